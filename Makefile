@@ -1,0 +1,45 @@
+# make demo    install, train the four configurations on the default data, draw the figures
+# make test    lint, types, import contract, tests
+# make test-slow    the studies of minutes
+
+# Hydra 1.3 does not start on Python 3.14, so the newest of 3.13, 3.12, 3.11 is looked for.
+PYTHON ?= $(firstword $(foreach p,python3.13 python3.12 python3.11 python3,$(shell command -v $(p) 2>/dev/null)))
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test test-slow lint clean
+
+demo: $(VENV)/.installed
+	$(BIN)/python train.py -m norm=rmsnorm,layernorm placement=pre,post
+
+test: lint
+	$(BIN)/python -m pytest -m "not slow" -n auto
+
+test-slow: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "normlab needs Python 3.11, 3.12 or 3.13; give one with make PYTHON=/path/to/python" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+	  { echo "normlab needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is `$(PYTHON) --version`; give another with make PYTHON=/path/to/python" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# torch goes first and alone: no other package may choose a build of it.
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) torch
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(PIP) -e ".[test]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

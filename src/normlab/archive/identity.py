@@ -1,0 +1,50 @@
+"""Who a run is: a hash of the configuration that decides its numbers, and a readable name."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from normlab.errors import ConfigError
+
+# Keys that say where and how results are kept, and cannot change them.
+_INDIFFERENT = ("study", "output_dir", "logger")
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def fingerprint(config: Mapping[str, Any]) -> str:
+    """Eight hexadecimal digits of the resolved configuration, without what cannot matter."""
+    decisive = {key: value for key, value in config.items() if key not in _INDIFFERENT}
+    text = json.dumps(decisive, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def run_name(norm: str, placement: str, lr: float, seed: int, identifier: str) -> str:
+    """`rmsnorm-pre-lr3e-3-s0-1a2b3c4d`: readable, unique, and safe as the name of a folder."""
+    arm = norm if placement == "any" else f"{norm}-{placement}"
+    arm = re.sub(r"[^A-Za-z0-9._-]", "_", arm)[:48]
+    return f"{arm}-lr{short_number(lr)}-s{seed}-{identifier}"
+
+
+def short_number(value: float) -> str:
+    """3e-3, 1.5e-4, 0.1 or 12: the shortest usual way to write a number."""
+    plain = f"{value:g}"
+    if value == 0 or 0.01 < abs(value) < 1e4:
+        return plain
+    mantissa, exponent = f"{value:e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
+
+
+def check_study_name(name: str) -> None:
+    """Refuse a study name that is not the plain name of a folder.
+
+    Raises:
+        ConfigError: it holds a separator, begins with a dot, or is too long.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"study={name!r} cannot be the name of a folder; use up to 64 letters, digits, "
+            f"dots, dashes and underscores, beginning with a letter or digit."
+        )

@@ -1,0 +1,206 @@
+"""What the types cannot say: ranges, and keys that only make sense together.
+
+Every failure is one sentence: the key, the value, what is allowed.
+"""
+
+import difflib
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from normlab.archive.identity import check_study_name
+from normlab.config.expressions import evaluate
+from normlab.config.schema import ModelConfig, PlacementConfig, Positions, TrainConfig
+from normlab.errors import ConfigError
+
+PRECISIONS = ("auto", "32-true", "bf16-mixed")
+SLOTS = ("input", "output", "stream", "final", "embedding", "qk", "inner")
+SCALES = ("skip", "branch")
+
+
+def check(config: TrainConfig) -> None:
+    """Refuse a configuration that cannot be trained.
+
+    Raises:
+        ConfigError: the first thing that is wrong with it.
+    """
+    check_study_name(config.study)
+    for key, value, allowed, ok in _ranges(config):
+        if not ok:
+            raise ConfigError(f"{key}={value} is not allowed; it must be {allowed}.")
+    _check_shape(config.model)
+    _check_norm("norm", config.norm)
+    _check_placement(config.placement, config.model.depth)
+    _check_expression("model.init.output", config.model.init.output, L=config.model.depth)
+
+
+Rule = tuple[str, Any, str, bool]
+
+
+def _ranges(config: TrainConfig) -> Iterator[Rule]:
+    model, trainer, schedule = config.model, config.trainer, config.schedule
+    for part, node, names in (
+        ("model", model, ("depth", "width", "heads", "context", "hidden_multiple")),
+        ("trainer", trainer, ("max_steps", "val_every", "log_every", "accumulate")),
+        ("data", config.data, ("batch_size",)),
+    ):
+        for name in names:
+            value = getattr(node, name)
+            yield f"{part}.{name}", value, "a whole number from 1", value >= 1
+    yield "seed", config.seed, "a whole number from 0 to 2^32 - 1", 0 <= config.seed < 2**32
+    yield "model.dropout", model.dropout, "from 0 to below 1", 0 <= model.dropout < 1
+    yield from _positive("model.hidden_ratio", model.hidden_ratio)
+    yield from _positive("model.rotary_base", model.rotary_base)
+    yield "model.init.std", model.init.std, "a number from 0", _within(model.init.std, 0)
+    yield from _optimizer_ranges(config)
+    yield (
+        "schedule.warmup",
+        schedule.warmup,
+        "a share of the run, 0 to 1",
+        0 <= schedule.warmup <= 1,
+    )
+    share = schedule.decay_share
+    yield "schedule.decay_share", share, "a share of the run, above 0 up to 1", 0 < share <= 1
+    ratio = schedule.final_ratio
+    yield "schedule.final_ratio", ratio, "from 0 to 1", 0 <= ratio <= 1
+    clip = trainer.gradient_clip
+    yield "trainer.gradient_clip", clip, "null or above 0", clip is None or _within(clip, 0, True)
+    threads = trainer.threads
+    yield "trainer.threads", threads, "null or from 1", threads is None or threads >= 1
+    precision = trainer.precision
+    yield "trainer.precision", precision, f"one of {', '.join(PRECISIONS)}", precision in PRECISIONS
+    limit = trainer.divergence_limit
+    yield "trainer.divergence_limit", limit, "above 1", limit > 1
+
+
+def _optimizer_ranges(config: TrainConfig) -> Iterator[Rule]:
+    optimizer = config.optimizer
+    yield from _positive("optimizer.lr", optimizer.lr)
+    yield from _positive("optimizer.eps", optimizer.eps)
+    decay = optimizer.weight_decay
+    yield "optimizer.weight_decay", decay, "a number from 0", _within(decay, 0)
+    betas = optimizer.betas
+    sound = len(betas) == 2 and all(0 <= beta < 1 for beta in betas)
+    yield "optimizer.betas", list(betas), "two numbers from 0 to below 1", sound
+
+
+def _positive(key: str, value: float) -> Iterator[Rule]:
+    yield key, value, "a number above 0", _within(value, 0, True)
+
+
+def _within(value: float, least: float, strictly: bool = False) -> bool:
+    return math.isfinite(value) and (value > least if strictly else value >= least)
+
+
+def _check_shape(model: ModelConfig) -> None:
+    if model.width % model.heads:
+        divisors = [n for n in range(1, model.width + 1) if model.width % n == 0]
+        raise ConfigError(
+            f"model.heads={model.heads} does not divide model.width={model.width}; "
+            f"take one of {', '.join(map(str, divisors))} heads, or another width."
+        )
+    if model.kv_heads is not None and (model.kv_heads < 1 or model.heads % model.kv_heads):
+        raise ConfigError(
+            f"model.kv_heads={model.kv_heads} does not divide model.heads={model.heads}; "
+            f"each key and value head serves the same number of query heads."
+        )
+    if model.positions is Positions.rotary and model.width // model.heads % 2:
+        raise ConfigError(
+            f"model.positions=rotary turns pairs of features, but model.width={model.width} over "
+            f"model.heads={model.heads} gives heads of {model.width // model.heads}; "
+            f"choose them so that a head is even."
+        )
+
+
+def _check_norm(key: str, value: Any) -> None:
+    if not (isinstance(value, Mapping) and isinstance(value.get("_target_"), str)):
+        raise ConfigError(
+            f"{key}={value} is not a norm; a norm is a mapping with a _target_, the class that "
+            f"takes the width, and its arguments beside it."
+        )
+
+
+def _check_placement(placement: PlacementConfig, depth: int) -> None:
+    for slot in SLOTS:
+        value = getattr(placement, slot)
+        if isinstance(value, Mapping):
+            _check_norm(f"placement.{slot}", value)
+        elif value is not None and not isinstance(value, bool):
+            raise ConfigError(
+                f"placement.{slot}={value} is not allowed; a slot is true (the run's norm), "
+                f"false (nothing) or the config of a norm."
+            )
+    for name in SCALES:
+        value = getattr(placement, name)
+        key = f"placement.{name}"
+        if isinstance(value, Mapping):
+            if not set(value) <= {"init", "per"} or value.get("per", "scalar") not in _PER:
+                raise ConfigError(
+                    f"{key}={dict(value)} is not a scale; a learnable one is "
+                    f"{{init: number or expression, per: scalar or feature}}."
+                )
+            value = value.get("init", 1.0)
+        _check_expression(key, value, L=depth, l=1)
+
+
+_PER = ("scalar", "feature")
+
+
+def _check_expression(key: str, value: Any, **names: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ConfigError(f"{key}={value!s} is not allowed; it must be a number or an expression.")
+    try:
+        evaluate(value, **names)
+    except ConfigError as error:
+        raise ConfigError(f"{key}: {error}") from error
+
+
+def check_keys(composed: DictConfig, path: str = "") -> None:
+    """Refuse a key that its dataclass does not have: Hydra lets `+key=value` add anything.
+
+    Raises:
+        ConfigError: naming the first such key and those that are there.
+    """
+    known = OmegaConf.get_type(composed)
+    names = [f.name for f in fields(known)] if is_dataclass(known) else list(composed)
+    for key in map(str, composed):
+        if key not in names:
+            raise unknown_key(path + key, map(str, names))
+        if not OmegaConf.is_missing(composed, key) and isinstance(composed[key], DictConfig):
+            check_keys(composed[key], f"{path}{key}.")
+
+
+def check_like(key: str, given: Any, reference: Any) -> None:
+    """Hold an open node to the file it came from: the same keys, values of the same types.
+
+    Raises:
+        ConfigError: naming the first key or value that does not fit.
+    """
+    if isinstance(reference, Mapping) and isinstance(given, Mapping):
+        for name, value in given.items():
+            if name not in reference:
+                raise unknown_key(f"{key}.{name}", map(str, reference))
+            check_like(f"{key}.{name}", value, reference[name])
+        return
+    if reference is None or given is None or isinstance(given, type(reference)):
+        return
+    if isinstance(reference, float) and isinstance(given, int) and not isinstance(given, bool):
+        return
+    kind = _KINDS.get(type(reference), type(reference).__name__)
+    raise ConfigError(f"{key}={given} is not allowed; it must be {kind}, as {reference} is.")
+
+
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+
+def unknown_key(key: str, allowed: Iterable[str]) -> ConfigError:
+    """The sentence about a key that does not exist."""
+    names = sorted(name for name in allowed if name != "_target_")
+    *parents, last = key.split(".")
+    close = difflib.get_close_matches(last, names, n=1)
+    hint = f"did you mean {'.'.join([*parents, close[0]])}? " if close else ""
+    where = ".".join(parents) or "the configuration"
+    return ConfigError(f"{key} is not a key; {hint}{where} has {', '.join(names) or 'no keys'}.")

@@ -1,0 +1,79 @@
+"""Hydra's and OmegaConf's errors as one sentence each: what was given, what is allowed."""
+
+import re
+
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from omegaconf.errors import OmegaConfBaseException, ValidationError
+
+from normlab.config.check import unknown_key
+from normlab.errors import ConfigError
+
+
+def explain(error: Exception) -> ConfigError:
+    """The sentence that tells a user what `error`, raised while composing, means."""
+    cause = error.__cause__
+    match error:
+        case MissingConfigException(missing_cfg_file=str(file)):
+            return _missing_option(file, [str(option) for option in error.options or []])
+        case OverrideParseException():
+            return ConfigError(
+                f"{error.override!r} cannot be read as an override; write key=value, and quote "
+                f"it for the shell when it holds brackets, commas or spaces."
+            )
+        case ConfigCompositionException() if isinstance(cause, ValidationError):
+            given = str(error).splitlines()[0].rpartition(" ")[2]
+            return ConfigError(f"{given} is not allowed: {_reason(cause)}.")
+        case ConfigCompositionException() if isinstance(cause, OmegaConfBaseException):
+            return _unknown(cause)
+    doubled = re.match(r"Multiple values for ([\w/]+)\.", str(error))
+    if doubled:
+        return ConfigError(f"{doubled[1]} is chosen already; write {doubled[1]}=… without the +.")
+    return ConfigError(_one_line(str(error)))
+
+
+def _missing_option(file: str, options: list[str]) -> ConfigError:
+    group, _, option = file.rpartition("/")
+    if not group:
+        return ConfigError(f"there is no configuration named {option}; leave --config-name out.")
+    return ConfigError(
+        f"{group}={option} is not an option; {group} has {', '.join(options) or 'none'}, "
+        f"and --config-dir DIR adds those in DIR/{group}/."
+    )
+
+
+def _unknown(cause: OmegaConfBaseException) -> ConfigError:
+    parent = cause.parent_node
+    if cause.full_key is None or parent is None:
+        return ConfigError(_one_line(str(cause)))
+    allowed = [str(key) for key in parent] if hasattr(parent, "__iter__") else []
+    return unknown_key(str(cause.full_key), allowed)
+
+
+def _reason(cause: ValidationError) -> str:
+    line = str(cause).splitlines()[0].rstrip(".")
+    expected = re.search(r"expected one of \[(.*)\]", line)
+    if expected:
+        return f"it must be one of {expected[1]}"
+    converted = re.search(r"Value '(.*)' of type '.*' could not be converted to (\w+)", line)
+    if converted:
+        return f"it must be {_KINDS.get(converted[2], converted[2])}"
+    if "is not a ListConfig" in line:
+        return "it must be a list, as in [0.9,0.99]"
+    return line[0].lower() + line[1:]
+
+
+_KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def is_configuration_error(error: Exception) -> bool:
+    """Whether `error` is about what the user asked for, not about the program."""
+    return isinstance(error, HydraException | OmegaConfBaseException)

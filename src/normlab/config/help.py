@@ -1,0 +1,17 @@
+"""The list of groups that --help prints, taken from what is really there."""
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+
+
+def groups() -> str:
+    """Every group of conf/ and of the user's own folder, with its options, a line each."""
+    loader = GlobalHydra.instance().config_loader()
+    names = loader.get_group_options("", ObjectType.GROUP)
+    shown = [name for name in names if name not in ("hydra", "schema")]
+    width = max(map(len, shown))
+    lines = []
+    for name in shown:
+        options = loader.get_group_options(name, ObjectType.CONFIG)
+        lines.append(f"{name:<{width}}  {', '.join(options)}")
+    return "\n  ".join(lines)

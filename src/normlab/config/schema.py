@@ -1,0 +1,232 @@
+"""The type of every key in conf/. Hydra merges the YAML files into these, so a typo cannot pass.
+
+`norm` alone stays open: any class that takes the width may stand there, with arguments of its own.
+This room knows no torch: a wrong key must be answered before anything heavy is imported.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+
+class Positions(Enum):
+    """How a token's position reaches the model."""
+
+    learned = "learned"
+    rotary = "rotary"
+
+
+class FeedForwardKind(Enum):
+    """The pointwise network of a block."""
+
+    gelu = "gelu"
+    swiglu = "swiglu"
+
+
+class AttentionKernel(Enum):
+    """How attention is computed; the function is the same."""
+
+    auto = "auto"
+    explicit = "explicit"
+    sdpa = "sdpa"
+
+
+class Decay(Enum):
+    """What the learning rate does after warm-up."""
+
+    constant = "constant"
+    cosine = "cosine"
+    linear = "linear"
+
+
+class Device(Enum):
+    """Where a run trains; `auto` takes a GPU if there is one."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+    mps = "mps"
+
+
+class SyntheticSource(Enum):
+    """What the synthetic language is made of."""
+
+    markov = "markov"
+    random = "random"
+
+
+class Tokens(Enum):
+    """What a token of a text is."""
+
+    characters = "characters"
+    bpe = "bpe"
+
+
+@dataclass
+class InitConfig:
+    """Standard deviations at initialisation; `output` multiplies those that write to the stream."""
+
+    std: float = 0.02
+    output: Any = 1.0  # a number, or an expression in L (blocks)
+
+
+@dataclass
+class ModelConfig:
+    """A decoder-only Transformer."""
+
+    depth: int = 4
+    width: int = 128
+    heads: int = 4
+    kv_heads: int | None = None  # None: as many as heads
+    context: int = 64
+    positions: Positions = Positions.learned
+    rotary_base: float = 10000.0
+    feedforward: FeedForwardKind = FeedForwardKind.gelu
+    hidden_ratio: float = 4.0
+    hidden_multiple: int = 1
+    bias: bool = False
+    tie: bool = True
+    dropout: float = 0.0
+    attention: AttentionKernel = AttentionKernel.auto
+    init: InitConfig = field(default_factory=InitConfig)
+
+
+@dataclass
+class PlacementConfig:
+    """Where norms stand: x ← stream(skip·x + branch·output(f(input(x)))).
+
+    A slot is true (the run's norm), false (nothing) or a norm's own config. A scale is a number,
+    an expression in L (blocks) and l (this block, from 1), or {init: …, per: scalar|feature} for
+    a learnable one.
+    """
+
+    input: Any = False
+    output: Any = False
+    stream: Any = False
+    final: Any = False
+    embedding: Any = False
+    qk: Any = False
+    inner: Any = False
+    skip: Any = 1.0
+    branch: Any = 1.0
+
+
+@dataclass
+class DataConfig:
+    """What every source of tokens has."""
+
+    kind: str = MISSING
+    batch_size: int = MISSING
+
+
+@dataclass
+class SyntheticData(DataConfig):
+    """An endless language whose best possible loss is known."""
+
+    source: SyntheticSource = SyntheticSource.markov
+    vocabulary: int = 8
+    order: int = 1
+    concentration: float = 0.2
+    validation_sequences: int = 1024
+
+
+@dataclass
+class ShakespeareData(DataConfig):
+    """TinyShakespeare, by character."""
+
+    path: str | None = None
+    validation_fraction: float = 0.1
+    validation_windows: int | None = None
+
+
+@dataclass
+class TextData(DataConfig):
+    """The user's own text."""
+
+    path: str = MISSING
+    tokens: Tokens = Tokens.characters
+    vocabulary: int = 1024
+    validation_fraction: float = 0.1
+    validation_windows: int | None = None
+
+
+@dataclass
+class OptimizerConfig:
+    """AdamW; weight decay falls on matrices only."""
+
+    lr: float = 1e-3
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
+    eps: float = 1e-8
+    weight_decay: float = 0.1
+
+
+@dataclass
+class ScheduleConfig:
+    """Learning rate over a run; the lengths are shares of the run, so they follow the budget."""
+
+    decay: Decay = Decay.cosine
+    warmup: float = 0.05
+    decay_share: float = 1.0  # the last part of the run over which the decay happens
+    final_ratio: float = 0.1  # last learning rate over the highest
+
+
+@dataclass
+class BudgetConfig:
+    """How long a run is, in optimizer steps."""
+
+    max_steps: int = MISSING
+    val_every: int = MISSING
+
+
+@dataclass
+class TrainerConfig:
+    """How a run is carried out."""
+
+    max_steps: int = MISSING
+    val_every: int = MISSING
+    log_every: int = 10
+    gradient_clip: float | None = 1.0
+    accumulate: int = 1
+    precision: str = "auto"  # auto, 32-true or bf16-mixed
+    device: Device = Device.auto
+    threads: int | None = None
+    divergence_limit: float = 3.0  # times the loss of a uniform guess
+
+
+@dataclass
+class LoggerConfig:
+    """What TensorBoard gets."""
+
+    flush_seconds: int = 30
+    layout: bool = True
+    card: bool = True
+
+
+@dataclass
+class TrainConfig:
+    """One run, whole."""
+
+    seed: int = 0
+    study: str = MISSING
+    output_dir: str = "outputs"
+    norm: Any = MISSING
+    placement: PlacementConfig = MISSING
+    data: DataConfig = MISSING
+    model: ModelConfig = MISSING
+    optimizer: OptimizerConfig = MISSING
+    schedule: ScheduleConfig = MISSING
+    budget: BudgetConfig = MISSING
+    trainer: TrainerConfig = MISSING
+    logger: LoggerConfig = MISSING
+
+
+def register() -> None:
+    """Make the schemas known to Hydra, as the group `schema`. Calling it again changes nothing."""
+    store = ConfigStore.instance()
+    store.store(group="schema", name="train", node=TrainConfig, package="_global_")
+    store.store(group="schema", name="synthetic", node=SyntheticData, package="data")
+    store.store(group="schema", name="shakespeare", node=ShakespeareData, package="data")
+    store.store(group="schema", name="text", node=TextData, package="data")

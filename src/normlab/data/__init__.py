@@ -1,0 +1,45 @@
+"""Corpora, synthetic languages and their batches, each a pure function of (seed, step).
+
+The room knows text, tokens and numpy; it must not know torch, models or how anything is trained.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from normlab.data.contracts import IGNORED, Batch, Source, Tokenizer
+from normlab.data.options import at_least, one_of
+from normlab.data.tokens import tokenizer_from_json
+
+__all__ = ["IGNORED", "Batch", "Source", "Tokenizer", "build", "tokenizer_from_json"]
+
+_KINDS = ("synthetic", "shakespeare", "text")
+
+
+def build(options: Mapping[str, Any], context: int) -> Source:
+    """Open the data that `options` names, in windows of `context` tokens.
+
+    Args:
+        options: `kind` (synthetic, shakespeare or text) and that kind's own keys, as in conf/data;
+            a key left out has its default.
+        context: T, the length of a batch's sequences, in tokens.
+
+    Raises:
+        ConfigError: a kind or a value that is not allowed, or a corpus too short for `context`.
+        NormlabError: a file that is missing, damaged or not text, a download or a cache that fails.
+    """
+    at_least("model.context", context, 1)
+    arguments = dict(options)
+    kind = one_of("data.kind", arguments.pop("kind", None), _KINDS)
+    # Each kind is imported when asked for: urllib and tokenizers take as long as a short sweep's
+    # whole start.
+    if kind == "synthetic":
+        from normlab.data.synthetic import SyntheticSource
+
+        return SyntheticSource(context=context, **arguments)
+    if kind == "shakespeare":
+        from normlab.data.shakespeare import open_shakespeare
+
+        return open_shakespeare(context=context, **arguments)
+    from normlab.data.text import open_text
+
+    return open_text(context=context, **arguments)

@@ -1,0 +1,220 @@
+"""Endless artificial languages whose lowest reachable loss is known exactly.
+
+A Markov language gives every sequence a transition matrix of its own, so a model can only do well
+by learning the sequence's statistics from its context: the smallest task that needs attention.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from normlab.data.contracts import VALIDATION_TOKENS, Batch
+from normlab.data.options import at_least, between, one_of
+from normlab.data.seeding import Stream, generator
+from normlab.data.tokens import CharacterTokenizer, letters
+from normlab.errors import ConfigError
+
+_MOST_CONTEXTS = 2**15
+_URN_BYTES = 2**26
+_MOST_BLOCK_STEPS = 32
+_BLOCK_SYMBOLS = 2**18
+
+Symbols = NDArray[np.int64]
+
+
+class Language(Protocol):
+    """A distribution over sequences of symbols, and its best predictor."""
+
+    def draw(self, random: np.random.Generator, sequences: int, length: int) -> Symbols:
+        """Fresh sequences, (sequences, length)."""
+
+    def loss(self, symbols: Symbols) -> NDArray[np.float64]:
+        """The Bayes-optimal in-context predictor's loss on each symbol, nats, same shape."""
+
+
+class UniformLanguage:
+    """Independent uniform symbols: nothing to learn, the loss is ln(vocabulary)."""
+
+    def __init__(self, vocabulary: int) -> None:
+        self.vocabulary = vocabulary
+
+    def draw(self, random: np.random.Generator, sequences: int, length: int) -> Symbols:
+        """Fresh sequences, (sequences, length)."""
+        return random.integers(self.vocabulary, size=(sequences, length))
+
+    def loss(self, symbols: Symbols) -> NDArray[np.float64]:
+        """ln(vocabulary) for each symbol, nats."""
+        return np.full(symbols.shape, np.log(self.vocabulary))
+
+
+class MarkovLanguage:
+    """Markov chains, each with its own transition matrix of shape (V**order, V).
+
+    Every row is drawn from Dirichlet(α, …, α), α = `concentration`; the first `order` symbols are
+    uniform. The matrix is never built: with its rows integrated out, the successors of a context c
+    are a Pólya urn, p(a | c) = (n(c, a) + α) / (n(c) + Vα) with n the counts in the sequence so
+    far (Blackwell & MacQueen 1973). The same formula is the best predictor there is.
+    """
+
+    def __init__(self, vocabulary: int, order: int, concentration: float) -> None:
+        self.vocabulary = vocabulary
+        self.order = order
+        self.concentration = concentration
+
+    def draw(self, random: np.random.Generator, sequences: int, length: int) -> Symbols:
+        """Fresh sequences, (sequences, length)."""
+        bytes_a_sequence = 2 * self.vocabulary**self.order * length
+        group = max(1, _URN_BYTES // bytes_a_sequence)
+        sizes = [min(group, sequences - first) for first in range(0, sequences, group)]
+        return np.concatenate([self._draw_from_urns(random, size, length) for size in sizes])
+
+    def _draw_from_urns(self, random: np.random.Generator, sequences: int, length: int) -> Symbols:
+        contexts = self.vocabulary**self.order
+        fresh_mass = self.vocabulary * self.concentration
+        # Time comes first, so that each step of the loop reads and writes whole rows.
+        symbols = random.integers(self.vocabulary, size=(length, sequences))
+        uniform = random.random(size=(length, sequences))
+        visits = np.zeros(sequences * contexts, dtype=np.int64)
+        successors = np.empty(sequences * contexts * length, dtype=np.uint16)
+
+        first_urn = np.arange(sequences) * contexts
+        context = np.zeros(sequences, dtype=np.int64)
+        for t in range(length):
+            if t >= self.order:
+                urn = first_urn + context
+                count = visits[urn]
+                # Below the count it is one of the earlier successors, each as likely; above, the
+                # uniform symbol that is already there. (Masked picks read whatever is in memory.)
+                pick = uniform[t] * (count + fresh_mass)
+                slot = urn * length
+                earlier = successors[slot + np.minimum(pick, length - 1).astype(np.int64)]
+                symbols[t] = np.where(pick < count, earlier, symbols[t])
+                successors[slot + count] = symbols[t]
+                visits[urn] = count + 1
+            context = (context * self.vocabulary + symbols[t]) % contexts
+        return symbols.T
+
+    def loss(self, symbols: Symbols) -> NDArray[np.float64]:
+        """The Bayes-optimal in-context predictor's loss on each symbol, nats, same shape."""
+        nats = np.full(symbols.shape, np.log(self.vocabulary))
+        scored = symbols[:, self.order :]
+        context = np.zeros_like(scored)
+        for lag in range(self.order):
+            context = context * self.vocabulary + symbols[:, lag : lag + scored.shape[1]]
+        seen_pair = _earlier_equals(context * self.vocabulary + scored)
+        seen_context = _earlier_equals(context)
+        mass = seen_context + self.vocabulary * self.concentration
+        nats[:, self.order :] = -np.log((seen_pair + self.concentration) / mass)
+        return nats
+
+
+def _earlier_equals(values: Symbols) -> NDArray[np.int64]:
+    """For each entry, how many entries before it in its row are equal to it."""
+    order = np.argsort(values, axis=1, kind="stable")
+    ranked = np.take_along_axis(values, order, axis=1)
+    place = np.broadcast_to(np.arange(values.shape[1]), values.shape)
+    starts_run = np.ones(values.shape, dtype=bool)
+    starts_run[:, 1:] = ranked[:, 1:] != ranked[:, :-1]
+    run_start = np.maximum.accumulate(np.where(starts_run, place, 0), axis=1)
+    counts = np.empty_like(values)
+    np.put_along_axis(counts, order, place - run_start, axis=1)
+    return counts
+
+
+class SyntheticSource:
+    """Batches of a synthetic language, whose floor is that of its validation sequences.
+
+    Args:
+        context: T, tokens a sequence.
+        batch_size: B, sequences a batch.
+        source: `markov` or `random`.
+        vocabulary: V, the number of symbols.
+        order: how many symbols the next one depends on (markov).
+        concentration: Dirichlet's α (markov): small is predictable, large is uniform.
+        validation_sequences: how many sequences the loss is judged on.
+
+    Raises:
+        ConfigError: a value out of range.
+    """
+
+    def __init__(
+        self,
+        context: int,
+        batch_size: int = 32,
+        source: str = "markov",
+        vocabulary: int = 8,
+        order: int = 1,
+        concentration: float = 0.2,
+        validation_sequences: int = 1024,
+    ) -> None:
+        self.batch_size = at_least("data.batch_size", batch_size, 1)
+        self.vocabulary = at_least("data.vocabulary", vocabulary, 2)
+        at_least("data.validation_sequences", validation_sequences, 1)
+        self._language = _language(source, vocabulary, order, concentration, context)
+        self._length = context + 1
+        fitting = _BLOCK_SYMBOLS // (self.batch_size * self._length)
+        self._block_steps = max(1, min(_MOST_BLOCK_STEPS, fitting))
+        self._block: tuple[int, int, Symbols] | None = None
+        self._validation = self._language.draw(
+            generator(Stream.VALIDATION, 0, 0), validation_sequences, self._length
+        )
+        self.floor: float | None = float(self.floor_by_position().mean())
+        self.tokenizer = CharacterTokenizer(letters(vocabulary))
+
+    def floor_by_position(self) -> NDArray[np.float64]:
+        """The floor of each position's target, (T,), nats; its mean is `floor`."""
+        by_position: NDArray[np.float64] = self._language.loss(self._validation).mean(axis=0)
+        return by_position[1:]
+
+    def batch(self, seed: int, step: int) -> Batch:
+        """Training batch `step` of stream `seed`, (B, T), whatever was asked for before."""
+        block, place = divmod(step, self._block_steps)
+        first = place * self.batch_size
+        return _batch(self._sequences(seed, block)[first : first + self.batch_size])
+
+    def validation(self) -> Sequence[Batch]:
+        """The validation sequences, about 8192 tokens a batch."""
+        size = max(1, VALIDATION_TOKENS // (self._length - 1))
+        firsts = range(0, len(self._validation), size)
+        return [_batch(self._validation[first : first + size]) for first in firsts]
+
+    def _sequences(self, seed: int, block: int) -> Symbols:
+        # Drawing many steps at once is several times cheaper a step; only the last block is kept.
+        kept = self._block
+        if kept is not None and kept[:2] == (seed, block):
+            return kept[2]
+        sequences = self._block_steps * self.batch_size
+        random = generator(Stream.TRAINING, seed, block)
+        drawn = self._language.draw(random, sequences, self._length)
+        self._block = (seed, block, drawn)
+        return drawn
+
+
+def _batch(symbols: Symbols) -> Batch:
+    return Batch(symbols[:, :-1].copy(), symbols[:, 1:].copy())
+
+
+def _language(
+    source: str, vocabulary: int, order: int, concentration: float, context: int
+) -> Language:
+    if one_of("data.source", source, ("markov", "random")) == "random":
+        if vocabulary > _MOST_CONTEXTS:
+            raise ConfigError(
+                f"data.vocabulary={vocabulary} is too large: stay at or below {_MOST_CONTEXTS}."
+            )
+        return UniformLanguage(vocabulary)
+    at_least("data.order", order, 1)
+    between("data.concentration", concentration, 0, 1e6)
+    if order > context:
+        raise ConfigError(
+            f"data.order={order} needs more symbols than model.context={context} shows: "
+            f"give an order of at most {context}."
+        )
+    if vocabulary**order > _MOST_CONTEXTS:
+        raise ConfigError(
+            f"data.vocabulary={vocabulary} with data.order={order} has too many contexts: keep "
+            f"vocabulary to the power order at or below {_MOST_CONTEXTS}."
+        )
+    return MarkovLanguage(vocabulary, order, concentration)

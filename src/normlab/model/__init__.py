@@ -1,0 +1,1 @@
+"""What a norm stands in: a decoder-only Transformer with one residual equation."""

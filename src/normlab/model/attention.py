@@ -1,0 +1,101 @@
+"""Causal self-attention: grouped queries, rotary positions, norms on q and k, all optional.
+
+Shapes: B batch, T time, H query heads, K key and value heads, D features a head.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from normlab.config.schema import AttentionKernel, ModelConfig, Positions
+from normlab.model.initialization import Linear
+from normlab.model.placement import Placement, site
+
+# On a CPU the explicit product is several times cheaper than the flash backward pass at short
+# contexts; its T×T matrix stops paying beyond this.
+EXPLICIT_CONTEXT = 256
+
+
+class Attention(nn.Module):
+    """softmax(q·kᵀ/√D) v over the past, then a projection back to the width (1706.03762)."""
+
+    past: Tensor  # (context, context): 0 for what may be seen, -inf for what comes later
+
+    def __init__(self, shape: ModelConfig, placement: Placement, std: float, out_std: float):
+        super().__init__()
+        self.heads = shape.heads
+        self.kv_heads = shape.kv_heads or shape.heads
+        self.head_width = shape.width // shape.heads
+        inner = self.heads * self.head_width
+        kv = self.kv_heads * self.head_width
+        self.sizes = (inner, kv, kv)
+        self.qkv = Linear(shape.width, inner + 2 * kv, shape.bias, std)
+        self.q_norm = site(placement.qk, self.head_width)
+        self.k_norm = site(placement.qk, self.head_width)
+        self.inner_norm = site(placement.inner, inner)
+        self.out = Linear(inner, shape.width, shape.bias, out_std)
+        self.rotary = (
+            Rotary(self.head_width, shape.context, shape.rotary_base)
+            if shape.positions is Positions.rotary
+            else nn.Identity()
+        )
+        self.dropout = shape.dropout
+        self.kernel = shape.attention
+        past = torch.full((shape.context, shape.context), -torch.inf).triu(1)
+        self.register_buffer("past", past, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, width) → (B, T, width)."""
+        batch, time, _ = x.shape
+        q, k, v = self.qkv(x).split(self.sizes, dim=-1)
+        q = self.q_norm(q.view(batch, time, self.heads, self.head_width)).transpose(1, 2)
+        k = self.k_norm(k.view(batch, time, self.kv_heads, self.head_width)).transpose(1, 2)
+        v = v.view(batch, time, self.kv_heads, self.head_width).transpose(1, 2)
+        mixed = self._attend(self.rotary(q), self.rotary(k).to(v.dtype), v)
+        mixed = mixed.transpose(1, 2).reshape(batch, time, -1)
+        return F.dropout(self.out(self.inner_norm(mixed)), self.dropout, self.training)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """(B, H, T, D), (B, K, T, D), (B, K, T, D) → (B, H, T, D)."""
+        q = q.to(v.dtype)
+        dropout = self.dropout if self.training else 0.0
+        if not self._explicit(q):
+            grouped = self.heads != self.kv_heads
+            return F.scaled_dot_product_attention(
+                q, k, v, dropout_p=dropout, is_causal=True, enable_gqa=grouped
+            )
+        if self.heads != self.kv_heads:
+            k = k.repeat_interleave(self.heads // self.kv_heads, dim=1)
+            v = v.repeat_interleave(self.heads // self.kv_heads, dim=1)
+        time = q.shape[-2]
+        scores = q @ k.transpose(-2, -1) * (1 / math.sqrt(self.head_width))
+        weights = F.softmax(scores + self.past[:time, :time], dim=-1).to(v.dtype)
+        return F.dropout(weights, dropout, self.training) @ v
+
+    def _explicit(self, q: Tensor) -> bool:
+        if self.kernel is AttentionKernel.auto:
+            return q.device.type == "cpu" and q.shape[-2] <= EXPLICIT_CONTEXT
+        return self.kernel is AttentionKernel.explicit
+
+
+class Rotary(nn.Module):
+    """Turns the pairs (i, i + D/2) of a head by an angle that grows with position (2104.09864)."""
+
+    cos: Tensor  # (context, D/2)
+    sin: Tensor
+
+    def __init__(self, width: int, context: int, base: float) -> None:
+        super().__init__()
+        frequency = base ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
+        angle = torch.outer(torch.arange(context, dtype=torch.float64), frequency)
+        self.register_buffer("cos", angle.cos().float(), persistent=False)
+        self.register_buffer("sin", angle.sin().float(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, T, D) → (B, H, T, D)."""
+        time = x.shape[-2]
+        cos, sin = self.cos[:time], self.sin[:time]
+        first, second = x.chunk(2, dim=-1)
+        return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)

@@ -1,0 +1,91 @@
+"""A decoder-only Transformer whose norms stand where the placement says.
+
+Notable: one residual equation for both sublayers (placement.py); learned or rotary positions;
+GELU or SwiGLU; grouped queries; weights from (seed, name) (initialization.py); no norm is known
+by name here.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from normlab.config.expressions import evaluate
+from normlab.config.schema import ModelConfig, Positions
+from normlab.model.attention import Attention
+from normlab.model.feedforward import FeedForward
+from normlab.model.initialization import Embedding, Linear, initialize
+from normlab.model.placement import Placement, Residual, site
+
+
+class Block(nn.Module):
+    """Attention, then feed-forward, each a residual sublayer."""
+
+    def __init__(self, shape: ModelConfig, placement: Placement, block: int) -> None:
+        super().__init__()
+        std = shape.init.std
+        out_std = std * evaluate(shape.init.output, L=shape.depth)
+        attention = Attention(shape, placement, std, out_std)
+        feedforward = FeedForward(shape, placement, std, out_std)
+        self.attention = Residual(attention, placement, shape.width, block, shape.depth)
+        self.feedforward = Residual(feedforward, placement, shape.width, block, shape.depth)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, time, width) → (batch, time, width)."""
+        return self.feedforward(self.attention(x))  # type: ignore[no-any-return]
+
+
+class GPT(nn.Module):
+    """Tokens to the logits of the next token."""
+
+    def __init__(self, shape: ModelConfig, placement: Placement, vocabulary: int, seed: int):
+        super().__init__()
+        std = shape.init.std
+        self.dropout = shape.dropout
+        self.embedding = Embedding(vocabulary, shape.width, std)
+        self.positions = (
+            Embedding(shape.context, shape.width, std)
+            if shape.positions is Positions.learned
+            else None
+        )
+        self.embedding_norm = site(placement.embedding, shape.width)
+        self.blocks = nn.ModuleList(Block(shape, placement, i + 1) for i in range(shape.depth))
+        self.final_norm = site(placement.final, shape.width)
+        self.head = None if shape.tie else Linear(shape.width, vocabulary, False, std)
+        initialize(self, seed)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(batch, time) int64 → (batch, time, vocabulary) logits; time ≤ context."""
+        x = self.embedding(tokens)
+        if self.positions is not None:
+            x = x + self.positions.weight[: tokens.shape[1]]
+        x = self.embedding_norm(F.dropout(x, self.dropout, self.training))
+        for block in self.blocks:
+            x = block(x)
+        x = self.final_norm(x)
+        weight = self.embedding.weight if self.head is None else self.head.weight
+        return F.linear(x, weight)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        tokens: Tensor,
+        length: int,
+        context: int,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Continue (batch, time) by `length` sampled tokens → (batch, time + length)."""
+        for _ in range(length):
+            logits = self(tokens[:, -context:])[:, -1].float() / temperature
+            if top_k is not None:
+                least = logits.topk(min(top_k, logits.shape[-1])).values[:, -1:]
+                logits = logits.masked_fill(logits < least, -torch.inf)
+            drawn = torch.multinomial(logits.softmax(-1), 1, generator=generator)
+            tokens = torch.cat((tokens, drawn), dim=1)
+        return tokens
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Number of trainable numbers; a tied matrix counts once."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)

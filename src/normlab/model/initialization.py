@@ -1,0 +1,55 @@
+"""Every random weight of the model is drawn here, from (seed, parameter name) alone.
+
+So two models that differ in a norm or a placement start from the same matrices.
+
+| parameter                                | drawn from                              |
+|------------------------------------------|-----------------------------------------|
+| embeddings, positions, projections       | N(0, std²)                              |
+| projections that write to the stream     | N(0, (std · output)²), GPT-2: 1/√(2L)   |
+| biases                                   | 0                                       |
+| gains and biases of norms                | the norm's own business, left untouched |
+"""
+
+import hashlib
+
+import torch
+from torch import Tensor, nn
+
+
+class Linear(nn.Linear):
+    """A projection that is drawn by `initialize` with its own standard deviation."""
+
+    def __init__(self, fan_in: int, fan_out: int, bias: bool, std: float) -> None:
+        self.std = std
+        super().__init__(fan_in, fan_out, bias=bias)
+
+    def reset_parameters(self) -> None:
+        """Nothing yet: `initialize` knows the seed and the name."""
+
+
+class Embedding(nn.Embedding):
+    """A table of vectors that is drawn by `initialize` with its own standard deviation."""
+
+    def __init__(self, rows: int, width: int, std: float) -> None:
+        self.std = std
+        super().__init__(rows, width)
+
+    def reset_parameters(self) -> None:
+        """Nothing yet: `initialize` knows the seed and the name."""
+
+
+@torch.no_grad()
+def initialize(model: nn.Module, seed: int) -> None:
+    """Draw all projections and embeddings of `model`; leave every other parameter as it is."""
+    for name, module in model.named_modules():
+        if not isinstance(module, Linear | Embedding):
+            continue
+        _draw(module.weight, module.std, seed, f"{name}.weight")
+        if isinstance(module, Linear) and module.bias is not None:
+            module.bias.zero_()
+
+
+def _draw(weight: Tensor, std: float, seed: int, name: str) -> None:
+    digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest, "little", signed=True))
+    weight.copy_(torch.randn(weight.shape, generator=generator) * std)

@@ -1,0 +1,42 @@
+"""What normalises: modules that take the width, and the factory that builds one from its config."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from torch import nn
+
+from normlab.errors import ConfigError
+from normlab.norms.statistic import LayerNorm, RMSNorm
+
+__all__ = ["LayerNorm", "RMSNorm", "factory"]
+
+
+def factory(config: Mapping[str, Any]) -> Callable[[int], nn.Module]:
+    """A function from width to a fresh norm, from `_target_` and its arguments.
+
+    The target is any callable that takes the width first and gives an `nn.Module`.
+
+    Raises:
+        ConfigError: by the returned function, when the target cannot be found or built.
+    """
+    arguments = {key: value for key, value in config.items() if key != "_partial_"}
+
+    def build(width: int) -> nn.Module:
+        try:
+            norm = instantiate(arguments, width, _convert_="all")
+        except InstantiationException as error:
+            cause = error.__cause__ or error
+            raise ConfigError(
+                f"norm._target_={arguments.get('_target_')} cannot be built for width {width}: "
+                f"{str(cause).splitlines()[0].rstrip(':')}; its arguments are what stands beside _target_."
+            ) from error
+        if not isinstance(norm, nn.Module):
+            raise ConfigError(
+                f"norm._target_={arguments['_target_']} gave a {type(norm).__name__}; "
+                f"a norm is a torch.nn.Module built from the width."
+            )
+        return norm
+
+    return build

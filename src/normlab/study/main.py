@@ -1,0 +1,61 @@
+"""The front door: Hydra composes, the sweeper plans and launches, this prints what went wrong."""
+
+import os
+import shlex
+import sys
+from collections.abc import Callable
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from normlab import config
+from normlab.config.explain import explain, is_configuration_error
+from normlab.config.help import groups
+from normlab.config.schema import register as register_schema
+from normlab.config.spec import specify
+from normlab.errors import NormlabError
+
+
+def main() -> None:
+    """Run the command in `sys.argv`; leave with 1 or 2 and one sentence when it cannot be done."""
+    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    # Hydra then raises its errors instead of printing them, and we say them better.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    register_schema()
+    OmegaConf.register_new_resolver("normlab.groups", groups, replace=True)
+    door = hydra.main(version_base="1.3", config_path=str(config.folder()), config_name="train")
+    leave_in_words(door(train_one), wants_traceback)
+
+
+def leave_in_words(action: Callable[[], object], wants_traceback: bool = False) -> None:
+    """Do it; on a user's error print the sentence and leave with its code."""
+    try:
+        action()
+    except KeyboardInterrupt:
+        sys.exit("\nstopped; the same command goes on")
+    except Exception as error:
+        if wants_traceback:
+            raise
+        known = explain(error) if is_configuration_error(error) else error
+        if not isinstance(known, NormlabError):
+            raise
+        print(f"normlab: {known}", file=sys.stderr)  # noqa: T201
+        sys.exit(known.exit_code)
+
+
+def train_one(composed: DictConfig, runs: int = 1) -> str:
+    """Hydra's task: train one run of a study of `runs`, unless it is there. Returns its state."""
+    # Torch takes seconds to import; a command that cannot be carried out never gets here.
+    from normlab.study.plan import is_settled
+    from normlab.study.terminal import RunLine
+    from normlab.training.run import train
+
+    spec = specify(composed, HydraConfig.get().runtime.choices)
+    if is_settled(spec):
+        return "there"
+    number = int(HydraConfig.get().job.num) + 1
+    with RunLine(spec.name, number, runs, spec.config.trainer.max_steps) as line:
+        record = train(spec, shlex.join(sys.argv), line)
+    line.finish(record)
+    return record.state

@@ -1,0 +1,125 @@
+"""What a command asks for: every combination composed, checked and named before anything trains."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from normlab.archive.record import RunRecord
+from normlab.config.check import check_like
+from normlab.config.spec import RunSpec, specify
+from normlab.errors import ConfigError, NormlabError
+
+# Results that need no second training.
+_SETTLED = ("finished", "diverged")
+
+
+@dataclass
+class Plan:
+    """The runs of a command, and what it varies: keys with more than one value, in order."""
+
+    varied: dict[str, list[str]] = field(default_factory=dict)
+    fixed: dict[str, str] = field(default_factory=dict)
+    runs: list[tuple[list[str], RunSpec]] = field(default_factory=list)
+    combined: int = 0  # combinations that turned out to be a run already planned
+
+    @property
+    def specs(self) -> list[RunSpec]:
+        """The runs without the overrides that make them."""
+        return [spec for _, spec in self.runs]
+
+    def pending(self) -> list[tuple[list[str], RunSpec]]:
+        """The runs that are not there yet."""
+        return [(overrides, spec) for overrides, spec in self.runs if not is_settled(spec)]
+
+
+def make_plan(
+    loader: ConfigLoader, master: DictConfig, arguments: Sequence[str], study: str
+) -> Plan:
+    """Expand, compose and check every combination.
+
+    `master` is the configuration Hydra composed for the sweep, `study` the name that all of its
+    runs share.
+
+    Raises:
+        ConfigError: a combination cannot be trained; nothing has been written.
+        HydraException: an override cannot be read or composed.
+    """
+    parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(arguments))
+    plan = Plan()
+    choices = [_values(override, plan) for override in parsed]
+    seen: set[str] = set()
+    for combination in itertools.product(*choices):
+        overrides = [*combination, f"study={study}"]
+        spec = _specify(loader, master, overrides)
+        if spec.id in seen:
+            plan.combined += 1
+            continue
+        seen.add(spec.id)
+        plan.runs.append((overrides, spec))
+    _check_data(plan.specs)
+    return plan
+
+
+def is_settled(spec: RunSpec) -> bool:
+    """Whether the run is there with a result: finished, or diverged."""
+    try:
+        return RunRecord.read(spec.folder).state in _SETTLED
+    except (OSError, NormlabError):
+        return False
+
+
+def _values(override: Override, plan: Plan) -> list[str]:
+    key = override.get_key_element()
+    if not override.is_sweep_override():
+        value = override.get_value_element_as_str()
+        plan.fixed[key] = value
+        return [f"{key}={value}" if value else key]
+    if not override.is_discrete_sweep():
+        raise ConfigError(
+            f"{override.input_line} is not a list of values; "
+            f"sweep over a,b,c or range(0,3) or glob(*)."
+        )
+    values = [str(value) for value in override.sweep_string_iterator()]
+    plan.varied[key] = values
+    return [f"{key}={value}" for value in values]
+
+
+def _specify(loader: ConfigLoader, master: DictConfig, overrides: list[str]) -> RunSpec:
+    composed, choices = _compose(loader, master, overrides)
+    arguments = [override for override in overrides if override.lstrip("+~").startswith("norm.")]
+    if arguments:
+        others = [override for override in overrides if override not in arguments]
+        reference, _ = _compose(loader, master, others)
+        given, expected = (
+            OmegaConf.to_container(config.norm, resolve=True) for config in (composed, reference)
+        )
+        check_like("norm", given, expected)
+    return specify(composed, choices)
+
+
+def _compose(
+    loader: ConfigLoader, master: DictConfig, overrides: list[str]
+) -> tuple[DictConfig, Mapping[str, str]]:
+    composed = loader.load_sweep_config(master, overrides)
+    choices = dict(composed.hydra.runtime.choices)
+    with open_dict(composed):
+        del composed["hydra"]
+    return composed, choices
+
+
+def _check_data(specs: Sequence[RunSpec]) -> None:
+    """Open every source once: a missing file or a text too short must stop the study here."""
+    from normlab.data import build
+
+    seen: list[Any] = []
+    for spec in specs:
+        wanted = (spec.plain["data"], spec.config.model.context)
+        if wanted not in seen:
+            seen.append(wanted)
+            build(*wanted)

@@ -1,0 +1,96 @@
+"""Hydra's sweeper for studies: plan, launch what is missing, end in figures whatever happens."""
+
+from functools import partial
+from typing import Any
+
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from normlab.archive.identity import check_study_name
+from normlab.archive.record import RunRecord
+from normlab.config.spec import RunSpec
+from normlab.errors import NormlabError
+from normlab.study.plan import Plan, make_plan
+
+
+class StudySweeper(Sweeper):
+    """Carries a command from plan to figures through any of Hydra's launchers."""
+
+    config: DictConfig
+    hydra_context: HydraContext
+    task_function: TaskFunction
+
+    def __init__(self, params: dict[str, Any] | None = None) -> None:
+        self.params = params or {}
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Called by Hydra before `sweep`."""
+        self.hydra_context = hydra_context
+        self.task_function = task_function
+        self.config = config
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Train what the command asks for and is not there yet, then draw the study.
+
+        Raises:
+            ConfigError: a combination cannot be trained; nothing was trained.
+            NormlabError: runs failed; the others are there, and so are the figures.
+        """
+        from normlab.study.terminal import Terminal
+
+        study = str(self.config.study)
+        check_study_name(study)
+        given = {argument.split("=")[0] for argument in arguments}
+        swept = [f"{key}={value}" for key, value in self.params.items() if key not in given]
+        loader = self.hydra_context.config_loader
+        plan = make_plan(loader, self.config, [*swept, *arguments], study)
+        pending = plan.pending()
+        terminal = Terminal()
+        if pending:
+            _get_ready(plan, pending)
+        terminal.announce(plan, len(pending))
+        try:
+            if pending:
+                self._launcher(len(pending)).launch([job for job, _ in pending], 0)
+        finally:
+            terminal.conclude(plan)
+        _raise_failures(plan)
+
+    def _launcher(self, runs: int) -> Launcher:
+        return Plugins.instance().instantiate_launcher(
+            hydra_context=self.hydra_context,
+            task_function=partial(self.task_function, runs=runs),  # type: ignore[call-arg]
+            config=self.config,
+        )
+
+
+def _get_ready(plan: Plan, pending: list[tuple[list[str], RunSpec]]) -> None:
+    """Fail now, before anything is trained, where it is certain that a run would fail."""
+    # Imports torch, which the runs are about to need.
+    from normlab.training.build import check_norms
+
+    check_norms([spec for _, spec in pending])
+    folder = plan.specs[0].study_folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NormlabError(
+            f"{folder} cannot be made ({error.strerror}); give a place that can be written with "
+            f"output_dir=…"
+        ) from error
+
+
+def _raise_failures(plan: Plan) -> None:
+    records = [RunRecord.read(spec.folder) for spec in plan.specs]
+    failed = [record for record in records if record.state not in ("finished", "diverged")]
+    if failed:
+        rows = "\n".join(f"  {record.name}: {record.reason or record.state}" for record in failed)
+        raise NormlabError(
+            f"{len(failed)} of {len(records)} runs did not finish; the same command tries them "
+            f"again:\n{rows}"
+        )

@@ -1,0 +1,145 @@
+"""What a study shows: the plan, one line that moves, a line for each run, a table at the end."""
+
+import time
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from normlab.archive.record import RunRecord
+from normlab.study.plan import Plan
+
+# Without a terminal a run says how it goes this often.
+QUIET_SECONDS = 20.0
+
+
+def console() -> Console:
+    """The one console; lines are never broken when nobody watches."""
+    found = Console(highlight=False, soft_wrap=True)
+    return found if found.is_terminal else Console(highlight=False, soft_wrap=True, width=140)
+
+
+class Terminal:
+    """The frame of a study: what is to come, and what came out."""
+
+    def __init__(self) -> None:
+        self.console = console()
+
+    def announce(self, plan: Plan, pending: int) -> None:
+        """Say what varies, what is fixed, and how many runs there are."""
+        say = self.console.print
+        first = plan.specs[0]
+        say(f"[bold]study {first.config.study}[/]: {_count(len(plan.specs), 'run')}")
+        for key, values in plan.varied.items():
+            say(f"  varies  {key} = {', '.join(values)}")
+        fixed = _fixed(plan)
+        say(f"  fixed   {', '.join(f'{key}={value}' for key, value in fixed.items())}")
+        if plan.combined:
+            say(
+                f"  {_count(plan.combined, 'combination')} left out: without a norm its placement "
+                f"does not matter, so the run is already in the list"
+            )
+        if pending < len(plan.specs):
+            say(f"  {len(plan.specs) - pending} already there, {pending} to train")
+
+    def conclude(self, plan: Plan) -> None:
+        """Draw the study's figures, and say what came out."""
+        from normlab.analysis.plot import report
+
+        folder = plan.specs[0].study_folder
+        result = report(folder)
+        self.console.print()
+        self.console.print(result.table)
+        for sentence in result.left_out:
+            self.console.print(f"left out: {sentence}")
+        self.console.print(f"figures  {folder / 'figures'}")
+        self.console.print(f"table    {folder / 'runs.csv'}")
+        self.console.print(f"browse   tensorboard --logdir {folder.parent}")
+
+
+class RunLine:
+    """The moving line of one run: run k of n, step, loss, tokens/s, time left in the study."""
+
+    def __init__(self, name: str, number: int, runs: int, max_steps: int) -> None:
+        self.console = console()
+        self.name = name
+        self.position = f"{number}/{runs}"
+        self.left_after = runs - number
+        self.max_steps = max_steps
+        self.started = self.spoken = time.monotonic()
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[state]}"),
+            console=self.console,
+            transient=True,
+            refresh_per_second=4,
+            disable=not self.console.is_terminal,
+        )
+        self.task = self.progress.add_task(
+            f"run {self.position} {name}", total=max_steps, state="starting"
+        )
+
+    def __enter__(self) -> "RunLine":
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def update(self, step: int, loss: float, tokens_per_second: float) -> None:
+        """Move the line, or without a terminal say a line now and then."""
+        now = time.monotonic()
+        per_step = (now - self.started) / max(1, step)
+        left = per_step * (self.max_steps - step + self.left_after * self.max_steps)
+        state = (
+            f"step {step}/{self.max_steps}  loss {loss:.4f}  {tokens_per_second:,.0f} tokens/s  "
+            f"{_duration(left)} left"
+        )
+        self.progress.update(self.task, completed=step, state=state)
+        if not self.console.is_terminal and now - self.spoken > QUIET_SECONDS:
+            self.spoken = now
+            self.console.print(f"run {self.position} {self.name}  {state}")
+
+    def finish(self, record: RunRecord) -> None:
+        """The line that stays."""
+        self.console.print(f"run {self.position} {self.name}  {_outcome(record)}")
+
+
+def _outcome(record: RunRecord) -> str:
+    match record.state:
+        case "finished":
+            speed = f"{record.tokens_per_second or 0:,.0f} tokens/s"
+            return (
+                f"val {_loss(record.final.val_loss)}  best {_loss(record.best.val_loss)} at step "
+                f"{record.best.step}  {speed}  {_duration(record.train_seconds or 0)}"
+            )
+        case "diverged":
+            return f"[yellow]diverged[/] at step {record.diverged_step}: {record.reason}"
+    return f"[red]failed[/]: {record.reason}"
+
+
+def _fixed(plan: Plan) -> Mapping[str, str]:
+    """What is common to all runs: the option of every group, and what was set by hand."""
+    groups = {
+        group: option
+        for group, option in plan.specs[0].choices.items()
+        if group not in plan.varied and all(s.choices[group] == option for s in plan.specs)
+    }
+    return {**groups, **plan.fixed}
+
+
+def _loss(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.4f}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h {minutes:02d}m"
+    return f"{minutes}m {rest:02d}s" if minutes else f"{rest}s"

@@ -1,0 +1,69 @@
+"""Checkpoints that are whole or not there: `last.ckpt` and `best.ckpt`."""
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
+
+from normlab.archive.durable import write_with
+from normlab.errors import NormlabError
+
+FOLDER = "checkpoints"
+LAST = "last.ckpt"
+BEST = "best.ckpt"
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a sibling file, flushes it to disk and renames it.
+
+    Lightning's own goes through the temporary folder, which may be another filesystem.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        """Write `checkpoint` to `path`. Raises OSError, leaving what was there."""
+        write_with(Path(path), lambda draft: torch.save(checkpoint, draft))
+
+
+class Checkpoints(pl.Callback):
+    """Keeps the weights of the lowest validation loss, and the whole state at the end."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / FOLDER
+        self.best = float("inf")
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Keep the weights if they are the best so far."""
+        loss = float(module.validation_loss)  # type: ignore[arg-type]
+        if loss < self.best:
+            self.best = loss
+            trainer.save_checkpoint(self.folder / BEST, weights_only=True)
+
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Keep everything that is needed to go on."""
+        trainer.save_checkpoint(self.folder / LAST)
+
+
+def load_weights(path: Path) -> dict[str, torch.Tensor]:
+    """The model's weights in a checkpoint, by parameter name.
+
+    Raises:
+        NormlabError: there is no such file, or it is not a checkpoint of normlab's.
+    """
+    if not path.is_file():
+        raise NormlabError(
+            f"{path} is not there; a run writes {FOLDER}/{LAST} when it ends and "
+            f"{FOLDER}/{BEST} at its lowest validation loss."
+        )
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        state = checkpoint["state_dict"]
+        return {name.removeprefix("model."): tensor for name, tensor in state.items()}
+    except Exception as error:  # torch.load raises a dozen kinds on a damaged file
+        raise NormlabError(
+            f"{path} cannot be read as a checkpoint ({str(error).splitlines()[0]}); "
+            f"give one that a run of normlab wrote."
+        ) from error

@@ -1,0 +1,17 @@
+"""What a run tells whoever watches it, without knowing who that is."""
+
+from typing import Protocol
+
+
+class Display(Protocol):
+    """A place to show how a run goes on."""
+
+    def update(self, step: int, loss: float, tokens_per_second: float) -> None:
+        """Called at every `trainer.log_every` steps; loss in nats per token."""
+
+
+class Silent:
+    """Shows nothing."""
+
+    def update(self, step: int, loss: float, tokens_per_second: float) -> None:
+        """Nothing."""

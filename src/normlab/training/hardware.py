@@ -1,0 +1,64 @@
+"""Device, precision and threads, resolved from what the machine has."""
+
+import platform
+from dataclasses import dataclass
+
+import torch
+
+from normlab.config.schema import Device, TrainerConfig
+from normlab.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where a run really trains: recorded with its results."""
+
+    device: str  # cpu, cuda or mps
+    name: str  # the processor's or card's own name
+    precision: str  # 32-true or bf16-mixed
+    threads: int
+
+
+def resolve(trainer: TrainerConfig) -> Hardware:
+    """The hardware that a trainer's settings mean here.
+
+    Raises:
+        ConfigError: the device that was asked for is not there.
+    """
+    device = _device(trainer.device)
+    precision = trainer.precision
+    if precision == "auto":
+        precision = "bf16-mixed" if _multiplies_bf16(device) else "32-true"
+    if trainer.threads is not None:
+        torch.set_num_threads(trainer.threads)
+    name = torch.cuda.get_device_name() if device == "cuda" else _processor()
+    return Hardware(device, name, precision, torch.get_num_threads())
+
+
+def _device(requested: Device) -> str:
+    there = ["cpu"]
+    if torch.backends.mps.is_available():
+        there.insert(0, "mps")
+    if torch.cuda.is_available():
+        there.insert(0, "cuda")
+    if requested is Device.auto:
+        return there[0]
+    if requested.value not in there:
+        raise ConfigError(
+            f"trainer.device={requested.value} is not on this machine, which has "
+            f"{' and '.join(there)}; leave it at auto or take one of those."
+        )
+    return str(requested.value)
+
+
+def _multiplies_bf16(device: str) -> bool:
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device == "cpu":
+        has = torch.cpu.get_capabilities()
+        return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
+    return False
+
+
+def _processor() -> str:
+    return str(torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or "cpu")

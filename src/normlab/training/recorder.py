@@ -1,0 +1,152 @@
+"""Follows a run: curves to TensorBoard, divergence, speed, and what the record will say."""
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from normlab.archive import tags
+from normlab.archive.record import BestNumbers
+from normlab.training.display import Display
+from normlab.training.tensorboard import RunLogger
+
+# Steps in a row above the limit before a run counts as diverged: one bad batch is not enough.
+PATIENCE = 20
+
+
+@dataclass
+class Progress:
+    """How far a run has come; losses in nats per token."""
+
+    step: int = 0
+    train_loss: float | None = None  # of the last finite step
+    val_loss: float | None = None  # None when not finite
+    val_step: int | None = None
+    best: BestNumbers = field(default_factory=BestNumbers)
+    diverged_step: int | None = None
+    reason: str | None = None
+    tokens: int = 0
+    train_seconds: float = 0.0
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Speed of training alone, without validation and checkpoints."""
+        return self.tokens / self.train_seconds if self.train_seconds else None
+
+
+class Recorder(pl.Callback):
+    """Reads the losses of the last steps together, so that no step waits for the device."""
+
+    def __init__(
+        self, logger: RunLogger, display: Display, every: int, limit: float, accumulate: int
+    ) -> None:
+        self.logger = logger
+        self.display = display
+        self.every = every
+        self.limit = limit
+        self.accumulate = accumulate
+        self.progress = Progress()
+        self._losses: list[Tensor] = []
+        self._micro: list[Tensor] = []
+        self._above = 0
+        self._tokens = 0
+        self._clock = time.perf_counter()
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Start the clock after everything is built."""
+        self._clock = time.perf_counter()
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Keep the loss; every so many optimizer steps read what was kept."""
+        self._tokens += batch[0].numel()
+        self._micro.append(outputs["loss"].detach())
+        if len(self._micro) < self.accumulate:
+            return
+        self._losses.append(torch.stack(self._micro).mean())
+        self._micro.clear()
+        if len(self._losses) >= self.every:
+            self._flush(trainer, module)
+
+    def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Read what is kept, and stop the clock of training."""
+        self._flush(trainer, module)
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Write the validation loss of these weights; start the clock of training again."""
+        loss = float(module.validation_loss)  # type: ignore[arg-type]
+        self._validated(loss, trainer.global_step)
+        self._clock = time.perf_counter()
+
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Read what is still kept."""
+        self._flush(trainer, module)
+
+    def _validated(self, loss: float, step: int) -> None:
+        progress = self.progress
+        progress.val_step = step
+        progress.val_loss = loss if math.isfinite(loss) else None
+        best = progress.best
+        if math.isfinite(loss) and (best.val_loss is None or loss < best.val_loss):
+            progress.best = best = BestNumbers(loss, step)
+        self.logger.scalar(tags.VALIDATION_LOSS, loss, step)
+        if best.val_loss is not None:
+            self.logger.scalar(tags.BEST_VALIDATION_LOSS, best.val_loss, step)
+
+    def _flush(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if not self._losses:
+            return
+        losses = torch.stack(self._losses).tolist()  # the one wait for the device
+        self._losses.clear()
+        now = time.perf_counter()
+        seconds, self._clock = now - self._clock, now
+        progress = self.progress
+        progress.train_seconds += seconds
+        progress.tokens += self._tokens
+        speed = self._tokens / seconds
+        self._tokens = 0
+        first = progress.step
+        for offset, loss in enumerate(losses):
+            self._seen(loss, first + offset)
+        progress.step = trainer.global_step
+        self._write(module, losses, first, speed)
+        self.display.update(progress.step, losses[-1], speed)
+        if progress.diverged_step is not None:
+            trainer.should_stop = True
+
+    def _seen(self, loss: float, step: int) -> None:
+        progress = self.progress
+        if progress.diverged_step is not None:
+            return
+        self._above = self._above + 1 if loss > self.limit else 0
+        if not math.isfinite(loss):
+            progress.diverged_step = step
+            progress.reason = f"the loss of step {step} is {loss}"
+        elif self._above >= PATIENCE:
+            progress.diverged_step = step
+            progress.reason = f"the loss stood above {self.limit:.3g} for {PATIENCE} steps"
+        else:
+            progress.train_loss = loss
+
+    def _write(
+        self, module: pl.LightningModule, losses: list[float], first: int, speed: float
+    ) -> None:
+        for offset, loss in enumerate(losses):
+            self.logger.scalar(tags.TRAIN_LOSS, loss, first + offset)
+        last = first + len(losses) - 1
+        norm = float(module.gradient_norm)  # type: ignore[arg-type]
+        self.logger.scalar(tags.GRADIENT_NORM, norm, last)
+        optimizer = module.optimizers(use_pl_optimizer=False)
+        # The schedule has already moved on; this is the rate of the next update.
+        self.logger.scalar(tags.LEARNING_RATE, optimizer.param_groups[0]["lr"], last + 1)  # type: ignore[union-attr]
+        self.logger.scalar(tags.TOKENS_PER_SECOND, speed, last)

@@ -1,0 +1,117 @@
+"""What TensorBoard gets of a run: curves, HParams with final numbers, a layout, a text card."""
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from normlab.archive import tags
+from normlab.archive.record import RunRecord
+from normlab.config.schema import LoggerConfig
+
+# Custom Scalars page: what belongs together in one chart.
+_LAYOUT = {
+    "Loss": {
+        "training": ["Multiline", [tags.TRAIN_LOSS]],
+        "validation": ["Multiline", [tags.VALIDATION_LOSS]],
+        "best validation": ["Multiline", [tags.BEST_VALIDATION_LOSS]],
+    },
+    "Optimization": {
+        "gradient norm before clipping": ["Multiline", [tags.GRADIENT_NORM]],
+        "learning rate": ["Multiline", [tags.LEARNING_RATE]],
+    },
+    "Speed": {"tokens per second": ["Multiline", [tags.TOKENS_PER_SECOND]]},
+}
+
+# The columns of the HParams page: what people compare, not every key.
+_COLUMNS = (
+    "seed",
+    "optimizer.lr",
+    "optimizer.weight_decay",
+    "schedule.decay",
+    "schedule.warmup",
+    "model.depth",
+    "model.width",
+    "model.heads",
+    "model.context",
+    "model.dropout",
+    "data.batch_size",
+    "trainer.max_steps",
+)
+
+
+class RunLogger(TensorBoardLogger):
+    """Lightning's TensorBoard logger, writing straight into the run's folder."""
+
+    def __init__(self, folder: Path, config: LoggerConfig) -> None:
+        super().__init__(
+            save_dir=str(folder),
+            name="",
+            version="",
+            default_hp_metric=False,
+            flush_secs=config.flush_seconds,
+        )
+        self.settings = config
+
+    def save(self) -> None:
+        """Nothing: the run's `config.yaml` is the one place for its configuration."""
+
+    def scalar(self, tag: str, value: float, step: int) -> None:
+        """Write one point."""
+        self.experiment.add_scalar(tag, value, step)
+
+    def open(self, record: RunRecord) -> None:
+        """Write what is known before the first step."""
+        self.log_hyperparams(
+            _hyperparameters(record),
+            {tags.FINAL_VALIDATION_LOSS: math.nan, tags.FINAL_TRAIN_LOSS: math.nan},
+        )
+        text = json.dumps(asdict(record), indent=1)
+        self.experiment.add_text(tags.RECORD.removesuffix("/text_summary"), _fence("json", text))
+        if self.settings.layout:
+            self.experiment.add_custom_scalars(_LAYOUT)
+        if self.settings.card:
+            self.experiment.add_text("card", _card(record))
+
+    def close(self, record: RunRecord) -> None:
+        """Write the final numbers, so that the HParams page can sort by them."""
+        for tag, value in (
+            (tags.FINAL_VALIDATION_LOSS, record.final.val_loss),
+            (tags.FINAL_TRAIN_LOSS, record.final.train_loss),
+        ):
+            self.scalar(tag, math.nan if value is None else value, record.step)
+        self.experiment.flush()
+
+
+def _hyperparameters(record: RunRecord) -> dict[str, Any]:
+    chosen: dict[str, Any] = {**record.choices, "norm": record.norm, "placement": record.placement}
+    for column in _COLUMNS:
+        value: Any = record.config
+        for part in column.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if value is not None:
+            chosen[column] = value
+    return chosen
+
+
+def _card(record: RunRecord) -> str:
+    floor = "unknown" if record.floor is None else f"{record.floor:.4f} nats per token"
+    lines = [
+        f"# {record.name}",
+        "",
+        f"norm **{record.norm}**, placement **{record.placement}**, data **{record.data}**, "
+        f"seed **{record.seed}**",
+        "",
+        f"{record.parameters:,} parameters; floor {floor}; {record.device}, {record.precision}",
+        "",
+        _fence("yaml", yaml.safe_dump(record.config, sort_keys=False)),
+    ]
+    return "\n".join(lines)
+
+
+def _fence(language: str, text: str) -> str:
+    return f"```{language}\n{text}\n```"

@@ -1,0 +1,275 @@
+"""A text of one's own: every file is read or named, and tokenised only once."""
+
+import mmap
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from normlab.data import build, files, token_file
+from normlab.errors import ConfigError, NormlabError
+
+VERSE = "Über allen Gipfeln ist Ruh, 静夜思 🌙\n"
+SRC = Path(token_file.__file__).parents[2]
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    folder = tmp_path / "corpus"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "b.txt").write_text(VERSE * 30, encoding="utf-8")
+    (folder / "a.txt").write_text("first " * 50, encoding="utf-8")
+    (folder / "deep" / "c.md").write_text("last\r\n" * 40, encoding="utf-8", newline="")
+    (folder / "empty.txt").touch()
+    (folder / ".hidden").write_bytes(b"\0\xff")
+    (folder / ".git").mkdir()
+    (folder / ".git" / "HEAD").write_bytes(b"\0\xff")
+    return folder
+
+
+def whole(source):
+    return source.tokenizer.decode(np.concatenate([source._train, source._validation._ids]))
+
+
+def open_text(path, context=8, **options):
+    return build({"kind": "text", "path": str(path), **options}, context)
+
+
+@pytest.mark.parametrize("tokens", ["characters", "bpe"])
+@pytest.mark.parametrize("chunk", [2**22, 5])
+def test_a_folder_is_all_its_files_in_order(corpus, tokens, chunk, monkeypatch):
+    monkeypatch.setattr(files, "CHUNK_BYTES", chunk)
+    source = open_text(corpus, tokens=tokens, vocabulary=300)
+    expected = "first " * 50 + VERSE * 30 + "last\r\n" * 40
+    assert whole(source) == expected
+    if tokens == "characters":
+        assert source.vocabulary == len(set(expected))
+        assert source.tokenizer.decode(range(source.vocabulary)) == "".join(sorted(set(expected)))
+
+
+def test_a_file_and_a_glob(corpus, monkeypatch):
+    assert whole(open_text(corpus / "b.txt")) == VERSE * 30
+    assert whole(open_text(corpus / "*.txt")) == "first " * 50 + VERSE * 30
+    everything = whole(open_text(corpus / "**" / "*.*"))
+    assert everything == whole(open_text(corpus))
+    monkeypatch.chdir(corpus)
+    assert whole(open_text("deep/?.md")) == "last\r\n" * 40
+    monkeypatch.setenv("HOME", str(corpus.parent))
+    assert whole(open_text("~/corpus/a.txt")) == "first " * 50
+
+
+def test_a_name_that_looks_like_a_glob_is_a_file(tmp_path):
+    (tmp_path / "[a].txt").write_text("odd name " * 20)
+    assert whole(open_text(tmp_path / "[a].txt")) == "odd name " * 20
+
+
+def test_a_byte_order_mark_is_not_text(tmp_path):
+    (tmp_path / "a.txt").write_text("from Windows " * 20, encoding="utf-8-sig")
+    (tmp_path / "b.txt").write_text("", encoding="utf-8-sig")
+    for tokens in ("characters", "bpe"):
+        assert whole(open_text(tmp_path, context=2, tokens=tokens)) == "from Windows " * 20
+
+
+def is_mapped(array):
+    while isinstance(array, np.ndarray):
+        array = array.base
+    return isinstance(array, mmap.mmap)
+
+
+@pytest.mark.parametrize(("distinct", "dtype"), [(300, np.uint16), (70_000, np.uint32)])
+def test_ids_are_mapped_from_a_file_of_the_smallest_type(tmp_path, distinct, dtype):
+    # From U+10000 on there are no surrogates in the way.
+    characters = "".join(chr(0x10000 + i) for i in range(distinct))
+    (tmp_path / "a.txt").write_text(characters * 2, encoding="utf-8")
+    source = open_text(tmp_path)
+    assert source._train.dtype == dtype
+    assert is_mapped(source._train)
+    assert source.vocabulary == distinct
+    assert source.floor is None
+    assert whole(source) == characters * 2
+
+
+@pytest.mark.parametrize("tokens", ["characters", "bpe"])
+def test_the_same_corpus_is_read_only_once(corpus, tokens, monkeypatch):
+    first = open_text(corpus, tokens=tokens)
+    monkeypatch.setattr(token_file, "text_chunks", lambda _: pytest.fail("read again"))
+    again = open_text(corpus, tokens=tokens, batch_size=2, validation_fraction=0.3)
+    assert again.tokenizer.to_json() == first.tokenizer.to_json()
+    assert whole(again) == whole(first)
+
+
+def test_a_changed_corpus_or_option_is_tokenised_again(corpus, cache):
+    open_text(corpus)
+    open_text(corpus, tokens="bpe", vocabulary=300)
+    assert open_text(corpus, tokens="bpe", vocabulary=280).vocabulary == 280
+    (corpus / "a.txt").write_text("other " * 50)
+    assert whole(open_text(corpus)).startswith("other ")
+    kept = sorted(file.suffix for file in (cache / "corpora").iterdir())
+    assert kept == [".ids"] * 4 + [".json"] * 4
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def _empty(path):
+    path.write_bytes(b"")
+
+
+def _flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("suffix", [".ids", ".json"])
+@pytest.mark.parametrize("damage", [_cut, _empty, _flip, os.unlink])
+def test_a_damaged_token_file_is_made_again(corpus, cache, suffix, damage):
+    text = whole(open_text(corpus))
+    (stored,) = (cache / "corpora").glob(f"*{suffix}")
+    before = stored.read_bytes()
+    damage(stored)
+    assert whole(open_text(corpus)) == text
+    if suffix == ".ids":
+        assert stored.read_bytes() == before
+
+
+def test_the_checksum_of_a_large_file_looks_everywhere(monkeypatch):
+    monkeypatch.setattr(token_file, "_SAMPLE_BYTES", 4)
+    ids = np.arange(5000, dtype=np.uint16)
+    sums = {token_file._checksum(ids)}
+    for place in range(0, 5000, 5000 // 64):
+        changed = ids.copy()
+        changed[max(0, place - 78) : place + 78] += 1
+        sums.add(token_file._checksum(changed))
+    assert len(sums) == 66
+
+
+def test_two_processes_may_build_at_once(corpus, cache):
+    code = (
+        "import sys; from normlab.data import build\n"
+        "s = build({'kind': 'text', 'path': sys.argv[1], 'tokens': 'bpe', 'vocabulary': 400}, 8)\n"
+        "print(s.batch(0, 0).tokens.tolist())"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(SRC), "XDG_CACHE_HOME": str(cache.parent)}
+    builders = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(corpus)], stdout=subprocess.PIPE, env=environment
+        )
+        for _ in range(3)
+    ]
+    answers = {builder.communicate(timeout=60)[0] for builder in builders}
+    assert [builder.returncode for builder in builders] == [0, 0, 0]
+    assert len(answers) == 1
+    assert not list((cache / "corpora").glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("content", "chunk", "what", "offset"),
+    [
+        (b"text" * 9 + b"\0", 2**22, "a NUL byte", 36),
+        (b"text" * 9 + b"\0", 8, "a NUL byte", 36),
+        (b"text" * 9 + b"\xff\xfe", 2**22, "bytes that are not UTF-8", 36),
+        ("é".encode() * 9 + b"\xe9t\xe9", 5, "bytes that are not UTF-8", 18),
+        ("é".encode() * 9 + b"\xc3", 2**22, "bytes that are not UTF-8", 18),
+        ("é".encode() * 9 + b"\xc3", 19, "bytes that are not UTF-8", 18),
+        ("wide".encode("utf-16"), 2**22, "bytes that are not UTF-8", 0),
+    ],
+)
+def test_a_file_that_is_not_text_is_named_with_the_place(
+    corpus, content, chunk, what, offset, monkeypatch, cache
+):
+    monkeypatch.setattr(files, "CHUNK_BYTES", chunk)
+    (corpus / "deep" / "image.png").write_bytes(content)
+    with pytest.raises(NormlabError) as refused:
+        open_text(corpus)
+    assert str(refused.value).startswith(
+        f"{corpus}/deep/image.png is not text: it holds {what} at offset {offset};"
+    )
+    assert not list((cache / "corpora").iterdir())
+
+
+@pytest.mark.parametrize("tokens", ["characters", "bpe"])
+def test_no_text_at_all_is_said(tmp_path, tokens):
+    (tmp_path / "a.txt").touch()
+    with pytest.raises(NormlabError, match="hold no text"):
+        open_text(tmp_path, tokens=tokens)
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("absent.txt", "matches no file"),
+        ("*.rst", "matches no file"),
+        ("~no-such-user/a", "matches no file"),
+        (".", "holds no file to read"),
+        ("pipe", "holds no file to read"),
+        ("x" * 300, "cannot be searched"),
+    ],
+)
+def test_a_path_without_files_is_refused(tmp_path, monkeypatch, path, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".hidden").touch()
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(NormlabError, match=said) as refused:
+        open_text(path)
+    assert f"data.path={path} " in str(refused.value)
+
+
+def test_a_file_or_folder_that_cannot_be_read_is_named(corpus, monkeypatch):
+    def refuse(path, *_, **__):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", refuse)
+        with pytest.raises(NormlabError, match=r"a\.txt cannot be read \(Permission denied\)"):
+            list(files.text_chunks([corpus / "a.txt"]))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", refuse)
+        with pytest.raises(NormlabError, match=r"cannot be searched .*Permission denied"):
+            open_text(corpus)
+
+
+def test_a_corpus_that_changes_under_the_reader_is_refused(corpus, monkeypatch):
+    def growing(found):
+        yield from files.text_chunks(found)
+        with (corpus / "a.txt").open("a") as log:
+            log.write("more")
+
+    monkeypatch.setattr(token_file, "text_chunks", growing)
+    with pytest.raises(NormlabError, match="changed while they were read"):
+        open_text(corpus)
+
+
+def test_a_cache_that_cannot_be_written_is_said_before_anything_is_read(corpus, cache, monkeypatch):
+    monkeypatch.setattr(token_file, "text_chunks", lambda _: pytest.fail("read"))
+    cache.parent.mkdir(exist_ok=True)
+    cache.write_text("a file where the folder should be")
+    with pytest.raises(NormlabError, match=r"cache folder .* cannot be written"):
+        open_text(corpus)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"path": ""}, "data=text needs data.path="),
+        ({"path": None}, "data=text needs data.path="),
+        ({"tokens": "words"}, "data.tokens=words is not known: choose one of characters, bpe"),
+        ({"tokens": "bpe", "vocabulary": 100}, "data.vocabulary=100 has no room"),
+        ({"validation_fraction": 1.5}, "data.validation_fraction=1.5 is out of range"),
+        ({"validation_windows": 0}, "data.validation_windows=0 is too small"),
+    ],
+)
+def test_an_impossible_request_is_refused_by_name(corpus, options, said):
+    with pytest.raises(ConfigError) as refused:
+        build({"kind": "text", "path": str(corpus), **options}, 8)
+    assert said in str(refused.value)
+
+
+def test_too_little_text_for_the_context_names_the_longest(corpus):
+    with pytest.raises(ConfigError, match=r"data\.path=.*gives 270 for training and 30 for valid"):
+        open_text(corpus / "a.txt", context=64)
+    assert len(open_text(corpus / "a.txt", context=29).validation()) == 1
