@@ -195,7 +195,7 @@ def test_a_file_that_is_not_text_is_named_with_the_place(
 @pytest.mark.parametrize("tokens", ["characters", "bpe"])
 def test_no_text_at_all_is_said(tmp_path, tokens):
     (tmp_path / "a.txt").touch()
-    with pytest.raises(NormlabError, match="hold no text"):
+    with pytest.raises(NormlabError, match="empty"):
         open_text(tmp_path, tokens=tokens)
 
 

@@ -62,12 +62,14 @@ def _reason(cause: ValidationError) -> str:
     converted = re.search(r"Value '(.*)' of type '.*' could not be converted to (\w+)", line)
     if converted:
         return f"it must be {_KINDS.get(converted[2], converted[2])}"
+    if "is not a valid bool" in line:
+        return "it must be true or false"
     if "is not a ListConfig" in line:
         return "it must be a list, as in [0.9,0.99]"
     return line[0].lower() + line[1:]
 
 
-_KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
+_KINDS = {"Integer": "a whole number", "Float": "a number"}
 
 
 def _one_line(text: str) -> str:

@@ -13,5 +13,5 @@ def groups() -> str:
     lines = []
     for name in shown:
         options = loader.get_group_options(name, ObjectType.CONFIG)
-        lines.append(f"{name:<{width}}  {', '.join(options)}")
-    return "\n  ".join(lines)
+        lines.append(f"  {name:<{width}}  {', '.join(options)}")
+    return "\n".join(lines)

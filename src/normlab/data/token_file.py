@@ -77,7 +77,8 @@ def _build(stem: Path, files: Sequence[Path], tokens: str, vocabulary: int) -> N
             for text in text_chunks(files):
                 tokenizer.encode_corpus(text).astype(dtype).tofile(out)
         if draft.stat().st_size == 0:
-            raise NormlabError("The files of data.path hold no text: give one that does.")
+            empty = f"{files[0]} is" if len(files) == 1 else f"{files[0]} and all other files are"
+            raise NormlabError(f"{empty} empty: give data.path=… a text.")
         ids = _map(draft, dtype)
         described = {
             "dtype": dtype,

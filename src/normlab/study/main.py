@@ -3,7 +3,8 @@
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -19,19 +20,18 @@ from normlab.errors import NormlabError
 
 def main() -> None:
     """Run the command in `sys.argv`; leave with 1 or 2 and one sentence when it cannot be done."""
-    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    # Hydra then raises its errors instead of printing them, and we say them better.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
     register_schema()
     OmegaConf.register_new_resolver("normlab.groups", groups, replace=True)
     door = hydra.main(version_base="1.3", config_path=str(config.folder()), config_name="train")
-    leave_in_words(door(train_one), wants_traceback)
+    leave_in_words(door(train_one))
 
 
-def leave_in_words(action: Callable[[], object], wants_traceback: bool = False) -> None:
+def leave_in_words(action: Callable[[], object]) -> None:
     """Do it; on a user's error print the sentence and leave with its code."""
+    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
-        action()
+        with _errors_raised():
+            action()
     except KeyboardInterrupt:
         sys.exit("\nstopped; the same command goes on")
     except Exception as error:
@@ -42,6 +42,20 @@ def leave_in_words(action: Callable[[], object], wants_traceback: bool = False) 
             raise
         print(f"normlab: {known}", file=sys.stderr)  # noqa: T201
         sys.exit(known.exit_code)
+
+
+@contextmanager
+def _errors_raised() -> Iterator[None]:
+    """Make Hydra raise its errors instead of printing them: we say them better."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before
 
 
 def train_one(composed: DictConfig, runs: int = 1) -> str:

@@ -73,7 +73,8 @@ class Recorder(pl.Callback):
         self._micro.append(outputs["loss"].detach())
         if len(self._micro) < self.accumulate:
             return
-        self._losses.append(torch.stack(self._micro).mean())
+        # Lightning has divided each by the number of batches in a step.
+        self._losses.append(torch.stack(self._micro).sum())
         self._micro.clear()
         if len(self._losses) >= self.every:
             self._flush(trainer, module)

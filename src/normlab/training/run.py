@@ -6,7 +6,7 @@ import platform
 import shutil
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -96,11 +96,10 @@ def _fit(spec: RunSpec, record: RunRecord, display: Display) -> None:
     module = LanguageModel(model, config)
     # Dropout draws from here on: whatever a norm's constructor drew is forgotten.
     torch.manual_seed(config.seed)
-    with _quiet():
+    with closing(logger.experiment), _quiet():
         _loop(spec, hardware, logger, recorder, module, source)
-    _conclude(record, recorder.progress)
-    logger.close(record)
-    logger.finalize("success")
+        _conclude(record, recorder.progress)
+        logger.conclude(record)
 
 
 def _loop(

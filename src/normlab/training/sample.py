@@ -80,7 +80,8 @@ def _check(options: argparse.Namespace) -> None:
         if value is not None and value < least:
             raise ConfigError(f"{name} {value} is not allowed; it must be {least} or more.")
     if not options.temperature > 0:
-        raise ConfigError(f"--temperature {options.temperature} is not allowed; it must be above 0.")
+        given = f"--temperature {options.temperature}"
+        raise ConfigError(f"{given} is not allowed; it must be above 0.")
 
 
 def _tokenizer(folder: Path) -> Tokenizer:

@@ -60,6 +60,10 @@ class RunLogger(TensorBoardLogger):
     def save(self) -> None:
         """Nothing: the run's `config.yaml` is the one place for its configuration."""
 
+    def finalize(self, status: str) -> None:
+        """Flush only; a writer closed here would open a second file for the final numbers."""
+        self.experiment.flush()
+
     def scalar(self, tag: str, value: float, step: int) -> None:
         """Write one point."""
         self.experiment.add_scalar(tag, value, step)
@@ -77,14 +81,13 @@ class RunLogger(TensorBoardLogger):
         if self.settings.card:
             self.experiment.add_text("card", _card(record))
 
-    def close(self, record: RunRecord) -> None:
+    def conclude(self, record: RunRecord) -> None:
         """Write the final numbers, so that the HParams page can sort by them."""
         for tag, value in (
             (tags.FINAL_VALIDATION_LOSS, record.final.val_loss),
             (tags.FINAL_TRAIN_LOSS, record.final.train_loss),
         ):
             self.scalar(tag, math.nan if value is None else value, record.step)
-        self.experiment.flush()
 
 
 def _hyperparameters(record: RunRecord) -> dict[str, Any]:

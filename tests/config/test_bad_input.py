@@ -1,0 +1,119 @@
+"""What cannot be carried out is one sentence: the key, the value, what is allowed."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+CASES = {
+    "norm=foo": ["norm=foo", "rmsnorm", "layernorm"],
+    "placement=middle": ["placement=middle", "pre", "post"],
+    "experiment=foo": ["experiment=foo", "nanogpt_cpu"],
+    "norm.epss=1": ["norm.epss", "did you mean norm.eps"],
+    "norm.eps=abc": ["norm.eps=abc", "number"],
+    "norm.eps=true": ["norm.eps=True", "number"],
+    "model.widht=3": ["model.widht", "did you mean model.width"],
+    "model.width=abc": ["model.width=abc", "whole number"],
+    "model.bias=maybe": ["model.bias=maybe", "true or false"],
+    "seed=1.5": ["seed=1.5", "whole number"],
+    "seed=-1": ["seed=-1", "from 0"],
+    "+zzz=1": ["zzz", "seed"],
+    "++zzz=1": ["zzz", "seed"],
+    "+model.zzz=1": ["model.zzz", "width"],
+    "+norm.zzz=1": ["norm.zzz", "eps"],
+    "+norm=layernorm": ["norm=", "without the +"],
+    "normm=rmsnorm": ["normm", "did you mean norm"],
+    "data.source=foo": ["data.source=foo", "markov, random"],
+    "data.order=0": ["data.order=0", "1"],
+    "data=text": ["data.path", "no value"],
+    "data.kind=foo": ["data.kind=foo", "synthetic"],
+    "model.heads": ["model.heads", "key=value"],
+    "model=[": ["model=[", "key=value"],
+    "model.heads=3": ["model.heads=3", "128", "1, 2, 4, 8"],
+    "model.kv_heads=3": ["model.kv_heads=3", "model.heads=4"],
+    "model.context=0": ["model.context=0", "from 1"],
+    "model.init.output=L.real": ["model.init.output", "L.real"],
+    "placement.input=3": ["placement.input=3", "true"],
+    "placement.skip='foo(L)'": ["placement.skip", "foo(L)", "sqrt"],
+    "placement.branch={per: token}": ["placement.branch", "scalar or feature"],
+    "optimizer.lr=nan": ["optimizer.lr=nan", "above 0"],
+    "optimizer.lr=0": ["optimizer.lr=0", "above 0"],
+    "optimizer.betas=3": ["optimizer.betas=3", "list"],
+    "optimizer.betas=[0.9,1.0]": ["optimizer.betas", "below 1"],
+    "optimizer.lr=interval(1,2)": ["interval(1,2)", "list of values"],
+    "schedule.warmup=2": ["schedule.warmup=2", "share"],
+    "trainer.precision=fp8": ["trainer.precision=fp8", "bf16-mixed"],
+    "trainer.max_steps=0": ["trainer.max_steps=0", "from 1"],
+    "study=../up": ["study='../up'", "folder"],
+    "study=": ["study=''", "folder"],
+}
+
+
+@pytest.mark.parametrize("override", CASES)
+def test_a_request_that_cannot_be_met_is_one_sentence(
+    override: str, door: Callable, tmp_path: Path
+) -> None:
+    answer = door(override, f"output_dir={tmp_path / 'outputs'}")
+    assert answer.code == 2
+    assert answer.err.startswith("normlab: ")
+    assert answer.err.count("\n") == 1, answer.err
+    for word in CASES[override]:
+        assert word in answer.err
+    assert not answer.out
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_one_impossible_combination_stops_the_whole_sweep(door: Callable, tmp_path: Path) -> None:
+    answer = door("-m", "model.heads=4,3", f"output_dir={tmp_path / 'outputs'}")
+    assert answer.code == 2
+    assert "model.heads=3" in answer.err
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_rotary_positions_need_even_heads(door: Callable, tmp_path: Path) -> None:
+    answer = door("model=minimind", "model.width=12", "model.heads=4", f"output_dir={tmp_path}")
+    assert answer.code == 2
+    assert "model.positions=rotary" in answer.err
+    assert "heads of 3" in answer.err
+
+
+def test_a_context_longer_than_the_text_says_how_long_it_may_be(
+    door: Callable, tmp_path: Path
+) -> None:
+    text = tmp_path / "short.txt"
+    text.write_text("to be or not to be " * 20)
+    answer = door("data=text", f"data.path={text}", "model.context=64", f"output_dir={tmp_path}/o")
+    assert answer.code == 2
+    assert "model.context=64" in answer.err
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00\x01\xff\xfe" * 40])
+def test_a_file_that_is_no_text_is_refused_before_anything_is_written(
+    content: bytes, door: Callable, tmp_path: Path
+) -> None:
+    path = tmp_path / "file.txt"
+    path.write_bytes(content)
+    answer = door("data=text", f"data.path={path}", f"output_dir={tmp_path}/o")
+    assert answer.code in (1, 2)
+    assert str(path) in answer.err
+    assert answer.err.count("\n") == 1
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_place_that_cannot_be_written_is_named(door: Callable, tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    answer = door(f"output_dir={blocked}/outputs")
+    assert answer.code == 1
+    assert str(blocked) in answer.err
+    assert "output_dir=" in answer.err
+    assert answer.err.count("\n") == 1
+
+
+def test_a_norm_that_cannot_be_built_stops_before_training(door: Callable, tmp_path: Path) -> None:
+    answer = door("norm._target_=torch.nn.NoSuchNorm", f"output_dir={tmp_path}/o")
+    assert answer.code == 2
+    assert "torch.nn.NoSuchNorm" in answer.err
+    assert answer.err.count("\n") == 1
+    assert not (tmp_path / "o").exists()

@@ -1,0 +1,65 @@
+"""Every file of conf/ says what it is, and composes."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from normlab import config
+from normlab.config.spec import GROUPS
+
+FILES = sorted(path.relative_to(config.folder()) for path in config.folder().rglob("*.yaml"))
+OPTIONS = [path for path in FILES if len(path.parts) == 2 and path.parts[0] in (*GROUPS, "logger")]
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_every_file_opens_with_a_comment_that_says_what_it_is(path: Path) -> None:
+    lines = (config.folder() / path).read_text().splitlines()
+    said = [line for line in lines if not line.startswith("# @package")]
+    assert said[0].startswith("# ")
+
+
+@pytest.mark.parametrize("path", OPTIONS, ids=str)
+def test_every_option_composes_into_a_run(path: Path, specified: Callable) -> None:
+    group, option = path.parts[0], path.stem
+    extra = ["data.path=somewhere"] if option == "text" else []
+    spec = specified(f"{group}={option}", *extra)
+    assert spec.choices.get(group, option) in (option, "any")
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.parts[0] == "experiment"], ids=str)
+def test_every_experiment_composes_into_a_run_of_its_own_study(
+    path: Path, specified: Callable
+) -> None:
+    assert specified(f"experiment={path.stem}").config.study == path.stem
+
+
+def test_the_nanogpt_recipe_is_the_published_one(specified: Callable) -> None:
+    recipe = specified("experiment=nanogpt_cpu", "data=shakespeare").config
+    model = recipe.model
+    assert (model.depth, model.heads, model.width, model.context) == (4, 4, 128, 64)
+    assert (model.bias, model.dropout, model.init.std) == (False, 0.0, 0.02)
+    assert recipe.data.batch_size == 12
+    assert recipe.trainer.max_steps == 2000
+    assert recipe.optimizer.lr == 1e-3
+    assert list(recipe.optimizer.betas) == [0.9, 0.99]
+    assert recipe.optimizer.weight_decay == 0.1
+    assert recipe.trainer.gradient_clip == 1.0
+    assert round(recipe.schedule.warmup * recipe.trainer.max_steps) == 100
+    assert recipe.norm == {"_target_": "normlab.norms.LayerNorm", "eps": 1e-5, "bias": False}
+
+
+def test_help_lists_every_group_and_three_examples(door: Callable) -> None:
+    answer = door("--help")
+    assert answer.code == 0
+    for group in (*GROUPS, "logger", "experiment"):
+        assert f"\n  {group}" in answer.out
+    assert "schema" not in answer.out
+    assert answer.out.count("python train.py") >= 3
+    assert "python train.py -m norm=rmsnorm,layernorm placement=pre,post" in answer.out
+
+
+def test_help_lists_the_users_own_norms(door: Callable, tmp_path: Path) -> None:
+    (tmp_path / "norm").mkdir()
+    (tmp_path / "norm" / "mine.yaml").write_text("# mine\n_target_: torch.nn.Identity\n")
+    assert "mine" in door("--config-dir", str(tmp_path), "--help").out

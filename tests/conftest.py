@@ -1,0 +1,56 @@
+"""What several rooms' tests share: a composed run, and the front door called in this process."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import open_dict
+
+from normlab import config
+from normlab.config.schema import register
+from normlab.config.spec import RunSpec, specify
+from normlab.study.main import main
+
+
+@pytest.fixture
+def specified() -> Callable[..., RunSpec]:
+    """Composes overrides into a run, as the study does."""
+
+    def compose_run(*overrides: str) -> RunSpec:
+        register()
+        with initialize_config_dir(str(config.folder()), version_base="1.3"):
+            composed = compose("train", list(overrides), return_hydra_config=True)
+        choices = dict(composed.hydra.runtime.choices)
+        with open_dict(composed):
+            del composed["hydra"]
+        return specify(composed, choices)
+
+    return compose_run
+
+
+@dataclass
+class Answer:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def door(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., Answer]:
+    """Calls train.py's door with these arguments, here."""
+
+    def call(*arguments: str) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+        code = 0
+        try:
+            main()
+        except SystemExit as left:
+            code = left.code if isinstance(left.code, int) else 1
+        out, err = capfd.readouterr()
+        return Answer(code, out, err)
+
+    return call

@@ -1,0 +1,130 @@
+"""The sentence: four runs, one comparison, nothing trained twice, nothing lost when one fails."""
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from normlab.archive.record import RunRecord
+from tiny import TINY
+
+SENTENCE = ("-m", "norm=rmsnorm,layernorm", "placement=pre,post")
+
+
+def records(study: Path) -> list[RunRecord]:
+    return [RunRecord.read(path.parent) for path in sorted(study.glob("*/run.json"))]
+
+
+def test_the_sentence_trains_four_runs_and_compares_them(door: Callable, tmp_path: Path) -> None:
+    answer = door(*SENTENCE, *TINY, f"output_dir={tmp_path}")
+    assert answer.code == 0, answer.err
+    study = tmp_path / "synthetic"
+    assert {(r.norm, r.placement, r.state) for r in records(study)} == {
+        (norm, placement, "finished")
+        for norm in ("rmsnorm", "layernorm")
+        for placement in ("pre", "post")
+    }
+    with (study / "runs.csv").open() as lines:
+        assert len(list(csv.DictReader(lines))) == 4
+    for figure in ("training_loss", "validation_loss", "final_validation_loss", "comparison"):
+        assert (study / "figures" / f"{figure}.png").stat().st_size > 10_000
+        assert (study / "figures" / f"{figure}.svg").stat().st_size > 10_000
+    assert "4 runs" in answer.out
+    assert "norm = rmsnorm, layernorm" in answer.out
+    assert str(study / "figures") in answer.out
+    for arm in ("rmsnorm · pre", "layernorm · post"):
+        assert arm in answer.out
+
+    again = door(*SENTENCE, *TINY, f"output_dir={tmp_path}")
+    assert again.code == 0
+    assert "4 already there, 0 to train" in again.out
+
+    more = door(*SENTENCE, "seed=0,1", *TINY, f"output_dir={tmp_path}")
+    assert "4 already there, 4 to train" in more.out
+    assert len(records(study)) == 8
+
+
+def test_a_run_that_fails_leaves_the_others_and_the_figures(door: Callable, tmp_path: Path) -> None:
+    own = tmp_path / "own" / "norm"
+    own.mkdir(parents=True)
+    # Takes the width, but cannot normalise what it is given.
+    (own / "broken.yaml").write_text(
+        "# fails in forward\n_target_: torch.nn.Embedding\nembedding_dim: 3\n"
+    )
+    answer = door(
+        "--config-dir",
+        str(own.parent),
+        "-m",
+        "norm=rmsnorm,broken",
+        *TINY,
+        f"output_dir={tmp_path}",
+    )
+    study = tmp_path / "synthetic"
+    assert answer.code == 1
+    assert {r.norm: r.state for r in records(study)} == {"rmsnorm": "finished", "broken": "failed"}
+    assert "1 of 2 runs did not finish" in answer.err
+    assert "broken-pre" in answer.err
+    assert "Traceback" not in answer.err
+    assert (study / "figures" / "comparison.png").is_file()
+
+
+def test_without_a_norm_two_placements_are_one_run(door: Callable, tmp_path: Path) -> None:
+    answer = door("-m", "norm=none", "placement=pre,post", *TINY, f"output_dir={tmp_path}")
+    assert answer.code == 0
+    assert [r.placement for r in records(tmp_path / "synthetic")] == ["any"]
+    assert "1 combination left out" in answer.out
+
+
+def test_a_plain_command_is_a_study_of_one(door: Callable, tmp_path: Path) -> None:
+    answer = door(*TINY, "study=one", f"output_dir={tmp_path}")
+    assert answer.code == 0
+    assert [r.norm for r in records(tmp_path / "one")] == ["rmsnorm"]
+    assert (tmp_path / "one" / "figures" / "comparison.png").is_file()
+
+
+def test_an_experiment_may_bring_its_own_sweep(door: Callable, tmp_path: Path) -> None:
+    own = tmp_path / "own" / "experiment"
+    own.mkdir(parents=True)
+    (own / "two_seeds.yaml").write_text(
+        "# @package _global_\n# two seeds\nstudy: two_seeds\n"
+        "hydra:\n  sweeper:\n    params:\n      seed: 3,4\n"
+    )
+    arguments = ("--config-dir", str(own.parent), "experiment=two_seeds", *TINY)
+    assert door(*arguments, f"output_dir={tmp_path}").code == 0
+    assert sorted(r.seed for r in records(tmp_path / "two_seeds")) == [3, 4]
+    assert door(*arguments, "seed=5", f"output_dir={tmp_path}").code == 0
+    assert sorted(r.seed for r in records(tmp_path / "two_seeds")) == [3, 4, 5]
+
+
+def test_a_norm_of_ones_own_needs_a_file_and_nothing_else(door: Callable, tmp_path: Path) -> None:
+    own = tmp_path / "own" / "norm"
+    own.mkdir(parents=True)
+    (own / "torch_rms.yaml").write_text("# torch's own\n_target_: torch.nn.RMSNorm\neps: 1e-6\n")
+    answer = door(
+        "--config-dir", str(own.parent), "norm=torch_rms", *TINY, f"output_dir={tmp_path}"
+    )
+    assert answer.code == 0, answer.err
+    assert [r.norm for r in records(tmp_path / "synthetic")] == ["torch_rms"]
+
+
+def test_data_may_vary_within_one_study(door: Callable, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("the quick brown fox jumps over the lazy dog\n" * 100)
+    shapes = [override for override in TINY if "validation_sequences" not in override]
+    answer = door(
+        "-m", "model.width=16,32", "data=text", f"data.path={text}", "study=two", *shapes[:1],
+        *shapes[2:], f"output_dir={tmp_path}",
+    )  # fmt: skip
+    assert answer.code == 0, answer.err
+    assert len(records(tmp_path / "two")) == 2
+
+
+@pytest.mark.parametrize("override", ["data=shakespeare", "experiment=nanogpt_cpu"])
+def test_missing_real_text_is_said_before_anything_is_written(
+    override: str, door: Callable, tmp_path: Path
+) -> None:
+    answer = door(override, f"data.path={tmp_path}", f"output_dir={tmp_path}/o")
+    assert answer.code == 1
+    assert str(tmp_path) in answer.err
+    assert not (tmp_path / "o").exists()

@@ -1,0 +1,221 @@
+"""One run: what it leaves, that it repeats, that batches and weights are what they should be."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from normlab.archive import tags
+from normlab.archive.events import read_events
+from normlab.archive.record import RunRecord
+from normlab.config.spec import RunSpec
+from normlab.training import run as training_run
+from normlab.training.build import build_model
+from normlab.training.checkpoints import load_weights
+from normlab.training.display import Silent
+from normlab.training.run import train
+from tiny import TINY
+
+
+@pytest.fixture
+def trained(specified: Callable, tmp_path: Path) -> Callable[..., tuple[RunRecord, Path]]:
+    def train_in(place: str, *overrides: str) -> tuple[RunRecord, Path]:
+        spec = specified(*TINY, *overrides, f"output_dir={tmp_path / place}")
+        return train(spec, "the command", Silent()), spec.folder
+
+    return train_in
+
+
+def curve(folder: Path, tag: str) -> dict[int, float]:
+    series = read_events(folder).scalars[tag]
+    return dict(zip(series.steps.tolist(), series.values.tolist(), strict=True))
+
+
+def test_a_run_leaves_its_folder_complete(trained: Callable) -> None:
+    record, folder = trained("a")
+    names = {path.name for path in folder.iterdir() if not path.name.startswith("events.")}
+    assert names == {"run.json", "config.yaml", "vocabulary.json", "train.log", "checkpoints"}
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert record.state == "finished"
+    assert record.step == 6
+    assert record.command == "the command"
+    assert record.parameters == sum(
+        w.numel() for w in load_weights(folder / "checkpoints/last.ckpt").values()
+    )
+    assert RunRecord.read(folder) == record
+    raw = json.loads((folder / "run.json").read_text())
+    assert raw.keys() >= {
+        *("id", "state", "reason", "step", "config", "command", "seed", "norm", "placement"),
+        *("data", "parameters", "tokens_per_second", "train_seconds", "precision", "device"),
+        *("versions", "final", "best", "diverged_step"),
+    }
+    assert len(list(folder.glob("events.*"))) == 1
+
+
+def test_curves_have_a_point_for_every_step_and_validation(trained: Callable) -> None:
+    record, folder = trained("a")
+    assert list(curve(folder, tags.TRAIN_LOSS)) == [0, 1, 2, 3, 4, 5]
+    validation = curve(folder, tags.VALIDATION_LOSS)
+    assert list(validation) == [0, 3, 6]
+    assert record.final.val_loss == pytest.approx(validation[6], rel=1e-6)
+    assert record.best.val_loss == pytest.approx(min(validation.values()), rel=1e-6)
+    assert record.final.train_loss == pytest.approx(curve(folder, tags.TRAIN_LOSS)[5], rel=1e-6)
+    assert curve(folder, tags.FINAL_VALIDATION_LOSS)[6] == pytest.approx(validation[6])
+    assert tags.TOKENS_PER_SECOND in read_events(folder).scalars
+
+
+def test_the_last_weights_are_validated_when_the_interval_does_not_divide(
+    trained: Callable,
+) -> None:
+    record, folder = trained("a", "trainer.val_every=4")
+    assert list(curve(folder, tags.VALIDATION_LOSS)) == [0, 4, 6]
+    assert record.final.val_loss == pytest.approx(curve(folder, tags.VALIDATION_LOSS)[6], rel=1e-6)
+
+
+def test_the_same_seed_gives_the_same_losses_bit_for_bit(trained: Callable) -> None:
+    first, second = (trained(place, "model.dropout=0.1")[1] for place in ("a", "b"))
+    for tag in (tags.TRAIN_LOSS, tags.VALIDATION_LOSS, tags.GRADIENT_NORM):
+        assert curve(first, tag) == curve(second, tag)
+
+
+def test_another_seed_gives_other_losses_on_the_same_windows(trained: Callable) -> None:
+    first, folder = trained("a")
+    second, other = trained("b", "seed=1")
+    assert curve(folder, tags.TRAIN_LOSS) != curve(other, tags.TRAIN_LOSS)
+    assert first.floor == second.floor
+
+
+def test_the_curve_is_that_of_a_plain_loop(trained: Callable, specified: Callable) -> None:
+    """Lightning, logging and callbacks add nothing: the same losses as twenty lines of PyTorch."""
+    overrides = (*TINY, "trainer.gradient_clip=0.1", "norm=layernorm", "placement=post")
+    folder = trained("a", "trainer.gradient_clip=0.1", "norm=layernorm", "placement=post")[1]
+    assert list(curve(folder, tags.TRAIN_LOSS).values()) == pytest.approx(
+        plain_losses(specified(*overrides)), rel=1e-5
+    )
+
+
+def plain_losses(spec: RunSpec, steps: int = 6) -> list[float]:
+    from normlab.data import build
+
+    source = build(spec.plain["data"], spec.config.model.context)
+    model = build_model(spec.config, source.vocabulary)
+    matrices = [p for p in model.parameters() if p.dim() >= 2]
+    vectors = [p for p in model.parameters() if p.dim() < 2]
+    groups: list[dict[str, Any]] = [
+        {"params": matrices, "weight_decay": 0.1},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    lr = spec.config.optimizer.lr
+    optimizer = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.99))
+    losses = []
+    for step in range(steps):
+        # Warm-up is round(0.05 * 6) = 0 steps, then the cosine from 1 to 0.1.
+        rate = 0.1 + 0.45 * (1 + torch.cos(torch.tensor(torch.pi * step / 6))).item()
+        for group in optimizer.param_groups:
+            group["lr"] = lr * rate
+        batch = source.batch(0, step)
+        logits = model(torch.from_numpy(batch.tokens))
+        loss = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), torch.from_numpy(batch.targets).flatten()
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def test_accumulation_gives_one_point_a_step_and_trains_on_more_batches(
+    trained: Callable, specified: Callable
+) -> None:
+    record, folder = trained("a", "trainer.accumulate=3")
+    assert record.step == 6
+    # At initialisation, before any update: the mean over the first three batches.
+    first = plain_losses(specified(*TINY, "optimizer.lr=1e-30"), steps=3)
+    assert curve(folder, tags.TRAIN_LOSS)[0] == pytest.approx(sum(first) / 3, rel=1e-5)
+    assert list(curve(folder, tags.TRAIN_LOSS)) == [0, 1, 2, 3, 4, 5]
+    assert list(curve(folder, tags.VALIDATION_LOSS)) == [0, 3, 6]
+
+
+def test_a_run_that_explodes_is_recorded_as_diverged(trained: Callable) -> None:
+    record, folder = trained(
+        "a", "norm=none", "optimizer.lr=1e6", "trainer.gradient_clip=null",
+        "trainer.max_steps=60", "trainer.val_every=50",
+    )  # fmt: skip
+    assert record.state == "diverged"
+    assert record.diverged_step is not None
+    assert record.step < 60
+    assert record.final.val_loss is None
+    assert record.reason
+    losses = curve(folder, tags.TRAIN_LOSS)
+    assert record.final.train_loss == pytest.approx(losses[record.diverged_step - 1], rel=1e-6)
+
+
+def test_a_loss_that_is_nan_names_its_step(
+    trained: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = training_run.LanguageModel.training_step
+
+    def poisoned(self: Any, batch: Any, index: int) -> torch.Tensor:
+        loss = step(self, batch, index)
+        return loss * float("nan") if index == 3 else loss
+
+    monkeypatch.setattr(training_run.LanguageModel, "training_step", poisoned)
+    record, _ = trained("a", "trainer.max_steps=20")
+    assert record.state == "diverged"
+    assert record.diverged_step == 3
+    assert record.step < 20
+    assert "step 3" in (record.reason or "")
+
+
+def test_a_run_that_fails_is_recorded_with_its_traceback(
+    trained: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("the model is broken")
+
+    monkeypatch.setattr(training_run.LanguageModel, "training_step", broken)
+    record, folder = trained("a")
+    assert record.state == "failed"
+    assert record.reason == "ValueError: the model is broken"
+    assert RunRecord.read(folder).state == "failed"
+    assert "Traceback" in (folder / "train.log").read_text()
+
+
+def test_an_unfinished_run_starts_afresh_without_doubled_curves(
+    trained: Callable,
+) -> None:
+    record, folder = trained("a")
+    replace(record, state="running").write(folder)
+    trained("a")
+    assert len(list(folder.glob("events.*"))) == 1
+    assert list(curve(folder, tags.TRAIN_LOSS)) == [0, 1, 2, 3, 4, 5]
+
+
+def test_weights_in_a_checkpoint_have_the_models_own_names(
+    trained: Callable, specified: Callable
+) -> None:
+    _, folder = trained("a")
+    model = build_model(specified(*TINY).config, 8)
+    for name in ("best.ckpt", "last.ckpt"):
+        model.load_state_dict(load_weights(folder / "checkpoints" / name))
+
+
+@pytest.mark.parametrize("model", ["nanogpt", "minimind"])
+@pytest.mark.parametrize("norm", ["rmsnorm", "layernorm", "none"])
+@pytest.mark.parametrize("placement", ["pre", "post"])
+def test_every_combination_trains(model: str, norm: str, placement: str, trained: Callable) -> None:
+    record, _ = trained(
+        "a",
+        f"model={model}",
+        f"norm={norm}",
+        f"placement={placement}",
+        "trainer.precision=bf16-mixed",
+    )
+    assert record.state == "finished", record.reason
+    assert record.precision == "bf16-mixed"

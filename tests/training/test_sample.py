@@ -1,0 +1,104 @@
+"""Text from a checkpoint, and what is said when it is not one of this run's model."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from normlab.training.display import Silent
+from normlab.training.run import train
+from normlab.training.sample import main
+from tiny import TINY
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Call:
+    def sample(*arguments: object) -> tuple[int, str, str]:
+        code = 0
+        try:
+            main([str(argument) for argument in arguments])
+        except SystemExit as left:
+            code = int(left.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return sample
+
+
+@pytest.fixture
+def trained(specified: Callable, tmp_path: Path) -> Callable[..., Path]:
+    def train_one(*overrides: str) -> Path:
+        spec = specified(*TINY, *overrides, f"output_dir={tmp_path}")
+        assert train(spec, "", Silent()).state == "finished"
+        return spec.folder
+
+    return train_one
+
+
+def test_a_run_writes_in_its_own_alphabet(trained: Callable, call: Call) -> None:
+    code, out, _ = call(trained(), "--length", 40, "--prompt", "abc")
+    assert code == 0
+    assert out.startswith("abc")
+    assert len(out.rstrip("\n")) == 43
+    assert set(out.strip()) <= set("abcdefgh")
+
+
+def test_a_seed_gives_the_same_text(trained: Callable, call: Call) -> None:
+    run = trained()
+    first = call(run, "--seed", 1)
+    assert first == call(run, "--seed", 1)
+    assert first != call(run, "--seed", 2)
+
+
+def test_the_likeliest_token_alone_is_greedy(trained: Callable, call: Call) -> None:
+    run = trained()
+    greedy = call(run, "--top-k", 1, "--seed", 1)
+    assert greedy == call(run, "--top-k", 1, "--seed", 2)
+
+
+def test_a_checkpoint_of_another_model_is_refused(trained: Callable, call: Call) -> None:
+    run, other = trained(), trained("model.width=32")
+    code, out, err = call(run, "--checkpoint", other / "checkpoints" / "last.ckpt")
+    assert (code, out) == (1, "")
+    assert "belongs to another model" in err
+    assert err.count("\n") == 1
+
+
+def test_a_damaged_or_foreign_file_is_no_checkpoint(
+    trained: Callable, call: Call, tmp_path: Path
+) -> None:
+    run = trained()
+    damaged, foreign = tmp_path / "damaged.ckpt", tmp_path / "foreign.ckpt"
+    damaged.write_bytes((run / "checkpoints" / "last.ckpt").read_bytes()[:5000])
+    torch.save({"weights": torch.zeros(3)}, foreign)
+    for path in (damaged, foreign, tmp_path / "missing.ckpt"):
+        code, out, err = call(run, "--checkpoint", path)
+        assert (code, out) == (1, "")
+        assert str(path) in err
+        assert err.count("\n") == 1
+
+
+def test_a_folder_that_is_no_run_is_refused(call: Call, tmp_path: Path) -> None:
+    code, _, err = call(tmp_path)
+    assert code == 1
+    assert "is not the folder of a run" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (("--prompt", "xyz!"), "!"),
+        (("--temperature", 0), "--temperature"),
+        (("--length", 0), "--length"),
+    ],
+)
+def test_what_cannot_be_sampled_is_said(
+    arguments: tuple[object, ...], word: str, trained: Callable, call: Call
+) -> None:
+    code, out, err = call(trained(), *arguments)
+    assert (code, out) == (2, "")
+    assert word in err
+    assert err.count("\n") == 1
