@@ -70,9 +70,12 @@ class Attention(nn.Module):
             k = k.repeat_interleave(self.heads // self.kv_heads, dim=1)
             v = v.repeat_interleave(self.heads // self.kv_heads, dim=1)
         time = q.shape[-2]
-        scores = q @ k.transpose(-2, -1) * (1 / math.sqrt(self.head_width))
-        weights = F.softmax(scores + self.past[:time, :time], dim=-1).to(v.dtype)
-        return F.dropout(weights, dropout, self.training) @ v
+        q, k, values = (heads.flatten(0, 1) for heads in (q, k, v))
+        past = self.past[:time, :time].to(q.dtype)  # 0 and -inf are exact in any dtype
+        # One pass over the scores instead of three: scale, mask and product together.
+        scores = torch.baddbmm(past, q, k.transpose(-2, -1), alpha=1 / math.sqrt(self.head_width))
+        weights = F.softmax(scores, dim=-1).to(values.dtype)
+        return (F.dropout(weights, dropout, self.training) @ values).view(v.shape)
 
     def _explicit(self, q: Tensor) -> bool:
         if self.kernel is AttentionKernel.auto:

@@ -1,0 +1,1 @@
+"""From the archive to tables and figures. Reads what runs left on disk; never imports torch."""

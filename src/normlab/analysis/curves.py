@@ -1,0 +1,127 @@
+"""What the panels draw, as numbers: curves over seeds, limits, and how runs ended."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+
+import numpy as np
+from numpy.typing import NDArray
+
+from normlab.analysis.arms import Arm
+from normlab.analysis.statistics import running_mean, smoothing_window
+from normlab.archive import tags
+from normlab.archive.events import Series
+from normlab.archive.folder import Run
+
+_Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A loss over optimizer steps, over the seeds of an arm; all arrays have shape (n,).
+
+    Attributes:
+        steps: the steps that all runs have.
+        mean, low, high: mean, lowest and highest over the runs, smoothed if that was asked for.
+        raw: the mean, not smoothed.
+        runs: how many runs are in it.
+    """
+
+    steps: NDArray[np.int64]
+    mean: _Floats
+    low: _Floats
+    high: _Floats
+    raw: _Floats
+    runs: int
+
+
+def curve(runs: Sequence[Run], tag: str, *, smooth: bool = False) -> Curve | None:
+    """The curve over these runs' finite values; None where no run has any."""
+    series = [found for run in runs if (found := finite(run, tag))]
+    if not series:
+        return None
+    # Only where all seeds speak: a mean over fewer of them would jump where one ends.
+    steps = reduce(np.intersect1d, [one.steps for one in series])
+    if not steps.size:
+        return None
+    raw = np.stack([one.values[np.isin(one.steps, steps)] for one in series])
+    window = smoothing_window(len(steps)) if smooth else 1
+    shown = np.stack([running_mean(values, window) for values in raw])
+    # The last windows are small and therefore noisy; only a divergence is worth seeing there.
+    steady = all(run.record.state != "diverged" for run in runs)
+    end = len(steps) - window // 2 if steady else len(steps)
+    shown, raw, steps = shown[:, :end], raw[:, :end], steps[:end]
+    return Curve(steps, shown.mean(0), shown.min(0), shown.max(0), raw.mean(0), runs=len(series))
+
+
+def finite(run: Run, tag: str) -> Series | None:
+    """The run's series up to its first value that is not finite; None where that is nothing."""
+    series = run.events.scalars.get(tag)
+    return (series and series.until_divergence()) or None
+
+
+def averaged(arm: Arm) -> list[Run]:
+    """The runs whose mean stands for the arm: the finished ones, or those still running."""
+    return arm.with_state("finished") or arm.with_state("running")
+
+
+def single(arm: Arm) -> list[Run]:
+    """The runs drawn one by one: a mean over seeds that ended early is a mean of nothing."""
+    kept = averaged(arm)
+    return [run for run in arm.runs if run not in kept]
+
+
+def floors(arms: Iterable[Arm]) -> list[float]:
+    """The distinct floors of the arms' data, in nats per token, where they are known."""
+    records = [run.record for arm in arms for run in arm.runs]
+    return sorted({record.floor for record in records if record.floor is not None})
+
+
+def loss_limits(arms: Sequence[Arm]) -> tuple[float, float]:
+    """Limits of the loss axis, in nats per token, for every panel of a figure.
+
+    From below the floor to just above the loss at initialisation, the highest that is not twice
+    the usual one: what rises beyond that is cut, so that it does not press the others flat.
+    """
+    runs = [run for arm in arms for run in arm.runs]
+    both = [finite(run, tag) for run in runs for tag in (tags.TRAIN_LOSS, tags.VALIDATION_LOSS)]
+    found = [series for series in both if series]
+    if not found:
+        return 0.0, 1.0
+    initial = np.array([series.values[0] for series in found])
+    first = float(initial[initial <= 2 * np.median(initial)].max())
+    highest = max(float(series.values.max()) for series in found)
+    smoothed = [running_mean(one.values, smoothing_window(len(one))) for one in found]
+    lowest = min([float(values.min()) for values in smoothed] + floors(arms))
+    span = max(min(highest, first) - lowest, 1e-3)
+    return lowest - 0.12 * span, min(highest, first) + 0.06 * span
+
+
+def ending(arm: Arm) -> str:
+    """How the arm's runs ended, where not all finished: `2 of 3 diverged, at steps 120–180`."""
+    total = len(arm.runs)
+    parts = []
+    for state in ("diverged", "failed", "running"):
+        some = arm.with_state(state)
+        if some:
+            word = "still running" if state == "running" else state
+            count = (
+                "" if total == 1 else "all " if len(some) == total else f"{len(some)} of {total} "
+            )
+            parts.append(f"{count}{word}{_when(some) if state == 'diverged' else ''}")
+    return "; ".join(parts)
+
+
+def divergence(run: Run) -> tuple[int, float] | None:
+    """The last step with a finite training loss, and that loss; None for other runs."""
+    series = finite(run, tags.TRAIN_LOSS)
+    if run.record.state != "diverged" or series is None:
+        return None
+    return int(series.steps[-1]), float(series.values[-1])
+
+
+def _when(diverged: Sequence[Run]) -> str:
+    steps = sorted({run.record.diverged_step or run.record.step for run in diverged})
+    if len(steps) == 1:
+        return f" at step {steps[0]}"
+    return f" at steps {steps[0]}–{steps[-1]}"

@@ -1,0 +1,165 @@
+"""The figures of a study, each as PNG and SVG, drawn without pyplot: no window, no global state."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from normlab.analysis import page, panels
+from normlab.analysis.arms import Arm, Facet, facets, group
+from normlab.analysis.curves import loss_limits
+from normlab.analysis.statistics import mean_interval
+from normlab.analysis.style import RC, Look
+from normlab.archive.folder import Study
+
+MOST_FACETS = 12
+
+_CURVES_HEIGHT = 3.0  # inches, in the comparison
+_Panel = Callable[[Axes, Sequence[Arm], Look, tuple[float, float]], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is drawn of a study: its facets, their looks, and a sentence for those left out."""
+
+    study: str
+    facets: tuple[Facet, ...]
+    look: Look
+    left_out: tuple[str, ...]
+
+    @property
+    def arms(self) -> list[Arm]:
+        """Every arm that is drawn."""
+        return [arm for facet in self.facets for arm in facet.arms]
+
+
+def plan(study: Study) -> Plan:
+    """Decide what is drawn: every facet, or the best dozen where there are more."""
+    arms = group(study.runs)
+    every = facets(arms)
+    best = sorted(every, key=best_loss)[:MOST_FACETS]
+    shown = tuple(facet for facet in every if facet in best)
+    hidden = [facet.title for facet in every if facet not in best]
+    left_out: tuple[str, ...] = ()
+    if hidden:
+        left_out = (
+            f"The figures show the {MOST_FACETS} of {len(every)} combinations with the lowest "
+            f"validation loss; left out: {'; '.join(hidden)}.",
+        )
+    return Plan(study.name, shown, Look.of(arms), left_out)
+
+
+def best_loss(facet: Facet) -> float:
+    """Lowest mean of the best validation losses among the facet's arms; infinite without one."""
+    means = []
+    for arm in facet.arms:
+        losses = [run.record.best.val_loss for run in arm.with_state("finished")]
+        means.append(mean_interval([loss for loss in losses if loss is not None])[0])
+    return min((mean for mean in means if not math.isnan(mean)), default=math.inf)
+
+
+def draw(study: Study, folder: Path) -> list[Path]:
+    """Draw all figures of a study into `folder`; returns the files, PNG and SVG of each.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    planned = plan(study)
+    files = []
+    with matplotlib.rc_context(RC):
+        for build in (comparison, training_loss, validation_loss, final_validation_loss):
+            files += page.save(build(planned), folder, build.__name__)
+    return files
+
+
+def training_loss(planned: Plan) -> Figure:
+    """Training loss over optimizer steps, one panel a facet."""
+    return _curves(planned, "Training loss", panels.training_loss)
+
+
+def validation_loss(planned: Plan) -> Figure:
+    """Validation loss over optimizer steps, one panel a facet."""
+    return _curves(planned, "Validation loss", panels.validation_loss)
+
+
+def final_validation_loss(planned: Plan) -> Figure:
+    """Final validation loss of every arm with its seeds, one panel a facet."""
+    arms, limits = planned.arms, panels.final_limits(planned.arms)
+    titles = [facet.title for facet in planned.facets]
+    alone = len(titles) == 1
+    # One order for all panels: a mean over facets would rank an arm by where it survived.
+    rows = panels.row_names(arms) if alone else list(dict.fromkeys(arm.name for arm in arms))
+    height = page.grid_shape(len(titles))[0] * _final_height(rows)
+    title = f"Final validation loss: {planned.study}"
+    figure, body = page.sheet(title, _dots_note(arms), None, height)
+    for axes, facet in zip(page.panels_of(body, titles), planned.facets, strict=True):
+        panels.final_validation_loss(axes, facet.arms, planned.look, rows, limits, numbers=alone)
+    page.label_outer(body)
+    return figure
+
+
+def comparison(planned: Plan) -> Figure:
+    """Training curve, validation curve and final losses of one facet under one legend.
+
+    Of several facets it shows the one with the lowest validation loss, and says so.
+    """
+    facet = min(planned.facets, key=best_loss)
+    arms, look = facet.arms, planned.look
+    rows, limits = panels.row_names(arms), loss_limits(arms)
+    title = planned.study
+    if len(planned.facets) > 1:
+        title += f": {facet.title}, the best of {len(planned.facets)} combinations"
+    heights = [_CURVES_HEIGHT, _final_height(rows)]
+    legend = panels.legend_entries(arms, look)
+    figure, body = page.sheet(
+        title, f"{_curve_note(arms)}\n{_dots_note(arms)}", legend, sum(heights)
+    )
+    grid = body.add_gridspec(2, 2, height_ratios=heights)
+    train = body.add_subplot(grid[0, 0], title="Training loss")
+    validation = body.add_subplot(grid[0, 1], title="Validation loss", sharex=train, sharey=train)
+    final = body.add_subplot(grid[1, :], title="Final validation loss")
+    panels.training_loss(train, arms, look, limits)
+    panels.validation_loss(validation, arms, look, limits)
+    panels.final_validation_loss(final, arms, look, rows, panels.final_limits(arms))
+    validation.set_ylabel("")
+    validation.tick_params(labelleft=False)
+    return figure
+
+
+def _curves(planned: Plan, title: str, panel: _Panel) -> Figure:
+    arms, limits = planned.arms, loss_limits(planned.arms)
+    titles = [facet.title for facet in planned.facets]
+    rows, columns = page.grid_shape(len(titles))
+    legend = panels.legend_entries(arms, planned.look, endings=len(titles) == 1)
+    height = 4.0 if columns == 1 else rows * 2.1
+    figure, body = page.sheet(f"{title}: {planned.study}", _curve_note(arms), legend, height)
+    for axes, facet in zip(page.panels_of(body, titles), planned.facets, strict=True):
+        panel(axes, facet.arms, planned.look, limits)
+    page.label_outer(body)
+    return figure
+
+
+def _final_height(rows: Sequence[str]) -> float:
+    return 0.27 * len(rows) + 0.85
+
+
+def _curve_note(arms: Sequence[Arm]) -> str:
+    if max(len(arm.runs) for arm in arms) > 1:
+        return (
+            "Curves: mean over seeds, the band from the lowest to the highest seed; "
+            "training loss is a running mean."
+        )
+    return "Curves: one seed; training loss is a running mean, faint behind it what was measured."
+
+
+def _dots_note(arms: Sequence[Arm]) -> str:
+    if max(len(panels.final_losses(arm)) for arm in arms) > 1:
+        return (
+            "Final losses: every seed a small dot, with their mean and its 95 % t-interval "
+            "(cut where it leaves the panel)."
+        )
+    return "Final losses: one seed, so there is no interval; train more seeds to see what is noise."

@@ -1,0 +1,231 @@
+"""Drawing on one Axes: a loss over steps, and what every arm ended at."""
+
+import math
+from collections.abc import Sequence
+
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from normlab.analysis.arms import Arm
+from normlab.analysis.curves import Curve, averaged, curve, divergence, ending, floors, single
+from normlab.analysis.statistics import mean_interval
+from normlab.analysis.style import GREY, INK, Look
+from normlab.archive import tags
+
+LOSS_LABEL = "loss (nats per token)"
+STEP_LABEL = "optimizer step"
+
+_FLOOR_DASHES = (0, (4.0, 3.0))
+
+_MARKERS_PER_CURVE = 15
+
+
+def training_loss(axes: Axes, arms: Sequence[Arm], look: Look, limits: tuple[float, float]) -> None:
+    """Training loss over steps, smoothed; the measured values stand faint behind a single seed.
+
+    `limits` are those of the loss axis, in nats per token.
+    """
+    _prepare(axes, arms, limits)
+    for arm in arms:
+        together = curve(averaged(arm), tags.TRAIN_LOSS, smooth=True)
+        if together:
+            _draw_mean(axes, arm, look, together)
+            if together.runs == 1:
+                colour = look.colour(arm)
+                axes.plot(together.steps, together.raw, color=colour, lw=0.7, alpha=0.16, zorder=1)
+        _draw_singles(axes, arm, look, tags.TRAIN_LOSS, limits, smooth=True)
+
+
+def validation_loss(
+    axes: Axes, arms: Sequence[Arm], look: Look, limits: tuple[float, float]
+) -> None:
+    """Validation loss over steps, a marker at every measurement."""
+    _prepare(axes, arms, limits)
+    for arm in arms:
+        together = curve(averaged(arm), tags.VALIDATION_LOSS)
+        if together:
+            _draw_mean(axes, arm, look, together, look.marker(arm))
+        _draw_singles(axes, arm, look, tags.VALIDATION_LOSS, limits, smooth=False)
+
+
+def final_validation_loss(
+    axes: Axes,
+    arms: Sequence[Arm],
+    look: Look,
+    rows: Sequence[str],
+    limits: tuple[float, float],
+    *,
+    numbers: bool = True,
+) -> None:
+    """Final validation loss of every arm: each seed a small dot, the mean, its 95 % t-interval.
+
+    `rows` are the arms' names from top to bottom; an arm without a finished run says how it ended.
+    `limits` are those of the loss axis. With `numbers`, mean and interval stand beside the row.
+    """
+    axes.set_ylim(len(rows) - 0.1, -0.6)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel(LOSS_LABEL)
+    axes.set_xlim(*limits)
+    across = axes.get_yaxis_transform()
+    for arm in arms:
+        row = rows.index(arm.name)
+        values = final_losses(arm)
+        if values:
+            _draw_final(axes, arm, look, row, values)
+        else:
+            told = axes.text(0.025, row, ending(arm), transform=across, va="center", fontsize=8)
+            told.set(color=GREY, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5})
+        if numbers:
+            axes.text(1.02, row, _number(values), transform=across, va="center", fontsize=8.5)
+    _draw_final_floor(axes, arms, len(rows) - 0.3)
+
+
+def final_losses(arm: Arm) -> list[float]:
+    """Final validation loss of the arm's finished runs, in nats per token."""
+    losses = [run.record.final.val_loss for run in arm.with_state("finished")]
+    return [loss for loss in losses if loss is not None]
+
+
+def row_names(arms: Sequence[Arm]) -> list[str]:
+    """The arms' names, lowest mean final validation loss first, those without one last."""
+    losses: dict[str, list[float]] = {arm.name: [] for arm in arms}
+    for arm in arms:
+        losses[arm.name] += final_losses(arm)
+    return sorted(losses, key=lambda name: mean_interval(losses[name] or [math.inf])[0])
+
+
+def final_limits(arms: Sequence[Arm]) -> tuple[float, float]:
+    """Limits of the final loss, in nats per token: every seed, and the floor if it is near.
+
+    An interval from two or three seeds can be many times wider than what was measured; it is cut
+    at the edge rather than allowed to press the dots together.
+    """
+    values = [value for arm in arms for value in final_losses(arm)]
+    if not values:
+        return 0.0, 1.0
+    low, high = min(values), max(values)
+    span = max(high - low, 0.02 * abs(high))
+    for arm in arms:
+        mean, half = mean_interval(final_losses(arm))
+        if half < 0.5 * span:
+            low, high = min(low, mean - half), max(high, mean + half)
+    low = min([low, *(floor for floor in floors(arms) if low - floor < 2 * span)])
+    pad = max(0.06 * (high - low), (span - (high - low)) / 2)
+    return low - pad, high + pad
+
+
+def legend_entries(
+    arms: Sequence[Arm], look: Look, *, endings: bool = True
+) -> tuple[list[Artist], list[str]]:
+    """Handles and labels, one for every arm by name.
+
+    With `endings` an arm that did not wholly finish says so; without, one entry explains the ×.
+    """
+    named = {arm.name: arm for arm in arms}
+    handles: list[Artist] = [
+        Line2D([], [], color=look.colour(arm), ls=look.line(arm), marker=look.marker(arm), ms=4)
+        for arm in named.values()
+    ]
+    labels = [_legend_label(arm) if endings else name for name, arm in named.items()]
+    if not endings and any(arm.with_state("diverged") for arm in arms):
+        handles.append(Line2D([], [], color=INK, marker="x", ls="none", ms=6, mew=1.6))
+        labels.append("diverged")
+    return handles, labels
+
+
+def _prepare(axes: Axes, arms: Sequence[Arm], limits: tuple[float, float]) -> None:
+    axes.set_xlabel(STEP_LABEL)
+    axes.set_ylabel(LOSS_LABEL)
+    axes.set_ylim(*limits)
+    axes.margins(x=0.02)
+    for floor in floors(arms):
+        axes.axhline(floor, color=GREY, lw=1.0, ls=_FLOOR_DASHES, zorder=1)
+        # Below the floor no curve can be, so there is room for words.
+        axes.annotate(
+            f"floor {floor:.2f}: no model can do better",
+            xy=(0.98, floor),
+            xycoords=axes.get_yaxis_transform(),
+            xytext=(0, -2.5),
+            textcoords="offset points",
+            ha="right",
+            va="top",
+            fontsize=7.5,
+            color=GREY,
+        )
+
+
+def _draw_final_floor(axes: Axes, arms: Sequence[Arm], height: float) -> None:
+    left, _ = axes.get_xlim()
+    for floor in floors(arms):
+        axes.axvline(floor, color=GREY, lw=1.0, ls=_FLOOR_DASHES, zorder=1)
+        outside = floor < left
+        axes.annotate(
+            f"← floor {floor:.2f}" if outside else f"floor {floor:.2f}",
+            xy=(max(floor, left), height),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=7.5,
+            color=GREY,
+        )
+
+
+def _draw_mean(axes: Axes, arm: Arm, look: Look, drawn: Curve, marker: str = "") -> None:
+    colour = look.colour(arm)
+    if drawn.runs > 1:
+        axes.fill_between(
+            drawn.steps, drawn.low, drawn.high, color=colour, alpha=0.16, lw=0, zorder=1.5
+        )
+    axes.plot(
+        drawn.steps,
+        drawn.mean,
+        color=colour,
+        ls=look.line(arm),
+        marker=marker,
+        ms=3.2,
+        markevery=math.ceil(len(drawn.steps) / _MARKERS_PER_CURVE),
+        zorder=3,
+        label=arm.name,
+    )
+
+
+def _draw_singles(
+    axes: Axes, arm: Arm, look: Look, tag: str, limits: tuple[float, float], *, smooth: bool
+) -> None:
+    """The runs outside the mean, thin; a × where one diverged."""
+    colour = look.colour(arm)
+    for run in single(arm):
+        alone = curve([run], tag, smooth=smooth)
+        if alone:
+            line = look.line(arm)
+            axes.plot(alone.steps, alone.mean, color=colour, ls=line, lw=1.0, alpha=0.8, zorder=2.5)
+        end = divergence(run)
+        if end:
+            step, loss = end
+            top = limits[1] - 0.03 * (limits[1] - limits[0])  # a × at the edge would be half cut
+            axes.plot([step], [min(loss, top)], "x", color=colour, mew=1.8, ms=7, zorder=5)
+
+
+def _draw_final(axes: Axes, arm: Arm, look: Look, row: int, values: list[float]) -> None:
+    colour = look.colour(arm)
+    mean, half = mean_interval(values)
+    if len(values) > 1:
+        axes.plot(values, [row] * len(values), "o", color=colour, ms=4, alpha=0.4, mew=0, zorder=2)
+        axes.plot([mean - half, mean + half], [row, row], color=colour, lw=1.6, zorder=3)
+    marker = look.marker(arm)
+    axes.plot([mean], [row], marker, color=colour, ms=6.5, mec="white", mew=0.9, zorder=4)
+
+
+def _number(values: list[float]) -> str:
+    if not values:
+        return ""
+    mean, half = mean_interval(values)
+    return f"{mean:.3f}" if math.isnan(half) else f"{mean:.3f} ± {half:.3f}"
+
+
+def _legend_label(arm: Arm) -> str:
+    outcome = ending(arm)
+    return f"{arm.name} ({outcome})" if outcome else arm.name

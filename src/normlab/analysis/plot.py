@@ -1,0 +1,93 @@
+"""Redraw a study from what its runs left on disk: `runs.csv`, the figures, the table."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from normlab.analysis.report import render
+from normlab.analysis.table import ArmSummary, summary, write_runs
+from normlab.archive.folder import Study, read_study
+from normlab.errors import NormlabError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+FIGURES_FOLDER = "figures"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a study ended in.
+
+    Attributes:
+        study: the runs, as they were read.
+        summaries: a row an arm, best first.
+        csv: where `runs.csv` is.
+        figures: the files drawn, PNG and SVG.
+        left_out: sentences about whatever could not be read or was not drawn.
+    """
+
+    study: Study
+    summaries: list[ArmSummary]
+    csv: Path
+    figures: list[Path]
+    left_out: list[str]
+
+    @property
+    def table(self) -> "Table":
+        """The summaries, to print with rich."""
+        return render(self.summaries)
+
+
+def report(study_folder: Path) -> Report:
+    """Read a study, and write its `runs.csv` and its figures into its folder.
+
+    Raises:
+        NormlabError: the folder is no study, or cannot be written.
+    """
+    study = read_study(study_folder)
+    from normlab.analysis import figures  # matplotlib takes half a second, a refusal none
+
+    try:
+        csv = write_runs(study)
+        files = figures.draw(study, study_folder / FIGURES_FOLDER)
+    except OSError as error:
+        raise NormlabError(
+            f"The results of {study_folder} cannot be written: {error.strerror or error} "
+            f"({error.filename or study_folder})."
+        ) from error
+    left_out = [*study.left_out, *figures.plan(study).left_out]
+    return Report(study, summary(study), csv, files, left_out)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line of `scripts/plot.py`; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        description="Redraw a study from its event files: runs.csv and figures/*.png, *.svg.",
+        epilog="example: python scripts/plot.py outputs/mystudy",
+    )
+    parser.add_argument("study", type=Path, help="a study's folder, outputs/<study>")
+    arguments = parser.parse_args(argv)
+    try:
+        show(report(arguments.study))
+    except NormlabError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    return 0
+
+
+def show(done: Report) -> None:
+    """Print a report: the table, what was left out, and where the files are."""
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = 140  # nobody's window: keep rows whole
+    console.print(done.table)
+    for sentence in done.left_out:
+        console.print(f"left out: {sentence}", markup=False)
+    console.print(f"figures  {done.figures[0].parent}", markup=False)
+    console.print(f"table    {done.csv}", markup=False)

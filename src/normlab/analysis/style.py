@@ -1,0 +1,117 @@
+"""How every figure looks: one colour per norm, one line style and marker per placement."""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from normlab.analysis.arms import Arm
+
+# Okabe and Ito's palette: distinct with every kind of colour blindness.
+_BLUE, _VERMILLION, _GREEN = "#0072B2", "#D55E00", "#009E73"
+_ORANGE, _SKY, _PURPLE, _YELLOW = "#E69F00", "#56B4E9", "#CC79A7", "#B8A800"
+INK, GREY, GRID = "#222222", "#6E6E6E", "#E6E6E6"
+
+_NORM_COLOURS = {"rmsnorm": _BLUE, "layernorm": _VERMILLION, "none": "#4D4D4D", "dyt": _GREEN}
+_FREE_COLOURS = (_GREEN, _PURPLE, _ORANGE, _SKY, _YELLOW, "#6A3D9A", "#8C510A", "#01665E")
+
+_T = TypeVar("_T")
+
+LineStyle = str | tuple[int, tuple[float, ...]]
+
+_SOLID, _DASHED = ("-", "o"), ((0, (5.0, 2.0)), "s")
+_PLACEMENT_STYLES: dict[str, tuple[LineStyle, str]] = {
+    "pre": _SOLID,
+    "any": _SOLID,
+    "post": _DASHED,
+}
+_FREE_STYLES: tuple[tuple[LineStyle, str], ...] = (
+    ((0, (1.2, 1.4)), "^"),
+    ((0, (6.0, 1.6, 1.2, 1.6)), "D"),
+    ((0, (9.0, 2.0)), "v"),
+    ((0, (4.0, 1.4, 1.2, 1.4, 1.2, 1.4)), "P"),
+    ((0, (2.5, 1.5)), "X"),
+    ((0, (8.0, 2.0, 3.0, 2.0)), "<"),
+    ((0, (1.0, 3.0)), ">"),
+)
+
+WIDTH = 8.0  # inches; shown 800 pixels wide, 9 points are 12.5 pixels
+DPI = 220
+
+RC: Any = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same figure on every machine
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 7,
+    "axes.labelsize": 9,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": "#9A9A9A",
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "xtick.color": "#9A9A9A",
+    "ytick.color": "#9A9A9A",
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.major.width": 0.7,
+    "ytick.major.width": 0.7,
+    "text.color": INK,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "lines.linewidth": 1.5,
+    "lines.solid_capstyle": "round",
+    "svg.hashsalt": "normlab",  # the same figure is the same file
+    "savefig.facecolor": "white",
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """The looks of one study; the same norm looks the same in every panel of it."""
+
+    colours: dict[str, str]
+    styles: dict[str, tuple[LineStyle, str]]
+
+    @classmethod
+    def of(cls, arms: Sequence[Arm]) -> "Look":
+        """Looks for all norms and placements among the arms."""
+        norms, placements = {arm.norm for arm in arms}, {arm.placement for arm in arms}
+        return cls(
+            _assign(norms, _NORM_COLOURS, _FREE_COLOURS),
+            _assign(placements, _PLACEMENT_STYLES, _FREE_STYLES),
+        )
+
+    def colour(self, arm: Arm) -> str:
+        """The arm's colour, that of its norm."""
+        return self.colours[arm.norm]
+
+    def line(self, arm: Arm) -> LineStyle:
+        """The arm's line style, that of its placement."""
+        return self.styles[arm.placement][0]
+
+    def marker(self, arm: Arm) -> str:
+        """The arm's marker, that of its placement."""
+        return self.styles[arm.placement][1]
+
+
+def _assign(names: set[str], known: dict[str, _T], free: Sequence[_T]) -> dict[str, _T]:
+    """Known names keep their look; another starts looking for a free one at a place of its own.
+
+    So a norm seldom changes colour between studies, and two share one only when all are taken.
+    """
+    looks = {name: known[name] for name in names if name in known}
+    for name in sorted(set(names) - set(known)):
+        first = zlib.crc32(name.encode()) % len(free)
+        candidates = [*free[first:], *free[:first]]
+        taken = list(looks.values())
+        looks[name] = next((look for look in candidates if look not in taken), candidates[0])
+    return looks

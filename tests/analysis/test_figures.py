@@ -1,0 +1,237 @@
+import struct
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch.utils.tensorboard import SummaryWriter
+
+from normlab.analysis import figures, panels
+from normlab.analysis.arms import group
+from normlab.analysis.curves import curve, loss_limits
+from normlab.analysis.figures import plan
+from normlab.analysis.statistics import running_mean, smoothing_window
+from normlab.analysis.style import RC
+from normlab.archive import tags
+from normlab.archive.folder import Study, read_study
+
+NAMES = ["comparison", "training_loss", "validation_loss", "final_validation_loss"]
+
+
+def panel(figure: Figure, title: str = "") -> Axes:
+    (found,) = [axes for axes in figure.axes if axes.get_title("left") == title]
+    return found
+
+
+def legend(figure: Figure) -> list[str]:
+    (only,) = [legend for part in figure.subfigs for legend in part.legends]
+    return [text.get_text() for text in only.get_texts()]
+
+
+def texts(axes: Axes) -> list[str]:
+    return [text.get_text() for text in axes.texts]
+
+
+def build(study: Study, name: str) -> Figure:
+    with matplotlib.rc_context(RC):
+        figure: Figure = getattr(figures, name)(plan(study))
+        figure.draw_without_rendering()
+        return figure
+
+
+@pytest.fixture
+def four_arms(maker: Any) -> Study:
+    for seed in range(3):
+        maker.run("rmsnorm", "pre", seed, level=1.52)
+        maker.run("layernorm", "pre", seed, level=1.55)
+        maker.run("layernorm", "post", seed, level=1.6, diverge_at=230 if seed == 1 else None)
+    maker.run("none", "any", 0, diverge_at=120)
+    return read_study(maker.folder)
+
+
+def test_every_figure_is_written_wide_enough_and_the_same_every_time(
+    maker: Any, tmp_path: Path
+) -> None:
+    maker.run(steps=100)
+    study = read_study(maker.folder)
+    first, second = tmp_path / "first", tmp_path / "second"
+    files = figures.draw(study, first)
+    assert [path.name for path in files] == [
+        f"{name}.{kind}" for name in NAMES for kind in ("png", "svg")
+    ]
+    assert sorted(first.iterdir()) == sorted(files)  # no drafts left
+    for path in first.glob("*.png"):
+        width, height = struct.unpack(">II", path.read_bytes()[16:24])
+        assert width >= 1600
+        assert height < 1.5 * width
+    figures.draw(study, second)
+    for path in files:
+        assert path.read_bytes() == (second / path.name).read_bytes(), path.name
+    assert b"<dc:date>" not in (first / "comparison.svg").read_bytes()
+
+
+def test_the_legend_names_every_arm_and_how_it_ended(four_arms: Study) -> None:
+    expected = [
+        "layernorm · post (1 of 3 diverged at step 230)",
+        "layernorm · pre",
+        "rmsnorm · pre",
+        "none (diverged at step 120)",
+    ]
+    assert legend(build(four_arms, "comparison")) == expected
+    assert legend(build(four_arms, "training_loss")) == expected
+
+
+def test_a_line_is_the_mean_over_finished_seeds_of_the_running_mean(four_arms: Study) -> None:
+    axes = panel(build(four_arms, "training_loss"))
+    (line,) = [line for line in axes.lines if line.get_label() == "rmsnorm · pre"]
+    runs = [run for run in four_arms.runs if run.record.norm == "rmsnorm"]
+    values = np.stack([run.events.scalars[tags.TRAIN_LOSS].values for run in runs])
+    window = smoothing_window(501)
+    expected = np.mean([running_mean(one, window) for one in values], axis=0)
+    shown = np.asarray(line.get_ydata())
+    assert len(shown) == 501 - window // 2
+    np.testing.assert_allclose(shown, expected[: len(shown)])
+    assert line.get_color() == "#0072B2"
+
+
+def test_a_band_spans_the_seeds_and_one_seed_shows_what_was_measured(four_arms: Study) -> None:
+    axes = panel(build(four_arms, "training_loss"))
+    assert len(axes.collections) == 3  # the arms with several finished seeds
+    arm = next(arm for arm in group(four_arms.runs) if arm.name == "layernorm · pre")
+    found = curve(arm.runs, tags.VALIDATION_LOSS)
+    assert found is not None
+    assert (found.low <= found.mean).all()
+    assert (found.mean <= found.high).all()
+    values = [run.events.scalars[tags.VALIDATION_LOSS].values for run in arm.runs]
+    np.testing.assert_array_equal(found.high, np.max(values, axis=0))
+
+
+def test_faint_behind_a_single_seed_stand_the_measured_values(maker: Any) -> None:
+    maker.run()
+    study = read_study(maker.folder)
+    axes = panel(build(study, "training_loss"))
+    (faint,) = [line for line in axes.lines if (line.get_alpha() or 1) < 0.3]
+    raw = study.runs[0].events.scalars[tags.TRAIN_LOSS].values
+    np.testing.assert_array_equal(faint.get_ydata(), raw[: len(np.asarray(faint.get_ydata()))])
+
+
+def test_a_cross_marks_the_last_finite_step_of_a_diverged_run(four_arms: Study) -> None:
+    for name in ("training_loss", "validation_loss"):
+        axes = panel(build(four_arms, name))
+        crosses = [line for line in axes.lines if line.get_marker() == "x"]
+        assert sorted(np.asarray(line.get_xdata())[0] for line in crosses) == [119, 229]
+        low, high = axes.get_ylim()
+        assert all(low < np.asarray(line.get_ydata())[0] < high for line in crosses)
+
+
+def test_a_spike_does_not_press_the_other_curves_flat(four_arms: Study) -> None:
+    arms = group(four_arms.runs)
+    highest = max(np.nanmax(run.events.scalars[tags.TRAIN_LOSS].values) for run in four_arms.runs)
+    low, high = loss_limits(arms)
+    assert highest > 6
+    assert 3.2 < high < 3.5  # the loss at initialisation is 3.2
+    assert low < 1.43
+
+
+def test_a_higher_loss_at_initialisation_is_shown_unless_it_is_extreme(maker: Any) -> None:
+    for number, initial in enumerate((3.0, 3.0, 4.5, 40.0)):
+        record = maker.run(seed=number, name=f"run{number}", steps=0)
+        with SummaryWriter(str(maker.folder / record.name)) as writer:
+            for tag in (tags.TRAIN_LOSS, tags.VALIDATION_LOSS):
+                writer.add_scalar(tag, initial, 0)
+    _, high = loss_limits(group(read_study(maker.folder).runs))
+    assert 4.5 < high < 5.0
+
+
+def test_the_floor_is_drawn_and_named(four_arms: Study) -> None:
+    figure = build(four_arms, "comparison")
+    for title in ("Training loss", "Validation loss"):
+        axes = panel(figure, title)
+        assert "floor 1.43: no model can do better" in texts(axes)
+        assert any(list(line.get_ydata()) == [1.43, 1.43] for line in axes.lines)
+        assert axes.get_xlabel() == "optimizer step"
+    assert panel(figure, "Training loss").get_ylabel() == "loss (nats per token)"
+    final = panel(figure, "Final validation loss")
+    assert "floor 1.43" in texts(final)
+    assert final.get_xlabel() == "loss (nats per token)"
+
+
+def test_without_a_known_floor_none_is_drawn(maker: Any) -> None:
+    maker.run(floor=None, steps=100)
+    figure = build(read_study(maker.folder), "comparison")
+    assert not [text for axes in figure.axes for text in texts(axes) if "floor" in text]
+
+
+def test_final_losses_stand_best_first_with_every_seed(four_arms: Study) -> None:
+    axes = panel(build(four_arms, "final_validation_loss"))
+    rows = [label.get_text() for label in axes.get_yticklabels()]
+    assert rows == ["rmsnorm · pre", "layernorm · pre", "layernorm · post", "none"]
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first row is at the top
+    seeds = [line for line in axes.lines if line.get_marker() == "o" and len(line.get_xdata()) > 1]  # type: ignore[arg-type]
+    assert [len(np.asarray(line.get_xdata())) for line in seeds] == [2, 3, 3]
+    losses = [r.record.final.val_loss for r in four_arms.runs if r.record.norm == "rmsnorm"]
+    assert f"{np.mean(losses):.3f} ± " in " ".join(texts(axes))
+    assert "diverged at step 120" in texts(axes)
+    low, high = axes.get_xlim()
+    assert all(low < x < high for line in seeds for x in np.asarray(line.get_xdata()))
+
+
+def test_an_interval_of_two_seeds_does_not_press_the_dots_together(maker: Any) -> None:
+    for seed in range(2):
+        maker.run("rmsnorm", "pre", seed, level=1.5)
+        maker.run("layernorm", "pre", seed, level=1.52)
+    arms = group(read_study(maker.folder).runs)
+    values = [value for arm in arms for value in panels.final_losses(arm)]
+    low, high = panels.final_limits(arms)
+    assert high - low < 6 * (max(values) - min(values))
+
+
+def test_other_settings_become_panels_with_shared_axes(maker: Any) -> None:
+    for lr in (1e-3, 3e-3, 1e-2):
+        for norm in ("rmsnorm", "layernorm"):
+            maker.run(norm, config={"optimizer": {"lr": lr}}, level=1.5 + abs(lr - 3e-3))
+    maker.run("rmsnorm", "post", config={"optimizer": {"lr": 1e-2}}, diverge_at=60)
+    study = read_study(maker.folder)
+    for name in NAMES[1:]:
+        figure = build(study, name)
+        assert [axes.get_title("left") for axes in figure.axes] == ["lr=1e-3", "lr=3e-3", "lr=1e-2"]
+        assert len({axes.get_ylim() for axes in figure.axes}) == 1
+        assert len({axes.get_xlim() for axes in figure.axes}) == 1
+    assert legend(build(study, "training_loss"))[-1] == "diverged"
+    title = build(study, "comparison").subfigs[0].texts[0].get_text()
+    assert title == "study: lr=3e-3, the best of 3 combinations"
+
+
+def test_of_more_than_a_dozen_panels_the_best_are_drawn_and_the_rest_named(maker: Any) -> None:
+    for width in range(1, 15):
+        maker.run(
+            config={"model": {"width": width}}, level=2 - width / 50, steps=50, name=f"w{width}"
+        )
+    planned = plan(read_study(maker.folder))
+    assert [facet.title for facet in planned.facets] == [f"width={k}" for k in range(3, 15)]
+    (sentence,) = planned.left_out
+    assert "width=1; width=2" in sentence
+
+
+def test_a_study_of_which_nothing_is_left_to_draw_is_still_drawn(
+    maker: Any, tmp_path: Path
+) -> None:
+    record = maker.run(state="failed", steps=50)
+    for path in (maker.folder / record.name).glob("events*"):
+        path.unlink()
+    study = read_study(maker.folder)
+    assert len(figures.draw(study, tmp_path / "figures")) == 8
+    assert legend(build(study, "training_loss")) == ["rmsnorm · pre (failed)"]
+
+
+def test_nothing_in_a_figure_overlaps_its_legend(four_arms: Study) -> None:
+    figure = build(four_arms, "comparison")
+    figure.canvas.draw()
+    header = figure.subfigs[0]
+    box = header.legends[0].get_window_extent()
+    assert box.x1 <= figure.bbox.x1
+    assert box.y1 <= header.texts[0].get_window_extent().y0
+    assert all(box.y0 >= axes.get_tightbbox().y1 for axes in figure.axes)

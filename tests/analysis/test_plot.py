@@ -1,0 +1,118 @@
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch.utils.tensorboard import SummaryWriter
+
+import normlab
+from normlab.analysis.plot import main, report
+from normlab.errors import NormlabError
+
+SOURCE = Path(normlab.__path__[0]).parent
+SCRIPT = SOURCE.parent / "scripts" / "plot.py"
+
+
+def plot(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, SCRIPT, *arguments],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(SOURCE), "PATH": "", "HOME": str(Path.home())},
+        check=False,
+    )
+
+
+def test_the_script_draws_a_study_and_says_where(maker: Any) -> None:
+    maker.run(steps=100)
+    lost = maker.run("layernorm", steps=100)
+    (maker.folder / lost.name / "run.json").unlink()
+    done = plot(maker.folder)
+    assert done.returncode == 0, done.stderr
+    assert (maker.folder / "runs.csv").is_file()
+    assert len(list((maker.folder / "figures").iterdir())) == 8
+    assert "rmsnorm · pre" in done.stdout
+    assert f"figures  {maker.folder / 'figures'}" in done.stdout
+    (told,) = [line for line in done.stdout.splitlines() if line.startswith("left out: ")]
+    assert lost.name in told
+
+
+@pytest.mark.parametrize("given", ["missing", "empty", "study/run.txt", "study/run"])
+def test_what_is_no_study_gets_one_sentence_and_no_traceback(maker: Any, given: str) -> None:
+    maker.run(name="run", steps=50)
+    (maker.folder / "run.txt").write_text("")
+    (maker.folder.parent / "empty").mkdir()
+    done = plot(maker.folder.parent / given)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert given in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_argument_is_a_usage_error() -> None:
+    done = plot()
+    assert done.returncode == 2
+    assert "usage" in done.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(
+    maker: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    maker.run(steps=50)
+    (maker.folder / "figures").write_text("a file where the folder should be")
+    assert main([str(maker.folder)]) == 1
+    message = capsys.readouterr().err
+    assert "cannot be written" in message
+    assert str(maker.folder / "figures") in message
+    assert message.count("\n") == 1
+
+
+def test_report_gives_what_the_end_of_a_sweep_shows(maker: Any) -> None:
+    maker.run(steps=100)
+    done = report(maker.folder)
+    assert [arm.label for arm in done.summaries] == ["rmsnorm · pre"]
+    assert all(path.is_file() for path in [done.csv, *done.figures])
+    assert done.left_out == []
+    assert done.table.row_count == 1
+    with pytest.raises(NormlabError):
+        report(maker.folder / "nothing")
+
+
+def pixels(figures: list[Path]) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in figures if path.suffix == ".png"}
+
+
+def test_event_files_alone_give_the_same_figures(maker: Any) -> None:
+    record = maker.run(steps=100, config={"trainer": {"max_steps": 100}})
+    folder = maker.folder / record.name
+    first = pixels(report(maker.folder).figures)
+    with SummaryWriter(str(folder)) as writer:
+        writer.add_text("record", f"```json\n{json.dumps(asdict(record))}\n```")
+    (folder / "run.json").unlink()
+    second = report(maker.folder)
+    assert pixels(second.figures) == first
+    assert len(second.left_out) == 1
+
+
+def test_reading_results_imports_neither_torch_nor_lightning(maker: Any) -> None:
+    maker.run(steps=50)
+    code = (
+        "import sys; from normlab.analysis.plot import main; "
+        "assert 'matplotlib' not in sys.modules and 'scipy' not in sys.modules; "
+        f"main([{str(maker.folder)!r}]); "
+        "never = {'torch', 'pytorch_lightning', 'tensorflow', 'matplotlib.pyplot'}; "
+        "bad = never & set(sys.modules); "
+        "sys.exit(str(bad) if bad else 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(SOURCE), "PATH": "", "HOME": str(Path.home())},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
