@@ -1,7 +1,8 @@
 """Numbers of depth: the papers' formulas have the papers' values, and nothing else is run."""
 
 import math
-import time
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -22,6 +23,7 @@ FORMULAS = {
     "powers from the right": ("2**3**2", 1, 1, 512.0),
     "minus after powers": ("-2**2", 1, 1, -4.0),
     "division from the left": ("8/4/2", 1, 1, 1.0),
+    "a power of a fraction": ("(l/L)**2", 4, 1, 0.0625),
     "exponents": ("1e-3", 1, 1, 0.001),
 }
 
@@ -120,7 +122,6 @@ REFUSED = [
     "1e308 * 10",
     "1e400 - 1e400",
     "exp(1000)",
-    "9**9**9",
     "inf",
     "nan",
 ]
@@ -133,16 +134,20 @@ def test_everything_but_finite_arithmetic_is_refused_by_its_text(text):
     assert repr(text) in str(refusal.value)
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["9**9**9**9", "(9**9)**(9**9)", "9" * 10_000, "(" * 500 + "1" + ")" * 500],
-    ids=["tower", "power", "digits", "brackets"],
-)
-def test_a_monster_is_refused_at_once(text):
-    start = time.perf_counter()
-    with pytest.raises(ConfigError):
-        evaluate(text)
-    assert time.perf_counter() - start < 1
+def test_a_monster_is_refused_at_once():
+    # In a process of its own: Python's whole-number powers cannot be interrupted from inside.
+    program = """
+import sys
+from normlab.config.expressions import evaluate
+from normlab.errors import ConfigError
+
+for text in ("9**9**9", "9**9**9**9", "(9**9)**(9**9)", "9" * 10_000, "(" * 500 + "1" + ")" * 500):
+    try:
+        sys.exit(f"{text[:20]} is {evaluate(text)}")
+    except ConfigError:
+        pass
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
 
 
 @pytest.mark.parametrize("text", ["-" * 5000 + "1", "1" + "+1" * 5000], ids=["signs", "sum"])

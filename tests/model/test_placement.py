@@ -1,0 +1,226 @@
+"""x ← stream(skip·x + branch·output(f(input(x)))), for the placements of the literature."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.testing import assert_close
+
+from normlab.config.schema import FeedForwardKind, ModelConfig, Positions
+from normlab.errors import ConfigError
+from normlab.model.gpt import GPT
+from normlab.model.placement import Placement, Residual, scale, site
+
+WIDTH = 8
+
+
+class Sublayer(nn.Module):
+    """f(x) = tanh(x Aᵀ + c): not linear, not odd, so no two placements of a norm agree."""
+
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(3)
+        self.weight = nn.Parameter(torch.randn(WIDTH, WIDTH, generator=generator).double())
+        self.offset = nn.Parameter(torch.randn(WIDTH, generator=generator).double())
+
+    def forward(self, x):
+        return (x @ self.weight.T + self.offset).tanh()
+
+
+@pytest.fixture
+def f():
+    return Sublayer()
+
+
+@pytest.fixture
+def x():
+    return torch.randn(2, 3, WIDTH, generator=torch.Generator().manual_seed(5)).double()
+
+
+def norm(width):
+    """A norm with a sign of its own: gain 1 … 2, so it does not commute with anything."""
+    module = nn.LayerNorm(width, dtype=torch.float64)
+    module.weight.data = torch.linspace(1, 2, width).double()
+    return module
+
+
+def N(x):  # noqa: N802  the papers' letter
+    return F.layer_norm(x, x.shape[-1:]) * torch.linspace(1, 2, x.shape[-1]).double()
+
+
+EQUATIONS = {
+    "nothing": (Placement(), lambda f, x: x + f(x)),
+    "pre": (Placement(input=norm), lambda f, x: x + f(N(x))),
+    "post": (Placement(stream=norm), lambda f, x: N(x + f(x))),
+    "sandwich": (Placement(input=norm, output=norm), lambda f, x: x + N(f(N(x)))),
+    "output": (Placement(output=norm), lambda f, x: x + N(f(x))),
+    "all three": (
+        Placement(input=norm, output=norm, stream=norm),
+        lambda f, x: N(x + N(f(N(x)))),
+    ),
+    "deepnorm": (
+        Placement(stream=norm, skip="(2*L)**0.25"),
+        lambda f, x: N(8**0.25 * x + f(x)),
+    ),
+    "keel": (
+        Placement(input=norm, stream=norm, skip="2*L"),
+        lambda f, x: N(8 * x + f(N(x))),
+    ),
+    "a branch of half": (Placement(input=norm, branch=0.5), lambda f, x: x + 0.5 * f(N(x))),
+    "a scaled norm": (
+        Placement(output=norm, branch="1/sqrt(l)"),
+        lambda f, x: x + N(f(x)) / math.sqrt(3),
+    ),
+    "no skip": (Placement(input=norm, skip=0), lambda f, x: f(N(x))),
+}
+
+
+@pytest.mark.parametrize(("placement", "equation"), EQUATIONS.values(), ids=EQUATIONS)
+def test_a_residual_sublayer_is_its_papers_equation(placement, equation, f, x):
+    residual = Residual(f, placement, WIDTH, block=3, depth=4)
+    x.requires_grad_()
+    y, by_hand = residual(x), equation(f, x)
+    assert_close(y, by_hand)
+    inputs = [x, f.weight, f.offset]
+    mine, true = (torch.autograd.grad(out.square().sum(), inputs) for out in (y, by_hand))
+    for gradient, exact in zip(mine, true, strict=True):
+        assert_close(gradient, exact)
+
+
+@pytest.mark.parametrize("block", [1, 2, 5])
+@pytest.mark.parametrize("depth", [5, 7])
+def test_a_scale_may_depend_on_the_block_and_on_the_depth(block, depth, f, x):
+    placement = Placement(skip="(2*L)**0.25", branch="1/sqrt(l)")
+    y = Residual(f, placement, WIDTH, block, depth)(x)
+    assert_close(y, (2 * depth) ** 0.25 * x + f(x) / math.sqrt(block))
+
+
+@pytest.mark.parametrize(
+    ("branch", "shape", "init"),
+    [
+        ({"init": 0, "per": "scalar"}, (), 0.0),
+        ({"init": 0.1, "per": "feature"}, (WIDTH,), 0.1),
+        ({"init": "1/sqrt(2*L)", "per": "feature"}, (WIDTH,), 8**-0.5),
+        ({"init": "1/l"}, (), 1 / 3),
+        ({"per": "scalar"}, (), 1.0),
+        ({}, (), 1.0),
+    ],
+    ids=["rezero", "layerscale", "of depth", "of block", "no init", "empty"],
+)
+def test_a_learnable_branch_starts_where_told_and_gets_the_gradient_of_its_update(
+    branch, shape, init, f, x
+):
+    residual = Residual(f, Placement(input=norm, branch=branch), WIDTH, block=3, depth=4).double()
+    (gain,) = residual.branch.parameters()
+    assert gain.shape == shape
+    assert_close(residual(x), x + init * f(N(x)), rtol=1e-6, atol=1e-7)
+    residual(x).square().sum().backward()
+    per_feature = (2 * residual(x) * f(N(x))).sum((0, 1)).detach()
+    assert_close(gain.grad, per_feature if shape else per_feature.sum())
+
+
+def test_a_learnable_skip_multiplies_the_stream_and_not_the_update(f, x):
+    placement = Placement(output=norm, skip={"init": 0.5, "per": "feature"})
+    residual = Residual(f, placement, WIDTH, block=1, depth=2).double()
+    (gain,) = residual.skip.parameters()
+    gain.data = torch.linspace(-1, 1, WIDTH).double()
+    assert_close(residual(x), torch.linspace(-1, 1, WIDTH).double() * x + N(f(x)))
+
+
+def test_rezero_starts_as_the_identity_and_moves_only_by_its_gain(f, x):
+    residual = Residual(f, Placement(branch={"init": 0, "per": "scalar"}), WIDTH, 1, 2)
+    assert_close(residual(x), x)
+    residual(x).square().sum().backward()
+    assert residual.branch.gain.grad.abs() > 0.1
+    assert f.weight.grad.abs().max() == 0
+
+
+def test_fixed_scales_are_no_parameters(f):
+    residual = Residual(f, Placement(skip="(2*L)**0.25", branch=0.3), WIDTH, 2, 4)
+    assert dict(residual.named_parameters()).keys() == {"sublayer.weight", "sublayer.offset"}
+
+
+def test_a_scale_without_a_finite_value_at_some_block_is_refused_there():
+    scale("1/(l-2)", WIDTH, block=1, depth=4)
+    with pytest.raises(ConfigError):
+        scale("1/(l-2)", WIDTH, block=2, depth=4)
+
+
+def test_a_site_without_a_norm_is_the_identity(x):
+    assert site(None, WIDTH)(x) is x
+    assert isinstance(site(norm, WIDTH), nn.LayerNorm)
+
+
+class Sites:
+    """A norm factory that remembers the widths it was asked for."""
+
+    def __init__(self):
+        self.widths = []
+
+    def __call__(self, width):
+        self.widths.append(width)
+        return nn.RMSNorm(width, eps=1e-5)
+
+
+# Four heads of 4 features, two for keys and values; 24 hidden features.
+SHAPES = {
+    "gelu": ModelConfig(depth=3, width=16, heads=4, context=8, hidden_ratio=1.5),
+    "llama": ModelConfig(
+        depth=3,
+        width=16,
+        heads=4,
+        kv_heads=2,
+        context=8,
+        positions=Positions.rotary,
+        feedforward=FeedForwardKind.swiglu,
+        hidden_ratio=1.3,
+        hidden_multiple=8,
+    ),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize(
+    ("slot", "widths"),
+    [
+        ("input", [16, 16] * 3),
+        ("output", [16, 16] * 3),
+        ("stream", [16, 16] * 3),
+        ("qk", [4, 4] * 3),  # one for q and one for k, shared by the heads
+        ("inner", [16, 24] * 3),  # before attention's and before the feed-forward's last matrix
+        ("embedding", [16]),
+        ("final", [16]),
+    ],
+)
+def test_a_slot_puts_a_norm_of_the_right_width_in_every_block_or_once(shape, slot, widths):
+    sites = Sites()
+    model = GPT(shape, Placement(**{slot: sites}), vocabulary=11, seed=0)
+    assert sorted(sites.widths) == sorted(widths)
+    norms = [module for module in model.modules() if isinstance(module, nn.RMSNorm)]
+    assert sorted(n.weight.numel() for n in norms) == sorted(widths)
+    model(torch.arange(8)[None]).square().sum().backward()
+    assert all(n.weight.grad.abs().max() > 0 for n in norms)
+
+
+def test_a_model_without_sites_holds_no_norm():
+    model = GPT(SHAPES["gelu"], Placement(), vocabulary=11, seed=0)
+    kinds = {name.rsplit(".", 1)[-1] for name, _ in model.named_parameters()}
+    assert kinds == {"weight"}
+    assert all(parameter.ndim == 2 for parameter in model.parameters())
+
+
+def test_the_embedding_norm_comes_before_the_blocks_and_the_final_norm_after_them():
+    model = GPT(SHAPES["gelu"], Placement(embedding=norm, final=norm), 11, seed=0).double()
+    model.blocks = nn.ModuleList([Tripled()])
+    tokens = torch.tensor([[3, 1, 4]])
+    stream = N(model.embedding.weight[tokens] + model.positions.weight[:3])
+    assert_close(model(tokens), N(3 * stream + 1 * stream**2) @ model.embedding.weight.T)
+
+
+class Tripled(nn.Module):
+    """Stands where the blocks stood."""
+
+    def forward(self, x):
+        return 3 * x + x**2

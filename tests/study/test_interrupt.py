@@ -1,0 +1,37 @@
+"""Ctrl-C: the run says that it was stopped, the figures are drawn, the same command goes on."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tiny import TINY
+
+from normlab.archive.record import RunRecord
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_ctrl_c_stops_in_words_and_draws_what_is_there(tmp_path: Path) -> None:
+    command = [sys.executable, "train.py", "-m", "seed=0,1", *TINY, "trainer.max_steps=100000"]
+    process = subprocess.Popen(
+        [*command, f"output_dir={tmp_path}"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    study = tmp_path / "synthetic"
+    deadline = time.monotonic() + 60
+    while not list(study.glob("*/checkpoints/best.ckpt")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped; the same command goes on" in err
+    assert "Traceback" not in err
+    (path,) = study.glob("*/run.json")
+    record = RunRecord.read(path.parent)
+    assert (record.state, record.reason) == ("failed", "interrupted by the user")
+    assert (study / "figures" / "comparison.png").is_file()
