@@ -151,14 +151,12 @@ for text in ("9**9**9", "9**9**9**9", "(9**9)**(9**9)", "9" * 10_000, "(" * 500 
 
 
 @pytest.mark.parametrize("text", ["-" * 5000 + "1", "1" + "+1" * 5000], ids=["signs", "sum"])
-@pytest.mark.xfail(strict=True, reason="RecursionError is not caught", raises=RecursionError)
 def test_an_expression_without_end_is_refused(text):
     with pytest.raises(ConfigError):
         evaluate(text)
 
 
 @pytest.mark.parametrize("number", [math.inf, -math.inf, math.nan, 10**400])
-@pytest.mark.xfail(strict=True, reason="a number, unlike a text, is not asked whether it is finite")
 def test_a_number_must_be_finite_too(number):
     with pytest.raises(ConfigError):
         evaluate(number)

@@ -408,7 +408,6 @@ def test_the_hidden_width_is_rounded_up_to_a_multiple(width, ratio, multiple, hi
     assert hidden_width(shape) == hidden
 
 
-@pytest.mark.xfail(strict=True, reason="100 · 2.2 is 220.00000000000003, and is rounded up")
 def test_the_hidden_width_is_not_rounded_up_from_a_whole_number():
     assert hidden_width(ModelConfig(width=100, hidden_ratio=2.2)) == 220
 

@@ -119,7 +119,6 @@ def test_what_cannot_be_built_is_refused_in_one_line_that_names_the_target(confi
     assert "\n" not in sentence
 
 
-@pytest.mark.xfail(strict=True, reason="the first line of an empty message is asked for")
 def test_a_refusal_without_a_word_is_still_a_sentence():
     with pytest.raises(ConfigError, match="SilentNorm"):
         factory({"_target_": "outside_norms.SilentNorm"})(16)

@@ -219,15 +219,10 @@ def test_in_bf16_gradients_have_their_tensors_dtype_and_are_close(norm, paramete
         assert (gradient.double() - exact).norm() < 2**-6 * exact.norm()
 
 
-LOSSY = pytest.mark.xfail(
-    strict=True, reason="torch's CPU kernel adds the tokens of LayerNorm's gain up in bf16"
-)
-
-
 @BF16
 @pytest.mark.parametrize(
     "norm",
-    [pytest.param(LayerNorm, marks=LOSSY), pytest.param(NoBias, marks=LOSSY), RMSNorm],
+    [LayerNorm, NoBias, RMSNorm],
     ids=["ln", "ln-nobias", "rms"],
 )
 @pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")

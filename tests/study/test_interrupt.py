@@ -6,9 +6,8 @@ import sys
 import time
 from pathlib import Path
 
-from tiny import TINY
-
 from normlab.archive.record import RunRecord
+from tiny import TINY
 
 ROOT = Path(__file__).resolve().parents[2]
 

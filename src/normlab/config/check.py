@@ -143,7 +143,8 @@ def _check_placement(placement: PlacementConfig, depth: int) -> None:
                     f"{{init: number or expression, per: scalar or feature}}."
                 )
             value = value.get("init", 1.0)
-        _check_expression(key, value, L=depth, l=1)
+        for block in range(1, depth + 1):
+            _check_expression(key, value, L=depth, l=block)
 
 
 _PER = ("scalar", "feature")

@@ -10,6 +10,9 @@ from collections.abc import Callable
 
 from normlab.errors import ConfigError
 
+# An expression nests no deeper than it is long: this keeps it far from Python's own limit.
+MOST_CHARACTERS = 200
+
 _BINARY: dict[type[ast.operator], Callable[[float, float], float]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -30,19 +33,29 @@ def evaluate(expression: float | str, **names: float) -> float:
     Raises:
         ConfigError: the text is not such an expression, or it has no finite value.
     """
-    if isinstance(expression, int | float):
-        return float(expression)
     try:
-        value = _value(ast.parse(expression, mode="eval").body, names)
+        value = _number(expression) if not isinstance(expression, str) else _text(expression, names)
     except (SyntaxError, TypeError, ValueError, ZeroDivisionError, OverflowError) as error:
         allowed = ", ".join([*names, *_FUNCTIONS])
         raise ConfigError(
-            f"{expression!r} is not a number that can be computed ({error}); "
+            f"{str(expression)[:60]!r} is not a number that can be computed ({error}); "
             f"write a number, or an expression with + - * / ** and {allowed}."
         ) from error
     if not math.isfinite(value):
         raise ConfigError(f"{expression!r} has the value {value}; it must be finite.")
     return value
+
+
+def _number(value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"it is of type {type(value).__name__}")
+    return float(value)
+
+
+def _text(text: str, names: dict[str, float]) -> float:
+    if len(text) > MOST_CHARACTERS:
+        raise ValueError(f"it is longer than {MOST_CHARACTERS} characters")
+    return _value(ast.parse(text.strip(), mode="eval").body, names)
 
 
 def _value(node: ast.expr, names: dict[str, float]) -> float:
@@ -53,6 +66,8 @@ def _value(node: ast.expr, names: dict[str, float]) -> float:
             return float(names[name])
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             return -_value(operand, names)
+        case ast.UnaryOp(op=ast.UAdd(), operand=operand):
+            return _value(operand, names)
         case ast.BinOp(op=op, left=left, right=right) if type(op) in _BINARY:
             value = _BINARY[type(op)](_value(left, names), _value(right, names))
             if isinstance(value, complex):

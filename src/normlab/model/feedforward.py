@@ -34,6 +34,6 @@ class FeedForward(nn.Module):
 
 def hidden_width(shape: ModelConfig) -> int:
     """`width` · `hidden_ratio`, rounded up to a multiple of hidden_multiple."""
-    return (
-        math.ceil(shape.width * shape.hidden_ratio / shape.hidden_multiple) * shape.hidden_multiple
-    )
+    multiples = shape.width * shape.hidden_ratio / shape.hidden_multiple
+    # 100 · 2.2 is 220.00000000000003 in floating point, and means 220.
+    return math.ceil(round(multiples, 9)) * shape.hidden_multiple

@@ -27,10 +27,9 @@ def factory(config: Mapping[str, Any]) -> Callable[[int], nn.Module]:
         try:
             norm = instantiate(arguments, width, _convert_="all")
         except InstantiationException as error:
-            cause = error.__cause__ or error
             raise ConfigError(
                 f"norm._target_={arguments.get('_target_')} cannot be built for width {width}: "
-                f"{str(cause).splitlines()[0].rstrip(':')}; its arguments are what stands beside _target_."
+                f"{_reason(error)}; its arguments are what stands beside _target_."
             ) from error
         if not isinstance(norm, nn.Module):
             raise ConfigError(
@@ -40,3 +39,11 @@ def factory(config: Mapping[str, Any]) -> Callable[[int], nn.Module]:
         return norm
 
     return build
+
+
+def _reason(error: BaseException) -> str:
+    """What was said first, where it went wrong, in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    said = " ".join(str(error).split())
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__

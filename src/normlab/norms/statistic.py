@@ -1,4 +1,9 @@
-"""Norms that divide a token's vector by a statistic of it. x has shape (…, width)."""
+"""Norms that divide a token's vector by a statistic of it. x has shape (…, width).
+
+Half precision is widened first. Not for the statistic, which torch takes in fp32 anyway: on a CPU
+the gain's gradient would be added up over all tokens in bf16, by LayerNorm's kernel alone, and the
+two norms would be compared by their rounding.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +21,10 @@ class LayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, width) → (…, width), in the dtype of x."""
-        return F.layer_norm(x, self.gain.shape, self.gain, self.bias, self.eps)
+        wide = _widened(x)
+        bias = None if self.bias is None else self.bias.to(wide.dtype)
+        gain = self.gain.to(wide.dtype)
+        return F.layer_norm(wide, gain.shape, gain, bias, self.eps).to(x.dtype)
 
 
 class RMSNorm(nn.Module):
@@ -29,4 +37,10 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, width) → (…, width), in the dtype of x."""
-        return F.rms_norm(x, self.gain.shape, self.gain, self.eps)
+        wide = _widened(x)
+        gain = self.gain.to(wide.dtype)
+        return F.rms_norm(wide, gain.shape, gain, self.eps).to(x.dtype)
+
+
+def _widened(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

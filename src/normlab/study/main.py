@@ -33,7 +33,8 @@ def leave_in_words(action: Callable[[], object]) -> None:
         with _errors_raised():
             action()
     except KeyboardInterrupt:
-        sys.exit("\nstopped; the same command goes on")
+        print("stopped; the same command goes on with what is missing", file=sys.stderr)  # noqa: T201
+        sys.exit(130)
     except Exception as error:
         if wants_traceback:
             raise

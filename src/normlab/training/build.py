@@ -1,11 +1,12 @@
 """From a checked configuration to a model: the one place where norms meet the model."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from normlab.config.check import SLOTS
 from normlab.config.schema import TrainConfig
 from normlab.config.spec import RunSpec
+from normlab.model.feedforward import hidden_width
 from normlab.model.gpt import GPT
 from normlab.model.placement import NormFactory, Placement
 from normlab.norms import factory
@@ -30,13 +31,25 @@ def check_norms(specs: Iterable[RunSpec]) -> None:
         ConfigError: one cannot be built.
     """
     seen: list[tuple[Any, int]] = []
-    for config in (spec.config for spec in specs):
-        own = [getattr(config.placement, slot) for slot in SLOTS]
-        for norm in [config.norm, *(value for value in own if isinstance(value, Mapping))]:
-            wanted = (norm, config.model.width)
+    for spec in specs:
+        for wanted in _sites(spec.config):
             if wanted not in seen:
                 seen.append(wanted)
-                factory(norm)(config.model.width)
+                norm, width = wanted
+                factory(norm)(width)
+
+
+def _sites(config: TrainConfig) -> Iterator[tuple[Mapping[str, Any], int]]:
+    """Every norm of a model with the width it has to take."""
+    width = config.model.width
+    widths: dict[str, tuple[int, ...]] = dict.fromkeys(SLOTS, (width,))
+    widths["qk"] = (width // config.model.heads,)
+    widths["inner"] = (width, hidden_width(config.model))
+    for slot in SLOTS:
+        value = getattr(config.placement, slot)
+        if value:
+            norm = config.norm if value is True else value
+            yield from ((norm, size) for size in widths[slot])
 
 
 def _slot(value: bool | Mapping[str, Any] | None, norm: Mapping[str, Any]) -> NormFactory | None:

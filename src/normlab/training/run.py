@@ -4,6 +4,7 @@ import logging
 import math
 import platform
 import shutil
+import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -133,7 +134,12 @@ def _loop(
         enable_model_summary=False,
         log_every_n_steps=settings.max_steps + 1,
     )
-    trainer.fit(module, batches, windows)
+    try:
+        trainer.fit(module, batches, windows)
+    except SystemExit as left:
+        # Lightning turns Ctrl-C into exit(1), and makes the process deaf to the next one.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        raise KeyboardInterrupt from left
     if recorder.progress.val_step != trainer.global_step:
         trainer.validate(module, windows, verbose=False)
 
