@@ -27,10 +27,8 @@ _LAYOUT = {
     "Speed": {"tokens per second": ["Multiline", [tags.TOKENS_PER_SECOND]]},
 }
 
-# The columns of the HParams page: what people compare, not every key.
-_COLUMNS = (
-    "seed",
-    "optimizer.lr",
+# Further columns of the HParams page: what people compare, not every key.
+_SETTINGS = (
     "optimizer.weight_decay",
     "schedule.decay",
     "schedule.warmup",
@@ -91,14 +89,20 @@ class RunLogger(TensorBoardLogger):
 
 
 def _hyperparameters(record: RunRecord) -> dict[str, Any]:
-    chosen: dict[str, Any] = {**record.choices, "norm": record.norm, "placement": record.placement}
-    for column in _COLUMNS:
-        value: Any = record.config
-        for part in column.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        if value is not None:
-            chosen[column] = value
-    return chosen
+    # The page sorts columns by name and shows the first five: these, so the rest is a "setting".
+    shown = {
+        "data": record.data,
+        "lr": record.config["optimizer"]["lr"],
+        "norm": record.norm,
+        "placement": record.placement,
+        "seed": record.seed,
+    }
+    groups = {f"setting.{group}": choice for group, choice in record.choices.items()}
+    numbers: dict[str, Any] = {}
+    for key in _SETTINGS:
+        group, name = key.split(".")
+        numbers[f"setting.{key}"] = record.config[group][name]
+    return {**shown, **groups, **numbers}
 
 
 def _card(record: RunRecord) -> str:
