@@ -64,7 +64,9 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(
 ) -> None:
     maker.run(steps=50)
     (maker.folder / "figures").write_text("a file where the folder should be")
-    assert main([str(maker.folder)]) == 1
+    with pytest.raises(SystemExit) as left:
+        main([str(maker.folder)])
+    assert left.value.code == 1
     message = capsys.readouterr().err
     assert "cannot be written" in message
     assert str(maker.folder / "figures") in message

@@ -1,7 +1,6 @@
 """Redraw a study from what its runs left on disk: `runs.csv`, the figures, the table."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 from normlab.analysis.report import render
 from normlab.analysis.table import ArmSummary, summary, write_runs
 from normlab.archive.folder import Study, read_study
-from normlab.errors import NormlabError
+from normlab.errors import NormlabError, in_words
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -63,20 +62,16 @@ def report(study_folder: Path) -> Report:
     return Report(study, summary(study), csv, files, left_out)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command line of `scripts/plot.py`; returns the exit code."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line of `scripts/plot.py`."""
     parser = argparse.ArgumentParser(
         description="Redraw a study from its event files: runs.csv and figures/*.png, *.svg.",
         epilog="example: python scripts/plot.py outputs/mystudy",
     )
     parser.add_argument("study", type=Path, help="a study's folder, outputs/<study>")
     arguments = parser.parse_args(argv)
-    try:
+    with in_words():
         show(report(arguments.study))
-    except NormlabError as error:
-        sys.stderr.write(f"{error}\n")
-        return error.exit_code
-    return 0
 
 
 def show(done: Report) -> None:

@@ -3,7 +3,7 @@
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import hydra
@@ -15,7 +15,7 @@ from normlab.config.explain import explain, is_configuration_error
 from normlab.config.help import groups
 from normlab.config.schema import register as register_schema
 from normlab.config.spec import specify
-from normlab.errors import NormlabError
+from normlab.errors import in_words
 
 
 def main() -> None:
@@ -23,35 +23,25 @@ def main() -> None:
     register_schema()
     OmegaConf.register_new_resolver("normlab.groups", groups, replace=True)
     door = hydra.main(version_base="1.3", config_path=str(config.folder()), config_name="train")
-    leave_in_words(door(train_one))
-
-
-def leave_in_words(action: Callable[[], object]) -> None:
-    """Do it; on a user's error print the sentence and leave with its code."""
-    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    try:
-        with _errors_raised():
-            action()
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on with what is missing", file=sys.stderr)  # noqa: T201
-        sys.exit(130)
-    except Exception as error:
-        if wants_traceback:
-            raise
-        known = explain(error) if is_configuration_error(error) else error
-        if not isinstance(known, NormlabError):
-            raise
-        print(f"normlab: {known}", file=sys.stderr)  # noqa: T201
-        sys.exit(known.exit_code)
+    with in_words(), _hydras_errors_in_words():
+        door(train_one)()
 
 
 @contextmanager
-def _errors_raised() -> Iterator[None]:
-    """Make Hydra raise its errors instead of printing them: we say them better."""
+def _hydras_errors_in_words() -> Iterator[None]:
+    """Make Hydra raise its errors instead of printing them, and say them as our own."""
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         yield
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; the same command goes on with what is missing\n")
+        sys.exit(130)
+    except Exception as error:
+        # Who set the variable wants to see the traceback.
+        if before == "1" or not is_configuration_error(error):
+            raise
+        raise explain(error) from error
     finally:
         if before is None:
             del os.environ["HYDRA_FULL_ERROR"]

@@ -44,16 +44,10 @@ class Terminal:
 
     def conclude(self, plan: Plan) -> None:
         """Draw the study's figures, and say what came out."""
-        from normlab.analysis.plot import report
+        from normlab.analysis.plot import report, show
 
         folder = plan.specs[0].study_folder
-        result = report(folder)
-        self.console.print()
-        self.console.print(result.table)
-        for sentence in result.left_out:
-            self.console.print(f"left out: {sentence}")
-        self.console.print(f"figures  {folder / 'figures'}")
-        self.console.print(f"table    {folder / 'runs.csv'}")
+        show(report(folder))
         self.console.print(f"browse   tensorboard --logdir {folder.parent}")
 
 

@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from normlab.config.schema import DataConfig, TrainConfig
 from normlab.data import Tokenizer, tokenizer_from_json
-from normlab.errors import ConfigError, NormlabError
+from normlab.errors import ConfigError, NormlabError, in_words
 from normlab.model.gpt import GPT
 from normlab.training.build import build_model
 from normlab.training.checkpoints import BEST, FOLDER, LAST, load_weights
@@ -21,13 +21,10 @@ from normlab.training.run import CONFIG_FILE, VOCABULARY_FILE
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print a sample; leave with 1 or 2 and one sentence when that cannot be done."""
+    """The command line of `scripts/sample.py`."""
     options = _parser().parse_args(argv)
-    try:
-        print(sample(options))  # noqa: T201
-    except NormlabError as error:
-        print(f"normlab: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(error.exit_code)
+    with in_words():
+        sys.stdout.write(sample(options) + "\n")
 
 
 def sample(options: argparse.Namespace) -> str:

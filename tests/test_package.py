@@ -1,0 +1,60 @@
+"""What is installed from a wheel works by itself: the package, its conf/, its commands."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+from normlab import config
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The content of a freshly built wheel, as pip would lay it out."""
+    target = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(target)]
+    subprocess.run([*build, str(ROOT)], check=True, capture_output=True)
+    (wheel,) = target.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(target / "site")
+    return target / "site"
+
+
+def test_the_wheel_carries_every_file_of_conf(unpacked: Path) -> None:
+    inside = unpacked / "normlab" / "conf"
+    packed = {path.relative_to(inside) for path in inside.rglob("*.yaml")}
+    assert packed == {path.relative_to(ROOT / "conf") for path in (ROOT / "conf").rglob("*.yaml")}
+
+
+def test_the_command_of_an_installed_wheel_finds_its_own_conf(
+    unpacked: Path, tmp_path: Path
+) -> None:
+    code = (
+        "import normlab.config, normlab.study.main as door; print(normlab.config.folder()); "
+        "import sys; sys.argv[1:] = ['--cfg', 'job']; door.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(unpacked)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith(str(unpacked))
+    assert "normlab.norms.RMSNorm" in done.stdout
+
+
+def test_a_checkout_uses_the_conf_at_its_top() -> None:
+    assert config.folder() == ROOT / "conf"
+
+
+@pytest.mark.parametrize("name", ["normlab", "normlab-plot", "normlab-sample"])
+def test_every_console_command_leads_to_a_function(name: str) -> None:
+    (command,) = entry_points(group="console_scripts", name=name)
+    assert callable(command.load())
