@@ -235,3 +235,21 @@ def test_nothing_in_a_figure_overlaps_its_legend(four_arms: Study) -> None:
     assert box.x1 <= figure.bbox.x1
     assert box.y1 <= header.texts[0].get_window_extent().y0
     assert all(box.y0 >= axes.get_tightbbox().y1 for axes in figure.axes)
+
+
+@pytest.mark.parametrize(("start", "end", "cut"), [(2.0, 1.5, True), (5.5, 1.5, False)])
+def test_a_first_fall_that_would_press_the_rest_flat_is_cut_and_said(
+    start: float, end: float, cut: bool, maker: Any
+) -> None:
+    record = maker.run(floor=None, steps=0)
+    with SummaryWriter(str(maker.folder / record.name)) as writer:
+        for step in range(200):
+            value = 6.0 if step < 10 else start + (end - start) * step / 200
+            writer.add_scalar(tags.TRAIN_LOSS, value, step)
+            writer.add_scalar(tags.VALIDATION_LOSS, value, step)
+    study = read_study(maker.folder)
+    _, high = loss_limits(group(study.runs))
+    assert (high < 2.5) == cut
+    parts = build(study, "training_loss").subfigs
+    said = " ".join(text.get_text() for part in parts for text in part.texts)
+    assert ("first fall is above the axes" in said) == cut

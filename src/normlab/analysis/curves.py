@@ -13,6 +13,9 @@ from normlab.archive import tags
 from normlab.archive.events import Series
 from normlab.archive.folder import Run
 
+# How many times the later range of a loss its first fall may take before it is cut.
+MOST_FALL = 2.5
+
 _Floats = NDArray[np.float64]
 
 
@@ -81,20 +84,44 @@ def loss_limits(arms: Sequence[Arm]) -> tuple[float, float]:
     """Limits of the loss axis, in nats per token, for every panel of a figure.
 
     From below the floor to just above the loss at initialisation, the highest that is not twice
-    the usual one: what rises beyond that is cut, so that it does not press the others flat.
+    the usual one: what rises beyond that is cut, so that it does not press the others flat. So is
+    the first fall, where it would; see `start_is_cut`.
     """
-    runs = [run for arm in arms for run in arm.runs]
-    both = [finite(run, tag) for run in runs for tag in (tags.TRAIN_LOSS, tags.VALIDATION_LOSS)]
-    found = [series for series in both if series]
+    found = _losses(arms)
     if not found:
         return 0.0, 1.0
+    lowest, early, first = _landmarks(arms, found)
+    highest = max(float(series.values.max()) for series in found)
+    top = early if start_is_cut(arms) else min(highest, first)
+    span = max(top - lowest, 1e-3)
+    return lowest - 0.12 * span, top + 0.06 * span
+
+
+def start_is_cut(arms: Sequence[Arm]) -> bool:
+    """Whether the first tenth of the runs falls so far that the rest would be pressed flat."""
+    found = _losses(arms)
+    if not found:
+        return False
+    lowest, early, first = _landmarks(arms, found)
+    return first - lowest > MOST_FALL * (early - lowest) > 0
+
+
+def _losses(arms: Sequence[Arm]) -> list[Series]:
+    runs = [run for arm in arms for run in arm.runs]
+    both = [finite(run, tag) for run in runs for tag in (tags.TRAIN_LOSS, tags.VALIDATION_LOSS)]
+    return [series for series in both if series]
+
+
+def _landmarks(arms: Sequence[Arm], found: Sequence[Series]) -> tuple[float, float, float]:
+    """The lowest loss or floor, the highest after a tenth of the run, the usual initial one."""
     initial = np.array([series.values[0] for series in found])
     first = float(initial[initial <= 2 * np.median(initial)].max())
-    highest = max(float(series.values.max()) for series in found)
     smoothed = [running_mean(one.values, smoothing_window(len(one))) for one in found]
     lowest = min([float(values.min()) for values in smoothed] + floors(arms))
-    span = max(min(highest, first) - lowest, 1e-3)
-    return lowest - 0.12 * span, min(highest, first) + 0.06 * span
+    last = max(int(series.steps[-1]) for series in found)
+    tenths = (np.searchsorted(series.steps, last / 10) for series in found)
+    early = [values[at] for values, at in zip(smoothed, tenths, strict=True) if at < len(values)]
+    return lowest, float(max(early, default=first)), first
 
 
 def ending(arm: Arm) -> str:

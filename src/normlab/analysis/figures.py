@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from normlab.analysis import page, panels
 from normlab.analysis.arms import Arm, Facet, facets, group
-from normlab.analysis.curves import loss_limits
+from normlab.analysis.curves import loss_limits, start_is_cut
 from normlab.analysis.statistics import mean_interval
 from normlab.analysis.style import RC, Look
 from normlab.archive.folder import Study
@@ -148,12 +148,16 @@ def _final_height(rows: Sequence[str]) -> float:
 
 
 def _curve_note(arms: Sequence[Arm]) -> str:
+    cut = " The first fall is above the axes." if start_is_cut(arms) else ""
     if max(len(arm.runs) for arm in arms) > 1:
         return (
             "Curves: mean over seeds, the band from the lowest to the highest seed; "
-            "training loss is a running mean."
+            f"training loss is a running mean.{cut}"
         )
-    return "Curves: one seed; training loss is a running mean, faint behind it what was measured."
+    return (
+        "Curves: one seed; training loss is a running mean, faint behind it what was "
+        f"measured.{cut}"
+    )
 
 
 def _dots_note(arms: Sequence[Arm]) -> str:

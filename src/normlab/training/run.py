@@ -127,7 +127,8 @@ def _loop(
         check_val_every_n_epoch=None,
         num_sanity_val_steps=-1,  # the validation loss at initialisation is a point of the curve
         logger=logger,
-        callbacks=[recorder, Checkpoints(spec.folder)],
+        # The recorder last: its clock of training starts again when the checkpoint is written.
+        callbacks=[Checkpoints(spec.folder), recorder],
         plugins=[AtomicCheckpointIO()],
         enable_checkpointing=False,
         enable_progress_bar=False,
