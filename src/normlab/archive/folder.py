@@ -136,7 +136,7 @@ def _record_at_start(folder: Path, events: Events) -> RunRecord:
     fence = re.search(r"```json\s*\n(.*)```", events.texts.get(tags.RECORD, ""), re.DOTALL)
     try:
         # The record's own parser, so that both sources obey one schema.
-        return RunRecord._parse(json.loads(fence[1] if fence else ""))
+        return RunRecord.parse(json.loads(fence[1] if fence else ""))
     except (ValueError, TypeError, KeyError, AttributeError):
         raise NormlabError(
             f"{folder} was left out: its {RUN_FILE} is missing or damaged, and its event files "

@@ -82,7 +82,7 @@ class RunRecord:
         path = folder / RUN_FILE
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
-            return cls._parse(raw)
+            return cls.parse(raw)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise NormlabError(
                 f"{path} is damaged or was written by another version ({error}); "
@@ -90,7 +90,12 @@ class RunRecord:
             ) from error
 
     @classmethod
-    def _parse(cls, raw: dict[str, Any]) -> "RunRecord":
+    def parse(cls, raw: dict[str, Any]) -> "RunRecord":
+        """A record from the object that `run.json` holds; unknown keys are passed over.
+
+        Raises:
+            ValueError, TypeError, KeyError, AttributeError: it is not such an object.
+        """
         if raw["schema_version"] > SCHEMA_VERSION:
             raise ValueError(f"schema version {raw['schema_version']}, this reads {SCHEMA_VERSION}")
         if raw["state"] not in get_args(State):

@@ -1,9 +1,11 @@
 """Hydra's sweeper for studies: plan, launch what is missing, end in figures whatever happens."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
@@ -13,7 +15,7 @@ from normlab.archive.identity import check_study_name
 from normlab.archive.record import RunRecord
 from normlab.config.spec import RunSpec
 from normlab.errors import NormlabError
-from normlab.study.plan import Plan, make_plan
+from normlab.study.plan import Plan, is_settled, make_plan
 
 
 class StudySweeper(Sweeper):
@@ -54,12 +56,13 @@ class StudySweeper(Sweeper):
         if pending:
             _get_ready(plan, pending)
         terminal.announce(plan, len(pending))
+        results: Sequence[JobReturn] = []
         try:
             if pending:
-                self._launcher(len(pending)).launch([job for job, _ in pending], 0)
+                results = self._launcher(len(pending)).launch([job for job, _ in pending], 0)
         finally:
             terminal.conclude(plan)
-        _raise_failures(plan)
+        _raise_failures(plan, [spec for _, spec in pending], results)
 
     def _launcher(self, runs: int) -> Launcher:
         return Plugins.instance().instantiate_launcher(
@@ -85,12 +88,35 @@ def _get_ready(plan: Plan, pending: list[tuple[list[str], RunSpec]]) -> None:
         ) from error
 
 
-def _raise_failures(plan: Plan) -> None:
-    records = [RunRecord.read(spec.folder) for spec in plan.specs]
-    failed = [record for record in records if record.state not in ("finished", "diverged")]
-    if failed:
-        rows = "\n".join(f"  {record.name}: {record.reason or record.state}" for record in failed)
+def _raise_failures(plan: Plan, pending: Sequence[RunSpec], results: Sequence[JobReturn]) -> None:
+    """Name every run that has no result, with what its job or else its record says of it."""
+    raised = {spec.id: _raised(result) for spec, result in zip(pending, results, strict=False)}
+    rows = [
+        f"  {spec.name}: {raised.get(spec.id) or _recorded(spec)}"
+        for spec in plan.specs
+        if not is_settled(spec)
+    ]
+    if rows:
         raise NormlabError(
-            f"{len(failed)} of {len(records)} runs did not finish; the same command tries them "
-            f"again:\n{rows}"
+            f"{len(rows)} of {len(plan.specs)} runs did not finish; the same command tries them "
+            "again:\n" + "\n".join(rows)
         )
+
+
+def _raised(result: JobReturn) -> str:
+    try:
+        # Hydra raises here what the job raised.
+        _ = result.return_value
+    except NormlabError as error:
+        return str(error)
+    except Exception as error:
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return ""
+
+
+def _recorded(spec: RunSpec) -> str:
+    try:
+        record = RunRecord.read(spec.folder)
+    except (OSError, NormlabError):
+        return "it left no record"
+    return record.reason or record.state

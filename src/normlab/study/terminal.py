@@ -4,8 +4,10 @@ import time
 from collections.abc import Mapping
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 
+from normlab.archive.folder import is_run
 from normlab.archive.record import RunRecord
 from normlab.study.plan import Plan
 
@@ -27,9 +29,11 @@ class Terminal:
 
     def announce(self, plan: Plan, pending: int) -> None:
         """Say what varies, what is fixed, and how many runs there are."""
-        say = self.console.print
-        first = plan.specs[0]
-        say(f"[bold]study {first.config.study}[/]: {_count(len(plan.specs), 'run')}")
+
+        def say(line: str) -> None:
+            self.console.print(line, markup=False)
+
+        say(f"study {plan.specs[0].config.study}: {_count(len(plan.specs), 'run')}")
         for key, values in plan.varied.items():
             say(f"  varies  {key} = {', '.join(values)}")
         fixed = _fixed(plan)
@@ -46,9 +50,11 @@ class Terminal:
         """Draw the study's figures, and say what came out."""
         from normlab.analysis.plot import report, show
 
+        if not any(is_run(spec.folder) for spec in plan.specs):
+            return  # stopped before the first run began
         folder = plan.specs[0].study_folder
         show(report(folder))
-        self.console.print(f"browse   tensorboard --logdir {folder.parent}")
+        self.console.print(f"browse   tensorboard --logdir {folder.parent}", markup=False)
 
 
 class RunLine:
@@ -109,8 +115,10 @@ def _outcome(record: RunRecord) -> str:
                 f"{record.best.step}  {speed}  {_duration(record.train_seconds or 0)}"
             )
         case "diverged":
-            return f"[yellow]diverged[/] at step {record.diverged_step}: {record.reason}"
-    return f"[red]failed[/]: {record.reason}"
+            return (
+                f"[yellow]diverged[/] at step {record.diverged_step}: {escape(record.reason or '')}"
+            )
+    return f"[red]failed[/]: {escape(record.reason or '')}"
 
 
 def _fixed(plan: Plan) -> Mapping[str, str]:

@@ -188,6 +188,8 @@ def _conclude(record: RunRecord, progress: Progress) -> None:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror} ({error.filename})" if error.filename else error.strerror
     text = " ".join(str(error).split())
     return text if isinstance(error, NormlabError) else f"{type(error).__name__}: {text}"
 
