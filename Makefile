@@ -2,8 +2,11 @@
 # make test    lint, types, import contract, tests
 # make test-slow    the studies of minutes
 
-# Hydra 1.3 does not start on Python 3.14, so the newest of 3.13, 3.12, 3.11 is looked for.
-PYTHON ?= $(firstword $(foreach p,python3.13 python3.12 python3.11 python3,$(shell command -v $(p) 2>/dev/null)))
+# Hydra 1.3 does not start on Python 3.14. A name on the path may be a shim that starts nothing, so
+# each is tried.
+FITS := 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))'
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
+  if $$p -c $(FITS) >/dev/null 2>&1; then echo $$p; break; fi; done)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
@@ -26,9 +29,8 @@ lint: $(VENV)/.installed-test
 	$(BIN)/lint-imports --no-cache
 
 $(VENV)/bin/python:
-	@test -n "$(PYTHON)" || { echo "normlab needs Python 3.11, 3.12 or 3.13; give one with make PYTHON=/path/to/python" >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
-	  { echo "normlab needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is `$(PYTHON) --version`; give another with make PYTHON=/path/to/python" >&2; exit 1; }
+	@$(or $(PYTHON),false) -c $(FITS) >/dev/null 2>&1 || { \
+	  echo "normlab needs Python 3.11, 3.12 or 3.13; give one with make PYTHON=/path/to/python" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 # torch goes first and alone: no other package may choose a build of it.

@@ -44,6 +44,10 @@ CASES = {
     "schedule.warmup=2": ["schedule.warmup=2", "share"],
     "trainer.precision=fp8": ["trainer.precision=fp8", "bf16-mixed"],
     "trainer.max_steps=0": ["trainer.max_steps=0", "from 1"],
+    "norm=null": ["null", "--help"],
+    "norm.eps=-1": ["eps=-1", "0 or more"],
+    "model.context=200000": ["model.context=200000", "16384"],
+    "trainer.device=mps": ["trainer.device=mps", "cpu"],
     "study=../up": ["study='../up'", "folder"],
     "study=": ["study=''", "folder"],
 }
@@ -117,3 +121,32 @@ def test_a_norm_that_cannot_be_built_stops_before_training(door: Callable, tmp_p
     assert "torch.nn.NoSuchNorm" in answer.err
     assert answer.err.count("\n") == 1
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("placement/own.yaml", "skp: 1", ["placement/own.yaml", "did you mean placement.skip"]),
+        ("model/own.yaml", "width: wide", ["model/own.yaml", "model.width", "whole number"]),
+        ("norm/own.yaml", "_target_: [", ["not YAML", "norm/own.yaml"]),
+    ],
+)
+def test_a_mistake_in_a_file_of_ones_own_is_found_in_that_file(
+    file: str, content: str, words: list[str], door: Callable, tmp_path: Path
+) -> None:
+    path = tmp_path / "own" / file
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    group = file.split("/")[0]
+    answer = door("--config-dir", str(tmp_path / "own"), f"{group}=own", f"output_dir={tmp_path}/o")
+    assert answer.code == 2
+    assert answer.err.count("\n") == 1
+    for word in words:
+        assert word in answer.err
+    assert not (tmp_path / "o").exists()
+
+
+def test_the_multirun_flag_may_stand_anywhere(door: Callable, tmp_path: Path) -> None:
+    answer = door("model.depth=1", "-m", "norm=rmsnorm,foo", f"output_dir={tmp_path}/o")
+    assert "norm=foo is not an option" in answer.err
+    assert door("-m", "--cfg", "job").out.startswith("seed: 0")

@@ -16,7 +16,7 @@ def test_where_results_are_kept_does_not_change_who_a_run_is(specified: Callable
 
 @pytest.mark.parametrize(
     "override",
-    ["seed=1", "norm=layernorm", "norm.eps=1e-6", "placement=post", "optimizer.lr=2e-3",
+    ["seed=1", "norm=layernorm", "norm.eps=1e-6", "placement=post", "optimizer.lr=5e-3",
      "model.depth=5", "data.order=2", "trainer.max_steps=7", "schedule=constant"],
 )  # fmt: skip
 def test_what_decides_the_numbers_changes_who_a_run_is(override: str, specified: Callable) -> None:
@@ -61,3 +61,19 @@ def test_a_name_never_leaves_its_folder() -> None:
 )
 def test_rates_are_written_as_people_write_them(value: float, text: str) -> None:
     assert short_number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("overrides", "study"),
+    [
+        ([], "synthetic"),
+        (["data=shakespeare"], "shakespeare"),
+        (["data=text", "data.path=/books/my book.txt"], "text-my_book"),
+        (["data=text", "data.path='notes/**/*.md'", "data.tokens=bpe"], "text-notes_md-bpe-1024"),
+        (["data=text", "data.path=x", "study=mine"], "mine"),
+    ],
+)
+def test_a_study_is_named_by_its_data_unless_the_user_names_it(
+    overrides: list[str], study: str, specified: Callable
+) -> None:
+    assert specified(*overrides).config.study == study

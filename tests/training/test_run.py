@@ -219,3 +219,17 @@ def test_every_combination_trains(model: str, norm: str, placement: str, trained
     )
     assert record.state == "finished", record.reason
     assert record.precision == "bf16-mixed"
+
+
+def test_a_full_disk_is_called_by_its_name(
+    trained: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise RuntimeError("[enforce fail at inline_container.cc] . unexpected pos 64 vs 0")
+
+    monkeypatch.setattr(torch, "save", full)
+    record, folder = trained("a")
+    assert record.state == "failed"
+    assert "No space left on device" in (record.reason or "")
+    assert not list((folder / "checkpoints").glob("*"))
+    assert not list((folder / "checkpoints").glob(".*"))

@@ -105,14 +105,17 @@ def final_validation_loss(planned: Plan) -> Figure:
 def comparison(planned: Plan) -> Figure:
     """Training curve, validation curve and final losses of one facet under one legend.
 
-    Of several facets it shows the one with the lowest validation loss, and says so.
+    Of several facets it shows the one with the lowest validation loss, or the one with the most
+    arms where they learn different data, whose losses do not compare; and says so.
     """
-    facet = min(planned.facets, key=best_loss)
+    compare = _same_data(planned.arms)
+    facet = min(planned.facets, key=best_loss if compare else lambda one: -len(one.arms))
     arms, look = facet.arms, planned.look
     rows, limits = panels.row_names(arms), loss_limits(arms)
     title = planned.study
     if len(planned.facets) > 1:
-        title += f": {facet.title}, the best of {len(planned.facets)} combinations"
+        rank = "the best of" if compare else "one of"
+        title += f": {facet.title}, {rank} {len(planned.facets)} combinations"
     heights = [_CURVES_HEIGHT, _final_height(rows)]
     legend = panels.legend_entries(arms, look)
     figure, body = page.sheet(
@@ -141,6 +144,11 @@ def _curves(planned: Plan, title: str, panel: _Panel) -> Figure:
         panel(axes, facet.arms, planned.look, limits)
     page.label_outer(body)
     return figure
+
+
+def _same_data(arms: Sequence[Arm]) -> bool:
+    first, *others = [arm.runs[0].record.config.get("data") for arm in arms]
+    return all(other == first for other in others)
 
 
 def _final_height(rows: Sequence[str]) -> float:

@@ -16,7 +16,7 @@ from normlab.archive import tags
 LOSS_LABEL = "loss (nats per token)"
 STEP_LABEL = "optimizer step"
 
-_FLOOR_DASHES = (0, (4.0, 3.0))
+_FLOOR_DASHES = (0, (1.0, 1.6))
 
 _MARKERS_PER_CURVE = 15
 
@@ -26,7 +26,8 @@ def training_loss(axes: Axes, arms: Sequence[Arm], look: Look, limits: tuple[flo
 
     `limits` are those of the loss axis, in nats per token.
     """
-    _prepare(axes, arms, limits)
+    # The floor is that of the validation windows; by luck a training batch may be easier.
+    _prepare(axes, arms, limits, "floor {:.2f} of the validation windows")
     for arm in arms:
         together = curve(averaged(arm), tags.TRAIN_LOSS, smooth=True)
         if together:
@@ -41,7 +42,7 @@ def validation_loss(
     axes: Axes, arms: Sequence[Arm], look: Look, limits: tuple[float, float]
 ) -> None:
     """Validation loss over steps, a marker at every measurement."""
-    _prepare(axes, arms, limits)
+    _prepare(axes, arms, limits, "floor {:.2f}: no model can do better")
     for arm in arms:
         together = curve(averaged(arm), tags.VALIDATION_LOSS)
         if together:
@@ -136,7 +137,7 @@ def legend_entries(
     return handles, labels
 
 
-def _prepare(axes: Axes, arms: Sequence[Arm], limits: tuple[float, float]) -> None:
+def _prepare(axes: Axes, arms: Sequence[Arm], limits: tuple[float, float], named: str) -> None:
     axes.set_xlabel(STEP_LABEL)
     axes.set_ylabel(LOSS_LABEL)
     axes.set_ylim(*limits)
@@ -145,7 +146,7 @@ def _prepare(axes: Axes, arms: Sequence[Arm], limits: tuple[float, float]) -> No
         axes.axhline(floor, color=GREY, lw=1.0, ls=_FLOOR_DASHES, zorder=1)
         # Below the floor no curve can be, so there is room for words.
         axes.annotate(
-            f"floor {floor:.2f}: no model can do better",
+            named.format(floor),
             xy=(0.98, floor),
             xycoords=axes.get_yaxis_transform(),
             xytext=(0, -2.5),

@@ -56,7 +56,8 @@ def report(study_folder: Path) -> Report:
     except OSError as error:
         raise NormlabError(
             f"The results of {study_folder} cannot be written: {error.strerror or error} "
-            f"({error.filename or study_folder})."
+            f"({error.filename or study_folder}); free space or permit writing there, and run "
+            f"python scripts/plot.py {study_folder}."
         ) from error
     left_out = [*study.left_out, *figures.plan(study).left_out]
     return Report(study, summary(study), csv, files, left_out)
@@ -83,6 +84,6 @@ def show(done: Report) -> None:
         console.width = 140  # nobody's window: keep rows whole
     console.print(done.table)
     for sentence in done.left_out:
-        console.print(f"left out: {sentence}", markup=False)
+        console.print(f"note: {sentence}", markup=False)
     console.print(f"figures  {done.figures[0].parent}", markup=False)
     console.print(f"table    {done.csv}", markup=False)

@@ -17,6 +17,8 @@ from normlab.config.schema import ModelConfig, PlacementConfig, Positions, Train
 from normlab.errors import ConfigError
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
+# Beyond it attention's cost, which grows with the square, makes no comparison possible.
+MOST_CONTEXT = 16384
 SLOTS = ("input", "output", "stream", "final", "embedding", "qk", "inner")
 SCALES = ("skip", "branch")
 
@@ -43,13 +45,16 @@ Rule = tuple[str, Any, str, bool]
 def _ranges(config: TrainConfig) -> Iterator[Rule]:
     model, trainer, schedule = config.model, config.trainer, config.schedule
     for part, node, names in (
-        ("model", model, ("depth", "width", "heads", "context", "hidden_multiple")),
+        ("model", model, ("depth", "width", "heads", "hidden_multiple")),
         ("trainer", trainer, ("max_steps", "val_every", "log_every", "accumulate")),
         ("data", config.data, ("batch_size",)),
     ):
         for name in names:
             value = getattr(node, name)
             yield f"{part}.{name}", value, "a whole number from 1", value >= 1
+    context = model.context
+    reach = f"a whole number from 1 to {MOST_CONTEXT}"
+    yield "model.context", context, reach, 1 <= context <= MOST_CONTEXT
     yield "seed", config.seed, "a whole number from 0 to 2^32 - 1", 0 <= config.seed < 2**32
     yield "model.dropout", model.dropout, "from 0 to below 1", 0 <= model.dropout < 1
     yield from _positive("model.hidden_ratio", model.hidden_ratio)

@@ -7,8 +7,10 @@ from hydra.errors import (
     HydraException,
     MissingConfigException,
     OverrideParseException,
+    SearchPathException,
 )
 from omegaconf.errors import OmegaConfBaseException, ValidationError
+from yaml import YAMLError
 
 from normlab.config.check import unknown_key
 from normlab.errors import ConfigError
@@ -16,8 +18,16 @@ from normlab.errors import ConfigError
 
 def explain(error: Exception) -> ConfigError:
     """The sentence that tells a user what `error`, raised while composing, means."""
-    cause = error.__cause__
+    cause = error.__cause__ or error.__context__
     match error:
+        case YAMLError():
+            return ConfigError(f"a file of the configuration is not YAML: {_one_line(str(error))}.")
+        case ValueError() if "must be a string or a list" in str(error):
+            return ConfigError("a group cannot be null; take one of its options, as --help lists.")
+        case SearchPathException():
+            return ConfigError(
+                f"{_one_line(str(error))}; give --config-dir a folder that is there."
+            )
         case MissingConfigException(missing_cfg_file=str(file)):
             return _missing_option(file, [str(option) for option in error.options or []])
         case OverrideParseException():
@@ -25,11 +35,13 @@ def explain(error: Exception) -> ConfigError:
                 f"{error.override!r} cannot be read as an override; write key=value, and quote "
                 f"it for the shell when it holds brackets, commas or spaces."
             )
-        case ConfigCompositionException() if isinstance(cause, ValidationError):
+        case ConfigCompositionException() if isinstance(cause, ValidationError) and "=" in str(
+            error
+        ):
             given = str(error).splitlines()[0].rpartition(" ")[2]
             return ConfigError(f"{given} is not allowed: {_reason(cause)}.")
         case ConfigCompositionException() if isinstance(cause, OmegaConfBaseException):
-            return _unknown(cause)
+            return _unknown(cause, str(error))
     doubled = re.match(r"Multiple values for ([\w/]+)\.", str(error))
     if doubled:
         return ConfigError(f"{doubled[1]} is chosen already; write {doubled[1]}=… without the +.")
@@ -46,12 +58,18 @@ def _missing_option(file: str, options: list[str]) -> ConfigError:
     )
 
 
-def _unknown(cause: OmegaConfBaseException) -> ConfigError:
+def _unknown(cause: OmegaConfBaseException, message: str) -> ConfigError:
+    file = re.match(r"In '([\w./-]+)'", message)
+    if file and isinstance(cause, ValidationError):
+        return ConfigError(f"in {file[1]}.yaml, {cause.full_key} is not allowed: {_reason(cause)}.")
+    if file and cause.parent_node is None:
+        return ConfigError(f"in {file[1]}.yaml: {_one_line(str(cause).splitlines()[0])}.")
+    where = f"in {file[1]}.yaml, " if file else ""
     parent = cause.parent_node
     if cause.full_key is None or parent is None:
         return ConfigError(_one_line(str(cause)))
     allowed = [str(key) for key in parent] if hasattr(parent, "__iter__") else []
-    return unknown_key(str(cause.full_key), allowed)
+    return ConfigError(f"{where}{unknown_key(str(cause.full_key), allowed)}")
 
 
 def _reason(cause: ValidationError) -> str:
@@ -78,4 +96,11 @@ def _one_line(text: str) -> str:
 
 def is_configuration_error(error: Exception) -> bool:
     """Whether `error` is about what the user asked for, not about the program."""
-    return isinstance(error, HydraException | OmegaConfBaseException)
+    if isinstance(error, HydraException | OmegaConfBaseException | YAMLError):
+        return True
+    # Hydra raises plain ValueErrors about its own flags and groups.
+    last = error.__traceback__
+    while last and last.tb_next:
+        last = last.tb_next
+    module = last.tb_frame.f_globals.get("__name__", "") if last else ""
+    return isinstance(error, ValueError) and module.startswith("hydra.")

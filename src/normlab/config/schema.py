@@ -4,12 +4,14 @@
 This room knows no torch: a wrong key must be answered before anything heavy is imported.
 """
 
+import re
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 
 class Positions(Enum):
@@ -223,8 +225,22 @@ class TrainConfig:
     logger: LoggerConfig = MISSING
 
 
+def study_name(*, _root_: DictConfig) -> str:
+    """What a study is called unless the user says so: losses on other data are not comparable."""
+    data = _root_.data
+    if data.kind != "text" or OmegaConf.is_missing(data, "path"):
+        return str(data.kind)
+    # A pattern is named whole, a file or folder by its own name.
+    pattern = str(data.path)
+    named = pattern if any(sign in pattern for sign in "*?[") else Path(pattern).stem
+    words = re.sub(r"[^A-Za-z0-9]+", "_", named).strip("_")[-40:]
+    parts = ["text", words, *(["bpe", str(data.vocabulary)] if data.tokens is Tokens.bpe else [])]
+    return "-".join(part for part in parts if part)
+
+
 def register() -> None:
-    """Make the schemas known to Hydra, as the group `schema`. Calling it again changes nothing."""
+    """Make schemas (the group `schema`) and resolvers known; calling it again changes nothing."""
+    OmegaConf.register_new_resolver("normlab.study", study_name, replace=True)
     store = ConfigStore.instance()
     store.store(group="schema", name="train", node=TrainConfig, package="_global_")
     store.store(group="schema", name="synthetic", node=SyntheticData, package="data")

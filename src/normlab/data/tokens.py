@@ -49,7 +49,7 @@ class CharacterTokenizer:
         if strangers:
             raise ConfigError(
                 f"The text holds {', '.join(map(ascii, strangers[:10]))}, which the vocabulary of "
-                f"{self.vocabulary} characters lacks: leave them out."
+                f"{self.vocabulary} characters lacks; it has {ascii(self.characters[:100])[1:-1]}."
             )
         return [self._ids[character] for character in text]
 

@@ -21,7 +21,7 @@ EXPLICIT_CONTEXT = 256
 class Attention(nn.Module):
     """softmax(q·kᵀ/√D) v over the past, then a projection back to the width (1706.03762)."""
 
-    past: Tensor  # (context, context): 0 for what may be seen, -inf for what comes later
+    past: Tensor  # (T, T), T the longest explicit context: 0 for the past, -inf for the future
 
     def __init__(self, shape: ModelConfig, placement: Placement, std: float, out_std: float):
         super().__init__()
@@ -43,7 +43,9 @@ class Attention(nn.Module):
         )
         self.dropout = shape.dropout
         self.kernel = shape.attention
-        past = torch.full((shape.context, shape.context), -torch.inf).triu(1)
+        explicit = self.kernel is AttentionKernel.explicit
+        longest = shape.context if explicit else min(shape.context, EXPLICIT_CONTEXT)
+        past = torch.full((longest, longest), -torch.inf).triu(1)
         self.register_buffer("past", past, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:

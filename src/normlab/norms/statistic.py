@@ -15,7 +15,7 @@ class LayerNorm(nn.Module):
 
     def __init__(self, width: int, eps: float = 1e-5, bias: bool = True) -> None:
         super().__init__()
-        self.eps = eps
+        self.eps = _not_negative(eps)
         self.gain = nn.Parameter(torch.ones(width))
         self.bias = nn.Parameter(torch.zeros(width)) if bias else None
 
@@ -32,7 +32,7 @@ class RMSNorm(nn.Module):
 
     def __init__(self, width: int, eps: float = 1e-5) -> None:
         super().__init__()
-        self.eps = eps
+        self.eps = _not_negative(eps)
         self.gain = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -40,6 +40,12 @@ class RMSNorm(nn.Module):
         wide = _widened(x)
         gain = self.gain.to(wide.dtype)
         return F.rms_norm(wide, gain.shape, gain, self.eps).to(x.dtype)
+
+
+def _not_negative(eps: float) -> float:
+    if not eps >= 0:
+        raise ValueError(f"eps={eps} is not allowed, it must be 0 or more")
+    return eps
 
 
 def _widened(x: Tensor) -> Tensor:

@@ -21,10 +21,19 @@ from normlab.errors import in_words
 def main() -> None:
     """Run the command in `sys.argv`; leave with 1 or 2 and one sentence when it cannot be done."""
     register_schema()
+    sys.argv[1:] = _flags_first(sys.argv[1:])
     OmegaConf.register_new_resolver("normlab.groups", groups, replace=True)
     door = hydra.main(version_base="1.3", config_path=str(config.folder()), config_name="train")
     with in_words(), _hydras_errors_in_words():
         door(train_one)()
+
+
+def _flags_first(arguments: list[str]) -> list[str]:
+    """`-m` may stand anywhere; beside a question it means nothing, for all runs are studies."""
+    flags = [word for word in arguments if word in ("-m", "--multirun")]
+    others = [word for word in arguments if word not in flags]
+    asks = any(word in ("-c", "--cfg", "-h", "--help") for word in others)
+    return others if asks else [*flags[:1], *others]
 
 
 @contextmanager
@@ -59,7 +68,8 @@ def train_one(composed: DictConfig, runs: int = 1) -> str:
     spec = specify(composed, HydraConfig.get().runtime.choices)
     if is_settled(spec):
         return "there"
-    number = int(HydraConfig.get().job.num) + 1
+    job = HydraConfig.get().job
+    number = 1 if OmegaConf.is_missing(job, "num") else int(job.num) + 1
     with RunLine(spec.name, number, runs, spec.config.trainer.max_steps) as line:
         record = train(spec, shlex.join(sys.argv), line)
     line.finish(record)

@@ -1,7 +1,9 @@
 """Hydra's sweeper for studies: plan, launch what is missing, end in figures whatever happens."""
 
+import os
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from hydra.core.plugins import Plugins
@@ -54,15 +56,16 @@ class StudySweeper(Sweeper):
         pending = plan.pending()
         terminal = Terminal()
         if pending:
-            _get_ready(plan, pending)
+            local = "basic_launcher" in str(self.config.hydra.launcher._target_)
+            _get_ready([spec for _, spec in pending], local)
         terminal.announce(plan, len(pending))
         results: Sequence[JobReturn] = []
         try:
             if pending:
                 results = self._launcher(len(pending)).launch([job for job, _ in pending], 0)
         finally:
-            terminal.conclude(plan)
-        _raise_failures(plan, [spec for _, spec in pending], results)
+            undrawn = terminal.conclude(plan)
+        _raise_failures(plan, [spec for _, spec in pending], results, undrawn)
 
     def _launcher(self, runs: int) -> Launcher:
         return Plugins.instance().instantiate_launcher(
@@ -72,13 +75,21 @@ class StudySweeper(Sweeper):
         )
 
 
-def _get_ready(plan: Plan, pending: list[tuple[list[str], RunSpec]]) -> None:
-    """Fail now, before anything is trained, where it is certain that a run would fail."""
-    # Imports torch, which the runs are about to need.
-    from normlab.training.build import check_norms
+def _get_ready(pending: Sequence[RunSpec], local: bool) -> None:
+    """Fail now, before anything is trained, where it is certain that a run would fail.
 
-    check_norms([spec for _, spec in pending])
-    folder = plan.specs[0].study_folder
+    Only `local` runs train on this machine, and need the device that they ask for to be here.
+    """
+    folder = pending[0].study_folder
+    _check_place(folder)
+    # These import torch, which the runs are about to need.
+    from normlab.training.build import check_norms
+    from normlab.training.hardware import resolve_device
+
+    check_norms(pending)
+    if local:
+        for spec in pending:
+            resolve_device(spec.config.trainer.device)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -88,7 +99,20 @@ def _get_ready(plan: Plan, pending: list[tuple[list[str], RunSpec]]) -> None:
         ) from error
 
 
-def _raise_failures(plan: Plan, pending: Sequence[RunSpec], results: Sequence[JobReturn]) -> None:
+def _check_place(folder: Path) -> None:
+    """Ask before torch is imported, and before anything is made, whether results can be kept."""
+    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        what = "cannot be written" if there.is_dir() else "is not a folder"
+        raise NormlabError(
+            f"{folder} cannot hold results, because {there} {what}; give a place that can be "
+            f"written with output_dir=…"
+        )
+
+
+def _raise_failures(
+    plan: Plan, pending: Sequence[RunSpec], results: Sequence[JobReturn], undrawn: str
+) -> None:
     """Name every run that has no result, with what its job or else its record says of it."""
     raised = {spec.id: _raised(result) for spec, result in zip(pending, results, strict=False)}
     rows = [
@@ -99,8 +123,10 @@ def _raise_failures(plan: Plan, pending: Sequence[RunSpec], results: Sequence[Jo
     if rows:
         raise NormlabError(
             f"{len(rows)} of {len(plan.specs)} runs did not finish; the same command tries them "
-            "again:\n" + "\n".join(rows)
+            "again:\n" + "\n".join([*rows, *([f"  {undrawn}"] if undrawn else [])])
         )
+    if undrawn:
+        raise NormlabError(undrawn)
 
 
 def _raised(result: JobReturn) -> str:

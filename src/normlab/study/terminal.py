@@ -9,6 +9,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from normlab.archive.folder import is_run
 from normlab.archive.record import RunRecord
+from normlab.errors import NormlabError
 from normlab.study.plan import Plan
 
 # Without a terminal a run says how it goes this often.
@@ -46,15 +47,22 @@ class Terminal:
         if pending < len(plan.specs):
             say(f"  {len(plan.specs) - pending} already there, {pending} to train")
 
-    def conclude(self, plan: Plan) -> None:
-        """Draw the study's figures, and say what came out."""
+    def conclude(self, plan: Plan) -> str:
+        """Draw the study's figures, and say what came out; returns why it could not, or nothing.
+
+        It raises nothing: how the runs ended matters more.
+        """
         from normlab.analysis.plot import report, show
 
         if not any(is_run(spec.folder) for spec in plan.specs):
-            return  # stopped before the first run began
+            return ""  # stopped before the first run began
         folder = plan.specs[0].study_folder
-        show(report(folder))
+        try:
+            show(report(folder))
+        except NormlabError as error:
+            return str(error)
         self.console.print(f"browse   tensorboard --logdir {folder.parent}", markup=False)
+        return ""
 
 
 class RunLine:

@@ -1,5 +1,7 @@
 """Checkpoints that are whole or not there: `last.ckpt` and `best.ckpt`."""
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
     ) -> None:
         """Write `checkpoint` to `path`. Raises OSError, leaving what was there."""
-        write_with(Path(path), lambda draft: torch.save(checkpoint, draft))
+        try:
+            write_with(Path(path), lambda draft: torch.save(checkpoint, draft))
+        except RuntimeError as error:
+            # torch's writer says "unexpected pos" where the disk is full.
+            if "unexpected pos" in str(error):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+            raise
 
 
 class Checkpoints(pl.Callback):
@@ -64,6 +72,6 @@ def load_weights(path: Path) -> dict[str, torch.Tensor]:
         return {name.removeprefix("model."): tensor for name, tensor in state.items()}
     except Exception as error:  # torch.load raises a dozen kinds on a damaged file
         raise NormlabError(
-            f"{path} cannot be read as a checkpoint ({str(error).splitlines()[0]}); "
-            f"give one that a run of normlab wrote."
+            f"{path} is damaged or no checkpoint of normlab's; give one that a run wrote, "
+            f"{FOLDER}/{LAST} or {FOLDER}/{BEST} in its folder."
         ) from error

@@ -25,7 +25,7 @@ def resolve(trainer: TrainerConfig) -> Hardware:
     Raises:
         ConfigError: the device that was asked for is not there.
     """
-    device = _device(trainer.device)
+    device = resolve_device(trainer.device)
     precision = trainer.precision
     if precision == "auto":
         precision = "bf16-mixed" if _multiplies_bf16(device) else "32-true"
@@ -35,7 +35,12 @@ def resolve(trainer: TrainerConfig) -> Hardware:
     return Hardware(device, name, precision, torch.get_num_threads())
 
 
-def _device(requested: Device) -> str:
+def resolve_device(requested: Device) -> str:
+    """The device that `requested` means here: cpu, cuda or mps.
+
+    Raises:
+        ConfigError: it is not there.
+    """
     there = ["cpu"]
     if torch.backends.mps.is_available():
         there.insert(0, "mps")

@@ -88,7 +88,10 @@ def _tokenizer(folder: Path) -> Tokenizer:
             f"{folder} is not the folder of a run, which holds {CONFIG_FILE} and "
             f"{VOCABULARY_FILE}; give one like outputs/<study>/<run>."
         )
-    return tokenizer_from_json(path.read_text(encoding="utf-8"))
+    try:
+        return tokenizer_from_json(path.read_text(encoding="utf-8"))
+    except (NormlabError, ValueError) as error:
+        raise NormlabError(f"{path} is damaged; train the run again.") from error
 
 
 def _model(folder: Path, tokenizer: Tokenizer) -> tuple[GPT, int]:
@@ -101,8 +104,7 @@ def _model(folder: Path, tokenizer: Tokenizer) -> tuple[GPT, int]:
         config = cast(TrainConfig, OmegaConf.to_object(merged))
     except (yaml.YAMLError, OmegaConfBaseException, TypeError, KeyError) as error:
         raise NormlabError(
-            f"{path} is damaged or of another version ({str(error).splitlines()[0]}); "
-            f"train the run again."
+            f"{path} is damaged or of another version; train the run again."
         ) from error
     return build_model(config, tokenizer.vocabulary), config.model.context
 
