@@ -35,13 +35,8 @@ def explain(error: Exception) -> ConfigError:
                 f"{error.override!r} cannot be read as an override; write key=value, and quote "
                 f"it for the shell when it holds brackets, commas or spaces."
             )
-        case ConfigCompositionException() if isinstance(cause, ValidationError) and "=" in str(
-            error
-        ):
-            given = str(error).splitlines()[0].rpartition(" ")[2]
-            return ConfigError(f"{given} is not allowed: {_reason(cause)}.")
         case ConfigCompositionException() if isinstance(cause, OmegaConfBaseException):
-            return _unknown(cause, str(error))
+            return _misfit(cause, str(error))
     doubled = re.match(r"Multiple values for ([\w/]+)\.", str(error))
     if doubled:
         return ConfigError(f"{doubled[1]} is chosen already; write {doubled[1]}=… without the +.")
@@ -58,16 +53,17 @@ def _missing_option(file: str, options: list[str]) -> ConfigError:
     )
 
 
-def _unknown(cause: OmegaConfBaseException, message: str) -> ConfigError:
+def _misfit(cause: OmegaConfBaseException, message: str) -> ConfigError:
+    """A key that is not there, or a value of the wrong type: on the command line or in a file."""
     file = re.match(r"In '([\w./-]+)'", message)
-    if file and isinstance(cause, ValidationError):
-        return ConfigError(f"in {file[1]}.yaml, {cause.full_key} is not allowed: {_reason(cause)}.")
-    if file and cause.parent_node is None:
-        return ConfigError(f"in {file[1]}.yaml: {_one_line(str(cause).splitlines()[0])}.")
     where = f"in {file[1]}.yaml, " if file else ""
+    if isinstance(cause, ValidationError):
+        override = message.splitlines()[0].rpartition(" ")[2]
+        given = f"{where}{cause.full_key}" if file else override
+        return ConfigError(f"{given} is not allowed: {_reason(cause)}.")
     parent = cause.parent_node
     if cause.full_key is None or parent is None:
-        return ConfigError(_one_line(str(cause)))
+        return ConfigError(where + _one_line(str(cause).splitlines()[0]))
     allowed = [str(key) for key in parent] if hasattr(parent, "__iter__") else []
     return ConfigError(f"{where}{unknown_key(str(cause.full_key), allowed)}")
 
