@@ -15,6 +15,9 @@ from normlab.study.plan import Plan
 # Without a terminal a run says how it goes this often.
 QUIET_SECONDS = 20.0
 
+# Columns of a terminal from which a bar fits beside the numbers.
+WIDE = 110
+
 
 def console() -> Console:
     """The one console; lines are never broken when nobody watches."""
@@ -75,9 +78,11 @@ class RunLine:
         self.left_after = runs - number
         self.max_steps = max_steps
         self.started = self.spoken = time.monotonic()
+        # The numbers come first: a bar only where there is room for it too.
+        bar = [BarColumn(bar_width=20)] if self.console.width >= WIDE else []
         self.progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
+            *bar,
             TextColumn("{task.fields[state]}"),
             console=self.console,
             transient=True,
@@ -85,7 +90,7 @@ class RunLine:
             disable=not self.console.is_terminal,
         )
         self.task = self.progress.add_task(
-            f"run {self.position} {name}", total=max_steps, state="starting"
+            f"run {self.position} {name.rpartition('-')[0]}", total=max_steps, state="starting"
         )
 
     def __enter__(self) -> "RunLine":
@@ -101,7 +106,7 @@ class RunLine:
         per_step = (now - self.started) / max(1, step)
         left = per_step * (self.max_steps - step + self.left_after * self.max_steps)
         state = (
-            f"step {step}/{self.max_steps}  loss {loss:.4f}  {tokens_per_second:,.0f} tokens/s  "
+            f"step {step}/{self.max_steps}  loss {loss:.3f}  {tokens_per_second:,.0f} tok/s  "
             f"{_duration(left)} left"
         )
         self.progress.update(self.task, completed=step, state=state)
