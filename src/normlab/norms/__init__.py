@@ -8,9 +8,10 @@ from hydra.utils import instantiate
 from torch import nn
 
 from normlab.errors import ConfigError
-from normlab.norms.statistic import LayerNorm, RMSNorm
+from normlab.norms.pointwise import DynamicTanh
+from normlab.norms.statistic import LayerNorm, PartialRMSNorm, RMSNorm, ScaleNorm
 
-__all__ = ["LayerNorm", "RMSNorm", "factory"]
+__all__ = ["DynamicTanh", "LayerNorm", "PartialRMSNorm", "RMSNorm", "ScaleNorm", "factory"]
 
 
 def factory(config: Mapping[str, Any]) -> Callable[[int], nn.Module]:

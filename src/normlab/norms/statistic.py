@@ -42,6 +42,39 @@ class RMSNorm(nn.Module):
         return F.rms_norm(wide, gain.shape, gain, self.eps).to(x.dtype)
 
 
+class PartialRMSNorm(nn.Module):
+    """x / √(mean of the first part of x² + eps) · gain (1910.07467, pRMSNorm)."""
+
+    def __init__(self, width: int, part: float = 0.0625, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = _not_negative(eps)
+        self.first = int(width * part)
+        if not 1 <= self.first <= width:
+            raise ValueError(
+                f"part={part} of {width} features is {self.first}, it must be 1 or more"
+            )
+        self.gain = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, width) → (…, width), in the dtype of x."""
+        wide = _widened(x)
+        mean_square = wide[..., : self.first].square().mean(-1, keepdim=True)
+        return (wide * torch.rsqrt(mean_square + self.eps) * self.gain).to(x.dtype)
+
+
+class ScaleNorm(nn.Module):
+    """g · x / max(‖x‖, eps), with one g that starts at √width (1910.05895)."""
+
+    def __init__(self, width: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = _not_negative(eps)
+        self.gain = nn.Parameter(torch.tensor(float(width)).sqrt())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, width) → (…, width), in the dtype of x."""
+        return (F.normalize(_widened(x), dim=-1, eps=self.eps) * self.gain).to(x.dtype)
+
+
 def _not_negative(eps: float) -> float:
     if not eps >= 0:
         raise ValueError(f"eps={eps} is not allowed, it must be 0 or more")

@@ -1,0 +1,18 @@
+"""Functions of each feature that stand where a norm would. x has shape (…, width)."""
+
+import torch
+from torch import Tensor, nn
+
+
+class DynamicTanh(nn.Module):
+    """gain · tanh(alpha · x) + bias, with one alpha for all features (2503.10622)."""
+
+    def __init__(self, width: int, alpha: float = 1.0) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.tensor(float(alpha)))
+        self.gain = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, width) → (…, width), in the dtype of x."""
+        return (torch.tanh(self.alpha * x) * self.gain + self.bias).to(x.dtype)

@@ -1,0 +1,108 @@
+"""Every norm in conf/norm is found here by being there, and held to an equation written apart."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from normlab import config
+from normlab.errors import ConfigError
+from normlab.norms import factory
+
+FILES = {path.stem: path for path in sorted((config.folder() / "norm").glob("*.yaml"))}
+WIDTH = 48
+
+
+def rms(x: Tensor, part: Tensor, eps: float) -> Tensor:
+    return x / ((part**2).sum(-1, keepdim=True) / part.shape[-1] + eps) ** 0.5
+
+
+def centred(x: Tensor) -> Tensor:
+    return x - x.sum(-1, keepdim=True) / x.shape[-1]
+
+
+# Parameters by name, as float64; what the paper says.
+EQUATIONS: dict[str, Callable[[Tensor, dict[str, Tensor]], Tensor]] = {
+    "none": lambda x, p: x,
+    "layernorm": lambda x, p: rms(centred(x), centred(x), 1e-5) * p["gain"] + p["bias"],
+    "layernorm_nobias": lambda x, p: rms(centred(x), centred(x), 1e-5) * p["gain"],
+    "rmsnorm": lambda x, p: rms(x, x, 1e-5) * p["gain"],
+    "partial_rmsnorm": lambda x, p: rms(x, x[..., : WIDTH // 16], 1e-5) * p["gain"],
+    "scalenorm": lambda x, p: p["gain"] * x / ((x * x).sum(-1, keepdim=True) ** 0.5).clamp(1e-5),
+    "dyt": lambda x, p: (
+        p["gain"] * (1 - 2 / (1 + (2 * p["alpha"] * x).exp())) + p["bias"]
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(params=FILES)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def norm_of(name: str) -> nn.Module:
+    return factory(OmegaConf.load(FILES[name]))(WIDTH)
+
+
+def stirred(norm: nn.Module) -> nn.Module:
+    """The same norm with parameters that are no longer what they started as."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in norm.parameters():
+            parameter += 0.3 * torch.randn(parameter.shape, generator=generator).to(parameter)
+    return norm
+
+
+@pytest.fixture
+def x() -> Tensor:
+    return torch.randn(3, 5, WIDTH, generator=torch.Generator().manual_seed(0)).double()
+
+
+def test_every_file_has_an_equation_to_be_held_to() -> None:
+    assert EQUATIONS.keys() == FILES.keys()
+
+
+def test_output_and_gradients_are_the_papers(name: str, x: Tensor) -> None:
+    norm = stirred(norm_of(name).double())
+    parameters: dict[str, Any] = dict(norm.named_parameters())
+    x.requires_grad_(True)
+    weights = torch.randn_like(x)
+    wanted = [x, *parameters.values()]
+    expected = EQUATIONS[name](x, parameters)
+    torch.testing.assert_close(norm(x), expected, rtol=1e-10, atol=1e-12)
+    ours = torch.autograd.grad((norm(x) * weights).sum(), wanted)
+    theirs = torch.autograd.grad((expected * weights).sum(), wanted)
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-11)
+
+
+def test_gradients_hold_numerically_twice(name: str, x: Tensor) -> None:
+    norm = stirred(norm_of(name).double())
+    small = x[:1, :2].clone().requires_grad_(True)
+    assert torch.autograd.gradcheck(norm, (small,))
+    assert torch.autograd.gradgradcheck(norm, (small,))
+
+
+def test_half_precision_goes_in_and_comes_out(name: str, x: Tensor) -> None:
+    norm = stirred(norm_of(name))
+    out = norm(x.to(torch.bfloat16))
+    assert out.dtype == torch.bfloat16
+    exact = EQUATIONS[name](
+        x.to(torch.bfloat16).double(), {k: p.double() for k, p in norm.named_parameters()}
+    )
+    torch.testing.assert_close(out.double(), exact, rtol=2**-7, atol=2**-7)
+
+
+def test_zeros_stay_finite_forward_and_backward(name: str) -> None:
+    zeros = torch.zeros(2, WIDTH, requires_grad=True)
+    norm_of(name)(zeros).sum().backward()
+    assert zeros.grad is not None
+    assert zeros.grad.isfinite().all()
+
+
+def test_a_partial_statistic_needs_a_feature() -> None:
+    with pytest.raises(ConfigError, match=r"part=0\.001"):
+        factory({"_target_": "normlab.norms.PartialRMSNorm", "part": 0.001})(WIDTH)
