@@ -12,7 +12,15 @@ _BLUE, _VERMILLION, _GREEN = "#0072B2", "#D55E00", "#009E73"
 _ORANGE, _SKY, _PURPLE, _YELLOW = "#E69F00", "#56B4E9", "#CC79A7", "#B8A800"
 INK, GREY, GRID = "#222222", "#6E6E6E", "#E6E6E6"
 
-_NORM_COLOURS = {"rmsnorm": _BLUE, "layernorm": _VERMILLION, "none": "#4D4D4D", "dyt": _GREEN}
+_NORM_COLOURS = {
+    "rmsnorm": _BLUE,
+    "layernorm": _VERMILLION,
+    "none": "#4D4D4D",
+    "dyt": _GREEN,
+    "scalenorm": _PURPLE,
+    "partial_rmsnorm": _SKY,
+    "layernorm_nobias": _ORANGE,
+}
 _FREE_COLOURS = (_GREEN, _PURPLE, _ORANGE, _SKY, _YELLOW, "#6A3D9A", "#8C510A", "#01665E")
 
 _T = TypeVar("_T")
@@ -24,13 +32,17 @@ _PLACEMENT_STYLES: dict[str, tuple[LineStyle, str]] = {
     "pre": _SOLID,
     "any": _SOLID,
     "post": _DASHED,
+    "sandwich": ((0, (1.2, 1.4)), "^"),
+    "output": ((0, (6.0, 1.6, 1.2, 1.6)), "D"),
+    "layerscale": ((0, (9.0, 2.0)), "v"),
 }
+# No x and no X among the markers: a cross means that a run diverged.
 _FREE_STYLES: tuple[tuple[LineStyle, str], ...] = (
     ((0, (1.2, 1.4)), "^"),
     ((0, (6.0, 1.6, 1.2, 1.6)), "D"),
     ((0, (9.0, 2.0)), "v"),
     ((0, (4.0, 1.4, 1.2, 1.4, 1.2, 1.4)), "P"),
-    ((0, (2.5, 1.5)), "X"),
+    ((0, (2.5, 1.5)), "p"),
     ((0, (8.0, 2.0, 3.0, 2.0)), "<"),
     ((0, (1.0, 3.0)), ">"),
 )
