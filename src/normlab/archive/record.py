@@ -12,6 +12,13 @@ from normlab.errors import NormlabError
 SCHEMA_VERSION = 1
 RUN_FILE = "run.json"
 
+# What else a run leaves in its folder.
+CONFIG_FILE = "config.yaml"
+VOCABULARY_FILE = "vocabulary.json"
+LOG_FILE = "train.log"
+LAST_CHECKPOINT = "checkpoints/last.ckpt"
+BEST_CHECKPOINT = "checkpoints/best.ckpt"
+
 State = Literal["running", "finished", "diverged", "failed"]
 
 

@@ -10,11 +10,8 @@ import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from normlab.archive.durable import write_with
+from normlab.archive.record import BEST_CHECKPOINT, LAST_CHECKPOINT
 from normlab.errors import NormlabError
-
-FOLDER = "checkpoints"
-LAST = "last.ckpt"
-BEST = "best.ckpt"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -40,7 +37,7 @@ class Checkpoints(pl.Callback):
     """Keeps the weights of the lowest validation loss, and the whole state at the end."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder / FOLDER
+        self.folder = folder
         self.best = float("inf")
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -48,24 +45,19 @@ class Checkpoints(pl.Callback):
         loss = float(module.validation_loss)  # type: ignore[arg-type]
         if loss < self.best:
             self.best = loss
-            trainer.save_checkpoint(self.folder / BEST, weights_only=True)
+            trainer.save_checkpoint(self.folder / BEST_CHECKPOINT, weights_only=True)
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Keep everything that is needed to go on."""
-        trainer.save_checkpoint(self.folder / LAST)
+        trainer.save_checkpoint(self.folder / LAST_CHECKPOINT)
 
 
 def load_weights(path: Path) -> dict[str, torch.Tensor]:
     """The model's weights in a checkpoint, by parameter name.
 
     Raises:
-        NormlabError: there is no such file, or it is not a checkpoint of normlab's.
+        NormlabError: it is not a checkpoint of normlab's.
     """
-    if not path.is_file():
-        raise NormlabError(
-            f"{path} is not there; a run writes {FOLDER}/{LAST} when it ends and "
-            f"{FOLDER}/{BEST} at its lowest validation loss."
-        )
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         state = checkpoint["state_dict"]
@@ -73,5 +65,5 @@ def load_weights(path: Path) -> dict[str, torch.Tensor]:
     except Exception as error:  # torch.load raises a dozen kinds on a damaged file
         raise NormlabError(
             f"{path} is damaged or no checkpoint of normlab's; give one that a run wrote, "
-            f"{FOLDER}/{LAST} or {FOLDER}/{BEST} in its folder."
+            f"{LAST_CHECKPOINT} or {BEST_CHECKPOINT} in its folder."
         ) from error

@@ -18,7 +18,13 @@ import yaml
 
 import normlab
 from normlab.archive.durable import write_text
-from normlab.archive.record import FinalNumbers, RunRecord
+from normlab.archive.record import (
+    CONFIG_FILE,
+    LOG_FILE,
+    VOCABULARY_FILE,
+    FinalNumbers,
+    RunRecord,
+)
 from normlab.config.spec import RunSpec
 from normlab.data import Source, build
 from normlab.errors import NormlabError
@@ -31,10 +37,6 @@ from normlab.training.hardware import Hardware, resolve
 from normlab.training.module import LanguageModel
 from normlab.training.recorder import Progress, Recorder
 from normlab.training.tensorboard import RunLogger
-
-CONFIG_FILE = "config.yaml"
-VOCABULARY_FILE = "vocabulary.json"
-LOG_FILE = "train.log"
 
 log = logging.getLogger("normlab")
 

@@ -1,23 +1,18 @@
-"""`scripts/sample.py RUN`: what a trained run writes."""
+"""`scripts/sample.py RUN`: what a trained run writes. Imports torch only when all is in order."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
-import torch
-import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-from normlab.config.schema import DataConfig, TrainConfig
+from normlab.archive.record import (
+    BEST_CHECKPOINT,
+    CONFIG_FILE,
+    LAST_CHECKPOINT,
+    VOCABULARY_FILE,
+)
 from normlab.data import Tokenizer, tokenizer_from_json
 from normlab.errors import ConfigError, NormlabError, in_words
-from normlab.model.gpt import GPT
-from normlab.training.build import build_model
-from normlab.training.checkpoints import BEST, FOLDER, LAST, load_weights
-from normlab.training.run import CONFIG_FILE, VOCABULARY_FILE
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -38,19 +33,12 @@ def sample(options: argparse.Namespace) -> str:
     folder = Path(options.run)
     tokenizer = _tokenizer(folder)
     prompt = tokenizer.encode(options.prompt) if options.prompt else [0]
-    model, context = _model(folder, tokenizer)
-    path = Path(options.checkpoint) if options.checkpoint else _default_checkpoint(folder)
-    _fill(model, path, folder)
-    generator = torch.Generator().manual_seed(options.seed)
-    tokens = model.eval().generate(
-        torch.tensor([prompt]),
-        options.length,
-        context,
-        options.temperature,
-        options.top_k,
-        generator,
-    )
-    drawn = tokens[0].tolist()
+    checkpoint = _checkpoint(folder, options.checkpoint)
+    # Torch takes seconds to import; what cannot be sampled never gets here.
+    from normlab.training.sampling import Draw, continue_tokens
+
+    draw = Draw(options.length, options.temperature, options.top_k, options.seed)
+    drawn = continue_tokens(folder, checkpoint, tokenizer.vocabulary, prompt, draw)
     return tokenizer.decode(drawn if options.prompt else drawn[1:])
 
 
@@ -94,37 +82,12 @@ def _tokenizer(folder: Path) -> Tokenizer:
         raise NormlabError(f"{path} is damaged; train the run again.") from error
 
 
-def _model(folder: Path, tokenizer: Tokenizer) -> tuple[GPT, int]:
-    path = folder / CONFIG_FILE
-    try:
-        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
-        # The data's own keys are of no concern here, and their schema depends on the kind.
-        plain["data"] = {"kind": plain["data"]["kind"], "batch_size": plain["data"]["batch_size"]}
-        merged = OmegaConf.merge(OmegaConf.structured(TrainConfig(data=DataConfig())), plain)
-        config = cast(TrainConfig, OmegaConf.to_object(merged))
-    except (yaml.YAMLError, OmegaConfBaseException, TypeError, KeyError) as error:
+def _checkpoint(folder: Path, given: str | None) -> Path:
+    best = folder / BEST_CHECKPOINT
+    path = Path(given) if given else best if best.is_file() else folder / LAST_CHECKPOINT
+    if not path.is_file():
         raise NormlabError(
-            f"{path} is damaged or of another version; train the run again."
-        ) from error
-    return build_model(config, tokenizer.vocabulary), config.model.context
-
-
-def _default_checkpoint(folder: Path) -> Path:
-    best = folder / FOLDER / BEST
-    return best if best.is_file() else folder / FOLDER / LAST
-
-
-def _fill(model: GPT, path: Path, folder: Path) -> None:
-    weights = load_weights(path)
-    own = model.state_dict()
-    differing = sorted(
-        name
-        for name in weights.keys() | own.keys()
-        if name not in weights or name not in own or weights[name].shape != own[name].shape
-    )
-    if differing:
-        raise NormlabError(
-            f"{path} belongs to another model than {folder}: {len(differing)} of its tensors "
-            f"differ, the first is {differing[0]}; give a checkpoint of this run."
+            f"{path} is not there; a run writes {BEST_CHECKPOINT} at its lowest validation loss "
+            f"and {LAST_CHECKPOINT} when it ends."
         )
-    model.load_state_dict(weights)
+    return path

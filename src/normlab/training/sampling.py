@@ -1,0 +1,75 @@
+"""A run's model with a checkpoint's weights, continuing tokens."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from normlab.archive.record import CONFIG_FILE
+from normlab.config.schema import DataConfig, TrainConfig
+from normlab.errors import NormlabError
+from normlab.model.gpt import GPT
+from normlab.training.build import build_model
+from normlab.training.checkpoints import load_weights
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How tokens are drawn: how many, how boldly, from how many, with which seed."""
+
+    length: int
+    temperature: float
+    top_k: int | None
+    seed: int
+
+
+def continue_tokens(
+    folder: Path, checkpoint: Path, vocabulary: int, prompt: list[int], draw: Draw
+) -> list[int]:
+    """The prompt and `draw.length` tokens more.
+
+    Raises:
+        NormlabError: the run's config or the checkpoint is damaged, or they do not fit.
+    """
+    model, context = _model(folder, vocabulary)
+    _fill(model, checkpoint, folder)
+    generator = torch.Generator().manual_seed(draw.seed)
+    tokens = model.eval().generate(
+        torch.tensor([prompt]), draw.length, context, draw.temperature, draw.top_k, generator
+    )
+    return cast(list[int], tokens[0].tolist())
+
+
+def _model(folder: Path, vocabulary: int) -> tuple[GPT, int]:
+    path = folder / CONFIG_FILE
+    try:
+        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+        # The data's own keys are of no concern here, and their schema depends on the kind.
+        plain["data"] = {"kind": plain["data"]["kind"], "batch_size": plain["data"]["batch_size"]}
+        merged = OmegaConf.merge(OmegaConf.structured(TrainConfig(data=DataConfig())), plain)
+        config = cast(TrainConfig, OmegaConf.to_object(merged))
+    except (yaml.YAMLError, OmegaConfBaseException, TypeError, KeyError) as error:
+        raise NormlabError(
+            f"{path} is damaged or of another version; train the run again."
+        ) from error
+    return build_model(config, vocabulary), config.model.context
+
+
+def _fill(model: GPT, path: Path, folder: Path) -> None:
+    weights = load_weights(path)
+    own = model.state_dict()
+    differing = sorted(
+        name
+        for name in weights.keys() | own.keys()
+        if name not in weights or name not in own or weights[name].shape != own[name].shape
+    )
+    if differing:
+        raise NormlabError(
+            f"{path} belongs to another model than {folder}: {len(differing)} of its tensors "
+            f"differ, the first is {differing[0]}; give a checkpoint of this run."
+        )
+    model.load_state_dict(weights)
