@@ -16,9 +16,8 @@ from normlab.config.spec import RunSpec
 from normlab.training import run as training_run
 from normlab.training.build import build_model
 from normlab.training.checkpoints import load_weights
-from normlab.training.display import Silent
 from normlab.training.run import train
-from tiny import TINY
+from tiny import TINY, Silent
 
 
 @pytest.fixture

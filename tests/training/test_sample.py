@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from normlab.training.display import Silent
 from normlab.training.run import train
 from normlab.training.sample import main
-from tiny import TINY
+from tiny import TINY, Silent
 
 Call = Callable[..., tuple[int, str, str]]
 

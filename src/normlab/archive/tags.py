@@ -17,8 +17,3 @@ FINAL_TRAIN_LOSS = "final/train_loss"
 
 # The run's record (JSON in a Markdown fence), so that the event files alone tell what a run was.
 RECORD = "record/text_summary"
-
-
-def probe(quantity: str, site: str) -> str:
-    """Tag of a measurement inside the model: `probe/activation_rms/block_03/attention`."""
-    return f"probe/{quantity}/{site}"

@@ -8,10 +8,3 @@ class Display(Protocol):
 
     def update(self, step: int, loss: float, tokens_per_second: float) -> None:
         """Called at every `trainer.log_every` steps; loss in nats per token."""
-
-
-class Silent:
-    """Shows nothing."""
-
-    def update(self, step: int, loss: float, tokens_per_second: float) -> None:
-        """Nothing."""
