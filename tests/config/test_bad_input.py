@@ -36,6 +36,27 @@ CASES = {
     "placement.input=3": ["placement.input=3", "true"],
     "placement.skip='foo(L)'": ["placement.skip", "foo(L)", "sqrt"],
     "placement.branch={per: token}": ["placement.branch", "scalar or feature"],
+    "placement.heads={per: feature}": ["placement.heads", "scalar or head"],
+    "placement.reads=nothing": ["placement.reads=nothing", "stream", "block"],
+    "placement.init.value=0/0": ["placement.init.value", "0/0"],
+    "placement.attention.skp=1": ["placement.attention.skp", "did you mean", "skip"],
+    "placement.feedforward.qk=true": ["placement.feedforward.qk", "input"],
+    "placement.norm=3": ["placement.norm=3", "_target_"],
+    "placement._target_=torch.nn.Linear": ["placement._target_=torch.nn.Linear", "subclass"],
+    "+placement.blocks.one=3": ["placement.blocks.one=3", "where"],
+    "+placement.blocks.one={stream: true}": ["placement.blocks.one.where", "no value"],
+    "+placement.blocks.one={where: 'l==1', strem: true}": ["placement.blocks.one.strem", "stream"],
+    "+placement.blocks.one={where: 'l==1', attention: {inpt: true}}": [
+        "placement.blocks.one.attention.inpt",
+        "did you mean",
+    ],
+    "+placement.blocks.one={where: 'k==1'}": ["placement.blocks.one.where", "k", "l"],
+    "+placement.blocks.one={where: 'l+1'}": ["placement.blocks.one.where", "condition"],
+    "+placement.blocks.one={where: 'l==1', skip: x}": ["placement.blocks.one.skip", "x"],
+    "+placement.blocks.one={where: 'l==1', reads: x}": ["placement.blocks.one.reads", "stream"],
+    "+placement.blocks.one={where: 'l==1', input: 3}": ["placement.blocks.one.input=3", "true"],
+    "norm=batchnorm": ["batchnorm", "future"],
+    "norm=powernorm": ["powernorm", "future"],
     "optimizer.lr=nan": ["optimizer.lr=nan", "above 0"],
     "optimizer.lr=0": ["optimizer.lr=0", "above 0"],
     "optimizer.betas=3": ["optimizer.betas=3", "list"],
@@ -113,6 +134,63 @@ def test_a_place_that_cannot_be_written_is_named(door: Callable, tmp_path: Path)
     assert str(blocked) in answer.err
     assert "output_dir=" in answer.err
     assert answer.err.count("\n") == 1
+
+
+NORMS = {
+    "torch.nn.BatchNorm1d": ["future"],
+    "torch.nn.NoSuchNorm": ["NoSuchNorm"],
+    "torch.nn.Softmax2d": ["Softmax2d"],
+    "torch.nn.Flatten": ["(…, 128)", "shape"],
+    "outside_norms.Doubled": ["float64", "dtype"],
+    "outside_norms.Cut": ["(3, 4, 64)", "shape"],
+    "outside_norms.Mean": ["future"],
+    "outside_norms.Infinite": ["gain", "finite"],
+    "outside_norms.Pair": ["tuple", "tensor"],
+}
+
+
+@pytest.mark.parametrize("target", NORMS)
+def test_a_norm_that_breaks_its_promises_is_refused_before_training(
+    target: str, door: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "norm").mkdir()
+    (tmp_path / "norm" / "mine.yaml").write_text(f"_target_: {target}\n")
+    (tmp_path / "outside_norms.py").write_text(OUTSIDE)
+    monkeypatch.syspath_prepend(tmp_path)
+    answer = door("--config-dir", str(tmp_path), "norm=mine", f"output_dir={tmp_path}/o")
+    assert answer.code == 2
+    assert answer.err.count("\n") == 1
+    for word in [target, *NORMS[target]]:
+        assert word in answer.err
+    assert not (tmp_path / "o").exists()
+
+
+OUTSIDE = """
+import torch
+from torch import nn
+
+class Norm(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(width))
+
+class Doubled(Norm):
+    def forward(self, x): return x.double()
+
+class Cut(Norm):
+    def forward(self, x): return x[..., :64]
+
+class Mean(Norm):
+    def forward(self, x): return x - x.mean(-2, keepdim=True)
+
+class Pair(Norm):
+    def forward(self, x): return x, x
+
+class Infinite(Norm):
+    def __init__(self, width):
+        super().__init__(width)
+        self.gain.data[3] = float("nan")
+"""
 
 
 def test_a_norm_that_cannot_be_built_stops_before_training(door: Callable, tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ from scipy import stats
 from torch import nn
 
 from normlab.config.schema import FeedForwardKind, InitConfig, ModelConfig, Positions
+from normlab.config.wiring import Scale
 from normlab.model.gpt import GPT
-from normlab.model.placement import Placement
 from normlab.norms import LayerNorm, RMSNorm
+from placed import placed
 
 NANOGPT = ModelConfig(depth=2, width=32, heads=4, context=16, tie=False, bias=True)
 MINIMIND = ModelConfig(
@@ -30,7 +31,7 @@ SLOTS = ("input", "output", "stream", "final", "embedding", "qk", "inner")
 
 def weights(shape=NANOGPT, placement=None, seed=0, vocabulary=29):
     """The drawn weights, by name."""
-    model = GPT(shape, placement or Placement(), vocabulary, seed)
+    model = GPT(shape, placement or placed(), vocabulary, seed)
     return {name: p.detach() for name, p in model.named_parameters() if p.ndim == 2}
 
 
@@ -44,12 +45,12 @@ def same(first, second):
 def test_changing_the_norm_changes_no_other_weight(shape):
     bare = weights(shape)
     for norm in (LayerNorm, RMSNorm, nn.RMSNorm, nn.LayerNorm, nn.BatchNorm1d):
-        assert same(weights(shape, Placement(**dict.fromkeys(SLOTS, norm))), bare)
+        assert same(weights(shape, placed(**dict.fromkeys(SLOTS, norm))), bare)
 
 
 @SHAPES
 def test_a_norm_that_draws_random_numbers_of_its_own_changes_no_other_weight(shape):
-    noisy = weights(shape, Placement(**dict.fromkeys(SLOTS, Noisy)))
+    noisy = weights(shape, placed(**dict.fromkeys(SLOTS, Noisy)))
     bare = weights(shape)
     assert all(torch.equal(noisy[name], value) for name, value in bare.items())
 
@@ -69,11 +70,11 @@ class Noisy(nn.Module):
 @pytest.mark.parametrize(
     "placement",
     [
-        *(Placement(**{slot: RMSNorm}) for slot in SLOTS),
-        Placement(stream=RMSNorm, skip="(2*L)**0.25"),
-        Placement(input=RMSNorm, branch="1/sqrt(l)"),
-        Placement(branch={"init": 0, "per": "scalar"}),
-        Placement(branch={"init": 0.1, "per": "feature"}, skip={"init": 1, "per": "feature"}),
+        *(placed(**{slot: RMSNorm}) for slot in SLOTS),
+        placed(stream=RMSNorm, skip=4**0.25),
+        placed(input=RMSNorm, branch=0.5),
+        placed(branch=Scale(0.0, "scalar")),
+        placed(branch=Scale(0.1, "feature"), skip=Scale(1.0, "feature")),
     ],
     ids=[*SLOTS, "deepnorm", "depth", "rezero", "layerscale"],
 )
@@ -89,14 +90,14 @@ def test_a_norm_keeps_the_start_it_gave_itself(shape):
         nn.init.constant_(module.bias, 0.3)
         return module
 
-    model = GPT(shape, Placement(**dict.fromkeys(SLOTS, unusual)), 29, seed=0)
+    model = GPT(shape, placed(**dict.fromkeys(SLOTS, unusual)), 29, seed=0)
     norms = [module for module in model.modules() if isinstance(module, nn.LayerNorm)]
     assert norms
     assert all((n.weight == 0.7).all() and (n.bias == 0.3).all() for n in norms)
 
 
 def test_a_norm_made_of_a_projection_keeps_its_start_too():
-    model = GPT(NANOGPT, Placement(final=lambda width: filled(nn.Linear(width, width))), 29, 0)
+    model = GPT(NANOGPT, placed(final=lambda width: filled(nn.Linear(width, width))), 29, 0)
     assert (model.final_norm.weight == 0.7).all()
 
 
@@ -167,7 +168,7 @@ def test_every_block_has_two_projections_that_write_to_the_stream():
 
 
 def test_biases_start_at_zero():
-    model = GPT(NANOGPT, Placement(), 29, seed=0)
+    model = GPT(NANOGPT, placed(), 29, seed=0)
     biases = [p for name, p in model.named_parameters() if name.endswith("bias")]
     assert len(biases) == 4 * NANOGPT.depth  # qkv, out, up, down
     assert all((bias == 0).all() for bias in biases)

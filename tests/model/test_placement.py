@@ -9,9 +9,12 @@ from torch import nn
 from torch.testing import assert_close
 
 from normlab.config.schema import FeedForwardKind, ModelConfig, Positions
+from normlab.config.wiring import Scale
 from normlab.errors import ConfigError
 from normlab.model.gpt import GPT
-from normlab.model.placement import Placement, Residual, scale, site
+from normlab.model.placement import Residual, scaled, site
+from normlab.model.streams import TwoStream
+from placed import placed, wired
 
 WIDTH = 8
 
@@ -51,37 +54,41 @@ def N(x):  # noqa: N802  the papers' letter
 
 
 EQUATIONS = {
-    "nothing": (Placement(), lambda f, x: x + f(x)),
-    "pre": (Placement(input=norm), lambda f, x: x + f(N(x))),
-    "post": (Placement(stream=norm), lambda f, x: N(x + f(x))),
-    "sandwich": (Placement(input=norm, output=norm), lambda f, x: x + N(f(N(x)))),
-    "output": (Placement(output=norm), lambda f, x: x + N(f(x))),
+    "nothing": (wired(), lambda f, x: x + f(x)),
+    "pre": (wired(input=norm), lambda f, x: x + f(N(x))),
+    "post": (wired(stream=norm), lambda f, x: N(x + f(x))),
+    "sandwich": (wired(input=norm, output=norm), lambda f, x: x + N(f(N(x)))),
+    "output": (wired(output=norm), lambda f, x: x + N(f(x))),
     "all three": (
-        Placement(input=norm, output=norm, stream=norm),
+        wired(input=norm, output=norm, stream=norm),
         lambda f, x: N(x + N(f(N(x)))),
     ),
     "deepnorm": (
-        Placement(stream=norm, skip="(2*L)**0.25"),
+        wired(stream=norm, skip=8**0.25),
         lambda f, x: N(8**0.25 * x + f(x)),
     ),
     "keel": (
-        Placement(input=norm, stream=norm, skip="2*L"),
+        wired(input=norm, stream=norm, skip=8),
         lambda f, x: N(8 * x + f(N(x))),
     ),
-    "a branch of half": (Placement(input=norm, branch=0.5), lambda f, x: x + 0.5 * f(N(x))),
+    "layernorm scaling": (
+        wired(input=norm, input_scale=1 / math.sqrt(3)),
+        lambda f, x: x + f(N(x) / math.sqrt(3)),
+    ),
+    "a branch of half": (wired(input=norm, branch=0.5), lambda f, x: x + 0.5 * f(N(x))),
     "a scaled norm": (
-        Placement(output=norm, branch="1/sqrt(l)"),
+        wired(output=norm, branch=1 / math.sqrt(3)),
         lambda f, x: x + N(f(x)) / math.sqrt(3),
     ),
-    "no skip": (Placement(input=norm, skip=0), lambda f, x: f(N(x))),
+    "no skip": (wired(input=norm, skip=0), lambda f, x: f(N(x))),
 }
 
 
 @pytest.mark.parametrize(("placement", "equation"), EQUATIONS.values(), ids=EQUATIONS)
 def test_a_residual_sublayer_is_its_papers_equation(placement, equation, f, x):
-    residual = Residual(f, placement, WIDTH, block=3, depth=4)
+    residual = Residual(f, placement, WIDTH)
     x.requires_grad_()
-    y, by_hand = residual(x), equation(f, x)
+    y, by_hand = residual(x, x), equation(f, x)
     assert_close(y, by_hand)
     inputs = [x, f.weight, f.offset]
     mine, true = (torch.autograd.grad(out.square().sum(), inputs) for out in (y, by_hand))
@@ -89,63 +96,80 @@ def test_a_residual_sublayer_is_its_papers_equation(placement, equation, f, x):
         assert_close(gradient, exact)
 
 
-@pytest.mark.parametrize("block", [1, 2, 5])
-@pytest.mark.parametrize("depth", [5, 7])
-def test_a_scale_may_depend_on_the_block_and_on_the_depth(block, depth, f, x):
-    placement = Placement(skip="(2*L)**0.25", branch="1/sqrt(l)")
-    y = Residual(f, placement, WIDTH, block, depth)(x)
-    assert_close(y, (2 * depth) ** 0.25 * x + f(x) / math.sqrt(block))
+def test_x0_may_be_added_to_the_stream_and_may_be_what_a_sublayer_reads(f, x):
+    entered = x.flip(0) + 1
+    b2t = Residual(f, wired(stream=norm, block_skip=1), WIDTH)
+    assert_close(b2t(x, entered), N(x + entered + f(x)))
+    half = Residual(f, wired(block_skip=0.5, skip=2), WIDTH)
+    assert_close(half(x, entered), 2 * x + 0.5 * entered + f(x))
+    parallel = Residual(f, wired(input=norm, reads="block"), WIDTH)
+    assert_close(parallel(x, entered), x + f(N(entered)))
 
 
 @pytest.mark.parametrize(
-    ("branch", "shape", "init"),
-    [
-        ({"init": 0, "per": "scalar"}, (), 0.0),
-        ({"init": 0.1, "per": "feature"}, (WIDTH,), 0.1),
-        ({"init": "1/sqrt(2*L)", "per": "feature"}, (WIDTH,), 8**-0.5),
-        ({"init": "1/l"}, (), 1 / 3),
-        ({"per": "scalar"}, (), 1.0),
-        ({}, (), 1.0),
-    ],
-    ids=["rezero", "layerscale", "of depth", "of block", "no init", "empty"],
+    ("branch", "shape"),
+    [(Scale(0.0, "scalar"), ()), (Scale(0.1, "feature"), (WIDTH,)), (Scale(1.0, "scalar"), ())],
+    ids=["rezero", "layerscale", "one"],
 )
 def test_a_learnable_branch_starts_where_told_and_gets_the_gradient_of_its_update(
-    branch, shape, init, f, x
+    branch, shape, f, x
 ):
-    residual = Residual(f, Placement(input=norm, branch=branch), WIDTH, block=3, depth=4).double()
+    residual = Residual(f, wired(input=norm, branch=branch), WIDTH).double()
     (gain,) = residual.branch.parameters()
     assert gain.shape == shape
-    assert_close(residual(x), x + init * f(N(x)), rtol=1e-6, atol=1e-7)
-    residual(x).square().sum().backward()
-    per_feature = (2 * residual(x) * f(N(x))).sum((0, 1)).detach()
+    assert_close(residual(x, x), x + branch.value * f(N(x)), rtol=1e-6, atol=1e-7)
+    residual(x, x).square().sum().backward()
+    per_feature = (2 * residual(x, x) * f(N(x))).sum((0, 1)).detach()
     assert_close(gain.grad, per_feature if shape else per_feature.sum())
 
 
 def test_a_learnable_skip_multiplies_the_stream_and_not_the_update(f, x):
-    placement = Placement(output=norm, skip={"init": 0.5, "per": "feature"})
-    residual = Residual(f, placement, WIDTH, block=1, depth=2).double()
+    residual = Residual(f, wired(output=norm, skip=Scale(0.5, "feature")), WIDTH).double()
     (gain,) = residual.skip.parameters()
     gain.data = torch.linspace(-1, 1, WIDTH).double()
-    assert_close(residual(x), torch.linspace(-1, 1, WIDTH).double() * x + N(f(x)))
+    assert_close(residual(x, x), torch.linspace(-1, 1, WIDTH).double() * x + N(f(x)))
 
 
 def test_rezero_starts_as_the_identity_and_moves_only_by_its_gain(f, x):
-    residual = Residual(f, Placement(branch={"init": 0, "per": "scalar"}), WIDTH, 1, 2)
-    assert_close(residual(x), x)
-    residual(x).square().sum().backward()
+    residual = Residual(f, wired(branch=Scale(0.0, "scalar")), WIDTH)
+    assert_close(residual(x, x), x)
+    residual(x, x).square().sum().backward()
     assert residual.branch.gain.grad.abs() > 0.1
     assert f.weight.grad.abs().max() == 0
 
 
 def test_fixed_scales_are_no_parameters(f):
-    residual = Residual(f, Placement(skip="(2*L)**0.25", branch=0.3), WIDTH, 2, 4)
+    residual = Residual(f, wired(skip=8**0.25, branch=0.3, block_skip=2, input_scale=3), WIDTH)
     assert dict(residual.named_parameters()).keys() == {"sublayer.weight", "sublayer.offset"}
 
 
-def test_a_scale_without_a_finite_value_at_some_block_is_refused_there():
-    scale("1/(l-2)", WIDTH, block=1, depth=4)
-    with pytest.raises(ConfigError):
-        scale("1/(l-2)", WIDTH, block=2, depth=4)
+def test_a_scale_of_one_costs_nothing():
+    assert isinstance(scaled(Scale(1.0)), nn.Identity)
+
+
+def test_resi_duals_streams_are_one_that_is_normalised_and_one_that_is_not(f, x):
+    residual = TwoStream(f, wired(stream=norm), WIDTH)
+    y = x.flip(0) + 1
+    after = residual((x, y), (x, y))
+    assert_close(after[0], N(x + f(x)))
+    assert_close(after[1], y + f(x))
+    assert_close(TwoStream.leave(after, norm(WIDTH)), after[0] + N(after[1]))
+    assert all(stream is x for stream in TwoStream.enter(x))
+
+
+def test_siamese_streams_are_read_together(f, x):
+    residual = TwoStream(f, wired(input=norm, stream=norm), WIDTH)
+    y = x.flip(0) + 1
+    update = f(x + N(y))
+    after = residual((x, y), (x, y))
+    assert_close(after[0], N(x + update))
+    assert_close(after[1], y + update)
+
+
+@pytest.mark.parametrize("slots", [{"reads": "block"}, {"block_skip": 1}])
+def test_two_streams_know_no_block_stream(slots, f):
+    with pytest.raises(ConfigError, match="one stream"):
+        TwoStream(f, wired(**slots), WIDTH)
 
 
 def test_a_site_without_a_norm_is_the_identity(x):
@@ -189,6 +213,9 @@ SHAPES = {
         ("output", [16, 16] * 3),
         ("stream", [16, 16] * 3),
         ("qk", [4, 4] * 3),  # one for q and one for k, shared by the heads
+        ("q", [4] * 3),
+        ("k", [4] * 3),
+        ("v", [4] * 3),
         ("inner", [16, 24] * 3),  # before attention's and before the feed-forward's last matrix
         ("embedding", [16]),
         ("final", [16]),
@@ -196,7 +223,7 @@ SHAPES = {
 )
 def test_a_slot_puts_a_norm_of_the_right_width_in_every_block_or_once(shape, slot, widths):
     sites = Sites()
-    model = GPT(shape, Placement(**{slot: sites}), vocabulary=11, seed=0)
+    model = GPT(shape, placed(**{slot: sites}), vocabulary=11, seed=0)
     assert sorted(sites.widths) == sorted(widths)
     norms = [module for module in model.modules() if isinstance(module, nn.RMSNorm)]
     assert sorted(n.weight.numel() for n in norms) == sorted(widths)
@@ -205,14 +232,14 @@ def test_a_slot_puts_a_norm_of_the_right_width_in_every_block_or_once(shape, slo
 
 
 def test_a_model_without_sites_holds_no_norm():
-    model = GPT(SHAPES["gelu"], Placement(), vocabulary=11, seed=0)
+    model = GPT(SHAPES["gelu"], placed(), vocabulary=11, seed=0)
     kinds = {name.rsplit(".", 1)[-1] for name, _ in model.named_parameters()}
     assert kinds == {"weight"}
     assert all(parameter.ndim == 2 for parameter in model.parameters())
 
 
 def test_the_embedding_norm_comes_before_the_blocks_and_the_final_norm_after_them():
-    model = GPT(SHAPES["gelu"], Placement(embedding=norm, final=norm), 11, seed=0).double()
+    model = GPT(SHAPES["gelu"], placed(embedding=norm, final=norm), 11, seed=0).double()
     model.blocks = nn.ModuleList([Tripled()])
     tokens = torch.tensor([[3, 1, 4]])
     stream = N(model.embedding.weight[tokens] + model.positions.weight[:3])

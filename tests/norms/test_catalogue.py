@@ -31,6 +31,11 @@ EQUATIONS: dict[str, Callable[[Tensor, dict[str, Tensor]], Tensor]] = {
     "layernorm_nobias": lambda x, p: rms(centred(x), centred(x), 1e-5) * p["gain"],
     "rmsnorm": lambda x, p: rms(x, x, 1e-5) * p["gain"],
     "partial_rmsnorm": lambda x, p: rms(x, x[..., : WIDTH // 16], 1e-5) * p["gain"],
+    "gemma_rmsnorm": lambda x, p: rms(x, x, 1e-6) + rms(x, x, 1e-6) * p["offset"],
+    "groupnorm": lambda x, p: (
+        torch.cat([rms(centred(g), centred(g), 1e-5) for g in x.split(WIDTH // 4, -1)], -1)
+        * p["gain"] + p["bias"]
+    ),
     "scalenorm": lambda x, p: p["gain"] * x / ((x * x).sum(-1, keepdim=True) ** 0.5).clamp(1e-5),
     "dyt": lambda x, p: (
         p["gain"] * (1 - 2 / (1 + (2 * p["alpha"] * x).exp())) + p["bias"]
@@ -101,6 +106,34 @@ def test_zeros_stay_finite_forward_and_backward(name: str) -> None:
     norm_of(name)(zeros).sum().backward()
     assert zeros.grad is not None
     assert zeros.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("target", ["RMSNorm", "UnitOffsetRMSNorm"])
+def test_the_order_of_casts_is_that_of_each_family(target: str, x: Tensor) -> None:
+    half = x.to(torch.bfloat16)
+    found = {}
+    for cast in ("gemma", "llama", "none"):
+        norm = stirred(factory({"_target_": f"normlab.norms.{target}", "cast": cast})(WIDTH))
+        found[cast] = norm(half)
+        gain = next(norm.parameters()) + (target == "UnitOffsetRMSNorm")
+    eps = 1e-6 if target == "UnitOffsetRMSNorm" else 1e-5
+    normed = half.float() * (half.float().square().mean(-1, keepdim=True) + eps).rsqrt()
+    assert torch.equal(found["llama"], normed.bfloat16() * gain.bfloat16())
+    assert torch.equal(found["gemma"], (normed * gain).bfloat16())
+    statistic = (half * half).mean(-1, keepdim=True) + eps
+    assert torch.equal(found["none"], half * statistic.rsqrt() * gain.bfloat16())
+    assert not torch.equal(found["llama"], found["gemma"])
+
+
+@pytest.mark.parametrize("target", ["RMSNorm", "UnitOffsetRMSNorm"])
+def test_an_unknown_order_of_casts_is_refused(target: str) -> None:
+    with pytest.raises(ConfigError, match="gemma, llama, none"):
+        factory({"_target_": f"normlab.norms.{target}", "cast": "bf16"})(WIDTH)
+
+
+def test_groups_divide_the_features() -> None:
+    with pytest.raises(ConfigError, match="groups=5"):
+        factory({"_target_": "normlab.norms.GroupNorm", "groups": 5})(WIDTH)
 
 
 def test_a_partial_statistic_needs_a_feature() -> None:

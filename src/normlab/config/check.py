@@ -12,15 +12,20 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from normlab.archive.identity import check_study_name
-from normlab.config.expressions import evaluate
-from normlab.config.schema import ModelConfig, PlacementConfig, Positions, TrainConfig
+from normlab.config.expressions import evaluate, holds
+from normlab.config.schema import (
+    ModelConfig,
+    PlacementConfig,
+    Positions,
+    SublayerConfig,
+    TrainConfig,
+)
+from normlab.config.wiring import ENDS, SCALES, SLOTS, SUBLAYERS
 from normlab.errors import ConfigError
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
 # Beyond it attention's cost, which grows with the square, makes no comparison possible.
 MOST_CONTEXT = 16384
-SLOTS = ("input", "output", "stream", "final", "embedding", "qk", "inner")
-SCALES = ("skip", "branch")
 
 
 def check(config: TrainConfig) -> None:
@@ -129,30 +134,64 @@ def _check_norm(key: str, value: Any) -> None:
 
 
 def _check_placement(placement: PlacementConfig, depth: int) -> None:
-    for slot in SLOTS:
-        value = getattr(placement, slot)
-        if isinstance(value, Mapping):
-            _check_norm(f"placement.{slot}", value)
-        elif value is not None and not isinstance(value, bool):
+    for end in ENDS:
+        _check_slot(f"placement.{end}", getattr(placement, end))
+    for name, value in vars(placement.init).items():
+        if value is not None:
+            names = {"L": depth} if name == "output" else {"L": depth, "l": 1}
+            _check_expression(f"placement.init.{name}", value, **names)
+    for key, layer in _layers(placement):
+        for slot in ("norm", *SLOTS, "qk"):
+            _check_slot(f"{key}.{slot}", getattr(layer, slot, None))
+        for name in SCALES:
+            _check_scale(f"{key}.{name}", name, getattr(layer, name, None), depth)
+    for name, rule in placement.blocks.items():
+        _check_condition(f"placement.blocks.{name}.where", rule.where, depth)
+
+
+def _layers(placement: PlacementConfig) -> Iterator[tuple[str, SublayerConfig]]:
+    """Every part of a placement that says something of sublayers, with its key."""
+    wholes = [("placement", placement)]
+    wholes += [(f"placement.blocks.{name}", rule) for name, rule in placement.blocks.items()]
+    for key, whole in wholes:
+        yield key, whole
+        yield from ((f"{key}.{name}", getattr(whole, name)) for name in SUBLAYERS)
+
+
+def _check_slot(key: str, value: Any) -> None:
+    if isinstance(value, Mapping) or (key.endswith(".norm") and value is not None):
+        _check_norm(key, value)
+    elif value is not None and not isinstance(value, bool):
+        raise ConfigError(
+            f"{key}={value} is not allowed; a slot is true (the run's norm), "
+            f"false (nothing) or the config of a norm."
+        )
+
+
+def _check_scale(key: str, name: str, value: Any, depth: int) -> None:
+    if isinstance(value, Mapping):
+        per = _PER_HEAD if name == "heads" else _PER
+        if not set(value) <= {"init", "per"} or value.get("per", "scalar") not in per:
             raise ConfigError(
-                f"placement.{slot}={value} is not allowed; a slot is true (the run's norm), "
-                f"false (nothing) or the config of a norm."
+                f"{key}={dict(value)} is not a scale; a learnable one is "
+                f"{{init: number or expression, per: {' or '.join(per)}}}."
             )
-    for name in SCALES:
-        value = getattr(placement, name)
-        key = f"placement.{name}"
-        if isinstance(value, Mapping):
-            if not set(value) <= {"init", "per"} or value.get("per", "scalar") not in _PER:
-                raise ConfigError(
-                    f"{key}={dict(value)} is not a scale; a learnable one is "
-                    f"{{init: number or expression, per: scalar or feature}}."
-                )
-            value = value.get("init", 1.0)
+        value = value.get("init", 1.0)
+    if value is not None:
         for block in range(1, depth + 1):
             _check_expression(key, value, L=depth, l=block)
 
 
+def _check_condition(key: str, value: str, depth: int) -> None:
+    try:
+        for block in range(1, depth + 1):
+            holds(value, L=depth, l=block)
+    except ConfigError as error:
+        raise ConfigError(f"{key}: {error}") from error
+
+
 _PER = ("scalar", "feature")
+_PER_HEAD = ("scalar", "head")
 
 
 def _check_expression(key: str, value: Any, **names: float) -> None:

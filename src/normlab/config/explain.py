@@ -43,10 +43,18 @@ def explain(error: Exception) -> ConfigError:
     return ConfigError(_one_line(str(error)))
 
 
+_LEAKING = ("batchnorm", "powernorm")  # asked for by name, they deserve the reason
+
+
 def _missing_option(file: str, options: list[str]) -> ConfigError:
     group, _, option = file.rpartition("/")
     if not group:
         return ConfigError(f"there is no configuration named {option}; leave --config-name out.")
+    if group == "norm" and option in _LEAKING:
+        return ConfigError(
+            f"norm={option} takes statistics over all tokens of a batch, so a token would see the "
+            f"future ones it has to predict; norm has {', '.join(options)}."
+        )
     return ConfigError(
         f"{group}={option} is not an option; {group} has {', '.join(options) or 'none'}, "
         f"and --config-dir DIR adds those in DIR/{group}/."

@@ -76,3 +76,7 @@ def _value(node: ast.expr, names: dict[str, float]) -> float:
         case ast.Call(func=ast.Name(id=name), args=[argument], keywords=[]) if name in _FUNCTIONS:
             return _FUNCTIONS[name](_value(argument, names))
     raise ValueError(f"{ast.unparse(node)!r} is not allowed")
+
+
+def holds(expression, **names):  # TEMPORARY
+    return bool(eval(expression, {}, names))

@@ -1,7 +1,7 @@
 """From a composed configuration to a run that is known: typed, checked, named."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,8 +9,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 
 from normlab.archive.identity import fingerprint, run_name
-from normlab.config.check import SLOTS, check, check_keys
-from normlab.config.schema import TrainConfig
+from normlab.config.check import check, check_keys
+from normlab.config.rules import typed_rules
+from normlab.config.schema import PlacementConfig, TrainConfig
+from normlab.config.wiring import Network, written_out
 from normlab.errors import ConfigError
 
 GROUPS = ("norm", "placement", "data", "model", "optimizer", "schedule", "budget", "trainer")
@@ -37,6 +39,18 @@ class RunSpec:
         return self.study_folder / self.name
 
 
+def typed(composed: DictConfig) -> TrainConfig:
+    """A merged configuration as the dataclasses of the schema.
+
+    Raises:
+        ConfigError: a rule of `placement.blocks` does not fit.
+        OmegaConfBaseException: a value is missing or cannot be resolved.
+    """
+    config = cast(TrainConfig, OmegaConf.to_object(composed))
+    config.placement.blocks = dict(typed_rules(config.placement.blocks))
+    return config
+
+
 def specify(composed: DictConfig, choices: Mapping[str, str]) -> RunSpec:
     """Resolve, check and name a configuration (without its `hydra` node).
 
@@ -51,7 +65,7 @@ def specify(composed: DictConfig, choices: Mapping[str, str]) -> RunSpec:
             dict[str, Any],
             OmegaConf.to_container(composed, resolve=True, throw_on_missing=True, enum_to_str=True),
         )
-        config = cast(TrainConfig, OmegaConf.to_object(composed))
+        config = typed(composed)
     except MissingMandatoryValue as error:
         raise ConfigError(
             f"{error.full_key} has no value; give one with {error.full_key}=…"
@@ -60,19 +74,18 @@ def specify(composed: DictConfig, choices: Mapping[str, str]) -> RunSpec:
         raise ConfigError(f"{error.full_key} cannot be resolved: {error.msg}.") from error
     check(config)
     taken = {group: str(choices[group]) for group in GROUPS if choices.get(group)}
-    if _is_plain_residual(plain):
-        # Without a norm it does not matter where the norm would stand: the same network.
-        plain["placement"].update(dict.fromkeys(SLOTS, False))
-        taken["placement"] = "any"
-    identifier = fingerprint(plain)
+    network = written_out(config.placement, config.norm, config.model.depth)
+    taken |= _arbitrary(config, network)
+    # Known by the network that norm and placement make together: what is the same is trained once.
+    identifier = fingerprint({**plain, "norm": None, "placement": asdict(network)})
     name = run_name(taken["norm"], taken["placement"], config.optimizer.lr, config.seed, identifier)
     return RunSpec(config, plain, taken, identifier, name)
 
 
-def _is_plain_residual(plain: Mapping[str, Any]) -> bool:
-    placement = plain["placement"]
-    return (
-        plain["norm"]["_target_"] == "torch.nn.Identity"
-        and all(not isinstance(placement[slot], Mapping) for slot in SLOTS)
-        and placement["skip"] == placement["branch"] == 1
-    )
+def _arbitrary(config: TrainConfig, network: Network) -> dict[str, str]:
+    """The choices that make no difference to the network, as `any`."""
+    depth = config.model.depth
+    if network == written_out(PlacementConfig(), config.norm, depth):
+        return {"norm": "none", "placement": "any"}  # no norm, and nothing else either
+    another = written_out(config.placement, {"_target_": "another"}, depth)
+    return {"norm": "any"} if network == another else {}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from normlab.config.schema import AttentionKernel, ModelConfig, Positions
 from normlab.model.initialization import Linear
-from normlab.model.placement import Placement, site
+from normlab.model.placement import Wiring, scaled, site
 
 # Measured on a CPU (docs/log.md): in half precision the explicit product is four times faster than
 # SDPA at a context of 64, even at 512 and slower at 1024; in fp32 SDPA is never slower.
@@ -23,7 +23,7 @@ class Attention(nn.Module):
 
     past: Tensor  # (T, T), T the longest explicit context: 0 for the past, -inf for the future
 
-    def __init__(self, shape: ModelConfig, placement: Placement, std: float, out_std: float):
+    def __init__(self, shape: ModelConfig, wiring: Wiring, std: float, out_std: float):
         super().__init__()
         self.heads = shape.heads
         self.kv_heads = shape.kv_heads or shape.heads
@@ -31,10 +31,15 @@ class Attention(nn.Module):
         inner = self.heads * self.head_width
         kv = self.kv_heads * self.head_width
         self.sizes = (inner, kv, kv)
-        self.qkv = Linear(shape.width, inner + 2 * kv, shape.bias, std)
-        self.q_norm = site(placement.qk, self.head_width)
-        self.k_norm = site(placement.qk, self.head_width)
-        self.inner_norm = site(placement.inner, inner)
+        stds = [(inner + kv, std), (kv, std * wiring.init.get("value", 1.0))]
+        self.qkv = Linear(shape.width, inner + 2 * kv, shape.bias, stds)
+        self.per_head = wiring.head_norm == "head"
+        self.q_norm = site(wiring.q, self.head_width if self.per_head else inner)
+        self.k_norm = site(wiring.k, self.head_width if self.per_head else kv)
+        self.v_norm = site(wiring.v, self.head_width if self.per_head else kv)
+        self.head_scale = scaled(wiring.heads, head=(self.heads, 1))
+        self.inner_norm = site(wiring.inner, inner)
+        out_std = out_std * wiring.init.get("out", 1.0)
         self.out = Linear(inner, shape.width, shape.bias, out_std)
         self.rotary = (
             Rotary(self.head_width, shape.context, shape.rotary_base)
@@ -52,12 +57,19 @@ class Attention(nn.Module):
         """(B, T, width) → (B, T, width)."""
         batch, time, _ = x.shape
         q, k, v = self.qkv(x).split(self.sizes, dim=-1)
-        q = self.q_norm(q.view(batch, time, self.heads, self.head_width)).transpose(1, 2)
-        k = self.k_norm(k.view(batch, time, self.kv_heads, self.head_width)).transpose(1, 2)
-        v = v.view(batch, time, self.kv_heads, self.head_width).transpose(1, 2)
+        q = self._normed(q, self.q_norm)
+        k = self._normed(k, self.k_norm)
+        v = self._normed(v, self.v_norm).to(v.dtype)
         mixed = self._attend(self.rotary(q), self.rotary(k).to(v.dtype), v)
-        mixed = mixed.transpose(1, 2).reshape(batch, time, -1)
+        mixed = self.head_scale(mixed.transpose(1, 2)).reshape(batch, time, -1)
         return F.dropout(self.out(self.inner_norm(mixed)), self.dropout, self.training)
+
+    def _normed(self, x: Tensor, norm: nn.Module) -> Tensor:
+        """(B, T, heads·D) → (B, heads, T, D), normalised in each head or over all of them."""
+        x = x if self.per_head else norm(x)
+        heads: Tensor = x.unflatten(-1, (-1, self.head_width))
+        heads = norm(heads) if self.per_head else heads
+        return heads.transpose(1, 2)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """(B, H, T, D), (B, K, T, D), (B, K, T, D) → (B, H, T, D)."""

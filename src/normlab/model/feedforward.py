@@ -7,19 +7,22 @@ from torch import Tensor, nn
 
 from normlab.config.schema import FeedForwardKind, ModelConfig
 from normlab.model.initialization import Linear
-from normlab.model.placement import Placement, site
+from normlab.model.placement import Wiring, site
 
 
 class FeedForward(nn.Module):
     """W₂ σ(W₁ x), or W₂ (SiLU(W₁ x) ⊙ W₃ x) when gated (2002.05202)."""
 
-    def __init__(self, shape: ModelConfig, placement: Placement, std: float, out_std: float):
+    def __init__(self, shape: ModelConfig, wiring: Wiring, std: float, out_std: float):
         super().__init__()
         hidden = hidden_width(shape)
         self.gated = shape.feedforward is FeedForwardKind.swiglu
-        self.up = Linear(shape.width, 2 * hidden if self.gated else hidden, shape.bias, std)
-        self.inner_norm = site(placement.inner, hidden)
-        self.down = Linear(hidden, shape.width, shape.bias, out_std)
+        up_std, down_std = (
+            base * wiring.init.get(name, 1.0) for base, name in ((std, "up"), (out_std, "down"))
+        )
+        self.up = Linear(shape.width, 2 * hidden if self.gated else hidden, shape.bias, up_std)
+        self.inner_norm = site(wiring.inner, hidden)
+        self.down = Linear(hidden, shape.width, shape.bias, down_std)
         self.dropout = shape.dropout
 
     def forward(self, x: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ GELU or SwiGLU; grouped queries; weights from (seed, name) (initialization.py); 
 by name here.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,16 +24,24 @@ class Block(nn.Module):
 
     def __init__(self, shape: ModelConfig, placement: Placement, block: int) -> None:
         super().__init__()
-        std = shape.init.std
-        out_std = std * evaluate(shape.init.output, L=shape.depth)
-        attention = Attention(shape, placement, std, out_std)
-        feedforward = FeedForward(shape, placement, std, out_std)
-        self.attention = Residual(attention, placement, shape.width, block, shape.depth)
-        self.feedforward = Residual(feedforward, placement, shape.width, block, shape.depth)
+        attention, feedforward = placement.blocks[block]
+        residual = placement.residual or Residual
+        std, out_std = shape.init.std, shape.init.std * output_factor(shape, placement)
+        self.attention = residual(Attention(shape, attention, std, out_std), attention, shape.width)
+        self.feedforward = residual(
+            FeedForward(shape, feedforward, std, out_std), feedforward, shape.width
+        )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(batch, time, width) → (batch, time, width)."""
-        return self.feedforward(self.attention(x))  # type: ignore[no-any-return]
+    def forward(self, stream: Any) -> Any:
+        """The stream before the block → the stream after it."""
+        return self.feedforward(self.attention(stream, stream), stream)
+
+
+def output_factor(shape: ModelConfig, placement: Placement) -> float:
+    """Factor of the standard deviation of projections that write to the stream."""
+    if placement.output is not None:
+        return placement.output
+    return evaluate(shape.init.output, L=shape.depth)
 
 
 class GPT(nn.Module):
@@ -48,7 +58,8 @@ class GPT(nn.Module):
             else None
         )
         self.embedding_norm = site(placement.embedding, shape.width)
-        self.blocks = nn.ModuleList(Block(shape, placement, i + 1) for i in range(shape.depth))
+        self.blocks = nn.ModuleList(Block(shape, placement, i) for i in range(shape.depth))
+        self.residual = placement.residual or Residual
         self.final_norm = site(placement.final, shape.width)
         self.head = None if shape.tie else Linear(shape.width, vocabulary, False, std)
         initialize(self, seed)
@@ -59,9 +70,10 @@ class GPT(nn.Module):
         if self.positions is not None:
             x = x + self.positions.weight[: tokens.shape[1]]
         x = self.embedding_norm(F.dropout(x, self.dropout, self.training))
+        stream = self.residual.enter(x)
         for block in self.blocks:
-            x = block(x)
-        x = self.final_norm(x)
+            stream = block(stream)
+        x = self.residual.leave(stream, self.final_norm)
         weight = self.embedding.weight if self.head is None else self.head.weight
         return F.linear(x, weight)
 

@@ -6,6 +6,7 @@ So two models that differ in a norm or a placement start from the same matrices.
 |------------------------------------------|-----------------------------------------|
 | embeddings, positions, projections       | N(0, std²)                              |
 | projections that write to the stream     | N(0, (std · output)²), GPT-2: 1/√(2L)   |
+| those that a placement scales (DeepNorm) | N(0, (std · its factor)²), same draw    |
 | biases                                   | 0                                       |
 | gains and biases of norms                | the norm's own business, left untouched |
 """
@@ -17,10 +18,15 @@ from torch import Tensor, nn
 
 
 class Linear(nn.Linear):
-    """A projection that is drawn by `initialize` with its own standard deviation."""
+    """A projection that is drawn by `initialize` with its own standard deviation.
 
-    def __init__(self, fan_in: int, fan_out: int, bias: bool, std: float) -> None:
-        self.std = std
+    `std` is one number, or (rows, number) for each part of the output where parts differ.
+    """
+
+    def __init__(
+        self, fan_in: int, fan_out: int, bias: bool, std: float | list[tuple[int, float]]
+    ) -> None:
+        self.std = [(fan_out, std)] if isinstance(std, int | float) else std
         super().__init__(fan_in, fan_out, bias=bias)
 
     def reset_parameters(self) -> None:
@@ -31,7 +37,7 @@ class Embedding(nn.Embedding):
     """A table of vectors that is drawn by `initialize` with its own standard deviation."""
 
     def __init__(self, rows: int, width: int, std: float) -> None:
-        self.std = std
+        self.std = [(rows, std)]
         super().__init__(rows, width)
 
     def reset_parameters(self) -> None:
@@ -49,7 +55,10 @@ def initialize(model: nn.Module, seed: int) -> None:
             module.bias.zero_()
 
 
-def _draw(weight: Tensor, std: float, seed: int, name: str) -> None:
+def _draw(weight: Tensor, std: list[tuple[int, float]], seed: int, name: str) -> None:
     digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest, "little", signed=True))
-    weight.copy_(torch.randn(weight.shape, generator=generator) * std)
+    weight.copy_(torch.randn(weight.shape, generator=generator))
+    parts = torch.split(weight, [rows for rows, _ in std])
+    for part, (_, number) in zip(parts, std, strict=True):
+        part *= number

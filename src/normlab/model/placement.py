@@ -1,40 +1,56 @@
 """Where norms stand in a Transformer: one equation for one residual sublayer.
 
-    x ← stream( skip·x + branch·output( f( input(x) ) ) )
+    x ← stream( skip·x + block_skip·x₀ + branch·output( f( input_scale·input(x) ) ) )
 
-`input`, `output` and `stream` hold a norm or nothing; `skip` and `branch` are numbers or learnable
-gains. This room does not know which norm it is: it gets factories that take the width.
+`input`, `output` and `stream` hold a norm or nothing, x₀ is what entered the block, and the
+scales are numbers or learnable gains. This room does not know which norm it is: it gets factories
+that take the width, and scales whose value for this block is already worked out.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from normlab.config.expressions import evaluate
+from normlab.config.wiring import Scale
 
 NormFactory = Callable[[int], nn.Module]
 
+ONE, ZERO = Scale(1.0), Scale(0.0)
+
 
 @dataclass(frozen=True)
-class Placement:
-    """The sites of a model that hold a norm (None: nothing), and the scales of its two branches.
-
-    A scale is a number, an expression in L (blocks) and l (this block, from 1), or a mapping
-    `{init: number or expression, per: scalar|feature}` for a learnable gain.
-    """
+class Wiring:
+    """What stands around and inside one sublayer; a slot without a norm is None."""
 
     input: NormFactory | None = None
     output: NormFactory | None = None
     stream: NormFactory | None = None
-    final: NormFactory | None = None
-    embedding: NormFactory | None = None
-    qk: NormFactory | None = None
     inner: NormFactory | None = None
-    skip: float | str | Mapping[str, Any] = 1.0
-    branch: float | str | Mapping[str, Any] = 1.0
+    q: NormFactory | None = None
+    k: NormFactory | None = None
+    v: NormFactory | None = None
+    skip: Scale = ONE
+    block_skip: Scale = ZERO
+    branch: Scale = ONE
+    input_scale: Scale = ONE
+    heads: Scale = ONE
+    reads: str = "stream"  # or block: x₀ instead of x
+    head_norm: str = "head"  # or all: q, k and v are normalised before they are split into heads
+    init: Mapping[str, float] = field(default_factory=dict)  # by projection: value, out, up, down
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The wiring of every block's attention and feed-forward, and the norms at both ends."""
+
+    blocks: Sequence[tuple[Wiring, Wiring]]
+    embedding: NormFactory | None = None
+    final: NormFactory | None = None
+    output: float | None = None  # factor of what writes to the stream; None: the model's
+    residual: "type[Residual] | None" = None  # None: Residual
 
 
 def site(factory: NormFactory | None, width: int) -> nn.Module:
@@ -43,14 +59,14 @@ def site(factory: NormFactory | None, width: int) -> nn.Module:
 
 
 class Gain(nn.Module):
-    """A learnable factor, one number or one per feature (2003.04887, 2103.17239)."""
+    """A learnable factor, one number or several (2003.04887, 2103.17239, 2110.09456)."""
 
-    def __init__(self, init: float, width: int | None) -> None:
+    def __init__(self, init: float, shape: tuple[int, ...]) -> None:
         super().__init__()
-        self.gain = nn.Parameter(torch.full((width,) if width else (), init))
+        self.gain = nn.Parameter(torch.full(shape, init))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(…, width) → (…, width)."""
+        """(…, *shape) → (…, *shape)."""
         return x * self.gain
 
 
@@ -62,38 +78,55 @@ class Factor(nn.Module):
         self.value = value
 
     def forward(self, x: Tensor) -> Tensor:
-        """(…, width) → (…, width)."""
+        """Any shape, kept."""
         return x * self.value
 
 
-def scale(value: float | str | Mapping[str, Any], width: int, block: int, depth: int) -> nn.Module:
-    """A scale's module for block `block` (from 1) of `depth`.
-
-    Raises:
-        ConfigError: an expression has no finite value at this block.
-    """
-    if isinstance(value, Mapping):
-        init = evaluate(value.get("init", 1.0), L=depth, l=block)
-        return Gain(init, width if value.get("per") == "feature" else None)
-    number = evaluate(value, L=depth, l=block)
-    return nn.Identity() if number == 1.0 else Factor(number)
+def scaled(scale: Scale, **shapes: tuple[int, ...]) -> nn.Module:
+    """The module of a scale; `shapes` says what a learnable one looks like by what it is per."""
+    if scale.per is not None:
+        return Gain(scale.value, {"scalar": (), **shapes}[scale.per])
+    return nn.Identity() if scale.value == 1.0 else Factor(scale.value)
 
 
 class Residual(nn.Module):
-    """One residual sublayer: x ← stream(skip·x + branch·output(f(input(x))))."""
+    """One residual sublayer of the equation above; the stream is one tensor.
 
-    def __init__(
-        self, sublayer: nn.Module, placement: Placement, width: int, block: int, depth: int
-    ) -> None:
+    A placement's `_target_` may name a subclass whose stream is another thing: `enter` makes it
+    from the embedding, `forward` takes it through one sublayer, `leave` gives what the head reads.
+    """
+
+    def __init__(self, sublayer: nn.Module, wiring: Wiring, width: int) -> None:
         super().__init__()
-        self.input = site(placement.input, width)
+        self.input = site(wiring.input, width)
+        self.input_scale = scaled(wiring.input_scale, feature=(width,))
         self.sublayer = sublayer
-        self.output = site(placement.output, width)
-        self.stream = site(placement.stream, width)
-        self.skip = scale(placement.skip, width, block, depth)
-        self.branch = scale(placement.branch, width, block, depth)
+        self.output = site(wiring.output, width)
+        self.branch = scaled(wiring.branch, feature=(width,))
+        self.skip = scaled(wiring.skip, feature=(width,))
+        no_skip = wiring.block_skip == ZERO
+        self.block_skip = None if no_skip else scaled(wiring.block_skip, feature=(width,))
+        self.stream = site(wiring.stream, width)
+        self.reads_block = wiring.reads == "block"
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(batch, time, width) → (batch, time, width)."""
-        update = self.output(self.sublayer(self.input(x)))
-        return self.stream(self.skip(x) + self.branch(update))  # type: ignore[no-any-return]
+    def update(self, x: Tensor) -> Tensor:
+        """(batch, time, width) → what the sublayer adds to the stream, the same shape."""
+        read = self.input_scale(self.input(x))
+        return self.branch(self.output(self.sublayer(read)))  # type: ignore[no-any-return]
+
+    def forward(self, x: Any, entered: Any) -> Any:
+        """The stream (batch, time, width), and as it entered the block → the stream after it."""
+        after = self.skip(x) + self.update(entered if self.reads_block else x)
+        if self.block_skip is not None:
+            after = after + self.block_skip(entered)
+        return self.stream(after)
+
+    @staticmethod
+    def enter(x: Tensor) -> Any:
+        """Embedding (batch, time, width) → the stream before the first block."""
+        return x
+
+    @staticmethod
+    def leave(stream: Any, final: nn.Module) -> Tensor:
+        """The stream after the last block → what the head reads (batch, time, width)."""
+        return final(stream)  # type: ignore[no-any-return]

@@ -8,10 +8,27 @@ from hydra.utils import instantiate
 from torch import nn
 
 from normlab.errors import ConfigError
-from normlab.norms.pointwise import DynamicTanh
-from normlab.norms.statistic import LayerNorm, PartialRMSNorm, RMSNorm, ScaleNorm
+from normlab.norms.pointwise import DynamicTanh, GradientPreservingScale
+from normlab.norms.statistic import (
+    GroupNorm,
+    LayerNorm,
+    PartialRMSNorm,
+    RMSNorm,
+    ScaleNorm,
+    UnitOffsetRMSNorm,
+)
 
-__all__ = ["DynamicTanh", "LayerNorm", "PartialRMSNorm", "RMSNorm", "ScaleNorm", "factory"]
+__all__ = [
+    "DynamicTanh",
+    "GradientPreservingScale",
+    "GroupNorm",
+    "LayerNorm",
+    "PartialRMSNorm",
+    "RMSNorm",
+    "ScaleNorm",
+    "UnitOffsetRMSNorm",
+    "factory",
+]
 
 
 def factory(config: Mapping[str, Any]) -> Callable[[int], nn.Module]:

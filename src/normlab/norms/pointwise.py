@@ -1,6 +1,7 @@
 """Functions of each feature that stand where a norm would. x has shape (…, width)."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -16,3 +17,15 @@ class DynamicTanh(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(…, width) → (…, width), in the dtype of x."""
         return (torch.tanh(self.alpha * x) * self.gain + self.bias).to(x.dtype)
+
+
+class GradientPreservingScale(nn.Module):
+    """x − SiLU(g) · stopgrad(x): damps a stream forward, not its gradient (2506.22049, GPAS)."""
+
+    def __init__(self, width: int, gate: float = 0.0) -> None:
+        super().__init__()
+        self.gate = nn.Parameter(torch.tensor(float(gate)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, width) → (…, width), in the dtype of x."""
+        return (x - F.silu(self.gate) * x.detach()).to(x.dtype)

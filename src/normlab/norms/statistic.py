@@ -28,18 +28,36 @@ class LayerNorm(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """x / √(mean x² + eps) · gain (1910.07467)."""
+    """x / √(mean x² + eps) · gain (1910.07467).
 
-    def __init__(self, width: int, eps: float = 1e-5) -> None:
+    `cast` orders the rounding of half precision: `gemma` multiplies by the gain in fp32 and rounds
+    last, `llama` rounds and then multiplies, `none` computes all of it in the dtype of x.
+    """
+
+    def __init__(self, width: int, eps: float = 1e-5, cast: str = "gemma") -> None:
         super().__init__()
-        self.eps = _not_negative(eps)
+        self.eps, self.cast = _not_negative(eps), _one_of(cast)
         self.gain = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, width) → (…, width), in the dtype of x."""
-        wide = _widened(x)
-        gain = self.gain.to(wide.dtype)
-        return F.rms_norm(wide, gain.shape, gain, self.eps).to(x.dtype)
+        return _rms_normed(x, self.gain, self.eps, self.cast)
+
+
+class UnitOffsetRMSNorm(nn.Module):
+    """x / √(mean x² + eps) · (1 + offset), offset from 0, as in Gemma (2403.08295).
+
+    Weight decay would draw the gain towards 1, not towards 0. `cast` as in RMSNorm.
+    """
+
+    def __init__(self, width: int, eps: float = 1e-6, cast: str = "gemma") -> None:
+        super().__init__()
+        self.eps, self.cast = _not_negative(eps), _one_of(cast)
+        self.offset = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, width) → (…, width), in the dtype of x."""
+        return _rms_normed(x, 1 + self.offset, self.eps, self.cast)
 
 
 class PartialRMSNorm(nn.Module):
@@ -73,6 +91,44 @@ class ScaleNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(…, width) → (…, width), in the dtype of x."""
         return (F.normalize(_widened(x), dim=-1, eps=self.eps) * self.gain).to(x.dtype)
+
+
+class GroupNorm(nn.Module):
+    """LayerNorm of each of `groups` equal parts of a token's features (1803.08494)."""
+
+    def __init__(self, width: int, groups: int = 4, eps: float = 1e-5) -> None:
+        super().__init__()
+        if groups < 1 or width % groups:
+            raise ValueError(f"groups={groups} does not divide the {width} features of a token")
+        self.groups, self.eps = groups, _not_negative(eps)
+        self.gain = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, width) → (…, width), in the dtype of x."""
+        wide = _widened(x)
+        tokens = wide.reshape(-1, wide.shape[-1])  # a token is a sample: none sees another
+        gain, bias = self.gain.to(wide.dtype), self.bias.to(wide.dtype)
+        out = F.group_norm(tokens, self.groups, gain, bias, self.eps)
+        return out.view(wide.shape).to(x.dtype)
+
+
+def _rms_normed(x: Tensor, gain: Tensor, eps: float, cast: str) -> Tensor:
+    if cast == "none":
+        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * gain.to(x.dtype)
+    wide = _widened(x)
+    if cast == "llama":
+        return F.rms_norm(wide, gain.shape, None, eps).to(x.dtype) * gain.to(x.dtype)
+    return F.rms_norm(wide, gain.shape, gain.to(wide.dtype), eps).to(x.dtype)
+
+
+CASTS = ("gemma", "llama", "none")
+
+
+def _one_of(cast: str) -> str:
+    if cast not in CASTS:
+        raise ValueError(f"cast={cast} is not one of {', '.join(CASTS)}")
+    return cast
 
 
 def _not_negative(eps: float) -> float:

@@ -83,10 +83,10 @@ def _get_ready(pending: Sequence[RunSpec], local: bool) -> None:
     folder = pending[0].study_folder
     _check_place(folder)
     # These import torch, which the runs are about to need.
-    from normlab.training.build import check_norms
+    from normlab.training.build import check_networks
     from normlab.training.hardware import resolve_device
 
-    check_norms(pending)
+    check_networks(pending)
     if local:
         for spec in pending:
             resolve_device(spec.config.trainer.device)

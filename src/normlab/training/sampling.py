@@ -6,12 +6,13 @@ from typing import cast
 
 import torch
 import yaml
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from normlab.archive.record import CONFIG_FILE
 from normlab.config.schema import DataConfig, TrainConfig
-from normlab.errors import NormlabError
+from normlab.config.spec import typed
+from normlab.errors import ConfigError, NormlabError
 from normlab.model.gpt import GPT
 from normlab.training.build import build_model
 from normlab.training.checkpoints import load_weights
@@ -51,8 +52,8 @@ def _model(folder: Path, vocabulary: int) -> tuple[GPT, int]:
         # The data's own keys are of no concern here, and their schema depends on the kind.
         plain["data"] = {"kind": plain["data"]["kind"], "batch_size": plain["data"]["batch_size"]}
         merged = OmegaConf.merge(OmegaConf.structured(TrainConfig(data=DataConfig())), plain)
-        config = cast(TrainConfig, OmegaConf.to_object(merged))
-    except (yaml.YAMLError, OmegaConfBaseException, TypeError, KeyError) as error:
+        config = typed(cast(DictConfig, merged))
+    except (yaml.YAMLError, OmegaConfBaseException, ConfigError, TypeError, KeyError) as error:
         raise NormlabError(
             f"{path} is damaged or of another version; train the run again."
         ) from error

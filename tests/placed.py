@@ -1,0 +1,28 @@
+"""One wiring for every sublayer, for tests of the model without a configuration."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from normlab.config.wiring import Scale
+from normlab.model.placement import Placement, Wiring
+
+Norm = Callable[[int], nn.Module] | None
+
+
+def wired(qk: Norm = None, **slots: Any) -> Wiring:
+    """A wiring whose scales may be plain numbers."""
+    scales = {
+        name: Scale(float(value)) if isinstance(value, int | float) else value
+        for name, value in slots.items()
+    }
+    return Wiring(**{"q": qk, "k": qk, **scales})
+
+
+def placed(
+    embedding: Norm = None, final: Norm = None, output_factor: float | None = None, **slots: Any
+) -> Placement:
+    """The same wiring in every sublayer of up to 64 blocks."""
+    wiring = wired(**slots)
+    return Placement([(wiring, wiring)] * 64, embedding, final, output_factor)
