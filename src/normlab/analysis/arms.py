@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from normlab.archive.folder import Run
-from normlab.archive.identity import short_number
+from normlab.archive.identity import said, short_number
 
 SEPARATOR = " · "
 
@@ -33,8 +33,8 @@ class Arm:
 
     @property
     def name(self) -> str:
-        """Norm and placement, or the norm alone where the placement means nothing."""
-        return self.norm if self.placement == "any" else f"{self.norm}{SEPARATOR}{self.placement}"
+        """Norm and placement, without the one that means nothing."""
+        return SEPARATOR.join(said(self.norm, self.placement))
 
     @property
     def label(self) -> str:
@@ -139,8 +139,8 @@ def _settings(run: Run) -> dict[str, Any]:
         group: option for group, option in _options(run).items() if group not in _NAMED_APART
     }
     settings |= flatten(run.record.config)
-    if run.record.placement == "any":
-        settings = {key: item for key, item in settings.items() if _group(key) != "placement"}
+    idle = [group for group in _NAMED_APART if getattr(run.record, group) == "any"]
+    settings = {key: item for key, item in settings.items() if _group(key) not in idle}
     return {key: item for key, item in settings.items() if not _is_ignored(key)}
 
 

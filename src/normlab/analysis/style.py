@@ -16,6 +16,7 @@ _NORM_COLOURS = {
     "rmsnorm": _BLUE,
     "layernorm": _VERMILLION,
     "none": "#4D4D4D",
+    "any": "#4D4D4D",  # no norm stands anywhere
     "dyt": _GREEN,
     "scalenorm": _PURPLE,
     "partial_rmsnorm": _SKY,

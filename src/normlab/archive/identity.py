@@ -23,9 +23,14 @@ def fingerprint(config: Mapping[str, Any]) -> str:
 
 def run_name(norm: str, placement: str, lr: float, seed: int, identifier: str) -> str:
     """`rmsnorm-pre-lr3e-3-s0-1a2b3c4d`: readable, unique, and safe as the name of a folder."""
-    arm = norm if placement == "any" else f"{norm}-{placement}"
+    arm = "-".join(said(norm, placement))
     arm = re.sub(r"[^A-Za-z0-9._-]", "_", arm)[:48]
     return f"{arm}-lr{short_number(lr)}-s{seed}-{identifier}"
+
+
+def said(norm: str, placement: str) -> list[str]:
+    """Norm and placement as they are shown: `any`, which makes no difference, is left out."""
+    return [word for word in (norm, placement) if word != "any"]
 
 
 def short_number(value: float) -> str:

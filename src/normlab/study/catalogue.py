@@ -1,0 +1,161 @@
+"""`docs/catalogue.md`: every norm and placement of conf/, from the files and what they build."""
+
+import argparse
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf, open_dict
+from torch import nn
+
+from normlab import config
+from normlab.archive.durable import write_text
+from normlab.config.schema import register
+from normlab.config.spec import typed
+from normlab.errors import NormlabError, in_words
+from normlab.model.gpt import count_parameters
+from normlab.norms import factory
+from normlab.training.build import build_model
+
+PATH = Path("docs/catalogue.md")
+COMMAND = "python scripts/catalogue.py"
+_WIDTH = 128  # where parameters are counted; conf/model/nanogpt.yaml's
+_ARXIV = re.compile(r"\b(\d{4}\.\d{5})\b")
+_HEAD = re.compile(r"(?P<title>.+?): (?P<equation>.+?)\.(?: (?P<more>.*))?$")
+
+_INTRODUCTION = f"""\
+# Catalogue
+
+Every norm and every placement that comes with normlab, written by `{COMMAND}` from the
+files in `conf/` and from what they build. Another one is a file of yours:
+[how to add a norm](adding_a_norm.md).
+
+x is a token's vector of width d; f is a sublayer (attention or feed-forward), N the run's norm,
+L the number of blocks and l a block, counted from 1.
+"""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of conf/norm or conf/placement."""
+
+    name: str
+    title: str
+    equation: str
+    more: str
+    sources: tuple[str, ...]
+    facts: tuple[str, ...]  # what is found by building it
+    yaml: str
+
+    @property
+    def links(self) -> str:
+        """The sources as Markdown."""
+        return ", ".join(f"[{number}](https://arxiv.org/abs/{number})" for number in self.sources)
+
+
+def read(path: Path, *facts: str) -> Entry:
+    """An entry from a file whose comment begins `Title: equation.` and names its arXiv id.
+
+    Raises:
+        NormlabError: the comment does not begin so.
+    """
+    lines = path.read_text(encoding="utf-8").splitlines()
+    body = next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
+    said = " ".join(line.lstrip("# ").strip() for line in lines[:body])
+    head = _HEAD.match(said)
+    if head is None:
+        raise NormlabError(f"{path} has to open with a comment '# Title: equation. …'.")
+    return Entry(
+        name=path.stem,
+        title=head["title"],
+        equation=head["equation"],
+        more=(head["more"] or "").strip(),
+        sources=tuple(dict.fromkeys(_ARXIV.findall(said))),
+        facts=facts,
+        yaml="\n".join(lines[body:]),
+    )
+
+
+def catalogue() -> str:
+    """The page, as Markdown."""
+    register()
+    folder = config.folder()
+    norms = [read(path, _of_norm(path)) for path in sorted((folder / "norm").glob("*.yaml"))]
+    files = sorted((folder / "placement").glob("*.yaml"))
+    placements = [read(path, *_of_placement(path.stem)) for path in files]
+    return "\n".join(
+        [
+            _INTRODUCTION,
+            f"## {len(norms)} norms\n",
+            *_table(["`norm=`", "name", "equation", "parameters", "arXiv"], norms),
+            f"\n## {len(placements)} placements\n",
+            "Parameters are those of all norms and gains of a model of four blocks with "
+            f"`norm=rmsnorm` at width {_WIDTH} (`model=nanogpt`).\n",
+            *_table(
+                ["`placement=`", "name", "equation", "final norm", "parameters", "arXiv"],
+                placements,
+            ),
+            "\n## The files\n",
+            *(line for entry in (*norms, *placements) for line in _file(entry)),
+        ]
+    )
+
+
+def _table(columns: Sequence[str], entries: Sequence[Entry]) -> list[str]:
+    rows: list[Sequence[str]] = [columns, ["---"] * len(columns)]
+    for entry in entries:
+        link = f"[`{entry.name}`](#{entry.name})"
+        rows.append([link, entry.title, _cell(entry.equation), *entry.facts, entry.links])
+    return ["| " + " | ".join(row) + " |" for row in rows]
+
+
+def _file(entry: Entry) -> list[str]:
+    said = f"{entry.title}: {entry.equation}. {entry.more}".strip()
+    return [f"### {entry.name}\n", f"{said}\n", f"```yaml\n{entry.yaml}\n```\n"]
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("*", "\\*")
+
+
+def _of_norm(path: Path) -> str:
+    node = OmegaConf.load(path)
+    norm = factory(OmegaConf.to_container(node, resolve=True))(_WIDTH)  # type: ignore[arg-type]
+    shapes = [f"{name} {_shape(value)}" for name, value in norm.named_parameters()]
+    return ", ".join(shapes) or "none"
+
+
+def _shape(parameter: nn.Parameter) -> str:
+    if parameter.ndim == 0:
+        return "(one)"
+    return "(" + ", ".join("d" if n == _WIDTH else str(n) for n in parameter.shape) + ")"
+
+
+def _of_placement(name: str) -> tuple[str, str]:
+    placed, bare = (
+        build_model(typed(_composed(*overrides)), vocabulary=8)
+        for overrides in (("norm=rmsnorm", f"placement={name}"), ("norm=none", "placement=pre"))
+    )
+    final = "no" if isinstance(placed.final_norm, nn.Identity) else "yes"
+    return final, f"{count_parameters(placed) - count_parameters(bare):,}"
+
+
+def _composed(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(config.folder()), version_base="1.3"):
+        composed: Any = compose("train", list(overrides), return_hydra_config=True)
+    OmegaConf.resolve(composed.placement)
+    with open_dict(composed):
+        del composed["hydra"]
+    return composed  # type: ignore[no-any-return]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line of `scripts/catalogue.py`."""
+    parser = argparse.ArgumentParser(description=f"Write {PATH} from the files in conf/.")
+    parser.parse_args(argv)
+    with in_words():
+        write_text(PATH, catalogue())
+        print(f"wrote {PATH}")  # noqa: T201
