@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from normlab.archive.identity import check_study_name
 from normlab.config.expressions import evaluate
+from normlab.config.formula import check_formula, is_formula
 from normlab.config.schema import ModelConfig, PlacementConfig, Positions, TrainConfig
 from normlab.errors import ConfigError
 
@@ -34,8 +35,8 @@ def check(config: TrainConfig) -> None:
         if not ok:
             raise ConfigError(f"{key}={value} is not allowed; it must be {allowed}.")
     _check_shape(config.model)
-    _check_norm("norm", config.norm)
-    _check_placement(config.placement, config.model.depth)
+    _check_norm("norm", config.norm, config.model.width)
+    _check_placement(config.placement, config.model)
     _check_expression("model.init.output", config.model.init.output, L=config.model.depth)
 
 
@@ -120,19 +121,22 @@ def _check_shape(model: ModelConfig) -> None:
         )
 
 
-def _check_norm(key: str, value: Any) -> None:
+def _check_norm(key: str, value: Any, width: int) -> None:
     if not (isinstance(value, Mapping) and isinstance(value.get("_target_"), str)):
         raise ConfigError(
             f"{key}={value} is not a norm; a norm is a mapping with a _target_, the class that "
             f"takes the width, and its arguments beside it."
         )
+    if is_formula(value):
+        check_formula(key, value, width)
 
 
-def _check_placement(placement: PlacementConfig, depth: int) -> None:
+def _check_placement(placement: PlacementConfig, model: ModelConfig) -> None:
     for slot in SLOTS:
         value = getattr(placement, slot)
         if isinstance(value, Mapping):
-            _check_norm(f"placement.{slot}", value)
+            width = model.width // model.heads if slot == "qk" else model.width
+            _check_norm(f"placement.{slot}", value, width)
         elif value is not None and not isinstance(value, bool):
             raise ConfigError(
                 f"placement.{slot}={value} is not allowed; a slot is true (the run's norm), "
@@ -148,8 +152,8 @@ def _check_placement(placement: PlacementConfig, depth: int) -> None:
                     f"{{init: number or expression, per: scalar or feature}}."
                 )
             value = value.get("init", 1.0)
-        for block in range(1, depth + 1):
-            _check_expression(key, value, L=depth, l=block)
+        for block in range(1, model.depth + 1):
+            _check_expression(key, value, L=model.depth, l=block)
 
 
 _PER = ("scalar", "feature")
