@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from normlab.config.expressions import evaluate
+from normlab.config.expressions import evaluate, holds
 from normlab.errors import ConfigError
 
 FORMULAS = {
@@ -138,7 +138,7 @@ def test_a_monster_is_refused_at_once():
     # In a process of its own: Python's whole-number powers cannot be interrupted from inside.
     program = """
 import sys
-from normlab.config.expressions import evaluate
+from normlab.config.expressions import evaluate, holds
 from normlab.errors import ConfigError
 
 for text in ("9**9**9", "9**9**9**9", "(9**9)**(9**9)", "9" * 10_000, "(" * 500 + "1" + ")" * 500):
@@ -177,3 +177,42 @@ def test_only_the_names_of_the_place_may_stand_there():
 def test_a_refusal_lists_the_names_and_functions_one_may_use():
     with pytest.raises(ConfigError, match="L, l, sqrt, log, exp"):
         evaluate("depth", L=3, l=1)
+
+
+def test_floor_rounds_down_to_a_whole_block():
+    assert [evaluate("floor(L/4)", L=depth) for depth in (3, 4, 7, 12)] == [0, 1, 1, 3]
+
+
+DEPTH, CONDITIONS = 12, {
+    "Mix-LN: the first quarter": ("l <= L/4", {1, 2, 3}),
+    "the ends": ("l == 1 or l == L", {1, 12}),
+    "all but the ends": ("not (l == 1 or l == L)", set(range(2, 12))),
+    "both sides of l": ("3 < l <= 5", {4, 5}),
+    "a chain of three": ("1 <= l < 4 != l + 2", {1, 3}),
+    "and binds more than or": ("l == 1 or l > 10 and l < 12", {1, 11}),
+    "from a block on": ("l >= floor(0.9 * L)", {10, 11, 12}),
+    "but one": ("l != 7", set(range(1, 13)) - {7}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "blocks"), CONDITIONS.values(), ids=CONDITIONS)
+def test_a_condition_holds_in_its_blocks(text, blocks):
+    assert {l for l in range(1, DEPTH + 1) if holds(text, L=DEPTH, l=l)} == blocks
+
+
+NO_CONDITIONS = ["l", "1", "True", "L/4", "l and L > 1", "not l", "l in L", "l is L", "l = 1"]
+NO_CONDITIONS += ["(l < 2) + 1 > 0", "sqrt(l < 2) > 0", "l < 2 < (l < 3)", "k < 1", "", "l <"]
+
+
+@pytest.mark.parametrize("text", [*NO_CONDITIONS, "l > 1/0", "l == 1 or l > 1/0", True, None])
+def test_what_is_not_a_condition_cannot_hold(text):
+    with pytest.raises(ConfigError) as refusal:
+        holds(text, L=4, l=1)
+    assert repr(str(text)) in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("text", ["l <= L/4", "not l == 1", "(l < 2) * 3", "-(l < 2)"])
+def test_a_condition_is_not_a_number(text):
+    with pytest.raises(ConfigError, match="is a condition"):
+        evaluate(text, L=4, l=1)

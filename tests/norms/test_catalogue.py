@@ -1,5 +1,6 @@
 """Every norm in conf/norm is found here by being there, and held to an equation written apart."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,20 @@ def centred(x: Tensor) -> Tensor:
     return x - x.sum(-1, keepdim=True) / x.shape[-1]
 
 
+def whole(x: Tensor) -> Tensor:
+    """With the feature that CRMSNorm leaves out: the one that makes the mean zero."""
+    return torch.cat([x, -x.sum(-1, keepdim=True)], dim=-1)
+
+
+def extreme(width: int) -> float:
+    """1803.01814's constant of the L-infinity norm."""
+    return 0.5 * (1 + math.sqrt(math.pi * math.log(4))) / math.sqrt(2 * math.log(width))
+
+
+def normal_cdf(x: Tensor) -> Tensor:
+    return torch.special.ndtr(x)
+
+
 # Parameters by name, as float64; what the paper says.
 EQUATIONS: dict[str, Callable[[Tensor, dict[str, Tensor]], Tensor]] = {
     "none": lambda x, p: x,
@@ -39,6 +54,29 @@ EQUATIONS: dict[str, Callable[[Tensor, dict[str, Tensor]], Tensor]] = {
     "scalenorm": lambda x, p: p["gain"] * x / ((x * x).sum(-1, keepdim=True) ** 0.5).clamp(1e-5),
     "dyt": lambda x, p: (
         p["gain"] * (1 - 2 / (1 + (2 * p["alpha"] * x).exp())) + p["bias"]
+    ),
+    "l1": lambda x, p: (
+        p["gain"] * x / ((math.pi / 2) ** 0.5 * (x.norm(1, -1, keepdim=True) / WIDTH + 1e-5))
+    ),
+    "linf": lambda x, p: (
+        p["gain"] * x / (extreme(WIDTH) * x.norm(math.inf, -1, keepdim=True) + 1e-5)
+    ),
+    "simple_rmsnorm": lambda x, p: rms(x, x, 1e-6),
+    "crmsnorm": lambda x, p: rms(whole(x), whole(x), 1e-5)[..., :-1] * p["gain"],
+    "derf": lambda x, p: (
+        p["gain"] * (2 * normal_cdf((p["alpha"] * x + p["shift"]) * 2**0.5) - 1) + p["bias"]
+    ),
+    "isru": lambda x, p: (
+        p["gain"] * (p["alpha"] * x + p["shift"]).atan().sin() + p["bias"]
+    ),
+    "dyisru": lambda x, p: (
+        p["gain"] * WIDTH**0.5 * (x / p["beta"] ** 0.5).atan().sin() + p["bias"]
+    ),
+    "seednorm": lambda x, p: (
+        rms(x, x, 1e-5) * (p["gain"] + p["a"] * (x @ p["b"]).tanh().unsqueeze(-1))
+    ),
+    "bhyt": lambda x, p: (
+        p["gain"] * (1 - 2 / (1 + (0.2 * p["scale"] * rms(x, x, 1e-6)).exp()))
     ),
 }  # fmt: skip
 

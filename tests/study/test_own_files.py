@@ -46,7 +46,9 @@ def test_every_file_of_the_page_trains(kind: str, name: str, door: Callable, min
     assert record["final"]["val_loss"] < 2.2
 
 
-@pytest.mark.parametrize("command", re.findall(r"^python train\.py (\+.*)$", PAGE.read_text(), re.M))
+@pytest.mark.parametrize(
+    "command", re.findall(r"^python train\.py (\+.*)$", PAGE.read_text(), re.M)
+)
 def test_every_switch_of_the_page_trains(command: str, door: Callable, mine: Path) -> None:
     import shlex
 

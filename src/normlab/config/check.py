@@ -12,15 +12,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from normlab.archive.identity import check_study_name
-from normlab.config.expressions import evaluate, holds
-from normlab.config.schema import (
-    ModelConfig,
-    PlacementConfig,
-    Positions,
-    SublayerConfig,
-    TrainConfig,
-)
-from normlab.config.wiring import ENDS, SCALES, SLOTS, SUBLAYERS
+from normlab.config.check_placement import check_expression, check_norm, check_placement
+from normlab.config.schema import ModelConfig, Positions, TrainConfig
 from normlab.errors import ConfigError
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
@@ -39,9 +32,9 @@ def check(config: TrainConfig) -> None:
         if not ok:
             raise ConfigError(f"{key}={value} is not allowed; it must be {allowed}.")
     _check_shape(config.model)
-    _check_norm("norm", config.norm)
-    _check_placement(config.placement, config.model.depth)
-    _check_expression("model.init.output", config.model.init.output, L=config.model.depth)
+    check_norm("norm", config.norm, config.model.width)
+    check_placement(config.placement, config.model)
+    check_expression("model.init.output", config.model.init.output, L=config.model.depth)
 
 
 Rule = tuple[str, Any, str, bool]
@@ -123,84 +116,6 @@ def _check_shape(model: ModelConfig) -> None:
             f"model.heads={model.heads} gives heads of {model.width // model.heads}; "
             f"choose them so that a head is even."
         )
-
-
-def _check_norm(key: str, value: Any) -> None:
-    if not (isinstance(value, Mapping) and isinstance(value.get("_target_"), str)):
-        raise ConfigError(
-            f"{key}={value} is not a norm; a norm is a mapping with a _target_, the class that "
-            f"takes the width, and its arguments beside it."
-        )
-
-
-def _check_placement(placement: PlacementConfig, depth: int) -> None:
-    for end in ENDS:
-        _check_slot(f"placement.{end}", getattr(placement, end))
-    for name, value in vars(placement.init).items():
-        if value is not None:
-            names = {"L": depth} if name == "output" else {"L": depth, "l": 1}
-            _check_expression(f"placement.init.{name}", value, **names)
-    for key, layer in _layers(placement):
-        for slot in ("norm", *SLOTS, "qk"):
-            _check_slot(f"{key}.{slot}", getattr(layer, slot, None))
-        for name in SCALES:
-            _check_scale(f"{key}.{name}", name, getattr(layer, name, None), depth)
-    for name, rule in placement.blocks.items():
-        _check_condition(f"placement.blocks.{name}.where", rule.where, depth)
-
-
-def _layers(placement: PlacementConfig) -> Iterator[tuple[str, SublayerConfig]]:
-    """Every part of a placement that says something of sublayers, with its key."""
-    wholes = [("placement", placement)]
-    wholes += [(f"placement.blocks.{name}", rule) for name, rule in placement.blocks.items()]
-    for key, whole in wholes:
-        yield key, whole
-        yield from ((f"{key}.{name}", getattr(whole, name)) for name in SUBLAYERS)
-
-
-def _check_slot(key: str, value: Any) -> None:
-    if isinstance(value, Mapping) or (key.endswith(".norm") and value is not None):
-        _check_norm(key, value)
-    elif value is not None and not isinstance(value, bool):
-        raise ConfigError(
-            f"{key}={value} is not allowed; a slot is true (the run's norm), "
-            f"false (nothing) or the config of a norm."
-        )
-
-
-def _check_scale(key: str, name: str, value: Any, depth: int) -> None:
-    if isinstance(value, Mapping):
-        per = _PER_HEAD if name == "heads" else _PER
-        if not set(value) <= {"init", "per"} or value.get("per", "scalar") not in per:
-            raise ConfigError(
-                f"{key}={dict(value)} is not a scale; a learnable one is "
-                f"{{init: number or expression, per: {' or '.join(per)}}}."
-            )
-        value = value.get("init", 1.0)
-    if value is not None:
-        for block in range(1, depth + 1):
-            _check_expression(key, value, L=depth, l=block)
-
-
-def _check_condition(key: str, value: str, depth: int) -> None:
-    try:
-        for block in range(1, depth + 1):
-            holds(value, L=depth, l=block)
-    except ConfigError as error:
-        raise ConfigError(f"{key}: {error}") from error
-
-
-_PER = ("scalar", "feature")
-_PER_HEAD = ("scalar", "head")
-
-
-def _check_expression(key: str, value: Any, **names: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ConfigError(f"{key}={value!s} is not allowed; it must be a number or an expression.")
-    try:
-        evaluate(value, **names)
-    except ConfigError as error:
-        raise ConfigError(f"{key}: {error}") from error
 
 
 def check_keys(composed: DictConfig, path: str = "") -> None:

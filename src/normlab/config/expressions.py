@@ -1,30 +1,22 @@
-"""Numbers that depend on depth, written as in the papers: `(2*L)**0.25`, `1/sqrt(l)`.
+"""Numbers and conditions of depth, as in the papers: `(2*L)**0.25`, `1/sqrt(l)`, `l <= L/4`."""
 
-A strict whitelist stands between the text and Python: names, numbers, + − × ÷ **, sqrt, log, exp.
-"""
-
-import ast
 import math
-import operator
 from collections.abc import Callable
 
+from normlab.config.grammar import Scope, Sort, parse
+from normlab.config.tree import ARITHMETIC, CONDITIONS, ExpressionError, Name, Number, compute, fold
 from normlab.errors import ConfigError
 
 # An expression nests no deeper than it is long: this keeps it far from Python's own limit.
 MOST_CHARACTERS = 200
 
-_BINARY: dict[type[ast.operator], Callable[[float, float], float]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.Pow: operator.pow,
-}
 _FUNCTIONS: dict[str, Callable[[float], float]] = {
     "sqrt": math.sqrt,
     "log": math.log,
     "exp": math.exp,
+    "floor": math.floor,
 }
+_MEANING = {**ARITHMETIC, **CONDITIONS, **_FUNCTIONS}
 
 
 def evaluate(expression: float | str, **names: float) -> float:
@@ -34,49 +26,55 @@ def evaluate(expression: float | str, **names: float) -> float:
         ConfigError: the text is not such an expression, or it has no finite value.
     """
     try:
-        value = _number(expression) if not isinstance(expression, str) else _text(expression, names)
-    except (SyntaxError, TypeError, ValueError, ZeroDivisionError, OverflowError) as error:
-        allowed = ", ".join([*names, *_FUNCTIONS])
+        if isinstance(expression, str):
+            return float(_value(expression, "number", names))
+        if isinstance(expression, bool) or not isinstance(expression, int | float):
+            raise TypeError(f"it is of type {type(expression).__name__}")
+        value = float(expression)
+    except (ExpressionError, TypeError, OverflowError) as error:
         raise ConfigError(
-            f"{str(expression)[:60]!r} is not a number that can be computed ({error}); "
-            f"write a number, or an expression with + - * / ** and {allowed}."
+            f"{_shown(expression)} is not a number that can be computed ({error}); "
+            f"write a number, or an expression with + - * / ** and {_allowed(names)}."
         ) from error
     if not math.isfinite(value):
         raise ConfigError(f"{expression!r} has the value {value}; it must be finite.")
     return value
 
 
-def _number(value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"it is of type {type(value).__name__}")
-    return float(value)
+def holds(expression: str, **names: float) -> bool:
+    """Whether a condition over `names` is true, as `l == 1 or l > L/2`.
+
+    Every part of it is computed, also behind an `or` that is already true.
+
+    Raises:
+        ConfigError: the text is not a condition, or a part of it has no finite value.
+    """
+    try:
+        if not isinstance(expression, str):
+            raise TypeError(f"it is of type {type(expression).__name__}")
+        return bool(_value(expression, "condition", names))
+    except (ExpressionError, TypeError) as error:
+        raise ConfigError(
+            f"{_shown(expression)} is not a condition that can be decided ({error}); compare "
+            f"with < <= > >= == !=, join with and, or, not, and use {_allowed(names)}."
+        ) from error
 
 
-def _text(text: str, names: dict[str, float]) -> float:
-    if len(text) > MOST_CHARACTERS:
-        raise ValueError(f"it is longer than {MOST_CHARACTERS} characters")
-    return _value(ast.parse(text.strip(), mode="eval").body, names)
+def _value(text: str, sort: Sort, names: dict[str, float]) -> float:
+    functions: dict[str, tuple[Sort, ...]] = dict.fromkeys(_FUNCTIONS, ("number",))
+    scope = Scope(list(names), functions, MOST_CHARACTERS, MOST_CHARACTERS)
+
+    def leaf(part: Number | Name) -> float:
+        return part.value if isinstance(part, Number) else float(names[part.name])
+
+    return fold(
+        parse(text, scope, sort), leaf, lambda call, values: compute(call, values, _MEANING)
+    )
 
 
-def _value(node: ast.expr, names: dict[str, float]) -> float:
-    match node:
-        case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
-            return float(number)
-        case ast.Name(id=name) if name in names:
-            return float(names[name])
-        case ast.UnaryOp(op=ast.USub(), operand=operand):
-            return -_value(operand, names)
-        case ast.UnaryOp(op=ast.UAdd(), operand=operand):
-            return _value(operand, names)
-        case ast.BinOp(op=op, left=left, right=right) if type(op) in _BINARY:
-            value = _BINARY[type(op)](_value(left, names), _value(right, names))
-            if isinstance(value, complex):
-                raise ValueError("a root of a negative number")
-            return value
-        case ast.Call(func=ast.Name(id=name), args=[argument], keywords=[]) if name in _FUNCTIONS:
-            return _FUNCTIONS[name](_value(argument, names))
-    raise ValueError(f"{ast.unparse(node)!r} is not allowed")
+def _shown(expression: object) -> str:
+    return repr(str(expression)[:60])
 
 
-def holds(expression, **names):  # TEMPORARY
-    return bool(eval(expression, {}, names))
+def _allowed(names: dict[str, float]) -> str:
+    return ", ".join([*names, *_FUNCTIONS])

@@ -17,7 +17,7 @@ from omegaconf.errors import (
 )
 
 from normlab.config.check import unknown_key
-from normlab.config.schema import BlockRule
+from normlab.config.placement import BlockRule
 from normlab.errors import ConfigError
 
 

@@ -10,8 +10,9 @@ from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 
 from normlab.archive.identity import fingerprint, run_name
 from normlab.config.check import check, check_keys
+from normlab.config.placement import PlacementConfig
 from normlab.config.rules import typed_rules
-from normlab.config.schema import PlacementConfig, TrainConfig
+from normlab.config.schema import TrainConfig
 from normlab.config.wiring import Network, written_out
 from normlab.errors import ConfigError
 

@@ -11,7 +11,7 @@ from enum import Enum
 from typing import Any
 
 from normlab.config.expressions import evaluate, holds
-from normlab.config.schema import PlacementConfig, SublayerConfig
+from normlab.config.placement import PlacementConfig, SublayerConfig
 
 SUBLAYERS = ("attention", "feedforward")
 HEAD_SLOTS = ("q", "k", "v")  # attention's own

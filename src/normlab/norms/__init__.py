@@ -8,6 +8,7 @@ from hydra.utils import instantiate
 from torch import nn
 
 from normlab.errors import ConfigError
+from normlab.norms.formula import Formula
 from normlab.norms.pointwise import DynamicTanh, GradientPreservingScale
 from normlab.norms.statistic import (
     GroupNorm,
@@ -20,6 +21,7 @@ from normlab.norms.statistic import (
 
 __all__ = [
     "DynamicTanh",
+    "Formula",
     "GradientPreservingScale",
     "GroupNorm",
     "LayerNorm",
@@ -45,6 +47,8 @@ def factory(config: Mapping[str, Any]) -> Callable[[int], nn.Module]:
         try:
             norm = instantiate(arguments, width, _convert_="all")
         except InstantiationException as error:
+            if isinstance(error.__cause__, ConfigError):
+                raise ConfigError(f"norm: {error.__cause__}") from error
             raise ConfigError(
                 f"norm._target_={arguments.get('_target_')} cannot be built for width {width}: "
                 f"{_reason(error)}; its arguments are what stands beside _target_."

@@ -1,13 +1,10 @@
-"""Norms that divide a token's vector by a statistic of it. x has shape (…, width).
-
-Half precision is widened first. Not for the statistic, which torch takes in fp32 anyway: on a CPU
-the gain's gradient would be added up over all tokens in bf16, by LayerNorm's kernel alone, and the
-two norms would be compared by their rounding.
-"""
+"""Norms that divide a token's vector by a statistic of it. x has shape (…, width)."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from normlab.norms.precision import widened
 
 
 class LayerNorm(nn.Module):
@@ -21,7 +18,7 @@ class LayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, width) → (…, width), in the dtype of x."""
-        wide = _widened(x)
+        wide = widened(x)
         bias = None if self.bias is None else self.bias.to(wide.dtype)
         gain = self.gain.to(wide.dtype)
         return F.layer_norm(wide, gain.shape, gain, bias, self.eps).to(x.dtype)
@@ -75,7 +72,7 @@ class PartialRMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, width) → (…, width), in the dtype of x."""
-        wide = _widened(x)
+        wide = widened(x)
         mean_square = wide[..., : self.first].square().mean(-1, keepdim=True)
         return (wide * torch.rsqrt(mean_square + self.eps) * self.gain).to(x.dtype)
 
@@ -90,7 +87,7 @@ class ScaleNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, width) → (…, width), in the dtype of x."""
-        return (F.normalize(_widened(x), dim=-1, eps=self.eps) * self.gain).to(x.dtype)
+        return (F.normalize(widened(x), dim=-1, eps=self.eps) * self.gain).to(x.dtype)
 
 
 class GroupNorm(nn.Module):
@@ -106,7 +103,7 @@ class GroupNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, width) → (…, width), in the dtype of x."""
-        wide = _widened(x)
+        wide = widened(x)
         tokens = wide.reshape(-1, wide.shape[-1])  # a token is a sample: none sees another
         gain, bias = self.gain.to(wide.dtype), self.bias.to(wide.dtype)
         out = F.group_norm(tokens, self.groups, gain, bias, self.eps)
@@ -116,7 +113,7 @@ class GroupNorm(nn.Module):
 def _rms_normed(x: Tensor, gain: Tensor, eps: float, cast: str) -> Tensor:
     if cast == "none":
         return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * gain.to(x.dtype)
-    wide = _widened(x)
+    wide = widened(x)
     if cast == "llama":
         return F.rms_norm(wide, gain.shape, None, eps).to(x.dtype) * gain.to(x.dtype)
     return F.rms_norm(wide, gain.shape, gain.to(wide.dtype), eps).to(x.dtype)
@@ -135,7 +132,3 @@ def _not_negative(eps: float) -> float:
     if not eps >= 0:
         raise ValueError(f"eps={eps} is not allowed, it must be 0 or more")
     return eps
-
-
-def _widened(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

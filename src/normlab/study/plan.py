@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from normlab.archive.record import RunRecord
 from normlab.config.check import check_like
+from normlab.config.formula import is_formula
 from normlab.config.spec import RunSpec, specify
 from normlab.errors import ConfigError, NormlabError
 
@@ -99,7 +100,9 @@ def _specify(loader: ConfigLoader, master: DictConfig, overrides: list[str]) -> 
         given, expected = (
             OmegaConf.to_container(config.norm, resolve=True) for config in (composed, reference)
         )
-        check_like("norm", given, expected)
+        # A formula's parameters and constants are the user's to add; `specify` checks all of it.
+        if not is_formula(given):
+            check_like("norm", given, expected)
     return specify(composed, choices)
 
 

@@ -1,0 +1,274 @@
+"""What a formula norm may say, and of what kind its result is. Knows no torch.
+
+    y = expression(x, width, parameters, constants)
+
+A value is one number, one number a feature (a parameter), one a token (a reduction of x), or one a
+feature of each token (x, and what a norm must give).
+"""
+
+import keyword
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Flag
+from typing import Any
+
+from normlab.config.expressions import evaluate
+from normlab.config.grammar import Scope, Sort, closest, one_line, parse
+from normlab.config.tree import (
+    ARITHMETIC,
+    CONDITIONS,
+    Call,
+    ExpressionError,
+    Name,
+    Number,
+    Tree,
+    compute,
+    fold,
+    pointed,
+)
+from normlab.errors import ConfigError
+
+MOST_CHARACTERS = 500
+DEEPEST = 40
+PER = ("feature", "scalar")
+_LARGEST = 3.4e38  # a parameter is kept in single precision
+
+REDUCTIONS = ("mean", "sum", "max", "min", "var", "std", "rms")
+# Each function of single features, on numbers.
+ELEMENTWISE: dict[str, Callable[..., float]] = {
+    "abs": abs,
+    "sqrt": math.sqrt,
+    "rsqrt": lambda a: 1 / math.sqrt(a),
+    "exp": math.exp,
+    "log": math.log,
+    "log1p": math.log1p,
+    "expm1": math.expm1,
+    "sin": math.sin,
+    "cos": math.cos,
+    "tanh": math.tanh,
+    "erf": math.erf,
+    "sigmoid": lambda a: (1 + math.tanh(a / 2)) / 2,
+    "relu": lambda a: max(a, 0.0),
+    "softplus": lambda a: max(a, 0.0) + math.log1p(math.exp(-abs(a))),
+    "silu": lambda a: a * (1 + math.tanh(a / 2)) / 2,
+    "gelu": lambda a: a * (1 + math.erf(a / math.sqrt(2))) / 2,
+    "square": lambda a: a * a,
+    "sign": lambda a: float((a > 0) - (a < 0)),
+    "detach": lambda a: a,
+}
+BINARY: dict[str, Callable[..., float]] = {"minimum": min, "maximum": max}
+_MEANING = {**ARITHMETIC, **CONDITIONS, **ELEMENTWISE, **BINARY}
+
+_FUNCTIONS: dict[str, tuple[Sort, ...]] = {
+    **dict.fromkeys((*REDUCTIONS, *ELEMENTWISE), ("number",)),
+    **dict.fromkeys(BINARY, ("number", "number")),
+    "where": ("condition", "number", "number"),
+}
+_GIVEN = ("x", "width")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """What a learnable parameter starts as, and whether there is one per feature or one in all."""
+
+    init: float
+    per: str
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A formula that was understood: its tree over x and the parameters, constants put in."""
+
+    tree: Tree
+    parameters: Mapping[str, Parameter]
+
+
+def is_formula(norm: Any) -> bool:
+    """Whether this is the config of a formula norm."""
+    return isinstance(norm, Mapping) and norm.get("_target_") in _TARGETS
+
+
+def check_formula(key: str, config: Mapping[str, Any], width: int) -> None:
+    """Refuse the config of a formula norm that cannot be built at this width.
+
+    Raises:
+        ConfigError: in one sentence that starts with a key under `key`; about the expression, two
+            lines follow that point into it.
+    """
+    arguments = {name: value for name, value in config.items() if name not in _HYDRAS}
+    for name in arguments:
+        if name not in _ARGUMENTS:
+            raise ConfigError(
+                f"{key}.{name} is not a key of a formula; "
+                f"{closest(str(name), _ARGUMENTS)}it has {', '.join(_ARGUMENTS)}."
+            )
+    try:
+        read(
+            width,
+            arguments.get("expression"),
+            arguments.get("parameters"),
+            arguments.get("constants"),
+        )
+    except ConfigError as error:
+        raise ConfigError(f"{key}.{error}") from error
+
+
+_TARGETS = ("normlab.norms.Formula", "normlab.norms.formula.Formula")
+_HYDRAS = ("_target_", "_partial_")
+_ARGUMENTS = ("expression", "parameters", "constants")
+
+
+def read(width: int, expression: Any, parameters: Any, constants: Any) -> Reading:
+    """Understand a formula at this width.
+
+    Raises:
+        ConfigError: in a sentence that starts with the key that is wrong.
+    """
+    if not isinstance(expression, str):
+        raise ConfigError(
+            f"expression={expression} is not a formula; write a text, as 'gain * x / rms(x)'."
+        )
+    numbers = {
+        name: _evaluated(f"constants.{name}", value, width)
+        for name, value in _named("constants", constants, _GIVEN).items()
+    }
+    learned = {
+        name: _parameter(f"parameters.{name}", value, width)
+        for name, value in _named("parameters", parameters, (*_GIVEN, *numbers)).items()
+    }
+    numbers["width"] = float(width)
+    scope = Scope(["x", *learned, *numbers], _FUNCTIONS, MOST_CHARACTERS, DEEPEST)
+    try:
+        tree = _bound(parse(expression, scope), numbers)
+        _check_result(tree, learned)
+    except ExpressionError as error:
+        raise ConfigError(
+            f"expression: {error.reason}; {error.allowed}.\n"
+            f"{pointed(one_line(expression), error.at)}"
+        ) from error
+    return Reading(tree, learned)
+
+
+def _named(key: str, mapping: Any, taken: tuple[str, ...]) -> Mapping[str, Any]:
+    """The mapping, when every name in it may stand in an expression."""
+    if mapping is None:
+        return {}
+    if not isinstance(mapping, Mapping):
+        raise ConfigError(f"{key}={mapping} is not allowed; it must be a mapping of names.")
+    for name in mapping:
+        word = isinstance(name, str) and name.isascii() and name.isidentifier()
+        if not word or keyword.iskeyword(name):
+            raise ConfigError(
+                f"{key}.{name} is not a name; one is a word of plain letters, digits and _ that "
+                f"is no keyword of Python's."
+            )
+        if name in taken or name in _FUNCTIONS:
+            what = "a function" if name in _FUNCTIONS else "there already"
+            raise ConfigError(f"{key}.{name} is not allowed: {name} is {what}; take another name.")
+    return mapping
+
+
+def _parameter(key: str, value: Any, width: int) -> Parameter:
+    if not isinstance(value, Mapping) or "init" not in value or not set(value) <= {"init", "per"}:
+        given = dict(value) if isinstance(value, Mapping) else value
+        raise ConfigError(
+            f"{key}={given} is not a parameter; one is "
+            f"{{init: number or expression in width, per: feature or scalar}}."
+        )
+    per = value.get("per", "feature")
+    if per not in PER:
+        raise ConfigError(f"{key}.per={per} is not allowed; it must be feature or scalar.")
+    init = _evaluated(f"{key}.init", value["init"], width)
+    if abs(init) > _LARGEST:
+        raise ConfigError(f"{key}.init={init} is too large; it must be at most {_LARGEST}.")
+    return Parameter(init, per)
+
+
+def _evaluated(key: str, value: Any, width: int) -> float:
+    try:
+        return evaluate(value, width=width)
+    except ConfigError as error:
+        raise ConfigError(f"{key}: {error}") from error
+
+
+def _bound(tree: Tree, numbers: Mapping[str, float]) -> Tree:
+    """The same tree with what is constant computed."""
+
+    def leaf(part: Number | Name) -> Tree:
+        if isinstance(part, Name) and part.name in numbers:
+            return Number(numbers[part.name], part.at)
+        return part
+
+    def call(part: Call, arguments: list[Tree]) -> Tree:
+        if part.function == "where" and isinstance(arguments[0], Number):
+            return arguments[1 if arguments[0].value else 2]
+        values = [argument.value for argument in arguments if isinstance(argument, Number)]
+        if len(values) == len(arguments) and part.function in _MEANING:
+            return Number(compute(part, values, _MEANING), part.at)
+        return Call(part.function, tuple(arguments), part.at)
+
+    return fold(tree, leaf, call)
+
+
+class Kind(Flag):
+    """Along what a value varies."""
+
+    NUMBER = 0
+    FEATURE = 1
+    TOKEN = 2
+    FULL = 3
+
+
+_GIVES = {
+    Kind.NUMBER: "one number",
+    Kind.FEATURE: "one number a feature, the same for every token",
+    Kind.TOKEN: "one number a token",
+}
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What is known of a value: its kind, and the parameters that a gradient reaches through it."""
+
+    kind: Kind
+    learns: frozenset[str] = frozenset()
+
+
+def _check_result(tree: Tree, parameters: Mapping[str, Parameter]) -> None:
+    def leaf(part: Number | Name) -> _Known:
+        if isinstance(part, Number):
+            return _Known(Kind.NUMBER)
+        if part.name == "x":
+            return _Known(Kind.FULL)
+        per_feature = parameters[part.name].per == "feature"
+        return _Known(Kind.FEATURE if per_feature else Kind.NUMBER, frozenset({part.name}))
+
+    known = fold(tree, leaf, _known)
+    if known.kind is not Kind.FULL:
+        raise ExpressionError(
+            f"it gives {_GIVES[known.kind]}", "it must give one a feature of each token", tree.at
+        )
+    for name in parameters:
+        if name not in known.learns:
+            raise ConfigError(
+                f"parameters.{name} would get no gradient; the expression must use it, and not "
+                f"only in detach, sign or a condition."
+            )
+
+
+def _known(call: Call, arguments: list[_Known]) -> _Known:
+    kind, learns = Kind.NUMBER, frozenset[str]()
+    for argument in arguments:
+        kind, learns = kind | argument.kind, learns | argument.learns
+    if call.function in REDUCTIONS:
+        if not kind & Kind.FEATURE:
+            raise ExpressionError(
+                f"{call.function} reduces over the features, and this is {_GIVES[kind]}",
+                "it needs a value for each feature",
+                call.arguments[0].at,
+            )
+        kind &= ~Kind.FEATURE
+    if call.function in ("detach", "sign", *CONDITIONS):
+        learns = frozenset()
+    return _Known(kind, learns)

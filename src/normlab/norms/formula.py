@@ -1,0 +1,200 @@
+"""A norm that is written down in YAML. x has shape (…, width).
+
+Its expression becomes nested functions of tensors once, when the norm is built. What may stand in
+an expression, and that what it gives fits x, is `normlab.config.formula`'s business.
+"""
+
+import operator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from itertools import count
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from normlab.config.formula import read
+from normlab.config.tree import Call, Name, Number, Tree, fold
+from normlab.errors import ConfigError
+from normlab.norms.precision import widened
+
+# x and the parameters by name; what an expression says twice, by number.
+Values = MutableMapping[str | int, Tensor]
+Function = Callable[[Values], Tensor]
+Part = float | Function
+
+_OPERATIONS: dict[str, Callable[..., Tensor]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.truediv,
+    "**": torch.pow,
+    "negative": torch.neg,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "==": operator.eq,
+    "!=": operator.ne,
+    "and": operator.and_,
+    "or": operator.or_,
+    "not": torch.logical_not,
+    "mean": lambda a: a.mean(-1, keepdim=True),
+    "sum": lambda a: a.sum(-1, keepdim=True),
+    "max": lambda a: a.amax(-1, keepdim=True),
+    "min": lambda a: a.amin(-1, keepdim=True),
+    "var": lambda a: a.var(-1, correction=0, keepdim=True),
+    "std": lambda a: a.std(-1, correction=0, keepdim=True),
+    "rms": lambda a: a.square().mean(-1, keepdim=True).sqrt(),
+    "abs": torch.abs,
+    "sqrt": torch.sqrt,
+    "rsqrt": torch.rsqrt,
+    "exp": torch.exp,
+    "log": torch.log,
+    "log1p": torch.log1p,
+    "expm1": torch.expm1,
+    "sin": torch.sin,
+    "cos": torch.cos,
+    "tanh": torch.tanh,
+    "erf": torch.erf,
+    "sigmoid": torch.sigmoid,
+    "relu": torch.relu,
+    # The default leaves the curve at 20 already, which double precision can see.
+    "softplus": lambda a: F.softplus(a, threshold=40.0),
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "square": torch.square,
+    "sign": torch.sign,
+    "detach": Tensor.detach,
+    "minimum": torch.minimum,
+    "maximum": torch.maximum,
+    "where": torch.where,
+}
+_POWERS = {2.0: torch.square, 0.5: torch.sqrt, -0.5: torch.rsqrt, -1.0: torch.reciprocal}
+
+
+class Formula(nn.Module):
+    """A norm given by an expression over x, its width, parameters that are learned, and constants.
+
+    `expression` has the operators + - * / **, reductions over the features (mean sum max min and,
+    of the population, var std rms), functions of single features (abs sqrt rsqrt exp log log1p
+    expm1 sin cos tanh erf sigmoid relu softplus silu gelu square sign detach, minimum and maximum
+    of two), and where(condition, a, b). The gradients of sqrt, std and rms are not finite at 0: add
+    an eps inside the root, as in `x / sqrt(mean(x**2) + eps)`. `detach` stops the gradient
+    (1911.07013 studies norms with detached statistics).
+
+    `parameters` has {init: number or expression in width, per: feature or scalar} under each name,
+    `constants` a number or an expression in width. The parameters are attributes of the module.
+
+    Raises:
+        ConfigError: the expression cannot be understood, or does not give one number a feature of
+            each token; the message points at the place.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        expression: str,
+        parameters: Mapping[str, Any] | None = None,
+        constants: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        reading = read(width, expression, parameters, constants)
+        self.expression = " ".join(expression.split())
+        self._tree = reading.tree
+        self._names = tuple(reading.parameters)
+        self._function = _compiled(self._tree)
+        for name, parameter in reading.parameters.items():
+            if hasattr(self, name):
+                raise ConfigError(
+                    f"parameters.{name} is not allowed: a torch.nn.Module has something of its "
+                    f"own under that name; take another name."
+                )
+            shape = (width,) if parameter.per == "feature" else ()
+            setattr(self, name, nn.Parameter(torch.full(shape, parameter.init)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, width) → (…, width), in the dtype of x."""
+        values: Values = {name: getattr(self, name) for name in self._names}
+        values["x"] = widened(x)
+        return self._function(values).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        """The expression."""
+        return self.expression
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_function"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._function = _compiled(self._tree)
+
+
+def _compiled(tree: Tree) -> Function:
+    """The tree as a function of x and the parameters."""
+    said = Counter(_calls(tree))
+    slots = dict(zip((part for part, times in said.items() if times > 1), count(), strict=False))
+    function = fold(tree, _leaf, lambda call, parts: _shared(_part(call, parts), slots.get(call)))
+    assert callable(function), "a formula depends on x"
+    return function
+
+
+def _calls(tree: Tree) -> Iterator[Call]:
+    if isinstance(tree, Call):
+        yield tree
+        for argument in tree.arguments:
+            yield from _calls(argument)
+
+
+def _leaf(part: Number | Name) -> Part:
+    if isinstance(part, Number):
+        return part.value
+    name = part.name
+    return lambda values: values[name]
+
+
+def _shared(function: Function, slot: int | None) -> Function:
+    """The same function, computed once where the expression says it more than once."""
+    if slot is None:
+        return function
+
+    def remembered(values: Values) -> Tensor:
+        if slot not in values:
+            values[slot] = function(values)
+        return values[slot]
+
+    return remembered
+
+
+def _part(call: Call, parts: list[Part]) -> Function:
+    operation = _OPERATIONS[call.function]
+    if call.function == "**" and not callable(parts[1]) and parts[1] in _POWERS:
+        return _applied(_POWERS[parts[1]], parts[:1])
+    if call.function in ("minimum", "maximum"):
+        return _applied(operation, [_tensor(part) for part in parts])
+    if call.function == "where":
+        condition, yes, no = map(_tensor, parts)
+        return lambda values: operation(condition(values), yes(values), no(values))
+    return _applied(operation, parts)
+
+
+def _applied(operation: Callable[..., Tensor], parts: list[Part]) -> Function:
+    """One operation of one or two parts, numbers as they are: nothing is decided when it runs."""
+    first, second = parts[0], parts[-1]
+    if len(parts) == 1 and callable(first):
+        return lambda values: operation(first(values))
+    if callable(first) and callable(second):
+        return lambda values: operation(first(values), second(values))
+    if callable(first):
+        return lambda values: operation(first(values), second)
+    assert callable(second), "what is constant was computed before"
+    return lambda values: operation(first, second(values))
+
+
+def _tensor(part: Part) -> Function:
+    """A number as a tensor in the precision of x, where torch would choose one of its own."""
+    if callable(part):
+        return part
+    return lambda values: torch.full((), part, dtype=values["x"].dtype, device=values["x"].device)
