@@ -10,6 +10,7 @@ import sys
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -46,7 +47,7 @@ def card(options: argparse.Namespace) -> list[Card]:
     _check(options)
     specs = _compose(options.overrides, options.config_dir)
     folder = options.out or _PLACE / _folder_name(list(specs))
-    cards = _measure(specs, options.width, options.threads)
+    cards = _measure(specs, options.width, options.threads, options.seconds)
     files = _write(cards, folder)
     from normlab.analysis.card import show
 
@@ -70,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--width", type=int, default=512, help="features (default: 512)")
     parser.add_argument("--config-dir", type=Path, help="folder that holds norm/<name>.yaml")
     parser.add_argument("--threads", type=int, default=1, help="for the timing (default: 1)")
+    parser.add_argument("--seconds", type=float, default=0.8, help="for it, a norm (default: 0.8)")
     parser.add_argument("--out", type=Path, help=f"default: {_PLACE}/<names>")
     return parser
 
@@ -126,13 +128,13 @@ def _label(spec: RunSpec, overrides: Sequence[str]) -> str:
 
 def _folder_name(names: Sequence[str]) -> str:
     """The cards' names as one; a long list is cut, and told from others by a checksum."""
-    whole = "-".join(re.sub(r"[^\w.=+]+", "_", name) for name in names)
+    whole = "-".join(re.sub(r"[^\w.=+-]+", "_", name) for name in names)
     if len(whole) <= _LONGEST_NAME:
         return whole
     return f"{whole[: _LONGEST_NAME - 9]}-{zlib.crc32(whole.encode()):08x}"
 
 
-def _measure(specs: dict[str, RunSpec], width: int, threads: int) -> list[Card]:
+def _measure(specs: dict[str, RunSpec], width: int, threads: int, seconds: float) -> list[Card]:
     # A class in the folder one works in is found, as it is by train.py there.
     sys.path.append(os.getcwd())
     import torch
@@ -141,12 +143,11 @@ def _measure(specs: dict[str, RunSpec], width: int, threads: int) -> list[Card]:
     from normlab.norms.card import measure
 
     torch.set_num_threads(threads)
-    cards = []
-    for name, spec in specs.items():
-        build = factory(spec.config.norm)
-        plain = spec.plain["norm"]
-        cards.append(measure(build, width, name=name, config=plain, threads=threads))
-    return cards
+    timing: Any = {"threads": threads, "seconds": seconds}
+    return [
+        measure(factory(norm := spec.plain["norm"]), width, name=name, config=norm, **timing)
+        for name, spec in specs.items()
+    ]
 
 
 def _write(cards: list[Card], folder: Path) -> list[tuple[str, Path]]:
