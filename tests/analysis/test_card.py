@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from rich.console import Console
 from cards import made_up
 from normlab.analysis.card import rows, show
 from normlab.analysis.card_figure import colours, draw
-from normlab.archive.card import Card
+from normlab.archive.card import Card, Invariance
 
 NAMES = ["rmsnorm", "layernorm", "dyt", "my_norm eps=1e-6", "none"]
 
@@ -37,6 +38,13 @@ def test_a_file_gets_no_colours_and_a_terminal_does() -> None:
     console = Console(file=StringIO(), width=80, force_terminal=True)
     show(console, [made_up("dyt")])
     assert "\x1b[32myes (0)" in console.file.getvalue()
+
+
+def test_a_norm_that_leaks_is_called_out_by_name() -> None:
+    leak = Invariance("token alone", "no leak across tokens", "no", 2.0)
+    cards = [made_up("dyt"), replace(made_up("batchnorm"), invariances=(leak,) * 3)]
+    assert "batchnorm: tokens see each other" in printed(cards, 100)
+    assert "tokens see each other" not in printed(cards[:1], 100)
 
 
 def test_every_number_of_the_card_is_a_row() -> None:

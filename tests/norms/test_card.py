@@ -81,6 +81,7 @@ def test_every_norm_in_conf_has_a_card_and_leaks_nothing(name: str) -> None:
     card = card_of(factory(OmegaConf.load(FILES[name])))
     found = {one.name: one.verdict for one in card.invariances}
     assert found["token alone"] == found["sequence alone"] == "yes"
+    assert not card.leaks
     assert (card.gradcheck, card.second_gradcheck) == ("passes", "passes")
     assert all(one.output == one.gradient == "finite" for one in card.extremes[:2])
     assert all(one.output_max is not None for one in card.rounding)
@@ -141,6 +142,11 @@ def test_the_deviation_of_rmsnorm_is_that_of_its_eps() -> None:
     (scale,) = [one for one in invariances(RMSNorm(WIDTH), WIDTH) if one.name == "weight scale"]
     # √(1 + ε/c²) − 1 with c = 1/4, times the largest output over the RMS.
     assert 0.5 * 16 * 1e-5 < scale.deviation < 10 * 0.5 * 16 * 1e-5
+
+
+def test_a_norm_over_tokens_is_said_to_leak() -> None:
+    assert card_of(BatchNorm).leaks
+    assert card_of(plain(lambda x: x - x.mean(-2, keepdim=True))).leaks
 
 
 def test_statistics_over_tokens_leak_and_a_running_mean_leaks_within_a_sequence() -> None:

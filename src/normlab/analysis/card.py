@@ -23,6 +23,14 @@ def show(console: "Console", cards: Sequence[Card]) -> None:
     for at in range(0, len(cards), together):
         console.print(_table(cards[at : at + together]))
         console.print()
+    leaking = [card.name for card in cards if card.leaks]
+    if leaking:
+        console.print(
+            f"{', '.join(leaking)}: tokens see each other. A causal model would read the future, "
+            f"and its losses mean nothing.",
+            markup=False,
+            style="bold red",
+        )
     for note in _notes(cards[0]):
         console.print(note, markup=False, style="dim")
 

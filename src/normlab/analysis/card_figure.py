@@ -144,7 +144,7 @@ def _bar(axes: Axes, row: float, ratio: Ratio, colour: str, alpha: float) -> Non
 
 def _widths(cards: Sequence[Card]) -> list[float]:
     """Each line thinner than the one it may lie on: norms often agree."""
-    thickest = 1.3 + 0.9 * min(len(cards) - 1, 3)
+    thickest = 1.3 + 1.2 * min(len(cards) - 1, 3)
     return [float(width) for width in np.linspace(thickest, 1.3, len(cards))]
 
 
@@ -158,7 +158,7 @@ def _note(card: Card) -> str:
     return (
         "Parameters as they start. Jacobian: dots are values under 1e-4 of the largest, directions "
         "that the norm removes (those below 1e-8 drawn there).\n"
-        "Error: the dot is the RMS, the tick the largest; dotted, exact and rounded once.\n"
+        "Error: the dot is the RMS, the tick the largest; dotted: exact, rounded once.\n"
         f"Time: pale forward, full with backward; fp32 {'×'.join(map(str, card.speed.shape))}, "
         f"{threads}, median and quartiles."
     )

@@ -19,6 +19,10 @@ Number = float | None
 Verdict = Literal["yes", "to eps", "at init", "no"]
 
 
+# Names of the invariances that a causal model cannot do without.
+TOKEN_ALONE, SEQUENCE_ALONE = "token alone", "sequence alone"
+
+
 def number(value: float) -> Number:
     """The value where it is finite."""
     return float(value) if math.isfinite(value) else None
@@ -163,6 +167,12 @@ class Card:
     def total(self) -> int:
         """How many numbers it learns."""
         return sum(math.prod(parameter.shape) for parameter in self.parameters)
+
+    @property
+    def leaks(self) -> bool:
+        """Whether a token's output depends on other tokens, of its sequence or of another."""
+        alone = [one for one in self.invariances if one.name in (TOKEN_ALONE, SEQUENCE_ALONE)]
+        return any(one.verdict != "yes" for one in alone)
 
 
 def write_cards(folder: Path, cards: list[Card], versions: dict[str, str]) -> Path:

@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from normlab.archive.card import Invariance, Verdict, number
+from normlab.archive.card import SEQUENCE_ALONE, TOKEN_ALONE, Invariance, Verdict, number
 from normlab.norms.card.inputs import BATCH, TOKENS, Function, frozen, moved, standard, widened
 
 SIZES = (1.0, 32.0, 1024.0)
@@ -135,6 +135,6 @@ _EQUATIONS = (
     _Equation("weight shift", "N((W + 1cᵀ)h) = N(Wh)", _weight_shift),
     _Equation("odd", "N(−x) = −N(x)", _sign),
     _Equation("features alike", "N(Px) = P N(x)", _permutation),
-    _Equation("token alone", "no leak across tokens", _other_tokens),
-    _Equation("sequence alone", "no leak across batch", _other_sequences),
+    _Equation(TOKEN_ALONE, "no leak across tokens", _other_tokens),
+    _Equation(SEQUENCE_ALONE, "no leak across batch", _other_sequences),
 )
