@@ -61,7 +61,8 @@ def _slope(axes: Axes, cards: Sequence[Card], look: dict[str, str]) -> None:
     axes.set_ylabel("∂ output / ∂ input")
     for card, width in zip(cards, _widths(cards), strict=True):
         axes.plot(card.curves.feature, _gaps(card.curves.slope), color=look[card.name], lw=width)
-    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+    low, high = axes.get_ylim()
+    axes.set_ylim(min(low, -0.05 * high), 1.05 * high)
     _feature_axis(axes)
 
 
@@ -94,6 +95,7 @@ def _spectrum(axes: Axes, cards: Sequence[Card], look: dict[str, str]) -> None:
     axes.set_xticks([0, 0.5, 1], ["first", "half", "last"])
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, 1e-3), max(high, 10))
+    axes.minorticks_off()
 
 
 def _rounding(axes: Axes, cards: Sequence[Card], look: dict[str, str]) -> None:
@@ -118,6 +120,7 @@ def _rounding(axes: Axes, cards: Sequence[Card], look: dict[str, str]) -> None:
     axes.set_xlim(-0.5, 3.5)
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, 0.1), max(high, 3))
+    axes.minorticks_off()
     axes.grid(visible=False, axis="x")
 
 
