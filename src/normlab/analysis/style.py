@@ -99,7 +99,7 @@ class Look:
         """Looks for all norms and placements among the arms."""
         norms, placements = {arm.norm for arm in arms}, {arm.placement for arm in arms}
         return cls(
-            _assign(norms, _NORM_COLOURS, _FREE_COLOURS),
+            norm_colours(sorted(norms)),
             _assign(placements, _PLACEMENT_STYLES, _FREE_STYLES),
         )
 
@@ -114,6 +114,11 @@ class Look:
     def marker(self, arm: Arm) -> str:
         """The arm's marker, that of its placement."""
         return self.styles[arm.placement][1]
+
+
+def norm_colours(norms: Sequence[str]) -> dict[str, str]:
+    """A colour for each norm, that which it has in a study of the same norms."""
+    return _assign(set(norms), _NORM_COLOURS, _FREE_COLOURS)
 
 
 def _assign(names: set[str], known: dict[str, _T], free: Sequence[_T]) -> dict[str, _T]:

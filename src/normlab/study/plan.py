@@ -1,7 +1,7 @@
 """What a command asks for: every combination composed, checked and named before anything trains."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,13 +51,11 @@ def make_plan(
         ConfigError: a combination cannot be trained; nothing has been written.
         HydraException: an override cannot be read or composed.
     """
-    parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(arguments))
     plan = Plan()
-    choices = [_values(override, plan) for override in parsed]
     seen: set[str] = set()
-    for combination in itertools.product(*choices):
+    for combination in combinations(loader, arguments, plan):
         overrides = [*combination, f"study={study}"]
-        spec = _specify(loader, master, overrides)
+        spec = specified(loader, master, overrides)
         if spec.id in seen:
             plan.combined += 1
             continue
@@ -65,6 +63,40 @@ def make_plan(
         plan.runs.append((overrides, spec))
     _check_data(plan.specs)
     return plan
+
+
+def combinations(
+    loader: ConfigLoader, arguments: Sequence[str], plan: Plan
+) -> Iterator[tuple[str, ...]]:
+    """Overrides for every combination of the values asked for; `plan` is told what varies.
+
+    Raises:
+        ConfigError: a sweep is not a list of values.
+        HydraException: an override cannot be read.
+    """
+    parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(arguments))
+    return itertools.product(*[_values(override, plan) for override in parsed])
+
+
+def specified(loader: ConfigLoader, master: DictConfig, overrides: Sequence[str]) -> RunSpec:
+    """The run that these overrides of `master` make; those of `norm.*` are held to its file.
+
+    Raises:
+        ConfigError: it cannot be trained.
+        HydraException: an override cannot be composed.
+    """
+    composed, choices = _compose(loader, master, overrides)
+    arguments = [override for override in overrides if override.lstrip("+~").startswith("norm.")]
+    if arguments:
+        others = [override for override in overrides if override not in arguments]
+        reference, _ = _compose(loader, master, others)
+        given, expected = (
+            OmegaConf.to_container(config.norm, resolve=True) for config in (composed, reference)
+        )
+        # A formula's parameters and constants are the user's to add; `specify` checks all of it.
+        if not is_formula(given):
+            check_like("norm", given, expected)
+    return specify(composed, choices)
 
 
 def is_settled(spec: RunSpec) -> bool:
@@ -91,25 +123,10 @@ def _values(override: Override, plan: Plan) -> list[str]:
     return [f"{key}={value}" for value in values]
 
 
-def _specify(loader: ConfigLoader, master: DictConfig, overrides: list[str]) -> RunSpec:
-    composed, choices = _compose(loader, master, overrides)
-    arguments = [override for override in overrides if override.lstrip("+~").startswith("norm.")]
-    if arguments:
-        others = [override for override in overrides if override not in arguments]
-        reference, _ = _compose(loader, master, others)
-        given, expected = (
-            OmegaConf.to_container(config.norm, resolve=True) for config in (composed, reference)
-        )
-        # A formula's parameters and constants are the user's to add; `specify` checks all of it.
-        if not is_formula(given):
-            check_like("norm", given, expected)
-    return specify(composed, choices)
-
-
 def _compose(
-    loader: ConfigLoader, master: DictConfig, overrides: list[str]
+    loader: ConfigLoader, master: DictConfig, overrides: Sequence[str]
 ) -> tuple[DictConfig, Mapping[str, str]]:
-    composed = loader.load_sweep_config(master, overrides)
+    composed = loader.load_sweep_config(master, list(overrides))
     choices = dict(composed.hydra.runtime.choices)
     with open_dict(composed):
         del composed["hydra"]

@@ -1,0 +1,215 @@
+"""`card.json`: what was measured of a norm by itself, before anything is trained with it.
+
+A number that is not finite is None, for JSON has neither NaN nor infinity.
+"""
+
+import json
+import math
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from normlab.archive.durable import write_text
+from normlab.errors import NormlabError
+
+SCHEMA_VERSION = 1
+CARD_FILE = "card.json"
+
+Number = float | None
+Verdict = Literal["yes", "to eps", "at init", "no"]
+
+
+# Names of the invariances that a causal model cannot do without.
+TOKEN_ALONE, SEQUENCE_ALONE = "token alone", "sequence alone"
+
+
+def number(value: float) -> Number:
+    """The value where it is finite."""
+    return float(value) if math.isfinite(value) else None
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A learnable tensor."""
+
+    name: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Output:
+    """What comes out for one kind of input: mean, RMS, and the median of the absolute value."""
+
+    input: str
+    mean: Number
+    rms: Number
+    median: Number
+
+
+@dataclass(frozen=True)
+class Invariance:
+    """Whether an equation holds, and by how much it fails.
+
+    `deviation` is the largest difference between its sides on standard inputs, relative to the
+    output's RMS, with parameters moved off their start.
+    """
+
+    name: str
+    equation: str
+    verdict: Verdict
+    deviation: Number
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """The Jacobian of one token's output by its own input, at a standard-normal token.
+
+    `values` are its singular values, falling; `rank` counts those above rounding, `near_zero`
+    those under 1e-4 of the largest, and `condition` is largest over smallest of the others.
+    """
+
+    width: int
+    values: tuple[float, ...]
+    rank: int
+    near_zero: int
+    condition: Number
+
+    @property
+    def median(self) -> float:
+        """The upper median of the singular values."""
+        return self.values[(len(self.values) - 1) // 2]
+
+
+@dataclass(frozen=True)
+class Extreme:
+    """What an input beyond the ordinary does: `output` and `gradient` are finite, NaN or inf.
+
+    The gradients are those of a sum of ± outputs by input and parameters. `largest` and `steepest`
+    are the largest finite magnitudes in the output and in the input's gradient. For an input with
+    one bad feature, `reach` says how far it gets: nowhere, feature, token, or other tokens.
+    """
+
+    input: str
+    output: str
+    largest: Number
+    gradient: str
+    steepest: Number
+    reach: str | None = None
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """Errors in half precision, elementwise and relative, in units of the format's epsilon.
+
+    Rounding the exact result once would give at most 0.5. `problem` says what stood in the way.
+    """
+
+    format: str
+    output_rms: Number = None
+    output_max: Number = None
+    gradient_rms: Number = None
+    gradient_max: Number = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A time over LayerNorm's in the same round: median and quartiles over the rounds."""
+
+    median: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Time against LayerNorm's on the same input of `shape`, in fp32 on the CPU."""
+
+    shape: tuple[int, ...]
+    threads: int
+    rounds: int
+    layernorm_milliseconds: tuple[float, float]  # forward; forward and backward
+    forward: Ratio
+    both: Ratio
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What the figure draws: one feature's response and slope, and RMS out against RMS in."""
+
+    feature: tuple[float, ...]
+    response: tuple[Number, ...]
+    slope: tuple[Number, ...]
+    rms_in: tuple[float, ...]
+    rms_out: tuple[Number, ...]
+
+
+@dataclass(frozen=True)
+class Card:
+    """One norm at one width."""
+
+    name: str
+    config: dict[str, Any]
+    width: int
+    parameters: tuple[Parameter, ...]
+    computes_in: str  # "float64" or "float32", when it is given float64
+    outputs: tuple[Output, ...]
+    invariances: tuple[Invariance, ...]
+    spectrum: Spectrum
+    extremes: tuple[Extreme, ...]
+    rounding: tuple[Rounding, ...]
+    gradcheck: str
+    second_gradcheck: str
+    speed: Speed
+    curves: Curves
+
+    @property
+    def total(self) -> int:
+        """How many numbers it learns."""
+        return sum(math.prod(parameter.shape) for parameter in self.parameters)
+
+    @property
+    def leaks(self) -> bool:
+        """Whether a token's output depends on other tokens, of its sequence or of another."""
+        alone = [one for one in self.invariances if one.name in (TOKEN_ALONE, SEQUENCE_ALONE)]
+        return any(one.verdict != "yes" for one in alone)
+
+
+def write_cards(folder: Path, cards: list[Card], versions: dict[str, str]) -> Path:
+    """Write `card.json`, whole or not at all. Raises OSError."""
+    plain = {
+        "schema_version": SCHEMA_VERSION,
+        "versions": versions,
+        "cards": [asdict(card) for card in cards],
+    }
+    write_text(folder / CARD_FILE, json.dumps(plain, indent=1, allow_nan=False) + "\n")
+    return folder / CARD_FILE
+
+
+def read_cards(path: Path) -> list[Card]:
+    """The cards in a file that `write_cards` wrote.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        NormlabError: it is damaged, or was written by a newer normlab.
+    """
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        if raw["schema_version"] > SCHEMA_VERSION:
+            raise ValueError(f"schema version {raw['schema_version']}, this reads {SCHEMA_VERSION}")
+        return [_restored(Card, card) for card in raw["cards"]]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise NormlabError(
+            f"{path} is damaged or was written by another version ({error}); measure again."
+        ) from error
+
+
+def _restored(kind: Any, raw: Any) -> Any:
+    """JSON knows lists and objects only: the tuples and classes that they stood for."""
+    if is_dataclass(kind):
+        hints = get_type_hints(kind)
+        values = {one.name: _restored(hints[one.name], raw[one.name]) for one in fields(kind)}
+        return kind(**values)  # type: ignore[operator]
+    if get_origin(kind) is tuple:
+        return tuple(_restored(get_args(kind)[0], item) for item in raw)
+    return raw

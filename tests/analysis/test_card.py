@@ -1,0 +1,91 @@
+"""Cards are shown side by side, and drawn, without torch."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from matplotlib.image import imread
+from rich.console import Console
+
+from cards import made_up
+from normlab.analysis.card import rows, show
+from normlab.analysis.card_figure import colours, draw
+from normlab.archive.card import Card, Invariance
+
+NAMES = ["rmsnorm", "layernorm", "dyt", "my_norm eps=1e-6", "none"]
+
+
+def printed(cards: list[Card], width: int) -> str:
+    console = Console(file=StringIO(), width=width)
+    show(console, cards)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+def test_the_table_shows_every_norm_within_the_terminal(width: int) -> None:
+    text = printed([made_up(name) for name in NAMES], width)
+    headings = [line for line in text.splitlines() if line.startswith("width 8")]
+    assert [name for line in headings for name in NAMES if f" {name} " in f"{line} "] == NAMES
+    assert max(map(len, text.splitlines())) <= width
+    assert len(headings) == {60: 3, 80: 2, 100: 2, 200: 1}[width]
+
+
+def test_a_file_gets_no_colours_and_a_terminal_does() -> None:
+    assert "\x1b" not in printed([made_up("dyt")], 80)
+    console = Console(file=StringIO(), width=80, force_terminal=True)
+    show(console, [made_up("dyt")])
+    assert "\x1b[32myes (0)" in console.file.getvalue()
+
+
+def test_a_norm_that_leaks_is_called_out_by_name() -> None:
+    leak = Invariance("token alone", "no leak across tokens", "no", 2.0)
+    cards = [made_up("dyt"), replace(made_up("batchnorm"), invariances=(leak,) * 3)]
+    assert "batchnorm: tokens see each other" in printed(cards, 100)
+    assert "tokens see each other" not in printed(cards[:1], 100)
+
+
+def test_every_number_of_the_card_is_a_row() -> None:
+    found = dict(rows(made_up("dyt")))
+    assert found["numbers"] == "9"
+    assert found["tensors"] == "gain 8, alpha scalar"
+    assert found["N(0,1)"] == "0.630 (−0.0100)"
+    assert found["N(cx) = N(x), c > 0"] == "no (1.25)"
+    assert found["N(x + c1) = N(x)"] == "to eps (3e−4)"
+    assert found["median, smallest"] == "1.00, 1e−17"
+    assert found["zeros"] == "0, ∂ 316"
+    assert found["a NaN"] == "NaN, ∂ inf"
+    assert found["  reaches"] == "token"
+    assert found["bf16 ∂ input"] == "2.50, 105"
+    assert found["fp16 output"] == "– (no kernel)"
+    assert found["second derivative"] == "refuses"
+    assert found["forward"] == "1.50 (1.35–1.80)"
+
+
+@pytest.mark.parametrize("names", [["dyt"], [*NAMES, *(f"norm_{k}" for k in range(9))]], ids=len)
+def test_the_figure_is_drawn_the_same_every_time(names: list[str], tmp_path: Path) -> None:
+    cards = [made_up(name, time=0.2 + 3 * at) for at, name in enumerate(names)]
+    png, svg = draw(cards, tmp_path / "one")
+    assert imread(png).shape[1] == 1760
+    assert all(name in svg.read_text() for name in names)
+    if len(names) == 1:
+        again = draw(cards, tmp_path / "two")
+        assert [path.read_bytes() for path in again] == [png.read_bytes(), svg.read_bytes()]
+
+
+def test_a_norm_has_the_colour_it_has_in_studies_unless_it_is_there_twice() -> None:
+    alone = colours([made_up("rmsnorm eps=1e-6"), made_up("layernorm")])
+    assert alone == {"rmsnorm eps=1e-6": "#0072B2", "layernorm": "#D55E00"}
+    twice = colours([made_up("rmsnorm eps=1e-6"), made_up("rmsnorm")])
+    assert twice["rmsnorm"] == "#0072B2"
+    assert len(set(twice.values())) == 2
+
+
+def test_showing_a_card_imports_no_torch() -> None:
+    code = (
+        "import sys; import normlab.analysis.card, normlab.analysis.card_figure; "
+        "sys.exit('torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,149 @@
+"""scripts/card.py from the command line to the files; what cannot be done is one sentence."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from normlab.archive.card import read_cards
+from normlab.study.card import main
+
+ROOT = Path(__file__).resolve().parents[2]
+FAST = ("--width", "16", "--seconds", "0")
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> Call:
+    """The command in an empty folder: exit code, what it prints, what it complains of."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        code = 0
+        try:
+            main(arguments)
+        except SystemExit as left:
+            code = left.code if isinstance(left.code, int) else 1
+        return (code, *capfd.readouterr())
+
+    return run
+
+
+def write_norm(folder: Path, text: str) -> Path:
+    (folder / "mine" / "norm").mkdir(parents=True)
+    (folder / "mine" / "norm" / "my_norm.yaml").write_text(text)
+    return folder / "mine"
+
+
+def test_norms_side_by_side_become_a_table_numbers_and_a_figure(call: Call, tmp_path: Path) -> None:
+    code, out, err = call("norm=rmsnorm,none", *FAST)
+    folder = Path("outputs/cards/rmsnorm-none")
+    assert (code, err) == (0, "")
+    assert sorted(path.name for path in folder.iterdir()) == ["card.json", "card.png", "card.svg"]
+    cards = read_cards(folder / "card.json")
+    assert [(card.name, card.width) for card in cards] == [("rmsnorm", 16), ("none", 16)]
+    assert cards[0].config == {"_target_": "normlab.norms.RMSNorm", "eps": 1e-5}
+    assert json.loads((folder / "card.json").read_text())["versions"]["torch"]
+    assert "rmsnorm" in out
+    assert f"figure   {folder / 'card.png'}" in out
+
+
+def test_a_norm_of_ones_own_and_its_arguments(call: Call, tmp_path: Path) -> None:
+    mine = write_norm(tmp_path, "_target_: my_module.Doubled\neps: 1e-3\n")
+    (tmp_path / "my_module.py").write_text(
+        "import torch\n"
+        "class Doubled(torch.nn.RMSNorm):\n"
+        "    def forward(self, x):\n"
+        "        return 2 * super().forward(x)\n"
+    )
+    arguments = ("norm=my_norm", "norm.eps=1e-3,1e-2", "--config-dir", str(mine), "--out", "here")
+    code, _, err = call(*arguments, *FAST)
+    assert (code, err) == (0, "")
+    cards = read_cards(Path("here/card.json"))
+    assert [card.name for card in cards] == ["my_norm eps=0.001", "my_norm eps=0.01"]
+    slopes = [card.extremes[0].steepest for card in cards]
+    assert slopes == pytest.approx([2 / 1e-3**0.5, 2 / 1e-2**0.5])
+
+
+CASES = {
+    "norm=foo": ["norm=foo is not an option", "rmsnorm"],
+    "norm.epss=1": ["norm.epss", "did you mean norm.eps"],
+    "norm.eps=abc": ["norm.eps=abc", "number"],
+    "norm.eps=-1": ["eps=-1"],
+    "+norm.zzz=1": ["norm.zzz", "eps"],
+    "placement=post": ["placement=post", "norm=…"],
+    "model.width=64": ["model.width=64", "norm=…"],
+    "norm._target_=torch.nn.NoSuchNorm": ["torch.nn.NoSuchNorm"],
+    "norm=[": ["norm=[", "key=value"],
+    "--width=0": ["--width 0", "from 2"],
+    "--threads=0": ["--threads 0", "1 or more"],
+    "--config-dir=nowhere": ["--config-dir nowhere", "not a folder"],
+}
+
+
+@pytest.mark.parametrize("given", CASES)
+def test_a_mistake_is_one_sentence(given: str, call: Call, tmp_path: Path) -> None:
+    first = "norm=rmsnorm" if not given.startswith("norm=") else "norm.eps=1e-5"
+    code, out, err = call(first, given)
+    assert code == 2
+    assert not out
+    assert err.startswith("normlab: ")
+    assert err.count("\n") == 1
+    assert all(word in err for word in CASES[given]), err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("torch.nn.BatchNorm1d", ["norm=my_norm fails on an input of shape (2, 4, 16)"]),
+        ("torch.nn.Linear\nout_features: 8", ["norm=my_norm changes the shape to (2, 4, 8)"]),
+        ("torch.nn.Linear", ["cannot be built", "out_features"]),
+        ("math.sqrt", ["gave a float"]),
+    ],
+)
+def test_a_class_that_is_no_norm_is_one_sentence(
+    target: str, words: list[str], call: Call, tmp_path: Path
+) -> None:
+    mine = write_norm(tmp_path, f"_target_: {target}\n")
+    code, out, err = call("norm=my_norm", "--config-dir", str(mine), *FAST)
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert all(word in err for word in words), err
+
+
+def test_a_place_that_cannot_be_written_is_named(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    code, _, err = call("norm=none", "--out", "file/card", *FAST)
+    assert code == 1
+    assert "file/card cannot be written" in err
+    assert err.count("\n") == 1
+
+
+def test_a_long_list_of_norms_has_a_folder_name_that_fits(call: Call) -> None:
+    from normlab.study.card import _folder_name
+
+    names = [f"norm_{k} eps=1e-{k}" for k in range(30)]
+    assert _folder_name(["dyt", "a/b eps=1e-6"]) == "dyt-a_b_eps=1e-6"
+    assert len(_folder_name(names)) == 80
+    assert _folder_name(names) != _folder_name(names[:-1])
+
+
+def test_a_refusal_needs_no_torch() -> None:
+    code = (
+        "import sys; sys.argv = ['card.py', 'norm=foo']\n"
+        "import runpy\n"
+        "try: runpy.run_path('scripts/card.py', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "print({'torch', 'matplotlib'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "norm=foo is not an option" in done.stderr
+    assert done.stdout.strip() == "set()"
