@@ -57,9 +57,9 @@ POINTED = [
     ("gain * x / foo(x)", "foo", "unknown function; functions are mean, sum"),
     ("gain * x / eps(x)", "eps", "eps is not a function"),
     ("gain * x / rms", "rms", "write rms(…)"),
-    ("gain * abs(x, 2)", "abs(x, 2)", "abs has 2; it takes 1 argument."),
-    ("gain * minimum(x)", "minimum(x)", "it takes 2 arguments"),
-    ("gain * mean()", "mean()", "mean has 0"),
+    ("gain * abs(x, 2)", "abs(x, 2)", "abs has 2 arguments; it takes 1."),
+    ("gain * minimum(x)", "minimum(x)", "minimum has 1 argument; it takes 2"),
+    ("gain * mean()", "mean()", "mean has 0 arguments"),
     # kinds
     ("gain + 1", "gain + 1", "gives one number a feature, the same for every token"),
     ("gain * 0 + mean(gain)", "gain * 0 + mean(gain)", "must give one a feature of each token"),
@@ -72,13 +72,14 @@ POINTED = [
     ("gain * (x - mean(mean(x) + 1))", "mean(x) + 1", "this is one number a token"),
     ("gain * x / mean(2 * 3)", "2 * 3", "mean reduces"),
     # conditions
-    ("gain * (x > 0)", "x > 0", "is a condition; stands where a number must"),
-    ("x > gain", "x > gain", "only be the first argument of where"),
+    ("gain * (x > 0)", "x > 0", "is a condition where a number must stand"),
+    ("x > gain", "x > gain", "only the first argument of where"),
     ("where(x, gain, 0)", "x", "is not a condition; a condition compares with"),
     ("where(x > 0, x > 1, gain)", "x > 1", "is a condition"),
     ("where(x > 0 and gain, x, gain)", "gain", "is not a condition"),
     ("where(not x, x, gain)", "x", "is not a condition"),
     ("where((x > 0) < 1, x, gain)", "x > 0", "is a condition"),
+    ("where(0 < where(x > 1, x, 0) < 2, x, gain)", "where(x > 1, x, 0)", "middle of a chain"),
     # constants without a value
     ("gain * x + 1 / (eps - eps)", "1 / (eps - eps)", "no value: float division by zero"),
     ("gain * x + sqrt(-eps)", "sqrt(-eps)", "no value"),
@@ -180,6 +181,7 @@ BESIDE = {
     "unused": (formula("x", GAIN), "norm.parameters.gain", "no gradient"),
     "behind detach": (formula("x * detach(gain)", GAIN), "norm.parameters.gain", "no gradient"),
     "in a condition": (formula("where(x > gain, x, 0)", GAIN), "norm.parameters.gain", "detach"),
+    "in a sign": (formula("x * sign(gain)", GAIN), "norm.parameters.gain", "sign"),
     "in a dead branch": (formula("where(width > 1, x, x * gain)", GAIN), "norm.parameters.gain",
                          "no gradient"),
     "no expression": ({"_target_": "normlab.norms.Formula"}, "norm.expression=None", "a text"),
@@ -237,6 +239,7 @@ for text in (
     "x * 9**9**9", "x * 9**9**9**9", "x * (9**9)**(9**9)", "x + " + "9" * 490, "x" + "**9" * 150,
     "(" * 240 + "x" + ")" * 240, "[" * 490, "-" * 490 + "x", "not " * 120 + "x", "x" * 10**6,
     "x < " * 120 + "x", "lambda: " * 60 + "x", "f'" + "{" * 400, "x if x else " * 40 + "x",
+    "where(0<" * 20 + "x" + "<1,x,0)" * 20, "where(x<" * 40 + "x" + ",x,0)" * 40,
     "__import__('sys').exit(3)", "print(x)", "[sys.exit(3) for sys in x]",
 ):
     try:
@@ -274,6 +277,15 @@ def test_a_formula_is_answered_at_the_door(door, tmp_path):
         answer = asked(override)
         assert (answer.code, words in answer.err) == (2, True), answer.err
     assert not (tmp_path / "outputs").exists()
+
+
+def test_the_norm_of_queries_and_keys_has_the_width_of_a_head(door, tmp_path):
+    formula = "{_target_: normlab.norms.Formula, expression: 'x * sqrt(width - 64)'}"
+    # The model is 128 wide and has 4 heads.
+    missing = f"data.path={tmp_path / 'missing.txt'}"
+    assert "missing.txt" in door(f"placement.input={formula}", "data=text", missing).err
+    answer = door(f"placement.qk={formula}", "data=text", missing)
+    assert answer.err.startswith("normlab: placement.qk.expression: it has no value")
 
 
 def test_everything_of_a_formula_may_be_overridden(door, tmp_path):

@@ -103,6 +103,9 @@ def test_closed_forms_by_hand():
     assert value("x * 0 + var(x)") == [17.5] * 4
     assert value("(x - x) + std(x)**2 - rms(x)**2") == pytest.approx([0.0] * 4, abs=1e-14)
     assert value("-x**2") == [-1.0, -49.0, -4.0, -16.0]
+    assert value("x**-1") == [1.0, -1 / 7, 0.5, 0.25]
+    assert value("abs(x)**0.5 - 1") == pytest.approx([0.0, 7**0.5 - 1, 2**0.5 - 1, 1.0])
+    assert value("(x * x)**-0.5") == pytest.approx([1.0, 1 / 7, 0.5, 0.25])
     assert value("2 ** (x + 7)") == [256.0, 1.0, 512.0, 2048.0]
     assert value("x / width / 2") == [0.125, -0.875, 0.25, 0.5]
     assert value("where(0 < x <= 2, 1, -1) * maximum(x, minimum(2, -x))") == [1.0, -2.0, 2.0, -4.0]

@@ -7,8 +7,9 @@ from normlab.config.grammar import Scope, Sort, parse
 from normlab.config.tree import ARITHMETIC, CONDITIONS, ExpressionError, Name, Number, compute, fold
 from normlab.errors import ConfigError
 
-# An expression nests no deeper than it is long: this keeps it far from Python's own limit.
+# Far from Python's own limit.
 MOST_CHARACTERS = 200
+DEEPEST = 100
 
 _FUNCTIONS: dict[str, Callable[[float], float]] = {
     "sqrt": math.sqrt,
@@ -62,7 +63,7 @@ def holds(expression: str, **names: float) -> bool:
 
 def _value(text: str, sort: Sort, names: dict[str, float]) -> float:
     functions: dict[str, tuple[Sort, ...]] = dict.fromkeys(_FUNCTIONS, ("number",))
-    scope = Scope(list(names), functions, MOST_CHARACTERS, MOST_CHARACTERS)
+    scope = Scope(list(names), functions, MOST_CHARACTERS, DEEPEST)
 
     def leaf(part: Number | Name) -> float:
         return part.value if isinstance(part, Number) else float(names[part.name])

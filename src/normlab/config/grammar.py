@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from normlab.config.tree import CONDITIONS, Call, ExpressionError, Name, Number, Span, Tree
+from normlab.config.tree import CONDITIONS, Call, ExpressionError, Name, Number, Span, Tree, fold
 
 Sort = Literal["number", "condition"]
 
@@ -132,8 +132,11 @@ class _Reader:
         tree = self._tree(node, depth + 1)
         is_condition = isinstance(tree, Call) and tree.function in CONDITIONS
         if sort == "number" and is_condition:
-            where = "stands where a number must" + self._only_in_where()
-            raise ExpressionError(f"{self._shown(at)} is a condition", where, at)
+            raise ExpressionError(
+                f"{self._shown(at)} is a condition where a number must stand",
+                self._place_of_a_condition(),
+                at,
+            )
         if sort == "condition" and not is_condition:
             raise ExpressionError(
                 f"{self._shown(at)} is not a condition",
@@ -198,8 +201,8 @@ class _Reader:
                 Span(node.keywords[0].col_offset, node.keywords[0].end_col_offset or 0),
             )
         if len(node.args) != len(sorts):
-            wants = f"{len(sorts)} argument{'s' * (len(sorts) > 1)}"
-            raise ExpressionError(f"{name} has {len(node.args)}", f"it takes {wants}", _span(node))
+            given = f"{len(node.args)} argument{'s' * (len(node.args) != 1)}"
+            raise ExpressionError(f"{name} has {given}", f"it takes {len(sorts)}", _span(node))
         return Call(name, self._all(node.args, sorts, depth), _span(node))
 
     def _forbidden(self, node: ast.expr) -> ExpressionError:
@@ -224,8 +227,10 @@ class _Reader:
         shown = self.text[at.start : at.end]
         return repr(shown if len(shown) <= 30 else f"{shown[:29]}…")
 
-    def _only_in_where(self) -> str:
-        return "; it may only be the first argument of where" * ("where" in self.scope.functions)
+    def _place_of_a_condition(self) -> str:
+        if "where" in self.scope.functions:
+            return "only the first argument of where is a condition"
+        return "only numbers can be computed with"
 
 
 def _span(node: ast.expr) -> Span:
@@ -252,8 +257,22 @@ def _joined(sign: str, parts: Sequence[Tree]) -> Tree:
 
 def _chain(signs: Sequence[ast.cmpop], sides: Sequence[Tree]) -> Tree:
     """`a < b < c` is `a < b and b < c`."""
+    for middle in sides[1:-1]:
+        # Chains in the middle of chains would double with every level.
+        if _decides(middle):
+            raise ExpressionError(
+                "there is a condition in the middle of a chain",
+                "write two comparisons with and between them",
+                middle.at,
+            )
     links = [
         Call(_SIGNS[type(sign)], (left, right), Span(left.at.start, right.at.end))
         for sign, (left, right) in zip(signs, pairwise(sides), strict=True)
     ]
     return _joined("and", links)
+
+
+def _decides(tree: Tree) -> bool:
+    return fold(
+        tree, lambda _: False, lambda call, parts: call.function in CONDITIONS or any(parts)
+    )

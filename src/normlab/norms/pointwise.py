@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from normlab.norms.precision import widened
+
 
 class DynamicTanh(nn.Module):
     """gain · tanh(alpha · x) + bias, with one alpha for all features (2503.10622)."""
@@ -16,7 +18,8 @@ class DynamicTanh(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, width) → (…, width), in the dtype of x."""
-        return (torch.tanh(self.alpha * x) * self.gain + self.bias).to(x.dtype)
+        wide = widened(x)
+        return (torch.tanh(self.alpha * wide) * self.gain + self.bias).to(x.dtype)
 
 
 class GradientPreservingScale(nn.Module):
