@@ -1,0 +1,42 @@
+"""docs/catalogue.md is what the command writes today, and every file can be read into it."""
+
+from pathlib import Path
+
+import pytest
+
+from normlab import config
+from normlab.errors import NormlabError
+from normlab.study.catalogue import catalogue, read
+
+ROOT = Path(__file__).parents[2]
+COUNTS = {
+    group: len(list((config.folder() / group).glob("*.yaml"))) for group in ("norm", "placement")
+}
+
+
+def test_the_page_is_current() -> None:
+    written = (ROOT / "docs" / "catalogue.md").read_text(encoding="utf-8")
+    assert written == catalogue(), "run python scripts/catalogue.py"
+
+
+def test_the_readme_counts_what_is_there() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"| norms, by name | {COUNTS['norm']} |" in readme
+    assert f"| placements, by name | {COUNTS['placement']} |" in readme
+    assert f"`none` and {COUNTS['norm'] - 3} others" in readme
+    assert f"`post` and {COUNTS['placement'] - 2} others" in readme
+
+
+@pytest.mark.parametrize("group", COUNTS)
+def test_every_file_names_itself_its_equation_and_its_source(group: str) -> None:
+    for path in (config.folder() / group).glob("*.yaml"):
+        entry = read(path)
+        assert entry.title
+        assert entry.equation
+        assert entry.sources or entry.name == "none"
+
+
+def test_a_file_that_does_not_say_what_it_is_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("# mine\n_target_: torch.nn.Identity\n")
+    with pytest.raises(NormlabError, match="Title: equation"):
+        read(tmp_path / "mine.yaml")
