@@ -57,7 +57,8 @@ class UnitOffsetRMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, width) → (…, width), in the dtype of x."""
-        return _rms_normed(x, 1 + self.offset, self.eps, self.cast)
+        gain = 1 + _widened(self.offset)  # small offsets are lost beside 1 in bf16
+        return _rms_normed(x, gain, self.eps, self.cast)
 
 
 class PartialRMSNorm(nn.Module):
