@@ -110,7 +110,8 @@ class GroupNorm(nn.Module):
         wide = _widened(x)
         tokens = wide.reshape(-1, wide.shape[-1])  # a token is a sample: none sees another
         gain, bias = self.gain.to(wide.dtype), self.bias.to(wide.dtype)
-        out = F.group_norm(tokens, self.groups, gain, bias, self.eps)
+        # Not F.group_norm, which refuses one token of one-feature groups: it takes it for a batch.
+        out = torch.group_norm(tokens, self.groups, gain, bias, self.eps)
         return out.view(wide.shape).to(x.dtype)
 
 
