@@ -54,7 +54,8 @@ class UnitOffsetRMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, width) → (…, width), in the dtype of x."""
-        return _rms_normed(x, 1 + self.offset, self.eps, self.cast)
+        gain = 1 + _widened(self.offset)  # small offsets are lost beside 1 in bf16
+        return _rms_normed(x, gain, self.eps, self.cast)
 
 
 class PartialRMSNorm(nn.Module):
@@ -106,7 +107,8 @@ class GroupNorm(nn.Module):
         wide = widened(x)
         tokens = wide.reshape(-1, wide.shape[-1])  # a token is a sample: none sees another
         gain, bias = self.gain.to(wide.dtype), self.bias.to(wide.dtype)
-        out = F.group_norm(tokens, self.groups, gain, bias, self.eps)
+        # Not F.group_norm, which refuses one token of one-feature groups: it takes it for a batch.
+        out = torch.group_norm(tokens, self.groups, gain, bias, self.eps)
         return out.view(wide.shape).to(x.dtype)
 
 
