@@ -54,7 +54,7 @@ class UnitOffsetRMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, width) → (…, width), in the dtype of x."""
-        gain = 1 + _widened(self.offset)  # small offsets are lost beside 1 in bf16
+        gain = 1 + widened(self.offset)  # small offsets are lost beside 1 in bf16
         return _rms_normed(x, gain, self.eps, self.cast)
 
 
