@@ -47,7 +47,7 @@ def test_norms_side_by_side_become_a_table_numbers_and_a_figure(call: Call, tmp_
     assert sorted(path.name for path in folder.iterdir()) == ["card.json", "card.png", "card.svg"]
     cards = read_cards(folder / "card.json")
     assert [(card.name, card.width) for card in cards] == [("rmsnorm", 16), ("none", 16)]
-    assert cards[0].config == {"_target_": "normlab.norms.RMSNorm", "eps": 1e-5}
+    assert cards[0].config == {"_target_": "normlab.norms.RMSNorm", "eps": 1e-5, "cast": "gemma"}
     assert json.loads((folder / "card.json").read_text())["versions"]["torch"]
     assert "rmsnorm" in out
     assert f"figure   {folder / 'card.png'}" in out

@@ -45,13 +45,29 @@ def test_the_sentence_trains_four_runs_and_compares_them(door: Callable, tmp_pat
     assert len(records(study)) == 8
 
 
-def test_a_run_that_fails_leaves_the_others_and_the_figures(door: Callable, tmp_path: Path) -> None:
+# Keeps its promises when it is tried, and fails once it is trained.
+BROKEN = """
+import torch
+
+class Broken(torch.nn.Module):
+    def __init__(self, width):
+        super().__init__()
+
+    def forward(self, x):
+        if torch.is_grad_enabled():
+            raise RuntimeError("no gradient, please")
+        return x
+"""
+
+
+def test_a_run_that_fails_leaves_the_others_and_the_figures(
+    door: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     own = tmp_path / "own" / "norm"
     own.mkdir(parents=True)
-    # Takes the width, but cannot normalise what it is given.
-    (own / "broken.yaml").write_text(
-        "# fails in forward\n_target_: torch.nn.Embedding\nembedding_dim: 3\n"
-    )
+    (tmp_path / "broken_norms.py").write_text(BROKEN)
+    monkeypatch.syspath_prepend(tmp_path)
+    (own / "broken.yaml").write_text("# fails\n_target_: broken_norms.Broken\n")
     answer = door(
         "--config-dir",
         str(own.parent),

@@ -43,7 +43,8 @@ def check_placement(placement: PlacementConfig, model: ModelConfig) -> None:
         if layer.norm is not None:
             check_norm(f"{key}.norm", layer.norm, model.width)
         for slot in (*SLOTS, "qk"):
-            _check_slot(f"{key}.{slot}", getattr(layer, slot, None), model.width)
+            width = model.width // model.heads if slot in ("q", "k", "v", "qk") else model.width
+            _check_slot(f"{key}.{slot}", getattr(layer, slot, None), width)
         for name in SCALES:
             _check_scale(f"{key}.{name}", name, getattr(layer, name, None), model.depth)
     for name, rule in placement.blocks.items():
