@@ -28,9 +28,12 @@ def test_ctrl_c_stops_in_words_and_draws_what_is_there(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "stopped; the same command goes on" in err
+    assert "saving, then stopping" in err
+    assert "stopped; the same command goes on where it was" in err
     assert "Traceback" not in err
     (path,) = study.glob("*/run.json")
     record = RunRecord.read(path.parent)
-    assert (record.state, record.reason) == ("failed", "interrupted by the user")
+    assert record.state == "interrupted"
+    assert record.reason == f"stopped by SIGINT at step {record.step}"
+    assert record.step > 0
     assert (study / "figures" / "comparison.png").is_file()

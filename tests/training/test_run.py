@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -184,16 +183,6 @@ def test_a_run_that_fails_is_recorded_with_its_traceback(
     assert record.reason == "ValueError: the model is broken"
     assert RunRecord.read(folder).state == "failed"
     assert "Traceback" in (folder / "train.log").read_text()
-
-
-def test_an_unfinished_run_starts_afresh_without_doubled_curves(
-    trained: Callable,
-) -> None:
-    record, folder = trained("a")
-    replace(record, state="running").write(folder)
-    trained("a")
-    assert len(list(folder.glob("events.*"))) == 1
-    assert list(curve(folder, tags.TRAIN_LOSS)) == [0, 1, 2, 3, 4, 5]
 
 
 def test_weights_in_a_checkpoint_have_the_models_own_names(

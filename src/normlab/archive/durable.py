@@ -16,9 +16,9 @@ def replacing(path: Path) -> Iterator[Path]:
     draft = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield draft
-        _sync(draft)
+        sync(draft)
         os.replace(draft, path)
-        _sync(path.parent)
+        sync(path.parent)
     finally:
         with suppress(FileNotFoundError):
             draft.unlink()
@@ -36,7 +36,8 @@ def write_with(path: Path, write: Callable[[Path], object]) -> None:
         write(draft)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have the disk take a file or a folder's list of files."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -8,8 +8,10 @@ from typing import Any
 
 from normlab.errors import ConfigError
 
-# Keys that say where and how results are kept, and cannot change them.
-_INDIFFERENT = ("study", "output_dir", "logger")
+# Keys that say where and how results are kept, and cannot change them; `budget` is only where
+# trainer.max_steps and trainer.val_every come from.
+_INDIFFERENT = ("study", "output_dir", "logger", "budget")
+_INDIFFERENT_OF_TRAINER = ("log_every", "save_seconds")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -17,6 +19,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 def fingerprint(config: Mapping[str, Any]) -> str:
     """Eight hexadecimal digits of the resolved configuration, without what cannot matter."""
     decisive = {key: value for key, value in config.items() if key not in _INDIFFERENT}
+    trainer = config.get("trainer", {})
+    decisive["trainer"] = {k: v for k, v in trainer.items() if k not in _INDIFFERENT_OF_TRAINER}
     text = json.dumps(decisive, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 

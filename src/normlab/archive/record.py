@@ -17,9 +17,11 @@ CONFIG_FILE = "config.yaml"
 VOCABULARY_FILE = "vocabulary.json"
 LOG_FILE = "train.log"
 LAST_CHECKPOINT = "checkpoints/last.ckpt"
+PREVIOUS_CHECKPOINT = "checkpoints/previous.ckpt"
 BEST_CHECKPOINT = "checkpoints/best.ckpt"
 
-State = Literal["running", "finished", "diverged", "failed"]
+State = Literal["running", "finished", "diverged", "failed", "interrupted"]
+SETTLED = ("finished", "diverged")  # results that need no more training
 
 
 @dataclass
@@ -43,8 +45,10 @@ class RunRecord:
     """One run. The names are fixed: others script against them.
 
     `choices` names the option taken in every group of conf/ (`{"model": "nanogpt", …}`), `config`
-    is the resolved configuration as plain containers; `floor` is the lowest loss any model can
-    reach on the data, in nats per token, or None where nobody knows it.
+    is the resolved configuration as plain containers; `git` is the commit of normlab's own sources,
+    with `dirty`, where they are a repository; `resumed_at` the steps at which the run went on after
+    it was stopped; `floor` is the lowest loss any model can reach on the data, in nats per token,
+    or None where nobody knows it.
     """
 
     id: str
@@ -57,6 +61,7 @@ class RunRecord:
     config: dict[str, Any]
     state: State = "running"
     reason: str | None = None
+    traceback: str | None = None
     step: int = 0
     final: FinalNumbers = field(default_factory=FinalNumbers)
     best: BestNumbers = field(default_factory=BestNumbers)
@@ -69,6 +74,9 @@ class RunRecord:
     device: str | None = None
     command: str = ""
     versions: dict[str, str] = field(default_factory=dict)
+    git: dict[str, Any] | None = None
+    hardware: dict[str, Any] = field(default_factory=dict)
+    resumed_at: list[int] = field(default_factory=list)
     started: str = ""
     ended: str | None = None
     schema_version: int = SCHEMA_VERSION
@@ -112,6 +120,15 @@ class RunRecord:
         kept["final"] = FinalNumbers(**raw["final"])
         kept["best"] = BestNumbers(**raw["best"])
         return cls(**kept)
+
+
+def settled(folder: Path) -> RunRecord | None:
+    """The record of a run that has a result, finished or diverged; None where there is none."""
+    try:
+        record = RunRecord.read(folder)
+    except (OSError, NormlabError):
+        return None
+    return record if record.state in SETTLED else None
 
 
 def _finite(value: Any) -> Any:

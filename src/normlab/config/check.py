@@ -75,6 +75,8 @@ def _ranges(config: TrainConfig) -> Iterator[Rule]:
     yield "trainer.threads", threads, "null or from 1", threads is None or threads >= 1
     precision = trainer.precision
     yield "trainer.precision", precision, f"one of {', '.join(PRECISIONS)}", precision in PRECISIONS
+    every = trainer.save_seconds
+    yield "trainer.save_seconds", every, "a number from 0", _within(every, 0)
     limit = trainer.divergence_limit
     yield "trainer.divergence_limit", limit, "above 1", limit > 1
 

@@ -172,6 +172,7 @@ class TrainerConfig:
     max_steps: int = MISSING
     val_every: int = MISSING
     log_every: int = 10
+    save_seconds: float = 30.0  # a state to go on from is kept this often
     gradient_clip: float | None = 1.0
     accumulate: int = 1
     precision: str = "auto"  # auto, 32-true or bf16-mixed

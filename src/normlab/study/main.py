@@ -11,11 +11,14 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from normlab import config
+from normlab.archive.lock import HeldError
 from normlab.config.explain import explain, is_configuration_error
 from normlab.config.help import groups
 from normlab.config.schema import register as register_schema
 from normlab.config.spec import specify
 from normlab.errors import in_words
+from normlab.study.plan import ELSEWHERE, is_settled
+from normlab.training import stopping
 
 
 def main() -> None:
@@ -24,6 +27,7 @@ def main() -> None:
     sys.argv[1:] = _flags_first(sys.argv[1:])
     OmegaConf.register_new_resolver("normlab.groups", groups, replace=True)
     door = hydra.main(version_base="1.3", config_path=str(config.folder()), config_name="train")
+    stopping.listen()
     with in_words(), _hydras_errors_in_words():
         door(train_one)()
 
@@ -43,9 +47,9 @@ def _hydras_errors_in_words() -> Iterator[None]:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         yield
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped; the same command goes on with what is missing\n")
-        sys.exit(130)
+    except KeyboardInterrupt as stop:
+        sys.stderr.write("stopped; the same command goes on where it was\n")
+        sys.exit(143 if isinstance(stop, stopping.Terminated) else 130)
     except Exception as error:
         # Who set the variable wants to see the traceback.
         if before == "1" or not is_configuration_error(error):
@@ -59,9 +63,11 @@ def _hydras_errors_in_words() -> Iterator[None]:
 
 
 def train_one(composed: DictConfig, runs: int = 1) -> str:
-    """Hydra's task: train one run of a study of `runs`, unless it is there. Returns its state."""
+    """Hydra's task: train one run of a study of `runs`, unless it is there. Returns its state.
+
+    The state of a run that another process trains is `elsewhere`.
+    """
     # Torch takes seconds to import; a command that cannot be carried out never gets here.
-    from normlab.study.plan import is_settled
     from normlab.study.terminal import RunLine
     from normlab.training.run import train
 
@@ -71,6 +77,10 @@ def train_one(composed: DictConfig, runs: int = 1) -> str:
     job = HydraConfig.get().job
     number = 1 if OmegaConf.is_missing(job, "num") else int(job.num) + 1
     with RunLine(spec.name, number, runs, spec.config.trainer.max_steps) as line:
-        record = train(spec, shlex.join(sys.argv), line)
+        try:
+            record = train(spec, shlex.join(sys.argv), line)
+        except HeldError as held:
+            line.say(str(held))
+            return ELSEWHERE
     line.finish(record)
     return record.state

@@ -10,14 +10,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from normlab.archive.record import RunRecord
+from normlab.archive.record import settled
 from normlab.config.check import check_like
 from normlab.config.formula import is_formula
 from normlab.config.spec import RunSpec, specify
-from normlab.errors import ConfigError, NormlabError
+from normlab.errors import ConfigError
 
-# Results that need no second training.
-_SETTLED = ("finished", "diverged")
+ELSEWHERE = "elsewhere"  # the state of a run that another process trains
 
 
 @dataclass
@@ -101,10 +100,7 @@ def specified(loader: ConfigLoader, master: DictConfig, overrides: Sequence[str]
 
 def is_settled(spec: RunSpec) -> bool:
     """Whether the run is there with a result: finished, or diverged."""
-    try:
-        return RunRecord.read(spec.folder).state in _SETTLED
-    except (OSError, NormlabError):
-        return False
+    return settled(spec.folder) is not None
 
 
 def _values(override: Override, plan: Plan) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
@@ -17,7 +17,7 @@ from normlab.archive.identity import check_study_name
 from normlab.archive.record import RunRecord
 from normlab.config.spec import RunSpec
 from normlab.errors import NormlabError
-from normlab.study.plan import Plan, is_settled, make_plan
+from normlab.study.plan import ELSEWHERE, Plan, is_settled, make_plan
 
 
 class StudySweeper(Sweeper):
@@ -115,10 +115,15 @@ def _raise_failures(
 ) -> None:
     """Name every run that has no result, with what its job or else its record says of it."""
     raised = {spec.id: _raised(result) for spec, result in zip(pending, results, strict=False)}
+    elsewhere = {
+        spec.id
+        for spec, result in zip(pending, results, strict=False)
+        if result.status is JobStatus.COMPLETED and result.return_value == ELSEWHERE
+    }
     rows = [
         f"  {spec.name}: {raised.get(spec.id) or _recorded(spec)}"
         for spec in plan.specs
-        if not is_settled(spec)
+        if not is_settled(spec) and spec.id not in elsewhere
     ]
     if rows:
         raise NormlabError(

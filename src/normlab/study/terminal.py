@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 
 from normlab.archive.folder import is_run
-from normlab.archive.record import RunRecord
+from normlab.archive.record import RunRecord, settled
 from normlab.errors import NormlabError
 from normlab.study.plan import Plan
 
@@ -49,6 +49,10 @@ class Terminal:
             )
         if pending < len(plan.specs):
             say(f"  {len(plan.specs) - pending} already there, {pending} to train")
+        for spec in plan.specs:
+            record = settled(spec.folder)
+            if record is not None:
+                self.console.print(f"there {record.name}  {_outcome(record)}")
 
     def conclude(self, plan: Plan) -> str:
         """Draw the study's figures, and say what came out; returns why it could not, or nothing.
@@ -78,6 +82,7 @@ class RunLine:
         self.left_after = runs - number
         self.max_steps = max_steps
         self.started = self.spoken = time.monotonic()
+        self.first: int | None = None
         # The numbers come first: a bar only where there is room for it too.
         bar = [BarColumn(bar_width=20)] if self.console.width >= WIDE else []
         self.progress = Progress(
@@ -103,7 +108,9 @@ class RunLine:
     def update(self, step: int, loss: float, tokens_per_second: float) -> None:
         """Move the line, or without a terminal say a line now and then."""
         now = time.monotonic()
-        per_step = (now - self.started) / max(1, step)
+        if self.first is None:  # a run that goes on has steps that took no time today
+            self.first, self.started = step, now
+        per_step = (now - self.started) / max(1, step - self.first)
         left = per_step * (self.max_steps - step + self.left_after * self.max_steps)
         state = (
             f"step {step}/{self.max_steps}  loss {loss:.3f}  {tokens_per_second:,.0f} tok/s  "
@@ -113,6 +120,10 @@ class RunLine:
         if not self.console.is_terminal and now - self.spoken > QUIET_SECONDS:
             self.spoken = now
             self.console.print(f"run {self.position} {self.name}  {state}")
+
+    def say(self, outcome: str) -> None:
+        """A line that stays."""
+        self.console.print(f"run {self.position} {self.name}  {escape(outcome)}")
 
     def finish(self, record: RunRecord) -> None:
         """The line that stays."""

@@ -13,16 +13,17 @@ Pair = tuple[Tensor, Tensor]
 class TrainingBatches:
     """Batch i is a function of (seed, i): every run sees the same, and can go on exactly."""
 
-    def __init__(self, source: Source, seed: int, count: int) -> None:
+    def __init__(self, source: Source, seed: int, count: int, first: int = 0) -> None:
         self.source = source
         self.seed = seed
         self.count = count
+        self.first = first
 
     def __len__(self) -> int:
-        return self.count
+        return self.count  # of the whole run: a run that goes on at its end is no empty one
 
     def __iter__(self) -> Iterator[Pair]:
-        for index in range(self.count):
+        for index in range(self.first, self.count):
             yield tensors(self.source.batch(self.seed, index))
 
 

@@ -17,6 +17,7 @@ class Hardware:
     name: str  # the processor's or card's own name
     precision: str  # 32-true or bf16-mixed
     threads: int
+    cpu: str
 
 
 def resolve(trainer: TrainerConfig) -> Hardware:
@@ -32,7 +33,7 @@ def resolve(trainer: TrainerConfig) -> Hardware:
     if trainer.threads is not None:
         torch.set_num_threads(trainer.threads)
     name = torch.cuda.get_device_name() if device == "cuda" else _processor()
-    return Hardware(device, name, precision, torch.get_num_threads())
+    return Hardware(device, name, precision, torch.get_num_threads(), _processor())
 
 
 def resolve_device(requested: Device) -> str:

@@ -2,7 +2,9 @@
 
 import math
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pytorch_lightning as pl
@@ -51,14 +53,48 @@ class Recorder(pl.Callback):
         self.accumulate = accumulate
         self.progress = Progress()
         self._losses: list[Tensor] = []
+        self._norms: list[Tensor] = []
         self._micro: list[Tensor] = []
         self._above = 0
         self._tokens = 0
+        self._elapsed = 0.0  # seconds of training since the last flush, before a stop
         self._clock = time.perf_counter()
+
+    @property
+    def between_steps(self) -> bool:
+        """Whether no optimizer step is under way."""
+        return not self._micro
+
+    def state(self) -> dict[str, Any]:
+        """What it needs to go on between two steps, with the losses that are still to be logged."""
+        return {
+            "progress": asdict(self.progress),
+            "losses": torch.stack(self._losses) if self._losses else None,
+            "norms": torch.stack(self._norms) if self._norms else None,
+            "above": self._above,
+            "tokens": self._tokens,
+            "elapsed": time.perf_counter() - self._clock,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a `state`."""
+        progress = dict(state["progress"])
+        self.progress = Progress(**{**progress, "best": BestNumbers(**progress["best"])})
+        self._losses = [] if state["losses"] is None else list(state["losses"])
+        self._norms = [] if state["norms"] is None else list(state["norms"])
+        self._above, self._tokens = state["above"], state["tokens"]
+        self._elapsed = state["elapsed"]
+
+    @contextmanager
+    def clock_stopped(self) -> Iterator[None]:
+        """Do something that is no training."""
+        began = time.perf_counter()
+        yield
+        self._clock += time.perf_counter() - began
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Start the clock after everything is built."""
-        self._clock = time.perf_counter()
+        self._clock = time.perf_counter() - self._elapsed
 
     def on_train_batch_end(
         self,
@@ -75,6 +111,7 @@ class Recorder(pl.Callback):
             return
         # Lightning has divided each by the number of batches in a step.
         self._losses.append(torch.stack(self._micro).sum())
+        self._norms.append(module.gradient_norm)  # type: ignore[arg-type]
         self._micro.clear()
         if len(self._losses) >= self.every:
             self._flush(trainer, module)
@@ -107,8 +144,10 @@ class Recorder(pl.Callback):
     def _flush(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if not self._losses:
             return
-        losses = torch.stack(self._losses).tolist()  # the one wait for the device
+        # The one wait for the device.
+        losses, norms = torch.stack((torch.stack(self._losses), torch.stack(self._norms))).tolist()
         self._losses.clear()
+        self._norms.clear()
         now = time.perf_counter()
         seconds, self._clock = now - self._clock, now
         progress = self.progress
@@ -117,15 +156,15 @@ class Recorder(pl.Callback):
         speed = self._tokens / seconds
         self._tokens = 0
         first = progress.step
-        for offset, loss in enumerate(losses):
-            self._seen(loss, first + offset)
+        for offset, (loss, norm) in enumerate(zip(losses, norms, strict=True)):
+            self._seen(loss, norm, first + offset)
         progress.step = trainer.global_step
-        self._write(module, losses, first, speed)
+        self._write(module, losses, norms[-1], first, speed)
         self.display.update(progress.step, losses[-1], speed)
         if progress.diverged_step is not None:
             trainer.should_stop = True
 
-    def _seen(self, loss: float, step: int) -> None:
+    def _seen(self, loss: float, norm: float, step: int) -> None:
         progress = self.progress
         if progress.diverged_step is not None:
             return
@@ -133,6 +172,9 @@ class Recorder(pl.Callback):
         if not math.isfinite(loss):
             progress.diverged_step = step
             progress.reason = f"the loss of step {step} is {loss}"
+        elif not math.isfinite(norm):
+            progress.diverged_step = step
+            progress.reason = f"the gradient norm of step {step} is {norm}"
         elif self._above >= PATIENCE:
             progress.diverged_step = step
             progress.reason = f"the loss stood above {self.limit:.3g} for {PATIENCE} steps"
@@ -140,12 +182,16 @@ class Recorder(pl.Callback):
             progress.train_loss = loss
 
     def _write(
-        self, module: pl.LightningModule, losses: list[float], first: int, speed: float
+        self,
+        module: pl.LightningModule,
+        losses: list[float],
+        norm: float,
+        first: int,
+        speed: float,
     ) -> None:
         for offset, loss in enumerate(losses):
             self.logger.scalar(tags.TRAIN_LOSS, loss, first + offset)
         last = first + len(losses) - 1
-        norm = float(module.gradient_norm)  # type: ignore[arg-type]
         self.logger.scalar(tags.GRADIENT_NORM, norm, last)
         optimizer = module.optimizers(use_pl_optimizer=False)
         # The schedule has already moved on; this is the rate of the next update.

@@ -2,105 +2,140 @@
 
 import logging
 import math
-import platform
 import shutil
-import signal
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
 import yaml
 
-import normlab
 from normlab.archive.durable import write_text
+from normlab.archive.lock import Lock, owned
 from normlab.archive.record import (
     CONFIG_FILE,
     LOG_FILE,
+    RUN_FILE,
     VOCABULARY_FILE,
     FinalNumbers,
     RunRecord,
+    settled,
 )
 from normlab.config.spec import RunSpec
 from normlab.data import Source, build
 from normlab.errors import NormlabError
 from normlab.model.gpt import count_parameters
+from normlab.training import stopping
 from normlab.training.batches import TrainingBatches, ValidationBatches
 from normlab.training.build import build_model
-from normlab.training.checkpoints import AtomicCheckpointIO, Checkpoints
+from normlab.training.checkpoints import Checkpoints, Saved, latest
 from normlab.training.display import Display
 from normlab.training.hardware import Hardware, resolve
 from normlab.training.module import LanguageModel
+from normlab.training.provenance import git, machine, versions
 from normlab.training.recorder import Progress, Recorder
-from normlab.training.tensorboard import RunLogger
+from normlab.training.stopping import InterruptedTrainingError
+from normlab.training.tensorboard import RunLogger, rewind
 
 log = logging.getLogger("normlab")
 
 
 def train(spec: RunSpec, command: str, display: Display) -> RunRecord:
-    """Train one run and leave its folder; a failure is recorded, not raised.
+    """Train one run, from its last saved state if it was stopped; leave its folder.
+
+    A failure is recorded, not raised. A run that has a result is left alone.
 
     Raises:
+        HeldError: another process trains it.
         NormlabError: the run's folder cannot be written.
-        KeyboardInterrupt: the user stopped it; the record says so.
+        KeyboardInterrupt: a signal stopped it; the record says so.
     """
-    record = _new_record(spec, command)
     try:
-        _prepare(spec, record)
-        with _log_to(spec.folder / LOG_FILE):
-            _carry_out(spec, record, display)
-        record.ended = _now()
-        record.write(spec.folder)
+        with owned(spec.study_folder, spec.id) as lock:
+            return settled(spec.folder) or _train(spec, command, display, lock)
     except OSError as error:
         raise NormlabError(
             f"{spec.folder} cannot be written ({error.strerror or error}); "
             f"free space or give another place with output_dir=…"
         ) from error
+
+
+def _train(spec: RunSpec, command: str, display: Display, lock: Lock) -> RunRecord:
+    record = _new_record(spec, command)
+    saved, left_out = _prepare(spec, record)
+    with _log_to(spec.folder / LOG_FILE):
+        for sentence in left_out:
+            log.warning("%s", sentence)
+        _carry_out(spec, record, Job(display, lock, saved))
+    record.ended = _now()
+    record.write(spec.folder)
     return record
 
 
-def _carry_out(spec: RunSpec, record: RunRecord, display: Display) -> None:
+@dataclass(frozen=True)
+class Job:
+    """What surrounds a run: who watches, who owns it, and the state it goes on from."""
+
+    display: Display
+    lock: Lock
+    saved: Saved | None
+
+
+def _carry_out(spec: RunSpec, record: RunRecord, job: Job) -> None:
     try:
-        _fit(spec, record, display)
-    except KeyboardInterrupt:
-        record.state, record.reason, record.ended = "failed", "interrupted by the user", _now()
+        _fit(spec, record, job)
+    except (KeyboardInterrupt, InterruptedTrainingError) as error:
+        signum = stopping.signal_of(error)
+        record.state, record.ended = "interrupted", _now()
+        record.reason = f"stopped by {signum.name} at step {record.step}"
+        log.info("%s", record.reason)
         record.write(spec.folder)
-        raise
+        raise stopping.stop(signum) from error
     except Exception as error:
         log.exception("the run failed")
         record.state, record.reason = "failed", _reason(error)
+        if not (spec.folder / RUN_FILE).exists():
+            record.reason = f"{spec.folder} vanished while the run was being trained"
+        record.traceback = traceback.format_exc()
     log.info("%s at step %d %s", record.state, record.step, record.reason or "")
 
 
-def _fit(spec: RunSpec, record: RunRecord, display: Display) -> None:
+def _fit(spec: RunSpec, record: RunRecord, job: Job) -> None:
     config = spec.config
     hardware = resolve(config.trainer)
     source = build(spec.plain["data"], config.model.context)
     model = build_model(config, source.vocabulary)
     record.floor, record.parameters = source.floor, count_parameters(model)
     record.precision, record.device = hardware.precision, f"{hardware.device} ({hardware.name})"
+    record.hardware = machine(hardware)
     record.write(spec.folder)
     write_text(spec.folder / VOCABULARY_FILE, source.tokenizer.to_json())
     log.info("%s: %d parameters, %s", record.name, record.parameters, hardware)
 
     logger = RunLogger(spec.folder, config.logger)
-    logger.open(record)
+    if job.saved is None:
+        logger.open(record)
     recorder = Recorder(
         logger,
-        display,
+        job.display,
         every=config.trainer.log_every,
         limit=config.trainer.divergence_limit * math.log(source.vocabulary),
         accumulate=config.trainer.accumulate,
     )
+    checkpoints = Checkpoints(spec, recorder, job.lock, job.saved)
     module = LanguageModel(model, config)
     # Dropout draws from here on: whatever a norm's constructor drew is forgotten.
     torch.manual_seed(config.seed)
     with closing(logger.experiment), _quiet():
-        _loop(spec, hardware, logger, recorder, module, source)
+        try:
+            _loop(spec, hardware, checkpoints, module, source)
+        finally:
+            record.step = recorder.progress.step
         _conclude(record, recorder.progress)
         logger.conclude(record)
 
@@ -108,14 +143,16 @@ def _fit(spec: RunSpec, record: RunRecord, display: Display) -> None:
 def _loop(
     spec: RunSpec,
     hardware: Hardware,
-    logger: RunLogger,
-    recorder: Recorder,
+    checkpoints: Checkpoints,
     module: LanguageModel,
     source: Source,
 ) -> None:
     """Train to the last step or to divergence; the last weights are always validated."""
-    settings = spec.config.trainer
-    batches = TrainingBatches(source, spec.config.seed, settings.max_steps * settings.accumulate)
+    settings, recorder = spec.config.trainer, checkpoints.recorder
+    accumulate, done = settings.accumulate, checkpoints.first_step
+    batches = TrainingBatches(
+        source, spec.config.seed, settings.max_steps * accumulate, first=done * accumulate
+    )
     windows = ValidationBatches(source)
     trainer = pl.Trainer(
         accelerator={"cuda": "gpu"}.get(hardware.device, hardware.device),
@@ -123,28 +160,27 @@ def _loop(
         precision=hardware.precision,  # type: ignore[arg-type]
         max_steps=settings.max_steps,
         max_epochs=-1,
-        accumulate_grad_batches=settings.accumulate,
+        accumulate_grad_batches=accumulate,
         # Lightning counts batches here, not optimizer steps.
-        val_check_interval=settings.val_every * settings.accumulate,
+        val_check_interval=settings.val_every * accumulate,
         check_val_every_n_epoch=None,
-        num_sanity_val_steps=-1,  # the validation loss at initialisation is a point of the curve
-        logger=logger,
-        # The recorder last: its clock of training starts again when the checkpoint is written.
-        callbacks=[Checkpoints(spec.folder), recorder],
-        plugins=[AtomicCheckpointIO()],
+        # The validation loss at initialisation is a point of the curve.
+        num_sanity_val_steps=0 if checkpoints.resumed else -1,
+        logger=recorder.logger,
+        callbacks=[checkpoints, recorder],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         log_every_n_steps=settings.max_steps + 1,
     )
-    try:
-        trainer.fit(module, batches, windows)
-    except SystemExit as left:
-        # Lightning turns Ctrl-C into exit(1), and makes the process deaf to the next one.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        raise KeyboardInterrupt from left
-    if recorder.progress.val_step != trainer.global_step:
-        trainer.validate(module, windows, verbose=False)
+    with stopping.politely():
+        try:
+            trainer.fit(module, batches, windows)
+        except SystemExit as left:
+            # Lightning turns Ctrl-C into exit(1).
+            raise KeyboardInterrupt from left
+        if recorder.progress.val_step != trainer.global_step:
+            trainer.validate(module, windows, verbose=False)
 
 
 def _new_record(spec: RunSpec, command: str) -> RunRecord:
@@ -158,23 +194,32 @@ def _new_record(spec: RunSpec, command: str) -> RunRecord:
         choices=spec.choices,
         config=spec.plain,
         command=command,
-        versions={
-            "normlab": normlab.__version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "pytorch-lightning": version("pytorch-lightning"),
-            "omegaconf": version("omegaconf"),
-        },
+        versions=versions(),
+        git=git(),
         started=_now(),
     )
 
 
-def _prepare(spec: RunSpec, record: RunRecord) -> None:
-    """An empty folder for a fresh start: what an unfinished run left would double its curves."""
-    if spec.folder.exists():
+def _prepare(spec: RunSpec, record: RunRecord) -> tuple[Saved | None, list[str]]:
+    """A folder to train in: as it was at the last saved state, or else empty.
+
+    Whatever was logged after that state is taken back, for it would double the curves.
+    """
+    saved, left_out = latest(spec.folder, spec.id)
+    if saved is not None:
+        try:
+            before = RunRecord.read(spec.folder)
+            rewind(spec.folder, saved.event_sizes)
+            record.started = before.started
+            record.resumed_at = [*before.resumed_at, saved.step]
+        except (OSError, NormlabError) as error:
+            left_out.append(f"the run starts afresh, for {error}")
+            saved = None
+    if saved is None and spec.folder.exists():
         shutil.rmtree(spec.folder)
     record.write(spec.folder)
     write_text(spec.folder / CONFIG_FILE, yaml.safe_dump(spec.plain, sort_keys=False))
+    return saved, left_out
 
 
 def _conclude(record: RunRecord, progress: Progress) -> None:

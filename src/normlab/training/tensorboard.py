@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,11 @@ import yaml
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from normlab.archive import tags
+from normlab.archive.durable import sync
+from normlab.archive.events import EVENT_FILES
 from normlab.archive.record import RunRecord
 from normlab.config.schema import LoggerConfig
+from normlab.errors import NormlabError
 
 # Custom Scalars page: what belongs together in one chart.
 _LAYOUT = {
@@ -66,6 +71,14 @@ class RunLogger(TensorBoardLogger):
         """Write one point."""
         self.experiment.add_scalar(tag, value, step)
 
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each event file of the run, written to the disk: all that was logged so far."""
+        self.experiment.flush()
+        files = sorted(Path(self.save_dir or ".").glob(EVENT_FILES))
+        for path in files:
+            sync(path)
+        return {path.name: path.stat().st_size for path in files}
+
     def open(self, record: RunRecord) -> None:
         """Write what is known before the first step."""
         self.log_hyperparams(
@@ -86,6 +99,23 @@ class RunLogger(TensorBoardLogger):
             (tags.FINAL_TRAIN_LOSS, record.final.train_loss),
         ):
             self.scalar(tag, math.nan if value is None else value, record.step)
+
+
+def rewind(folder: Path, sizes: Mapping[str, int]) -> None:
+    """Take back whatever was logged after `sizes` was taken, so that no step is there twice.
+
+    Raises:
+        NormlabError: an event file is missing or shorter; nothing has been changed.
+    """
+    files = {path.name: path for path in folder.glob(EVENT_FILES)}
+    for name, size in sizes.items():
+        if name not in files or files[name].stat().st_size < size:
+            raise NormlabError(f"{folder / name} does not hold what was logged")
+    for name, path in files.items():
+        if name in sizes:
+            os.truncate(path, sizes[name])
+        else:
+            path.unlink()
 
 
 def _hyperparameters(record: RunRecord) -> dict[str, Any]:

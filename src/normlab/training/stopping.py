@@ -1,0 +1,80 @@
+"""Ctrl-C and SIGTERM: while a run trains, the first asks it to save and stop, the second stops it.
+
+Elsewhere, where there is nothing to save, the first stops at once.
+"""
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as Python raises KeyboardInterrupt for SIGINT."""
+
+
+class InterruptedTrainingError(Exception):
+    """Raised between two steps of a run that was asked to stop, when its state is saved."""
+
+
+_asked: int | None = None
+
+
+def asked() -> int | None:
+    """The signal that asked to stop, since training began; None while nobody did."""
+    return _asked
+
+
+def listen() -> None:
+    """Let SIGTERM raise Terminated in this process."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _raise)
+
+
+def signal_of(error: BaseException) -> signal.Signals:
+    """The signal behind an interruption."""
+    if isinstance(error, InterruptedTrainingError) and _asked is not None:
+        return signal.Signals(_asked)
+    return signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
+
+
+def stop(signum: int) -> KeyboardInterrupt:
+    """What to raise for a signal."""
+    return Terminated() if signum == signal.SIGTERM else KeyboardInterrupt()
+
+
+@contextmanager
+def politely() -> Iterator[None]:
+    """Note the first signal for `asked`, instead of raising."""
+    global _asked
+    _asked = None
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        heed()
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
+
+
+def heed() -> None:
+    """Take the signals, also from a library that has taken them in between."""
+    if threading.current_thread() is threading.main_thread():
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, _note)
+
+
+def _note(signum: int, frame: FrameType | None) -> Any:
+    global _asked
+    if _asked is not None:
+        raise stop(signum)
+    _asked = signum
+    sys.stderr.write("\nsaving, then stopping; once more stops at once\n")
+
+
+def _raise(signum: int, frame: FrameType | None) -> Any:
+    raise Terminated

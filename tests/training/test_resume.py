@@ -1,0 +1,314 @@
+"""A run that was stopped and goes on is, to the bit, the run that never stopped."""
+
+import json
+import os
+import signal
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from normlab.archive import tags
+from normlab.archive.events import read_events
+from normlab.archive.lock import HeldError, owned
+from normlab.archive.record import RunRecord
+from normlab.config.spec import RunSpec
+from normlab.errors import NormlabError
+from normlab.training.checkpoints import latest, read
+from normlab.training.run import train
+from normlab.training.stopping import Terminated
+from tiny import TINY, Silent
+
+# Dropout draws, two batches make a step, and neither logging nor validation divides the run.
+HARD = (
+    *TINY,
+    "model.dropout=0.1",
+    "trainer.accumulate=2",
+    "trainer.max_steps=11",
+    "trainer.val_every=4",
+    "trainer.log_every=3",
+    "norm=layernorm",
+    "placement=normformer",
+)
+STEPS = 11
+CURVES = (
+    *(tags.TRAIN_LOSS, tags.VALIDATION_LOSS, tags.BEST_VALIDATION_LOSS),
+    *(tags.LEARNING_RATE, tags.GRADIENT_NORM),
+)
+
+
+class Impatient:
+    """A display that sends this process a signal when a step has been shown, as a user would."""
+
+    def __init__(self, after: int, signum: int = signal.SIGINT) -> None:
+        self.after = after
+        self.signum = signum
+        self.sent = False
+
+    def update(self, step: int, loss: float, tokens_per_second: float) -> None:
+        if step >= self.after and not self.sent:
+            self.sent = True
+            os.kill(os.getpid(), self.signum)
+
+
+def run(spec: RunSpec, after: int | None = None, signum: int = signal.SIGINT) -> RunRecord:
+    display = Silent() if after is None else Impatient(after, signum)
+    return train(spec, "the command", display)
+
+
+def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    scalars = read_events(folder).scalars
+    return {
+        tag: list(zip(scalars[tag].steps.tolist(), scalars[tag].values.tolist(), strict=True))
+        for tag in CURVES
+    }
+
+
+def points(folder: Path, tag: str) -> list[int]:
+    """The steps of all points as they stand in the files, doubled ones too."""
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    events = [e for f in sorted(folder.glob("events.*")) for e in EventFileLoader(str(f)).Load()]
+    return [e.step for e in events if any(v.tag == tag for v in e.summary.value)]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    assert curves(one) == curves(other)
+    for tag in CURVES:
+        assert sorted(points(one, tag)) == points(other, tag)
+    for name in ("last.ckpt", "best.ckpt"):
+        ours, theirs = (read(folder / "checkpoints" / name) for folder in (one, other))
+        for key in ("state_dict", "optimizer", "schedule", "random", "step", "best"):
+            assert_equal(ours.get(key), theirs.get(key))
+    a, b = RunRecord.read(one), RunRecord.read(other)
+    assert (a.state, a.step, a.final, a.best) == (b.state, b.step, b.final, b.best)
+
+
+def assert_equal(one: object, other: object) -> None:
+    assert type(one) is type(other)
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)  # type: ignore[arg-type]
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()  # type: ignore[attr-defined]
+        for key in one:
+            assert_equal(one[key], other[key])  # type: ignore[index]
+    elif isinstance(one, list):
+        assert len(one) == len(other)  # type: ignore[arg-type]
+        for mine, its in zip(one, other, strict=True):  # type: ignore[call-overload]
+            assert_equal(mine, its)
+    else:
+        assert one == other
+
+
+@pytest.fixture
+def here(specified: Callable, tmp_path: Path) -> Callable[..., RunSpec]:
+    def spec_in(place: str, *overrides: str) -> RunSpec:
+        return specified(*HARD, *overrides, f"output_dir={tmp_path / place}")
+
+    return spec_in
+
+
+@pytest.fixture
+def whole(here: Callable) -> Path:
+    spec = here("whole")
+    assert run(spec).state == "finished"
+    return spec.folder
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("after", [1, 4, 7, 8])
+def test_a_run_stopped_anywhere_goes_on_as_if_it_never_stopped(
+    after: int, signum: int, here: Callable, whole: Path
+) -> None:
+    spec = here("stopped", "trainer.log_every=1") if after < 7 else here("stopped")
+    if after < 7:
+        whole = here("each", "trainer.log_every=1").folder
+        run(here("each", "trainer.log_every=1"))
+    kind = Terminated if signum == signal.SIGTERM else KeyboardInterrupt
+    with pytest.raises(kind):
+        run(spec, after, signum)
+    record = RunRecord.read(spec.folder)
+    assert record.state == "interrupted"
+    assert signal.Signals(signum).name in (record.reason or "")
+    assert run(spec).state == "finished"
+    assert RunRecord.read(spec.folder).resumed_at != []
+    assert_same_run(spec.folder, whole)
+
+
+def test_a_run_stopped_again_and_again_is_still_the_same(here: Callable, whole: Path) -> None:
+    spec = here("stopped")
+    for after in (3, 6, 8):  # the steps shown are 3, 4, 7, 8 and 11
+        with pytest.raises(KeyboardInterrupt):
+            run(spec, after)
+    assert run(spec).resumed_at == [3, 7, 8]
+    assert_same_run(spec.folder, whole)
+
+
+def test_what_was_logged_after_the_last_saved_state_is_taken_back(
+    here: Callable, whole: Path
+) -> None:
+    spec = here("killed")
+    with pytest.raises(KeyboardInterrupt):
+        run(spec, 4)
+    state, events = latest(spec.folder, spec.id)[0], list(spec.folder.glob("events.*"))
+    assert state is not None
+    # The same run, killed four steps later, when nothing new had been saved.
+    with pytest.raises(KeyboardInterrupt):
+        run(spec, 8)
+    later = [path for path in spec.folder.glob("events.*") if path not in events]
+    assert later
+    (spec.folder / "checkpoints/last.ckpt").write_bytes(b"cut off")
+    assert run(spec).resumed_at[-1] == state.step
+    assert not any(path.exists() for path in later)
+    assert "damaged" in (spec.folder / "train.log").read_text()
+    assert_same_run(spec.folder, whole)
+
+
+@pytest.mark.parametrize("names", [["last.ckpt"], ["last.ckpt", "previous.ckpt"]])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "pickle"])
+def test_a_damaged_state_falls_back_to_the_one_before_or_to_the_start(
+    damage: str, names: list[str], here: Callable, whole: Path
+) -> None:
+    spec = here("damaged", "trainer.save_seconds=0")
+    with pytest.raises(KeyboardInterrupt):
+        run(spec, 6)
+    for name in names:
+        harm(spec.folder / "checkpoints" / name, damage)
+    record = run(spec)
+    # Saved before every step, so the one before is one step back.
+    assert record.resumed_at == ([6] if names == ["last.ckpt"] else [])
+    assert_same_run(spec.folder, whole)
+
+
+def harm(path: Path, damage: str) -> None:
+    content = bytearray(path.read_bytes())
+    if damage == "cut":
+        del content[len(content) // 2 :]
+    elif damage == "empty":
+        content.clear()
+    elif damage == "pickle":
+        content = bytearray(b"cos\nsystem\n(S'touch /tmp/owned'\ntR.")
+    else:
+        with zipfile.ZipFile(path) as archive:
+            largest = max(archive.infolist(), key=lambda info: info.file_size)
+        content[largest.header_offset + 200 + largest.file_size // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def test_a_run_without_its_event_file_starts_afresh(here: Callable, whole: Path) -> None:
+    spec = here("lost")
+    with pytest.raises(KeyboardInterrupt):
+        run(spec, 4)
+    for path in spec.folder.glob("events.*"):
+        path.unlink()
+    assert run(spec).resumed_at == []
+    assert_same_run(spec.folder, whole)
+
+
+def test_a_run_killed_after_its_last_step_only_writes_its_end(here: Callable, whole: Path) -> None:
+    spec = here("late")
+    record = run(spec)
+    replace(record, state="running").write(spec.folder)
+    assert run(spec).resumed_at == [STEPS]
+    assert_same_run(spec.folder, whole)
+
+
+def test_a_failed_run_goes_on_where_it_was(here: Callable, whole: Path) -> None:
+    spec = here("failed")
+    with pytest.raises(KeyboardInterrupt):
+        run(spec, 4)
+    failed = replace(RunRecord.read(spec.folder), state="failed", reason="no space")
+    failed.write(spec.folder)
+    assert run(spec).resumed_at != []
+    assert_same_run(spec.folder, whole)
+
+
+def test_a_state_of_another_run_is_not_gone_on_from(here: Callable) -> None:
+    one, other = here("a"), here("b", "seed=1")
+    run(one)
+    run(other)
+    state = (one.folder / "checkpoints/last.ckpt").read_bytes()
+    (other.folder / "checkpoints/last.ckpt").write_bytes(state)
+    found, left_out = latest(other.folder, other.id)
+    assert found is None
+    assert "no state of this run" in left_out[0]
+
+
+def test_a_checkpoint_of_a_newer_format_is_refused(here: Callable) -> None:
+    spec = here("newer")
+    run(spec)
+    path = spec.folder / "checkpoints/last.ckpt"
+    torch.save({**read(path), "format": 99}, path)
+    with pytest.raises(NormlabError, match="format 99"):
+        read(path)
+
+
+def test_weights_of_the_first_builds_can_still_be_used(here: Callable) -> None:
+    spec = here("older")
+    run(spec)
+    path = spec.folder / "checkpoints/last.ckpt"
+    content = read(path)
+    torch.save({"state_dict": content["state_dict"], "global_step": 11}, path)
+    assert read(path)["format"] == 0
+    assert latest(spec.folder, spec.id)[0] is None
+
+
+def test_two_states_are_kept_besides_the_best(here: Callable) -> None:
+    spec = here("kept", "trainer.save_seconds=0")
+    run(spec)
+    folder = spec.folder / "checkpoints"
+    assert {path.name for path in folder.iterdir()} == {"last.ckpt", "previous.ckpt", "best.ckpt"}
+    steps = [read(folder / name)["step"] for name in ("last.ckpt", "previous.ckpt")]
+    assert steps == [STEPS, STEPS - 1]
+
+
+def test_a_finished_run_is_left_alone(here: Callable, whole: Path) -> None:
+    spec = here("whole")
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.is_file()}
+    assert run(spec) == RunRecord.read(whole)
+    assert {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_has_one_owner_at_a_time(here: Callable) -> None:
+    spec = here("owned")
+    with owned(spec.study_folder, spec.id), pytest.raises(HeldError, match=f"{os.getpid()}"):
+        run(spec)
+    assert not spec.folder.exists()
+    assert run(spec).state == "finished"
+
+
+def test_a_dead_owners_note_means_nothing_here_and_little_elsewhere(here: Callable) -> None:
+    spec = here("stale")
+    locks = spec.study_folder / ".locks"
+    locks.mkdir(parents=True)
+    note = locks / f"{spec.id}.json"
+    note.write_text(json.dumps({"pid": 999999, "host": "another"}))
+    with pytest.raises(HeldError, match="999999 on another"):
+        run(spec)
+    os.utime(note, (0, 0))
+    assert run(spec).state == "finished"
+
+
+def test_a_folder_that_vanishes_fails_the_run(here: Callable) -> None:
+    spec = here("vanishing")
+
+    class Vandal:
+        def update(self, step: int, loss: float, tokens_per_second: float) -> None:
+            import shutil
+
+            shutil.rmtree(spec.folder, ignore_errors=True)
+
+    record = train(spec, "the command", Vandal())
+    assert record.state == "failed"
+    assert "vanished" in (record.reason or "")
+
+
+def test_where_a_run_comes_from_is_recorded(whole: Path) -> None:
+    record = RunRecord.read(whole)
+    assert record.hardware["threads"] == 1
+    assert record.hardware["cores"] == os.cpu_count()
+    assert record.versions["torch"] == torch.__version__
+    assert record.git is None or set(record.git) == {"commit", "dirty"}
