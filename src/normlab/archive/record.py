@@ -105,6 +105,20 @@ class RunRecord:
             ) from error
 
     @classmethod
+    def read_for_user(cls, folder: Path) -> "RunRecord":
+        """The same for a folder that a user named: what is missing is a sentence too.
+
+        Raises:
+            NormlabError: it holds no `run.json` that can be read.
+        """
+        try:
+            return cls.read(folder)
+        except OSError as error:
+            raise NormlabError(
+                f"{folder} holds no run ({error.strerror}); give outputs/<study>/<run>."
+            ) from error
+
+    @classmethod
     def parse(cls, raw: dict[str, Any]) -> "RunRecord":
         """A record from the object that `run.json` holds; unknown keys are passed over.
 

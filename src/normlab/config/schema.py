@@ -5,10 +5,11 @@ This room knows no torch: a wrong key must be answered before anything heavy is 
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -208,6 +209,24 @@ class TrainConfig:
     logger: LoggerConfig = MISSING
 
 
+DATA: dict[str, type[DataConfig]] = {
+    "synthetic": SyntheticData,
+    "shakespeare": ShakespeareData,
+    "text": TextData,
+}
+
+
+def merged(plain: Mapping[str, Any]) -> DictConfig:
+    """A whole configuration as plain containers, read back from a file, held to the schema.
+
+    Raises:
+        OmegaConfBaseException: a key or a value does not fit.
+        KeyError: there is no such kind of data.
+    """
+    schema = OmegaConf.structured(TrainConfig(data=DATA[plain["data"]["kind"]]()))
+    return cast(DictConfig, OmegaConf.merge(schema, dict(plain)))
+
+
 def study_name(*, _root_: DictConfig) -> str:
     """What a study is called unless the user says so: losses on other data are not comparable."""
     data = _root_.data
@@ -226,6 +245,5 @@ def register() -> None:
     OmegaConf.register_new_resolver("normlab.study", study_name, replace=True)
     store = ConfigStore.instance()
     store.store(group="schema", name="train", node=TrainConfig, package="_global_")
-    store.store(group="schema", name="synthetic", node=SyntheticData, package="data")
-    store.store(group="schema", name="shakespeare", node=ShakespeareData, package="data")
-    store.store(group="schema", name="text", node=TextData, package="data")
+    for kind, node in DATA.items():
+        store.store(group="schema", name=kind, node=node, package="data")

@@ -15,9 +15,10 @@ from normlab.archive.lock import HeldError
 from normlab.config.explain import explain, is_configuration_error
 from normlab.config.help import groups
 from normlab.config.schema import register as register_schema
-from normlab.config.spec import specify
+from normlab.config.spec import RunSpec, specify
 from normlab.errors import in_words
 from normlab.study.plan import ELSEWHERE, is_settled
+from normlab.study.repeat import FLAG, repeat
 from normlab.training import stopping
 
 
@@ -29,6 +30,9 @@ def main() -> None:
     door = hydra.main(version_base="1.3", config_path=str(config.folder()), config_name="train")
     stopping.listen()
     with in_words(), _hydras_errors_in_words():
+        if FLAG in sys.argv:
+            repeat(sys.argv[1:], shlex.join(sys.argv))
+            return
         door(train_one)()
 
 
@@ -67,18 +71,23 @@ def train_one(composed: DictConfig, runs: int = 1) -> str:
 
     The state of a run that another process trains is `elsewhere`.
     """
-    # Torch takes seconds to import; a command that cannot be carried out never gets here.
-    from normlab.study.terminal import RunLine
-    from normlab.training.run import train
-
     spec = specify(composed, HydraConfig.get().runtime.choices)
     if is_settled(spec):
         return "there"
     job = HydraConfig.get().job
     number = 1 if OmegaConf.is_missing(job, "num") else int(job.num) + 1
+    return train_here(spec, number, runs, shlex.join(sys.argv))
+
+
+def train_here(spec: RunSpec, number: int, runs: int, command: str) -> str:
+    """Train run `number` of `runs` in this process, with its line. Returns its state."""
+    # Torch takes seconds to import; a command that cannot be carried out never gets here.
+    from normlab.study.terminal import RunLine
+    from normlab.training.run import train
+
     with RunLine(spec.name, number, runs, spec.config.trainer.max_steps) as line:
         try:
-            record = train(spec, shlex.join(sys.argv), line)
+            record = train(spec, command, line)
         except HeldError as held:
             line.say(str(held))
             return ELSEWHERE

@@ -57,7 +57,7 @@ class StudySweeper(Sweeper):
         terminal = Terminal()
         if pending:
             local = "basic_launcher" in str(self.config.hydra.launcher._target_)
-            _get_ready([spec for _, spec in pending], local)
+            get_ready([spec for _, spec in pending], local)
         terminal.announce(plan, len(pending))
         results: Sequence[JobReturn] = []
         try:
@@ -75,7 +75,7 @@ class StudySweeper(Sweeper):
         )
 
 
-def _get_ready(pending: Sequence[RunSpec], local: bool) -> None:
+def get_ready(pending: Sequence[RunSpec], local: bool) -> None:
     """Fail now, before anything is trained, where it is certain that a run would fail.
 
     Only `local` runs train on this machine, and need the device that they ask for to be here.

@@ -6,11 +6,10 @@ from typing import cast
 
 import torch
 import yaml
-from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from normlab.archive.record import CONFIG_FILE
-from normlab.config.schema import DataConfig, TrainConfig
+from normlab.config.schema import merged
 from normlab.config.spec import typed
 from normlab.errors import ConfigError, NormlabError
 from normlab.model.gpt import GPT
@@ -49,10 +48,7 @@ def _model(folder: Path, vocabulary: int) -> tuple[GPT, int]:
     path = folder / CONFIG_FILE
     try:
         plain = yaml.safe_load(path.read_text(encoding="utf-8"))
-        # The data's own keys are of no concern here, and their schema depends on the kind.
-        plain["data"] = {"kind": plain["data"]["kind"], "batch_size": plain["data"]["batch_size"]}
-        merged = OmegaConf.merge(OmegaConf.structured(TrainConfig(data=DataConfig())), plain)
-        config = typed(cast(DictConfig, merged))
+        config = typed(merged(plain))
     except (yaml.YAMLError, OmegaConfBaseException, ConfigError, TypeError, KeyError) as error:
         raise NormlabError(
             f"{path} is damaged or of another version; train the run again."

@@ -1,0 +1,116 @@
+"""`train.py --from RUN`: the same run once more, from what its folder says, and what came out."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from normlab.archive import tags
+from normlab.archive.events import Series, read_events
+from normlab.archive.record import CONFIG_FILE, RunRecord
+from normlab.config.schema import merged
+from normlab.config.spec import RunSpec, specify
+from normlab.errors import ConfigError, NormlabError
+
+FLAG = "--from"
+_ALLOWED = ("study", "output_dir")
+# What may differ between two records of the same run, and could explain other numbers.
+_CIRCUMSTANCES = ("versions", "git", "hardware", "precision", "device")
+_CURVES = (tags.TRAIN_LOSS, tags.VALIDATION_LOSS)
+
+
+def repeat(arguments: Sequence[str], command: str) -> None:
+    """Train the run of a folder again, in a study of its own, and compare.
+
+    Raises:
+        ConfigError: the arguments are not a folder and where to write.
+        NormlabError: the folder is no run, or of a version whose options meant another network.
+    """
+    from normlab.study.main import train_here
+    from normlab.study.sweeper import get_ready
+
+    folder, places = _read_arguments(arguments)
+    before = RunRecord.read_for_user(folder)
+    spec = _spec(folder, before, places)
+    if spec.folder.resolve() == folder.resolve():
+        raise ConfigError(
+            f"{folder} cannot be repeated into itself; give another study=… or output_dir=…"
+        )
+    get_ready([spec], local=True)
+    print(f"repeats {folder} in {spec.folder}")  # noqa: T201
+    train_here(spec, 1, 1, command)
+    after = RunRecord.read_for_user(spec.folder)
+    for line in (*_differences(before, after), _verdict(folder, before, spec.folder, after)):
+        print(line)  # noqa: T201
+
+
+def _read_arguments(arguments: Sequence[str]) -> tuple[Path, dict[str, str]]:
+    words = list(arguments)
+    at = words.index(FLAG)
+    if at + 1 >= len(words) or "=" in words[at + 1]:
+        raise ConfigError(f"{FLAG} needs a run's folder, as in {FLAG} outputs/<study>/<run>.")
+    folder = Path(words[at + 1])
+    places = {}
+    for word in words[:at] + words[at + 2 :]:
+        key, _, value = word.partition("=")
+        if key not in _ALLOWED or not value:
+            raise ConfigError(
+                f"{word} cannot stand beside {FLAG}, which repeats a run as it was; only "
+                f"{' and '.join(f'{name}=…' for name in _ALLOWED)} may be given."
+            )
+        places[key] = value
+    return folder, places
+
+
+def _spec(folder: Path, before: RunRecord, places: dict[str, str]) -> RunSpec:
+    path = folder / CONFIG_FILE
+    try:
+        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+        plain |= {"study": f"{plain['study']}-repeat", **places}
+        spec = specify(cast(DictConfig, merged(OmegaConf.create(plain))), before.choices)
+    except (OSError, yaml.YAMLError, OmegaConfBaseException, TypeError, KeyError) as error:
+        raise NormlabError(f"{path} is missing, damaged or of another version.") from error
+    if spec.id != before.id:
+        raise NormlabError(
+            f"{folder} was made by a normlab whose options meant something else "
+            f"(run {before.id}, now {spec.id}); repeat it with that version: {before.git}."
+        )
+    return spec
+
+
+def _differences(before: RunRecord, after: RunRecord) -> list[str]:
+    lines = []
+    for name in _CIRCUMSTANCES:
+        was, now = getattr(before, name), getattr(after, name)
+        if isinstance(was, dict) and isinstance(now, dict):
+            keys = [key for key in {**was, **now} if was.get(key) != now.get(key)]
+            lines += [f"differs  {name}.{key}: {was.get(key)}, now {now.get(key)}" for key in keys]
+        elif was != now:
+            lines.append(f"differs  {name}: {was}, now {now}")
+    return lines
+
+
+def _verdict(old: Path, before: RunRecord, new: Path, after: RunRecord) -> str:
+    """Whether every point of the loss curves and the ends are the same numbers."""
+    curves = [read_events(folder).scalars for folder in (old, new)]
+    for tag in _CURVES:
+        one, other = (scalars.get(tag) for scalars in curves)
+        step = _first_difference(one, other)
+        if step is not None:
+            return f"not the same: {tag} differs from step {step} on"
+    same = (before.state, before.final, before.best) == (after.state, after.final, after.best)
+    return "the same, to the bit" if same else "not the same: the curves agree, but the ends differ"
+
+
+def _first_difference(one: Series | None, other: Series | None) -> int | None:
+    points: list[dict[int, float]] = [
+        {}
+        if series is None
+        else dict(zip(series.steps.tolist(), series.values.tolist(), strict=True))
+        for series in (one, other)
+    ]
+    steps = sorted({*points[0], *points[1]})
+    return next((s for s in steps if repr(points[0].get(s)) != repr(points[1].get(s))), None)

@@ -1,0 +1,78 @@
+"""`--from` repeats a run exactly, elsewhere, and says whether it came out the same."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tiny import TINY
+
+MINE = ("norm=layernorm", "placement=mixln", "norm.eps=1e-4", "seed=3", "model.dropout=0.1")
+
+
+@pytest.fixture
+def first(door: Callable, tmp_path: Path) -> Path:
+    """A run of a study called first."""
+    answer = door(*TINY, *MINE, "study=first", f"output_dir={tmp_path}")
+    assert answer.code == 0, answer.err
+    (path,) = (tmp_path / "first").glob("*/run.json")
+    return path.parent
+
+
+def test_a_run_is_repeated_to_the_bit_in_a_study_of_its_own(
+    first: Path, door: Callable, tmp_path: Path
+) -> None:
+    answer = door("--from", str(first))
+    assert answer.code == 0, answer.err
+    assert "the same, to the bit" in answer.out
+    again = tmp_path / "first-repeat" / first.name
+    ours, theirs = (json.loads((run / "run.json").read_text()) for run in (again, first))
+    assert ours["final"] == theirs["final"]
+    assert ours["id"] == theirs["id"]
+    assert ours["norm"] == "layernorm"
+
+
+def test_another_result_is_told_with_its_step(first: Path, door: Callable) -> None:
+    # The recorded run was, as it seems, another one.
+    config = first / "config.yaml"
+    record = json.loads((first / "run.json").read_text())
+    assert door("--from", str(first)).code == 0
+    record["final"]["val_loss"] += 1e-9
+    record["versions"]["torch"] = "1.0"
+    (first / "run.json").write_text(json.dumps(record))
+    answer = door("--from", str(first), "study=second")
+    assert "not the same" in answer.out
+    assert "versions.torch: 1.0" in answer.out
+    config.write_text(config.read_text().replace("seed: 3", "seed: 4"))
+    answer = door("--from", str(first), "study=third")
+    assert answer.code == 1
+    assert "meant something else" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--from"], ["needs a run's folder"]),
+        (["--from", "seed=3"], ["needs a run's folder"]),
+        (["--from", "RUN", "seed=3"], ["seed=3", "study=… and output_dir=…"]),
+        (["--from", "nowhere"], ["nowhere holds no run", "outputs/<study>/<run>"]),
+        (["--from", "RUN", "study=first"], ["cannot be repeated into itself"]),
+        (["--from", "RUN", "study=../up"], ["study='../up'"]),
+    ],
+)
+def test_what_cannot_be_repeated_is_one_sentence(
+    arguments: list[str], words: list[str], first: Path, door: Callable
+) -> None:
+    answer = door(*[str(first) if word == "RUN" else word for word in arguments])
+    assert answer.code in (1, 2)
+    assert answer.err.count("\n") == 1
+    for word in words:
+        assert word in answer.err
+
+
+def test_a_damaged_configuration_is_named(first: Path, door: Callable) -> None:
+    (first / "config.yaml").write_text("seed: [")
+    answer = door("--from", str(first))
+    assert answer.code == 1
+    assert "config.yaml is missing, damaged" in answer.err
