@@ -2,10 +2,8 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from normlab.archive import tags
@@ -70,7 +68,7 @@ def _spec(folder: Path, before: RunRecord, places: dict[str, str]) -> RunSpec:
     try:
         plain = yaml.safe_load(path.read_text(encoding="utf-8"))
         plain |= {"study": f"{plain['study']}-repeat", **places}
-        spec = specify(cast(DictConfig, merged(OmegaConf.create(plain))), before.choices)
+        spec = specify(merged(plain), before.choices)
     except (OSError, yaml.YAMLError, OmegaConfBaseException, TypeError, KeyError) as error:
         raise NormlabError(f"{path} is missing, damaged or of another version.") from error
     if spec.id != before.id:
@@ -106,11 +104,13 @@ def _verdict(old: Path, before: RunRecord, new: Path, after: RunRecord) -> str:
 
 
 def _first_difference(one: Series | None, other: Series | None) -> int | None:
-    points: list[dict[int, float]] = [
-        {}
-        if series is None
-        else dict(zip(series.steps.tolist(), series.values.tolist(), strict=True))
-        for series in (one, other)
-    ]
-    steps = sorted({*points[0], *points[1]})
-    return next((s for s in steps if repr(points[0].get(s)) != repr(points[1].get(s))), None)
+    ours, theirs = (_points(series) for series in (one, other))
+    steps = sorted({*ours, *theirs})
+    return next((step for step in steps if ours.get(step) != theirs.get(step)), None)
+
+
+def _points(series: Series | None) -> dict[int, str]:
+    """Values by step, as texts: a NaN is the same as a NaN."""
+    if series is None:
+        return {}
+    return dict(zip(series.steps.tolist(), map(repr, series.values.tolist()), strict=True))
