@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from normlab.data import build, files, token_file
+from normlab.data import build, files, token_file, windows
 from normlab.errors import ConfigError, NormlabError
 
 VERSE = "Über allen Gipfeln ist Ruh, 静夜思 🌙\n"
@@ -138,13 +138,13 @@ def test_a_damaged_token_file_is_made_again(corpus, cache, suffix, damage):
 
 
 def test_the_checksum_of_a_large_file_looks_everywhere(monkeypatch):
-    monkeypatch.setattr(token_file, "_SAMPLE_BYTES", 4)
+    monkeypatch.setattr(windows, "_SAMPLE_BYTES", 4)
     ids = np.arange(5000, dtype=np.uint16)
-    sums = {token_file._checksum(ids)}
+    sums = {windows.checksum(ids)}
     for place in range(0, 5000, 5000 // 64):
         changed = ids.copy()
         changed[max(0, place - 78) : place + 78] += 1
-        sums.add(token_file._checksum(changed))
+        sums.add(windows.checksum(changed))
     assert len(sums) == 66
 
 

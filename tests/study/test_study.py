@@ -144,3 +144,28 @@ def test_missing_real_text_is_said_before_anything_is_written(
     assert answer.code == 1
     assert str(tmp_path) in answer.err
     assert not (tmp_path / "o").exists()
+
+
+def test_a_text_that_changed_is_not_taken_for_the_one_that_was_trained_on(
+    door: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    text = tmp_path / "book.txt"
+    text.write_text("to be or not to be, that is the question. " * 40)
+    command = [*TINY, "data=text", f"data.path={text}", f"output_dir={tmp_path}/o"]
+    command = [word for word in command if "validation_sequences" not in word]
+    assert door(*command).code == 0
+    assert "1 already there" in door(*command).out
+    text.write_text("that is the question, to be or not to be. " * 40)
+    answer = door(*command)
+    assert answer.code == 2
+    assert "another text" in answer.err
+    assert "study=" in answer.err
+    assert door(*command, "study=second").code == 0
+
+
+def test_where_shakespeare_lies_does_not_change_who_a_run_is(specified: Callable) -> None:
+    here = specified("data=shakespeare", "data.path=/here/a.txt")
+    there = specified("data=shakespeare", "data.path=/there/b.txt")
+    assert here.id == there.id
+    assert specified("data=text", "data.path=a").id != specified("data=text", "data.path=b").id

@@ -47,8 +47,8 @@ class RunRecord:
     `choices` names the option taken in every group of conf/ (`{"model": "nanogpt", …}`), `config`
     is the resolved configuration as plain containers; `git` is the commit of normlab's own sources,
     with `dirty`, where they are a repository; `resumed_at` the steps at which the run went on after
-    it was stopped; `floor` is the lowest loss any model can reach on the data, in nats per token,
-    or None where nobody knows it.
+    it was stopped; `data_digest` tells one text from another under the same name; `floor` is the
+    lowest loss any model can reach on the data, in nats per token, or None where nobody knows it.
     """
 
     id: str
@@ -67,6 +67,7 @@ class RunRecord:
     best: BestNumbers = field(default_factory=BestNumbers)
     diverged_step: int | None = None
     floor: float | None = None
+    data_digest: str | None = None
     parameters: int | None = None
     tokens_per_second: float | None = None
     train_seconds: float | None = None

@@ -40,6 +40,14 @@ class RunSpec:
         return self.study_folder / self.name
 
 
+def other_data(spec: RunSpec) -> str:
+    """The sentence about a run whose text has changed since it began."""
+    return (
+        f"{spec.folder} was trained on another text than the one that is now at "
+        f"data.path={spec.plain['data'].get('path')}; give the new text a study of its own, study=…"
+    )
+
+
 def typed(composed: DictConfig) -> TrainConfig:
     """A merged configuration as the dataclasses of the schema.
 
@@ -78,9 +86,16 @@ def specify(composed: DictConfig, choices: Mapping[str, str]) -> RunSpec:
     network = written_out(config.placement, config.norm, config.model.depth)
     taken |= _arbitrary(config, network)
     # Known by the network that norm and placement make together: what is the same is trained once.
-    identifier = fingerprint({**plain, "norm": None, "placement": asdict(network)})
+    data = {key: value for key, value in plain["data"].items() if not _is_indifferent(key, plain)}
+    whole = {**plain, "norm": None, "placement": asdict(network), "data": data}
+    identifier = fingerprint(whole)
     name = run_name(taken["norm"], taken["placement"], config.optimizer.lr, config.seed, identifier)
     return RunSpec(config, plain, taken, identifier, name)
+
+
+def _is_indifferent(key: str, plain: Mapping[str, Any]) -> bool:
+    """TinyShakespeare is the same text wherever it lies: its checksum is known."""
+    return key == "path" and plain["data"]["kind"] == "shakespeare"
 
 
 def _arbitrary(config: TrainConfig, network: Network) -> dict[str, str]:

@@ -46,6 +46,8 @@ class Source(Protocol):
     """The number of token ids."""
     floor: float | None
     """The lowest loss reachable on `validation()`, nats per token; None where nobody knows it."""
+    digest: str | None
+    """What the data is, where the options alone do not say it: a checksum of the corpus."""
 
     @property
     def tokenizer(self) -> Tokenizer:

@@ -161,6 +161,7 @@ class SyntheticSource:
             generator(Stream.VALIDATION, 0, 0), validation_sequences, self._length
         )
         self.floor: float | None = float(self.floor_by_position().mean())
+        self.digest: str | None = None  # its options say all of it
         self.tokenizer = CharacterTokenizer(letters(vocabulary))
 
     def floor_by_position(self) -> NDArray[np.float64]:

@@ -4,7 +4,6 @@ import hashlib
 import importlib.metadata
 import json
 import logging
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,12 +14,10 @@ from normlab.data.cache import cache_folder, writing_to_cache
 from normlab.data.contracts import Tokenizer
 from normlab.data.files import text_chunks
 from normlab.data.tokens import BytePairTokenizer, CharacterTokenizer, tokenizer_from_json
-from normlab.data.windows import Ids
+from normlab.data.windows import Ids, checksum
 from normlab.errors import NormlabError
 
 _VERSION = 1
-_SAMPLES = 64
-_SAMPLE_BYTES = 2**20
 _log = logging.getLogger(__name__)
 
 
@@ -82,7 +79,7 @@ def _build(stem: Path, files: Sequence[Path], tokens: str, vocabulary: int) -> N
         ids = _map(draft, dtype)
         described = {
             "dtype": dtype,
-            "checksum": _checksum(ids),
+            "checksum": checksum(ids),
             "tokenizer": tokenizer.to_json(),
         }
     with writing_to_cache():
@@ -102,7 +99,7 @@ def _load(stem: Path) -> tuple[Ids, Tokenizer] | None:
     try:
         described = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))
         ids = _map(stem.with_suffix(".ids"), described["dtype"])
-        if _checksum(ids) != described["checksum"]:
+        if checksum(ids) != described["checksum"]:
             return None
         return ids, tokenizer_from_json(described["tokenizer"])
     except (OSError, ValueError, TypeError, KeyError, NormlabError):
@@ -112,13 +109,3 @@ def _load(stem: Path) -> tuple[Ids, Tokenizer] | None:
 def _map(path: Path, dtype: str) -> Ids:
     # A plain view of the mapping: indexing np.memmap itself is several times slower.
     return np.asarray(np.memmap(path, dtype=dtype, mode="r"))
-
-
-def _checksum(ids: Ids) -> int:
-    """CRC-32 of the whole file up to 64 MiB; beyond, of 64 MiB in pieces spread over it."""
-    content = ids.view(np.uint8)
-    stride = max(_SAMPLE_BYTES, len(content) // _SAMPLES)
-    checksum = 0
-    for first in range(0, len(content), stride):
-        checksum = zlib.crc32(content[first : first + _SAMPLE_BYTES].tobytes(), checksum)
-    return checksum

@@ -1,5 +1,6 @@
 """A tokenised corpus in windows: random ones to train on, all of its last part to be judged by."""
 
+import zlib
 from collections.abc import Sequence
 from typing import Any, overload
 
@@ -10,6 +11,9 @@ from normlab.data.contracts import IGNORED, VALIDATION_TOKENS, Batch, Tokenizer
 from normlab.data.options import at_least, between
 from normlab.data.seeding import Stream, generator
 from normlab.errors import ConfigError
+
+_SAMPLES = 64
+_SAMPLE_BYTES = 2**20
 
 Ids = NDArray[np.unsignedinteger[Any]]
 
@@ -51,6 +55,9 @@ class CorpusSource:
         self.tokenizer = tokenizer
         self.vocabulary = tokenizer.vocabulary
         self.floor: float | None = None
+        self.digest: str | None = (
+            f"{checksum(ids):08x}{zlib.crc32(tokenizer.to_json().encode()):08x}"
+        )
 
     def batch(self, seed: int, step: int) -> Batch:
         """Training batch `step` of stream `seed`: windows at uniformly random places, (B, T)."""
@@ -99,6 +106,16 @@ class ValidationWindows(Sequence[Batch]):
         targets = windows[:, 1:].copy()
         targets[places[:, :-1] < self._wanted[here, None]] = IGNORED
         return Batch(windows[:, :-1].copy(), targets)
+
+
+def checksum(ids: Ids) -> int:
+    """CRC-32 of the whole corpus up to 64 MiB; beyond, of 64 MiB in pieces spread over it."""
+    content = np.ascontiguousarray(ids).view(np.uint8)
+    stride = max(_SAMPLE_BYTES, len(content) // _SAMPLES)
+    found = 0
+    for first in range(0, len(content), stride):
+        found = zlib.crc32(content[first : first + _SAMPLE_BYTES].tobytes(), found)
+    return found
 
 
 def check_ranges(batch_size: int, fraction: float, windows: int | None) -> None:

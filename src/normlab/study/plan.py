@@ -1,9 +1,9 @@
 """What a command asks for: every combination composed, checked and named before anything trains."""
 
 import itertools
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from normlab.archive.record import settled
 from normlab.config.check import check_like
 from normlab.config.formula import is_formula
-from normlab.config.spec import RunSpec, specify
+from normlab.config.spec import RunSpec, other_data, specify
 from normlab.errors import ConfigError
 
 ELSEWHERE = "elsewhere"  # the state of a run that another process trains
@@ -133,9 +133,12 @@ def _check_data(specs: Sequence[RunSpec]) -> None:
     """Open every source once: a missing file or a text too short must stop the study here."""
     from normlab.data import build
 
-    seen: list[Any] = []
+    digests: dict[str, str | None] = {}
     for spec in specs:
-        wanted = (spec.plain["data"], spec.config.model.context)
-        if wanted not in seen:
-            seen.append(wanted)
-            build(*wanted)
+        data, context = spec.plain["data"], spec.config.model.context
+        key = json.dumps([data, context])
+        if key not in digests:
+            digests[key] = build(data, context).digest
+        record = settled(spec.folder)
+        if record is not None and record.data_digest != digests[key]:
+            raise ConfigError(other_data(spec))

@@ -26,7 +26,7 @@ from normlab.archive.record import (
     RunRecord,
     settled,
 )
-from normlab.config.spec import RunSpec
+from normlab.config.spec import RunSpec, other_data
 from normlab.data import Source, build
 from normlab.errors import NormlabError
 from normlab.model.gpt import count_parameters
@@ -110,7 +110,10 @@ def _fit(spec: RunSpec, record: RunRecord, job: Job) -> None:
     hardware = resolve(config.trainer)
     source = build(spec.plain["data"], config.model.context)
     model = build_model(config, source.vocabulary)
+    if job.saved is not None and record.data_digest != source.digest:
+        raise NormlabError(other_data(spec))
     record.floor, record.parameters = source.floor, count_parameters(model)
+    record.data_digest = source.digest
     record.precision, record.device = hardware.precision, f"{hardware.device} ({hardware.name})"
     record.hardware = machine(hardware)
     record.write(spec.folder)
@@ -210,7 +213,7 @@ def _prepare(spec: RunSpec, record: RunRecord) -> tuple[Saved | None, list[str]]
         try:
             before = RunRecord.read(spec.folder)
             rewind(spec.folder, saved.event_sizes)
-            record.started = before.started
+            record.started, record.data_digest = before.started, before.data_digest
             record.resumed_at = [*before.resumed_at, saved.step]
         except (OSError, NormlabError) as error:
             left_out.append(f"the run starts afresh, for {error}")
