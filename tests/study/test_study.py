@@ -89,7 +89,21 @@ def test_without_a_norm_two_placements_are_one_run(door: Callable, tmp_path: Pat
     answer = door("-m", "norm=none", "placement=pre,post", *TINY, f"output_dir={tmp_path}")
     assert answer.code == 0
     assert [r.placement for r in records(tmp_path / "synthetic")] == ["any"]
-    assert "1 combination left out" in answer.out
+    assert "left out  placement=post: the same network as none-lr2e-3-s0" in answer.out
+
+
+def test_the_same_network_under_another_name_is_the_run_that_is_there(
+    door: Callable, tmp_path: Path
+) -> None:
+    # Below four blocks Mix-LN has no first quarter.
+    assert door("placement=pre", *TINY, f"output_dir={tmp_path}").code == 0
+    answer = door(
+        "-m", "placement=mixln,rezero", "norm=rmsnorm,dyt", *TINY, f"output_dir={tmp_path}"
+    )
+    assert answer.code == 0
+    assert "placement=rezero norm=dyt: the same network as rezero-lr2e-3-s0" in answer.out
+    found = sorted((r.norm, r.placement) for r in records(tmp_path / "synthetic"))
+    assert found == [("any", "rezero"), ("dyt", "mixln"), ("rmsnorm", "pre")]
 
 
 def test_a_plain_command_is_a_study_of_one(door: Callable, tmp_path: Path) -> None:

@@ -107,7 +107,8 @@ def _check_characters(text: str, most: int) -> None:
 
 
 def _syntax(error: SyntaxError, text: str) -> tuple[str, str, Span]:
-    start = min(max((error.offset or 1) - 1, 0), len(text))
+    # Python says 0 of what ends too early.
+    start = min(error.offset - 1, len(text)) if error.offset else len(text)
     end = max((error.end_offset or 0) - 1, start + 1)
     said = error.msg.partition(". ")[0]
     return f"it cannot be read: {said}", _ALLOWED + " allowed", Span(start, end)
@@ -115,7 +116,7 @@ def _syntax(error: SyntaxError, text: str) -> tuple[str, str, Span]:
 
 def _too_deep(depth: int, at: Span) -> ExpressionError:
     return ExpressionError(
-        "it is nested too deeply", f"at most {depth} operations may stand in one another", at
+        "it has too many operations in one another or in a row", f"at most {depth} are allowed", at
     )
 
 
@@ -211,6 +212,8 @@ class _Reader:
             at = self._between(node.left, node.right)
             hint = "powers are written **" if isinstance(node.op, ast.BitXor) else "use + - * / **"
             return ExpressionError(f"{self._shown(at)} is not an operator here", hint, at)
+        if isinstance(node, ast.Call):  # of what? that is what is not allowed
+            return self._forbidden(node.func)
         what = _FORBIDDEN.get(type(node), self._shown(at))
         if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
             what = "a text"

@@ -36,8 +36,12 @@ class RunSpec:
 
     @property
     def folder(self) -> Path:
-        """Where this run's results are."""
-        return self.study_folder / self.name
+        """Where this run's results are: also when the same network was asked for by another name.
+
+        Mix-LN of three blocks, for one, is Pre-LN.
+        """
+        there = sorted(self.study_folder.glob(f"*-{self.id}"))
+        return there[0] if there else self.study_folder / self.name
 
 
 def other_data(spec: RunSpec) -> str:
@@ -83,6 +87,12 @@ def specify(composed: DictConfig, choices: Mapping[str, str]) -> RunSpec:
         raise ConfigError(f"{error.full_key} cannot be resolved: {error.msg}.") from error
     check(config)
     taken = {group: str(choices[group]) for group in GROUPS if choices.get(group)}
+    for group in ("norm", "placement"):
+        if group not in taken:
+            raise ConfigError(
+                f"{group} is not one option of its group; write {group}=a for one run, "
+                f"{group}=a,b for several."
+            )
     network = written_out(config.placement, config.norm, config.model.depth)
     taken |= _arbitrary(config, network)
     # Known by the network that norm and placement make together: what is the same is trained once.

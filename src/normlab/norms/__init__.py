@@ -33,10 +33,11 @@ __all__ = [
 ]
 
 
-def factory(config: Mapping[str, Any]) -> Callable[[int], nn.Module]:
+def factory(config: Mapping[str, Any], key: str = "norm") -> Callable[[int], nn.Module]:
     """A function from width to a fresh norm, from `_target_` and its arguments.
 
-    The target is any callable that takes the width first and gives an `nn.Module`.
+    The target is any callable that takes the width first and gives an `nn.Module`; `key` is where
+    the config stands, for messages.
 
     Raises:
         ConfigError: by the returned function, when the target cannot be found or built.
@@ -48,14 +49,14 @@ def factory(config: Mapping[str, Any]) -> Callable[[int], nn.Module]:
             norm = instantiate(arguments, width, _convert_="all")
         except InstantiationException as error:
             if isinstance(error.__cause__, ConfigError):
-                raise ConfigError(f"norm: {error.__cause__}") from error
+                raise ConfigError(f"{key}: {error.__cause__}") from error
             raise ConfigError(
-                f"norm._target_={arguments.get('_target_')} cannot be built for width {width}: "
-                f"{_reason(error)}; its arguments are what stands beside _target_."
+                f"{key}._target_={arguments.get('_target_')} cannot be built for width {width} "
+                f"({_reason(error)}); its arguments are what stands beside _target_."
             ) from error
         if not isinstance(norm, nn.Module):
             raise ConfigError(
-                f"norm._target_={arguments['_target_']} gave a {type(norm).__name__}; "
+                f"{key}._target_={arguments['_target_']} gave a {type(norm).__name__}; "
                 f"a norm is a torch.nn.Module built from the width."
             )
         return norm

@@ -1,5 +1,7 @@
 """Norms that divide a token's vector by a statistic of it. x has shape (…, width)."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -67,7 +69,7 @@ class PartialRMSNorm(nn.Module):
         self.first = int(width * part)
         if not 1 <= self.first <= width:
             raise ValueError(
-                f"part={part} of {width} features is {self.first}, it must be 1 or more"
+                f"part={part} of {width} features is {self.first}, it must be from 1 to {width}"
             )
         self.gain = nn.Parameter(torch.ones(width))
 
@@ -131,6 +133,6 @@ def _one_of(cast: str) -> str:
 
 
 def _not_negative(eps: float) -> float:
-    if not eps >= 0:
-        raise ValueError(f"eps={eps} is not allowed, it must be 0 or more")
+    if not 0 <= eps < math.inf:
+        raise ValueError(f"eps={eps} is not allowed, it must be 0 or more, and finite")
     return eps

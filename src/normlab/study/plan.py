@@ -26,7 +26,8 @@ class Plan:
     varied: dict[str, list[str]] = field(default_factory=dict)
     fixed: dict[str, str] = field(default_factory=dict)
     runs: list[tuple[list[str], RunSpec]] = field(default_factory=list)
-    combined: int = 0  # combinations that turned out to be a run already planned
+    # Combinations that turned out to be a run already planned: what they vary, and that run.
+    combined: list[tuple[str, RunSpec]] = field(default_factory=list)
 
     @property
     def specs(self) -> list[RunSpec]:
@@ -51,14 +52,15 @@ def make_plan(
         HydraException: an override cannot be read or composed.
     """
     plan = Plan()
-    seen: set[str] = set()
+    seen: dict[str, RunSpec] = {}
     for combination in combinations(loader, arguments, plan):
         overrides = [*combination, f"study={study}"]
         spec = specified(loader, master, overrides)
         if spec.id in seen:
-            plan.combined += 1
+            varied = [word for word in combination if word.partition("=")[0] in plan.varied]
+            plan.combined.append((" ".join(varied), seen[spec.id]))
             continue
-        seen.add(spec.id)
+        seen[spec.id] = spec
         plan.runs.append((overrides, spec))
     _check_data(plan.specs)
     return plan

@@ -42,11 +42,9 @@ class Terminal:
             say(f"  varies  {key} = {', '.join(values)}")
         fixed = _fixed(plan)
         say(f"  fixed   {', '.join(f'{key}={value}' for key, value in fixed.items())}")
-        if plan.combined:
-            say(
-                f"  {_count(plan.combined, 'combination')} left out: without a norm its placement "
-                f"does not matter, so the run is already in the list"
-            )
+        for combination, spec in plan.combined:
+            same = spec.name.rpartition("-")[0]
+            say(f"  left out  {combination}: the same network as {same}, which is trained once")
         if pending < len(plan.specs):
             say(f"  {len(plan.specs) - pending} already there, {pending} to train")
         for spec in plan.specs:

@@ -1,10 +1,9 @@
 """From a checked configuration to a model: the one place where norms meet the model."""
 
+import importlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
-
-from hydra.utils import get_class
 
 from normlab.config.schema import TrainConfig
 from normlab.config.spec import RunSpec
@@ -41,7 +40,7 @@ def check_networks(specs: Iterable[RunSpec]) -> None:
     Raises:
         ConfigError: one cannot be built, or cannot stand in a causal model.
     """
-    norms: list[tuple[Any, int]] = []
+    norms: list[tuple[str, Any, int]] = []
     placements: list[Any] = []
     for spec in specs:
         model = spec.config.model
@@ -49,21 +48,28 @@ def check_networks(specs: Iterable[RunSpec]) -> None:
         for wanted in _sites(network, spec.config):
             if wanted not in norms:
                 norms.append(wanted)
-                norm, width = wanted
-                check_contract(factory(norm)(width), width, norm["_target_"])
+                key, norm, width = wanted
+                name = f"{key}._target_={norm['_target_']}"
+                check_contract(factory(norm, key)(width), width, name)
         if network not in placements:
             placements.append(network)
             small = replace(model, context=1)
             build_model(replace(spec.config, model=small), vocabulary=1)
 
 
-def _sites(network: Network, config: TrainConfig) -> Iterator[tuple[Mapping[str, Any], int]]:
-    """Every norm of a model with the widths it has to take."""
+def _sites(network: Network, config: TrainConfig) -> Iterator[tuple[str, Mapping[str, Any], int]]:
+    """Every norm of a model with its key and the widths it has to take."""
+
+    def site(slot: str, norm: Mapping[str, Any], width: int) -> tuple[str, Mapping[str, Any], int]:
+        if norm != config.norm:
+            return f"placement.{slot}", norm, width
+        return "norm" if width == config.model.width else f"norm (at {slot})", norm, width
+
     model = config.model
     head, kv_heads = model.width // model.heads, model.kv_heads or model.heads
-    for end in network.ends.values():
+    for slot, end in network.ends.items():
         if end is not None:
-            yield end, model.width
+            yield site(slot, end, model.width)
     for block in network.blocks:
         for sublayer, wiring in block.items():
             whole = wiring.head_norm == "all"
@@ -73,7 +79,7 @@ def _sites(network: Network, config: TrainConfig) -> Iterator[tuple[Mapping[str,
             widths |= dict.fromkeys(("k", "v"), kv_heads * head if whole else head)
             for slot, norm in wiring.norms.items():
                 if norm is not None:
-                    yield norm, widths[slot]
+                    yield site(slot, norm, widths[slot])
 
 
 def _wiring(written: WrittenWiring) -> Wiring:
@@ -91,14 +97,16 @@ def _slot(norm: Mapping[str, Any] | None) -> NormFactory | None:
 
 
 def _residual(target: str) -> type[Residual]:
+    module, _, name = target.rpartition(".")
     try:
-        found = get_class(target)
+        # Hydra's own way says more than a sentence.
+        found = getattr(importlib.import_module(module), name)
     except Exception as error:
         raise ConfigError(
             f"placement._target_={target} cannot be found ({' '.join(str(error).split())}); "
             f"it is the dotted path of a subclass of normlab.model.placement.Residual."
         ) from error
-    if not issubclass(found, Residual):
+    if not (isinstance(found, type) and issubclass(found, Residual)):
         raise ConfigError(
             f"placement._target_={target} is not a subclass of normlab.model.placement.Residual; "
             f"give one, or leave _target_ out."

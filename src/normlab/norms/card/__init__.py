@@ -17,6 +17,7 @@ from normlab.norms.card.inputs import standard, widened
 from normlab.norms.card.invariances import computes_in, invariances
 from normlab.norms.card.sensitivity import MOST_WIDTH, curves, derivatives, spectrum
 from normlab.norms.card.timing import speed
+from normlab.norms.contract import check_kind
 
 __all__ = ["measure"]
 
@@ -64,6 +65,7 @@ def measure(
 
 def _check(norm: nn.Module, name: str, width: int) -> None:
     """Refuse what no residual stream could be sent through."""
+    check_kind(norm, width, f"norm={name}")
     x = standard(2, 4, width)
     for module, given in ((copy.deepcopy(norm), x.float()), (widened(norm), x)):
         where = f"{tuple(given.shape)} in {_word(given.dtype)}"

@@ -1,0 +1,85 @@
+"""A norm lets no token see a later one, nor another sequence; and what else it promises."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from normlab.errors import ConfigError
+from normlab.norms.contract import check_contract
+
+WIDTH = 8
+
+
+class Of(nn.Module):
+    """A function as a norm."""
+
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def rms(x: Tensor) -> Tensor:
+    return x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+
+
+def shifted(x: Tensor, by: int) -> Tensor:
+    return nn.functional.pad(x, (0, 0, max(by, 0), max(-by, 0)))[:, max(-by, 0) :][:, : x.shape[1]]
+
+
+LEAKS = {
+    "the next token": lambda x: rms(x) + shifted(rms(x), -1),
+    "the last token": lambda x: rms(x) + rms(x)[:, -1:],
+    "a little of the last token": lambda x: rms(x) + 1e-4 * rms(x)[:, -1:],
+    "this token and all later ones": lambda x: x - x.flip(1).cumsum(1).flip(1),
+    "the mean over tokens": lambda x: x - x.mean(1, keepdim=True),
+    "the mean over sequences": lambda x: x - x.mean(0, keepdim=True),
+    "the next sequence": lambda x: x + x.roll(-1, 0),
+    "the sequence before": lambda x: x + x.roll(1, 0),
+    "the size of everything": lambda x: x / x.abs().max(),
+}
+
+
+@pytest.mark.parametrize("leak", LEAKS.values(), ids=LEAKS)
+def test_a_norm_that_sees_what_is_to_be_predicted_is_refused(leak) -> None:
+    with pytest.raises(ConfigError, match="future"):
+        check_contract(Of(leak), WIDTH, "it")
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm1d(4), nn.LocalResponseNorm(3)], ids=str)
+def test_torchs_norms_over_other_dimensions_are_refused(norm: nn.Module) -> None:
+    with pytest.raises(ConfigError, match="future"):
+        check_contract(norm, WIDTH, "it")
+
+
+def test_what_looks_back_only_may_stand_in_a_causal_model() -> None:
+    check_contract(Of(lambda x: rms(x.cumsum(1))), WIDTH, "it")
+    check_contract(Of(lambda x: x + shifted(x, 1)), WIDTH, "it")
+
+
+def test_random_numbers_of_its_own_are_no_leak() -> None:
+    check_contract(Of(lambda x: rms(x) * (1 + 0.1 * torch.randn_like(x))), WIDTH, "it")
+    state = torch.get_rng_state()
+    check_contract(Of(lambda x: rms(x) + torch.rand_like(x)), WIDTH, "it")
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+BROKEN = {
+    "in place": (Of(lambda x: x.mul_(0.5)), "in place"),
+    "not finite": (Of(lambda x: x.sqrt()), "not finite"),
+    "another shape": (Of(lambda x: x[..., 1:]), r"\(3, 4, 7\)"),
+    "another dtype": (Of(lambda x: x.double()), "float64"),
+    "no tensor": (Of(lambda x: (x,)), "tuple"),
+    "fails": (Of(lambda x: x @ x), "cannot take"),
+    "an open size": (nn.LazyLinear(WIDTH), "size of weight open"),
+}
+
+
+@pytest.mark.parametrize(("norm", "word"), BROKEN.values(), ids=BROKEN)
+def test_any_other_broken_promise_is_named(norm: nn.Module, word: str) -> None:
+    with pytest.raises(ConfigError, match=word) as refusal:
+        check_contract(norm, WIDTH, "norm._target_=mine.Norm")
+    assert str(refusal.value).startswith("norm._target_=mine.Norm ")
+    assert "\n" not in str(refusal.value)
