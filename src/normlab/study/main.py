@@ -15,6 +15,7 @@ from normlab.config.explain import explain, is_configuration_error
 from normlab.config.help import groups
 from normlab.config.schema import register as register_schema
 from normlab.config.spec import specify
+from normlab.config.trust import check_arguments
 from normlab.errors import in_words
 
 
@@ -25,6 +26,7 @@ def main() -> None:
     OmegaConf.register_new_resolver("normlab.groups", groups, replace=True)
     door = hydra.main(version_base="1.3", config_path=str(config.folder()), config_name="train")
     with in_words(), _hydras_errors_in_words():
+        check_arguments(sys.argv[1:])
         door(train_one)()
 
 

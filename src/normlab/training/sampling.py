@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from normlab.archive.record import CONFIG_FILE
 from normlab.config.schema import DataConfig, TrainConfig
 from normlab.config.spec import typed
+from normlab.config.trust import UntrustedError
 from normlab.errors import ConfigError, NormlabError
 from normlab.model.gpt import GPT
 from normlab.training.build import build_model
@@ -53,6 +54,8 @@ def _model(folder: Path, vocabulary: int) -> tuple[GPT, int]:
         plain["data"] = {"kind": plain["data"]["kind"], "batch_size": plain["data"]["batch_size"]}
         merged = OmegaConf.merge(OmegaConf.structured(TrainConfig(data=DataConfig())), plain)
         config = typed(cast(DictConfig, merged))
+    except UntrustedError:
+        raise  # another sentence: such a file is whole
     except (yaml.YAMLError, OmegaConfBaseException, ConfigError, TypeError, KeyError) as error:
         raise NormlabError(
             f"{path} is damaged or of another version; train the run again."
