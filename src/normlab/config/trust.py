@@ -104,8 +104,9 @@ def guard_hydra() -> None:
     Hydra acts on a configuration (logging, callbacks) as soon as it is composed, and has no hook
     between the two. Calling it again changes nothing.
     """
-    _ = hydras_front.ConfigLoaderImpl  # gone in another Hydra: stop rather than go on unguarded
-    hydras_front.ConfigLoaderImpl = TrustedLoader  # type: ignore[misc]
+    names = vars(hydras_front)
+    _ = names["ConfigLoaderImpl"]  # gone in another Hydra: stop rather than go on unguarded
+    names["ConfigLoaderImpl"] = TrustedLoader
     Plugins.instance()  # registers Hydra's own sources, once
     SourcesRegistry.instance().types["pkg"] = TrustedPackageSource
 
@@ -129,7 +130,7 @@ class TrustedPackageSource(ImportlibResourcesConfigSource):
             shown = _shown(self.path)
             raise UntrustedError(
                 f"pkg://{shown} is not trusted, so it was not imported; give --config-dir a "
-                f"folder, or, if you know its code, trust it: {VARIABLE}={shown} in the environment."
+                f"folder, or, if you know its code, set {VARIABLE}={shown} in the environment."
             )
 
 
@@ -156,18 +157,18 @@ def _check(key: str, value: Any, modules: tuple[str, ...]) -> None:
     elif isinstance(value, list | tuple):
         for place, item in enumerate(value):
             _check(f"{key}.{place}", item, modules)
-    elif isinstance(value, str) and "${" in value:
+    elif isinstance(value, bytes) or (isinstance(value, str) and "${" in value):
         # Hydra resolves what it builds once more: \${…} would become a node after the check.
         raise UntrustedError(
-            f"{_shown(key)}={_shown(value)} cannot be checked; a value is a value or an "
-            f"interpolation, not an escaped one."
+            f"{_shown(key)}={_shown(value)} cannot be checked; a value is a number, true, false, "
+            f"null, text without ${{, a list or a mapping."
         )
 
 
 def _check_target(key: str, target: Any, modules: tuple[str, ...]) -> None:
     if isinstance(target, str):
         module, _, name = target.rpartition(".")
-        if module in modules and _CLASS.fullmatch(name) or _within(target, tuple(_trusted())):
+        if (module in modules and _CLASS.fullmatch(name)) or _within(target, tuple(_trusted())):
             return
     shown = _shown(target)
     raise UntrustedError(
