@@ -71,6 +71,8 @@ CASES = {
     "trainer.device=mps": ["trainer.device=mps", "cpu"],
     "study=../up": ["study='../up'", "folder"],
     "study=": ["study=''", "folder"],
+    "study=/tmp": ["study='/tmp'", "folder"],
+    f"study={'x' * 65}": ["folder", "64"],
 }
 
 
@@ -157,6 +159,7 @@ def test_a_norm_that_breaks_its_promises_is_refused_before_training(
     (tmp_path / "norm" / "mine.yaml").write_text(f"_target_: {target}\n")
     (tmp_path / "outside_norms.py").write_text(OUTSIDE)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("NORMLAB_TRUST", "outside_norms")
     answer = door("--config-dir", str(tmp_path), "norm=mine", f"output_dir={tmp_path}/o")
     assert answer.code == 2
     assert answer.err.count("\n") == 1

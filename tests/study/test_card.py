@@ -53,7 +53,10 @@ def test_norms_side_by_side_become_a_table_numbers_and_a_figure(call: Call, tmp_
     assert f"figure   {folder / 'card.png'}" in out
 
 
-def test_a_norm_of_ones_own_and_its_arguments(call: Call, tmp_path: Path) -> None:
+def test_a_norm_of_ones_own_and_its_arguments(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NORMLAB_TRUST", "my_module")
     mine = write_norm(tmp_path, "_target_: my_module.Doubled\neps: 1e-3\n")
     (tmp_path / "my_module.py").write_text(
         "import torch\n"
@@ -101,10 +104,11 @@ def test_a_mistake_is_one_sentence(given: str, call: Call, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("target", "words"),
     [
-        ("torch.nn.BatchNorm1d", ["norm=my_norm fails on an input of shape (2, 4, 16)"]),
+        ("torch.nn.BatchNorm1d", ["norm=my_norm takes statistics", "future"]),
         ("torch.nn.Linear\nout_features: 8", ["norm=my_norm changes the shape to (2, 4, 8)"]),
         ("torch.nn.Linear", ["cannot be built", "out_features"]),
-        ("math.sqrt", ["gave a float"]),
+        ("normlab.norms.ConfigError", ["gave a ConfigError"]),
+        ("math.sqrt", ["norm._target_=math.sqrt is not trusted", "NORMLAB_TRUST=math"]),
     ],
 )
 def test_a_class_that_is_no_norm_is_one_sentence(
@@ -132,6 +136,17 @@ def test_a_long_list_of_norms_has_a_folder_name_that_fits(call: Call) -> None:
     assert _folder_name(["dyt", "a/b eps=1e-6"]) == "dyt-a_b_eps=1e-6"
     assert len(_folder_name(names)) == 80
     assert _folder_name(names) != _folder_name(names[:-1])
+
+
+@pytest.mark.parametrize("name", ["..", "../../x", "/etc", ".hidden", "𝒩" * 300, "a\nb", "\x1b[2J"])
+def test_a_card_stays_in_its_folder_whatever_its_norm_is_called(name: str) -> None:
+    from normlab.study.card import _folder_name
+
+    folder = _folder_name([name])
+    assert folder == Path(folder).name
+    assert not folder.startswith(".")
+    assert 0 < len(folder.encode()) <= 255
+    assert folder.isprintable()
 
 
 def test_a_refusal_needs_no_torch() -> None:

@@ -13,9 +13,13 @@ PAGE = Path(__file__).parents[2] / "docs" / "adding_a_norm.md"
 FILES = re.findall(r"```yaml\n# mine/((\w+)/(\w+)\.yaml)\n(.*?)```", PAGE.read_text(), re.DOTALL)
 
 
+TRUSTED = re.findall(r"^(?:\w+=\S+ )*NORMLAB_TRUST=(\S+) python", PAGE.read_text(), re.M)
+
+
 @pytest.fixture
-def mine(tmp_path: Path) -> Path:
-    """The folder `mine` of the page, with all its files."""
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder `mine` of the page, with all its files, and what it says to trust."""
+    monkeypatch.setenv("NORMLAB_TRUST", ",".join(TRUSTED))
     for name, _, _, content in FILES:
         path = tmp_path / "mine" / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -67,6 +67,7 @@ def test_a_run_that_fails_leaves_the_others_and_the_figures(
     own.mkdir(parents=True)
     (tmp_path / "broken_norms.py").write_text(BROKEN)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("NORMLAB_TRUST", "broken_norms")
     (own / "broken.yaml").write_text("# fails\n_target_: broken_norms.Broken\n")
     answer = door(
         "--config-dir",

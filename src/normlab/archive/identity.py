@@ -13,6 +13,9 @@ from normlab.errors import ConfigError
 _INDIFFERENT = ("study", "output_dir", "logger", "budget")
 _INDIFFERENT_OF_TRAINER = ("log_every", "save_seconds")
 
+# What filesystems take, in bytes: a name, and a whole path with room for what stands below it.
+_LONGEST_NAME, _LONGEST_PATH = 255, 3000
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -28,7 +31,7 @@ def fingerprint(config: Mapping[str, Any]) -> str:
 def run_name(norm: str, placement: str, lr: float, seed: int, identifier: str) -> str:
     """`rmsnorm-pre-lr3e-3-s0-1a2b3c4d`: readable, unique, and safe as the name of a folder."""
     arm = "-".join(said(norm, placement))
-    arm = re.sub(r"[^A-Za-z0-9._-]", "_", arm)[:48]
+    arm = re.sub(r"[^A-Za-z0-9._-]", "_", arm).lstrip("._-")[:48]
     return f"{arm}-lr{short_number(lr)}-s{seed}-{identifier}"
 
 
@@ -56,4 +59,18 @@ def check_study_name(name: str) -> None:
         raise ConfigError(
             f"study={name!r} cannot be the name of a folder; use up to 64 letters, digits, "
             f"dots, dashes and underscores, beginning with a letter or digit."
+        )
+
+
+def check_output_dir(path: str) -> None:
+    """Refuse a path that no folder can have; any other place is the user's to choose.
+
+    Raises:
+        ConfigError: it holds what cannot be printed, or is too long.
+    """
+    size = max(len(name.encode()) for name in path.split("/"))
+    if not path.isprintable() or size > _LONGEST_NAME or len(path.encode()) > _LONGEST_PATH:
+        raise ConfigError(
+            f"output_dir={path[:60]!r}… cannot be a folder; give a path whose names have up to "
+            f"{_LONGEST_NAME} characters, all of which can be printed."
         )

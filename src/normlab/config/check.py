@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from normlab.archive.identity import check_study_name
+from normlab.archive.identity import check_output_dir, check_study_name
 from normlab.config.check_placement import check_expression, check_norm, check_placement
 from normlab.config.schema import ModelConfig, Positions, TrainConfig
 from normlab.errors import ConfigError
@@ -28,6 +28,7 @@ def check(config: TrainConfig) -> None:
         ConfigError: the first thing that is wrong with it.
     """
     check_study_name(config.study)
+    check_output_dir(config.output_dir)
     for key, value, allowed, ok in _ranges(config):
         if not ok:
             raise ConfigError(f"{key}={value} is not allowed; it must be {allowed}.")

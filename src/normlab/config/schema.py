@@ -15,6 +15,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from normlab.config.placement import PlacementConfig
+from normlab.config.trust import guard_hydra
 
 
 class Positions(Enum):
@@ -241,7 +242,11 @@ def study_name(*, _root_: DictConfig) -> str:
 
 
 def register() -> None:
-    """Make schemas (the group `schema`) and resolvers known; calling it again changes nothing."""
+    """Make schemas (the group `schema`) and resolvers known, and Hydra ask whom to trust.
+
+    Calling it again changes nothing.
+    """
+    guard_hydra()
     OmegaConf.register_new_resolver("normlab.study", study_name, replace=True)
     store = ConfigStore.instance()
     store.store(group="schema", name="train", node=TrainConfig, package="_global_")

@@ -13,6 +13,7 @@ from normlab.config.check import check, check_keys
 from normlab.config.placement import PlacementConfig
 from normlab.config.rules import typed_rules
 from normlab.config.schema import TrainConfig
+from normlab.config.trust import check_network
 from normlab.config.wiring import Network, written_out
 from normlab.errors import ConfigError
 
@@ -57,10 +58,12 @@ def typed(composed: DictConfig) -> TrainConfig:
 
     Raises:
         ConfigError: a rule of `placement.blocks` does not fit.
+        UntrustedError: it names code that is not to be trusted.
         OmegaConfBaseException: a value is missing or cannot be resolved.
     """
     config = cast(TrainConfig, OmegaConf.to_object(composed))
     config.placement.blocks = dict(typed_rules(config.placement.blocks))
+    check_network(config.norm, asdict(config.placement))
     return config
 
 

@@ -18,6 +18,7 @@ from normlab.data.windows import Ids, checksum
 from normlab.errors import NormlabError
 
 _VERSION = 1
+_DTYPES = ("<u2", "<u4")  # an array of Python's objects would follow the file's bytes as addresses
 _log = logging.getLogger(__name__)
 
 
@@ -70,7 +71,7 @@ def _build(stem: Path, files: Sequence[Path], tokens: str, vocabulary: int) -> N
     with writing_to_cache(), replacing(stem.with_suffix(".ids")) as draft:
         with draft.open("wb") as out:
             tokenizer = _learn(files, tokens, vocabulary)
-            dtype = "<u2" if tokenizer.vocabulary <= 2**16 else "<u4"
+            dtype = _DTYPES[tokenizer.vocabulary > 2**16]
             for text in text_chunks(files):
                 tokenizer.encode_corpus(text).astype(dtype).tofile(out)
         if draft.stat().st_size == 0:
@@ -98,6 +99,8 @@ def _load(stem: Path) -> tuple[Ids, Tokenizer] | None:
     """The token file of `stem`, or None where it is not there whole."""
     try:
         described = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))
+        if described["dtype"] not in _DTYPES:
+            return None
         ids = _map(stem.with_suffix(".ids"), described["dtype"])
         if checksum(ids) != described["checksum"]:
             return None

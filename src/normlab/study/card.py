@@ -128,7 +128,8 @@ def _label(spec: RunSpec, overrides: Sequence[str]) -> str:
 
 def _folder_name(names: Sequence[str]) -> str:
     """The cards' names as one; a long list is cut, and told from others by a checksum."""
-    whole = "-".join(re.sub(r"[^\w.=+-]+", "_", name) for name in names)
+    whole = "-".join(re.sub(r"[^\w.=+-]+", "_", name, flags=re.ASCII) for name in names)
+    whole = whole.lstrip(".") or "card"
     if len(whole) <= _LONGEST_NAME:
         return whole
     return f"{whole[: _LONGEST_NAME - 9]}-{zlib.crc32(whole.encode()):08x}"

@@ -16,6 +16,7 @@ from normlab.config.explain import explain, is_configuration_error
 from normlab.config.help import groups
 from normlab.config.schema import register as register_schema
 from normlab.config.spec import RunSpec, specify
+from normlab.config.trust import check_arguments
 from normlab.errors import in_words
 from normlab.study.plan import ELSEWHERE, is_settled
 from normlab.study.repeat import FLAG, repeat
@@ -30,6 +31,7 @@ def main() -> None:
     door = hydra.main(version_base="1.3", config_path=str(config.folder()), config_name="train")
     stopping.listen()
     with in_words(), _hydras_errors_in_words():
+        check_arguments(sys.argv[1:])
         if FLAG in sys.argv:
             repeat(sys.argv[1:], shlex.join(sys.argv))
             return

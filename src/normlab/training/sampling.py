@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from normlab.archive.record import CONFIG_FILE
 from normlab.config.schema import merged
 from normlab.config.spec import typed
+from normlab.config.trust import UntrustedError
 from normlab.errors import ConfigError, NormlabError
 from normlab.model.gpt import GPT
 from normlab.training.build import build_model
@@ -49,6 +50,8 @@ def _model(folder: Path, vocabulary: int) -> tuple[GPT, int]:
     try:
         plain = yaml.safe_load(path.read_text(encoding="utf-8"))
         config = typed(merged(plain))
+    except UntrustedError:
+        raise  # another sentence: such a file is whole
     except (yaml.YAMLError, OmegaConfBaseException, ConfigError, TypeError, KeyError) as error:
         raise NormlabError(
             f"{path} is damaged or of another version; train the run again."

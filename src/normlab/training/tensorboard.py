@@ -1,8 +1,10 @@
 """What TensorBoard gets of a run: curves, HParams with final numbers, a layout, a text card."""
 
+import html
 import json
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -85,7 +87,8 @@ class RunLogger(TensorBoardLogger):
             _hyperparameters(record),
             {tags.FINAL_VALIDATION_LOSS: math.nan, tags.FINAL_TRAIN_LOSS: math.nan},
         )
-        text = json.dumps(asdict(record), indent=1)
+        # Without a backtick, which the archive's reader takes for the end, it is the same JSON.
+        text = json.dumps(asdict(record), indent=1).replace("`", r"\u0060")
         self.experiment.add_text(tags.RECORD.removesuffix("/text_summary"), _fence("json", text))
         if self.settings.layout:
             self.experiment.add_custom_scalars(_LAYOUT)
@@ -137,11 +140,11 @@ def _hyperparameters(record: RunRecord) -> dict[str, Any]:
 
 def _card(record: RunRecord) -> str:
     floor = "unknown" if record.floor is None else f"{record.floor:.4f} nats per token"
+    norm, placement, data = map(_literal, (record.norm, record.placement, record.data))
     lines = [
-        f"# {record.name}",
+        f"# {_literal(record.name)}",
         "",
-        f"norm **{record.norm}**, placement **{record.placement}**, data **{record.data}**, "
-        f"seed **{record.seed}**",
+        f"norm **{norm}**, placement **{placement}**, data **{data}**, seed **{record.seed}**",
         "",
         f"{record.parameters:,} parameters; floor {floor}; {record.device}, {record.precision}",
         "",
@@ -150,5 +153,12 @@ def _card(record: RunRecord) -> str:
     return "\n".join(lines)
 
 
+def _literal(text: str) -> str:
+    """Markdown and HTML that show these characters and mean nothing else."""
+    return re.sub(r"([\\`*_{}\[\]()#+.!|-])", r"\\\1", html.escape(" ".join(text.split())))
+
+
 def _fence(language: str, text: str) -> str:
-    return f"```{language}\n{text}\n```"
+    """A block of code, in a fence longer than any that the text holds."""
+    fence = "`" * (1 + max([2, *map(len, re.findall("`+", text))]))
+    return f"{fence}{language}\n{text}\n{fence}"
