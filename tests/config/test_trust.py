@@ -125,7 +125,7 @@ def test_a_strangers_file_runs_nothing(
     assert not (tmp_path / "o").exists()
 
 
-@pytest.mark.parametrize("flag", ["--help", "--cfg=all", "--info=config", "--hydra-help"])
+@pytest.mark.parametrize("flag", ["--help", "--cfg=all", "--hydra-help"])
 def test_questions_run_nothing_either(
     flag: str, offer: Offer, door: Callable, tmp_path: Path
 ) -> None:

@@ -19,7 +19,7 @@ from normlab.errors import NormlabError
 from normlab.training.checkpoints import load_weights
 from normlab.training.run import train
 from normlab.training.sample import main
-from normlab.training.tensorboard import _card
+from normlab.training.tensorboard import _card, _fence
 from tiny import TINY, Silent
 
 SOURCES = sorted(Path(normlab.__file__).parent.rglob("*.py"))
@@ -189,6 +189,13 @@ def test_no_value_leaves_its_place_in_tensorboards_text(where: str, run: Path) -
     assert "<img" not in shown
     assert "<a " not in shown
     assert "![p](http://x/y)" in shown
+
+
+def test_a_fence_is_longer_than_any_in_its_text() -> None:
+    text = "````yaml\n```\n````\n<img src=http://x/y>"
+    shown = markdown_to_safe_html(_fence("yaml", text))
+    assert shown.count("<pre>") == shown.count("</pre>") == 1
+    assert shown.rstrip().endswith("&lt;img src=http://x/y&gt;\n</code></pre>")
 
 
 def test_a_record_with_a_fence_in_it_is_read_back_from_the_events(
