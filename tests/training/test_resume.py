@@ -16,6 +16,7 @@ from normlab.archive.record import RunRecord
 from normlab.config.spec import RunSpec
 from normlab.errors import NormlabError
 from normlab.training.checkpoints import latest, read
+from normlab.training.module import LanguageModel
 from normlab.training.run import train
 from normlab.training.stopping import Terminated
 from same import assert_same_run
@@ -85,6 +86,20 @@ def test_a_signal_too_late_for_its_run_stops_the_study(
     with pytest.raises(kind):
         run(spec, STEPS, signum)
     assert_same_run(spec.folder, whole)
+
+
+def test_a_signal_during_the_first_validation_is_heeded(
+    here: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = here("early")
+    monkeypatch.setattr(
+        LanguageModel,
+        "on_validation_epoch_end",
+        lambda module: os.kill(os.getpid(), signal.SIGTERM),
+    )
+    with pytest.raises(Terminated):
+        run(spec)
+    assert RunRecord.read(spec.folder).reason == "stopped by SIGTERM at step 0"
 
 
 def test_a_second_signal_is_the_one_that_counts(here: Callable) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 import yaml
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from normlab.archive.durable import clear_drafts, write_text
 from normlab.archive.lock import Lock, owned
@@ -41,7 +42,7 @@ from normlab.training.hardware import Hardware, resolve
 from normlab.training.module import LanguageModel
 from normlab.training.provenance import git, machine, versions
 from normlab.training.recorder import Progress, Recorder
-from normlab.training.stopping import InterruptedTrainingError
+from normlab.training.stopping import InterruptedTrainingError, Terminated
 from normlab.training.tensorboard import RunLogger, rewind, writes_events
 
 log = logging.getLogger("normlab")
@@ -180,6 +181,8 @@ def _loop(
     with stopping.politely():
         try:
             trainer.fit(module, batches, windows)
+        except SIGTERMException as left:
+            raise Terminated from left
         except SystemExit as left:
             # Lightning turns what a signal raised into exit(1).
             raise left.__context__ or KeyboardInterrupt() from left
