@@ -1,4 +1,7 @@
-"""A run so small that a test can train it, and a display that shows nothing."""
+"""A run so small that a test can train it, and displays that show nothing."""
+
+import os
+import signal
 
 TINY = (
     "model.depth=2",
@@ -18,3 +21,17 @@ TINY = (
 class Silent:
     def update(self, step: int, loss: float, tokens_per_second: float) -> None:
         pass
+
+
+class Impatient:
+    """A display that sends this process a signal when a step has been shown, as a user would."""
+
+    def __init__(self, after: int, signum: int = signal.SIGINT) -> None:
+        self.after = after
+        self.signum = signum
+        self.sent = False
+
+    def update(self, step: int, loss: float, tokens_per_second: float) -> None:
+        if step >= self.after and not self.sent:
+            self.sent = True
+            os.kill(os.getpid(), self.signum)

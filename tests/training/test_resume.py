@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from normlab.archive import tags
-from normlab.archive.events import read_events
 from normlab.archive.lock import HeldError, owned
 from normlab.archive.record import RunRecord
 from normlab.config.spec import RunSpec
 from normlab.errors import NormlabError
 from normlab.training.checkpoints import latest, read
+from normlab.training.module import LanguageModel
 from normlab.training.run import train
 from normlab.training.stopping import Terminated
-from tiny import TINY, Silent
+from same import assert_same_run
+from tiny import TINY, Impatient, Silent
 
 # Dropout draws, two batches make a step, and neither logging nor validation divides the run.
 HARD = (
@@ -34,73 +34,11 @@ HARD = (
     "placement=normformer",
 )
 STEPS = 11
-CURVES = (
-    *(tags.TRAIN_LOSS, tags.VALIDATION_LOSS, tags.BEST_VALIDATION_LOSS),
-    *(tags.LEARNING_RATE, tags.GRADIENT_NORM),
-)
-
-
-class Impatient:
-    """A display that sends this process a signal when a step has been shown, as a user would."""
-
-    def __init__(self, after: int, signum: int = signal.SIGINT) -> None:
-        self.after = after
-        self.signum = signum
-        self.sent = False
-
-    def update(self, step: int, loss: float, tokens_per_second: float) -> None:
-        if step >= self.after and not self.sent:
-            self.sent = True
-            os.kill(os.getpid(), self.signum)
 
 
 def run(spec: RunSpec, after: int | None = None, signum: int = signal.SIGINT) -> RunRecord:
     display = Silent() if after is None else Impatient(after, signum)
     return train(spec, "the command", display)
-
-
-def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    scalars = read_events(folder).scalars
-    return {
-        tag: list(zip(scalars[tag].steps.tolist(), scalars[tag].values.tolist(), strict=True))
-        for tag in CURVES
-    }
-
-
-def points(folder: Path, tag: str) -> list[int]:
-    """The steps of all points as they stand in the files, doubled ones too."""
-    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
-
-    events = [e for f in sorted(folder.glob("events.*")) for e in EventFileLoader(str(f)).Load()]
-    return [e.step for e in events if any(v.tag == tag for v in e.summary.value)]
-
-
-def assert_same_run(one: Path, other: Path) -> None:
-    assert curves(one) == curves(other)
-    for tag in CURVES:
-        assert sorted(points(one, tag)) == points(other, tag)
-    for name in ("last.ckpt", "best.ckpt"):
-        ours, theirs = (read(folder / "checkpoints" / name) for folder in (one, other))
-        for key in ("state_dict", "optimizer", "schedule", "random", "step", "best"):
-            assert_equal(ours.get(key), theirs.get(key))
-    a, b = RunRecord.read(one), RunRecord.read(other)
-    assert (a.state, a.step, a.final, a.best) == (b.state, b.step, b.final, b.best)
-
-
-def assert_equal(one: object, other: object) -> None:
-    assert type(one) is type(other)
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, other)  # type: ignore[arg-type]
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys()  # type: ignore[attr-defined]
-        for key in one:
-            assert_equal(one[key], other[key])  # type: ignore[index]
-    elif isinstance(one, list):
-        assert len(one) == len(other)  # type: ignore[arg-type]
-        for mine, its in zip(one, other, strict=True):  # type: ignore[call-overload]
-            assert_equal(mine, its)
-    else:
-        assert one == other
 
 
 @pytest.fixture
@@ -136,6 +74,64 @@ def test_a_run_stopped_anywhere_goes_on_as_if_it_never_stopped(
     assert run(spec).state == "finished"
     assert RunRecord.read(spec.folder).resumed_at != []
     assert_same_run(spec.folder, whole)
+
+
+@pytest.mark.parametrize(
+    ("signum", "kind"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)]
+)
+def test_a_signal_too_late_for_its_run_stops_the_study(
+    signum: int, kind: type[BaseException], here: Callable, whole: Path
+) -> None:
+    spec = here("late")
+    with pytest.raises(kind):
+        run(spec, STEPS, signum)
+    assert_same_run(spec.folder, whole)
+
+
+def test_a_signal_during_the_first_validation_is_heeded(
+    here: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = here("early")
+    monkeypatch.setattr(
+        LanguageModel,
+        "on_validation_epoch_end",
+        lambda module: os.kill(os.getpid(), signal.SIGTERM),
+    )
+    with pytest.raises(Terminated):
+        run(spec)
+    assert RunRecord.read(spec.folder).reason == "stopped by SIGTERM at step 0"
+
+
+def test_a_second_signal_is_the_one_that_counts(here: Callable) -> None:
+    spec = here("twice")
+
+    class Hasty(Silent):
+        def update(self, step: int, loss: float, tokens_per_second: float) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Terminated):
+        train(spec, "the command", Hasty())
+    assert RunRecord.read(spec.folder).reason == "stopped by SIGTERM at step 3"
+
+
+def test_a_flipped_digit_in_a_record_is_no_result(here: Callable, whole: Path) -> None:
+    spec = here("whole")
+    path = spec.folder / "run.json"
+    path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
+    with pytest.raises(NormlabError, match="wrong checksum"):
+        RunRecord.read(spec.folder)
+    run(spec)
+    assert RunRecord.read(spec.folder).seed == 0
+
+
+def test_what_a_killed_writer_left_is_removed(here: Callable, whole: Path) -> None:
+    spec = here("killed")
+    with pytest.raises(KeyboardInterrupt):
+        run(spec, 4)
+    (spec.folder / "checkpoints" / ".last.ckpt.1.part").write_bytes(b"half")
+    run(spec)
+    assert not list(spec.folder.rglob("*.part"))
 
 
 def test_a_run_stopped_again_and_again_is_still_the_same(here: Callable, whole: Path) -> None:

@@ -24,6 +24,12 @@ def replacing(path: Path) -> Iterator[Path]:
             draft.unlink()
 
 
+def clear_drafts(folder: Path) -> None:
+    """Remove the siblings that killed writers left below a folder nobody else writes to."""
+    for draft in folder.rglob(".*.part"):
+        draft.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Replace `path` by `text` in UTF-8."""
     with replacing(path) as draft:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import zlib
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -84,7 +85,8 @@ class RunRecord:
 
     def write(self, folder: Path) -> None:
         """Write `run.json` into the run's folder, atomically. Raises OSError."""
-        text = json.dumps(_finite(asdict(self)), indent=2, allow_nan=False)
+        raw = _finite(asdict(self))
+        text = json.dumps({**raw, "checksum": _checksum(raw)}, indent=2, allow_nan=False)
         write_text(folder / RUN_FILE, text + "\n")
 
     @classmethod
@@ -98,6 +100,9 @@ class RunRecord:
         path = folder / RUN_FILE
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
+            # A flipped bit can turn a digit into another; the first builds wrote no checksum.
+            if "checksum" in raw and raw.pop("checksum") != _checksum(raw):
+                raise ValueError("wrong checksum")
             return cls.parse(raw)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise NormlabError(
@@ -144,6 +149,10 @@ def settled(folder: Path) -> RunRecord | None:
     except (OSError, NormlabError):
         return None
     return record if record.state in SETTLED else None
+
+
+def _checksum(raw: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(raw).encode())
 
 
 def _finite(value: Any) -> Any:

@@ -54,6 +54,7 @@ def _hydras_errors_in_words() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as stop:
+        stopping.ignore()
         sys.stderr.write("stopped; the same command goes on where it was\n")
         sys.exit(143 if isinstance(stop, stopping.Terminated) else 130)
     except Exception as error:

@@ -70,6 +70,10 @@ class Checkpoints(pl.Callback):
         """Optimizer steps that are done before this process begins."""
         return self.resumed.step if self.resumed else 0
 
+    def on_sanity_check_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Have a signal during the first validation noted as any other."""
+        stopping.heed()
+
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Go on from the saved state, if there is one."""
         stopping.heed()  # Lightning has just taken the signals

@@ -3,6 +3,7 @@
 import logging
 import math
 import shutil
+import threading
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -14,13 +15,15 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 import yaml
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from normlab.archive.durable import write_text
+from normlab.archive.durable import clear_drafts, write_text
 from normlab.archive.lock import Lock, owned
 from normlab.archive.record import (
     CONFIG_FILE,
     LOG_FILE,
     RUN_FILE,
+    SETTLED,
     VOCABULARY_FILE,
     FinalNumbers,
     RunRecord,
@@ -39,8 +42,8 @@ from normlab.training.hardware import Hardware, resolve
 from normlab.training.module import LanguageModel
 from normlab.training.provenance import git, machine, versions
 from normlab.training.recorder import Progress, Recorder
-from normlab.training.stopping import InterruptedTrainingError
-from normlab.training.tensorboard import RunLogger, rewind
+from normlab.training.stopping import InterruptedTrainingError, Terminated
+from normlab.training.tensorboard import RunLogger, rewind, writes_events
 
 log = logging.getLogger("normlab")
 
@@ -74,6 +77,8 @@ def _train(spec: RunSpec, command: str, display: Display, lock: Lock) -> RunReco
         _carry_out(spec, record, Job(display, lock, saved))
     record.ended = _now()
     record.write(spec.folder)
+    if record.state in SETTLED:
+        stopping.obey()
     return record
 
 
@@ -179,9 +184,11 @@ def _loop(
     with stopping.politely():
         try:
             trainer.fit(module, batches, windows)
+        except SIGTERMException as left:
+            raise Terminated from left
         except SystemExit as left:
-            # Lightning turns Ctrl-C into exit(1).
-            raise KeyboardInterrupt from left
+            # Lightning turns what a signal raised into exit(1).
+            raise left.__context__ or KeyboardInterrupt() from left
         if recorder.progress.val_step != trainer.global_step:
             trainer.validate(module, windows, verbose=False)
 
@@ -220,6 +227,7 @@ def _prepare(spec: RunSpec, record: RunRecord) -> tuple[Saved | None, list[str]]
             saved = None
     if saved is None and spec.folder.exists():
         shutil.rmtree(spec.folder)
+    clear_drafts(spec.folder)
     record.write(spec.folder)
     write_text(spec.folder / CONFIG_FILE, yaml.safe_dump(spec.plain, sort_keys=False))
     return saved, left_out
@@ -269,12 +277,16 @@ def _quiet() -> Iterator[None]:
     """Lightning greets, tips and warns about what is meant here; the terminal is the display's."""
     chatty = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
     levels = [logger.level for logger in chatty]
+    hook = threading.excepthook
     for logger in chatty:
         logger.setLevel(logging.ERROR)
+    # What stops TensorBoard's writer is raised again here, with the next thing written.
+    threading.excepthook = lambda raised: None if writes_events(raised.thread) else hook(raised)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
             yield
     finally:
+        threading.excepthook = hook
         for logger, level in zip(chatty, levels, strict=True):
             logger.setLevel(level)

@@ -3,8 +3,8 @@
 Elsewhere, where there is nothing to save, the first stops at once.
 """
 
+import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,9 +29,16 @@ def asked() -> int | None:
 
 
 def listen() -> None:
-    """Let SIGTERM raise Terminated in this process."""
+    """Let SIGINT raise KeyboardInterrupt and SIGTERM Terminated in this process."""
     if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, _raise)
+
+
+def ignore() -> None:
+    """The process is leaving: another signal would only interrupt its last words."""
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_IGN)
 
 
 def signal_of(error: BaseException) -> signal.Signals:
@@ -44,6 +51,12 @@ def signal_of(error: BaseException) -> signal.Signals:
 def stop(signum: int) -> KeyboardInterrupt:
     """What to raise for a signal."""
     return Terminated() if signum == signal.SIGTERM else KeyboardInterrupt()
+
+
+def obey() -> None:
+    """Stop, if a signal asked for it when the run had no step left to stop before."""
+    if _asked is not None:
+        raise stop(_asked)
 
 
 @contextmanager
@@ -73,7 +86,8 @@ def _note(signum: int, frame: FrameType | None) -> Any:
     if _asked is not None:
         raise stop(signum)
     _asked = signum
-    sys.stderr.write("\nsaving, then stopping; once more stops at once\n")
+    # Not through sys.stderr: the signal may have come while that was writing.
+    os.write(2, b"\nsaving, then stopping; once more stops at once\n")
 
 
 def _raise(signum: int, frame: FrameType | None) -> Any:

@@ -5,13 +5,18 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 
 import yaml
 from pytorch_lightning.loggers import TensorBoardLogger
+from tensorboard.summary.writer import event_file_writer  # type: ignore[import-untyped]
 
 from normlab.archive import tags
 from normlab.archive.durable import sync
@@ -62,6 +67,14 @@ class RunLogger(TensorBoardLogger):
         )
         self.settings = config
 
+    @property
+    def experiment(self) -> Any:
+        """The writer; its file comes after those that are there, whatever the clock says."""
+        if self._experiment is None:
+            with _clock_after(_newest(Path(self.save_dir or "."))):
+                return super().experiment
+        return self._experiment
+
     def save(self) -> None:
         """Nothing: the run's `config.yaml` is the one place for its configuration."""
 
@@ -102,6 +115,27 @@ class RunLogger(TensorBoardLogger):
             (tags.FINAL_TRAIN_LOSS, record.final.train_loss),
         ):
             self.scalar(tag, math.nan if value is None else value, record.step)
+
+
+def _newest(folder: Path) -> int:
+    """The time in the name of the newest event file, `…tfevents.<seconds>.…`; 0 without one."""
+    stamps = [path.name.split(".")[3] for path in folder.glob(EVENT_FILES)]
+    return max((int(stamp) for stamp in stamps if stamp.isdigit()), default=0)
+
+
+@contextmanager
+def _clock_after(moment: int) -> Iterator[None]:
+    """Name an event file after `moment`: TensorBoard names by the clock, and reads by name."""
+    event_file_writer.time = SimpleNamespace(time=lambda: max(time.time(), moment + 1))
+    try:
+        yield
+    finally:
+        event_file_writer.time = time
+
+
+def writes_events(thread: Thread | None) -> bool:
+    """Whether a thread is that of TensorBoard's writer."""
+    return isinstance(thread, event_file_writer._AsyncWriterThread)
 
 
 def rewind(folder: Path, sizes: Mapping[str, int]) -> None:

@@ -1,0 +1,59 @@
+"""Whether two runs are one: to the bit, whatever happened to either on its way."""
+
+from pathlib import Path
+
+import torch
+
+from normlab.archive import tags
+from normlab.archive.events import read_events
+from normlab.archive.record import RunRecord
+from normlab.training.checkpoints import read
+
+CURVES = (
+    *(tags.TRAIN_LOSS, tags.VALIDATION_LOSS, tags.BEST_VALIDATION_LOSS),
+    *(tags.LEARNING_RATE, tags.GRADIENT_NORM),
+)
+
+
+def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    scalars = read_events(folder).scalars
+    return {
+        tag: list(zip(scalars[tag].steps.tolist(), scalars[tag].values.tolist(), strict=True))
+        for tag in CURVES
+    }
+
+
+def points(folder: Path, tag: str) -> list[int]:
+    """The steps of all points as they stand in the files, doubled ones too."""
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    events = [e for f in sorted(folder.glob("events.*")) for e in EventFileLoader(str(f)).Load()]
+    return [e.step for e in events if any(v.tag == tag for v in e.summary.value)]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    assert curves(one) == curves(other)
+    for tag in CURVES:  # none doubled, none missing, and in order, as TensorBoard reads them
+        assert points(one, tag) == points(other, tag)
+    for name in ("last.ckpt", "best.ckpt"):
+        ours, theirs = (read(folder / "checkpoints" / name) for folder in (one, other))
+        for key in ("state_dict", "optimizer", "schedule", "random", "step", "best"):
+            assert_equal(ours.get(key), theirs.get(key))
+    a, b = RunRecord.read(one), RunRecord.read(other)
+    assert (a.state, a.step, a.final, a.best) == (b.state, b.step, b.final, b.best)
+
+
+def assert_equal(one: object, other: object) -> None:
+    assert type(one) is type(other)
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)  # type: ignore[arg-type]
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()  # type: ignore[attr-defined]
+        for key in one:
+            assert_equal(one[key], other[key])  # type: ignore[index]
+    elif isinstance(one, list):
+        assert len(one) == len(other)  # type: ignore[arg-type]
+        for mine, its in zip(one, other, strict=True):  # type: ignore[call-overload]
+            assert_equal(mine, its)
+    else:
+        assert one == other
