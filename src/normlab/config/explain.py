@@ -77,8 +77,9 @@ def _misfit(cause: OmegaConfBaseException, message: str) -> ConfigError:
     file = re.match(r"In '([\w./-]+)'", message)
     where = f"in {file[1]}.yaml, " if file else ""
     if isinstance(cause, ValidationError):
-        override = message.splitlines()[0].rpartition(" ")[2]
-        given = f"{where}{cause.full_key}" if file else override
+        # Hydra names the override or the file, or says nothing.
+        named = message.splitlines()[0].rpartition(" ")[2] if message and not file else ""
+        given = where + (named or str(cause.full_key or "a value of a file"))
         return ConfigError(f"{given} is not allowed: {_reason(cause)}.")
     parent = cause.parent_node
     if cause.full_key is None or parent is None:
