@@ -141,11 +141,12 @@ def test_a_file_cut_at_any_byte_keeps_the_records_before_it(tmp_path: Path) -> N
         whole = sum(end <= size for _, end in spans) - 1  # the first record is the file's version
         assert events.scalars[LOSS].values.tolist() == [1.0, 2.0, 3.0][:whole]
         if size in [end for _, end in spans]:
-            assert events.left_out == []
+            assert events.unfinished is None
         else:
-            (sentence,) = events.left_out
-            assert "cut off" in sentence
-            assert str(path) in sentence
+            assert events.unfinished is not None
+            assert "cut off" in events.unfinished
+            assert str(path) in events.unfinished
+        assert events.left_out == []
 
 
 def test_no_flipped_bit_passes_as_a_number(tmp_path: Path) -> None:
@@ -159,9 +160,10 @@ def test_no_flipped_bit_passes_as_a_number(tmp_path: Path) -> None:
             damaged[at] ^= 1 << bit
             path.write_bytes(damaged)
             events = read_events(tmp_path)
-            assert events.scalars[LOSS].values.tolist() == [1.0], (at - start, bit)
+            assert events.scalars[LOSS].values.tolist() == [1.0, 3.0, 4.0], (at - start, bit)
             (sentence,) = events.left_out
-            assert f"byte {start} is damaged" in sentence
+            assert f"{end - start} of its {len(data)} bytes" in sentence
+            assert f"byte {start} on" in sentence
 
 
 def test_a_sound_frame_that_holds_no_event_is_damage(tmp_path: Path) -> None:
@@ -171,7 +173,7 @@ def test_a_sound_frame_that_holds_no_event_is_damage(tmp_path: Path) -> None:
     writer.close()
     events = read_events(tmp_path)
     assert events.scalars["a"].values.tolist() == [2.0]
-    assert "not an event" in events.left_out[0]
+    assert "16 of its" in events.left_out[0]
 
 
 def test_damage_in_one_file_does_not_stop_the_next(tmp_path: Path) -> None:

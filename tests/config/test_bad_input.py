@@ -67,6 +67,11 @@ CASES = {
     "trainer.max_steps=0": ["trainer.max_steps=0", "from 1"],
     "norm=null": ["null", "--help"],
     "norm.eps=-1": ["eps=-1", "0 or more"],
+    "model.depth=1000000000": ["model.depth=1000000000", "from 1 to 1000"],
+    "model.width=10000000": ["model.width=10000000", "memory"],
+    "norm=glob(x*)": ["norm=glob(x*)", "matches nothing"],
+    "norm.eps=glob(*)": ["norm.eps=glob(*)", "matches nothing"],
+    "data=[1,2]": ["option"],
     "model.context=200000": ["model.context=200000", "16384"],
     "trainer.device=mps": ["trainer.device=mps", "cpu"],
     "study=../up": ["study='../up'", "folder"],
@@ -210,6 +215,7 @@ def test_a_norm_that_cannot_be_built_stops_before_training(door: Callable, tmp_p
         ("placement/own.yaml", "skp: 1", ["placement/own.yaml", "did you mean placement.skip"]),
         ("model/own.yaml", "width: wide", ["model/own.yaml", "model.width", "whole number"]),
         ("norm/own.yaml", "_target_: [", ["not YAML", "norm/own.yaml"]),
+        ("budget/own.yaml", "max_steps: 3\nval_every: 2\na: !!set {b}", ["set", "not a supported"]),
     ],
 )
 def test_a_mistake_in_a_file_of_ones_own_is_found_in_that_file(
@@ -225,6 +231,17 @@ def test_a_mistake_in_a_file_of_ones_own_is_found_in_that_file(
     for word in words:
         assert word in answer.err
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_a_file_that_is_not_utf_8_is_named(encoding: str, door: Callable, tmp_path: Path) -> None:
+    path = tmp_path / "own" / "norm" / "own.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_bytes("# Grösse\n_target_: normlab.norms.RMSNorm\n".encode(encoding))
+    answer = door("--config-dir", str(tmp_path / "own"), "norm=own", f"output_dir={tmp_path}/o")
+    assert answer.code == 2
+    assert answer.err.count("\n") == 1
+    assert f"{path} is not text in UTF-8" in answer.err
 
 
 def test_the_multirun_flag_may_stand_anywhere(door: Callable, tmp_path: Path) -> None:

@@ -161,3 +161,12 @@ def test_a_choice_that_makes_no_difference_is_called_any(
 ) -> None:
     choices = specified(*overrides).choices
     assert (choices["norm"], choices["placement"]) == (norm, placement)
+
+
+@pytest.mark.parametrize("key", ["skip", "branch", "input_scale", "heads", "reads", "qk"])
+def test_null_leaves_to_the_placement_what_it_would_be_unsaid(
+    key: str, specified: Callable
+) -> None:
+    assert network(specified(f"placement.{key}=null", "placement=post")) == network(
+        specified("placement=post")
+    )

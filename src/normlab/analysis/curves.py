@@ -16,6 +16,8 @@ from normlab.archive.folder import Run
 # How many times the later range of a loss its first fall may take before it is cut.
 MOST_FALL = 2.5
 
+_ON_THEIR_WAY = ("running", "interrupted")
+
 _Floats = NDArray[np.float64]
 
 
@@ -64,8 +66,17 @@ def finite(run: Run, tag: str) -> Series | None:
 
 
 def averaged(arm: Arm) -> list[Run]:
-    """The runs whose mean stands for the arm: the finished ones, or those still running."""
-    return arm.with_state("finished") or arm.with_state("running")
+    """The runs whose mean stands for the arm: the finished ones, or else those on their way.
+
+    A curve that is not whole is in no mean: what is lost of it may be its worst part.
+    """
+    finished, on_their_way = arm.with_state("finished"), arm.with_state(*_ON_THEIR_WAY)
+    return [run for run in finished if run.whole] or [run for run in on_their_way if run.whole]
+
+
+def ends_early(run: Run) -> bool:
+    """Whether the run's curves do not show the whole run, so that their end means nothing."""
+    return not run.whole or run.record.state in _ON_THEIR_WAY
 
 
 def single(arm: Arm) -> list[Run]:
@@ -128,23 +139,30 @@ def ending(arm: Arm) -> str:
     """How the arm's runs ended, where not all finished: `2 of 3 diverged, at steps 120–180`."""
     total = len(arm.runs)
     parts = []
-    for state in ("diverged", "failed", "running"):
+    for state in ("diverged", "failed", "interrupted", "running"):
         some = arm.with_state(state)
         if some:
             word = "still running" if state == "running" else state
-            count = (
-                "" if total == 1 else "all " if len(some) == total else f"{len(some)} of {total} "
-            )
-            parts.append(f"{count}{word}{_when(some) if state == 'diverged' else ''}")
+            when = _when(some) if state == "diverged" else ""
+            parts.append(f"{_count(some, total)}{word}{when}")
+    broken = [run for run in arm.with_state("finished", "diverged") if not run.whole]
+    if broken:
+        parts.append(f"{_count(broken, total)}curve incomplete")
     return "; ".join(parts)
 
 
 def divergence(run: Run) -> tuple[int, float] | None:
-    """The last step with a finite training loss, and that loss; None for other runs."""
+    """The last step with a finite training loss, and that loss; None where it is not known."""
     series = finite(run, tags.TRAIN_LOSS)
-    if run.record.state != "diverged" or series is None:
+    if run.record.state != "diverged" or not run.whole or series is None:
         return None
     return int(series.steps[-1]), float(series.values[-1])
+
+
+def _count(some: Sequence[Run], total: int) -> str:
+    if total == 1:
+        return ""
+    return "all " if len(some) == total else f"{len(some)} of {total} "
 
 
 def _when(diverged: Sequence[Run]) -> str:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from normlab.analysis import page, panels
 from normlab.analysis.arms import Arm, Facet, facets, group
-from normlab.analysis.curves import loss_limits, start_is_cut
+from normlab.analysis.curves import ends_early, loss_limits, start_is_cut
 from normlab.analysis.statistics import mean_interval
 from normlab.analysis.style import RC, Look
 from normlab.archive.folder import Study
@@ -44,13 +44,27 @@ def plan(study: Study) -> Plan:
     best = sorted(every, key=best_loss)[:MOST_FACETS]
     shown = tuple(facet for facet in every if facet in best)
     hidden = [facet.title for facet in every if facet not in best]
-    left_out: tuple[str, ...] = ()
+    left_out = tuple(filter(None, [_interrupted(study)]))
     if hidden:
-        left_out = (
+        left_out += (
             f"The figures show the {MOST_FACETS} of {len(every)} combinations with the lowest "
             f"validation loss; left out: {'; '.join(hidden)}.",
         )
     return Plan(study.name, shown, Look.of(arms), left_out)
+
+
+def _interrupted(study: Study) -> str:
+    names = [
+        f"{run.record.name} at step {run.record.step}"
+        for run in study.runs
+        if run.record.state == "interrupted"
+    ]
+    if not names:
+        return ""
+    return (
+        f"Interrupted, and so in no mean of finished runs: {'; '.join(names)}. The curves end in "
+        f"an open circle; the command that began them goes on with them."
+    )
 
 
 def best_loss(facet: Facet) -> float:
@@ -157,6 +171,8 @@ def _final_height(rows: Sequence[str]) -> float:
 
 def _curve_note(arms: Sequence[Arm]) -> str:
     cut = " The first fall is above the axes." if start_is_cut(arms) else ""
+    if any(ends_early(run) for arm in arms for run in arm.runs):
+        cut += " A circle: what follows is not there."
     if max(len(arm.runs) for arm in arms) > 1:
         return (
             "Curves: mean over seeds, the band from the lowest to the highest seed; "

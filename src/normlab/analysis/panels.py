@@ -8,7 +8,16 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from normlab.analysis.arms import Arm
-from normlab.analysis.curves import Curve, averaged, curve, divergence, ending, floors, single
+from normlab.analysis.curves import (
+    Curve,
+    averaged,
+    curve,
+    divergence,
+    ending,
+    ends_early,
+    floors,
+    single,
+)
 from normlab.analysis.statistics import mean_interval
 from normlab.analysis.style import GREY, INK, Look
 from normlab.archive import tags
@@ -191,18 +200,28 @@ def _draw_mean(axes: Axes, arm: Arm, look: Look, drawn: Curve, marker: str = "")
         zorder=3,
         label=arm.name,
     )
+    if any(map(ends_early, averaged(arm))):
+        _leave_open(axes, drawn, colour)
+
+
+def _leave_open(axes: Axes, drawn: Curve, colour: str) -> None:
+    """An open circle where a curve ends before its run does."""
+    end = drawn.steps[-1:], drawn.mean[-1:]
+    axes.plot(*end, "o", color=colour, mfc="white", mew=1.2, ms=5.5, zorder=5)
 
 
 def _draw_singles(
     axes: Axes, arm: Arm, look: Look, tag: str, limits: tuple[float, float], *, smooth: bool
 ) -> None:
-    """The runs outside the mean, thin; a × where one diverged."""
+    """The runs outside the mean, thin; a × where one diverged, a circle where one is cut short."""
     colour = look.colour(arm)
     for run in single(arm):
         alone = curve([run], tag, smooth=smooth)
         if alone:
             line = look.line(arm)
             axes.plot(alone.steps, alone.mean, color=colour, ls=line, lw=1.0, alpha=0.8, zorder=2.5)
+            if ends_early(run):
+                _leave_open(axes, alone, colour)
         end = divergence(run)
         if end:
             step, loss = end

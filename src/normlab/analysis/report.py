@@ -35,10 +35,11 @@ def render(summaries: Sequence[ArmSummary]) -> "Table":
 
 
 def _seeds(one: ArmSummary) -> str:
-    """How many finished; the failed ones are named, for nobody else would."""
+    """How many finished; the failed and interrupted are named, for nobody else would."""
     failed = f", {one.failed} failed" if one.failed else ""
+    interrupted = f", {one.interrupted} interrupted" if one.interrupted else ""
     count = f"{one.runs}" if one.finished == one.runs else f"{one.finished} of {one.runs}"
-    return count + failed
+    return count + failed + interrupted
 
 
 def _loss(value: tuple[float, float]) -> str:

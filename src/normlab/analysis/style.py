@@ -78,6 +78,7 @@ RC: Any = {
     "xtick.major.width": 0.7,
     "ytick.major.width": 0.7,
     "text.color": INK,
+    "text.parse_math": False,  # a name may hold dollar signs
     "legend.fontsize": 9,
     "legend.frameon": False,
     "lines.linewidth": 1.5,

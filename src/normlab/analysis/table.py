@@ -36,7 +36,7 @@ class ArmSummary:
 
     Attributes:
         label: what distinguishes the arm: `rmsnorm · pre · lr=3e-3`.
-        runs, finished, diverged, failed: how many runs there are, and how they ended.
+        runs, finished, diverged, failed, interrupted: how many runs there are, and how they ended.
         best_val, final_val: mean and half width of its 95 % t-interval; NaN where unknown.
         tokens_per_second: mean over all runs that measured it, or NaN.
         parameters: of one run of the arm.
@@ -51,6 +51,7 @@ class ArmSummary:
     finished: int
     diverged: int
     failed: int
+    interrupted: int
     best_val: tuple[float, float]
     final_val: tuple[float, float]
     tokens_per_second: float
@@ -109,6 +110,7 @@ def _summarise(arm: Arm) -> ArmSummary:
         finished=len(done),
         diverged=len(arm.with_state("diverged")),
         failed=len(arm.with_state("failed")),
+        interrupted=len(arm.with_state("interrupted")),
         best_val=best,
         final_val=mean_interval(_known(record.final.val_loss for record in done)),
         tokens_per_second=mean_interval(_known(one.tokens_per_second for one in records))[0],

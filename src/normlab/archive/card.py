@@ -5,11 +5,12 @@ A number that is not finite is None, for JSON has neither NaN nor infinity.
 
 import json
 import math
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 from normlab.archive.durable import write_text
+from normlab.archive.restore import read_json, restored
 from normlab.errors import NormlabError
 
 SCHEMA_VERSION = 1
@@ -194,22 +195,11 @@ def read_cards(path: Path) -> list[Card]:
         NormlabError: it is damaged, or was written by a newer normlab.
     """
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = read_json(path)
         if raw["schema_version"] > SCHEMA_VERSION:
             raise ValueError(f"schema version {raw['schema_version']}, this reads {SCHEMA_VERSION}")
-        return [_restored(Card, card) for card in raw["cards"]]
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        return [restored(Card, card, "card") for card in raw["cards"]]
+    except (ValueError, TypeError, KeyError) as error:
         raise NormlabError(
             f"{path} is damaged or was written by another version ({error}); measure again."
         ) from error
-
-
-def _restored(kind: Any, raw: Any) -> Any:
-    """JSON knows lists and objects only: the tuples and classes that they stood for."""
-    if is_dataclass(kind):
-        hints = get_type_hints(kind)
-        values = {one.name: _restored(hints[one.name], raw[one.name]) for one in fields(kind)}
-        return kind(**values)  # type: ignore[operator]
-    if get_origin(kind) is tuple:
-        return tuple(_restored(get_args(kind)[0], item) for item in raw)
-    return raw

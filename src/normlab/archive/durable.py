@@ -1,19 +1,30 @@
 """Writes that are there whole or not at all: a sibling file, flushed to disk, then renamed."""
 
 import os
+import platform
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
+
+_DRAFT = ".part"
+
+
+# A draft that nobody has touched for so long is nobody's, whichever machine it was written on.
+_ABANDONED_SECONDS = 3600.0
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a sibling path to write; on success it takes the place of `path`, durably.
 
-    When the body raises, `path` is as it was and the sibling is gone.
+    When the body raises, `path` is as it was and the sibling is gone. What a killed process left
+    beside `path` is swept away.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
+    _sweep(path)
+    draft = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}{_DRAFT}")
     try:
         yield draft
         sync(draft)
@@ -28,6 +39,31 @@ def clear_drafts(folder: Path) -> None:
     """Remove the siblings that killed writers left below a folder nobody else writes to."""
     for draft in folder.rglob(".*.part"):
         draft.unlink(missing_ok=True)
+
+
+def _sweep(path: Path) -> None:
+    """Remove the drafts of `path` whose writers are gone."""
+    for draft in path.parent.glob(f".{escape(path.name)}.*{_DRAFT}"):
+        with suppress(OSError):  # another process may be sweeping too
+            if _is_abandoned(draft):
+                draft.unlink()
+
+
+def _is_abandoned(draft: Path) -> bool:
+    node, _, writer = draft.name.removesuffix(_DRAFT).rpartition(".")
+    if node.endswith(f".{platform.node()}") and writer.isdecimal():
+        return not _is_alive(int(writer))
+    return time.time() - draft.stat().st_mtime > _ABANDONED_SECONDS
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def write_text(path: Path, text: str) -> None:

@@ -2,10 +2,13 @@
 
 TensorBoard's own EventAccumulator keeps 10,000 points a series and stops at damage without a word.
 Here the records are framed and checked by numpy, and only their contents go through protobuf.
+A run that was continued has several files, which are read as one.
 """
 
+import errno
 import re
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,16 +18,9 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from tensorboard.compat.proto import event_pb2, types_pb2  # type: ignore[import-untyped]
 
+from normlab.archive.frames import Stretch, read_frames
+
 EVENT_FILES = "events.out.tfevents*"
-
-# A record is: length (8 bytes), checksum of the length (4), contents, checksum of the contents (4).
-_LENGTH, _HEADER, _FOOTER = 8, 12, 4
-
-# A flipped bit inside a scalar is a wrong number in a figure. Longer records are texts and
-# histograms: no figure reads a number from them, and checking them byte by byte is slow.
-_CHECKED_CONTENTS = 512
-
-_Bytes = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -59,64 +55,104 @@ class Events:
         scalars: tag → series.
         texts: tag → the text written last.
         left_out: sentences about what could not be read; empty when all was.
+        unfinished: the sentence about a record that the last file ends in the middle of, which is
+            no fault while the run is being written.
     """
 
     scalars: dict[str, Series] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
+    unfinished: str | None = None
 
 
 def read_events(folder: Path) -> Events:
-    """Read every event file that stands directly in `folder`, oldest first.
+    """Read every event file that stands directly in `folder`, as one.
 
-    A folder without event files gives empty Events. Damage is no error: it ends the reading of
-    its file and is told in `left_out`.
+    Points are ordered by step; of a repeated step the one written later is kept. A folder without
+    event files gives empty Events. Damage is no error: what is whole before and behind it is
+    read, and `left_out` tells what is not.
     """
-    gathered = _Gathered()
-    left_out = []
-    for path in sorted(folder.glob(EVENT_FILES), key=_age):
+    parts, left_out = [], []
+    for path in _event_files(folder):
         try:
-            buffer = path.read_bytes()
+            if not path.is_file():
+                raise OSError(errno.ENOENT, "it is gone, or no file")
+            parts.append(_Part.read(path))
         except OSError as error:
             left_out.append(f"{path} could not be read: {error.strerror}.")
-            continue
-        damage = gathered.add_file(buffer)
-        if damage:
-            left_out.append(f"{path}: {damage}; what stands before it was read.")
-    scalars = {tag: _series(points) for tag, points in gathered.points.items() if points}
-    return Events(scalars, gathered.texts, left_out)
+    parts.sort(key=lambda part: part.resumed_at or 0)
+    left_out += [part.damage for part in parts if part.damage]
+    left_out += [part.unfinished for part in parts[:-1] if part.unfinished]
+    texts = {tag: text for part in parts for tag, text in part.texts.items()}
+    scalars = {tag: _series(points) for tag, points in _joined(parts).items() if points}
+    return Events(scalars, texts, left_out, parts[-1].unfinished if parts else None)
 
 
-def _age(path: Path) -> list[str | int]:
-    """`…tfevents.<seconds>.<host>.<pid>.<n>`: numbers by value, so that .10 follows .9."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", path.name)]
+def _event_files(folder: Path) -> list[Path]:
+    """By age: `…tfevents.<seconds>.<host>.<pid>.<n>`, numbers by value, so that .10 follows .9."""
+    return sorted(folder.glob(EVENT_FILES), key=lambda path: _spelled(path.name))
 
 
-_Point = tuple[int, float, float]
+def _spelled(name: str) -> list[str | int]:
+    return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", name)]
 
 
-class _Gathered:
-    """The points and texts of a run's files, in the order in which they were written."""
+def _joined(parts: "list[_Part]") -> "dict[str, list[_Point]]":
+    """The points of all files, in the order in which they were written.
+
+    A continued run starts over at a step: what a crash left beyond it never happened. That step
+    puts the files in order even where a clock was set back; otherwise their age does.
+    """
+    joined: dict[str, list[_Point]] = defaultdict(list)
+    for part in parts:
+        if part.resumed_at is not None:
+            for tag, points in joined.items():
+                joined[tag] = [point for point in points if point[0] < part.resumed_at]
+        for tag, points in part.points.items():
+            joined[tag] += points
+    return joined
+
+
+_Point = tuple[int, float, float]  # step, value, wall time
+
+
+class _Part:
+    """One event file: its points, its texts, and what of it is not whole."""
 
     def __init__(self) -> None:
         self.points: dict[str, list[_Point]] = defaultdict(list)
         self.texts: dict[str, str] = {}
+        self.resumed_at: int | None = None
+        self.damage: str | None = None
+        self.unfinished: str | None = None
 
-    def add_file(self, buffer: bytes) -> str | None:
-        """Take in one file; returns what is wrong with it, if anything."""
-        records, damage = _sound_records(buffer)
-        for start, length in records:
-            contents = start + _HEADER
+    @classmethod
+    def read(cls, path: Path) -> "_Part":
+        """Raises OSError."""
+        part, buffer = cls(), path.read_bytes()
+        frames = read_frames(buffer)
+        damaged = list(frames.damaged)
+        for contents in frames.contents:
             try:
-                event = event_pb2.Event.FromString(buffer[contents : contents + length])
+                event = event_pb2.Event.FromString(buffer[contents.start : contents.end])
             except DecodeError:
-                return f"the record at byte {start} is damaged (it is not an event)"
-            self._add(event)
-        return damage
+                damaged.append(contents)
+                continue
+            part._add(event)
+        if damaged:
+            part.damage = _told(path, damaged, len(buffer))
+        if frames.cut:
+            part.unfinished = (
+                f"{path}: its last record is cut off at byte {frames.cut.start}, "
+                f"{len(frames.cut)} bytes before the end (the run was killed while it wrote)."
+            )
+        elif not buffer:
+            part.unfinished = f"{path} is empty (the run was killed before it wrote)."
+        return part
 
     def _add(self, event: Any) -> None:
         if event.HasField("session_log") and event.session_log.status == event_pb2.SessionLog.START:
-            self._forget_from(event.step)
+            self.resumed_at = event.step
         for value in event.summary.value:
             kind = value.WhichOneof("value")
             if kind == "simple_value":
@@ -125,25 +161,34 @@ class _Gathered:
                 self._add_tensor(value, event)
 
     def _add_tensor(self, value: Any, event: Any) -> None:
+        plugin = value.metadata.plugin_data.plugin_name
         if value.tensor.dtype == types_pb2.DT_STRING:
-            if value.metadata.plugin_data.plugin_name == "text" and value.tensor.string_val:
+            if plugin == "text" and value.tensor.string_val:
                 text = b"\n".join(value.tensor.string_val)
                 self.texts[value.tag] = text.decode("utf-8", errors="replace")
+            return
+        if plugin not in ("", "scalars"):
             return
         # Seldom needed, and 0.3 s to import.
         from tensorboard.util.tensor_util import make_ndarray  # type: ignore[import-untyped]
 
-        array = make_ndarray(value.tensor)
-        if array.size == 1 and value.metadata.plugin_data.plugin_name in ("", "scalars"):
-            self._add_point(value.tag, event, float(array.item()))
+        try:
+            number = float(make_ndarray(value.tensor).item())
+        except (TypeError, ValueError):  # several numbers, or none that a curve could be made of
+            return
+        self._add_point(value.tag, event, number)
 
     def _add_point(self, tag: str, event: Any, value: float) -> None:
         self.points[tag].append((event.step, value, event.wall_time))
 
-    def _forget_from(self, step: int) -> None:
-        """A resumed run starts over at `step`: what a crash left beyond it never happened."""
-        for tag, points in self.points.items():
-            self.points[tag] = [point for point in points if point[0] < step]
+
+def _told(path: Path, damaged: Sequence[Stretch], size: int) -> str:
+    lost, first = sum(map(len, damaged)), min(stretch.start for stretch in damaged)
+    places = "" if len(damaged) == 1 else f"in {len(damaged)} places "
+    return (
+        f"{path}: {lost} of its {size} bytes are damaged, {places}from byte {first} on, and were "
+        f"left out; the rest was read."
+    )
 
 
 def _series(points: list[_Point]) -> Series:
@@ -154,78 +199,3 @@ def _series(points: list[_Point]) -> Series:
     values = np.array([point[1] for point in points], dtype=np.float64)
     wall_times = np.array([point[2] for point in points], dtype=np.float64)
     return Series(steps[kept], values[kept], wall_times[kept])
-
-
-def _sound_records(buffer: bytes) -> tuple[list[tuple[int, int]], str | None]:
-    """Start and length of the records before the first damage, and what that damage is."""
-    starts, lengths, rest = _walk(buffer)
-    data = np.frombuffer(buffer, dtype=np.uint8)
-    ends = starts + _HEADER + lengths
-    cut = ends + _FOOTER > len(buffer)
-    bad_length = _stored(data, starts + _LENGTH) != _checksums(
-        data, starts, np.full_like(starts, 8)
-    )
-    bad_contents = np.zeros_like(cut)
-    checked = ~cut & (lengths <= _CHECKED_CONTENTS)
-    sums = _checksums(data, starts[checked] + _HEADER, lengths[checked])
-    bad_contents[checked] = _stored(data, ends[checked]) != sums
-
-    damaged = np.flatnonzero(bad_length | cut | bad_contents)
-    count = int(damaged[0]) if damaged.size else len(starts)
-    records = list(zip(starts[:count].tolist(), lengths[:count].tolist(), strict=True))
-    if count < len(starts):
-        if cut[count] and not bad_length[count]:
-            return records, _cut_off(starts[count])
-        part = "length" if bad_length[count] else "contents"
-        return records, f"the record at byte {starts[count]} is damaged ({part}: wrong checksum)"
-    return records, _cut_off(len(buffer) - rest) if rest else None
-
-
-def _cut_off(at: int) -> str:
-    return f"the record at byte {at} is cut off (the run was killed, or still writes)"
-
-
-def _walk(buffer: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
-    """Starts and claimed lengths of all records with a whole header, and how many bytes remain."""
-    starts, lengths = [], []
-    at, size = 0, len(buffer)
-    while at + _HEADER <= size:
-        # A damaged length can be as large as 2^64; more than the file is all that matters.
-        length = min(int.from_bytes(buffer[at : at + _LENGTH], "little"), size)
-        starts.append(at)
-        lengths.append(length)
-        at += _HEADER + length + _FOOTER
-    return np.array(starts, np.int64), np.array(lengths, np.int64), max(size - at, 0)
-
-
-def _stored(data: _Bytes, at: NDArray[np.int64]) -> NDArray[np.uint32]:
-    """The little-endian checksums that stand at these bytes."""
-    words: NDArray[np.uint32] = data[at[:, None] + np.arange(4)].view("<u4")[:, 0]
-    return words
-
-
-def _checksums(
-    data: _Bytes, starts: NDArray[np.int64], lengths: NDArray[np.int64]
-) -> NDArray[np.uint32]:
-    """TFRecord's masked CRC-32C of many pieces at once: a loop over bytes, not over pieces."""
-    order = np.argsort(-lengths, kind="stable")
-    starts, lengths = starts[order], lengths[order]
-    crc = np.full(len(starts), 0xFFFFFFFF, dtype=np.uint32)
-    for at in range(lengths.max(initial=0)):
-        active = int(np.searchsorted(-lengths, -at))  # the pieces longer than `at` come first
-        now = crc[:active]
-        crc[:active] = _CRC_TABLE[(now ^ data[starts[:active] + at]) & 0xFF] ^ (now >> 8)
-    crc = ~crc
-    masked = np.empty_like(crc)
-    masked[order] = ((crc >> 15) | (crc << 17)) + np.uint32(0xA282EAD8)
-    return masked
-
-
-def _crc_table() -> NDArray[np.uint32]:
-    table = np.arange(256, dtype=np.uint32)
-    for _ in range(8):  # 0x82F63B78 is Castagnoli's polynomial, bit-reversed
-        table = np.where(table & 1, (table >> 1) ^ np.uint32(0x82F63B78), table >> 1)
-    return table
-
-
-_CRC_TABLE = _crc_table()

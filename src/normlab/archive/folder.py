@@ -4,16 +4,16 @@ A run whose `run.json` is gone or damaged is rebuilt from its event files, which
 as it stood at the start. Whatever could not be read is told, never dropped without a word.
 """
 
-import json
-import math
-import re
+import os
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
 
 from normlab.archive import tags
-from normlab.archive.events import EVENT_FILES, Events, Series, read_events
+from normlab.archive.events import EVENT_FILES, Events, read_events
+from normlab.archive.rebuild import last_step, rebuilt
 from normlab.archive.record import RUN_FILE, BestNumbers, FinalNumbers, RunRecord
 from normlab.errors import NormlabError
 
@@ -24,11 +24,17 @@ _A_STUDY = (
 
 @dataclass
 class Run:
-    """One run as it lies on disk; `left_out` holds a sentence for whatever could not be read."""
+    """One run as it lies on disk.
+
+    Attributes:
+        whole: whether the curves hold everything that was written of the run so far.
+        left_out: a sentence for whatever could not be read.
+    """
 
     folder: Path
     record: RunRecord
     events: Events
+    whole: bool = True
     left_out: list[str] = field(default_factory=list)
 
 
@@ -48,7 +54,10 @@ class Study:
 
 def is_run(folder: Path) -> bool:
     """Whether the folder holds a run: `run.json` or an event file."""
-    return (folder / RUN_FILE).is_file() or any(folder.glob(EVENT_FILES))
+    try:
+        return _holds_run(folder)
+    except OSError:
+        return False
 
 
 def read_run(folder: Path) -> Run:
@@ -57,19 +66,59 @@ def read_run(folder: Path) -> Run:
     Raises:
         NormlabError: neither `run.json` nor the event files tell what the run was.
     """
+    # The record first: a run that goes on meanwhile is then further in its events, not behind.
+    record, problem = _record(folder)
     events = read_events(folder)
-    left_out = list(events.left_out)
-    try:
-        record = RunRecord.read(folder)
-    except (OSError, NormlabError) as error:
-        record = _rebuilt(folder, events)
-        missing = isinstance(error, FileNotFoundError)
+    lost = list(events.left_out)
+    known = record or rebuilt(folder, events)
+    if known.state != "running":
+        lost += [events.unfinished] if events.unfinished else []
+        lost += _missing(folder, known, events)
+    left_out = list(lost)
+    if record is None:
+        numbers = ""
+        if lost:  # what is lost may have been the last or the lowest loss
+            known.final, known.best = FinalNumbers(), BestNumbers()
+            numbers = ", without its final and best losses"
         left_out.append(
-            f"{folder / RUN_FILE} is {'missing' if missing else 'unreadable'}: the run was rebuilt "
-            f"from its event files as {record.state} at step {record.step}."
+            f"{folder / RUN_FILE} is {problem}: the run was rebuilt from its event files as "
+            f"{known.state} at step {known.step}{numbers}."
         )
-    left_out += _events_behind(folder, record, events)
-    return Run(folder, record, events, left_out)
+    return Run(folder, known, events, not lost, left_out)
+
+
+def _record(folder: Path) -> tuple[RunRecord | None, str]:
+    """The record, or why there is none."""
+    try:
+        return RunRecord.read(folder), ""
+    except FileNotFoundError:
+        return None, "missing"
+    except OSError as error:
+        return None, f"unreadable ({error.strerror})"
+    except NormlabError as error:
+        return None, f"unreadable ({error.__cause__})"
+
+
+def _missing(folder: Path, record: RunRecord, events: Events) -> list[str]:
+    """What the curves of a run with this record must hold, and do not.
+
+    Every step has its training loss, and a finished run validates at its last step.
+    """
+    steps = record.step if record.diverged_step is None else record.diverged_step
+    if steps > 0 and not events.scalars:
+        return [f"{folder} has no readable scalars: it is in the table, but has no curves."]
+    train, validation = map(events.scalars.get, (tags.TRAIN_LOSS, tags.VALIDATION_LOSS))
+    found = int(np.count_nonzero(train.steps < steps)) if train else 0
+    unvalidated = record.state == "finished" and (
+        validation is None or validation.steps[-1] < record.step
+    )
+    if found >= steps and not unvalidated:
+        return []
+    return [
+        f"{folder}: the run is at step {record.step}, but its event files hold {found} of {steps} "
+        f"training losses{', not the last validation loss,' if unvalidated else ''} and end at "
+        f"step {last_step(events)}: its curves are marked as incomplete."
+    ]
 
 
 def read_study(folder: Path) -> Study:
@@ -80,17 +129,25 @@ def read_study(folder: Path) -> Study:
     """
     subfolders = _subfolders(folder)
     runs, left_out = [], []
-    for candidate in filter(is_run, subfolders):
+    for candidate in subfolders:
         try:
-            runs.append(read_run(candidate))
+            if _holds_run(candidate):
+                runs.append(read_run(candidate))
         except NormlabError as error:
             left_out.append(str(error))
+        except OSError as error:
+            left_out.append(f"{candidate} was left out: it cannot be read ({error.strerror}).")
     if not runs and left_out:
         raise NormlabError(f"No run in {folder} can be read. {' '.join(left_out)}")
     if not runs:
         raise NormlabError(_no_runs(folder, subfolders))
     runs.sort(key=lambda run: run.record.name)
     return Study(folder, runs, [line for run in runs for line in run.left_out] + left_out)
+
+
+def _holds_run(folder: Path) -> bool:
+    """Raises OSError."""
+    return any(name == RUN_FILE or fnmatch(name, EVENT_FILES) for name in os.listdir(folder))
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -116,84 +173,3 @@ def _no_runs(folder: Path, subfolders: list[Path]) -> str:
         names = ", ".join(map(str, studies))
         return f"{folder} holds studies, not runs: {_A_STUDY}; give one of {names}."
     return f"{folder} holds no runs: {_A_STUDY}; train some with train.py -m study={folder.name}."
-
-
-def _rebuilt(folder: Path, events: Events) -> RunRecord:
-    record = _record_at_start(folder, events)
-    scalars = events.scalars
-    validation, train = scalars.get(tags.VALIDATION_LOSS), scalars.get(tags.TRAIN_LOSS)
-    speed = scalars.get(tags.TOKENS_PER_SECOND)
-    record.step = _last_step(events)
-    record.best = _best(validation)
-    record.tokens_per_second = float(np.mean(speed.values)) if speed else None
-    _infer_state(record, events)
-    final = None if record.state == "diverged" else _last_finite(validation)
-    record.final = FinalNumbers(final, _last_finite(train and train.until_divergence()))
-    return record
-
-
-def _record_at_start(folder: Path, events: Events) -> RunRecord:
-    fence = re.search(r"```json\s*\n(.*)```", events.texts.get(tags.RECORD, ""), re.DOTALL)
-    try:
-        # The record's own parser, so that both sources obey one schema.
-        return RunRecord.parse(json.loads(fence[1] if fence else ""))
-    except (ValueError, TypeError, KeyError, AttributeError):
-        raise NormlabError(
-            f"{folder} was left out: its {RUN_FILE} is missing or damaged, and its event files "
-            f"do not tell what the run was; train it again."
-        ) from None
-
-
-def _infer_state(record: RunRecord, events: Events) -> None:
-    """How the run ended, as far as the events tell; it stays `running` where they do not."""
-    losses = [events.scalars.get(tag) for tag in (tags.TRAIN_LOSS, tags.VALIDATION_LOSS)]
-    broken = [_first_broken(series) for series in losses if series]
-    steps = [step for step in broken if step is not None]
-    closing = events.scalars.get(tags.FINAL_VALIDATION_LOSS)
-    closed = closing is not None and closing.steps[-1] > 0  # at step 0 it holds a place for HParams
-    target = record.config.get("trainer", {}).get("max_steps", math.inf)
-    if steps:
-        record.state, record.diverged_step = "diverged", min(steps)
-        record.reason = f"loss not finite at step {min(steps)}"
-    elif closed and _last_finite(closing) is None:
-        record.state, record.diverged_step = "diverged", record.step
-        record.reason = "it ended without a final loss"
-    elif closed or record.step >= target:
-        record.state = "finished"
-
-
-def _first_broken(series: Series) -> int | None:
-    sound = len(series.until_divergence())
-    return int(series.steps[sound]) if sound < len(series) else None
-
-
-def _last_step(events: Events) -> int:
-    return max((int(series.steps[-1]) for series in events.scalars.values()), default=0)
-
-
-def _last_finite(series: Series | None) -> float | None:
-    if not series or not math.isfinite(series.values[-1]):
-        return None
-    return float(series.values[-1])
-
-
-def _best(validation: Series | None) -> BestNumbers:
-    finite = validation and validation.until_divergence()
-    if not finite:
-        return BestNumbers()
-    at = int(finite.values.argmin())
-    return BestNumbers(float(finite.values[at]), int(finite.steps[at]))
-
-
-def _events_behind(folder: Path, record: RunRecord, events: Events) -> list[str]:
-    """A finished run validates at its last step, so its events must reach that step."""
-    if record.state != "finished":
-        return []
-    if not events.scalars:
-        return [f"{folder} has no readable scalars: it is in the table, but has no curves."]
-    last = _last_step(events)
-    if last >= record.step:
-        return []
-    return [
-        f"{folder}: {RUN_FILE} says step {record.step}, but the event files end at step {last}."
-    ]

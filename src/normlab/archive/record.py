@@ -3,11 +3,12 @@
 import json
 import math
 import zlib
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, cast
 
 from normlab.archive.durable import write_text
+from normlab.archive.restore import read_json, restored
 from normlab.errors import NormlabError
 
 SCHEMA_VERSION = 1
@@ -21,6 +22,7 @@ LAST_CHECKPOINT = "checkpoints/last.ckpt"
 PREVIOUS_CHECKPOINT = "checkpoints/previous.ckpt"
 BEST_CHECKPOINT = "checkpoints/best.ckpt"
 
+# An interrupted run was stopped from outside, and goes on where it was.
 State = Literal["running", "finished", "diverged", "failed", "interrupted"]
 SETTLED = ("finished", "diverged")  # results that need no more training
 
@@ -99,12 +101,12 @@ class RunRecord:
         """
         path = folder / RUN_FILE
         try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
+            raw = read_json(path)
             # A flipped bit can turn a digit into another; the first builds wrote no checksum.
-            if "checksum" in raw and raw.pop("checksum") != _checksum(raw):
+            if isinstance(raw, dict) and raw.pop("checksum", None) not in (None, _checksum(raw)):
                 raise ValueError("wrong checksum")
             return cls.parse(raw)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except ValueError as error:
             raise NormlabError(
                 f"{path} is damaged or was written by another version ({error}); "
                 f"remove the folder to train the run again."
@@ -125,21 +127,17 @@ class RunRecord:
             ) from error
 
     @classmethod
-    def parse(cls, raw: dict[str, Any]) -> "RunRecord":
-        """A record from the object that `run.json` holds; unknown keys are passed over.
+    def parse(cls, raw: Any) -> "RunRecord":
+        """A record from what `run.json` holds; unknown keys are passed over.
 
         Raises:
-            ValueError, TypeError, KeyError, AttributeError: it is not such an object.
+            ValueError: it is not such an object.
         """
-        if raw["schema_version"] > SCHEMA_VERSION:
-            raise ValueError(f"schema version {raw['schema_version']}, this reads {SCHEMA_VERSION}")
-        if raw["state"] not in get_args(State):
-            raise ValueError(f"unknown state {raw['state']!r}")
-        known = {f.name for f in fields(cls)}
-        kept = {key: value for key, value in raw.items() if key in known}
-        kept["final"] = FinalNumbers(**raw["final"])
-        kept["best"] = BestNumbers(**raw["best"])
-        return cls(**kept)
+        version = raw.get("schema_version") if isinstance(raw, dict) else None
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise ValueError(f"its schema version is {version}, this reads {SCHEMA_VERSION}")
+        record: RunRecord = restored(cls, raw)
+        return record
 
 
 def settled(folder: Path) -> RunRecord | None:

@@ -19,6 +19,10 @@ from normlab.errors import ConfigError
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
 # Beyond it attention's cost, which grows with the square, makes no comparison possible.
 MOST_CONTEXT = 16384
+# DeepNet's (2203.00555), the deepest Transformer there is.
+MOST_DEPTH = 1000
+# Every run builds its model in the memory of the machine that plans it: larger ones end there.
+MOST_WEIGHTS = 10**10
 
 
 def check(config: TrainConfig) -> None:
@@ -44,13 +48,15 @@ Rule = tuple[str, Any, str, bool]
 def _ranges(config: TrainConfig) -> Iterator[Rule]:
     model, trainer, schedule = config.model, config.trainer, config.schedule
     for part, node, names in (
-        ("model", model, ("depth", "width", "heads", "hidden_multiple")),
+        ("model", model, ("width", "heads", "hidden_multiple")),
         ("trainer", trainer, ("max_steps", "val_every", "log_every", "accumulate")),
         ("data", config.data, ("batch_size",)),
     ):
         for name in names:
             value = getattr(node, name)
             yield f"{part}.{name}", value, "a whole number from 1", value >= 1
+    depth = model.depth
+    yield "model.depth", depth, f"a whole number from 1 to {MOST_DEPTH}", 1 <= depth <= MOST_DEPTH
     context = model.context
     reach = f"a whole number from 1 to {MOST_CONTEXT}"
     yield "model.context", context, reach, 1 <= context <= MOST_CONTEXT
@@ -102,6 +108,13 @@ def _within(value: float, least: float, strictly: bool = False) -> bool:
 
 
 def _check_shape(model: ModelConfig) -> None:
+    hidden = model.width * model.hidden_ratio + model.hidden_multiple
+    if model.width * (4 * model.width + 3 * hidden) * model.depth > MOST_WEIGHTS:
+        raise ConfigError(
+            f"model.width={model.width}, model.depth={model.depth} and "
+            f"model.hidden_ratio={model.hidden_ratio} make a model of more than {MOST_WEIGHTS:.0e} "
+            f"weights, which does not fit into memory; make one of them smaller."
+        )
     if model.width % model.heads:
         divisors = [n for n in range(1, model.width + 1) if model.width % n == 0]
         raise ConfigError(

@@ -1,6 +1,7 @@
 """Hydra's and OmegaConf's errors as one sentence each: what was given, what is allowed."""
 
 import re
+from traceback import walk_tb
 
 from hydra.errors import (
     ConfigCompositionException,
@@ -20,6 +21,11 @@ def explain(error: Exception) -> ConfigError:
     """The sentence that tells a user what `error`, raised while composing, means."""
     cause = error.__cause__ or error.__context__
     match error:
+        case UnicodeDecodeError():
+            return ConfigError(
+                f"{_file_read(error)} is not text in UTF-8 (byte {error.start} is "
+                f"0x{error.object[error.start]:02x}); save it as UTF-8."
+            )
         case YAMLError():
             return ConfigError(f"a file of the configuration is not YAML: {_one_line(str(error))}.")
         case ValueError() if "must be a string or a list" in str(error):
@@ -40,6 +46,11 @@ def explain(error: Exception) -> ConfigError:
     doubled = re.match(r"Multiple values for ([\w/]+)\.", str(error))
     if doubled:
         return ConfigError(f"{doubled[1]} is chosen already; write {doubled[1]}=… without the +.")
+    if not isinstance(error, HydraException | OmegaConfBaseException | ValueError):
+        return ConfigError(
+            f"the configuration cannot be composed ({type(error).__name__}: "
+            f"{_one_line(str(error))}); give every group the name of an option, every key a value."
+        )
     return ConfigError(_one_line(str(error)))
 
 
@@ -66,8 +77,9 @@ def _misfit(cause: OmegaConfBaseException, message: str) -> ConfigError:
     file = re.match(r"In '([\w./-]+)'", message)
     where = f"in {file[1]}.yaml, " if file else ""
     if isinstance(cause, ValidationError):
-        override = message.splitlines()[0].rpartition(" ")[2]
-        given = f"{where}{cause.full_key}" if file else override
+        # Hydra names the override or the file, or says nothing.
+        named = message.splitlines()[0].rpartition(" ")[2] if message and not file else ""
+        given = where + (named or str(cause.full_key or "a value of a file"))
         return ConfigError(f"{given} is not allowed: {_reason(cause)}.")
     parent = cause.parent_node
     if cause.full_key is None or parent is None:
@@ -102,9 +114,18 @@ def is_configuration_error(error: Exception) -> bool:
     """Whether `error` is about what the user asked for, not about the program."""
     if isinstance(error, HydraException | OmegaConfBaseException | YAMLError):
         return True
-    # Hydra raises plain ValueErrors about its own flags and groups.
-    last = error.__traceback__
-    while last and last.tb_next:
-        last = last.tb_next
-    module = last.tb_frame.f_globals.get("__name__", "") if last else ""
-    return isinstance(error, ValueError) and module.startswith("hydra.")
+    if isinstance(error, UnicodeDecodeError):
+        return _file_read(error) is not None
+    # Hydra raises plain ValueErrors about its own flags and groups, and stumbles over what stands
+    # in place of an option.
+    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+    module = frames[-1].f_globals.get("__name__", "") if frames else ""
+    return module.partition(".")[0] in ("hydra", "omegaconf", "yaml")
+
+
+def _file_read(error: Exception) -> str | None:
+    """The file that Hydra was reading when it failed; the error does not say."""
+    for frame, _ in walk_tb(error.__traceback__):
+        if frame.f_globals.get("__name__", "").endswith("file_config_source"):
+            return str(frame.f_locals.get("full_path"))
+    return None

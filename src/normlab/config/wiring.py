@@ -79,7 +79,8 @@ def layers(
     placement: PlacementConfig, sublayer: str, block: int, depth: int
 ) -> list[SublayerConfig]:
     """What is said about a sublayer of a block, the stronger word last."""
-    said: list[SublayerConfig] = [placement, getattr(placement, sublayer)]
+    # Under all, for what a placement leaves null, what a placement is that says nothing.
+    said: list[SublayerConfig] = [PlacementConfig(), placement, getattr(placement, sublayer)]
     for rule in placement.blocks.values():
         if holds(rule.where, l=block, L=depth):
             said += [rule, getattr(rule, sublayer)]

@@ -117,6 +117,11 @@ def _values(override: Override, plan: Plan) -> list[str]:
             f"sweep over a,b,c or range(0,3) or glob(*)."
         )
     values = [str(value) for value in override.sweep_string_iterator()]
+    if not values:
+        raise ConfigError(
+            f"{override.input_line} matches nothing; a glob goes over the options of a group, as "
+            f"in norm=glob(*rms*)."
+        )
     plan.varied[key] = values
     return [f"{key}={value}" for value in values]
 

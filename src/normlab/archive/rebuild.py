@@ -1,0 +1,92 @@
+"""The record of a run whose `run.json` is lost, from its event files.
+
+They carry the record as it stood at the start; how the run went and ended is read off its curves.
+"""
+
+import json
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+
+from normlab.archive import tags
+from normlab.archive.events import Events, Series
+from normlab.archive.record import RUN_FILE, BestNumbers, FinalNumbers, RunRecord
+from normlab.errors import NormlabError
+
+
+def rebuilt(folder: Path, events: Events) -> RunRecord:
+    """The record of the run in `folder`, as far as its events tell.
+
+    Raises:
+        NormlabError: they do not tell what the run was.
+    """
+    record = _record_at_start(folder, events)
+    scalars = events.scalars
+    validation, train = scalars.get(tags.VALIDATION_LOSS), scalars.get(tags.TRAIN_LOSS)
+    speed = scalars.get(tags.TOKENS_PER_SECOND)
+    record.step = last_step(events)
+    record.best = _best(validation)
+    record.tokens_per_second = float(np.mean(speed.values)) if speed else None
+    _infer_state(record, events)
+    final = None if record.state == "diverged" else _last_finite(validation)
+    record.final = FinalNumbers(final, _last_finite(train and train.until_divergence()))
+    return record
+
+
+def _record_at_start(folder: Path, events: Events) -> RunRecord:
+    fence = re.search(r"```json\s*\n(.*)```", events.texts.get(tags.RECORD, ""), re.DOTALL)
+    try:
+        # The record's own parser, so that both sources obey one schema.
+        record = RunRecord.parse(json.loads(fence[1] if fence else ""))
+    except (ValueError, RecursionError):
+        raise NormlabError(
+            f"{folder} was left out: its {RUN_FILE} is missing or damaged, and its event files "
+            f"do not tell what the run was; train it again."
+        ) from None
+    record.state = "running"
+    return record
+
+
+def _infer_state(record: RunRecord, events: Events) -> None:
+    """How the run ended, as far as the events tell; it stays `running` where they do not."""
+    losses = [events.scalars.get(tag) for tag in (tags.TRAIN_LOSS, tags.VALIDATION_LOSS)]
+    broken = [_first_broken(series) for series in losses if series]
+    steps = [step for step in broken if step is not None]
+    closing = events.scalars.get(tags.FINAL_VALIDATION_LOSS)
+    closed = closing is not None and closing.steps[-1] > 0  # at step 0 it holds a place for HParams
+    trainer = record.config.get("trainer")
+    target = trainer.get("max_steps") if isinstance(trainer, dict) else None
+    if steps:
+        record.state, record.diverged_step = "diverged", min(steps)
+        record.reason = f"loss not finite at step {min(steps)}"
+    elif closed and _last_finite(closing) is None:
+        record.state, record.diverged_step = "diverged", record.step
+        record.reason = "it ended without a final loss"
+    elif closed or (isinstance(target, int) and record.step >= target):
+        record.state = "finished"
+
+
+def _first_broken(series: Series) -> int | None:
+    sound = len(series.until_divergence())
+    return int(series.steps[sound]) if sound < len(series) else None
+
+
+def last_step(events: Events) -> int:
+    """The last step that any curve reaches."""
+    return max((int(series.steps[-1]) for series in events.scalars.values()), default=0)
+
+
+def _last_finite(series: Series | None) -> float | None:
+    if not series or not math.isfinite(series.values[-1]):
+        return None
+    return float(series.values[-1])
+
+
+def _best(validation: Series | None) -> BestNumbers:
+    finite = validation and validation.until_divergence()
+    if not finite:
+        return BestNumbers()
+    at = int(finite.values.argmin())
+    return BestNumbers(float(finite.values[at]), int(finite.steps[at]))

@@ -1,0 +1,96 @@
+"""Dataclasses from what JSON holds, every value held to its type: no damage gets further than here.
+
+Newer keys are passed over, and an older file may lack those that have a default.
+"""
+
+import json
+import math
+from dataclasses import MISSING, Field, fields, is_dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        OSError: it cannot be read.
+        ValueError: it is no JSON in UTF-8.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        # Half a surrogate pair is JSON, but nothing can print it.
+        json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    return value
+
+
+def restored(kind: Any, raw: Any, key: str = "") -> Any:
+    """`raw`, from JSON, as a `kind`: a dataclass, a plain type, or a list, tuple, dict or union of them.
+
+    Raises:
+        ValueError: a key is missing, or a value is of another type.
+    """
+    if is_dataclass(kind):
+        return _dataclass(kind, raw, key)
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (tuple, list) and isinstance(raw, list):
+        return origin(restored(arguments[0], item, f"{key}[{n}]") for n, item in enumerate(raw))
+    if origin is dict and isinstance(raw, dict):
+        return {name: restored(arguments[1], item, f"{key}.{name}") for name, item in raw.items()}
+    if isinstance(kind, UnionType):
+        if raw is None and NoneType in arguments:
+            return None
+        (kind,) = [one for one in arguments if one is not NoneType]
+        return restored(kind, raw, key)
+    if kind is float and isinstance(raw, int | float) and not isinstance(raw, bool):
+        return _finite(raw, key)
+    if not _is(raw, kind):
+        raise ValueError(f"{key} is {_shown(raw)}, not {_NAMES.get(kind, 'what it must be')}")
+    return raw
+
+
+_NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def _dataclass(kind: Any, raw: Any, key: str) -> Any:
+    if not isinstance(raw, dict):
+        raise ValueError(f"{key or 'the file'} is {_shown(raw)}, not an object")
+    hints, prefix = get_type_hints(kind), f"{key}." if key else ""
+    values = {}
+    for one in fields(kind):
+        if one.name in raw:
+            values[one.name] = restored(hints[one.name], raw[one.name], prefix + one.name)
+        elif not _has_default(one):
+            raise ValueError(f"{prefix}{one.name} is missing")
+    return kind(**values)
+
+
+def _has_default(one: Field[Any]) -> bool:
+    return one.default is not MISSING or one.default_factory is not MISSING
+
+
+def _finite(raw: float, key: str) -> float:
+    try:
+        value = float(raw)
+    except OverflowError:  # JSON's whole numbers have no limit
+        value = math.inf
+    if not math.isfinite(value):
+        raise ValueError(f"{key} is {_shown(raw)}, not a finite number")
+    return value
+
+
+def _is(raw: Any, kind: Any) -> bool:
+    if kind is Any:
+        return True
+    if get_origin(kind) is Literal:
+        return raw in get_args(kind)
+    return type(raw) is kind  # true is no number
+
+
+def _shown(raw: Any) -> str:
+    text = json.dumps(raw)
+    return text if len(text) <= 40 else f"{text[:37]}…"
