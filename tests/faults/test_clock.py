@@ -1,13 +1,18 @@
 """A clock that goes back between a stop and the way on: the curves are still in order."""
 
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from faulted import STUDY, Process, records
 from normlab.archive import tags
 from normlab.archive.events import read_events
-from same import points
+from normlab.training.run import train
+from same import assert_same_run, points
+from tiny import TINY, Impatient, Silent
 
 # Python imports it by itself when it starts.
 BACKWARDS = """
@@ -17,6 +22,21 @@ time.time = lambda: now() - 86400
 """
 
 
+def test_a_run_that_goes_on_in_its_own_past_has_its_curves_in_order(
+    specified: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, stopped = (specified(*TINY, f"output_dir={tmp_path / name}") for name in ("a", "b"))
+    train(whole, "the command", Silent())
+    with pytest.raises(KeyboardInterrupt):
+        train(stopped, "the command", Impatient(2))
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() - 86400)
+    train(stopped, "the command", Silent())
+    assert_shown_in_order(stopped.folder)
+    assert_same_run(stopped.folder, whole.folder)
+
+
+@pytest.mark.slow
 def test_a_clock_that_goes_back_leaves_the_curves_as_they_are(
     tmp_path: Path, whole: Path, quiet: Callable, whole_again: Callable
 ) -> None:

@@ -113,10 +113,10 @@ def heal(patient: Patient, original: RunSpec, file: str, damage: str, seed: int)
     patient.counts["damaged runs made whole or told"] += 1
 
 
-@pytest.mark.parametrize("state", ["finished", "interrupted"])
-def test_a_damaged_file_gives_no_wrong_result(state: str, patient: Patient) -> None:
-    for file in FILES:
-        heal(patient, getattr(patient, state), file, DAMAGES[len(file) % 2], 0)
+def test_a_damaged_file_gives_no_wrong_result(patient: Patient) -> None:
+    for number, file in enumerate(FILES):
+        heal(patient, patient.interrupted, file, DAMAGES[number % 2], 0)
+    heal(patient, patient.finished, "run.json", DAMAGES[1], 0)
 
 
 @pytest.mark.slow

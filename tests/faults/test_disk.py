@@ -78,6 +78,7 @@ def test_a_full_disk_stops_the_runs_in_words_and_space_lets_them_go_on(
     whole_again(study, whole)
 
 
+@pytest.mark.slow
 def test_a_disk_that_turns_read_only_fails_the_runs_in_words(
     disk: Path, whole: Path, counts: Counter[str], quiet: Callable, whole_again: Callable
 ) -> None:
@@ -95,6 +96,7 @@ def test_a_disk_that_turns_read_only_fails_the_runs_in_words(
     whole_again(study, whole)
 
 
+@pytest.mark.slow
 def test_a_study_that_vanishes_fails_its_run_in_words(
     disk: Path, whole: Path, counts: Counter[str], quiet: Callable, whole_again: Callable
 ) -> None:

@@ -111,7 +111,6 @@ def test_a_killed_study_goes_on_to_the_same_end(
 ) -> None:
     killer = Killer(tmp_path, STUDY, counts, forked=True)
     assert killer.in_a_checkpoint()
-    assert killer.in_training(0.1)
     assert killer.in_the_figures(0.1)
     assert quiet(killer.run().end()).code == 0
     whole_again(killer.study, whole)

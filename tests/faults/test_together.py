@@ -19,40 +19,52 @@ def begun(study: Path) -> list[int]:
     return [len(BEGIN.findall(path.read_text())) for path in study.glob("*/train.log")]
 
 
-def together(
-    number: int, place: Path, arguments: tuple[str, ...], forked: bool, quiet: Callable
-) -> list[str]:
-    commands = [*arguments, f"output_dir={place}"]
-    sweeps = [Process(place, *commands, forked=forked) for _ in range(number)]
-    ended = [quiet(sweep.end()) for sweep in sweeps]
-    assert [one.code for one in ended] == [0] * number, [one.err for one in ended]
-    return [one.out for one in ended]
+def trained(outs: list[str]) -> int:
+    """How many runs these sweeps say that they have trained."""
+    return sum(len(re.findall(r"^run .*  val ", out, re.MULTILINE)) for out in outs)
 
 
-@pytest.mark.parametrize(
-    ("number", "forked"),
-    [(2, True), *(pytest.param(number, False, marks=pytest.mark.slow) for number in (2, 3))],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [2, 3])
 def test_sweeps_at_once_train_nothing_twice(
     number: int,
-    forked: bool,
     tmp_path: Path,
     whole: Path,
     counts: Counter[str],
     quiet: Callable,
     whole_again: Callable,
 ) -> None:
-    said = together(number, tmp_path, STUDY, forked, quiet)
+    sweeps = [Process(tmp_path, *STUDY, f"output_dir={tmp_path}") for _ in range(number)]
+    ended = [quiet(sweep.end()) for sweep in sweeps]
     counts["sweeps at once"] += number
+    assert [one.code for one in ended] == [0] * number, [one.err for one in ended]
     study = tmp_path / "synthetic"
     assert begun(study) == [1, 1]
     assert all(record.resumed_at == [] for record in records(study).values())
-    trained = sum(len(re.findall(r"^run .*  val ", out, re.MULTILINE)) for out in said)
-    assert trained == 2
-    assert any("it is being trained by process" in out for out in said)
+    assert trained([one.out for one in ended]) == 2
     whole_again(study, whole)
 
 
+def test_a_run_in_other_hands_is_left_to_them(
+    tmp_path: Path, whole: Path, counts: Counter[str], quiet: Callable, whole_again: Callable
+) -> None:
+    study = tmp_path / "synthetic"
+    arguments = (*STUDY, f"output_dir={tmp_path}")
+    first = Process(tmp_path, *arguments, forked=True)
+    assert first.until(lambda: any(study.glob("*/checkpoints/last.ckpt")))
+    first.send(signal.SIGSTOP)  # it holds its run until the second has come and gone
+    second = quiet(Process(tmp_path, *arguments, forked=True).end())
+    first.send(signal.SIGCONT)
+    owner = quiet(first.end())
+    counts["sweeps at once"] += 2
+    assert (second.code, owner.code) == (0, 0)
+    assert f"it is being trained by process {first.pid} on" in second.out
+    assert begun(study) == [1, 1]
+    assert trained([second.out]) == trained([owner.out]) == 1
+    whole_again(study, whole)
+
+
+@pytest.mark.slow
 def test_the_lock_of_a_killed_sweep_is_taken_over(
     tmp_path: Path, whole: Path, counts: Counter[str], quiet: Callable, whole_again: Callable
 ) -> None:
