@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from normlab.archive.record import RunRecord
 from tiny import TINY
 
 MINE = ("norm=layernorm", "placement=mixln", "norm.eps=1e-4", "seed=3", "model.dropout=0.1")
@@ -36,11 +37,12 @@ def test_a_run_is_repeated_to_the_bit_in_a_study_of_its_own(
 def test_another_result_is_told_with_its_step(first: Path, door: Callable) -> None:
     # The recorded run was, as it seems, another one.
     config = first / "config.yaml"
-    record = json.loads((first / "run.json").read_text())
+    record = RunRecord.read(first)
     assert door("--from", str(first)).code == 0
-    record["final"]["val_loss"] += 1e-9
-    record["versions"]["torch"] = "1.0"
-    (first / "run.json").write_text(json.dumps(record))
+    assert record.final.val_loss is not None
+    record.final.val_loss += 1e-9
+    record.versions["torch"] = "1.0"
+    record.write(first)
     answer = door("--from", str(first), "study=second")
     assert "not the same" in answer.out
     assert "versions.torch: 1.0" in answer.out

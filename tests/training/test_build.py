@@ -234,10 +234,13 @@ def test_a_users_own_stream_is_a_class_by_its_path(specified: Callable) -> None:
     [
         ("normlab.model.streams.NoStream", "NoStream"),
         ("torch.nn.Linear", "not a subclass"),
-        ("nowhere.Stream", "nowhere"),
+        ("nowhere.Stream", "No module named 'nowhere'"),
     ],
 )
-def test_another_class_is_refused(target: str, word: str, specified: Callable) -> None:
+def test_another_class_is_refused(
+    target: str, word: str, specified: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NORMLAB_TRUST", "nowhere")
     spec = specified(*TINY, f"placement._target_={target}")
     with pytest.raises(ConfigError, match=word) as refusal:
         check_networks([spec])

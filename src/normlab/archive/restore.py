@@ -29,7 +29,7 @@ def read_json(path: Path) -> Any:
 
 
 def restored(kind: Any, raw: Any, key: str = "") -> Any:
-    """`raw`, from JSON, as a `kind`: a dataclass, a plain type, a list, tuple, dict or union of them.
+    """`raw`, from JSON, as a `kind`: a dataclass, a plain type, a list, tuple, dict or union.
 
     Raises:
         ValueError: a key is missing, or a value is of another type.
