@@ -152,8 +152,8 @@ class Checkpoints(pl.Callback):
                 if keep is not None and path.exists():
                     os.replace(path, self.folder / keep)
         except RuntimeError as error:
-            # torch's writer says "unexpected pos" where the disk is full.
-            if "unexpected pos" in str(error):
+            # torch's writer has no word for a full disk but these.
+            if any(words in str(error) for words in ("unexpected pos", "iostream error")):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
             raise
 
