@@ -22,8 +22,11 @@ class Silent:
     def update(self, step: int, loss: float, tokens_per_second: float) -> None:
         pass
 
+    def say(self, sentence: str) -> None:
+        pass
 
-class Impatient:
+
+class Impatient(Silent):
     """A display that sends this process a signal when a step has been shown, as a user would."""
 
     def __init__(self, after: int, signum: int = signal.SIGINT) -> None:

@@ -49,7 +49,7 @@ def test_a_shortened_curve_is_in_no_mean_and_is_marked_everywhere(maker: Any) ->
     (arm,) = group(read_study(maker.folder).runs)
     assert [run.record.seed for run in averaged(arm)] == [0, 2]
     assert [run.record.seed for run in single(arm)] == [1]
-    assert legend(maker.folder) == ["rmsnorm · pre (1 of 3 curve incomplete)"]
+    assert legend(maker.folder) == ["rmsnorm · pre (1 of 3 curves incomplete)"]
     for name in ("training_loss", "validation_loss"):
         (end,) = circles(axes(maker.folder, name))
         assert end < 60

@@ -44,7 +44,8 @@ def test_another_result_is_told_with_its_step(first: Path, door: Callable) -> No
     record.versions["torch"] = "1.0"
     record.write(first)
     answer = door("--from", str(first), "study=second")
-    assert "not the same" in answer.out
+    assert answer.code == 1
+    assert "not the same: the curves agree, but the ends differ" in answer.err
     assert "versions.torch: 1.0" in answer.out
     config.write_text(config.read_text().replace("seed: 3", "seed: 4"))
     answer = door("--from", str(first), "study=third")
@@ -71,6 +72,22 @@ def test_what_cannot_be_repeated_is_one_sentence(
     assert answer.err.count("\n") == 1
     for word in words:
         assert word in answer.err
+
+
+def test_a_text_that_has_changed_is_not_taken_for_the_one_of_the_run(
+    door: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    text = tmp_path / "book.txt"
+    text.write_text("the quick brown fox jumps over the lazy dog. " * 40)
+    tiny = [word for word in TINY if "validation_sequences" not in word]
+    assert door(*tiny, "data=text", f"data.path={text}", f"output_dir={tmp_path}/o").code == 0
+    (path,) = (tmp_path / "o").glob("*/*/run.json")
+    text.write_text("the quick brown cat jumps over the lazy dog. " * 40)
+    answer = door("--from", str(path.parent))
+    assert answer.code == 1
+    assert "another text" in answer.err
+    assert not (tmp_path / "o" / "text-book-repeat" / path.parent.name).exists()
 
 
 def test_a_damaged_configuration_is_named(first: Path, door: Callable) -> None:

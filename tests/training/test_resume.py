@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from normlab.archive.folder import read_run
 from normlab.archive.lock import HeldError, owned
 from normlab.archive.record import RunRecord
 from normlab.config.spec import RunSpec
@@ -210,6 +211,27 @@ def test_a_run_killed_after_its_last_step_only_writes_its_end(here: Callable, wh
     replace(record, state="running").write(spec.folder)
     assert run(spec).resumed_at == [STEPS]
     assert_same_run(spec.folder, whole)
+
+
+def test_a_run_goes_on_though_its_record_is_damaged(here: Callable, whole: Path) -> None:
+    spec = here("cut")
+    with pytest.raises(KeyboardInterrupt):
+        run(spec, 4)
+    record = spec.folder / "run.json"
+    record.write_text(record.read_text()[:200])
+    assert run(spec).resumed_at == [4]
+    assert_same_run(spec.folder, whole)
+
+
+def test_a_run_that_says_it_is_running_and_is_not_was_killed(here: Callable) -> None:
+    spec = here("killed")
+    with pytest.raises(KeyboardInterrupt):
+        run(spec, 4)
+    replace(RunRecord.read(spec.folder), state="running", step=0).write(spec.folder)
+    found = read_run(spec.folder)
+    assert (found.record.state, found.record.reason) == ("interrupted", "killed at about step 4")
+    with owned(spec.study_folder, spec.id):
+        assert read_run(spec.folder).record.state == "running"
 
 
 def test_a_failed_run_goes_on_where_it_was(here: Callable, whole: Path) -> None:

@@ -147,7 +147,7 @@ def ending(arm: Arm) -> str:
             parts.append(f"{_count(some, total)}{word}{when}")
     broken = [run for run in arm.with_state("finished", "diverged") if not run.whole]
     if broken:
-        parts.append(f"{_count(broken, total)}curve incomplete")
+        parts.append(f"{_count(broken, total)}curve{'s' * (total > 1)} incomplete")
     return "; ".join(parts)
 
 

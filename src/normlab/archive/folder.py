@@ -13,6 +13,7 @@ import numpy as np
 
 from normlab.archive import tags
 from normlab.archive.events import EVENT_FILES, Events, read_events
+from normlab.archive.lock import LOCKS_FOLDER, is_held
 from normlab.archive.rebuild import last_step, rebuilt
 from normlab.archive.record import RUN_FILE, BestNumbers, FinalNumbers, RunRecord
 from normlab.errors import NormlabError
@@ -84,7 +85,16 @@ def read_run(folder: Path) -> Run:
             f"{folder / RUN_FILE} is {problem}: the run was rebuilt from its event files as "
             f"{known.state} at step {known.step}{numbers}."
         )
+    _tell_a_killed_run(folder, known, events)
     return Run(folder, known, events, not lost, left_out)
+
+
+def _tell_a_killed_run(folder: Path, record: RunRecord, events: Events) -> None:
+    """A run that says that it is running, and that nobody trains, was killed."""
+    locks = folder.parent / LOCKS_FOLDER
+    if record.state == "running" and locks.is_dir() and not is_held(folder.parent, record.id):
+        record.state, record.step = "interrupted", last_step(events)
+        record.reason = f"killed at about step {record.step}"
 
 
 def _record(folder: Path) -> tuple[RunRecord | None, str]:

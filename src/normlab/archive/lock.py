@@ -81,6 +81,21 @@ def owned(study_folder: Path, run_id: str) -> Iterator[Lock]:
         raise HeldError(_owner(note)) from error
 
 
+def is_held(study_folder: Path, run_id: str) -> bool:
+    """Whether a living process seems to train this run; its lock is not touched."""
+    note = study_folder / LOCKS_FOLDER / f"{run_id}.json"
+    owner = _owner(note)
+    if owner is None or owner.host != socket.gethostname():
+        return _elsewhere(note) is not None
+    try:
+        os.kill(owner.pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # somebody else's process
+    return True
+
+
 def _owner(note: Path) -> Owner | None:
     try:
         return Owner(**json.loads(note.read_text(encoding="utf-8")))

@@ -109,7 +109,7 @@ class RunRecord:
         except ValueError as error:
             raise NormlabError(
                 f"{path} is damaged or was written by another version ({error}); "
-                f"remove the folder to train the run again."
+                f"the command that made the run trains it again."
             ) from error
 
     @classmethod

@@ -11,6 +11,7 @@ from normlab.archive.events import Series, read_events
 from normlab.archive.record import CONFIG_FILE, RunRecord
 from normlab.config.schema import merged
 from normlab.config.spec import RunSpec, specify
+from normlab.data import build
 from normlab.errors import ConfigError, NormlabError
 
 FLAG = "--from"
@@ -25,7 +26,8 @@ def repeat(arguments: Sequence[str], command: str) -> None:
 
     Raises:
         ConfigError: the arguments are not a folder and where to write.
-        NormlabError: the folder is no run, or of a version whose options meant another network.
+        NormlabError: it came out otherwise; or the folder is no run, or of a version whose options
+            meant another network, or of a text that has changed.
     """
     from normlab.study.main import train_here
     from normlab.study.sweeper import get_ready
@@ -38,11 +40,20 @@ def repeat(arguments: Sequence[str], command: str) -> None:
             f"{folder} cannot be repeated into itself; give another study=… or output_dir=…"
         )
     get_ready([spec], local=True)
+    if build(spec.plain["data"], spec.config.model.context).digest != before.data_digest:
+        raise NormlabError(
+            f"{folder} was trained on another text than the one that is now at "
+            f"data.path={spec.plain['data'].get('path')}; it cannot be repeated."
+        )
     print(f"repeats {folder} in {spec.folder}")  # noqa: T201
     train_here(spec, 1, 1, command)
     after = RunRecord.read_for_user(spec.folder)
-    for line in (*_differences(before, after), _verdict(folder, before, spec.folder, after)):
+    for line in _differences(before, after):
         print(line)  # noqa: T201
+    other = _difference(folder, before, spec.folder, after)
+    if other:
+        raise NormlabError(f"not the same: {other}")
+    print("the same, to the bit")  # noqa: T201
 
 
 def _read_arguments(arguments: Sequence[str]) -> tuple[Path, dict[str, str]]:
@@ -91,16 +102,16 @@ def _differences(before: RunRecord, after: RunRecord) -> list[str]:
     return lines
 
 
-def _verdict(old: Path, before: RunRecord, new: Path, after: RunRecord) -> str:
-    """Whether every point of the loss curves and the ends are the same numbers."""
+def _difference(old: Path, before: RunRecord, new: Path, after: RunRecord) -> str:
+    """Where a point of the loss curves, or an end, is another number; empty if nowhere."""
     curves = [read_events(folder).scalars for folder in (old, new)]
     for tag in _CURVES:
         one, other = (scalars.get(tag) for scalars in curves)
         step = _first_difference(one, other)
         if step is not None:
-            return f"not the same: {tag} differs from step {step} on"
+            return f"{tag} differs from step {step} on."
     same = (before.state, before.final, before.best) == (after.state, after.final, after.best)
-    return "the same, to the bit" if same else "not the same: the curves agree, but the ends differ"
+    return "" if same else "the curves agree, but the ends differ."
 
 
 def _first_difference(one: Series | None, other: Series | None) -> int | None:

@@ -65,6 +65,7 @@ class StudySweeper(Sweeper):
                 results = self._launcher(len(pending)).launch([job for job, _ in pending], 0)
         finally:
             undrawn = terminal.conclude(plan)
+        terminal.leave(plan, _elsewhere([spec for _, spec in pending], results))
         _raise_failures(plan, [spec for _, spec in pending], results, undrawn)
 
     def _launcher(self, runs: int) -> Launcher:
@@ -115,11 +116,7 @@ def _raise_failures(
 ) -> None:
     """Name every run that has no result, with what its job or else its record says of it."""
     raised = {spec.id: _raised(result) for spec, result in zip(pending, results, strict=False)}
-    elsewhere = {
-        spec.id
-        for spec, result in zip(pending, results, strict=False)
-        if result.status is JobStatus.COMPLETED and result.return_value == ELSEWHERE
-    }
+    elsewhere = _elsewhere(pending, results)
     rows = [
         f"  {spec.name}: {raised.get(spec.id) or _recorded(spec)}"
         for spec in plan.specs
@@ -132,6 +129,15 @@ def _raise_failures(
         )
     if undrawn:
         raise NormlabError(undrawn)
+
+
+def _elsewhere(pending: Sequence[RunSpec], results: Sequence[JobReturn]) -> set[str]:
+    """The ids of runs that another process trains."""
+    return {
+        spec.id
+        for spec, result in zip(pending, results, strict=False)
+        if result.status is JobStatus.COMPLETED and result.return_value == ELSEWHERE
+    }
 
 
 def _raised(result: JobReturn) -> str:

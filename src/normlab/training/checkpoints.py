@@ -195,8 +195,8 @@ def read(path: Path) -> dict[str, Any]:
         raise
     except Exception as error:  # a damaged file raises a dozen kinds
         raise NormlabError(
-            f"{path} is damaged or no checkpoint of normlab's; give one that a run wrote, "
-            f"{LAST_CHECKPOINT} or {BEST_CHECKPOINT} in its folder."
+            f"{path} is damaged or no checkpoint of normlab's; a run writes {LAST_CHECKPOINT} and "
+            f"{BEST_CHECKPOINT} in its folder."
         ) from error
     if content["format"] > FORMAT:
         raise NormlabError(

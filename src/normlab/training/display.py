@@ -8,3 +8,6 @@ class Display(Protocol):
 
     def update(self, step: int, loss: float, tokens_per_second: float) -> None:
         """Called at every `trainer.log_every` steps; loss in nats per token."""
+
+    def say(self, sentence: str) -> None:
+        """Called with what a user should know of a run that is not as it was left."""

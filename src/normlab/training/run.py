@@ -7,7 +7,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -74,6 +74,9 @@ def _train(spec: RunSpec, command: str, display: Display, lock: Lock) -> RunReco
     with _log_to(spec.folder / LOG_FILE):
         for sentence in left_out:
             log.warning("%s", sentence)
+            display.say(sentence)
+        if saved is not None:
+            display.say(f"goes on from step {saved.step}")
         _carry_out(spec, record, Job(display, lock, saved))
     record.ended = _now()
     record.write(spec.folder)
@@ -115,7 +118,7 @@ def _fit(spec: RunSpec, record: RunRecord, job: Job) -> None:
     hardware = resolve(config.trainer)
     source = build(spec.plain["data"], config.model.context)
     model = build_model(config, source.vocabulary)
-    if job.saved is not None and record.data_digest != source.digest:
+    if record.data_digest not in (None, source.digest):
         raise NormlabError(other_data(spec))
     record.floor, record.parameters = source.floor, count_parameters(model)
     record.data_digest = source.digest
@@ -218,13 +221,17 @@ def _prepare(spec: RunSpec, record: RunRecord) -> tuple[Saved | None, list[str]]
     saved, left_out = latest(spec.folder, spec.id)
     if saved is not None:
         try:
-            before = RunRecord.read(spec.folder)
             rewind(spec.folder, saved.event_sizes)
+        except (OSError, NormlabError) as error:
+            left_out.append(f"{error}; the run starts afresh")
+            saved = None
+    if saved is not None:
+        record.resumed_at = [saved.step]
+        # A record that is damaged is told by whoever reads the study; the state is whole.
+        with suppress(OSError, NormlabError):
+            before = RunRecord.read(spec.folder)
             record.started, record.data_digest = before.started, before.data_digest
             record.resumed_at = [*before.resumed_at, saved.step]
-        except (OSError, NormlabError) as error:
-            left_out.append(f"the run starts afresh, for {error}")
-            saved = None
     if saved is None and spec.folder.exists():
         shutil.rmtree(spec.folder)
     clear_drafts(spec.folder)
