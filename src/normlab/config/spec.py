@@ -47,10 +47,13 @@ class RunSpec:
 
 def other_data(spec: RunSpec) -> str:
     """The sentence about a run whose text has changed since it began."""
-    return (
-        f"{spec.folder} was trained on another text than the one that is now at "
-        f"data.path={spec.plain['data'].get('path')}; give the new text a study of its own, study=…"
-    )
+    return f"{spec.folder}: {now_other_text(spec)}; give the new text a study of its own, study=…"
+
+
+def now_other_text(spec: RunSpec) -> str:
+    """What has happened to a run's text."""
+    path = spec.plain["data"].get("path")
+    return f"it was trained on another text than the one that is now at data.path={path}"
 
 
 def typed(composed: DictConfig) -> TrainConfig:

@@ -5,7 +5,7 @@ them, `blocks` for some depths, and a later rule wins over an earlier one. What 
 holds no rule and no expression, so two placements that mean the same network are equal here.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import Enum
 from typing import Any
@@ -51,12 +51,6 @@ class Network:
     blocks: list[dict[str, Wiring]]
     output: float | None  # in place of model.init.output
 
-    def norms(self) -> Iterator[tuple[str, Norm]]:
-        """Every norm with the slot where it stands."""
-        sites = [self.ends, *(w.norms for block in self.blocks for w in block.values())]
-        for slots in sites:
-            yield from ((slot, norm) for slot, norm in slots.items() if norm is not None)
-
 
 def written_out(placement: PlacementConfig, norm: Norm, depth: int) -> Network:
     """The sites of a model of `depth` blocks whose norm, unless a site has its own, is `norm`.
@@ -75,7 +69,7 @@ def written_out(placement: PlacementConfig, norm: Norm, depth: int) -> Network:
     )
 
 
-def layers(
+def _layers(
     placement: PlacementConfig, sublayer: str, block: int, depth: int
 ) -> list[SublayerConfig]:
     """What is said about a sublayer of a block, the stronger word last."""
@@ -91,7 +85,7 @@ def _wiring(
     placement: PlacementConfig, norm: Norm, sublayer: str, block: int, depth: int
 ) -> Wiring:
     said: dict[str, Any] = {}
-    for layer in layers(placement, sublayer, block, depth):
+    for layer in _layers(placement, sublayer, block, depth):
         values = {f.name: getattr(layer, f.name) for f in fields(layer)}
         said |= {key: value for key, value in values.items() if value is not None}
     slots = {slot: said.get(slot, said["qk"] if slot in "qk" else None) for slot in SLOTS}

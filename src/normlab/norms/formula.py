@@ -4,7 +4,6 @@ Its expression becomes nested functions of tensors once, when the norm is built.
 an expression, and that what it gives fits x, is `normlab.config.formula`'s business.
 """
 
-import operator
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from itertools import count
@@ -15,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from normlab.config.formula import read
-from normlab.config.tree import Call, Name, Number, Tree, fold
+from normlab.config.tree import ARITHMETIC, CONDITIONS, Call, Name, Number, Tree, fold
 from normlab.errors import ConfigError
 from normlab.norms.precision import widened
 
@@ -24,21 +23,11 @@ Values = MutableMapping[str | int, Tensor]
 Function = Callable[[Values], Tensor]
 Part = float | Function
 
-_OPERATIONS: dict[str, Callable[..., Tensor]] = {
-    "+": operator.add,
-    "-": operator.sub,
-    "*": operator.mul,
-    "/": operator.truediv,
+_OPERATIONS: dict[str, Callable[..., Any]] = {
+    **ARITHMETIC,
+    **CONDITIONS,
     "**": torch.pow,
     "negative": torch.neg,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-    "==": operator.eq,
-    "!=": operator.ne,
-    "and": operator.and_,
-    "or": operator.or_,
     "not": torch.logical_not,
     "mean": lambda a: a.mean(-1, keepdim=True),
     "sum": lambda a: a.sum(-1, keepdim=True),

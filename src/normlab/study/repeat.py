@@ -10,7 +10,7 @@ from normlab.archive import tags
 from normlab.archive.events import Series, read_events
 from normlab.archive.record import CONFIG_FILE, RunRecord
 from normlab.config.schema import merged
-from normlab.config.spec import RunSpec, specify
+from normlab.config.spec import RunSpec, now_other_text, specify
 from normlab.data import build
 from normlab.errors import ConfigError, NormlabError
 
@@ -41,10 +41,7 @@ def repeat(arguments: Sequence[str], command: str) -> None:
         )
     get_ready([spec], local=True)
     if build(spec.plain["data"], spec.config.model.context).digest != before.data_digest:
-        raise NormlabError(
-            f"{folder} was trained on another text than the one that is now at "
-            f"data.path={spec.plain['data'].get('path')}; it cannot be repeated."
-        )
+        raise NormlabError(f"{folder} cannot be repeated: {now_other_text(spec)}.")
     print(f"repeats {folder} in {spec.folder}")  # noqa: T201
     train_here(spec, 1, 1, command)
     after = RunRecord.read_for_user(spec.folder)
