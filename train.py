@@ -1,10 +1,6 @@
 """Train one run, or a study: python train.py -m norm=rmsnorm,layernorm placement=pre,post."""
 
-import signal
+from normlab.door import study
 
 if __name__ == "__main__":
-    # Nothing has begun before `main` listens: Ctrl-C ends it without the traceback of an import.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from normlab.study.main import main
-
-    main()
+    study()

@@ -1,6 +1,6 @@
 """Redraw a study: python scripts/plot.py outputs/<study>."""
 
-from normlab.analysis.plot import main
+from normlab.door import plot
 
 if __name__ == "__main__":
-    main()
+    plot()

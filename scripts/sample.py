@@ -1,6 +1,6 @@
 """Print text from a run's checkpoint: python scripts/sample.py outputs/<study>/<run>."""
 
-from normlab.training.sample import main
+from normlab.door import sample
 
 if __name__ == "__main__":
-    main()
+    sample()

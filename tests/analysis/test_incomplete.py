@@ -24,6 +24,21 @@ def cut(folder: Path, share: float = 0.5) -> None:
     path.write_bytes(data[: int(len(data) * share)])
 
 
+def pierce(folder: Path, start: float, end: float) -> None:
+    """A stretch of the run's event file, given in shares of its size, is overwritten."""
+    (path,) = folder.glob("events*")
+    data = bytearray(path.read_bytes())
+    hole = slice(int(len(data) * start), int(len(data) * end))
+    data[hole] = bytes(len(data[hole]))
+    path.write_bytes(bytes(data))
+
+
+def lines(drawn: Axes) -> list[list[float]]:
+    """The steps of every line of a loss: not of floors, circles and crosses."""
+    steps = [np.asarray(line.get_xdata()).tolist() for line in drawn.lines]
+    return [one for one in steps if len(one) > 2]
+
+
 def axes(study: Path, name: str = "training_loss") -> Axes:
     with matplotlib.rc_context(RC):
         return getattr(figures, name)(figures.plan(read_study(study))).axes[0]  # type: ignore[no-any-return]
@@ -67,6 +82,64 @@ def test_a_shortened_curve_alone_is_drawn_and_marked(maker: Any) -> None:
     cut(maker.folder / record.name)
     assert legend(maker.folder) == ["rmsnorm · pre (curve incomplete)"]
     assert len(circles(axes(maker.folder))) == 1
+
+
+EVERY_50 = {"trainer": {"val_every": 50}}
+
+
+@pytest.mark.parametrize("steps", [500, 2000])
+def test_a_hole_is_drawn_as_a_hole_with_the_mark_at_it(steps: int, maker: Any) -> None:
+    record = maker.run(steps=steps, config=EVERY_50)
+    pierce(maker.folder / record.name, 0.4, 0.6)
+    drawn = axes(maker.folder)
+    before, after = lines(drawn)
+    assert before == list(range(int(before[-1]) + 1))
+    assert after == list(range(int(after[0]), int(after[-1]) + 1))
+    assert 0.3 * steps < before[-1] < 0.45 * steps < 0.55 * steps < after[0] < 0.65 * steps
+    assert after[-1] > 0.95 * steps
+    assert circles(drawn) == [before[-1]]
+    # No value before the hole is smoothed with one behind it.
+    left = next(line for line in drawn.lines if len(np.asarray(line.get_xdata())) > 2)
+    end = float(np.asarray(left.get_ydata())[-1])
+    series = read_study(maker.folder).runs[0].events.scalars["train/loss"]
+    assert end == series.values[series.steps == before[-1]][0]
+
+    validated, rest = lines(axes(maker.folder, "validation_loss"))
+    assert validated[-1] == circles(axes(maker.folder, "validation_loss"))[0]
+    assert np.diff(validated + rest).max() > 50
+    assert rest[-1] == steps
+
+
+def test_a_hole_at_the_start_is_marked_where_the_curve_begins(maker: Any) -> None:
+    record = maker.run(steps=500, config=EVERY_50)
+    pierce(maker.folder / record.name, 0.0, 0.2)
+    for name in ("training_loss", "validation_loss"):
+        drawn = axes(maker.folder, name)
+        (steps,) = lines(drawn)
+        assert steps[0] > 0
+        assert circles(drawn) == [steps[0]]
+
+
+def test_a_curve_that_lacks_nothing_is_not_marked_for_what_another_lacks(maker: Any) -> None:
+    record = maker.run(steps=500, config=EVERY_50)
+    (path,) = (maker.folder / record.name).glob("events*")
+    data = bytearray(path.read_bytes())
+    data[data.index(b"val/loss", len(data) // 2)] ^= 1
+    path.write_bytes(bytes(data))
+    assert circles(axes(maker.folder)) == []
+    assert len(lines(axes(maker.folder))) == 1
+    (hole,) = circles(axes(maker.folder, "validation_loss"))
+    assert 200 <= hole <= 300
+
+
+def test_a_hole_and_a_lost_end_are_both_marked(maker: Any) -> None:
+    record = maker.run(steps=500, config=EVERY_50)
+    cut(maker.folder / record.name, 0.8)
+    pierce(maker.folder / record.name, 0.4, 0.6)
+    for name in ("training_loss", "validation_loss"):
+        drawn = axes(maker.folder, name)
+        assert circles(drawn) == [line[-1] for line in lines(drawn)]
+        assert len(circles(drawn)) == 2
 
 
 def test_where_a_shortened_run_diverged_is_not_claimed(maker: Any) -> None:

@@ -40,6 +40,19 @@ class Curve:
     runs: int
 
 
+@dataclass(frozen=True)
+class Broken:
+    """One run's loss over optimizer steps, broken where steps are missing.
+
+    Attributes:
+        pieces: steps and loss of each piece, arrays of one shape (n,), smoothed if asked for.
+        open: step and loss of the points beside which steps are missing.
+    """
+
+    pieces: list[tuple[NDArray[np.int64], _Floats]]
+    open: list[tuple[int, float]]
+
+
 def curve(runs: Sequence[Run], tag: str, *, smooth: bool = False) -> Curve | None:
     """The curve over these runs' finite values; None where no run has any."""
     series = [found for run in runs if (found := finite(run, tag))]
@@ -57,6 +70,58 @@ def curve(runs: Sequence[Run], tag: str, *, smooth: bool = False) -> Curve | Non
     end = len(steps) - window // 2 if steady else len(steps)
     shown, raw, steps = shown[:, :end], raw[:, :end], steps[:end]
     return Curve(steps, shown.mean(0), shown.min(0), shown.max(0), raw.mean(0), runs=len(series))
+
+
+def broken(run: Run, tag: str, *, smooth: bool = False) -> Broken:
+    """The run's finite values; a running mean never reaches across a hole."""
+    series = finite(run, tag)
+    if not series:
+        return Broken([], [])
+    window = smoothing_window(len(series)) if smooth else 1
+    holes = _holes(run, tag, series)
+    pieces = [
+        (steps, running_mean(values, window))
+        for steps, values in zip(
+            np.split(series.steps, holes), np.split(series.values, holes), strict=True
+        )
+    ]
+    if run.record.state != "diverged":  # as in `curve`
+        steps, values = pieces[-1]
+        end = max(1, len(steps) - window // 2)
+        pieces[-1] = steps[:end], values[:end]
+    ends = pieces if _lacks_its_end(run, tag, series) else pieces[:-1]
+    marks = [(int(steps[-1]), float(values[-1])) for steps, values in ends]
+    if not run.whole and series.steps[0] > 0:
+        marks.insert(0, (int(series.steps[0]), float(series.values[0])))
+    return Broken(pieces, marks)
+
+
+def _holes(run: Run, tag: str, series: Series) -> NDArray[np.int64]:
+    """The points before which steps are missing, as indices."""
+    interval = _interval(run, tag)
+    if run.whole or interval is None:
+        return np.empty(0, np.int64)
+    return np.flatnonzero(np.diff(series.steps) > interval) + 1
+
+
+def _interval(run: Run, tag: str) -> int | None:
+    """Optimizer steps from one point to the next; None where the record does not tell."""
+    if tag == tags.TRAIN_LOSS:
+        return 1
+    trainer = run.record.config.get("trainer")
+    every = trainer.get("val_every") if isinstance(trainer, dict) else None
+    return every if isinstance(every, int) else None
+
+
+def _lacks_its_end(run: Run, tag: str, series: Series) -> bool:
+    record, last = run.record, int(series.steps[-1])
+    if run.whole or record.state in _ON_THEIR_WAY:
+        return ends_early(run)
+    end = record.step if record.diverged_step is None else record.diverged_step
+    if tag == tags.VALIDATION_LOSS and record.state == "finished":
+        return last < end  # the last weights are always validated
+    interval = _interval(run, tag)
+    return interval is None or last + interval < end
 
 
 def finite(run: Run, tag: str) -> Series | None:

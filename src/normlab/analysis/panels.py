@@ -11,6 +11,7 @@ from normlab.analysis.arms import Arm
 from normlab.analysis.curves import (
     Curve,
     averaged,
+    broken,
     curve,
     divergence,
     ending,
@@ -201,27 +202,25 @@ def _draw_mean(axes: Axes, arm: Arm, look: Look, drawn: Curve, marker: str = "")
         label=arm.name,
     )
     if any(map(ends_early, averaged(arm))):
-        _leave_open(axes, drawn, colour)
+        _leave_open(axes, int(drawn.steps[-1]), float(drawn.mean[-1]), colour)
 
 
-def _leave_open(axes: Axes, drawn: Curve, colour: str) -> None:
-    """An open circle where a curve ends before its run does."""
-    end = drawn.steps[-1:], drawn.mean[-1:]
-    axes.plot(*end, "o", color=colour, mfc="white", mew=1.2, ms=5.5, zorder=5)
+def _leave_open(axes: Axes, step: int, loss: float, colour: str) -> None:
+    """An open circle beside which steps of a curve are missing."""
+    axes.plot([step], [loss], "o", color=colour, mfc="white", mew=1.2, ms=5.5, zorder=5)
 
 
 def _draw_singles(
     axes: Axes, arm: Arm, look: Look, tag: str, limits: tuple[float, float], *, smooth: bool
 ) -> None:
-    """The runs outside the mean, thin; a × where one diverged, a circle where one is cut short."""
+    """The runs outside the mean, thin; a × where one diverged, a circle where steps are missing."""
     colour = look.colour(arm)
     for run in single(arm):
-        alone = curve([run], tag, smooth=smooth)
-        if alone:
-            line = look.line(arm)
-            axes.plot(alone.steps, alone.mean, color=colour, ls=line, lw=1.0, alpha=0.8, zorder=2.5)
-            if ends_early(run):
-                _leave_open(axes, alone, colour)
+        alone = broken(run, tag, smooth=smooth)
+        for piece in alone.pieces:
+            axes.plot(*piece, color=colour, ls=look.line(arm), lw=1.0, alpha=0.8, zorder=2.5)
+        for point in alone.open:
+            _leave_open(axes, *point, colour)
         end = divergence(run)
         if end:
             step, loss = end

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from normlab.archive import tags
+from normlab.archive.beside import altered
 from normlab.archive.events import EVENT_FILES, Events, read_events
 from normlab.archive.lock import LOCKS_FOLDER, is_held
 from normlab.archive.rebuild import last_step, rebuilt
-from normlab.archive.record import RUN_FILE, BestNumbers, FinalNumbers, RunRecord
+from normlab.archive.record import RUN_FILE, SETTLED, BestNumbers, FinalNumbers, RunRecord
 from normlab.errors import NormlabError
 
 _A_STUDY = (
@@ -86,6 +87,8 @@ def read_run(folder: Path) -> Run:
             f"{known.state} at step {known.step}{numbers}."
         )
     _tell_a_killed_run(folder, known, events)
+    if known.state in SETTLED:  # any other run writes them anew when it goes on
+        left_out += filter(None, [altered(folder, known)])
     return Run(folder, known, events, not lost, left_out)
 
 

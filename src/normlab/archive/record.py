@@ -50,7 +50,8 @@ class RunRecord:
     `choices` names the option taken in every group of conf/ (`{"model": "nanogpt", …}`), `config`
     is the resolved configuration as plain containers; `git` is the commit of normlab's own sources,
     with `dirty`, where they are a repository; `resumed_at` the steps at which the run went on after
-    it was stopped; `data_digest` tells one text from another under the same name; `floor` is the
+    it was stopped; `data_digest` tells one text from another under the same name; `files` are the
+    digests of the small files beside this one, none in a record of the first builds; `floor` is the
     lowest loss any model can reach on the data, in nats per token, or None where nobody knows it.
     """
 
@@ -71,6 +72,7 @@ class RunRecord:
     diverged_step: int | None = None
     floor: float | None = None
     data_digest: str | None = None
+    files: dict[str, str] = field(default_factory=dict)
     parameters: int | None = None
     tokens_per_second: float | None = None
     train_seconds: float | None = None

@@ -55,7 +55,8 @@ def _hydras_errors_in_words() -> Iterator[None]:
         yield
     except KeyboardInterrupt as stop:
         stopping.ignore()
-        sys.stderr.write("stopped; the same command goes on where it was\n")
+        rest = str(stop) or "goes on where it was"
+        sys.stderr.write(f"stopped; the same command {rest}\n")
         sys.exit(143 if isinstance(stop, stopping.Terminated) else 130)
     except Exception as error:
         # Who set the variable wants to see the traceback.

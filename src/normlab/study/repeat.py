@@ -7,6 +7,7 @@ import yaml
 from omegaconf.errors import OmegaConfBaseException
 
 from normlab.archive import tags
+from normlab.archive.beside import altered, changed
 from normlab.archive.events import Series, read_events
 from normlab.archive.record import CONFIG_FILE, RunRecord
 from normlab.config.schema import merged
@@ -42,6 +43,8 @@ def repeat(arguments: Sequence[str], command: str) -> None:
     get_ready([spec], local=True)
     if build(spec.plain["data"], spec.config.model.context).digest != before.data_digest:
         raise NormlabError(f"{folder} cannot be repeated: {now_other_text(spec)}.")
+    if told := altered(folder, before):
+        print(f"note: {told}")  # noqa: T201
     print(f"repeats {folder} in {spec.folder}")  # noqa: T201
     train_here(spec, 1, 1, command)
     after = RunRecord.read_for_user(spec.folder)
@@ -79,6 +82,8 @@ def _spec(folder: Path, before: RunRecord, places: dict[str, str]) -> RunSpec:
         spec = specify(merged(plain), before.choices)
     except (OSError, yaml.YAMLError, OmegaConfBaseException, TypeError, KeyError) as error:
         raise NormlabError(f"{path} is missing, damaged or of another version.") from error
+    if spec.id != before.id and (told := changed(folder, before, CONFIG_FILE)):
+        raise NormlabError(f"{folder} cannot be repeated: {told}, and asks for another run.")
     if spec.id != before.id:
         raise NormlabError(
             f"{folder} was made by a normlab whose options meant something else "

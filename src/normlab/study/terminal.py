@@ -65,7 +65,7 @@ class Terminal:
     def conclude(self, plan: Plan) -> str:
         """Draw the study's figures, and say what came out; returns why it could not, or nothing.
 
-        It raises nothing: how the runs ended matters more.
+        It raises nothing of its own: how the runs ended matters more.
         """
         from normlab.analysis.plot import report, show
 
@@ -76,6 +76,10 @@ class Terminal:
             show(report(folder))
         except NormlabError as error:
             return str(error)
+        except KeyboardInterrupt as stop:
+            if not plan.pending():
+                stop.args = ("draws the figures",)  # what the same command has left to do
+            raise
         self.console.print(f"browse   tensorboard --logdir {folder.parent}", markup=False)
         return ""
 

@@ -41,6 +41,11 @@ class Saved:
         return int(self.content["step"])
 
     @property
+    def data_digest(self) -> str | None:
+        """Which text it was trained on; None where nobody could know, as in older states."""
+        return self.content.get("data")
+
+    @property
     def event_sizes(self) -> dict[str, int]:
         """Bytes of each event file that belong to these steps."""
         return dict(self.content["events"])
@@ -54,10 +59,16 @@ class Checkpoints(pl.Callback):
     """
 
     def __init__(
-        self, spec: RunSpec, recorder: Recorder, lock: Lock, resumed: Saved | None
+        self,
+        spec: RunSpec,
+        data_digest: str | None,
+        recorder: Recorder,
+        lock: Lock,
+        resumed: Saved | None,
     ) -> None:
         self.folder = spec.folder
         self.run_id = spec.id
+        self.data_digest = data_digest
         self.every = spec.config.trainer.save_seconds
         self.recorder = recorder
         self.lock = lock
@@ -117,6 +128,7 @@ class Checkpoints(pl.Callback):
                 "best": self.best,
                 "random": _random_state(module.device),
                 "events": self.recorder.logger.sizes(),
+                "data": self.data_digest,
             }
             self._write(LAST_CHECKPOINT, content, keep=PREVIOUS_CHECKPOINT)
             self._saved = time.monotonic()

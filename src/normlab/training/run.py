@@ -17,7 +17,8 @@ import torch
 import yaml
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from normlab.archive.durable import clear_drafts, write_text
+from normlab.archive import beside
+from normlab.archive.durable import clear_drafts
 from normlab.archive.lock import Lock, owned
 from normlab.archive.record import (
     CONFIG_FILE,
@@ -124,8 +125,7 @@ def _fit(spec: RunSpec, record: RunRecord, job: Job) -> None:
     record.data_digest = source.digest
     record.precision, record.device = hardware.precision, f"{hardware.device} ({hardware.name})"
     record.hardware = machine(hardware)
-    record.write(spec.folder)
-    write_text(spec.folder / VOCABULARY_FILE, source.tokenizer.to_json())
+    beside.write(spec.folder, record, VOCABULARY_FILE, source.tokenizer.to_json())
     log.info("%s: %d parameters, %s", record.name, record.parameters, hardware)
 
     logger = RunLogger(spec.folder, config.logger)
@@ -138,7 +138,7 @@ def _fit(spec: RunSpec, record: RunRecord, job: Job) -> None:
         limit=config.trainer.divergence_limit * math.log(source.vocabulary),
         accumulate=config.trainer.accumulate,
     )
-    checkpoints = Checkpoints(spec, recorder, job.lock, job.saved)
+    checkpoints = Checkpoints(spec, source.digest, recorder, job.lock, job.saved)
     module = LanguageModel(model, config)
     # Dropout draws from here on: whatever a norm's constructor drew is forgotten.
     torch.manual_seed(config.seed)
@@ -226,17 +226,18 @@ def _prepare(spec: RunSpec, record: RunRecord) -> tuple[Saved | None, list[str]]
             left_out.append(f"{error}; the run starts afresh")
             saved = None
     if saved is not None:
-        record.resumed_at = [saved.step]
+        record.resumed_at, record.data_digest = [saved.step], saved.data_digest
         # A record that is damaged is told by whoever reads the study; the state is whole.
         with suppress(OSError, NormlabError):
             before = RunRecord.read(spec.folder)
-            record.started, record.data_digest = before.started, before.data_digest
+            record.started = before.started
+            record.data_digest = before.data_digest or saved.data_digest
             record.resumed_at = [*before.resumed_at, saved.step]
     if saved is None and spec.folder.exists():
         shutil.rmtree(spec.folder)
     clear_drafts(spec.folder)
-    record.write(spec.folder)
-    write_text(spec.folder / CONFIG_FILE, yaml.safe_dump(spec.plain, sort_keys=False))
+    config = yaml.safe_dump(spec.plain, sort_keys=False)
+    beside.write(spec.folder, record, CONFIG_FILE, config)
     return saved, left_out
 
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from normlab.archive.beside import altered_as_told
 from normlab.archive.record import (
     BEST_CHECKPOINT,
     CONFIG_FILE,
@@ -20,6 +21,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(argv)
     with in_words():
         sys.stdout.write(sample(options) + "\n")
+        told = altered_as_told(Path(options.run))
+        if told:
+            sys.stderr.write(f"note: {told}\n")
 
 
 def sample(options: argparse.Namespace) -> str:

@@ -1,0 +1,40 @@
+"""The commands' doors: each imports its room with Ctrl-C at the system's default, then enters.
+
+A KeyboardInterrupt in the middle of an import would be a traceback through other people's files.
+"""
+
+import signal
+import sys
+from importlib import import_module
+
+
+def study() -> None:
+    """`train.py` and `normlab`."""
+    _enter("normlab.study.main")
+
+
+def plot() -> None:
+    """`scripts/plot.py` and `normlab-plot`."""
+    _enter("normlab.analysis.plot")
+
+
+def sample() -> None:
+    """`scripts/sample.py` and `normlab-sample`."""
+    _enter("normlab.training.sample")
+
+
+def card() -> None:
+    """`scripts/card.py` and `normlab-card`."""
+    _enter("normlab.study.card")
+
+
+def _enter(room: str) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    main = import_module(room).main
+    try:
+        # Python's own way again: what is half-written is tidied away before the end.
+        signal.signal(signal.SIGINT, before)
+        main()
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped\n")
+        sys.exit(130)
