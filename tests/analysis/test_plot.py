@@ -40,6 +40,28 @@ def test_the_script_draws_a_study_and_says_where(maker: Any) -> None:
     assert lost.name in told
 
 
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from normlab.archive.durable import replacing
+
+study = Path(sys.argv[1])
+csv, png = replacing(study / "runs.csv"), replacing(study / "figures" / "comparison.png")
+for draft in (csv, png):
+    draft.__enter__().write_text("half of it")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_writer_left_beside_the_figures_is_swept(maker: Any) -> None:
+    maker.run(steps=50)
+    environment = {"PYTHONPATH": str(SOURCE), "PATH": ""}
+    subprocess.run([sys.executable, "-c", KILLED, maker.folder], env=environment, check=False)
+    assert len(list(maker.folder.rglob(".*.part"))) == 2
+    assert plot(maker.folder).returncode == 0
+    assert not list(maker.folder.rglob(".*.part"))
+
+
 @pytest.mark.parametrize("given", ["missing", "empty", "study/run.txt", "study/run"])
 def test_what_is_no_study_gets_one_sentence_and_no_traceback(maker: Any, given: str) -> None:
     maker.run(name="run", steps=50)

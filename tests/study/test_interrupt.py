@@ -1,11 +1,16 @@
 """Ctrl-C: the run says that it was stopped, the figures are drawn, the same command goes on."""
 
+import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
+
+from normlab.analysis import figures
 from normlab.archive.record import RunRecord
 from tiny import TINY
 
@@ -39,3 +44,26 @@ def test_ctrl_c_stops_in_words_and_draws_what_is_there(tmp_path: Path) -> None:
     assert record.reason == f"stopped by SIGINT at step {record.step}"
     assert record.step > 0
     assert (study / "figures" / "comparison.png").is_file()
+
+
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """A command that was stopped leaves this process deaf."""
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.usefixtures("signals")
+def test_stopped_with_nothing_but_figures_left_it_says_so(
+    signum: int, code: int, door: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["-m", *TINY, f"output_dir={tmp_path}"]
+    with monkeypatch.context() as stopped:
+        stopped.setattr(figures, "draw", lambda study, folder: os.kill(os.getpid(), signum))
+        answer = door(*command)
+    assert (answer.code, answer.err) == (code, "stopped; the same command draws the figures\n")
+    assert door(*command).code == 0
+    assert (tmp_path / "synthetic" / "figures" / "comparison.png").is_file()

@@ -50,7 +50,25 @@ def test_another_result_is_told_with_its_step(first: Path, door: Callable) -> No
     config.write_text(config.read_text().replace("seed: 3", "seed: 4"))
     answer = door("--from", str(first), "study=third")
     assert answer.code == 1
+    assert "config.yaml is not what the run wrote, and asks for another run" in answer.err
+    (first / "run.json").write_text(
+        json.dumps(json.loads((first / "run.json").read_text()) | {"files": {}, "checksum": None})
+    )
+    answer = door("--from", str(first), "study=fourth")
+    assert answer.code == 1
     assert "meant something else" in answer.err
+
+
+def test_a_run_whose_files_have_changed_is_repeated_with_a_note(
+    first: Path, door: Callable
+) -> None:
+    config = first / "config.yaml"
+    config.write_text(config.read_text() + "# mine\n")
+    (first / "checkpoints" / "best.ckpt").unlink()
+    answer = door("--from", str(first))
+    assert answer.code == 0
+    (note,) = [line for line in answer.out.splitlines() if line.startswith("note: ")]
+    assert "config.yaml is not what the run wrote, checkpoints/best.ckpt is missing" in note
 
 
 @pytest.mark.parametrize(

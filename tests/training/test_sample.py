@@ -80,6 +80,22 @@ def test_a_damaged_or_foreign_file_is_no_checkpoint(
         assert err.count("\n") == 1
 
 
+def test_a_run_whose_files_have_changed_is_sampled_with_a_note(
+    trained: Callable, call: Call
+) -> None:
+    run = trained()
+    assert call(run)[2] == ""
+    vocabulary = run / "vocabulary.json"
+    vocabulary.write_text(vocabulary.read_text().replace("abc", "zbc"))
+    code, out, err = call(run, "--seed", 1)
+    assert code == 0
+    assert out
+    assert err.startswith(f"note: {run}: vocabulary.json is not what the run wrote; ")
+    assert err.count("\n") == 1
+    (run / "run.json").write_text("{")
+    assert "run.json cannot be read, so nothing tells" in call(run)[2]
+
+
 def test_a_folder_that_is_no_run_is_refused(call: Call, tmp_path: Path) -> None:
     code, _, err = call(tmp_path)
     assert code == 1

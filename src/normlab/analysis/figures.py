@@ -172,7 +172,7 @@ def _final_height(rows: Sequence[str]) -> float:
 def _curve_note(arms: Sequence[Arm]) -> str:
     cut = " The first fall is above the axes." if start_is_cut(arms) else ""
     if any(ends_early(run) for arm in arms for run in arm.runs):
-        cut += " A circle: steps beside it are not there."
+        cut += "\nA circle: steps beside it are missing."
     if max(len(arm.runs) for arm in arms) > 1:
         return (
             "Curves: mean over seeds, the band from the lowest to the highest seed; "

@@ -1,0 +1,57 @@
+"""Ctrl-C while a command imports, or while it works, ends it without a traceback."""
+
+import signal
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMANDS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+
+# The signal comes when a module is first looked for, as a user's may.
+CALL = """
+import os, signal, sys
+
+class Interrupter:
+    def find_spec(self, name, path=None, target=None):
+        if name == {at!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupter())
+sys.argv = ["command", *{arguments!r}]
+{call}
+"""
+
+
+def interrupted(call: str, at: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    code = CALL.format(at=at, call=call, arguments=arguments)
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+# What an installer writes into the command, and what stands in the checkout.
+CALLS = {
+    name: f"from {target.replace(':', ' import ')} as main; main()"
+    for name, target in COMMANDS.items()
+} | {
+    path: f"import runpy; runpy.run_path({path!r}, run_name='__main__')"
+    for path in ("train.py", "scripts/plot.py", "scripts/sample.py", "scripts/card.py")
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_ctrl_c_during_imports_leaves_no_traceback(name: str) -> None:
+    done = interrupted(CALLS[name], "normlab.archive.record")
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_ctrl_c_while_a_command_works_is_a_word(tmp_path: Path) -> None:
+    done = interrupted(CALLS["normlab-plot"], "normlab.analysis.figures", str(tmp_path))
+    assert done.returncode == 1  # there is nothing to draw
+    assert "holds no runs" in done.stderr
+    done = interrupted(CALLS["normlab-card"], "torch", "norm=rmsnorm", f"--out={tmp_path}")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped\n")
