@@ -36,7 +36,8 @@ def stopped(
 
 
 def change(text: Path) -> None:
-    text.write_text(TEXT.format(*["cat"] * 40))
+    """The same characters, so that nothing else would notice."""
+    text.write_text(TEXT.format(*["xof"] * 40))
 
 
 @pytest.mark.parametrize("record", ["sound", "damaged", "gone"])
