@@ -24,8 +24,9 @@ from normlab.norms.fused.functions import F32, I32, constant
 from normlab.norms.fused.graph import REDUCTIONS, Node
 
 I64, I16, POINTER = ir.IntType(64), ir.IntType(16), ir.PointerType()
-# Not that numbers are finite: a run that diverges must show it.
-_FAST = ("reassoc", "contract", "arcp", "nsz")
+# For sums alone, so that many are added side by side. What is computed twice must be the same
+# twice, for a largest feature is found again by its value; and a run that diverges must show it.
+_SUMS = ("reassoc", "nsz")
 _START = {"sum": 0.0, "max": float("-inf"), "min": float("inf")}
 _HEAD = 3
 
@@ -228,7 +229,7 @@ class _Rows:
             case "add" | "multiply":
                 return _chained({"add": build.fadd, "multiply": build.fmul}[node.operation], values)
             case "centre":
-                return build.fsub(*values, flags=_FAST)
+                return build.fsub(*values)
             case "where":
                 return build.select(*values)
             case "!=":
@@ -270,7 +271,7 @@ class _Rows:
 
     def _add_to(self, place: ir.Value, value: ir.Value) -> None:
         before = self.build.load(place, typ=F32)
-        self.build.store(self.build.fadd(before, value, flags=_FAST), place)
+        self.build.store(self.build.fadd(before, value, flags=_SUMS), place)
 
     @contextmanager
     def _loop(self, first: ir.Value, last: ir.Value) -> Iterator[ir.Value]:
@@ -334,7 +335,7 @@ _UNARY: dict[str, Callable[[ir.IRBuilder, ir.Value], ir.Value]] = {
 def _chained(operation: ir.IRBuilder, values: Sequence[ir.Value]) -> ir.Value:
     total = values[0]
     for value in values[1:]:
-        total = operation(total, value, flags=_FAST)
+        total = operation(total, value)
     return total
 
 
