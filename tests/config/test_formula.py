@@ -51,7 +51,7 @@ def test_a_formula_that_gives_a_norm_is_accepted(config):
 # An expression, what is pointed at in it, and words of the sentence. gain and eps are there.
 POINTED = [
     # names and functions
-    ("gain * y", "y", "y is unknown; names are x, gain, eps, width"),
+    ("gain * y", "y", "y is unknown; names are x, index, gain, eps, width"),
     ("gian * x", "gian", "did you mean gain?"),
     ("gain * x / RMS(x)", "RMS", "did you mean rms?"),
     ("gain * x / foo(x)", "foo", "unknown function; functions are mean, sum"),
@@ -262,7 +262,7 @@ def test_a_formula_is_answered_at_the_door(door, tmp_path):
     answer = asked("norm.expression='gain * x / (mean(abs(y)) + eps)'")
     assert answer.code == 2
     assert answer.err.splitlines() == [
-        "normlab: norm.expression: y is unknown; names are x, gain, c, eps, width.",
+        "normlab: norm.expression: y is unknown; names are x, index, gain, c, eps, width.",
         "  gain * x / (mean(abs(y)) + eps)",
         "                       ^",
     ]

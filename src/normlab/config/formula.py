@@ -1,9 +1,9 @@
 """What a formula norm may say, and of what kind its result is. Knows no torch.
 
-    y = expression(x, width, parameters, constants)
+    y = expression(x, width, index, parameters, constants)
 
-A value is one number, one number a feature (a parameter), one a token (a reduction of x), or one a
-feature of each token (x, and what a norm must give).
+A value is one number, one number a feature (a parameter, its index), one a token (a reduction of
+x), or one a feature of each token (x, and what a norm must give).
 """
 
 import keyword
@@ -65,7 +65,7 @@ _FUNCTIONS: dict[str, tuple[Sort, ...]] = {
     **dict.fromkeys(BINARY, ("number", "number")),
     "where": ("condition", "number", "number"),
 }
-_GIVEN = ("x", "width")
+_GIVEN = ("x", "width", "index")
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def read(width: int, expression: Any, parameters: Any, constants: Any) -> Readin
         for name, value in _named("parameters", parameters, (*_GIVEN, *numbers)).items()
     }
     numbers["width"] = float(width)
-    scope = Scope(["x", *learned, *numbers], _FUNCTIONS, MOST_CHARACTERS, DEEPEST)
+    scope = Scope(["x", "index", *learned, *numbers], _FUNCTIONS, MOST_CHARACTERS, DEEPEST)
     try:
         tree = _bound(parse(expression, scope), numbers)
         _check_result(tree, learned)
@@ -239,8 +239,8 @@ def _check_result(tree: Tree, parameters: Mapping[str, Parameter]) -> None:
     def leaf(part: Number | Name) -> _Known:
         if isinstance(part, Number):
             return _Known(Kind.NUMBER)
-        if part.name == "x":
-            return _Known(Kind.FULL)
+        if part.name in ("x", "index"):
+            return _Known(Kind.FULL if part.name == "x" else Kind.FEATURE)
         per_feature = parameters[part.name].per == "feature"
         return _Known(Kind.FEATURE if per_feature else Kind.NUMBER, frozenset({part.name}))
 

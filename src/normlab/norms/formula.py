@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from normlab.config.formula import read
 from normlab.config.tree import ARITHMETIC, CONDITIONS, Call, Name, Number, Tree, fold
 from normlab.errors import ConfigError
+from normlab.norms.fused import Fused
 from normlab.norms.precision import widened
 
 # x and the parameters by name; what an expression says twice, by number.
@@ -69,9 +70,10 @@ class Formula(nn.Module):
     `expression` has the operators + - * / **, reductions over the features (mean sum max min and,
     of the population, var std rms), functions of single features (abs sqrt rsqrt exp log log1p
     expm1 sin cos tanh erf sigmoid relu softplus silu gelu square sign detach, minimum and maximum
-    of two), and where(condition, a, b). The gradients of sqrt, std and rms are not finite at 0: add
-    an eps inside the root, as in `x / sqrt(mean(x**2) + eps)`. `detach` stops the gradient
-    (1911.07013 studies norms with detached statistics).
+    of two), and where(condition, a, b); `index` is a feature's number, from 0. The gradients of
+    sqrt, std and rms are not finite at 0: add an eps inside the root, as in
+    `x / sqrt(mean(x**2) + eps)`. `detach` stops the gradient (1911.07013 studies norms with
+    detached statistics).
 
     `parameters` has {init: number or expression in width, per: feature or scalar} under each name,
     `constants` a number or an expression in width. The parameters are attributes of the module.
@@ -94,6 +96,7 @@ class Formula(nn.Module):
         self._tree = reading.tree
         self._names = tuple(reading.parameters)
         self._function = _compiled(self._tree)
+        self._fused = Fused(reading, width)
         for name, parameter in reading.parameters.items():
             if hasattr(self, name):
                 raise ConfigError(
@@ -105,8 +108,12 @@ class Formula(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, width) → (…, width), in the dtype of x."""
-        values: Values = {name: getattr(self, name) for name in self._names}
-        values["x"] = widened(x)
+        return self._fused(self._torch, x, *(getattr(self, name) for name in self._names))
+
+    def _torch(self, x: Tensor, *parameters: Tensor) -> Tensor:
+        values: Values = dict(zip(self._names, parameters, strict=True))
+        values["x"] = wide = widened(x)
+        values["index"] = torch.arange(x.shape[-1], device=x.device, dtype=wide.dtype)
         return self._function(values).to(x.dtype)
 
     def extra_repr(self) -> str:

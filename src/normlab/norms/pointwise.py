@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from normlab.norms.fused import formula
 from normlab.norms.precision import widened
 
 
@@ -15,11 +16,20 @@ class DynamicTanh(nn.Module):
         self.alpha = nn.Parameter(torch.tensor(float(alpha)))
         self.gain = nn.Parameter(torch.ones(width))
         self.bias = nn.Parameter(torch.zeros(width))
+        self._fused = formula(
+            width,
+            "gain * tanh(alpha * x) + bias",
+            alpha="scalar",
+            gain="feature",
+            bias="feature",
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, width) → (…, width), in the dtype of x."""
-        wide = widened(x)
-        return (torch.tanh(self.alpha * wide) * self.gain + self.bias).to(x.dtype)
+        return self._fused(self._torch, x, self.alpha, self.gain, self.bias)
+
+    def _torch(self, x: Tensor, alpha: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
+        return (torch.tanh(alpha * widened(x)) * gain + bias).to(x.dtype)
 
 
 class GradientPreservingScale(nn.Module):

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from normlab.norms.fused import Fused, formula
 from normlab.norms.precision import widened
 
 
@@ -17,13 +18,17 @@ class LayerNorm(nn.Module):
         self.eps = _not_negative(eps)
         self.gain = nn.Parameter(torch.ones(width))
         self.bias = nn.Parameter(torch.zeros(width)) if bias else None
+        self._fused = _layer_norm(width, self.eps, bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, width) → (…, width), in the dtype of x."""
+        bias = () if self.bias is None else (self.bias,)
+        return self._fused(self._torch, x, self.gain, *bias)
+
+    def _torch(self, x: Tensor, gain: Tensor, bias: Tensor | None = None) -> Tensor:
         wide = widened(x)
-        bias = None if self.bias is None else self.bias.to(wide.dtype)
-        gain = self.gain.to(wide.dtype)
-        return F.layer_norm(wide, gain.shape, gain, bias, self.eps).to(x.dtype)
+        bias = None if bias is None else bias.to(wide.dtype)
+        return F.layer_norm(wide, gain.shape, gain.to(wide.dtype), bias, self.eps).to(x.dtype)
 
 
 class RMSNorm(nn.Module):
@@ -37,10 +42,16 @@ class RMSNorm(nn.Module):
         super().__init__()
         self.eps, self.cast = _not_negative(eps), _one_of(cast)
         self.gain = nn.Parameter(torch.ones(width))
+        self._fused = formula(width, _RMS_NORM, gain="feature", eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, width) → (…, width), in the dtype of x."""
-        return _rms_normed(x, self.gain, self.eps, self.cast)
+        if _rounds_otherwise(x, self.cast):
+            return self._torch(x, self.gain)
+        return self._fused(self._torch, x, self.gain)
+
+    def _torch(self, x: Tensor, gain: Tensor) -> Tensor:
+        return _rms_normed(x, gain, self.eps, self.cast)
 
 
 class UnitOffsetRMSNorm(nn.Module):
@@ -53,10 +64,18 @@ class UnitOffsetRMSNorm(nn.Module):
         super().__init__()
         self.eps, self.cast = _not_negative(eps), _one_of(cast)
         self.offset = nn.Parameter(torch.zeros(width))
+        self._fused = formula(
+            width, f"(1 + offset) * ({_RMS_NORM})", offset="feature", eps=eps, gain=1
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, width) → (…, width), in the dtype of x."""
-        gain = 1 + widened(self.offset)  # small offsets are lost beside 1 in bf16
+        if _rounds_otherwise(x, self.cast):
+            return self._torch(x, self.offset)
+        return self._fused(self._torch, x, self.offset)
+
+    def _torch(self, x: Tensor, offset: Tensor) -> Tensor:
+        gain = 1 + widened(offset)  # small offsets are lost beside 1 in bf16
         return _rms_normed(x, gain, self.eps, self.cast)
 
 
@@ -72,12 +91,17 @@ class PartialRMSNorm(nn.Module):
                 f"part={part} of {width} features is {self.first}, it must be from 1 to {width}"
             )
         self.gain = nn.Parameter(torch.ones(width))
+        part_of = f"sum(where(index < {self.first}, x**2, 0)) / {self.first}"
+        self._fused = formula(width, f"gain * x / sqrt({part_of} + eps)", gain="feature", eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, width) → (…, width), in the dtype of x."""
+        return self._fused(self._torch, x, self.gain)
+
+    def _torch(self, x: Tensor, gain: Tensor) -> Tensor:
         wide = widened(x)
         mean_square = wide[..., : self.first].square().mean(-1, keepdim=True)
-        return (wide * torch.rsqrt(mean_square + self.eps) * self.gain).to(x.dtype)
+        return (wide * torch.rsqrt(mean_square + self.eps) * gain).to(x.dtype)
 
 
 class ScaleNorm(nn.Module):
@@ -87,10 +111,15 @@ class ScaleNorm(nn.Module):
         super().__init__()
         self.eps = _not_negative(eps)
         self.gain = nn.Parameter(torch.tensor(float(width)).sqrt())
+        length = "sqrt(maximum(sum(x**2), eps**2))"  # a token of zeros gets no gradient through it
+        self._fused = formula(width, f"gain * x / {length}", gain="scalar", eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, width) → (…, width), in the dtype of x."""
-        return (F.normalize(widened(x), dim=-1, eps=self.eps) * self.gain).to(x.dtype)
+        return self._fused(self._torch, x, self.gain)
+
+    def _torch(self, x: Tensor, gain: Tensor) -> Tensor:
+        return (F.normalize(widened(x), dim=-1, eps=self.eps) * gain).to(x.dtype)
 
 
 class GroupNorm(nn.Module):
@@ -103,15 +132,34 @@ class GroupNorm(nn.Module):
         self.groups, self.eps = groups, _not_negative(eps)
         self.gain = nn.Parameter(torch.ones(width))
         self.bias = nn.Parameter(torch.zeros(width))
+        self._fused = _layer_norm(width // groups, self.eps, bias=True, period=groups)
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, width) → (…, width), in the dtype of x."""
+        return self._fused(self._torch, x, self.gain, self.bias)
+
+    def _torch(self, x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
         wide = widened(x)
         tokens = wide.reshape(-1, wide.shape[-1])  # a token is a sample: none sees another
-        gain, bias = self.gain.to(wide.dtype), self.bias.to(wide.dtype)
+        gain, bias = gain.to(wide.dtype), bias.to(wide.dtype)
         # Not F.group_norm, which refuses one token of one-feature groups: it takes it for a batch.
         out = torch.group_norm(tokens, self.groups, gain, bias, self.eps)
         return out.view(wide.shape).to(x.dtype)
+
+
+_RMS_NORM = "gain * x / sqrt(mean(x**2) + eps)"
+
+
+def _layer_norm(width: int, eps: float, bias: bool, period: int = 1) -> Fused:
+    normed = "(x - mean(x)) / sqrt(var(x) + eps) * gain"
+    if not bias:
+        return formula(width, normed, period, gain="feature", eps=eps)
+    return formula(width, f"{normed} + bias", period, gain="feature", bias="feature", eps=eps)
+
+
+def _rounds_otherwise(x: Tensor, cast: str) -> bool:
+    """Whether this order of rounding is another than the kernels', who round last."""
+    return cast != "gemma" and x.dtype is not torch.float32
 
 
 def _rms_normed(x: Tensor, gain: Tensor, eps: float, cast: str) -> Tensor:

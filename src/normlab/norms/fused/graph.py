@@ -1,0 +1,158 @@
+"""What a kernel computes for one token: a graph of small operations, each said once.
+
+A node varies along the features, along the tokens, along both or along neither (its `Kind`). Sums
+over the features are kept apart from what is the same for all features, so that a kernel goes over
+a token's features as seldom as it can.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from normlab.config.formula import Kind
+
+REDUCTIONS = ("sum", "max", "min")
+
+# On numbers, for what is constant.
+_NUMBERS: dict[str, Callable[..., float]] = {
+    "abs": abs,
+    "sqrt": math.sqrt,
+    "reciprocal": lambda a: 1 / a,
+    "exp": math.exp,
+    "tanh": math.tanh,
+    "erf": math.erf,
+    "sigmoid": lambda a: (1 + math.tanh(a / 2)) / 2,
+    "sign": lambda a: float((a > 0) - (a < 0)),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One operation. Nodes of one graph are equal only when they are the same."""
+
+    operation: str
+    inputs: tuple["Node", ...]
+    kind: Kind
+    number: float = 0.0  # of a `number`
+    name: str = ""  # of a `given`: x, the gradient, a parameter
+
+    def varies(self, along: Kind) -> bool:
+        """Whether it varies along the features, or along the tokens."""
+        return bool(self.kind & along)
+
+
+@dataclass
+class Graph:
+    """Makes nodes, each once, and simpler ones where that is exact enough."""
+
+    width: int
+    _made: dict[tuple[object, ...], Node] = field(default_factory=dict)
+
+    def given(self, name: str, kind: Kind) -> Node:
+        """Something that comes from outside."""
+        return self._node("given", (), kind, name=name)
+
+    def number(self, value: float) -> Node:
+        """A constant."""
+        return self._node("number", (), Kind.NUMBER, number=float(value))
+
+    def index(self) -> Node:
+        """The feature's own number, from 0."""
+        return self._node("index", (), Kind.FEATURE)
+
+    def apply(self, operation: str, *inputs: Node) -> Node:
+        """An operation on each feature: of `_NUMBERS`, a comparison, `where`."""
+        if operation in _NUMBERS and inputs[0].operation == "number":
+            return self.number(_NUMBERS[operation](inputs[0].number))
+        kind = Kind.NUMBER
+        for node in inputs:
+            kind |= node.kind
+        return self._node(operation, inputs, kind)
+
+    def add(self, *terms: Node) -> Node:
+        """The sum of nodes."""
+        constant = sum(term.number for term in terms if term.operation == "number")
+        counts = Counter(term for term in terms if term.operation != "number")
+        rest = [self.multiply(self.number(times), term) for term, times in counts.items()]
+        if constant or not rest:
+            rest.append(self.number(constant))
+        return rest[0] if len(rest) == 1 else self.apply("add", *rest)
+
+    def multiply(self, *factors: Node) -> Node:
+        """The product of nodes; the numbers among them are multiplied here."""
+        constant, rest = 1.0, []
+        for factor in self._factors(factors):
+            if factor.operation == "number":
+                constant *= factor.number
+            else:
+                rest.append(factor)
+        if constant == 0.0 or not rest:
+            return self.number(constant)
+        # What is the same for all features first: it is computed once a token.
+        rest.sort(key=lambda node: (node.varies(Kind.FEATURE), node.kind.value))
+        if constant != 1.0:
+            rest.insert(0, self.number(constant))
+        return rest[0] if len(rest) == 1 else self.apply("multiply", *rest)
+
+    def negative(self, node: Node) -> Node:
+        """Minus a node."""
+        return self.multiply(self.number(-1), node)
+
+    def subtract(self, one: Node, other: Node) -> Node:
+        """The difference of two; what is left of a node without its mean sums to nothing."""
+        if other is self.mean(one) and one.varies(Kind.FEATURE):
+            return self.apply("centre", one, other)
+        return self.add(one, self.negative(other))
+
+    def divide(self, one: Node, other: Node) -> Node:
+        """The quotient, through the reciprocal: a token's divisor is inverted once."""
+        return self.multiply(one, self.apply("reciprocal", other))
+
+    def square(self, node: Node) -> Node:
+        """A node times itself."""
+        return self.multiply(node, node)
+
+    def reduce(self, reduction: str, node: Node) -> Node:
+        """`sum`, `max` or `min` over the features."""
+        if reduction == "sum":
+            return self._sum(node)
+        return node if not node.varies(Kind.FEATURE) else self._reduction(reduction, node)
+
+    def mean(self, node: Node) -> Node:
+        """The mean over the features."""
+        return self.multiply(self.number(1 / self.width), self._sum(node))
+
+    def _sum(self, node: Node) -> Node:
+        if not node.varies(Kind.FEATURE):
+            return self.multiply(self.number(self.width), node)
+        if node.operation == "centre":
+            return self.number(0)
+        if node.operation == "add":
+            return self.add(*map(self._sum, node.inputs))
+        if node.operation == "multiply":
+            outside = [factor for factor in node.inputs if not factor.varies(Kind.FEATURE)]
+            inside = [factor for factor in node.inputs if factor.varies(Kind.FEATURE)]
+            if outside:
+                return self.multiply(*outside, self._sum(self.multiply(*inside)))
+        return self._reduction("sum", node)
+
+    def _reduction(self, reduction: str, node: Node) -> Node:
+        return self._node(reduction, (node,), node.kind & ~Kind.FEATURE)
+
+    def _factors(self, nodes: Sequence[Node]) -> list[Node]:
+        found: list[Node] = []
+        for node in nodes:
+            found += self._factors(node.inputs) if node.operation == "multiply" else [node]
+        return found
+
+    def _node(
+        self,
+        operation: str,
+        inputs: tuple[Node, ...],
+        kind: Kind,
+        number: float = 0.0,
+        name: str = "",
+    ) -> Node:
+        key = (operation, *map(id, inputs), number, math.copysign(1, number), name)
+        return self._made.setdefault(key, Node(operation, inputs, kind, number, name))

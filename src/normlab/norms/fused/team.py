@@ -1,0 +1,87 @@
+"""Machine code that runs on torch's own threads.
+
+A second pool of threads would wait, spinning, for the first: kernels are therefore handed to the
+OpenMP team that torch computes with.
+"""
+
+import ctypes
+import os
+import re
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import cast
+
+import llvmlite.binding as llvm
+import torch
+from llvmlite import ir
+
+# Below this many numbers one thread is done before a second has woken.
+_ALONE = 2**14
+
+Launch = Callable[..., None]
+
+
+class Kernel:
+    """A compiled module's `kernel`."""
+
+    def __init__(self, module: ir.Module) -> None:
+        self._engine = _compiled(str(module))
+        self._address = self._engine.get_function_address("kernel")
+
+    def __call__(self, tokens: int, chunks: int, numbers: int, *tensors: torch.Tensor) -> None:
+        """Run it over contiguous tensors; the stores and totals are written."""
+        addresses = [tensor.data_ptr() for tensor in tensors]
+        arguments = (ctypes.c_int64 * (3 + len(addresses)))(0, tokens, chunks, *addresses)
+        threads = 1 if numbers < _ALONE else min(torch.get_num_threads(), chunks)
+        _launch()(self._address, ctypes.addressof(arguments), threads, 0)
+
+
+def _compiled(module: str) -> llvm.ExecutionEngine:
+    """The optimised module, ready to be called on this processor."""
+    machine = _machine()
+    parsed = llvm.parse_assembly(module)
+    parsed.verify()
+    options = llvm.create_pipeline_tuning_options(speed_level=3)
+    options.loop_vectorization = True
+    builder = llvm.create_pass_builder(machine, options)
+    builder.getModulePassManager().run(parsed, builder)
+    engine = llvm.create_mcjit_compiler(parsed, machine)
+    engine.finalize_object()
+    return engine
+
+
+def _machine() -> llvm.TargetMachine:
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    target = llvm.Target.from_default_triple()
+    return target.create_target_machine(
+        cpu=llvm.get_host_cpu_name(),
+        features=llvm.get_host_cpu_features().flatten(),
+        opt=3,
+        jit=True,
+    )
+
+
+@cache
+def _launch() -> Launch:
+    """`GOMP_parallel` of the OpenMP runtime that torch has loaded, or a call in this thread."""
+    for path in _openmp():
+        # Only what is loaded already: a second runtime would be a second pool.
+        parallel = getattr(ctypes.CDLL(path, mode=os.RTLD_NOLOAD), "GOMP_parallel", None)
+        if parallel is not None:
+            parallel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+            parallel.restype = None
+            return cast(Launch, parallel)
+    return _alone
+
+
+def _openmp() -> list[str]:
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        return []
+    return sorted(set(re.findall(r"/\S*lib(?:gomp|omp|iomp5)\b\S*", maps.read_text())))
+
+
+def _alone(address: int, arguments: int, threads: int, flags: int) -> None:
+    ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)(arguments)

@@ -1,0 +1,261 @@
+"""A fused kernel computes the formula it was made from: forward, back, and as exactly as torch."""
+
+import copy
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+from torch.testing import assert_close
+from torch.utils.checkpoint import checkpoint
+
+from normlab import config
+from normlab.config.formula import read
+from normlab.norms import Formula, GroupNorm, LayerNorm, RMSNorm, factory, fused
+from normlab.norms.fused import formula
+
+NORMS = {
+    path.stem: OmegaConf.to_container(OmegaConf.load(path))
+    for path in sorted(Path(config.folder(), "norm").glob("*.yaml"))
+    if path.stem != "none"
+}
+
+
+def draw(*shape, seed=0, dtype=torch.float32):
+    numbers = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return (1.5 * numbers + 0.3).to(dtype)
+
+
+def stirred(norm, seed=1):
+    """Parameters that are not at their start, where gains of 1 would hide mistakes."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in norm.parameters():
+        parameter.data += 0.2 * torch.randn(parameter.shape, generator=generator)
+    return norm
+
+
+def forward_and_back(norm, x, by_y):
+    x = x.detach().requires_grad_()
+    y = norm(x)
+    found = torch.autograd.grad(y, [x, *norm.parameters()], by_y)
+    return [y.detach(), *found]
+
+
+def by_torch(monkeypatch):
+    monkeypatch.setattr(fused, "_serves", lambda x, parameters: False)
+
+
+def errors(found, true):
+    return [
+        float((one.double() - other).norm() / other.norm().clamp(min=1e-30))
+        for one, other in zip(found, true, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("name", NORMS)
+@pytest.mark.parametrize("width", [32, 100])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_a_kernel_is_as_exact_as_torch(name, width, dtype, monkeypatch):
+    norm = stirred(factory(NORMS[name])(width))
+    x, by_y = draw(500, width, dtype=dtype), draw(500, width, seed=2, dtype=dtype)
+    ours = forward_and_back(norm, x, by_y)
+    true = forward_and_back(copy.deepcopy(norm).double(), x.double(), by_y.double())
+    by_torch(monkeypatch)
+    theirs = forward_and_back(norm, x, by_y)
+    assert [one.dtype for one in ours] == [one.dtype for one in theirs]
+    for our, their, one in zip(errors(ours, true), errors(theirs, true), true, strict=True):
+        # A sum over all tokens that ends in one number can be small beside what was added up.
+        assert our < max(2 * their, 1e-6 if one.numel() > 1 else 1e-5)
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_every_norm_of_the_catalogue_has_a_kernel(name, monkeypatch):
+    calls = []
+    launch = fused._Kernels.forward
+    monkeypatch.setattr(fused._Kernels, "forward", lambda *given: calls.append(1) or launch(*given))
+    factory(NORMS[name])(32)(draw(4, 32))
+    assert calls
+
+
+LEAVES = ["x", "gain", "shift", "index", "0.5", "2", "mean(x)", "rms(x)", "std(x + gain)"]
+UNARY = ["tanh({})", "erf({})", "sigmoid({})", "silu({})", "gelu({})", "abs({})", "square({})"]
+UNARY += ["exp(tanh({}))", "sqrt(1 + ({})**2)", "1 / (1 + ({})**2)", "rsqrt(1 + square({}))"]
+UNARY += ["relu({})", "sign({}) * x", "sum({} * x) / width", "max({} * x) + x", "min({} + x) + x"]
+UNARY += ["var({} + x) + x", "detach({}) * x", "-({})", "({} - mean({} + x) + x)", "({})**3 / 10"]
+BINARY = ["({} + {})", "({} - {})", "({} * {})", "minimum({}, {})", "maximum({}, {})"]
+BINARY += ["where({} > {}, x, gain)", "({} / (1 + abs({})))", "where({} != {}, 2, x)"]
+
+
+@st.composite
+def expressions(draw_, depth=3):
+    if depth == 0 or draw_(st.integers(0, 4)) == 0:
+        return draw_(st.sampled_from(LEAVES))
+    form = draw_(st.sampled_from(UNARY + BINARY))
+    first = draw_(expressions(depth - 1))
+    if form.startswith("({} - mean("):
+        return form.format(first, first)
+    return form.format(*[first, draw_(expressions(depth - 1))][: form.count("{}")])
+
+
+@given(expressions(), st.integers(1, 70))
+@settings(max_examples=60, deadline=None)
+def test_any_formula_gives_what_torch_gives(expression, tokens):
+    whole = f"tanh(({expression}) / 4) + gain * x + shift"
+    learned = {"gain": {"init": 0.8}, "shift": {"init": 0.1, "per": "scalar"}}
+    norm = stirred(Formula(9, whole, learned))
+    x, by_y = draw(tokens, 9), draw(tokens, 9, seed=2)
+    ours = forward_and_back(norm, x, by_y)
+    exact = copy.deepcopy(norm).double()
+    true = forward_and_back(exact, x.double(), by_y.double())
+    for our, other in zip(ours, true, strict=True):
+        scale = max(1.0, float(other.abs().max()))
+        assert_close(our.double() / scale, other / scale, rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("function", "true"),
+    [("tanh", torch.tanh), ("erf", torch.erf), ("exp", torch.exp), ("sigmoid", torch.sigmoid)],
+)
+def test_functions_are_within_a_few_units_in_the_last_place(function, true):
+    near = torch.linspace(-12, 12, 200_000)
+    tiny = torch.logspace(-30, 0, 50_000)
+    x = torch.cat((near, tiny, -tiny)).view(-1, 2)
+    ours = formula(2, f"{function}(x)")(torch.tanh, x).double()
+    exact = true(x.double())
+    units = (ours - exact).abs() / (exact.abs() * 2.0**-23).clamp(min=2.0**-149)
+    assert units.max() < 4
+
+
+def test_exp_ends_where_single_precision_does():
+    x = torch.tensor([[88.7, 89.0, torch.inf], [-87.0, -110.0, -torch.inf]])
+    y = formula(3, "exp(x)")(torch.exp, x)
+    assert_close(y, torch.exp(x), rtol=1e-5, atol=3e-38)
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_what_is_no_number_stays_none(name):
+    norm = factory(NORMS[name])(32)
+    x = draw(40, 32)
+    x[7, 3] = torch.nan
+    y = norm(x)
+    assert y[7].isnan().any()
+    assert y[:7].isfinite().all()
+    assert y[8:].isfinite().all()
+
+
+def test_bfloat16_is_rounded_to_the_nearest_even():
+    x = draw(300, 16, dtype=torch.bfloat16)
+    gain = torch.full((16,), 1.0078125)  # products that lie between two numbers, and in the middle
+    y = formula(16, "gain * x", gain="feature")(torch.mul, x, gain)
+    assert torch.equal(y, (x.float() * gain).bfloat16())
+
+
+@pytest.mark.parametrize("norm", [LayerNorm(48), RMSNorm(48), GroupNorm(48, 4)])
+def test_sums_over_tokens_do_not_depend_on_the_number_of_threads(norm):
+    x, by_y = draw(3000, 48), draw(3000, 48, seed=2)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(forward_and_back(norm, x, by_y))
+    finally:
+        torch.set_num_threads(before)
+    for others in found[1:]:
+        for one, other in zip(found[0], others, strict=True):
+            assert torch.equal(one, other)
+
+
+def test_it_can_be_differentiated_twice():
+    norm = stirred(RMSNorm(8))
+    x = draw(5, 8).requires_grad_()
+
+    def penalty(norm, x):
+        (by_x,) = torch.autograd.grad(norm(x).square().sum(), x, create_graph=True)
+        return torch.autograd.grad(by_x.square().sum(), [x, *norm.parameters()])
+
+    exact = copy.deepcopy(norm).double()
+    true = penalty(exact, x.detach().double().requires_grad_())
+    for one, other in zip(penalty(norm, x), true, strict=True):
+        assert_close(one.double(), other, rtol=1e-4, atol=1e-5)
+
+
+def test_checkpointing_autocast_and_views_change_nothing():
+    norm = stirred(RMSNorm(24))
+    x, by_y = draw(6, 4, 24), draw(6, 4, 24, seed=2)
+    plain = forward_and_back(norm, x, by_y)
+    again = forward_and_back(norm_checkpointed(norm), x, by_y)
+    with torch.autocast("cpu", torch.bfloat16):
+        casting = forward_and_back(norm, x, by_y)
+    view = x.transpose(0, 1).contiguous().transpose(0, 1)
+    assert not view.is_contiguous()
+    strided = forward_and_back(norm, view, by_y.transpose(0, 1).contiguous().transpose(0, 1))
+    for others in (again, casting, strided):
+        for one, other in zip(plain, others, strict=True):
+            assert torch.equal(one, other)
+
+
+class norm_checkpointed(torch.nn.Module):  # noqa: N801
+    def __init__(self, norm):
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x):
+        return checkpoint(self.norm, x, use_reentrant=False)
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_a_compiler_sees_torchs_own_operations(backend):
+    torch._dynamo.reset()
+    norm = stirred(RMSNorm(8))
+    x, by_y = draw(3, 8), draw(3, 8, seed=2)
+    compiled = torch.compile(norm, backend=backend, fullgraph=True)
+    ours, theirs = forward_and_back(norm, x, by_y), forward_and_back(compiled, x, by_y)
+    for one, other in zip(ours, theirs, strict=True):
+        assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_a_parameter_that_learns_nothing_and_no_token_at_all():
+    norm = RMSNorm(8)
+    norm.gain.requires_grad_(False)
+    x = draw(4, 8).requires_grad_()
+    norm(x).sum().backward()
+    assert norm.gain.grad is None
+    assert norm(torch.empty(0, 8)).shape == (0, 8)
+
+
+def test_copies_and_pickles_compute_the_same():
+    norm, x = stirred(RMSNorm(8)), draw(4, 8)
+    for other in (copy.deepcopy(norm), pickle.loads(pickle.dumps(norm))):
+        assert torch.equal(other(x), norm(x))
+
+
+def test_what_kernels_are_not_made_of_is_left_to_torch():
+    norm = Formula(8, "gain * sin(x)", {"gain": {"init": 1}})
+    x = draw(4, 8)
+    assert torch.equal(norm(x), torch.sin(x) * norm.gain)
+
+
+def test_without_torchs_threads_a_kernel_runs_in_its_own(monkeypatch):
+    x = draw(400, 64)
+    alone = fused.team._alone
+    expected = RMSNorm(64)(x)
+    monkeypatch.setattr(fused.team, "_launch", lambda: alone)
+    assert torch.equal(RMSNorm(64)(x), expected)
+
+
+def test_torchs_threads_are_found():
+    if "OpenMP" not in torch.__config__.parallel_info().split("ATen parallel backend:")[-1]:
+        pytest.skip("torch computes without OpenMP here")
+    assert fused.team._launch() is not fused.team._alone
+
+
+def test_a_token_is_read_as_seldom_as_its_sums_allow():
+    tree = read(8, "gain * x / sqrt(mean(x**2) + 1)", {"gain": {"init": 1}}, None)
+    kinds = {"x": fused.Kind.FULL, "gain": fused.Kind.FEATURE}
+    back = fused.backward_program(tree.tree, kinds, 8)
+    shape = fused.Shape(8, False, 1, (*kinds.items(), (fused.GRADIENT, fused.Kind.FULL)))
+    # One loop over the tokens, and for each a loop that sums and a loop that stores.
+    assert str(fused.emit(back, shape)).count("phi") == 3
