@@ -30,9 +30,9 @@ PHASES = {"between steps": a_step_was_logged, "in a checkpoint": a_state_is_writ
 
 
 def stopped(process: Process, signum: int, times: int, counts: Counter[str]) -> None:
+    assert process.alive
     for _ in range(times):
-        assert process.alive
-        process.send(signum)
+        process.send(signum)  # where the first ended it at once, there is nobody for the second
         counts[signal.Signals(signum).name] += 1
         time.sleep(0.01)
 
