@@ -1,24 +1,23 @@
 """Event files read back: every point of every scalar, and a sentence for whatever was unreadable.
 
 TensorBoard's own EventAccumulator keeps 10,000 points a series and stops at damage without a word.
-Here the records are framed and checked by numpy, and only their contents go through protobuf.
-A run that was continued has several files, which are read as one.
+Here the records are framed, checked and read by numpy, and only what is no plain scalar goes
+through protobuf. A run that was continued has several files, which are read as one.
 """
 
 import errno
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
-from tensorboard.compat.proto import event_pb2, types_pb2  # type: ignore[import-untyped]
 
+from normlab.archive.contents import read_contents
 from normlab.archive.frames import Stretch, read_frames
+from normlab.archive.points import Points
 
 EVENT_FILES = "events.out.tfevents*"
 
@@ -52,7 +51,8 @@ class Events:
     """What the event files of one run hold.
 
     Attributes:
-        scalars: tag → series.
+        scalars: tag → series, of the tags that were asked for.
+        last_steps: tag → its last step, of every tag.
         texts: tag → the text written last.
         left_out: sentences about what could not be read; empty when all was.
         unfinished: the sentence about a record that the last file ends in the middle of, which is
@@ -60,13 +60,14 @@ class Events:
     """
 
     scalars: dict[str, Series] = field(default_factory=dict)
+    last_steps: dict[str, int] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
     unfinished: str | None = None
 
 
-def read_events(folder: Path) -> Events:
-    """Read every event file that stands directly in `folder`, as one.
+def read_events(folder: Path, tags: Collection[str] | None = None) -> Events:
+    """Read every event file that stands directly in `folder`, as one; of `tags` alone, if given.
 
     Points are ordered by step; of a repeated step the one written later is kept. A folder without
     event files gives empty Events. Damage is no error: what is whole before and behind it is
@@ -77,15 +78,21 @@ def read_events(folder: Path) -> Events:
         try:
             if not path.is_file():
                 raise OSError(errno.ENOENT, "it is gone, or no file")
-            parts.append(_Part.read(path))
+            parts.append(_Part.read(path, path.read_bytes()))
         except OSError as error:
             left_out.append(f"{path} could not be read: {error.strerror}.")
     parts.sort(key=lambda part: part.resumed_at or 0)
     left_out += [part.damage for part in parts if part.damage]
     left_out += [part.unfinished for part in parts[:-1] if part.unfinished]
     texts = {tag: text for part in parts for tag, text in part.texts.items()}
-    scalars = {tag: _series(points) for tag, points in _joined(parts).items() if points}
-    return Events(scalars, texts, left_out, parts[-1].unfinished if parts else None)
+    joined = {tag: points for tag, points in _joined(parts).items() if len(points)}
+    return Events(
+        {tag: _series(points) for tag, points in joined.items() if tags is None or tag in tags},
+        {tag: int(points.steps.max()) for tag, points in joined.items()},
+        texts,
+        left_out,
+        parts[-1].unfinished if parts else None,
+    )
 
 
 def _event_files(folder: Path) -> list[Path]:
@@ -97,48 +104,38 @@ def _spelled(name: str) -> list[str | int]:
     return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", name)]
 
 
-def _joined(parts: "list[_Part]") -> "dict[str, list[_Point]]":
+def _joined(parts: "list[_Part]") -> dict[str, Points]:
     """The points of all files, in the order in which they were written.
 
     A continued run starts over at a step: what a crash left beyond it never happened. That step
     puts the files in order even where a clock was set back; otherwise their age does.
     """
-    joined: dict[str, list[_Point]] = defaultdict(list)
+    joined: dict[str, list[Points]] = defaultdict(list)
     for part in parts:
         if part.resumed_at is not None:
-            for tag, points in joined.items():
-                joined[tag] = [point for point in points if point[0] < part.resumed_at]
+            for pieces in joined.values():
+                pieces[:] = [points[points.steps < part.resumed_at] for points in pieces]
         for tag, points in part.points.items():
-            joined[tag] += points
-    return joined
+            joined[tag].append(points)
+    return {tag: Points.joined(pieces) for tag, pieces in joined.items()}
 
 
-_Point = tuple[int, float, float]  # step, value, wall time
-
-
+@dataclass
 class _Part:
     """One event file: its points, its texts, and what of it is not whole."""
 
-    def __init__(self) -> None:
-        self.points: dict[str, list[_Point]] = defaultdict(list)
-        self.texts: dict[str, str] = {}
-        self.resumed_at: int | None = None
-        self.damage: str | None = None
-        self.unfinished: str | None = None
+    points: dict[str, Points]
+    texts: dict[str, str]
+    resumed_at: int | None
+    damage: str | None = None
+    unfinished: str | None = None
 
     @classmethod
-    def read(cls, path: Path) -> "_Part":
-        """Raises OSError."""
-        part, buffer = cls(), path.read_bytes()
+    def read(cls, path: Path, buffer: bytes) -> "_Part":
         frames = read_frames(buffer)
-        damaged = list(frames.damaged)
-        for contents in frames.contents:
-            try:
-                event = event_pb2.Event.FromString(buffer[contents.start : contents.end])
-            except DecodeError:
-                damaged.append(contents)
-                continue
-            part._add(event)
+        contents = read_contents(buffer, frames.starts, frames.ends)
+        part = cls(contents.points, contents.texts, contents.resumed_at)
+        damaged = [*frames.damaged, *contents.unreadable]
         if damaged:
             part.damage = _told(path, damaged, len(buffer))
         if frames.cut:
@@ -150,37 +147,6 @@ class _Part:
             part.unfinished = f"{path} is empty (the run was killed before it wrote)."
         return part
 
-    def _add(self, event: Any) -> None:
-        if event.HasField("session_log") and event.session_log.status == event_pb2.SessionLog.START:
-            self.resumed_at = event.step
-        for value in event.summary.value:
-            kind = value.WhichOneof("value")
-            if kind == "simple_value":
-                self._add_point(value.tag, event, value.simple_value)
-            elif kind == "tensor":
-                self._add_tensor(value, event)
-
-    def _add_tensor(self, value: Any, event: Any) -> None:
-        plugin = value.metadata.plugin_data.plugin_name
-        if value.tensor.dtype == types_pb2.DT_STRING:
-            if plugin == "text" and value.tensor.string_val:
-                text = b"\n".join(value.tensor.string_val)
-                self.texts[value.tag] = text.decode("utf-8", errors="replace")
-            return
-        if plugin not in ("", "scalars"):
-            return
-        # Seldom needed, and 0.3 s to import.
-        from tensorboard.util.tensor_util import make_ndarray  # type: ignore[import-untyped]
-
-        try:
-            number = float(make_ndarray(value.tensor).item())
-        except (TypeError, ValueError):  # several numbers, or none that a curve could be made of
-            return
-        self._add_point(value.tag, event, number)
-
-    def _add_point(self, tag: str, event: Any, value: float) -> None:
-        self.points[tag].append((event.step, value, event.wall_time))
-
 
 def _told(path: Path, damaged: Sequence[Stretch], size: int) -> str:
     lost, first = sum(map(len, damaged)), min(stretch.start for stretch in damaged)
@@ -191,11 +157,9 @@ def _told(path: Path, damaged: Sequence[Stretch], size: int) -> str:
     )
 
 
-def _series(points: list[_Point]) -> Series:
-    steps = np.array([point[0] for point in points], dtype=np.int64)
-    order = np.argsort(steps, kind="stable")  # stable: the one written last stays last
-    last = np.append(np.diff(steps[order]) > 0, True)
-    kept = order[last]
-    values = np.array([point[1] for point in points], dtype=np.float64)
-    wall_times = np.array([point[2] for point in points], dtype=np.float64)
-    return Series(steps[kept], values[kept], wall_times[kept])
+def _series(points: Points) -> Series:
+    if (points.steps[1:] <= points.steps[:-1]).any():
+        order = np.argsort(points.steps, kind="stable")  # stable: the one written last stays last
+        ordered = points.steps[order]
+        points = points[order[np.append(ordered[1:] > ordered[:-1], True)]]
+    return Series(points.steps, points.values, points.wall_times)

@@ -115,7 +115,7 @@ def _missing(folder: Path, record: RunRecord, events: Events) -> list[str]:
     Every step has its training loss, and a finished run validates at its last step.
     """
     steps = record.step if record.diverged_step is None else record.diverged_step
-    if steps > 0 and not events.scalars:
+    if steps > 0 and not events.last_steps:
         return [f"{folder} has no readable scalars: it is in the table, but has no curves."]
     train, validation = map(events.scalars.get, (tags.TRAIN_LOSS, tags.VALIDATION_LOSS))
     found = int(np.count_nonzero(train.steps < steps)) if train else 0

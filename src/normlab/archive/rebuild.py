@@ -75,7 +75,7 @@ def _first_broken(series: Series) -> int | None:
 
 def last_step(events: Events) -> int:
     """The last step that any curve reaches."""
-    return max((int(series.steps[-1]) for series in events.scalars.values()), default=0)
+    return max(events.last_steps.values(), default=0)
 
 
 def _last_finite(series: Series | None) -> float | None:
