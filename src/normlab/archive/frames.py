@@ -17,6 +17,9 @@ _LENGTH, _HEADER, _FOOTER = 8, 12, 4
 
 _WINDOW = 2**20  # bytes that are searched for headers at once
 
+# Records: looked at one by one, remembered to find what repeats, and looked at together then.
+_GLANCE, _RECENT, _FORESEEN = 32, 512, 4096
+
 
 @dataclass(frozen=True)
 class Stretch:
@@ -94,16 +97,49 @@ def _goes_on(data: Bytes, at: int) -> bool:
 
 
 def _walk(buffer: bytes, begin: int) -> tuple[Places, Places]:
-    """Where records begin and end, as far as their lengths can be believed."""
-    length_at, size = struct.Struct("<Q").unpack_from, len(buffer)
-    bounds, at = [begin], begin
-    while at + _HEADER <= size:
-        at += _HEADER + length_at(buffer, at)[0] + _FOOTER
-        bounds.append(at)
-    # A damaged length can be as large as 2^64; more than the file is all that matters.
-    bounds[-1] = min(at, 2 * size + _HEADER + _FOOTER)
-    places = np.array(bounds, np.int64)
+    """Where records begin and end, as far as their lengths can be believed.
+
+    A run writes the same tags over and over, so the sizes of its records mostly repeat.
+    """
+    data = np.frombuffer(buffer, dtype=np.uint8)
+    bounds, at = [np.array([begin], np.int64)], begin
+    recent = np.empty(0, np.int64)
+    while at + _HEADER <= len(buffer):
+        sizes = _one_by_one(buffer, at)
+        recent = np.append(recent, sizes)[-_RECENT:]
+        while sizes.size:
+            bounds.append(at + np.cumsum(sizes))
+            at = int(bounds[-1][-1])
+            sizes = _repeated(data, at, recent)
+    places = np.concatenate(bounds)
     return places[:-1], places[1:]
+
+
+def _one_by_one(buffer: bytes, at: int) -> Places:
+    """Sizes of the next few records."""
+    length_at, size = struct.Struct("<Q").unpack_from, len(buffer)
+    sizes = []
+    while at + _HEADER <= size and len(sizes) < _GLANCE:
+        # A damaged length can be as large as 2^64; more than the file is all that matters.
+        sizes.append(_HEADER + min(length_at(buffer, at)[0], size) + _FOOTER)
+        at += sizes[-1]
+    return np.array(sizes, np.int64)
+
+
+def _repeated(data: Bytes, at: int, recent: Places) -> Places:
+    """Sizes of the records from `at` on, as long as they repeat the recent ones; maybe none."""
+    last, before = recent[-_GLANCE:].tobytes(), recent.tobytes()
+    found = before.rfind(last, 0, -1)
+    period, rest = divmod(len(before) - len(last) - found, recent.itemsize)
+    if found < 0 or rest:
+        return np.empty(0, np.int64)
+    sizes = np.tile(recent[-period:], -(-_FORESEEN // period))
+    starts = at + np.cumsum(sizes) - sizes
+    sizes = sizes[: np.searchsorted(starts, len(data) - _HEADER, side="right")]
+    lengths = _words(data, starts[: len(sizes)], "<u8")
+    alike = lengths == (sizes - _HEADER - _FOOTER).astype(np.uint64)
+    repeated = sizes if alike.all() else sizes[: int(np.argmin(alike))]
+    return repeated[: len(repeated) // period * period]  # so that the recent ones stay so
 
 
 def _search(data: Bytes, begin: int) -> tuple[Places, Places]:
