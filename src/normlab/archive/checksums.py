@@ -5,6 +5,7 @@ sums apart. Records of one kind agree in most bytes, so most bytes are looked at
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +42,7 @@ def by_length(lengths: Places) -> Iterator[tuple[int, Places]]:
         order = np.argsort(lengths, kind="stable")
     ordered = lengths[order]
     bounds = [0, *(np.flatnonzero(np.diff(ordered)) + 1).tolist(), len(order)]
-    for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
+    for begin, end in pairwise(bounds):
         yield int(ordered[begin]), order[begin:end]
 
 

@@ -10,14 +10,16 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from normlab.archive.cache import Beginning, load, store
 from normlab.archive.contents import read_contents
 from normlab.archive.frames import Stretch, read_frames
-from normlab.archive.points import Points
+from normlab.archive.points import Contents, Points
 
 EVENT_FILES = "events.out.tfevents*"
 
@@ -66,25 +68,43 @@ class Events:
     unfinished: str | None = None
 
 
-def read_events(folder: Path, tags: Collection[str] | None = None) -> Events:
+def read_events(
+    folder: Path, tags: Collection[str] | None = None, cache: Path | None = None
+) -> Events:
     """Read every event file that stands directly in `folder`, as one; of `tags` alone, if given.
 
     Points are ordered by step; of a repeated step the one written later is kept. A folder without
     event files gives empty Events. Damage is no error: what is whole before and behind it is
-    read, and `left_out` tells what is not.
+    read, and `left_out` tells what is not. A `cache`, if given, is a file that remembers what was
+    read, so that next time only what was added is; it changes nothing else.
     """
-    parts, left_out = [], []
+    known = load(cache) if cache else {}
+    parts, left_out = {}, []
     for path in _event_files(folder):
         try:
             if not path.is_file():
                 raise OSError(errno.ENOENT, "it is gone, or no file")
-            parts.append(_Part.read(path, path.read_bytes()))
+            parts[path.name] = _Part.read(path, known.get(path.name, Beginning()))
         except OSError as error:
             left_out.append(f"{path} could not be read: {error.strerror}.")
-    parts.sort(key=lambda part: part.resumed_at or 0)
+    if cache:
+        _remember(cache, known, {name: part.beginning for name, part in parts.items()})
+    return _as_one(list(parts.values()), left_out, tags)
+
+
+def _remember(cache: Path, known: dict[str, Beginning], read: dict[str, Beginning]) -> None:
+    read = {name: beginning for name, beginning in read.items() if beginning.size}
+    if {name: one.digest for name, one in known.items()} != {
+        name: one.digest for name, one in read.items()
+    }:
+        store(cache, read)
+
+
+def _as_one(parts: "list[_Part]", left_out: list[str], tags: Collection[str] | None) -> Events:
+    parts.sort(key=lambda part: part.contents.resumed_at or 0)
     left_out += [part.damage for part in parts if part.damage]
     left_out += [part.unfinished for part in parts[:-1] if part.unfinished]
-    texts = {tag: text for part in parts for tag, text in part.texts.items()}
+    texts = {tag: text for part in parts for tag, text in part.contents.texts.items()}
     joined = {tag: points for tag, points in _joined(parts).items() if len(points)}
     return Events(
         {tag: _series(points) for tag, points in joined.items() if tags is None or tag in tags},
@@ -112,30 +132,43 @@ def _joined(parts: "list[_Part]") -> dict[str, Points]:
     """
     joined: dict[str, list[Points]] = defaultdict(list)
     for part in parts:
-        if part.resumed_at is not None:
+        resumed_at = part.contents.resumed_at
+        if resumed_at is not None:
             for pieces in joined.values():
-                pieces[:] = [points[points.steps < part.resumed_at] for points in pieces]
-        for tag, points in part.points.items():
+                pieces[:] = [points[points.steps < resumed_at] for points in pieces]
+        for tag, points in part.contents.points.items():
             joined[tag].append(points)
     return {tag: Points.joined(pieces) for tag, pieces in joined.items()}
 
 
 @dataclass
 class _Part:
-    """One event file: its points, its texts, and what of it is not whole."""
+    """One event file: what stands in it, how far that is final, and what of it is not whole."""
 
-    points: dict[str, Points]
-    texts: dict[str, str]
-    resumed_at: int | None
+    contents: Contents
+    beginning: Beginning
     damage: str | None = None
     unfinished: str | None = None
 
     @classmethod
-    def read(cls, path: Path, buffer: bytes) -> "_Part":
-        frames = read_frames(buffer)
-        contents = read_contents(buffer, frames.starts, frames.ends)
-        part = cls(contents.points, contents.texts, contents.resumed_at)
-        damaged = [*frames.damaged, *contents.unreadable]
+    def read(cls, path: Path, known: Beginning) -> "_Part":
+        """Read a file, of which the `known` beginning was read before. Raises OSError."""
+        buffer = path.read_bytes()
+        digest = sha256(memoryview(buffer)[: known.size])
+        if digest.digest() != known.digest:
+            known, digest = Beginning(), sha256()
+        frames = read_frames(buffer, known.size)
+        orderly, others = (
+            read_contents(buffer, frames.starts[some], frames.ends[some])
+            for some in (slice(frames.orderly), slice(frames.orderly, None))
+        )
+        beginning = known
+        if frames.orderly and not orderly.unreadable:
+            digest.update(memoryview(buffer)[known.size : frames.end])
+            contents = known.contents.followed_by(orderly)
+            beginning = Beginning(frames.end, digest.digest(), contents)
+        part = cls(known.contents.followed_by(orderly).followed_by(others), beginning)
+        damaged = [*frames.damaged, *part.contents.unreadable]
         if damaged:
             part.damage = _told(path, damaged, len(buffer))
         if frames.cut:
@@ -162,4 +195,5 @@ def _series(points: Points) -> Series:
         order = np.argsort(points.steps, kind="stable")  # stable: the one written last stays last
         ordered = points.steps[order]
         points = points[order[np.append(ordered[1:] > ordered[:-1], True)]]
-    return Series(points.steps, points.values, points.wall_times)
+    # Copies: a view would keep all that was read with it.
+    return Series(points.steps.copy(), points.values.copy(), points.wall_times.copy())

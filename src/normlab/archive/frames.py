@@ -118,7 +118,7 @@ def _walk(buffer: bytes, begin: int) -> tuple[Places, Places]:
 def _one_by_one(buffer: bytes, at: int) -> Places:
     """Sizes of the next few records."""
     length_at, size = struct.Struct("<Q").unpack_from, len(buffer)
-    sizes = []
+    sizes: list[int] = []
     while at + _HEADER <= size and len(sizes) < _GLANCE:
         # A damaged length can be as large as 2^64; more than the file is all that matters.
         sizes.append(_HEADER + min(length_at(buffer, at)[0], size) + _FOOTER)

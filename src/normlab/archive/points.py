@@ -1,5 +1,6 @@
 """The points that an event file holds, as columns, and what else it says."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,18 +25,19 @@ class Points:
     def __len__(self) -> int:
         return len(self.steps)
 
-    def __getitem__(self, kept: "NDArray[np.bool_ | np.int64]") -> "Points":
+    def __getitem__(self, kept: "slice | NDArray[np.bool_] | NDArray[np.int64]") -> "Points":
         return Points(self.steps[kept], self.values[kept], self.wall_times[kept])
 
     @classmethod
-    def joined(cls, parts: "list[Points]") -> "Points":
+    def joined(cls, parts: "Sequence[Points]") -> "Points":
         """One behind the other."""
         if len(parts) == 1:
             return parts[0]
+        nothing = np.empty(0, np.int64), np.empty(0), np.empty(0)
         return cls(
-            np.concatenate([part.steps for part in parts]),
-            np.concatenate([part.values for part in parts]),
-            np.concatenate([part.wall_times for part in parts]),
+            np.concatenate([nothing[0], *(part.steps for part in parts)]),
+            np.concatenate([nothing[1], *(part.values for part in parts)]),
+            np.concatenate([nothing[2], *(part.wall_times for part in parts)]),
         )
 
 
@@ -54,3 +56,15 @@ class Contents:
     texts: dict[str, str] = field(default_factory=dict)
     resumed_at: int | None = None
     unreadable: list[Stretch] = field(default_factory=list)
+
+    def followed_by(self, later: "Contents") -> "Contents":
+        """What both hold, where the later records stand behind these."""
+        points = dict(self.points)
+        for tag, columns in later.points.items():
+            points[tag] = Points.joined([points[tag], columns]) if tag in points else columns
+        return Contents(
+            points,
+            self.texts | later.texts,
+            self.resumed_at if later.resumed_at is None else later.resumed_at,
+            self.unreadable + later.unreadable,
+        )

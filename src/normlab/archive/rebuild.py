@@ -15,6 +15,14 @@ from normlab.archive.events import Events, Series
 from normlab.archive.record import RUN_FILE, BestNumbers, FinalNumbers, RunRecord
 from normlab.errors import NormlabError
 
+# The curves that tell how a run went.
+NEEDED = (
+    tags.TRAIN_LOSS,
+    tags.VALIDATION_LOSS,
+    tags.TOKENS_PER_SECOND,
+    tags.FINAL_VALIDATION_LOSS,
+)
+
 
 def rebuilt(folder: Path, events: Events) -> RunRecord:
     """The record of the run in `folder`, as far as its events tell.
