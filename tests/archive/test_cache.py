@@ -54,6 +54,7 @@ names = st.sampled_from(NAMES)
 change = st.one_of(
     st.tuples(st.just("append"), names, values, steps),
     st.tuples(st.just("resume"), names, values, steps),
+    st.tuples(st.just("append what is no event"), names),
     st.tuples(st.just("truncate"), names, st.floats(0, 1)),
     st.tuples(st.just("rewrite the end"), names, st.floats(0, 1)),
     st.tuples(st.just("flip"), names, st.floats(0, 1, exclude_max=True)),
@@ -78,6 +79,9 @@ def apply(folder: Path, kept: Path, what: tuple[Any, ...]) -> None:
     match what[0]:
         case "append" | "resume":
             append(path, what[2], what[3], resumed=what[0] == "resume")
+        case "append what is no event":
+            with path.open("ab") as file:
+                RecordWriter(file).write(b"\xff\xff")
         case "truncate" if path.exists():
             os.truncate(path, int(what[2] * path.stat().st_size))
         case "rewrite the end" if path.exists():  # another run of the same steps, as long as before

@@ -105,8 +105,6 @@ def _laid_out(
     some = records if len(members) == len(records) else records[members]
     fits = (some[:, 0] == _WALL_TIME) & (some[:, value_at - 1] == _SIMPLE_VALUE)
     fits &= _equal(some[:, begin:tag_at], np.frombuffer(head, np.uint8))
-    if step_bytes == _MOST_STEP_BYTES:  # of the last, only one bit is a step's
-        fits &= some[:, begin - 1] == 1
     if not fits.all():
         some, members = some[fits], members[fits]
     if not members.size:
@@ -149,7 +147,10 @@ def _opened(key: int, total: int) -> bytes | None:
 
 
 def _steps(coded: Bytes) -> NDArray[np.int64]:
-    """Numbers of seven bits a byte, the lowest first, shape (n, bytes) → (n,)."""
+    """Numbers of seven bits a byte, the lowest first, shape (n, bytes) → (n,).
+
+    Of a tenth byte only one bit is a number's; protobuf drops the others too.
+    """
     steps = np.zeros(len(coded), dtype=np.uint64)
     for at in range(coded.shape[1]):
         steps |= (coded[:, at] & np.uint8(0x7F)).astype(np.uint64) << np.uint64(7 * at)
