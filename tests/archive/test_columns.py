@@ -136,6 +136,20 @@ def test_plain_scalars_need_no_protobuf(tmp_path: Path, monkeypatch: pytest.Monk
     assert [number for number, _, _ in taken] == [0]
 
 
+def test_two_scalars_in_one_record_are_not_taken_for_one_of_that_length(tmp_path: Path) -> None:
+    both = [Summary.Value(tag=tag, simple_value=2.5) for tag in ("a", "b")]
+    pair = Event(wall_time=1.0, step=5, summary=Summary(value=both))
+    alone = next(
+        one
+        for length in range(40)
+        for one in [scalar("x" * length, 1.0, 6)]
+        if one.ByteSize() == pair.ByteSize()
+    )
+    write(tmp_path / NAME, [pair, pair, alone])
+    assert_same_as_loaded(tmp_path)
+    assert {"a", "b"} < set(read_events(tmp_path).scalars)
+
+
 def varint(number: int) -> bytes:
     low, rest = number & 0x7F, number >> 7
     return bytes([low | 0x80]) + varint(rest) if rest else bytes([low])

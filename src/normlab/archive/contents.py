@@ -140,7 +140,7 @@ def _opened(key: int, total: int) -> bytes | None:
     """Key and length of a field that takes `total` bytes with both."""
     for size in (1, 2):
         length = total - 1 - size
-        if 0 <= length < 1 << 7 * size and (size == 1 or length >= 1 << 7):
+        if 0 <= length < 1 << 7 * size:
             low, high = length & 0x7F, length >> 7
             return bytes([key, low] if size == 1 else [key, low | 0x80, high])
     return None

@@ -138,8 +138,7 @@ def _repeated(data: Bytes, at: int, recent: Places) -> Places:
     sizes = sizes[: np.searchsorted(starts, len(data) - _HEADER, side="right")]
     lengths = _words(data, starts[: len(sizes)], "<u8")
     alike = lengths == (sizes - _HEADER - _FOOTER).astype(np.uint64)
-    repeated = sizes if alike.all() else sizes[: int(np.argmin(alike))]
-    return repeated[: len(repeated) // period * period]  # so that the recent ones stay so
+    return sizes if alike.all() else sizes[: int(np.argmin(alike))]
 
 
 def _search(data: Bytes, begin: int) -> tuple[Places, Places]:
