@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
+from tensorboard.util.tensor_util import make_tensor_proto
 from torch.utils.tensorboard import SummaryWriter
 
 from normlab.archive import cache, events
@@ -41,6 +42,10 @@ def append(path: Path, values: list[float], step: int, *, resumed: bool = False)
         if resumed:
             start = SessionLog(status=SessionLog.START)
             writer.write(Event(step=step, session_log=start).SerializeToString())
+            tensor = make_tensor_proto(f"resumed at {step} with {values[0]}")
+            text = Summary.Value(tag=f"text {step % 3}", tensor=tensor)
+            text.metadata.plugin_data.plugin_name = "text"
+            writer.write(Event(summary=Summary(value=[text])).SerializeToString())
         for number, value in enumerate(values):
             tag = (LOSS, "val/loss")[number % 2]
             summary = Summary(value=[Summary.Value(tag=tag, simple_value=value)])

@@ -77,7 +77,8 @@ def _draw(study: Study, folder: Path) -> list[Path]:
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line of `scripts/plot.py`."""
     parser = argparse.ArgumentParser(
-        description="Redraw a study from its event files: runs.csv and figures/*.png, *.svg.",
+        description="Redraw a study from its event files: runs.csv and figures/*.png, *.svg. "
+        "Figures that are up to date stay as they are; delete one to have all drawn.",
         epilog="example: python scripts/plot.py outputs/mystudy",
     )
     parser.add_argument("study", type=Path, help="a study's folder, outputs/<study>")
