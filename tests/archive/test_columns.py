@@ -145,7 +145,7 @@ def test_two_scalars_in_one_record_are_not_taken_for_one_of_that_length(tmp_path
         for one in [scalar("x" * length, 1.0, 6)]
         if one.ByteSize() == pair.ByteSize()
     )
-    write(tmp_path / NAME, [pair, pair, alone])
+    write(tmp_path / NAME, [pair, pair, alone, scalar("b", 3.5, 7)])
     assert_same_as_loaded(tmp_path)
     assert {"a", "b"} < set(read_events(tmp_path).scalars)
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 _SHORT = 512
 _LONG = 4096  # from here on a piece is cut into rows of this many bytes
 _ROW = 64
+_TOGETHER = 32
 
 Bytes = NDArray[np.uint8]
 Places = NDArray[np.int64]
@@ -55,13 +56,24 @@ def rows(data: Bytes, starts: Places, length: int) -> Bytes:
     return everywhere[starts].view(np.uint8).reshape(-1, length)
 
 
+def differing(pieces: Bytes) -> Places:
+    """The columns in which not all rows are the same."""
+    other = pieces != pieces[0]
+    # Short rows are slow to go through, so many at once are taken as one long row.
+    length, whole = pieces.shape[1], len(pieces) // _TOGETHER * _TOGETHER
+    together = other[:whole].reshape(whole // _TOGETHER, _TOGETHER * length).any(axis=0)
+    return np.flatnonzero(
+        together.reshape(_TOGETHER, length).any(axis=0) | other[whole:].any(axis=0)
+    )
+
+
 def _side_by_side(pieces: Bytes) -> _Sums:
     """CRC-32C of rows, shape (n, length) → (n,): the first one's, and how the others differ."""
     length = pieces.shape[1]
     first = pieces[0]
     sums = np.full(len(pieces), _alone(first), dtype=np.uint32)
     _grow(length)
-    for column in np.flatnonzero((pieces != first).any(axis=0)).tolist():
+    for column in differing(pieces).tolist():
         sums ^= _BEHIND[length - 1 - column].take(pieces[:, column] ^ first[column])
     return sums
 

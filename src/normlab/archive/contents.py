@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from normlab.archive.checksums import Bytes, Places, by_length, rows
+from normlab.archive.checksums import Bytes, Places, by_length, differing, rows
 from normlab.archive.points import Contents, Points
 
 _WALL_TIME, _STEP, _SUMMARY, _VALUE, _TAG, _SIMPLE_VALUE = 0x09, 0x10, 0x2A, 0x0A, 0x0A, 0x15
@@ -32,14 +32,15 @@ _Chunk = tuple[Places, Points]  # numbers of the records, and their points
 def read_contents(buffer: bytes, starts: Places, ends: Places) -> Contents:
     """Read the records that lie between these bytes, each shape (n,)."""
     data = np.frombuffer(buffer, dtype=np.uint8)
-    chunks: dict[str, list[_Chunk]] = defaultdict(list)
+    plain: list[tuple[str, _Chunk]] = []
     others = np.ones(len(starts), dtype=bool)
     for length, alike in by_length(ends - starts):
         for tag, members, points in _scalars(rows(data, starts[alike], length)):
             numbers = alike[members]
             others[numbers] = False
-            chunks[tag].append((numbers, points))
+            plain.append((tag, (numbers, points)))
     found = Contents()
+    chunks: dict[str, list[_Chunk]] = defaultdict(list)
     rest = np.flatnonzero(others)
     if rest.size:
         # Seldom more than a few; a file whose beginning is known has none.
@@ -48,6 +49,9 @@ def read_contents(buffer: bytes, starts: Places, ends: Places) -> Contents:
         spans = zip(rest.tolist(), starts[rest].tolist(), ends[rest].tolist(), strict=True)
         for tag, chunk in read_messages(buffer, spans, found):
             chunks[tag].append(chunk)
+    # After the others: only among those can two tags begin in one record, and be in order there.
+    for tag, chunk in plain:
+        chunks[tag].append(chunk)
     found.points = _in_order(chunks)
     return found
 
@@ -164,8 +168,7 @@ def _numbers(coded: Bytes, kind: str) -> NDArray[np.float64]:
 
 def _alike(tags: Bytes) -> Iterator[Places]:
     """The indices of equal rows, class by class, in their order."""
-    others = tags ^ tags[0]
-    columns = np.flatnonzero(others.any(axis=0))
+    columns = differing(tags)
     if not columns.size:
         yield np.arange(len(tags))
         return
@@ -173,7 +176,7 @@ def _alike(tags: Bytes) -> Iterator[Places]:
         return
     key = np.zeros(len(tags), dtype=np.uint64)
     for column, factor in zip(columns.tolist(), _SPREAD, strict=False):
-        key += others[:, column] * factor
+        key += tags[:, column] * factor
     order = np.argsort(key, kind="stable")
     bounds = np.flatnonzero(np.diff(key[order])) + 1
     for which in np.split(order, bounds):

@@ -84,7 +84,8 @@ def read_events(
         try:
             if not path.is_file():
                 raise OSError(errno.ENOENT, "it is gone, or no file")
-            parts[path.name] = _Part.read(path, known.get(path.name, Beginning()))
+            beginning = known.get(path.name, Beginning()) if cache else None
+            parts[path.name] = _Part.read(path, beginning)
         except OSError as error:
             left_out.append(f"{path} could not be read: {error.strerror}.")
     if cache:
@@ -151,9 +152,10 @@ class _Part:
     unfinished: str | None = None
 
     @classmethod
-    def read(cls, path: Path, known: Beginning) -> "_Part":
-        """Read a file, of which the `known` beginning was read before. Raises OSError."""
+    def read(cls, path: Path, kept: Beginning | None) -> "_Part":
+        """Read a file, of which a beginning is `kept`; None if nothing is. Raises OSError."""
         buffer = path.read_bytes()
+        known = kept or Beginning()
         digest = sha256(memoryview(buffer)[: known.size])
         if digest.digest() != known.digest:
             known, digest = Beginning(), sha256()
@@ -163,7 +165,7 @@ class _Part:
             for some in (slice(frames.orderly), slice(frames.orderly, None))
         )
         beginning = known
-        if frames.orderly and not orderly.unreadable:
+        if kept and frames.orderly and not orderly.unreadable:
             digest.update(memoryview(buffer)[known.size : frames.end])
             contents = known.contents.followed_by(orderly)
             beginning = Beginning(frames.end, digest.digest(), contents)
