@@ -88,8 +88,8 @@ def test_a_run_may_go_on_while_it_is_read(tmp_path: Path, monkeypatch: pytest.Mo
     run = make(tmp_path / "run", record("running"), train=3, val=0)
     read = folders.read_events
 
-    def finishing(folder: Path) -> Any:
-        found = read(folder)
+    def finishing(folder: Path, *how: Any) -> Any:
+        found = read(folder, *how)
         record("finished").write(folder)
         return found
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from normlab.analysis import drawn
+from normlab.analysis.plan import plan
 from normlab.analysis.report import render
 from normlab.analysis.table import ArmSummary, summary, write_runs
 from normlab.archive.folder import Study, read_study
@@ -25,7 +27,7 @@ class Report:
         study: the runs, as they were read.
         summaries: a row an arm, best first.
         csv: where `runs.csv` is.
-        figures: the files drawn, PNG and SVG.
+        figures: the files, PNG and SVG.
         left_out: sentences about whatever could not be read or was not drawn.
     """
 
@@ -44,29 +46,39 @@ class Report:
 def report(study_folder: Path) -> Report:
     """Read a study, and write its `runs.csv` and its figures into its folder.
 
+    Figures that are there, drawn from the same data by the same code, are left as they are.
+
     Raises:
         NormlabError: the folder is no study, or cannot be written.
     """
-    study = read_study(study_folder)
-    from normlab.analysis import figures  # matplotlib takes half a second, a refusal none
-
+    study = read_study(study_folder, drawn.CURVES, cached=True)
+    folder = study_folder / FIGURES_FOLDER
     try:
         csv = write_runs(study)
-        files = figures.draw(study, study_folder / FIGURES_FOLDER)
+        files = drawn.found(study, folder) or _draw(study, folder)
     except OSError as error:
         raise NormlabError(
             f"The results of {study_folder} cannot be written: {error.strerror or error} "
             f"({error.filename or study_folder}); free space or permit writing there, and run "
             f"python scripts/plot.py {study_folder}."
         ) from error
-    left_out = [*study.left_out, *figures.plan(study).left_out]
+    left_out = [*study.left_out, *plan(study).left_out]
     return Report(study, summary(study), csv, files, left_out)
+
+
+def _draw(study: Study, folder: Path) -> list[Path]:
+    from normlab.analysis import figures  # matplotlib takes half a second
+
+    files = figures.draw(study, folder)
+    drawn.remember(study, files)
+    return files
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line of `scripts/plot.py`."""
     parser = argparse.ArgumentParser(
-        description="Redraw a study from its event files: runs.csv and figures/*.png, *.svg.",
+        description="Redraw a study from its event files: runs.csv and figures/*.png, *.svg. "
+        "Figures that are up to date stay as they are; delete one to have all drawn.",
         epilog="example: python scripts/plot.py outputs/mystudy",
     )
     parser.add_argument("study", type=Path, help="a study's folder, outputs/<study>")

@@ -16,20 +16,23 @@ _ABANDONED_SECONDS = 3600.0
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, synced: bool = True) -> Iterator[Path]:
     """Yield a sibling path to write; on success it takes the place of `path`, durably.
 
     When the body raises, `path` is as it was and the sibling is gone. What a killed process left
-    beside `path` is swept away.
+    beside `path` is swept away. Without `synced` nothing waits for the disk, and what a machine
+    that crashes leaves at `path` may be damaged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _sweep(path)
     draft = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}{_DRAFT}")
     try:
         yield draft
-        sync(draft)
+        if synced:
+            sync(draft)
         os.replace(draft, path)
-        sync(path.parent)
+        if synced:
+            sync(path.parent)
     finally:
         with suppress(FileNotFoundError):
             draft.unlink()

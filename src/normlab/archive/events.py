@@ -1,24 +1,25 @@
 """Event files read back: every point of every scalar, and a sentence for whatever was unreadable.
 
 TensorBoard's own EventAccumulator keeps 10,000 points a series and stops at damage without a word.
-Here the records are framed and checked by numpy, and only their contents go through protobuf.
-A run that was continued has several files, which are read as one.
+Here the records are framed, checked and read by numpy, and only what is no plain scalar goes
+through protobuf. A run that was continued has several files, which are read as one.
 """
 
 import errno
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
-from tensorboard.compat.proto import event_pb2, types_pb2  # type: ignore[import-untyped]
 
+from normlab.archive.cache import Beginning, load, store
+from normlab.archive.contents import read_contents
 from normlab.archive.frames import Stretch, read_frames
+from normlab.archive.points import Contents, Points
 
 EVENT_FILES = "events.out.tfevents*"
 
@@ -52,7 +53,8 @@ class Events:
     """What the event files of one run hold.
 
     Attributes:
-        scalars: tag → series.
+        scalars: tag → series, of the tags that were asked for.
+        last_steps: tag → its last step, of every tag.
         texts: tag → the text written last.
         left_out: sentences about what could not be read; empty when all was.
         unfinished: the sentence about a record that the last file ends in the middle of, which is
@@ -60,32 +62,58 @@ class Events:
     """
 
     scalars: dict[str, Series] = field(default_factory=dict)
+    last_steps: dict[str, int] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
     unfinished: str | None = None
 
 
-def read_events(folder: Path) -> Events:
-    """Read every event file that stands directly in `folder`, as one.
+def read_events(
+    folder: Path, tags: Collection[str] | None = None, cache: Path | None = None
+) -> Events:
+    """Read every event file that stands directly in `folder`, as one; of `tags` alone, if given.
 
     Points are ordered by step; of a repeated step the one written later is kept. A folder without
     event files gives empty Events. Damage is no error: what is whole before and behind it is
-    read, and `left_out` tells what is not.
+    read, and `left_out` tells what is not. A `cache`, if given, is a file that remembers what was
+    read, so that next time only what was added is; it changes nothing else.
     """
-    parts, left_out = [], []
+    known = load(cache) if cache else {}
+    parts, left_out = {}, []
     for path in _event_files(folder):
         try:
             if not path.is_file():
                 raise OSError(errno.ENOENT, "it is gone, or no file")
-            parts.append(_Part.read(path))
+            beginning = known.get(path.name, Beginning()) if cache else None
+            parts[path.name] = _Part.read(path, beginning)
         except OSError as error:
             left_out.append(f"{path} could not be read: {error.strerror}.")
-    parts.sort(key=lambda part: part.resumed_at or 0)
+    if cache:
+        _remember(cache, known, {name: part.beginning for name, part in parts.items()})
+    return _as_one(list(parts.values()), left_out, tags)
+
+
+def _remember(cache: Path, known: dict[str, Beginning], read: dict[str, Beginning]) -> None:
+    read = {name: beginning for name, beginning in read.items() if beginning.size}
+    if {name: one.digest for name, one in known.items()} != {
+        name: one.digest for name, one in read.items()
+    }:
+        store(cache, read)
+
+
+def _as_one(parts: "list[_Part]", left_out: list[str], tags: Collection[str] | None) -> Events:
+    parts.sort(key=lambda part: part.contents.resumed_at or 0)
     left_out += [part.damage for part in parts if part.damage]
     left_out += [part.unfinished for part in parts[:-1] if part.unfinished]
-    texts = {tag: text for part in parts for tag, text in part.texts.items()}
-    scalars = {tag: _series(points) for tag, points in _joined(parts).items() if points}
-    return Events(scalars, texts, left_out, parts[-1].unfinished if parts else None)
+    texts = {tag: text for part in parts for tag, text in part.contents.texts.items()}
+    joined = {tag: points for tag, points in _joined(parts).items() if len(points)}
+    return Events(
+        {tag: _series(points) for tag, points in joined.items() if tags is None or tag in tags},
+        {tag: int(points.steps.max()) for tag, points in joined.items()},
+        texts,
+        left_out,
+        parts[-1].unfinished if parts else None,
+    )
 
 
 def _event_files(folder: Path) -> list[Path]:
@@ -97,48 +125,52 @@ def _spelled(name: str) -> list[str | int]:
     return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", name)]
 
 
-def _joined(parts: "list[_Part]") -> "dict[str, list[_Point]]":
+def _joined(parts: "list[_Part]") -> dict[str, Points]:
     """The points of all files, in the order in which they were written.
 
     A continued run starts over at a step: what a crash left beyond it never happened. That step
     puts the files in order even where a clock was set back; otherwise their age does.
     """
-    joined: dict[str, list[_Point]] = defaultdict(list)
+    joined: dict[str, list[Points]] = defaultdict(list)
     for part in parts:
-        if part.resumed_at is not None:
-            for tag, points in joined.items():
-                joined[tag] = [point for point in points if point[0] < part.resumed_at]
-        for tag, points in part.points.items():
-            joined[tag] += points
-    return joined
+        resumed_at = part.contents.resumed_at
+        if resumed_at is not None:
+            for pieces in joined.values():
+                pieces[:] = [points[points.steps < resumed_at] for points in pieces]
+        for tag, points in part.contents.points.items():
+            joined[tag].append(points)
+    return {tag: Points.joined(pieces) for tag, pieces in joined.items()}
 
 
-_Point = tuple[int, float, float]  # step, value, wall time
-
-
+@dataclass
 class _Part:
-    """One event file: its points, its texts, and what of it is not whole."""
+    """One event file: what stands in it, how far that is final, and what of it is not whole."""
 
-    def __init__(self) -> None:
-        self.points: dict[str, list[_Point]] = defaultdict(list)
-        self.texts: dict[str, str] = {}
-        self.resumed_at: int | None = None
-        self.damage: str | None = None
-        self.unfinished: str | None = None
+    contents: Contents
+    beginning: Beginning
+    damage: str | None = None
+    unfinished: str | None = None
 
     @classmethod
-    def read(cls, path: Path) -> "_Part":
-        """Raises OSError."""
-        part, buffer = cls(), path.read_bytes()
-        frames = read_frames(buffer)
-        damaged = list(frames.damaged)
-        for contents in frames.contents:
-            try:
-                event = event_pb2.Event.FromString(buffer[contents.start : contents.end])
-            except DecodeError:
-                damaged.append(contents)
-                continue
-            part._add(event)
+    def read(cls, path: Path, kept: Beginning | None) -> "_Part":
+        """Read a file, of which a beginning is `kept`; None if nothing is. Raises OSError."""
+        buffer = path.read_bytes()
+        known = kept or Beginning()
+        digest = sha256(memoryview(buffer)[: known.size])
+        if digest.digest() != known.digest:
+            known, digest = Beginning(), sha256()
+        frames = read_frames(buffer, known.size)
+        orderly, others = (
+            read_contents(buffer, frames.starts[some], frames.ends[some])
+            for some in (slice(frames.orderly), slice(frames.orderly, None))
+        )
+        beginning = known
+        if kept and frames.orderly and not orderly.unreadable:
+            digest.update(memoryview(buffer)[known.size : frames.end])
+            contents = known.contents.followed_by(orderly)
+            beginning = Beginning(frames.end, digest.digest(), contents)
+        part = cls(known.contents.followed_by(orderly).followed_by(others), beginning)
+        damaged = [*frames.damaged, *part.contents.unreadable]
         if damaged:
             part.damage = _told(path, damaged, len(buffer))
         if frames.cut:
@@ -150,37 +182,6 @@ class _Part:
             part.unfinished = f"{path} is empty (the run was killed before it wrote)."
         return part
 
-    def _add(self, event: Any) -> None:
-        if event.HasField("session_log") and event.session_log.status == event_pb2.SessionLog.START:
-            self.resumed_at = event.step
-        for value in event.summary.value:
-            kind = value.WhichOneof("value")
-            if kind == "simple_value":
-                self._add_point(value.tag, event, value.simple_value)
-            elif kind == "tensor":
-                self._add_tensor(value, event)
-
-    def _add_tensor(self, value: Any, event: Any) -> None:
-        plugin = value.metadata.plugin_data.plugin_name
-        if value.tensor.dtype == types_pb2.DT_STRING:
-            if plugin == "text" and value.tensor.string_val:
-                text = b"\n".join(value.tensor.string_val)
-                self.texts[value.tag] = text.decode("utf-8", errors="replace")
-            return
-        if plugin not in ("", "scalars"):
-            return
-        # Seldom needed, and 0.3 s to import.
-        from tensorboard.util.tensor_util import make_ndarray  # type: ignore[import-untyped]
-
-        try:
-            number = float(make_ndarray(value.tensor).item())
-        except (TypeError, ValueError):  # several numbers, or none that a curve could be made of
-            return
-        self._add_point(value.tag, event, number)
-
-    def _add_point(self, tag: str, event: Any, value: float) -> None:
-        self.points[tag].append((event.step, value, event.wall_time))
-
 
 def _told(path: Path, damaged: Sequence[Stretch], size: int) -> str:
     lost, first = sum(map(len, damaged)), min(stretch.start for stretch in damaged)
@@ -191,11 +192,10 @@ def _told(path: Path, damaged: Sequence[Stretch], size: int) -> str:
     )
 
 
-def _series(points: list[_Point]) -> Series:
-    steps = np.array([point[0] for point in points], dtype=np.int64)
-    order = np.argsort(steps, kind="stable")  # stable: the one written last stays last
-    last = np.append(np.diff(steps[order]) > 0, True)
-    kept = order[last]
-    values = np.array([point[1] for point in points], dtype=np.float64)
-    wall_times = np.array([point[2] for point in points], dtype=np.float64)
-    return Series(steps[kept], values[kept], wall_times[kept])
+def _series(points: Points) -> Series:
+    if (points.steps[1:] <= points.steps[:-1]).any():
+        order = np.argsort(points.steps, kind="stable")  # stable: the one written last stays last
+        ordered = points.steps[order]
+        points = points[order[np.append(ordered[1:] > ordered[:-1], True)]]
+    # Copies: a view would keep all that was read with it.
+    return Series(points.steps.copy(), points.values.copy(), points.wall_times.copy())

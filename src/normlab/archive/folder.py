@@ -5,6 +5,7 @@ as it stood at the start. Whatever could not be read is told, never dropped with
 """
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
@@ -13,9 +14,10 @@ import numpy as np
 
 from normlab.archive import tags
 from normlab.archive.beside import altered
+from normlab.archive.cache import CACHE_FOLDER
 from normlab.archive.events import EVENT_FILES, Events, read_events
 from normlab.archive.lock import LOCKS_FOLDER, is_held
-from normlab.archive.rebuild import last_step, rebuilt
+from normlab.archive.rebuild import NEEDED, last_step, rebuilt
 from normlab.archive.record import RUN_FILE, SETTLED, BestNumbers, FinalNumbers, RunRecord
 from normlab.errors import NormlabError
 
@@ -62,15 +64,18 @@ def is_run(folder: Path) -> bool:
         return False
 
 
-def read_run(folder: Path) -> Run:
-    """Read one run's folder.
+def read_run(folder: Path, curves: Collection[str] | None = None, cache: Path | None = None) -> Run:
+    """Read one run's folder; of its scalars, those that `curves` names and what a record needs.
+
+    `cache` is a file that remembers what was read of the events; see `read_events`.
 
     Raises:
         NormlabError: neither `run.json` nor the event files tell what the run was.
     """
     # The record first: a run that goes on meanwhile is then further in its events, not behind.
     record, problem = _record(folder)
-    events = read_events(folder)
+    wanted = None if curves is None else {*curves, *NEEDED}
+    events = read_events(folder, wanted, cache)
     lost = list(events.left_out)
     known = record or rebuilt(folder, events)
     if known.state != "running":
@@ -118,7 +123,7 @@ def _missing(folder: Path, record: RunRecord, events: Events) -> list[str]:
     Every step has its training loss, and a finished run validates at its last step.
     """
     steps = record.step if record.diverged_step is None else record.diverged_step
-    if steps > 0 and not events.scalars:
+    if steps > 0 and not events.last_steps:
         return [f"{folder} has no readable scalars: it is in the table, but has no curves."]
     train, validation = map(events.scalars.get, (tags.TRAIN_LOSS, tags.VALIDATION_LOSS))
     found = int(np.count_nonzero(train.steps < steps)) if train else 0
@@ -134,8 +139,12 @@ def _missing(folder: Path, record: RunRecord, events: Events) -> list[str]:
     ]
 
 
-def read_study(folder: Path) -> Study:
-    """Read all runs of a study.
+def read_study(
+    folder: Path, curves: Collection[str] | None = None, *, cached: bool = False
+) -> Study:
+    """Read all runs of a study; of their scalars, those that `curves` names, or all.
+
+    When `cached`, the study's folder remembers what was read, where it can be written.
 
     Raises:
         NormlabError: the folder is missing, is no folder, or holds no readable run.
@@ -145,7 +154,8 @@ def read_study(folder: Path) -> Study:
     for candidate in subfolders:
         try:
             if _holds_run(candidate):
-                runs.append(read_run(candidate))
+                cache = folder / CACHE_FOLDER / f"{candidate.name}.events" if cached else None
+                runs.append(read_run(candidate, curves, cache))
         except NormlabError as error:
             left_out.append(str(error))
         except OSError as error:

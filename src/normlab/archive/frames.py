@@ -4,22 +4,21 @@ A record is: length (8 bytes), checksum of the length (4), contents, checksum of
 What stands in the records is not known here.
 """
 
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from normlab.archive.checksums import Bytes, Places, masked
+
 _LENGTH, _HEADER, _FOOTER = 8, 12, 4
 
-# Up to here the checksums of many contents are computed side by side, beyond it one by one.
-_SHORT = 512
-_ROW = 64
 _WINDOW = 2**20  # bytes that are searched for headers at once
 
-_Bytes = NDArray[np.uint8]
-_Sums = NDArray[np.uint32]
-_Places = NDArray[np.int64]
+# Records: looked at one by one, remembered to find what repeats, and looked at together then.
+_GLANCE, _RECENT, _FORESEEN = 32, 512, 4096
 
 
 @dataclass(frozen=True)
@@ -38,24 +37,33 @@ class Frames:
     """A file taken apart.
 
     Attributes:
-        contents: of every whole record, in order.
+        starts, ends: where the contents of every whole record lie, in order, int64, shape (n,).
+        orderly: how many of them come before any damage.
+        end: where the last of these records ends; what is before it never needs another look.
         damaged: what belongs to no whole record.
         cut: a last record that is sound as far as it goes, but ends with the file.
     """
 
-    contents: list[Stretch] = field(default_factory=list)
+    starts: Places
+    ends: Places
+    orderly: int
+    end: int
     damaged: list[Stretch] = field(default_factory=list)
     cut: Stretch | None = None
 
 
-def read_frames(buffer: bytes) -> Frames:
-    """Find the records of a file; behind damage, the next that is whole wherever it begins."""
+def read_frames(buffer: bytes, begin: int = 0) -> Frames:
+    """Find the records of a file; behind damage, the next that is whole wherever it begins.
+
+    Before `begin`, where a record must start, nothing is looked at.
+    """
     data = np.frombuffer(buffer, dtype=np.uint8)
-    starts, ends = _walk(buffer)
+    starts, ends = _walk(buffer, begin)
     sound = _sound(data, starts, ends)
-    first_bad = len(starts) if sound.all() else int(np.argmin(sound))
-    found = Frames()
-    at = _take(found, starts[:first_bad], ends[:first_bad], 0)
+    whole = len(starts) if sound.all() else int(np.argmin(sound))
+    starts, ends = starts[:whole], ends[:whole]
+    at = int(ends[-1]) if whole else begin
+    found = Frames(starts + _HEADER, ends - _FOOTER, whole, at)
     if at < len(buffer):
         at = _take(found, *_search(data, at), at)
     if at < len(buffer):
@@ -67,37 +75,73 @@ def read_frames(buffer: bytes) -> Frames:
     return found
 
 
-def _take(found: Frames, starts: _Places, ends: _Places, at: int) -> int:
+def _take(found: Frames, starts: Places, ends: Places, at: int) -> int:
     """Take in the whole records from `at` on; what lies between them is damaged."""
+    kept = []
     for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
         if start < at:  # inside of one that was taken
             continue
         if start > at:
             found.damaged.append(Stretch(at, start))
-        found.contents.append(Stretch(start + _HEADER, end - _FOOTER))
+        kept.append((start + _HEADER, end - _FOOTER))
         at = end
+    more = np.array(kept, np.int64).reshape(-1, 2)
+    found.starts = np.append(found.starts, more[:, 0])
+    found.ends = np.append(found.ends, more[:, 1])
     return at
 
 
-def _goes_on(data: _Bytes, at: int) -> bool:
+def _goes_on(data: Bytes, at: int) -> bool:
     """Whether the file could have been cut off in the record that begins here."""
     return len(data) - at < _HEADER or bool(_headed(data, np.array([at]))[0])
 
 
-def _walk(buffer: bytes) -> tuple[_Places, _Places]:
-    """Where records begin and end, as far as their lengths can be believed."""
-    starts, ends = [], []
-    at, size = 0, len(buffer)
-    while at + _HEADER <= size:
+def _walk(buffer: bytes, begin: int) -> tuple[Places, Places]:
+    """Where records begin and end, as far as their lengths can be believed.
+
+    A run writes the same tags over and over, so the sizes of its records mostly repeat.
+    """
+    data = np.frombuffer(buffer, dtype=np.uint8)
+    bounds, at = [np.array([begin], np.int64)], begin
+    recent = np.empty(0, np.int64)
+    while at + _HEADER <= len(buffer):
+        sizes = _one_by_one(buffer, at)
+        recent = np.append(recent, sizes)[-_RECENT:]
+        while sizes.size:
+            bounds.append(at + np.cumsum(sizes))
+            at = int(bounds[-1][-1])
+            sizes = _repeated(data, at, recent)
+    places = np.concatenate(bounds)
+    return places[:-1], places[1:]
+
+
+def _one_by_one(buffer: bytes, at: int) -> Places:
+    """Sizes of the next few records."""
+    length_at, size = struct.Struct("<Q").unpack_from, len(buffer)
+    sizes: list[int] = []
+    while at + _HEADER <= size and len(sizes) < _GLANCE:
         # A damaged length can be as large as 2^64; more than the file is all that matters.
-        length = min(int.from_bytes(buffer[at : at + _LENGTH], "little"), size)
-        starts.append(at)
-        at += _HEADER + length + _FOOTER
-        ends.append(at)
-    return np.array(starts, np.int64), np.array(ends, np.int64)
+        sizes.append(_HEADER + min(length_at(buffer, at)[0], size) + _FOOTER)
+        at += sizes[-1]
+    return np.array(sizes, np.int64)
 
 
-def _search(data: _Bytes, begin: int) -> tuple[_Places, _Places]:
+def _repeated(data: Bytes, at: int, recent: Places) -> Places:
+    """Sizes of the records from `at` on, as long as they repeat the recent ones; maybe none."""
+    last, before = recent[-_GLANCE:].tobytes(), recent.tobytes()
+    found = before.rfind(last, 0, -1)
+    period, rest = divmod(len(before) - len(last) - found, recent.itemsize)
+    if found < 0 or rest:
+        return np.empty(0, np.int64)
+    sizes = np.tile(recent[-period:], -(-_FORESEEN // period))
+    starts = at + np.cumsum(sizes) - sizes
+    sizes = sizes[: np.searchsorted(starts, len(data) - _HEADER, side="right")]
+    lengths = _words(data, starts[: len(sizes)], "<u8")
+    alike = lengths == (sizes - _HEADER - _FOOTER).astype(np.uint64)
+    return sizes if alike.all() else sizes[: int(np.argmin(alike))]
+
+
+def _search(data: Bytes, begin: int) -> tuple[Places, Places]:
     """Starts and ends of all whole records that begin behind `begin`, also inside of others."""
     found = list(_headers(data, begin + 1))
     starts = np.concatenate(found) if found else np.empty(0, np.int64)
@@ -108,7 +152,7 @@ def _search(data: _Bytes, begin: int) -> tuple[_Places, _Places]:
     return starts[sound], ends[sound]
 
 
-def _headers(data: _Bytes, begin: int) -> Iterator[_Places]:
+def _headers(data: Bytes, begin: int) -> Iterator[Places]:
     """Where a length stands with its checksum, window by window."""
     last = len(data) - _HEADER + 1
     for start in range(begin, last, _WINDOW):
@@ -116,93 +160,22 @@ def _headers(data: _Bytes, begin: int) -> Iterator[_Places]:
         yield places[_headed(data, places)]
 
 
-def _sound(data: _Bytes, starts: _Places, ends: _Places) -> NDArray[np.bool_]:
+def _sound(data: Bytes, starts: Places, ends: Places) -> NDArray[np.bool_]:
     """Which of these records lie in the file and agree with both of their checksums."""
     sound = (ends <= len(data)) & _headed(data, starts)
     begin, end = starts[sound] + _HEADER, ends[sound] - _FOOTER
-    sound[sound] = _words(data, end, "<u4") == _checksums(data, begin, end - begin)
+    sound[sound] = _words(data, end, "<u4") == masked(data, begin, end - begin)
     return sound
 
 
-def _headed(data: _Bytes, starts: _Places) -> NDArray[np.bool_]:
-    sums = _checksums(data, starts, np.full_like(starts, _LENGTH))
+def _headed(data: Bytes, starts: Places) -> NDArray[np.bool_]:
+    sums = masked(data, starts, np.full_like(starts, _LENGTH))
     headed: NDArray[np.bool_] = _words(data, starts + _LENGTH, "<u4") == sums
     return headed
 
 
-def _words(data: _Bytes, at: _Places, kind: str) -> NDArray[np.uint64]:
+def _words(data: Bytes, at: Places, kind: str) -> NDArray[np.uint64]:
     """The little-endian numbers that stand at these bytes."""
-    size = np.dtype(kind).itemsize
-    words: NDArray[np.uint64] = data[at[:, None] + np.arange(size)].view(kind)[:, 0]
+    places = max(0, len(data) - np.dtype(kind).itemsize + 1)
+    words: NDArray[np.uint64] = np.ndarray((places,), kind, data, strides=(1,))[at]
     return words
-
-
-def _checksums(data: _Bytes, starts: _Places, lengths: _Places) -> _Sums:
-    """TFRecord's masked CRC-32C of many pieces."""
-    short = lengths <= _SHORT
-    crc = np.empty(len(starts), dtype=np.uint32)
-    crc[short] = _side_by_side(data, starts[short], lengths[short])
-    for index in np.flatnonzero(~short):
-        crc[index] = _alone(data[starts[index] : starts[index] + lengths[index]])
-    masked: _Sums = ((crc >> np.uint32(15)) | (crc << np.uint32(17))) + np.uint32(0xA282EAD8)
-    return masked
-
-
-def _side_by_side(data: _Bytes, starts: _Places, lengths: _Places) -> _Sums:
-    """CRC-32C of many short pieces: a loop over bytes, not over pieces."""
-    order = np.argsort(-lengths, kind="stable")
-    starts, lengths = starts[order], lengths[order]
-    crc = np.full(len(starts), 0xFFFFFFFF, dtype=np.uint32)
-    for at in range(lengths.max(initial=0)):
-        active = int(np.searchsorted(-lengths, -at))  # the pieces longer than `at` come first
-        crc[:active] = _next(crc[:active], data[starts[:active] + at])
-    unsorted = np.empty_like(crc)
-    unsorted[order] = ~crc
-    return unsorted
-
-
-def _alone(piece: _Bytes) -> int:
-    """CRC-32C of one long piece: its rows side by side, then their sums joined.
-
-    It is linear: zeros in front change nothing where it starts at 0, and starting at all ones is
-    starting at 0 with the first four bytes inverted.
-    """
-    rows = np.zeros((-(-len(piece) // _ROW), _ROW), dtype=np.uint8)
-    padded = rows.reshape(-1)[-len(piece) :]
-    padded[:] = piece
-    padded[:4] ^= 0xFF
-    sums = np.zeros(len(rows), dtype=np.uint32)
-    for column in rows.T:
-        sums = _next(sums, column)
-    a, b, c, d = _SHIFTS
-    crc = 0
-    for one in sums.tolist():
-        crc = a[crc & 255] ^ b[crc >> 8 & 255] ^ c[crc >> 16 & 255] ^ d[crc >> 24] ^ one
-    return crc ^ 0xFFFFFFFF
-
-
-def _next(crc: _Sums, byte: _Bytes | np.uint8) -> _Sums:
-    following: _Sums = _TABLE[(crc ^ byte) & 0xFF] ^ (crc >> 8)
-    return following
-
-
-def _table() -> _Sums:
-    table = np.arange(256, dtype=np.uint32)
-    for _ in range(8):  # 0x82F63B78 is Castagnoli's polynomial, bit-reversed
-        table = np.where(table & 1, (table >> 1) ^ np.uint32(0x82F63B78), table >> 1)
-    return table
-
-
-def _shifts() -> list[list[int]]:
-    """What each byte of a sum becomes when a row of zeros follows."""
-    tables = []
-    for byte in range(4):
-        crc = np.arange(256, dtype=np.uint32) << np.uint32(8 * byte)
-        for _ in range(_ROW):
-            crc = _next(crc, np.uint8(0))
-        tables.append(crc.tolist())
-    return tables
-
-
-_TABLE = _table()
-_SHIFTS = _shifts()

@@ -15,6 +15,14 @@ from normlab.archive.events import Events, Series
 from normlab.archive.record import RUN_FILE, BestNumbers, FinalNumbers, RunRecord
 from normlab.errors import NormlabError
 
+# The curves that tell how a run went.
+NEEDED = (
+    tags.TRAIN_LOSS,
+    tags.VALIDATION_LOSS,
+    tags.TOKENS_PER_SECOND,
+    tags.FINAL_VALIDATION_LOSS,
+)
+
 
 def rebuilt(folder: Path, events: Events) -> RunRecord:
     """The record of the run in `folder`, as far as its events tell.
@@ -75,7 +83,7 @@ def _first_broken(series: Series) -> int | None:
 
 def last_step(events: Events) -> int:
     """The last step that any curve reaches."""
-    return max((int(series.steps[-1]) for series in events.scalars.values()), default=0)
+    return max(events.last_steps.values(), default=0)
 
 
 def _last_finite(series: Series | None) -> float | None:

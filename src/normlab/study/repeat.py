@@ -106,7 +106,7 @@ def _differences(before: RunRecord, after: RunRecord) -> list[str]:
 
 def _difference(old: Path, before: RunRecord, new: Path, after: RunRecord) -> str:
     """Where a point of the loss curves, or an end, is another number; empty if nowhere."""
-    curves = [read_events(folder).scalars for folder in (old, new)]
+    curves = [read_events(folder, _CURVES).scalars for folder in (old, new)]
     for tag in _CURVES:
         one, other = (scalars.get(tag) for scalars in curves)
         step = _first_difference(one, other)

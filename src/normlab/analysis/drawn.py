@@ -1,0 +1,69 @@
+"""Whether a study's figures are there already: drawn from the same data, by the same code.
+
+Drawing is most of what a redraw costs. A note beside the cache of the events says what the figures
+were drawn from and what came of it; where any of that differs, they are drawn.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+
+import normlab
+from normlab.archive import tags
+from normlab.archive.cache import CACHE_FOLDER
+from normlab.archive.durable import write_text
+from normlab.archive.folder import Study
+
+CURVES = (tags.TRAIN_LOSS, tags.VALIDATION_LOSS)  # what is drawn
+
+_NOTE = "figures.json"
+_CODE = ("analysis", "archive")
+_PACKAGES = ("matplotlib", "numpy", "scipy")
+
+
+def found(study: Study, folder: Path) -> list[Path]:
+    """The figures in `folder`, if they are what would be drawn of the study now; or nothing."""
+    try:
+        note = json.loads((study.folder / CACHE_FOLDER / _NOTE).read_text(encoding="utf-8"))
+        files = [folder / name for name in note["files"]]
+        if note["drawn_from"] == _digest(study) and note["files"] == _contents(files):
+            return files
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        pass
+    return []
+
+
+def remember(study: Study, files: Sequence[Path]) -> None:
+    """Note what the figures were drawn from, if the study's folder can be written."""
+    with suppress(OSError):
+        note = {"drawn_from": _digest(study), "files": _contents(files)}
+        write_text(study.folder / CACHE_FOLDER / _NOTE, json.dumps(note))
+
+
+def _contents(files: Sequence[Path]) -> dict[str, str]:
+    return {path.name: sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def _digest(study: Study) -> str:
+    digest = sha256()
+    for part in _drawn_from(study):
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.hexdigest()
+
+
+def _drawn_from(study: Study) -> Iterator[bytes]:
+    """Everything that the figures depend on."""
+    package = Path(normlab.__file__).parent
+    for room in _CODE:
+        yield from (path.read_bytes() for path in sorted((package / room).glob("*.py")))
+    yield from (version(name).encode() for name in _PACKAGES)
+    yield study.name.encode()
+    for run in study.runs:
+        yield json.dumps([asdict(run.record), run.whole]).encode()
+        for tag in CURVES:
+            series = run.events.scalars.get(tag)
+            yield b"" if series is None else series.steps.tobytes() + series.values.tobytes()
