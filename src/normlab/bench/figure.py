@@ -35,7 +35,7 @@ _COLUMNS = 2
 
 
 def draw(report: Report, folder: Path) -> list[Path]:
-    """Write `<suite>.png` and `<suite>.svg` into the folder; returns their paths. Raises OSError."""
+    """Write `<suite>.png` and `.svg` into the folder; returns their paths. Raises OSError."""
     with matplotlib.rc_context(RC):
         return page.save(_sheet(report), folder, report.result.suite)
 
@@ -129,7 +129,9 @@ def _decades(low: float, high: float) -> list[float]:
     """Powers of ten, with 2 and 5 between them where there would be few."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for factors in ((1,), (1, 3), (1, 2, 5)):
-        ticks = [f * 10.0**power for power in powers for f in factors if low <= f * 10.0**power <= high]
+        ticks = [
+            f * 10.0**power for power in powers for f in factors if low <= f * 10.0**power <= high
+        ]
         if len(ticks) >= 3:
             break
     return ticks

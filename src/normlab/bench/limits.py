@@ -34,7 +34,7 @@ def products(turns: Turns, shape: dict[str, Any], precision: str) -> None:
 
 
 def _operands(product: Product, dtype: torch.dtype) -> tuple[int, list[tuple[Tensor, ...]]]:
-    """y = x·w, dx = dy·wᵀ, dw = xᵀ·dy."""
+    """Operands and results of y = x·w, dx = dy·wᵀ, dw = xᵀ·dy."""
     lead = (product.group,) if product.group > 1 else ()
     x = torch.randn(*lead, product.rows, product.inner).to(dtype)
     w = torch.randn(*lead, product.inner, product.columns).to(dtype)

@@ -1,11 +1,11 @@
-"""What runs in the workers of `step` and `scaling`: a plain loop around a model, and a whole run.
+"""What runs in the workers of `step` and `scaling`: a plain loop around a model.
 
 All loops are the same: batches of the same source drawn in the step, autocast or not, mean
 cross-entropy, clipping at 1, fused AdamW.
 """
 
 import contextlib
-import tempfile
+import resource
 import time
 from collections.abc import Iterator
 from itertools import count
@@ -24,11 +24,8 @@ from normlab.errors import NormlabError
 from normlab.model.gpt import count_parameters
 from normlab.training.build import build_model
 from normlab.training.hardware import resolve
-from normlab.training.run import train
 
 HALF = "bf16-mixed"
-# So that a run goes on for as long as it is measured.
-ENDLESS = ("trainer.max_steps=1000000", "trainer.val_every=1000000", "trainer.save_seconds=1e9")
 
 
 def peer(turns: Turns, shape: dict[str, Any], name: str, precision: str) -> None:
@@ -39,8 +36,14 @@ def peer(turns: Turns, shape: dict[str, Any], name: str, precision: str) -> None
     loop(turns, build_peer(size), tokens(size), precision)
 
 
-def bare(turns: Turns, overrides: list[str]) -> None:
-    """A plain loop around our model, without Lightning, logging and records."""
+def bare(turns: Turns, overrides: list[str], limit_mib: float | None = None) -> None:
+    """A plain loop around our model, without Lightning, logging and records.
+
+    With a limit, what would hold more memory than that fails to get it.
+    """
+    if limit_mib is not None:
+        limit = int(limit_mib * 2**20)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     spec = specified(overrides)
     hardware = resolve(spec.config.trainer)
     before = held_mib()
@@ -114,46 +117,3 @@ def _step(
     optimizer.step()
     optimizer.zero_grad()
     return loss.detach()
-
-
-def whole(turns: Turns, overrides: list[str]) -> None:
-    """normlab's own run: Lightning, logging, records; turns ask for a multiple of `log_every`."""
-    with tempfile.TemporaryDirectory() as folder:
-        spec = specified([*overrides, f"output_dir={folder}", *ENDLESS])
-        turnstile = _Turnstile(turns)
-        record = train(spec, "bench", turnstile)
-        if not turnstile.left:
-            raise NormlabError(record.reason or record.state)
-
-
-class _LeftError(Exception):
-    pass
-
-
-class _Turnstile:
-    """A display that holds the run between two turns, and times it between two updates."""
-
-    def __init__(self, turns: Turns) -> None:
-        self.turns = turns
-        self.left = False
-        self._first = self._last = 0
-        self._began = 0.0
-
-    def update(self, step: int, loss: float, tokens_per_second: float) -> None:
-        if step < self._last:
-            return
-        seconds = time.perf_counter() - self._began
-        if self._last:
-            done = step - self._first
-            self.turns.report(ms=1000 * seconds / done, rss_mib=peak_mib())
-        else:
-            self.turns.report()  # the first steps are there: set up
-        turn = self.turns.wait()
-        if turn is None:
-            self.left = True
-            raise _LeftError
-        self._first, self._last = step, step + turn["steps"]
-        self._began = time.perf_counter()
-
-    def say(self, sentence: str) -> None:
-        pass

@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if options.docs:
             from normlab.bench.docs import refresh
 
-            print(f"written  {refresh(options.out)}")
+            sys.stdout.write(f"written  {refresh(options.out)}\n")
 
 
 def measure(suite: str, settings: Settings, folder: Path, command: str) -> Report:

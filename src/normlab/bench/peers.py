@@ -35,7 +35,7 @@ def x_transformers(shape: Shape, flash: bool) -> nn.Module:
 
 
 def gpt2(shape: Shape, attention: str) -> nn.Module:
-    """transformers' GPT-2, with the exact GELU that the others have."""
+    """GPT-2 as transformers has it, with the exact GELU that the others have."""
     package: Any = importlib.import_module("transformers")
     configuration = package.GPT2Config(
         vocab_size=shape.vocabulary,

@@ -44,7 +44,8 @@ class Process:
             NormlabError: it could not be set up.
         """
         threads = {} if self.threads is None else {"OMP_NUM_THREADS": str(self.threads)}
-        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+        # Open as long as the process lives, which is no block of code.
+        self._errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
         self._child = subprocess.Popen(
             [sys.executable, "-m", "normlab.bench.worker"],
             stdin=subprocess.PIPE,
@@ -82,7 +83,9 @@ class Process:
 
     def _ask(self, order: dict[str, Any]) -> dict[str, float]:
         child = self._child
-        assert child is not None and child.stdin and child.stdout
+        assert child is not None
+        assert child.stdin is not None
+        assert child.stdout is not None
         timer = Timer(LIMIT_SECONDS, child.kill)
         timer.start()
         try:

@@ -71,6 +71,8 @@ def _goal(goal: Goal) -> tuple[str, ...]:
     return goal.what, str(goal.value), goal.bound, goal.verdict
 
 
-def _pipes(heads: Sequence[str], rows: "Sequence[tuple[str, ...]] | Iterator[tuple[str, ...]]") -> list[str]:
+def _pipes(
+    heads: Sequence[str], rows: "Sequence[tuple[str, ...]] | Iterator[tuple[str, ...]]"
+) -> list[str]:
     lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
     return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]

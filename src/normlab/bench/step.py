@@ -12,7 +12,12 @@ from normlab.bench.shapes import SHAPES, Shape, chosen
 from normlab.bench.spread import Spread, ratio, spread
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
-RUN, LOOP, LAYERNORM, MATMULS = "normlab", "our model, bare loop", "… with layernorm", "matmuls alone"
+RUN, LOOP, LAYERNORM, MATMULS = (
+    "normlab",
+    "our model, bare loop",
+    "… with layernorm",
+    "matmuls alone",
+)
 COPY = "copy"
 MOST_OVERHEAD, MOST_RMSNORM = 1.03, 1.0
 # Of the run in bf16 over the fastest peer in fp32; then in the same precision, by precision.
@@ -24,7 +29,9 @@ GOALS = {
 
 def run(settings: Settings) -> Result:
     """Measure every shape asked for."""
-    names = chosen(settings.shapes, list(SHAPES), ["nano"] if settings.quick else ["nano", "recipe"])
+    names = chosen(
+        settings.shapes, list(SHAPES), ["nano"] if settings.quick else ["nano", "recipe"]
+    )
     parts = [_shape(SHAPES[name], settings) for name in names]
     return Result(
         "step",
@@ -62,7 +69,7 @@ def contenders(shape: Shape, settings: Settings) -> list[Contender]:
         log_every = f"trainer.log_every={min(10, shape.steps)}"
         size = {"shape": shape.plain(), "precision": precision}
         wanted: dict[str, tuple[str, dict[str, Any]]] = {
-            RUN: ("loops:whole", {"overrides": [log_every, *ours]}),
+            RUN: ("whole_run:whole", {"overrides": [log_every, *ours]}),
             LOOP: ("loops:bare", {"overrides": ours}),
             LAYERNORM: ("loops:bare", {"overrides": [*ours, "norm=layernorm"]}),
             MATMULS: ("limits:products", size),
@@ -155,11 +162,7 @@ def _goals(shape: Shape, samples: Samples) -> tuple[Goal, ...]:
             what = f"{speed(label)} over {fastest}"
             goals.append(Goal(what, over(fastest, _key(RUN, label)), least=same.get(label)))
         what = f"{shape.name}: the whole run over the bare loop, {label}"
-        goals.append(
-            Goal(what, over(_key(RUN, label), _key(LOOP, label)), most=MOST_OVERHEAD)
-        )
+        goals.append(Goal(what, over(_key(RUN, label), _key(LOOP, label)), most=MOST_OVERHEAD))
         what = f"{shape.name}: a step with rmsnorm over one with layernorm, {label}"
-        goals.append(
-            Goal(what, over(_key(LOOP, label), _key(LAYERNORM, label)), most=MOST_RMSNORM)
-        )
+        goals.append(Goal(what, over(_key(LOOP, label), _key(LAYERNORM, label)), most=MOST_RMSNORM))
     return tuple(goals)
