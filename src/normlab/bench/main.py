@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 SUITES = ("step", "norms", "study", "read", "start", "scaling")
+# What key=value and --shapes can change; the other suites measure what they measure.
+_OVERRIDABLE, _SHAPED = ("step", "scaling"), ("step", "norms", "study", "scaling")
 PLACE = Path("outputs") / "bench"
 _MOST_ROUNDS = 1000
 
@@ -121,15 +123,29 @@ def _asked(options: argparse.Namespace) -> tuple[list[str], Settings]:
             f"--threads {options.threads} is not allowed; it must be from 1 to {cores}, the cores "
             f"of this machine."
         )
+    suites = [suite for suite in SUITES if suite in names or "all" in names]
+    suites = [suite for suite in suites if _is_there(suite)]
+    shapes = tuple(name for name in options.shapes.split(",") if name)
+    _check_meant("--shapes", shapes, suites, _SHAPED)
+    _check_meant("key=value", overrides, suites, _OVERRIDABLE)
     if overrides:
         from normlab.bench.compose import specified
 
         specified(overrides)
-    suites = [suite for suite in SUITES if suite in names or "all" in names]
-    shapes = tuple(name for name in options.shapes.split(",") if name)
-    return [suite for suite in suites if _is_there(suite)], Settings(
+    return suites, Settings(
         options.quick, options.rounds, options.threads, shapes, tuple(overrides)
     )
+
+
+def _check_meant(
+    what: str, given: Sequence[str], suites: Sequence[str], able: Sequence[str]
+) -> None:
+    """Refuse to pass over something that was asked for."""
+    others = [suite for suite in suites if suite not in able]
+    if given and others:
+        raise ConfigError(
+            f"{what} means nothing to the suite {others[0]}; give it with {', '.join(able)} only."
+        )
 
 
 def _is_there(suite: str) -> bool:

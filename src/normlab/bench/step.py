@@ -96,13 +96,13 @@ def evaluated(shape: Shape, samples: Samples) -> Result:
         tables.append(_table(shape, samples, label, there))
         bars = tuple(Bar(name, _ms(samples, name, label), kind(name)) for name in there)
         panels.append(Panel(f"{shape.name}, {label}", "ms a step", bars=bars))
-    peak = [spread(column(samples[_key(MATMULS, label)], "gflops")) for label in PRECISIONS]
+    peak = {key: spread(column(samples[_key(MATMULS, key)], "gflops")) for key in PRECISIONS}
+    peaks = ", ".join(f"{one} GFLOP/s in {label}" for label, one in peak.items())
     copied = spread(column(samples[COPY], "gb_per_second"))
     note = (
         f"{shape.name}: {shape.depth} blocks, {shape.heads} heads, width {shape.width}, context "
         f"{shape.context}, batch {shape.batch}, vocabulary {shape.vocabulary}; this machine's "
-        f"matmuls at these sizes: {peak[0]} GFLOP/s in fp32, {peak[1]} in bf16; it copies "
-        f"{copied} GB/s."
+        f"matmuls at these sizes: {peaks}; it copies {copied} GB/s."
     )
     kept = {f"{shape.name}: {key}": rounds for key, rounds in samples.items()}
     return Result("step", "", (note,), tuple(tables), _goals(shape, samples), tuple(panels), kept)
@@ -153,7 +153,7 @@ def _goals(shape: Shape, samples: Samples) -> tuple[Goal, ...]:
     goals = []
     speed: Callable[[str], str] = f"{shape.name}: tokens/s of normlab in {{}}".format
     single = _fastest(samples, "fp32")
-    if single is not None:
+    if single is not None and _key(RUN, "bf16") in samples:
         what = f"{speed('bf16')} over the fastest peer in fp32"
         goals.append(Goal(what, over(single, _key(RUN, "bf16")), least=least))
     for label in PRECISIONS:
