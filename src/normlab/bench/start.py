@@ -18,6 +18,7 @@ CFG, WRONG, PLOT = "train.py --cfg job", "train.py norm=no_such", "plot.py, a st
 PYTHON, TORCH = "python -c pass", "python -c 'import torch'"
 # The sentence as it stands, but what it logs is in the file at once and not after 30 s.
 SENTENCE = ("-m", *ARMS, "trainer.log_every=1", "logger.flush_seconds=0")
+WARM_UP = 1  # rounds that fill the file caches
 MOST = {HELP: 0.7, FIRST: 4.0}
 
 
@@ -26,9 +27,8 @@ def run(settings: Settings) -> Result:
     with tempfile.TemporaryDirectory() as folder:
         settings.progress("training a small study to redraw")
         study = _study(Path(folder))
-        samples = interleave(
-            contenders(study, settings.threads), settings.times(7, 3), progress=settings.progress
-        )
+        commands, rounds = contenders(study, settings.threads), settings.times(7, 3)
+        samples = interleave(commands, rounds, WARM_UP, progress=settings.progress)
     times = {name: spread(column(rounds, "seconds")) for name, rounds in samples.items()}
     kinds: dict[str, Kind] = {PYTHON: "limit", TORCH: "limit"}
     rows = [Row(name, {"seconds": time}, kinds.get(name, "ours")) for name, time in times.items()]

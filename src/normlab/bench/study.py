@@ -5,10 +5,12 @@ from normlab.bench.contender import interleave
 from normlab.bench.result import Bar, Goal, Panel, Result, Row, Settings, Table, column
 from normlab.bench.shapes import NANO, SHAPES, Shape, chosen
 from normlab.bench.spread import ratio, spread
+from normlab.config.schema import TrainConfig
 
 STUDY, ONE_BY_ONE = "the study, by default", "one after the other, all threads"
-# What each adds to the same command.
-COMMANDS: dict[str, tuple[str, ...]] = {STUDY: (), ONE_BY_ONE: ()}
+# What each adds to the same command. Without the key, every study goes one by one.
+_ALONE = ("jobs=1",) if "jobs" in TrainConfig.__dataclass_fields__ else ()
+COMMANDS: dict[str, tuple[str, ...]] = {STUDY: (), ONE_BY_ONE: _ALONE}
 ARMS = ("norm=rmsnorm,layernorm", "placement=pre,post")
 RUNS = 4
 MOST = 0.75
