@@ -88,17 +88,17 @@ def test_the_goals_of_a_step_are_the_ratios_of_its_samples() -> None:
 
 
 def test_norms(tmp_path: Path) -> None:
-    report = measured(tmp_path, "norms", "--shapes", "16x8")
+    report = measured(tmp_path, "norms", "--shapes", "16x16")
     found = rows(report)
     assert set(norms.configurations()) < set(found)
     assert {"F.rms_norm", "nn.LayerNorm", "copy", "F.layer_norm, ms"} < set(found)
     assert "none" not in found
-    assert list(found["rmsnorm"].values) == ["16x8 fp32", "16x8 bf16"]
+    assert list(found["rmsnorm"].values) == ["16x16 fp32", "16x16 bf16"]
     ((case, rounds), *_) = report.result.samples.items()
-    assert case == "threads 1, pages fresh: 16x8 fp32"
+    assert case == "threads 1, pages fresh: 16x16 fp32"
     ratio = rounds[0]["rmsnorm"] / rounds[0]["F.layer_norm"]
-    assert found["rmsnorm"].values["16x8 fp32"] == spread([ratio])
-    assert found["copy"].values["16x8 fp32"].median < 1  # a copy is less than any norm
+    assert found["rmsnorm"].values["16x16 fp32"] == spread([ratio])
+    assert found["copy"].values["16x16 fp32"].median < 1  # a copy is less than any norm
 
 
 def test_the_distance_to_the_limit_is_in_five_passes() -> None:

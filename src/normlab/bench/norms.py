@@ -25,7 +25,7 @@ from normlab.bench.shapes import chosen
 from normlab.bench.spread import Spread, ratio, spread
 
 SHAPES = {f"{tokens}x{width}": (tokens, width) for tokens, width in (
-    (768, 128), (1024, 512), (4096, 384), (8192, 1024), (16, 8),
+    (768, 128), (1024, 512), (4096, 384), (8192, 1024), (16, 16),
 )}  # fmt: skip
 STANDARD = list(SHAPES)[:4]
 QUICK = ["768x128", "1024x512"]

@@ -145,9 +145,10 @@ class Machine:
     load: tuple[float, ...]
 
     def __str__(self) -> str:
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
         load = ", then ".join(f"{one:.1f}" for one in self.load)
         return (
-            f"{self.cores}-core {self.cpu}, {self.memory_gib:g} GiB, {self.threads} threads, "
+            f"{self.cores}-core {self.cpu}, {self.memory_gib:g} GiB, {threads}, "
             f"torch {self.versions['torch']}, {self.date}, load {load}"
         )
 
