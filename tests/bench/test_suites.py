@@ -95,7 +95,7 @@ def test_norms(tmp_path: Path) -> None:
     assert "none" not in found
     assert list(found["rmsnorm"].values) == ["16x16 fp32", "16x16 bf16"]
     ((case, rounds), *_) = report.result.samples.items()
-    assert case == "threads 1, pages fresh: 16x16 fp32"
+    assert case == "1 thread, pages fresh: 16x16 fp32"
     ratio = rounds[0]["rmsnorm"] / rounds[0]["F.layer_norm"]
     assert found["rmsnorm"].values["16x16 fp32"] == spread([ratio])
     assert found["copy"].values["16x16 fp32"].median < 1  # a copy is less than any norm
@@ -111,8 +111,8 @@ def test_the_distance_to_the_limit_is_in_five_passes() -> None:
     assert distances["limit, ms"].median == 5.0
     assert distances["rmsnorm"].median == 2.0
     goals = {goal.what: (goal.value.median, goal.reached) for goal in result.goals}
-    assert goals["rmsnorm over F.layer_norm, 1024x512 fp32, threads 1, pages kept"] == (2.0, False)
-    other = "slowest other, layernorm, 1024x512 bf16, threads 1, pages kept"
+    assert goals["rmsnorm over F.layer_norm, 1024x512 fp32, 1 thread, pages kept"] == (2.0, False)
+    other = "slowest other, layernorm, 1024x512 bf16, 1 thread, pages kept"
     assert goals[other] == (pytest.approx(1.6), True)
 
 

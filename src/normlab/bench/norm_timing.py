@@ -1,5 +1,6 @@
 """The worker of `norms`: every norm of conf/norm beside torch's functions and a copy, in turn."""
 
+import statistics
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,9 +14,10 @@ from normlab.norms import factory
 
 COPY, LAYER_NORM, RMS_NORM, MODULE = "copy", "F.layer_norm", "F.rms_norm", "nn.LayerNorm"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-# A block lasts about so long: the clock and one interruption must not decide it.
-_BLOCK_SECONDS = 0.004
-_MOST_CALLS = 50
+# A block is so many calls, in about so long, and its time that of the median call: what interrupts
+# one of them is not the norm's.
+_BLOCK_SECONDS = 0.006
+_FEWEST_CALLS, _MOST_CALLS = 3, 51
 
 Call = Callable[[], object]
 
@@ -23,7 +25,7 @@ Call = Callable[[], object]
 def measure(turns: Turns, norms: Mapping[str, Mapping[str, Any]]) -> None:
     """A turn is one shape, {"tokens", "width", "dtype", "first"}; `first` only warms up.
 
-    It reports milliseconds a call, by name: forward and backward, and those of the copy alone.
+    It reports the milliseconds of the median call, by name: forward and backward, and those of the copy alone.
     """
     built: dict[tuple[Any, ...], dict[str, tuple[Call, int]]] = {}
     for turn in turns:
@@ -71,11 +73,13 @@ def _calls(call: Call) -> int:
     """How often a block repeats the call; it has been called before."""
     call()
     seconds = _timed(call, 1) / 1000
-    return max(1, min(_MOST_CALLS, round(_BLOCK_SECONDS / seconds)))
+    return max(_FEWEST_CALLS, min(_MOST_CALLS, round(_BLOCK_SECONDS / seconds)))
 
 
 def _timed(call: Call, calls: int) -> float:
-    began = time.perf_counter()
+    seconds = []
     for _ in range(calls):
+        began = time.perf_counter()
         call()
-    return 1000 * (time.perf_counter() - began) / calls
+        seconds.append(time.perf_counter() - began)
+    return 1000 * statistics.median(seconds)

@@ -51,15 +51,15 @@ class Setup:
     allocator: str
 
     def __str__(self) -> str:
-        threads = "all threads" if self.threads is None else f"threads {self.threads}"
-        return f"{threads}, {self.allocator}"
+        threads = {None: "all threads", 1: "1 thread"}.get(self.threads)
+        return f"{threads or f'{self.threads} threads'}, {self.allocator}"
 
 
 def run(settings: Settings) -> Result:
     """Measure every shape in fp32 and bf16: all threads and one, both ways to get memory."""
     shapes = chosen(settings.shapes, list(SHAPES), QUICK if settings.quick else STANDARD)
     setups = _setups(settings)
-    rounds = settings.times(9, 5)
+    rounds = settings.times(7, 5)
     kept: Samples = {}
     for setup in setups:
         process = Process(
@@ -130,7 +130,8 @@ def evaluated(kept: Samples, setups: Sequence[Setup], shapes: Sequence[str]) -> 
     tables.append(_distances(kept, setups, shapes))
     notes = (
         "Forward and backward of one norm, gradients of the input and the parameters; all norms "
-        "in one process, one block of each in turn; ratios inside a round. Half precision: input "
+        "in one process, a block of each in turn, of which the median call counts; ratios inside a "
+        "round. Half precision: input "
         f"in bf16, parameters in fp32 ({RMS_NORM} and {MODULE}: in bf16).",
         f"The limit is {PASSES} passes over the tensor at the speed of a copy, which is "
         f"{COPY_PASSES}. Pages fresh: glibc's defaults, which map and zero new pages for every "

@@ -38,6 +38,7 @@ class Shape:
         """Of normlab's configuration: this model, on tokens that cost nothing to draw."""
         return [
             "model=nanogpt",
+            "trainer.device=cpu",
             *(f"model.{key}={getattr(self, key)}" for key in ("depth", "heads", "width")),
             f"model.context={self.context}",
             "data=synthetic",

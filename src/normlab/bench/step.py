@@ -36,7 +36,7 @@ def run(settings: Settings) -> Result:
     return Result(
         "step",
         "A training step",
-        notes=(*_notes(), *(note for part in parts for note in part.notes)),
+        notes=(*_notes(settings), *(note for part in parts for note in part.notes)),
         tables=tuple(table for part in parts for table in part.tables),
         goals=tuple(goal for part in parts for goal in part.goals),
         panels=tuple(panel for part in parts for panel in part.panels),
@@ -44,12 +44,13 @@ def run(settings: Settings) -> Result:
     )
 
 
-def _notes() -> list[str]:
+def _notes(settings: Settings) -> list[str]:
     missing = sorted({package for package, _ in PEERS.values() if not installed(package)})
     left_out = [f"{package} is not installed, and left out" for package in missing]
     return [
         "Forward, backward, clipping at 1 and fused AdamW, batch drawn in the step; each contender "
         "in a process of its own, a block of each in turn; median and quartiles over rounds.",
+        *([f"normlab's with {' '.join(settings.overrides)}."] if settings.overrides else []),
         *left_out,
     ]
 
