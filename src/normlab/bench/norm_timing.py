@@ -25,7 +25,7 @@ Call = Callable[[], object]
 def measure(turns: Turns, norms: Mapping[str, Mapping[str, Any]]) -> None:
     """A turn is one shape, {"tokens", "width", "dtype", "first"}; `first` only warms up.
 
-    It reports the milliseconds of the median call, by name: forward and backward, and those of the copy alone.
+    It reports the milliseconds of the median call by name: of forward and backward, or of a copy.
     """
     built: dict[tuple[Any, ...], dict[str, tuple[Call, int]]] = {}
     for turn in turns:
