@@ -64,8 +64,11 @@ def test_bars_are_as_long_as_the_medians(report: Report) -> None:
 
 def test_bars_of_very_different_lengths_are_told_apart(report: Report) -> None:
     bars = (Bar("short", spread([0.01]), "ours"), Bar("long", spread([100.0]), "peer"))
-    (axes,) = drawn(only(report, Panel("bars", "ms", bars=bars))).axes
+    sheet = drawn(only(report, Panel("bars", "ms", bars=bars)))
+    (axes,) = sheet.axes
     assert axes.get_xscale() == "log"
+    assert overlaps(sheet) == []
+    assert {"0.1", "1", "10", "100"} < {one.get_text() for one in words(sheet)}
 
 
 def test_a_gap_in_a_grid_is_a_dash(report: Report) -> None:
@@ -95,3 +98,4 @@ def test_the_files_are_a_png_and_an_svg(report: Report, tmp_path: Path) -> None:
 def test_ticks_are_few_and_enough() -> None:
     assert figure._decades(0.9, 1100) == [1, 10, 100, 1000]
     assert figure._decades(9, 55) == [10, 20, 50]
+    assert figure._decades(90, 310) == [100, 150, 200, 300]

@@ -19,7 +19,8 @@ A **suite** is a module of this package with a docstring and a function
 
 that raises a `NormlabError` when it cannot be done. `Settings` is what the command line says, and
 `Result` (result.py) is tables, goals and panels of numbers with their spread, which main.py prints,
-writes as JSON and draws. `main.SUITES` names the suites; one that is not there yet is left out.
+writes as JSON and draws. `main.SUITES` names the suites. `read` is there when read.py is: its
+`run(runs, rounds, steps)` gives plain numbers, which reading.py turns into a `Result`.
 
 | suite     | question                                                                |
 |-----------|-------------------------------------------------------------------------|

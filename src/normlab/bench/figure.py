@@ -7,6 +7,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -89,7 +90,10 @@ def _bars(axes: Axes, bars: Sequence[Bar], mark: float | None) -> None:
     log = smallest > 0 and largest / smallest > _LOG_FROM
     if log:
         axes.set_xscale("log")
-        axes.set_xlim(smallest / 1.6, largest * (largest / smallest) ** 0.28)
+        low, high = smallest / 1.6, largest * (largest / smallest) ** 0.28
+        axes.set_xlim(low, high)
+        axes.minorticks_off()
+        _ticked(axes.xaxis, low, high)
     else:
         axes.set_xlim(0, 1.3 * max(largest, mark or 0))
     for place, bar in enumerate(bars):
@@ -121,14 +125,19 @@ def _lines(axes: Axes, lines: Sequence[Line]) -> None:
     low, high = axes.get_ylim()
     axes.set_ylim(low, high * (high / low) ** 0.35)  # the legend stands above the curves
     axes.legend(loc="upper left", fontsize=7.5, borderaxespad=0.2)
+    _ticked(axes.yaxis, low, high)
+
+
+def _ticked(axis: Axis, low: float, high: float) -> None:
+    """Numbers along a logarithmic axis as they are read: mathematical text is off in our looks."""
     ticks = _decades(low, high)
-    axes.set_yticks(ticks, [short(tick) for tick in ticks])
+    axis.set_ticks(ticks, labels=[f"{tick:,g}" for tick in ticks])
 
 
 def _decades(low: float, high: float) -> list[float]:
     """Powers of ten, with 2 and 5 between them where there would be few."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for factors in ((1,), (1, 3), (1, 2, 5)):
+    for factors in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7)):
         ticks = [
             f * 10.0**power for power in powers for f in factors if low <= f * 10.0**power <= high
         ]

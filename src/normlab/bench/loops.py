@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from normlab.bench.compose import specified
 from normlab.bench.peers import PEERS
 from normlab.bench.shapes import Shape
-from normlab.bench.worker import Turns, held_mib, peak_mib
+from normlab.bench.worker import Turns, peak_mib
 from normlab.data import Batch, Source, build
 from normlab.errors import NormlabError
 from normlab.model.gpt import count_parameters
@@ -46,10 +46,9 @@ def bare(turns: Turns, overrides: list[str], limit_mib: float | None = None) -> 
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     spec = specified(overrides)
     hardware = resolve(spec.config.trainer)
-    before = held_mib()
     source = build(spec.plain["data"], spec.config.model.context)
     model = build_model(spec.config, source.vocabulary)
-    loop(turns, model, source, hardware.precision, spec.config.trainer.accumulate, before)
+    loop(turns, model, source, hardware.precision, spec.config.trainer.accumulate)
 
 
 def tokens(shape: Shape) -> Source:
@@ -72,12 +71,8 @@ def loop(
     source: Source,
     precision: str,
     accumulate: int = 1,
-    held: float = 0.0,
 ) -> None:
-    """Train for as many steps as each turn asks, and report milliseconds a step and memory.
-
-    `held` is what the process held, in MiB, before the model was built.
-    """
+    """Train for as many steps as each turn asks, and report milliseconds a step and memory."""
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=0.1, fused=True
     )
@@ -94,7 +89,6 @@ def loop(
         turns.report(
             ms=1000 * seconds / turn["steps"],
             rss_mib=peak_mib(),
-            grown_mib=peak_mib() - held,
             parameters=parameters,
         )
 

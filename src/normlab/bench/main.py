@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 SUITES = ("step", "norms", "study", "read", "start", "scaling")
+# Where a suite is, unless in the module of its name, which is then what it needs.
+_ELSEWHERE = {"read": "reading"}
 # What key=value and --shapes can change; the other suites measure what they measure.
 _OVERRIDABLE, _SHAPED = ("step", "scaling"), ("step", "norms", "study", "scaling")
 PLACE = Path("outputs") / "bench"
@@ -66,7 +68,7 @@ def measure(suite: str, settings: Settings, folder: Path, command: str) -> Repor
 
 
 def _run(suite: str, settings: Settings, console: "Console") -> Result:
-    module = importlib.import_module(f"normlab.bench.{suite}")
+    module = importlib.import_module(f"normlab.bench.{_ELSEWHERE.get(suite, suite)}")
     from dataclasses import replace
 
     with console.status(f"{suite} …") as status:

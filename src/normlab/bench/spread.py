@@ -47,7 +47,8 @@ def short(value: float) -> str:
     """A number as a table shows it: three digits, and no more behind the point than they need."""
     if value == 0:
         return "0"
-    size = abs(value)
-    if size >= 100:
+    if value < 0:
+        return f"−{short(-value)}"
+    if value >= 100:
         return f"{value:,.0f}"
-    return f"{value:.1f}" if size >= 10 else f"{value:.2f}" if size >= 0.1 else f"{value:.2g}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"

@@ -54,19 +54,10 @@ def main() -> None:
 
 def peak_mib() -> float:
     """The most memory this process has held so far, in MiB."""
-    # ru_maxrss would begin at what the parent held when it started this process.
-    return _status("VmHWM")
-
-
-def held_mib() -> float:
-    """The memory this process holds now, in MiB."""
-    return _status("VmRSS")
-
-
-def _status(key: str) -> float:
     try:
+        # ru_maxrss would begin at what the parent held when it started this process.
         with open("/proc/self/status", encoding="ascii") as lines:
-            return next(float(line.split()[1]) for line in lines if line.startswith(key)) / 1024
+            return next(float(line.split()[1]) for line in lines if "VmHWM" in line) / 1024
     except FileNotFoundError:  # not Linux
         import resource
 
