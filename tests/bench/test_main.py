@@ -86,11 +86,12 @@ def test_a_place_that_cannot_be_written_is_known_before(
 def test_a_suite_leaves_its_numbers_and_its_figure(
     call: Call, answered: list[Settings], report: Report, tmp_path: Path
 ) -> None:
-    code, out, err = call("step", "--quick", "--out", str(tmp_path))
+    asked = ("step", "--quick", "--rounds", "2")
+    code, out, err = call(*asked, "--out", str(tmp_path))
     assert (code, err) == (0, "")
     written = Report.read(tmp_path / "step" / "step.json")
     assert written.result == report.result
-    assert written.command == f"python scripts/bench.py step --quick --out {tmp_path}"
+    assert written.command == "python scripts/bench.py step --rounds 2 --quick"
     assert {path.suffix for path in (tmp_path / "step").iterdir()} == {".json", ".png", ".svg"}
     assert "contender" in out
     assert "2.00 (1.50–2.50)" in out

@@ -30,12 +30,11 @@ _MOST_ROUNDS = 1000
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line of `scripts/bench.py`."""
-    given = list(sys.argv[1:] if argv is None else argv)
-    options = _parser().parse_intermixed_args(given)
+    options = _parser().parse_intermixed_args(argv)
     with in_words():
         suites, settings = _asked(options)
         for suite in suites:
-            measure(suite, settings, options.out / suite, shlex.join(["bench.py", *given]))
+            measure(suite, settings, options.out / suite, _command(suite, settings))
         if options.docs:
             from normlab.bench.docs import refresh
 
@@ -60,11 +59,22 @@ def measure(suite: str, settings: Settings, folder: Path, command: str) -> Repor
     result = _run(suite, settings, console)
     seconds = time.perf_counter() - began
     machine = _machine(settings, (load, os.getloadavg()[0]))
-    report = Report(f"python scripts/{command}", seconds, machine, result, settings.quick)
+    report = Report(command, seconds, machine, result, settings.quick)
     show(console, report)
     for word, path in _write(report, folder):
         console.print(f"{word:8} {path}", markup=False, soft_wrap=True)
     return report
+
+
+def _command(suite: str, settings: Settings) -> str:
+    """What measures this suite again, wherever its results go."""
+    words = ["python", "scripts/bench.py", suite, *settings.overrides]
+    if settings.shapes:
+        words += ["--shapes", ",".join(settings.shapes)]
+    for name in ("rounds", "threads"):
+        if getattr(settings, name) is not None:
+            words += [f"--{name}", str(getattr(settings, name))]
+    return shlex.join([*words, *(["--quick"] if settings.quick else [])])
 
 
 def _run(suite: str, settings: Settings, console: "Console") -> Result:
