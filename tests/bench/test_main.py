@@ -97,6 +97,16 @@ def test_a_suite_leaves_its_numbers_and_its_figure(
     assert "2.00 (1.50–2.50)" in out
 
 
+def test_ctrl_c_is_one_line(call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def run(settings: Settings) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib.import_module("normlab.bench.step"), "run", run)
+    code, _, err = call("step", "--out", str(tmp_path))
+    assert (code, err.count("\n")) == (130, 1)
+    assert not list(tmp_path.rglob("*.json"))
+
+
 def test_the_settings_reach_the_suite(call: Call, answered: list[Settings], tmp_path: Path) -> None:
     call(*("step", "model.depth=3", "--rounds", "7", "--threads", "1"), "--out", str(tmp_path))
     call("scaling", "--quick", "--shapes", "depth,width", "--out", str(tmp_path))

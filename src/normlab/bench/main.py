@@ -33,8 +33,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = _parser().parse_intermixed_args(argv)
     with in_words():
         suites, settings = _asked(options)
-        for suite in suites:
-            measure(suite, settings, options.out / suite, _command(suite, settings))
+        try:
+            for suite in suites:
+                measure(suite, settings, options.out / suite, _command(suite, settings))
+        except KeyboardInterrupt:
+            sys.stderr.write("stopped; the suites before are there, of this one nothing is\n")
+            sys.exit(130)
         if options.docs:
             from normlab.bench.docs import refresh
 
