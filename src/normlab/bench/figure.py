@@ -1,0 +1,169 @@
+"""The figure of a result: panels of bars, of curves with fitted exponents, or of numbers."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.colors import TwoSlopeNorm
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from normlab.analysis import page
+from normlab.analysis.style import GREY, INK, RC, norm_colours
+from normlab.bench.result import Bar, Grid, Kind, Line, Panel, Report
+from normlab.bench.spread import short
+
+_COLOURS: dict[Kind, str] = {
+    "ours": norm_colours(["rmsnorm"])["rmsnorm"],
+    "peer": "#B4B4B4",
+    "limit": norm_colours(["dyt"])["dyt"],
+    "other": "#8FA3B5",
+}
+_WORDS: dict[Kind, str] = {
+    "ours": "normlab",
+    "peer": "other packages",
+    "limit": "the machine's limit",
+    "other": "for comparison",
+}
+_BAR, _GRID_ROW, _LINES, _FRAME = 0.21, 0.165, 2.5, 0.75  # inches
+# Beyond this ratio, short bars cannot be told from none.
+_LOG_FROM = 30
+_COLUMNS = 2
+
+
+def draw(report: Report, folder: Path) -> list[Path]:
+    """Write `<suite>.png` and `.svg` into the folder; returns their paths. Raises OSError."""
+    with matplotlib.rc_context(RC):
+        return page.save(_sheet(report), folder, report.result.suite)
+
+
+def _sheet(report: Report) -> Figure:
+    panels = report.result.panels
+    columns = 1 if len(panels) == 1 or any(panel.grid for panel in panels) else _COLUMNS
+    rows = [panels[at : at + columns] for at in range(0, len(panels), columns)]
+    heights = [max(_height(panel) for panel in row) for row in rows]
+    spreads = any(bar.value.count > 1 for panel in panels for bar in panel.bars)
+    note = f"{'Median and quartiles. ' if spreads else ''}{report.machine}"
+    figure, body = page.sheet(report.result.title, note, _legend(panels), sum(heights))
+    grid = body.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
+    for row, line in zip(rows, grid, strict=True):
+        for axes in line[len(row) :]:
+            axes.remove()
+        for panel, axes in zip(row, line, strict=False):
+            _panel(axes, panel)
+    return figure
+
+
+def _height(panel: Panel) -> float:
+    if panel.bars:
+        return _FRAME + _BAR * len(panel.bars)
+    return _FRAME + (_GRID_ROW * len(panel.grid.rows) if panel.grid else _LINES)
+
+
+def _legend(panels: Sequence[Panel]) -> page.Legend | None:
+    there = {bar.kind for panel in panels for bar in panel.bars}
+    kinds = [kind for kind in _WORDS if kind in there]
+    if len(kinds) < 2:
+        return None
+    handles: list[Artist] = [Patch(color=_COLOURS[kind]) for kind in kinds]
+    return handles, [_WORDS[kind] for kind in kinds]
+
+
+def _panel(axes: Axes, panel: Panel) -> None:
+    axes.set_title(panel.title)
+    axes.set(xlabel=panel.x_label, ylabel=panel.y_label)
+    if panel.bars:
+        _bars(axes, panel.bars, panel.mark)
+    elif panel.grid:
+        _grid(axes, panel.grid)
+    else:
+        _lines(axes, panel.lines)
+
+
+def _bars(axes: Axes, bars: Sequence[Bar], mark: float | None) -> None:
+    largest = max(bar.value.high for bar in bars)
+    smallest = min(bar.value.median for bar in bars)
+    log = smallest > 0 and largest / smallest > _LOG_FROM
+    if log:
+        axes.set_xscale("log")
+        low, high = smallest / 1.6, largest * (largest / smallest) ** 0.28
+        axes.set_xlim(low, high)
+        axes.minorticks_off()
+        _ticked(axes.xaxis, low, high)
+    else:
+        axes.set_xlim(0, 1.3 * max(largest, mark or 0))
+    for place, bar in enumerate(bars):
+        value = bar.value
+        axes.barh(place, value.median, height=0.68, color=_COLOURS[bar.kind])
+        axes.plot([value.low, value.high], [place, place], color=INK, lw=1.0)
+        at = (max(value.high, value.median), place)
+        said = axes.annotate(short(value.median), at, (4, 0), textcoords="offset points")
+        said.set(va="center", fontsize=7.5)
+    if mark is not None:
+        axes.axvline(mark, color=GREY, lw=1.0, ls=(0, (1.0, 1.6)), zorder=3)
+    axes.set_ylim(len(bars) - 0.4, -0.6)
+    axes.set_yticks(range(len(bars)), [bar.name for bar in bars], fontsize=8)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(visible=False, axis="y")
+
+
+def _lines(axes: Axes, lines: Sequence[Line]) -> None:
+    axes.set(xscale="log", yscale="log")
+    colours = norm_colours(["rmsnorm", "layernorm", "dyt", "scalenorm"])
+    for line, colour, marker in zip(lines, colours.values(), "os^D", strict=False):
+        medians = [y.median for y in line.y]
+        label = line.name if line.exponent is None else f"{line.name}, exponent {line.exponent}"
+        axes.plot(line.x, medians, color=colour, marker=marker, ms=4, label=label)
+        axes.vlines(line.x, [y.low for y in line.y], [y.high for y in line.y], color=colour)
+    places = sorted({x for line in lines for x in line.x})
+    axes.set_xticks(places, [f"{x:g}" for x in places])
+    axes.minorticks_off()
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high * (high / low) ** 0.35)  # the legend stands above the curves
+    axes.legend(loc="upper left", fontsize=7.5, borderaxespad=0.2)
+    _ticked(axes.yaxis, low, high)
+
+
+def _ticked(axis: Axis, low: float, high: float) -> None:
+    """Numbers along a logarithmic axis as they are read: mathematical text is off in our looks."""
+    ticks = _decades(low, high)
+    axis.set_ticks(ticks, labels=[f"{tick:,g}" for tick in ticks])
+
+
+def _decades(low: float, high: float) -> list[float]:
+    """Powers of ten, with 2 and 5 between them where there would be few."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for factors in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7)):
+        ticks = [
+            f * 10.0**power for power in powers for f in factors if low <= f * 10.0**power <= high
+        ]
+        if len(ticks) >= 3:
+            break
+    return ticks
+
+
+def _grid(axes: Axes, grid: Grid) -> None:
+    logs = [[math.nan if v is None else math.log2(v) for v in row] for row in grid.values]
+    axes.imshow(logs, cmap="RdBu_r", norm=TwoSlopeNorm(0, -3, 3), aspect="auto", alpha=0.75)
+    for row, values in enumerate(grid.values):
+        for at, value in enumerate(values):
+            dark = value is not None and not 2**-2.2 < value < 2**2.2
+            axes.text(
+                at,
+                row,
+                "–" if value is None else short(value),
+                ha="center",
+                va="center",
+                fontsize=7.5,
+                color="white" if dark else INK,
+            )
+    axes.set_xticks(range(len(grid.columns)), grid.columns, fontsize=7.5)
+    axes.set_yticks(range(len(grid.rows)), grid.rows, fontsize=8)
+    axes.tick_params(length=0)
+    axes.grid(visible=False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)

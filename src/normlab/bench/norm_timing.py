@@ -1,0 +1,85 @@
+"""The worker of `norms`: every norm of conf/norm beside torch's functions and a copy, in turn."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from normlab.bench.worker import Turns
+from normlab.norms import factory
+
+COPY, LAYER_NORM, RMS_NORM, MODULE = "copy", "F.layer_norm", "F.rms_norm", "nn.LayerNorm"
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+# A block is so many calls, in about so long, and its time that of the median call: what interrupts
+# one of them is not the norm's.
+_BLOCK_SECONDS = 0.006
+_FEWEST_CALLS, _MOST_CALLS = 3, 51
+
+Call = Callable[[], object]
+
+
+def measure(turns: Turns, norms: Mapping[str, Mapping[str, Any]]) -> None:
+    """A turn is one shape, {"tokens", "width", "dtype", "first"}; `first` only warms up.
+
+    It reports the milliseconds of the median call by name: of forward and backward, or of a copy.
+    """
+    built: dict[tuple[Any, ...], dict[str, tuple[Call, int]]] = {}
+    for turn in turns:
+        key = turn["tokens"], turn["width"], turn["dtype"]
+        if turn["first"]:
+            built = {key: {name: (call, _calls(call)) for name, call in _calls_of(norms, *key)}}
+        turns.report(**{name: _timed(call, calls) for name, (call, calls) in built[key].items()})
+
+
+def _calls_of(
+    norms: Mapping[str, Mapping[str, Any]], tokens: int, width: int, dtype: str
+) -> list[tuple[str, Call]]:
+    torch.manual_seed(0)
+    x = torch.randn(tokens, width, dtype=DTYPES[dtype], requires_grad=True)
+    above = torch.randn(tokens, width, dtype=DTYPES[dtype])
+    gain, bias = (torch.ones(width, requires_grad=True) for _ in range(2))
+    gain_here = gain.detach().to(DTYPES[dtype]).requires_grad_()
+    copied = torch.empty_like(above)
+    functions: dict[str, tuple[Callable[[Tensor], Tensor], list[Tensor]]] = {
+        # torch's function takes a gain of fp32 beside x in bf16, its RMSNorm does not.
+        LAYER_NORM: (lambda x: F.layer_norm(x, (width,), gain, bias), [gain, bias]),
+        RMS_NORM: (lambda x: F.rms_norm(x, (width,), gain_here), [gain_here]),
+    }
+    modules: dict[str, nn.Module] = {MODULE: nn.LayerNorm(width, dtype=DTYPES[dtype])}
+    modules |= {name: factory(config)(width) for name, config in norms.items()}
+    functions |= {name: (module, list(module.parameters())) for name, module in modules.items()}
+    calls: list[tuple[str, Call]] = [(COPY, lambda: copied.copy_(above))]
+    for name, (function, parameters) in functions.items():
+        calls.append((name, _both(function, [x, *parameters], x, above)))
+    return calls
+
+
+def _both(
+    function: Callable[[Tensor], Tensor], leaves: list[Tensor], x: Tensor, above: Tensor
+) -> Call:
+    def call() -> None:
+        # A norm that leaves x as it is, or casts it, has to be given a gradient it can take.
+        y = function(x)
+        torch.autograd.grad(y, leaves, above.to(y.dtype), allow_unused=True)
+
+    return call
+
+
+def _calls(call: Call) -> int:
+    """How often a block repeats the call; it has been called before."""
+    call()
+    seconds = _timed(call, 1) / 1000
+    return max(_FEWEST_CALLS, min(_MOST_CALLS, round(_BLOCK_SECONDS / seconds)))
+
+
+def _timed(call: Call, calls: int) -> float:
+    seconds = []
+    for _ in range(calls):
+        began = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - began)
+    return 1000 * statistics.median(seconds)
