@@ -82,6 +82,8 @@ def _ranges(config: TrainConfig) -> Iterator[Rule]:
     yield "trainer.threads", threads, "null or from 1", threads is None or threads >= 1
     precision = trainer.precision
     yield "trainer.precision", precision, f"one of {', '.join(PRECISIONS)}", precision in PRECISIONS
+    compiled = trainer.compile
+    yield "trainer.compile", compiled, "true, false or auto", compiled in (True, False, "auto")
     every = trainer.save_seconds
     yield "trainer.save_seconds", every, "a number from 0", _within(every, 0)
     limit = trainer.divergence_limit

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from normlab.config.expressions import evaluate
 from normlab.config.schema import ModelConfig, Positions
@@ -62,6 +63,7 @@ class GPT(nn.Module):
         self.residual = placement.residual or Residual
         self.final_norm = site(placement.final, shape.width)
         self.head = None if shape.tie else Linear(shape.width, vocabulary, False, std)
+        self.gradient_checkpointing = False
         initialize(self, seed)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -72,10 +74,15 @@ class GPT(nn.Module):
         x = self.embedding_norm(F.dropout(x, self.dropout, self.training))
         stream = self.residual.enter(x)
         for block in self.blocks:
-            stream = block(stream)
+            stream = self._through(block, stream)
         x = self.residual.leave(stream, self.final_norm)
         weight = self.embedding.weight if self.head is None else self.head.weight
         return F.linear(x, weight)
+
+    def _through(self, block: nn.Module, stream: Any) -> Any:
+        if self.gradient_checkpointing and self.training:
+            return checkpoint(block, stream, use_reentrant=False)  # 1604.06174
+        return block(stream)
 
     @torch.no_grad()
     def generate(

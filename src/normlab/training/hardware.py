@@ -1,5 +1,7 @@
 """Device, precision and threads, resolved from what the machine has."""
 
+import ctypes
+import os
 import platform
 from dataclasses import dataclass
 
@@ -7,6 +9,9 @@ import torch
 
 from normlab.config.schema import Device, TrainerConfig
 from normlab.errors import ConfigError
+
+# The largest threshold that malloc takes.
+_MOST_BYTES = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -18,6 +23,7 @@ class Hardware:
     precision: str  # 32-true or bf16-mixed
     threads: int
     cpu: str
+    compile: bool
 
 
 def resolve(trainer: TrainerConfig) -> Hardware:
@@ -32,8 +38,11 @@ def resolve(trainer: TrainerConfig) -> Hardware:
         precision = "bf16-mixed" if _multiplies_bf16(device) else "32-true"
     if trainer.threads is not None:
         torch.set_num_threads(trainer.threads)
+    if device == "cpu":
+        keep_freed_memory()
+    compiled = device == "cuda" if trainer.compile == "auto" else bool(trainer.compile)
     name = torch.cuda.get_device_name() if device == "cuda" else _processor()
-    return Hardware(device, name, precision, torch.get_num_threads(), _processor())
+    return Hardware(device, name, precision, torch.get_num_threads(), _processor(), compiled)
 
 
 def resolve_device(requested: Device) -> str:
@@ -55,6 +64,19 @@ def resolve_device(requested: Device) -> str:
             f"{' and '.join(there)}; leave it at auto or take one of those."
         )
     return str(requested.value)
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep what is freed: every step asks for the same again.
+
+    By default it gives large blocks back to the system at once, and each step pays for fresh pages
+    (docs/log.md has what that costs). Does nothing where the C library is another.
+    """
+    trim_threshold, mmap_threshold = -1, -3  # of malloc.h
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None:
+        mallopt(mmap_threshold, _MOST_BYTES)
+        mallopt(trim_threshold, _MOST_BYTES)
 
 
 def _multiplies_bf16(device: str) -> bool:

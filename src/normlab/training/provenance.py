@@ -51,6 +51,7 @@ def machine(hardware: Hardware) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "memory_gib": _memory(),
         "threads": hardware.threads,
+        "compile": hardware.compile,
     }
 
 

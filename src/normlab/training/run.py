@@ -35,9 +35,10 @@ from normlab.data import Source, build
 from normlab.errors import NormlabError
 from normlab.model.gpt import count_parameters
 from normlab.training import stopping
-from normlab.training.batches import TrainingBatches, ValidationBatches
+from normlab.training.batches import TrainingBatches, ValidationBatches, tensors
 from normlab.training.build import build_model
 from normlab.training.checkpoints import Checkpoints, Saved, latest
+from normlab.training.compiling import compile_model
 from normlab.training.display import Display
 from normlab.training.hardware import Hardware, resolve
 from normlab.training.module import LanguageModel
@@ -119,6 +120,7 @@ def _fit(spec: RunSpec, record: RunRecord, job: Job) -> None:
     hardware = resolve(config.trainer)
     source = build(spec.plain["data"], config.model.context)
     model = build_model(config, source.vocabulary)
+    model.gradient_checkpointing = config.trainer.gradient_checkpointing
     if record.data_digest not in (None, source.digest):
         raise NormlabError(other_data(spec))
     record.floor, record.parameters = source.floor, count_parameters(model)
@@ -184,6 +186,10 @@ def _loop(
         enable_model_summary=False,
         log_every_n_steps=settings.max_steps + 1,
     )
+    if hardware.compile:
+        first = tensors(source.batch(spec.config.seed, 0))
+        seconds = compile_model(trainer, module, first, windows.pairs[0])
+        recorder.display.say(f"compiled in {seconds:.0f} s, which its speed does not count")
     with stopping.politely():
         try:
             trainer.fit(module, batches, windows)

@@ -1,0 +1,59 @@
+"""torch.compile for a run: done before the first step, timed apart, and undone by nothing."""
+
+import time
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from normlab.errors import NormlabError
+from normlab.training.module import LanguageModel
+
+Pair = tuple[Tensor, Tensor]
+
+
+def compile_model(
+    trainer: pl.Trainer, module: LanguageModel, training: Pair, validation: Pair
+) -> float:
+    """Compile the module's model for both kinds of batch; the seconds that it took.
+
+    What torch has compiled before, in this run or another, it finds in its own cache on disk.
+    Weights, gradients and random numbers are left as they were.
+
+    Raises:
+        NormlabError: it cannot be compiled here.
+    """
+    began = time.perf_counter()
+    module.to(trainer.strategy.root_device)
+    torch._dynamo.reset()  # what was compiled for other runs counts towards a limit
+    module.model.compile()
+    try:
+        with torch.random.fork_rng():
+            _try(trainer, module, training, validation)
+    except Exception as error:
+        said = " ".join(str(error).split())[:300]
+        raise NormlabError(
+            f"trainer.compile=true does not work here ({type(error).__name__}: {said}); "
+            f"a CPU needs a C++ compiler for it, a GPU Triton; take trainer.compile=false."
+        ) from error
+    return time.perf_counter() - began
+
+
+def _try(trainer: pl.Trainer, module: LanguageModel, training: Pair, validation: Pair) -> None:
+    # In Lightning's own contexts: in another one the model would be compiled once more.
+    training, validation = _on(module, training), _on(module, validation)
+    with trainer.precision_plugin.forward_context():
+        module.train()
+        loss = module.training_step(training, 0)
+    torch.autograd.backward(loss)
+    module.zero_grad(set_to_none=True)
+    module.eval()
+    with torch.inference_mode(), trainer.precision_plugin.forward_context():
+        module.on_validation_epoch_start()
+        module.validation_step(validation, 0)
+    module.train()
+
+
+def _on(module: LanguageModel, batch: Pair) -> Pair:
+    tokens, targets = batch
+    return tokens.to(module.device), targets.to(module.device)
