@@ -56,33 +56,42 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, width) → (B, T, width)."""
         batch, time, _ = x.shape
-        q, k, v = self.qkv(x).split(self.sizes, dim=-1)
-        q = self._normed(q, self.q_norm)
-        k = self._normed(k, self.k_norm)
+        q, k, v = self._heads(self.qkv(x))
         v = self._normed(v, self.v_norm).to(v.dtype)
-        mixed = self._attend(self.rotary(q), self.rotary(k).to(v.dtype), v)
-        mixed = self.head_scale(mixed.transpose(1, 2)).reshape(batch, time, -1)
+        q = self.rotary(self._normed(q, self.q_norm)).to(v.dtype)
+        k = self.rotary(self._normed(k, self.k_norm)).to(v.dtype)
+        mixed = self.head_scale(self._attend(q, k, v).permute(1, 2, 0, 3))
+        mixed = mixed.reshape(batch, time, -1)
         return F.dropout(self.out(self.inner_norm(mixed)), self.dropout, self.training)
 
-    def _normed(self, x: Tensor, norm: nn.Module) -> Tensor:
-        """(B, T, heads·D) → (B, heads, T, D), normalised in each head or over all of them."""
-        x = x if self.per_head else norm(x)
-        heads: Tensor = x.unflatten(-1, (-1, self.head_width))
-        heads = norm(heads) if self.per_head else heads
-        return heads.transpose(1, 2)
+    def _heads(self, qkv: Tensor) -> tuple[Tensor, ...]:
+        """(B, T, (H + 2K)·D) → (H, B, T, D), (K, B, T, D), (K, B, T, D)."""
+        if not self.per_head:
+            q, k, v = qkv.split(self.sizes, dim=-1)
+            parts = self.q_norm(q), self.k_norm(k), self.v_norm(v)
+            qkv = torch.cat([part.to(v.dtype) for part in parts], dim=-1)
+        # Heads first: one copy for all three, which are then contiguous parts of it.
+        heads = qkv.unflatten(-1, (-1, self.head_width)).permute(2, 0, 1, 3).contiguous()
+        return heads.split((self.heads, self.kv_heads, self.kv_heads))
+
+    def _normed(self, heads: Tensor, norm: nn.Module) -> Tensor:
+        """The same shape, (…, D), normalised in each head, or else before."""
+        normed: Tensor = norm(heads) if self.per_head else heads
+        return normed
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """(B, H, T, D), (B, K, T, D), (B, K, T, D) → (B, H, T, D)."""
-        q = q.to(v.dtype)
+        """(H, B, T, D), (K, B, T, D), (K, B, T, D) → (H, B, T, D)."""
         dropout = self.dropout if self.training else 0.0
         if not self._explicit(q):
             grouped = self.heads != self.kv_heads
-            return F.scaled_dot_product_attention(
+            q, k, v = (heads.transpose(0, 1) for heads in (q, k, v))
+            mixed = F.scaled_dot_product_attention(
                 q, k, v, dropout_p=dropout, is_causal=True, enable_gqa=grouped
             )
+            return mixed.transpose(0, 1)
         if self.heads != self.kv_heads:
-            k = k.repeat_interleave(self.heads // self.kv_heads, dim=1)
-            v = v.repeat_interleave(self.heads // self.kv_heads, dim=1)
+            k = k.repeat_interleave(self.heads // self.kv_heads, dim=0)
+            v = v.repeat_interleave(self.heads // self.kv_heads, dim=0)
         time = q.shape[-2]
         q, k, values = (heads.flatten(0, 1) for heads in (q, k, v))
         past = self.past[:time, :time].to(q.dtype)  # 0 and -inf are exact in any dtype
