@@ -30,7 +30,7 @@ class Attention(nn.Module):
         self.head_width = shape.width // shape.heads
         inner = self.heads * self.head_width
         kv = self.kv_heads * self.head_width
-        self.sizes = (inner, kv, kv)
+        self.sizes = [inner, kv, kv]
         stds = [(inner + kv, std), (kv, std * wiring.init.get("value", 1.0))]
         self.qkv = Linear(shape.width, inner + 2 * kv, shape.bias, stds)
         self.per_head = wiring.head_norm == "head"
@@ -67,12 +67,12 @@ class Attention(nn.Module):
     def _heads(self, qkv: Tensor) -> tuple[Tensor, ...]:
         """(B, T, (H + 2K)·D) → (H, B, T, D), (K, B, T, D), (K, B, T, D)."""
         if not self.per_head:
-            q, k, v = qkv.split(self.sizes, dim=-1)
+            q, k, v = torch.split(qkv, self.sizes, dim=-1)
             parts = self.q_norm(q), self.k_norm(k), self.v_norm(v)
             qkv = torch.cat([part.to(v.dtype) for part in parts], dim=-1)
         # Heads first: one copy for all three, which are then contiguous parts of it.
-        heads = qkv.unflatten(-1, (-1, self.head_width)).permute(2, 0, 1, 3).contiguous()
-        return heads.split((self.heads, self.kv_heads, self.kv_heads))
+        heads = qkv.view(*qkv.shape[:2], -1, self.head_width).permute(2, 0, 1, 3).contiguous()
+        return torch.split(heads, [self.heads, self.kv_heads, self.kv_heads])
 
     def _normed(self, heads: Tensor, norm: nn.Module) -> Tensor:
         """The same shape, (…, D), normalised in each head, or else before."""

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from normlab.config.formula import Kind, Reading, read
 from normlab.config.tree import Tree
 from normlab.norms.fused.build import GRADIENT, UnsupportedError, backward_program, forward_program
-from normlab.norms.fused.emit import Shape, emit, total_size
+from normlab.norms.fused.emit import emit, total_size
+from normlab.norms.fused.rows import Shape
 from normlab.norms.fused.team import Kernel
 
 Torch = Callable[..., Tensor]

@@ -11,17 +11,17 @@ from llvmlite import ir
 F32, I32 = ir.FloatType(), ir.IntType(32)
 
 _EXP = (1.0, 1.00000004, 0.499999921, 0.166664201, 0.0416682262, 0.00837482206, 0.0013836832)
-# tanh(x) / x and erf(x) / x in x², near 0, where 1 - … would lose digits; -log(1 - erf(x)) beyond.
+# tanh(x) / x and erf(x) / x in x², near 0, where 1 - … would lose digits; e^x² (1 - erf(x)) beyond.
 _TANH = (0.999999994, -0.333332338, 0.133304994, -0.0536708291, 0.0204301383, -0.00548237468)
 _TANH_NEAR = 0.65
 _ERF = (
     *(1.12837917, -0.376126323, 0.112836726, -0.0268581079),
     *(0.00519780383, -0.000810602449, 8.21562703e-05),
 )
-_ERF_NEAR, _ERF_ONE = 0.95, 4.0
-_ERFC = (
-    *(-0.000249310266, 1.12991534, 0.632431198, 0.109444205, -0.02601802),
-    *(0.00460183369, -0.000559583406, 4.12133325e-05, -1.37042215e-06),
+_ERF_NEAR, _ERF_ONE = 0.95, 4.2
+_ERFCX = (
+    *(0.98919107, -1.06374004, 0.826620851, -0.473777356, 0.196297836),
+    *(-0.0565323689, 0.0106331672, -0.00116569299, 5.61622561e-05),
 )
 _ROUND = 12582912.0  # 1.5 · 2²³: adding it leaves an integer in the lowest bits
 _LN2_HIGH, _LN2_LOW = 0.693145751953125, 1.42860682030941723212e-6
@@ -67,12 +67,13 @@ def tanh(build: ir.IRBuilder, x: ir.Value) -> ir.Value:
 
 def erf(build: ir.IRBuilder, x: ir.Value) -> ir.Value:
     """The error function."""
-    size = call(build, "fabs", x)
-    near = build.fmul(x, _polynomial(build, build.fmul(x, x), _ERF))
-    beyond = build.fcmp_ordered(">", size, constant(_ERF_ONE))
-    within = build.select(beyond, constant(_ERF_ONE), size)
-    tail = exp(build, build.fneg(_polynomial(build, within, _ERFC)))
-    far = build.fsub(constant(1.0), tail)
+    size, square = call(build, "fabs", x), build.fmul(x, x)
+    near = build.fmul(x, _polynomial(build, square, _ERF))
+    within = build.select(
+        build.fcmp_ordered(">", size, constant(_ERF_ONE)), constant(_ERF_ONE), size
+    )
+    bell = exp(build, build.fneg(square))
+    far = build.fsub(constant(1.0), build.fmul(bell, _polynomial(build, within, _ERFCX)))
     is_near = build.fcmp_ordered("<", size, constant(_ERF_NEAR))
     return build.select(is_near, near, call(build, "copysign", far, x))
 
