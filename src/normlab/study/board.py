@@ -1,4 +1,4 @@
-"""The runs that are trained side by side: a moving line each, one for the whole, lines that stay."""
+"""Runs that are trained side by side: a moving line each, one for the whole, lines that stay."""
 
 import time
 from collections.abc import Sequence

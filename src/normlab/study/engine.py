@@ -10,10 +10,10 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.context import BaseContext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pebble import ProcessFuture
-from pebble.concurrent import process as in_a_process
+if TYPE_CHECKING:
+    from pebble import ProcessFuture
 
 # macOS has one too, but its own libraries do not survive a fork.
 FORKS = sys.platform.startswith("linux")
@@ -30,12 +30,15 @@ def begin() -> None:
             forkserver.ensure_running()
 
 
-def call(function: Callable[..., Any], *arguments: Any) -> ProcessFuture[Any]:
+def call(function: Callable[..., Any], *arguments: Any) -> "ProcessFuture[Any]":
     """Call a function of a module in a process of its own; ProcessExpired if that is killed."""
+    from pebble.concurrent import process as in_a_process
+
     begin()
     context = _context()
-    # It declares `mp_context` and reads `context`, else takes a plain fork: nobody relies on either.
-    started = in_a_process(daemon=True, mp_context=context, context=context)(function)  # type: ignore[call-overload]
+    # It declares `mp_context`, reads `context`, and without it takes a plain fork.
+    given: dict[str, Any] = {"mp_context": context, "context": context}
+    started = in_a_process(daemon=True, **given)(function)
     future: ProcessFuture[Any] = started(*arguments)
     return future
 

@@ -21,7 +21,6 @@ from normlab.config.trust import check_arguments
 from normlab.errors import in_words
 from normlab.study import engine
 from normlab.study.plan import ELSEWHERE, is_settled
-from normlab.study.repeat import FLAG, repeat
 from normlab.training import stopping
 
 if TYPE_CHECKING:
@@ -38,7 +37,9 @@ def main() -> None:
         check_arguments(sys.argv[1:])
         if sys.argv[1:2] == ["-m"] or "--multirun" in sys.argv[1:2]:
             engine.begin()  # it imports torch while this process reads and checks
-        if FLAG in sys.argv:
+        if "--from" in sys.argv:
+            from normlab.study.repeat import repeat
+
             repeat(sys.argv[1:], shlex.join(sys.argv))
             return
         door(train_one)()

@@ -66,7 +66,9 @@ def shared(
         jobs = min(int(wanted), len(pending))
         return Share(jobs, _threads(configs, cores, jobs), counted)
     if devices != {"cpu"}:
-        return Share(1, _threads(configs, cores, 1), f"{', '.join(sorted(devices))}; jobs changes it")
+        return Share(
+            1, _threads(configs, cores, 1), f"{', '.join(sorted(devices))}; jobs changes it"
+        )
     need = max(need_of(spec.config, vocabularies[spec.id]) for spec in pending)
     fits = max(1, int(SAFE * there.memory // need))
     best = _fastest(configs, vocabularies[pending[0].id], cores, min(len(pending), cores))

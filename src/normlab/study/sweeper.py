@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.plugins import Plugins
@@ -13,16 +13,17 @@ from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
-from pebble import ProcessExpired
 
 from normlab.archive.identity import check_study_name
 from normlab.archive.record import RunRecord
 from normlab.config.spec import RunSpec
 from normlab.errors import ConfigError, NormlabError
-from normlab.study import engine, warm, worker
+from normlab.study import engine, warm
 from normlab.study.launcher import StudyLauncher
 from normlab.study.plan import ELSEWHERE, Plan, is_settled, make_plan
-from normlab.study.share import Machine, Share, shared
+
+if TYPE_CHECKING:
+    from normlab.study.share import Share
 
 
 class StudySweeper(Sweeper):
@@ -80,7 +81,7 @@ class StudySweeper(Sweeper):
         )
 
 
-def prepared(launcher: Launcher, plan: Plan) -> Share | None:
+def prepared(launcher: Launcher, plan: Plan) -> "Share | None":
     """Fail now where it is certain that a run would; tell normlab's own launcher what to do.
 
     Returns how the runs share this machine, where they do.
@@ -89,6 +90,8 @@ def prepared(launcher: Launcher, plan: Plan) -> Share | None:
     if not isinstance(launcher, StudyLauncher) or len(pending) == 1:
         get_ready(pending, local=isinstance(launcher, BasicLauncher))
         return None
+    from normlab.study.share import Machine, shared
+
     folder = pending[0].study_folder
     _check_place(folder)
     devices = _asked(pending)
@@ -102,6 +105,10 @@ def prepared(launcher: Launcher, plan: Plan) -> Share | None:
 
 def _asked(pending: Sequence[RunSpec]) -> list[str]:
     """What `get_ready` asks, asked in another process: this one does without torch."""
+    from pebble import ProcessExpired
+
+    from normlab.study import worker
+
     future = engine.call(worker.check, pending, dict(os.environ))
     try:
         answer = future.result()
@@ -111,7 +118,7 @@ def _asked(pending: Sequence[RunSpec]) -> list[str]:
             f"anything was trained; hydra/launcher=basic works without one."
         ) from expired
     finally:
-        future.cancel()
+        future.cancel()  # type: ignore[no-untyped-call]
     if isinstance(answer, ConfigError):
         raise answer
     devices: list[str] = answer

@@ -35,7 +35,7 @@ class Terminal:
         self.console = console()
 
     def announce(self, plan: Plan, pending: int, share: str = "") -> None:
-        """Say what varies, what is fixed, how many runs there are, and how they share the machine."""
+        """Say what varies, what is fixed, how many runs there are, how they share the machine."""
 
         def say(line: str) -> None:
             self.console.print(line, markup=False)

@@ -16,6 +16,7 @@ from typing import Any
 
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus, run_job, setup_globals
 from hydra.types import HydraContext
@@ -23,7 +24,7 @@ from omegaconf import DictConfig
 
 from normlab.archive.record import RunRecord
 from normlab.config.spec import RunSpec
-from normlab.config.trust import check_hydra
+from normlab.config.trust import TrustedLoader, check_hydra
 from normlab.errors import ConfigError, NormlabError
 from normlab.study import engine, warm
 from normlab.training import stopping
@@ -108,12 +109,17 @@ def _job(order: Order) -> JobReturn:
     check_hydra(order.config.hydra)
     Singleton.instance(JobRuntime).set("name", order.config.hydra.job.name)
     return run_job(
-        hydra_context=HydraContext(ConfigLoaderImpl, Callbacks(order.config)),
+        hydra_context=HydraContext(_loader(), Callbacks(order.config)),
         task_function=partial(order.task_function, lines=partial(Line, order.wire, order.number)),
         config=order.config,
         job_dir_key="hydra.sweep.dir",
         job_subdir_key="hydra.sweep.subdir",
     )
+
+
+def _loader() -> ConfigLoaderImpl:
+    """A job is composed already; a callback may ask for the loader all the same."""
+    return TrustedLoader(ConfigSearchPathImpl())
 
 
 def _listen(control: Connection) -> None:

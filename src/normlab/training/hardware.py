@@ -1,12 +1,16 @@
 """Device, precision and threads, resolved from what the machine has."""
 
+import os
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from normlab.config.schema import Device, TrainerConfig
 from normlab.errors import ConfigError
+from normlab.training.display import Display
 
 
 @dataclass(frozen=True)
@@ -20,8 +24,8 @@ class Hardware:
     cpu: str
 
 
-def resolve(trainer: TrainerConfig) -> Hardware:
-    """The hardware that a trainer's settings mean here.
+def resolve(trainer: TrainerConfig, threads: int | None = None) -> Hardware:
+    """The hardware that a trainer's settings mean here; `threads` where they leave it open.
 
     Raises:
         ConfigError: the device that was asked for is not there.
@@ -30,10 +34,22 @@ def resolve(trainer: TrainerConfig) -> Hardware:
     precision = trainer.precision
     if precision == "auto":
         precision = "bf16-mixed" if _multiplies_bf16(device) else "32-true"
-    if trainer.threads is not None:
-        torch.set_num_threads(trainer.threads)
+    threads = trainer.threads or threads
+    if threads is not None:
+        torch.set_num_threads(threads)
     name = torch.cuda.get_device_name() if device == "cuda" else _processor()
     return Hardware(device, name, precision, torch.get_num_threads(), _processor())
+
+
+def kept_threads(recorded: Mapping[str, Any], display: Display) -> int | None:
+    """The threads of a run that goes on, from its record: its bits depend on them."""
+    threads = recorded.get("threads")
+    if not isinstance(threads, int) or threads < 1:
+        return None
+    cores = os.cpu_count() or threads
+    if threads > cores:
+        display.say(f"goes on with the {threads} threads that it began with, on {cores} cores")
+    return threads
 
 
 def resolve_device(requested: Device) -> str:

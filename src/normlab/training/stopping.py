@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-
 ANNOUNCEMENT = b"\nsaving, then stopping; once more stops at once\n"
 
 
@@ -42,7 +41,7 @@ def serve() -> None:
         signal.signal(signum, _serve)
 
 
-def ask(signum: int, at_once: bool = False) -> None:
+def ask(signum: signal.Signals, at_once: bool = False) -> None:
     """Do in the main thread, from another, what a signal would do, or a second one."""
     global _at_once
     _at_once = _at_once or at_once
