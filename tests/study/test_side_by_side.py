@@ -153,6 +153,20 @@ def test_a_parent_that_is_killed_leaves_nobody_behind(tmp_path: Path) -> None:
     assert not list((study / ".locks").glob("*.json"))
 
 
+def test_a_parent_that_does_not_listen_stops_no_run(tmp_path: Path) -> None:
+    study = tmp_path / "synthetic"
+    process = Process(tmp_path, *STUDY, "trainer.log_every=1", f"output_dir={tmp_path}")
+    assert process.until(lambda: under_way(study, 2))
+    process.send(signal.SIGSTOP)
+    deadline = time.monotonic() + 60
+    while len(records(study)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    finished = len(records(study))
+    process.send(signal.SIGCONT)
+    assert quiet(process.end()).code == 0
+    assert finished == 2
+
+
 # Keeps its promises when it is tried, and fails once it is trained.
 BROKEN = """
 import torch

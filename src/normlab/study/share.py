@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from normlab.archive.record import LAST_CHECKPOINT, RunRecord
-from normlab.config.schema import FeedForwardKind, TrainConfig
+from normlab.config.schema import FeedForwardKind, Positions, TrainConfig
 from normlab.config.spec import RunSpec
 from normlab.errors import NormlabError
 from normlab.study import machine
@@ -66,9 +66,8 @@ def shared(
         jobs = min(int(wanted), len(pending))
         return Share(jobs, _threads(configs, cores, jobs), counted)
     if devices != {"cpu"}:
-        return Share(
-            1, _threads(configs, cores, 1), f"{', '.join(sorted(devices))}; jobs changes it"
-        )
+        why = f"on {', '.join(sorted(devices))}; jobs changes it"
+        return Share(1, _threads(configs, cores, 1), why)
     need = max(need_of(spec.config, vocabularies[spec.id]) for spec in pending)
     fits = max(1, int(SAFE * there.memory // need))
     best = _fastest(configs, vocabularies[pending[0].id], cores, min(len(pending), cores))
@@ -101,10 +100,11 @@ def parameters_of(config: TrainConfig, vocabulary: int) -> int:
     """Weights of a model, norms apart."""
     model = config.model
     kv = (model.kv_heads or model.heads) / model.heads
-    hidden = model.width * model.hidden_ratio + model.hidden_multiple
+    hidden = -(-model.width * model.hidden_ratio // model.hidden_multiple) * model.hidden_multiple
     products = 3 if model.feedforward is FeedForwardKind.swiglu else 2
     block = model.width * ((2 + 2 * kv) * model.width + products * hidden)
-    tables = vocabulary * (1 if model.tie else 2) + model.context
+    places = model.context if model.positions is Positions.learned else 0
+    tables = vocabulary * (1 if model.tie else 2) + places
     return round(model.depth * block + tables * model.width)
 
 
