@@ -1,10 +1,15 @@
 """A question or a mistake is answered at once: nothing heavy is imported for it."""
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import spied
+from normlab.study import engine
+from tiny import TINY
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -33,3 +38,22 @@ def test_an_answer_that_needs_no_run_imports_no_torch(arguments: list[str]) -> N
         check=True,
     )
     assert "HEAVY []" in done.stdout
+
+
+def test_who_shows_a_study_imports_no_torch(tmp_path: Path) -> None:
+    arguments = ["-m", "seed=0,1", *TINY, f"output_dir={tmp_path}"]
+    done = subprocess.run(
+        [sys.executable, "-c", SPY.format(arguments=arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "2 runs" in done.stdout
+    # The figures at the end need these.
+    assert set(ast.literal_eval(done.stdout.rpartition("HEAVY ")[2])) <= {"matplotlib", "scipy"}
+
+
+def test_who_trains_begins_with_all_that_it_needs_and_nothing_else() -> None:
+    began = engine.call(spied.heavy).result()
+    assert began == ["torch", "pytorch_lightning", "normlab.training.run"]
