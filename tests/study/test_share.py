@@ -135,6 +135,24 @@ def test_what_a_run_needs_grows_with_everything_that_it_holds(
         assert need_of(specified(more).config, 65) > base
 
 
+# Peaks of memory that a process had for itself (MiB), from docs/log.md.
+@pytest.mark.parametrize(
+    ("overrides", "peak"),
+    [
+        (("data.batch_size=12",), 185),
+        (("data.batch_size=64",), 368),
+        (("model=nanogpt_gpu", "data.batch_size=4"), 560),
+        (LARGE, 1847),
+    ],
+    ids=str,
+)
+def test_what_a_run_needs_is_what_it_was_seen_to_take_or_more(
+    overrides: tuple[str, ...], peak: int, specified: Callable[..., RunSpec]
+) -> None:
+    need = need_of(specified(*overrides).config, 8) / 2**20
+    assert peak <= need <= 1.5 * peak
+
+
 def test_a_container_is_a_machine_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

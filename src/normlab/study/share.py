@@ -10,7 +10,7 @@ from normlab.config.spec import RunSpec
 from normlab.errors import NormlabError
 from normlab.study import machine
 
-# docs/log.md has the measurements behind these four.
+# docs/log.md has the measurements behind these.
 #
 # What a block costs each step whatever its size, and threads do not shorten, in the floating-point
 # operations that one core does in that time.
@@ -18,7 +18,7 @@ FIXED_OPERATIONS = 0.6e9
 # A process of its own has to win at least this.
 WORTH_IT = 0.95
 # Bytes of a process that trains, beside what its model needs: torch's and Lightning's own.
-PROCESS = 250 * 2**20
+PROCESS = 170 * 2**20
 # How much of the free memory is given away.
 SAFE = 0.8
 
