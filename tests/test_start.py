@@ -1,10 +1,13 @@
 """A question or a mistake is answered at once: nothing heavy is imported for it."""
 
 import ast
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 import spied
@@ -57,3 +60,14 @@ def test_who_shows_a_study_imports_no_torch(tmp_path: Path) -> None:
 def test_who_trains_begins_with_all_that_it_needs_and_nothing_else() -> None:
     began = engine.call(spied.heavy).result()
     assert began == ["torch", "pytorch_lightning", "normlab.training.run"]
+
+
+def test_a_mistake_leaves_nothing_behind_that_imports(tmp_path: Path) -> None:
+    mark = {**os.environ, "NORMLAB_TEST": str(tmp_path)}
+    command = [sys.executable, "train.py", "-m", "norm=rmsnorm,foo", f"output_dir={tmp_path}"]
+    done = subprocess.run(command, cwd=ROOT, env=mark, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "norm=foo is not an option" in done.stderr
+    time.sleep(0.2)
+    left = [p for p in psutil.process_iter(["environ"]) if p.info["environ"]]
+    assert not [p for p in left if p.info["environ"].get("NORMLAB_TEST") == str(tmp_path)]

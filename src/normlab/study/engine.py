@@ -8,13 +8,14 @@ import multiprocessing
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.context import BaseContext
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pebble import ProcessFuture
 
+_PRELOAD = "normlab.study.preload"
 # macOS has one too, but its own libraries do not survive a fork.
 FORKS = sys.platform.startswith("linux")
 
@@ -24,10 +25,20 @@ def begin() -> None:
     if FORKS:
         from multiprocessing import forkserver, resource_tracker
 
-        forkserver.set_forkserver_preload(["normlab.study.preload"])
+        forkserver.set_forkserver_preload([_PRELOAD])
         resource_tracker.ensure_running()
         with _deaf():
             forkserver.ensure_running()
+
+
+def end() -> None:
+    """Stop the fork server, which would go on importing for a command that was a mistake."""
+    import psutil
+
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            if _PRELOAD in " ".join(child.cmdline()):
+                child.kill()
 
 
 def call(function: Callable[..., Any], *arguments: Any) -> "ProcessFuture[Any]":

@@ -18,7 +18,7 @@ from normlab.config.help import groups
 from normlab.config.schema import register as register_schema
 from normlab.config.spec import RunSpec, specify
 from normlab.config.trust import check_arguments
-from normlab.errors import in_words
+from normlab.errors import ConfigError, in_words
 from normlab.study import engine
 from normlab.study.plan import ELSEWHERE, is_settled
 from normlab.training import stopping
@@ -35,14 +35,19 @@ def main() -> None:
     stopping.listen()
     with in_words(), _hydras_errors_in_words():
         check_arguments(sys.argv[1:])
-        if sys.argv[1:2] == ["-m"] or "--multirun" in sys.argv[1:2]:
+        if sys.argv[1:2] in (["-m"], ["--multirun"]):
             engine.begin()  # it imports torch while this process reads and checks
         if "--from" in sys.argv:
             from normlab.study.repeat import repeat
 
             repeat(sys.argv[1:], shlex.join(sys.argv))
             return
-        door(train_one)()
+        try:
+            door(train_one)()
+        except Exception as error:
+            if isinstance(error, ConfigError) or is_configuration_error(error):
+                engine.end()
+            raise
 
 
 def register() -> None:
