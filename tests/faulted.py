@@ -91,10 +91,11 @@ class Process:
     def kill(self) -> None:
         """kill -9, to it and to all that it has started."""
         if self.alive:
-            whole = psutil.Process(self.pid)
-            for process in [whole, *whole.children(recursive=True)]:
-                with suppress(psutil.NoSuchProcess):
-                    process.kill()
+            with suppress(psutil.NoSuchProcess):
+                whole = psutil.Process(self.pid)
+                for process in [whole, *whole.children(recursive=True)]:
+                    with suppress(psutil.NoSuchProcess):
+                        process.kill()
 
     def end(self, seconds: float = 240) -> Ended:
         """Wait for its end."""
