@@ -42,7 +42,8 @@ def owners(study: Path) -> dict[int, str]:
 
 
 def under_way(study: Path, number: int) -> bool:
-    return len(list(study.glob("*/checkpoints/last.ckpt"))) >= number
+    """Whether so many runs have done a step: the first state is kept before it, and then moved."""
+    return len(list(study.glob("*/checkpoints/previous.ckpt"))) >= number
 
 
 def gone(pids: list[int], seconds: float) -> bool:
