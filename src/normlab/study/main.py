@@ -34,15 +34,16 @@ def main() -> None:
     door = hydra.main(version_base="1.3", config_path=str(config.folder()), config_name="train")
     stopping.listen()
     with in_words(), _hydras_errors_in_words():
-        check_arguments(sys.argv[1:])
         if sys.argv[1:2] in (["-m"], ["--multirun"]):
             engine.begin()  # it imports torch while this process reads and checks
         if "--from" in sys.argv:
+            check_arguments(sys.argv[1:])
             from normlab.study.repeat import repeat
 
             repeat(sys.argv[1:], shlex.join(sys.argv))
             return
         try:
+            check_arguments(sys.argv[1:])
             door(train_one)()
         except Exception as error:
             if isinstance(error, ConfigError) or is_configuration_error(error):
