@@ -10,8 +10,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from normlab.archive.record import RunRecord, settled
 from tiny import TINY
@@ -42,7 +45,7 @@ def end_all() -> None:
     """Leave no process behind, also where a test failed."""
     while _begun:
         process = _begun.pop()
-        process.send(signal.SIGKILL)
+        process.kill()
         process.end()
 
 
@@ -84,6 +87,15 @@ class Process:
     def send(self, signum: int) -> None:
         if self.alive:
             os.kill(self.pid, signum)
+
+    def kill(self) -> None:
+        """kill -9, to it and to all that it has started."""
+        if self.alive:
+            with suppress(psutil.NoSuchProcess):
+                whole = psutil.Process(self.pid)
+                for process in [whole, *whole.children(recursive=True)]:
+                    with suppress(psutil.NoSuchProcess):
+                        process.kill()
 
     def end(self, seconds: float = 240) -> Ended:
         """Wait for its end."""

@@ -1,10 +1,18 @@
 """A question or a mistake is answered at once: nothing heavy is imported for it."""
 
+import ast
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
+
+import spied
+from normlab.study import engine
+from tiny import TINY
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -33,3 +41,35 @@ def test_an_answer_that_needs_no_run_imports_no_torch(arguments: list[str]) -> N
         check=True,
     )
     assert "HEAVY []" in done.stdout
+
+
+def test_who_shows_a_study_imports_no_torch(tmp_path: Path) -> None:
+    arguments = ["-m", "seed=0,1", *TINY, f"output_dir={tmp_path}"]
+    done = subprocess.run(
+        [sys.executable, "-c", SPY.format(arguments=arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "2 runs" in done.stdout
+    # The figures at the end need these.
+    assert set(ast.literal_eval(done.stdout.rpartition("HEAVY ")[2])) <= {"matplotlib", "scipy"}
+
+
+def test_who_trains_begins_with_all_that_it_needs_and_nothing_else() -> None:
+    began = engine.call(spied.heavy).result()
+    assert began == ["torch", "pytorch_lightning", "normlab.training.run"]
+
+
+def test_a_mistake_leaves_nothing_behind_that_imports(tmp_path: Path) -> None:
+    mark = {**os.environ, "NORMLAB_TEST": str(tmp_path)}
+    command = [sys.executable, "train.py", "-m", "norm=rmsnorm,foo", f"output_dir={tmp_path}"]
+    said = tmp_path / "said"
+    with said.open("w") as err:  # a pipe would wait for whoever holds its other end
+        done = subprocess.run(command, cwd=ROOT, env=mark, stderr=err, check=False)
+    assert done.returncode == 2
+    assert "norm=foo is not an option" in said.read_text()
+    time.sleep(0.2)
+    left = [p for p in psutil.process_iter(["environ"]) if p.info["environ"]]
+    assert not [p for p in left if p.info["environ"].get("NORMLAB_TEST") == str(tmp_path)]

@@ -5,12 +5,13 @@ A KeyboardInterrupt in the middle of an import would be a traceback through othe
 
 import signal
 import sys
+from collections.abc import Callable
 from importlib import import_module
 
 
 def study() -> None:
-    """`train.py` and `normlab`."""
-    _enter("normlab.study.main")
+    """`train.py` and `normlab`; a study's torch is imported beside this process, from the start."""
+    _enter("normlab.study.main", _begin)
 
 
 def plot() -> None:
@@ -28,8 +29,16 @@ def card() -> None:
     _enter("normlab.study.card")
 
 
-def _enter(room: str) -> None:
+def _begin() -> None:
+    if {"-m", "--multirun"} & set(sys.argv):
+        from normlab.study import engine
+
+        engine.begin()
+
+
+def _enter(room: str, first: Callable[[], None] = lambda: None) -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    first()
     main = import_module(room).main
     try:
         # Python's own way again: what is half-written is tidied away before the end.

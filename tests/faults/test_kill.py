@@ -1,6 +1,5 @@
 """kill -9, whenever: the same command, repeated until it is done, ends in the same study."""
 
-import signal
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -39,7 +38,7 @@ class Killer:
             return False
         time.sleep(pause)
         caught = process.alive
-        process.send(signal.SIGKILL)
+        process.kill()
         process.end()
         if caught:
             self.kills += 1

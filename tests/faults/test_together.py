@@ -50,7 +50,8 @@ def test_a_run_in_other_hands_is_left_to_them(
 ) -> None:
     study = tmp_path / "synthetic"
     arguments = (*STUDY, f"output_dir={tmp_path}")
-    first = Process(tmp_path, *arguments, forked=True)
+    # It trains its runs itself, one after the other; the second has a process for each.
+    first = Process(tmp_path, *arguments, "hydra/launcher=basic", forked=True)
     assert first.until(lambda: any(study.glob("*/checkpoints/last.ckpt")))
     first.send(signal.SIGSTOP)  # it holds its run until the second has come and gone
     second = quiet(Process(tmp_path, *arguments, forked=True).end())
@@ -72,7 +73,7 @@ def test_the_lock_of_a_killed_sweep_is_taken_over(
     arguments = (*STUDY, f"output_dir={tmp_path}")
     owner = Process(tmp_path, *arguments, forked=True)
     assert owner.until(lambda: any(study.glob("*/checkpoints/last.ckpt")))
-    owner.send(signal.SIGKILL)
+    owner.kill()
     owner.end()
     counts["kill -9"] += 1
     assert any((study / ".locks").glob("*.json"))

@@ -34,6 +34,20 @@ def test_a_run_is_repeated_to_the_bit_in_a_study_of_its_own(
     assert ours["norm"] == "layernorm"
 
 
+def test_a_run_is_repeated_with_the_threads_that_it_had(first: Path, door: Callable) -> None:
+    # A run that leaves its threads open had what was its share of the machine.
+    free = [word for word in TINY if not word.startswith("trainer.threads")]
+    assert door(*free, *MINE, "study=free", f"output_dir={first.parents[1]}").code == 0
+    (path,) = (first.parents[1] / "free").glob("*/run.json")
+    record = RunRecord.read(path.parent)
+    record.hardware["threads"] = 3
+    record.write(path.parent)
+    answer = door("--from", str(path.parent), "study=third")
+    (again,) = (first.parents[1] / "third").glob("*/run.json")
+    assert RunRecord.read(again.parent).hardware["threads"] == 3
+    assert "hardware.threads" not in answer.out
+
+
 def test_another_result_is_told_with_its_step(first: Path, door: Callable) -> None:
     # The recorded run was, as it seems, another one.
     config = first / "config.yaml"

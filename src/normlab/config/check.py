@@ -60,6 +60,8 @@ def _ranges(config: TrainConfig) -> Iterator[Rule]:
     context = model.context
     reach = f"a whole number from 1 to {MOST_CONTEXT}"
     yield "model.context", context, reach, 1 <= context <= MOST_CONTEXT
+    jobs = config.jobs
+    yield "jobs", jobs, "auto or a whole number from 1", jobs == "auto" or _counts(jobs)
     yield "seed", config.seed, "a whole number from 0 to 2^32 - 1", 0 <= config.seed < 2**32
     yield "model.dropout", model.dropout, "from 0 to below 1", 0 <= model.dropout < 1
     yield from _positive("model.hidden_ratio", model.hidden_ratio)
@@ -103,6 +105,10 @@ def _optimizer_ranges(config: TrainConfig) -> Iterator[Rule]:
 
 def _positive(key: str, value: float) -> Iterator[Rule]:
     yield key, value, "a number above 0", _within(value, 0, True)
+
+
+def _counts(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def _within(value: float, least: float, strictly: bool = False) -> bool:

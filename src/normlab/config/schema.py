@@ -201,6 +201,7 @@ class TrainConfig:
     seed: int = 0
     study: str = MISSING
     output_dir: str = "outputs"
+    jobs: Any = "auto"  # how many runs of a study at once: a number, or auto
     norm: Any = MISSING
     placement: PlacementConfig = MISSING
     data: DataConfig = MISSING

@@ -15,6 +15,7 @@ from hydra._internal.core_plugins.importlib_resources_config_source import (
     ImportlibResourcesConfigSource,
 )
 from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -119,6 +120,20 @@ class TrustedLoader(ConfigLoaderImpl):
         composed = super().load_configuration(*args, **kwargs)
         check_hydra(composed.hydra)
         return composed
+
+    def get_group_options(
+        self,
+        group_name: str,
+        results_filter: ObjectType | None = ObjectType.CONFIG,
+        config_name: str | None = None,
+        overrides: list[str] | None = None,
+    ) -> list[str]:
+        """The options of a group; Hydra copies all that it knows for each of --help's questions."""
+        if config_name or overrides:
+            found = super().get_group_options(group_name, results_filter, config_name, overrides)
+        else:
+            found = self.repository.get_group_options(group_name, results_filter)
+        return list(found)
 
 
 class TrustedPackageSource(ImportlibResourcesConfigSource):

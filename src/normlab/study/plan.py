@@ -29,6 +29,8 @@ class Plan:
     # Combinations that turned out to be a run already planned: what they vary, and that run.
     combined: list[tuple[str, RunSpec]] = field(default_factory=list)
 
+    vocabularies: dict[str, int] = field(default_factory=dict)  # tokens of each run's data, by id
+
     @property
     def specs(self) -> list[RunSpec]:
         """The runs without the overrides that make them."""
@@ -62,7 +64,7 @@ def make_plan(
             continue
         seen[spec.id] = spec
         plan.runs.append((overrides, spec))
-    _check_data(plan.specs)
+    plan.vocabularies = _checked_data(plan.specs)
     return plan
 
 
@@ -136,16 +138,23 @@ def _compose(
     return composed, choices
 
 
-def _check_data(specs: Sequence[RunSpec]) -> None:
-    """Open every source once: a missing file or a text too short must stop the study here."""
+def _checked_data(specs: Sequence[RunSpec]) -> dict[str, int]:
+    """Open every source once: a missing file or a text too short must stop the study here.
+
+    Returns the vocabulary of each run, by its id.
+    """
     from normlab.data import build
 
-    digests: dict[str, str | None] = {}
+    found: dict[str, tuple[str | None, int]] = {}
+    vocabularies = {}
     for spec in specs:
         data, context = spec.plain["data"], spec.config.model.context
         key = json.dumps([data, context])
-        if key not in digests:
-            digests[key] = build(data, context).digest
+        if key not in found:
+            source = build(data, context)
+            found[key] = source.digest, source.vocabulary
+        digest, vocabularies[spec.id] = found[key]
         record = settled(spec.folder)
-        if record is not None and record.data_digest != digests[key]:
+        if record is not None and record.data_digest != digest:
             raise ConfigError(other_data(spec))
+    return vocabularies

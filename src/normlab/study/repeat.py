@@ -46,6 +46,7 @@ def repeat(arguments: Sequence[str], command: str) -> None:
     if told := altered(folder, before):
         print(f"note: {told}")  # noqa: T201
     print(f"repeats {folder} in {spec.folder}")  # noqa: T201
+    _take_threads(before)
     train_here(spec, 1, 1, command)
     after = RunRecord.read_for_user(spec.folder)
     for line in _differences(before, after):
@@ -54,6 +55,15 @@ def repeat(arguments: Sequence[str], command: str) -> None:
     if other:
         raise NormlabError(f"not the same: {other}")
     print("the same, to the bit")  # noqa: T201
+
+
+def _take_threads(before: RunRecord) -> None:
+    """As many as the run had, for its bits depend on them."""
+    import torch
+
+    threads = before.hardware.get("threads")
+    if isinstance(threads, int) and threads > 0:
+        torch.set_num_threads(threads)
 
 
 def _read_arguments(arguments: Sequence[str]) -> tuple[Path, dict[str, str]]:

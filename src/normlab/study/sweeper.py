@@ -4,8 +4,9 @@ import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
@@ -16,8 +17,13 @@ from omegaconf import DictConfig
 from normlab.archive.identity import check_study_name
 from normlab.archive.record import RunRecord
 from normlab.config.spec import RunSpec
-from normlab.errors import NormlabError
+from normlab.errors import ConfigError, NormlabError
+from normlab.study import engine, warm
+from normlab.study.launcher import StudyLauncher
 from normlab.study.plan import ELSEWHERE, Plan, is_settled, make_plan
+
+if TYPE_CHECKING:
+    from normlab.study.share import Share
 
 
 class StudySweeper(Sweeper):
@@ -55,14 +61,13 @@ class StudySweeper(Sweeper):
         plan = make_plan(loader, self.config, [*swept, *arguments], study)
         pending = plan.pending()
         terminal = Terminal()
-        if pending:
-            local = "basic_launcher" in str(self.config.hydra.launcher._target_)
-            get_ready([spec for _, spec in pending], local)
-        terminal.announce(plan, len(pending))
+        launcher = self._launcher(len(pending)) if pending else None
+        share = prepared(launcher, plan) if launcher else None
+        terminal.announce(plan, len(pending), str(share or ""))
         results: Sequence[JobReturn] = []
         try:
-            if pending:
-                results = self._launcher(len(pending)).launch([job for job, _ in pending], 0)
+            if launcher:
+                results = launcher.launch([job for job, _ in pending], 0)
         finally:
             undrawn = terminal.conclude(plan)
         terminal.leave(plan, _elsewhere([spec for _, spec in pending], results))
@@ -76,6 +81,50 @@ class StudySweeper(Sweeper):
         )
 
 
+def prepared(launcher: Launcher, plan: Plan) -> "Share | None":
+    """Fail now where it is certain that a run would; tell normlab's own launcher what to do.
+
+    Returns how the runs share this machine, where they do.
+    """
+    pending = [spec for _, spec in plan.pending()]
+    if not isinstance(launcher, StudyLauncher) or len(pending) == 1:
+        get_ready(pending, local=isinstance(launcher, BasicLauncher))
+        return None
+    from normlab.study.share import Machine, shared
+
+    folder = pending[0].study_folder
+    _check_place(folder)
+    devices = _asked(pending)
+    _make(folder)
+    launcher.specs = pending
+    share = shared(pending, plan.vocabularies, set(devices), Machine.here())
+    # A GPU's context and kernels are made once, in this process, for all runs.
+    launcher.share = share if share.jobs > 1 or set(devices) == {"cpu"} else None
+    return share
+
+
+def _asked(pending: Sequence[RunSpec]) -> list[str]:
+    """What `get_ready` asks, asked in another process: this one does without torch."""
+    from pebble import ProcessExpired
+
+    from normlab.study import worker
+
+    future = engine.call(worker.check, pending, dict(os.environ))
+    try:
+        answer = future.result()
+    except ProcessExpired as expired:
+        raise NormlabError(
+            f"the process that tries the networks ended with code {expired.exitcode}, before "
+            f"anything was trained; hydra/launcher=basic works without one."
+        ) from expired
+    finally:
+        future.cancel()  # type: ignore[no-untyped-call]
+    if isinstance(answer, ConfigError):
+        raise answer
+    devices: list[str] = answer
+    return devices
+
+
 def get_ready(pending: Sequence[RunSpec], local: bool) -> None:
     """Fail now, before anything is trained, where it is certain that a run would fail.
 
@@ -84,6 +133,7 @@ def get_ready(pending: Sequence[RunSpec], local: bool) -> None:
     folder = pending[0].study_folder
     _check_place(folder)
     # These import torch, which the runs are about to need.
+    warm.load()
     from normlab.training.build import check_networks
     from normlab.training.hardware import resolve_device
 
@@ -91,6 +141,10 @@ def get_ready(pending: Sequence[RunSpec], local: bool) -> None:
     if local:
         for spec in pending:
             resolve_device(spec.config.trainer.device)
+    _make(folder)
+
+
+def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

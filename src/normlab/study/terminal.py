@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Protocol
 
 from rich.console import Console
 from rich.markup import escape
@@ -11,6 +13,7 @@ from normlab.archive.folder import is_run
 from normlab.archive.record import RunRecord, settled
 from normlab.errors import NormlabError
 from normlab.study.plan import Plan
+from normlab.training.display import Display
 
 # Without a terminal a run says how it goes this often.
 QUIET_SECONDS = 20.0
@@ -31,8 +34,8 @@ class Terminal:
     def __init__(self) -> None:
         self.console = console()
 
-    def announce(self, plan: Plan, pending: int) -> None:
-        """Say what varies, what is fixed, and how many runs there are."""
+    def announce(self, plan: Plan, pending: int, share: str = "") -> None:
+        """Say what varies, what is fixed, how many runs there are, how they share the machine."""
 
         def say(line: str) -> None:
             self.console.print(line, markup=False)
@@ -45,12 +48,14 @@ class Terminal:
         for combination, spec in plan.combined:
             same = spec.name.rpartition("-")[0]
             say(f"  left out  {combination}: the same network as {same}, which is trained once")
+        if share:
+            say(f"  runs    {share}")
         if pending < len(plan.specs):
             say(f"  {len(plan.specs) - pending} already there, {pending} to train")
         for spec in plan.specs:
             record = settled(spec.folder)
             if record is not None:
-                self.console.print(f"there {record.name}  {_outcome(record)}")
+                self.console.print(f"there {record.name}  {outcome(record)}")
 
     def leave(self, plan: Plan, elsewhere: set[str]) -> None:
         """Say what is not there yet because another process trains it."""
@@ -82,6 +87,20 @@ class Terminal:
             raise
         self.console.print(f"browse   tensorboard --logdir {folder.parent}", markup=False)
         return ""
+
+
+class Line(Display, AbstractContextManager["Line"], Protocol):
+    """How a run goes on, and how it ended."""
+
+    def finish(self, record: RunRecord) -> None:
+        """Called once, with how it ended."""
+
+
+class Lines(Protocol):
+    """Makes the line of run `number` of `runs`."""
+
+    def __call__(self, name: str, number: int, runs: int, max_steps: int) -> Line:
+        """Before the run begins."""
 
 
 class RunLine:
@@ -126,29 +145,30 @@ class RunLine:
         left = per_step * (self.max_steps - step + self.left_after * self.max_steps)
         state = (
             f"step {step}/{self.max_steps}  loss {loss:.3f}  {tokens_per_second:,.0f} tok/s  "
-            f"{_duration(left)} left"
+            f"{duration(left)} left"
         )
         self.progress.update(self.task, completed=step, state=state)
         if not self.console.is_terminal and now - self.spoken > QUIET_SECONDS:
             self.spoken = now
             self.console.print(f"run {self.position} {self.name}  {state}")
 
-    def say(self, outcome: str) -> None:
+    def say(self, sentence: str) -> None:
         """A line that stays."""
-        self.console.print(f"run {self.position} {self.name}  {escape(outcome)}")
+        self.console.print(f"run {self.position} {self.name}  {escape(sentence)}")
 
     def finish(self, record: RunRecord) -> None:
         """The line that stays."""
-        self.console.print(f"run {self.position} {self.name}  {_outcome(record)}")
+        self.console.print(f"run {self.position} {self.name}  {outcome(record)}")
 
 
-def _outcome(record: RunRecord) -> str:
+def outcome(record: RunRecord) -> str:
+    """How a run ended, in markup."""
     match record.state:
         case "finished":
             speed = f"{record.tokens_per_second or 0:,.0f} tokens/s"
             return (
                 f"val {_loss(record.final.val_loss)}  best {_loss(record.best.val_loss)} at step "
-                f"{record.best.step}  {speed}  {_duration(record.train_seconds or 0)}"
+                f"{record.best.step}  {speed}  {duration(record.train_seconds or 0)}"
             )
         case "diverged":
             return (
@@ -175,7 +195,8 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """12s, 3m 04s or 2h 05m."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

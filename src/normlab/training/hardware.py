@@ -3,12 +3,15 @@
 import ctypes
 import os
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from normlab.config.schema import Device, TrainerConfig
 from normlab.errors import ConfigError
+from normlab.training.display import Display
 
 # The largest threshold that malloc takes.
 _MOST_BYTES = 2**31 - 1
@@ -26,8 +29,8 @@ class Hardware:
     compile: bool
 
 
-def resolve(trainer: TrainerConfig) -> Hardware:
-    """The hardware that a trainer's settings mean here.
+def resolve(trainer: TrainerConfig, threads: int | None = None) -> Hardware:
+    """The hardware that a trainer's settings mean here; `threads` where they leave it open.
 
     Raises:
         ConfigError: the device that was asked for is not there.
@@ -36,13 +39,25 @@ def resolve(trainer: TrainerConfig) -> Hardware:
     precision = trainer.precision
     if precision == "auto":
         precision = "bf16-mixed" if _multiplies_bf16(device) else "32-true"
-    if trainer.threads is not None:
-        torch.set_num_threads(trainer.threads)
+    threads = trainer.threads or threads
+    if threads is not None:
+        torch.set_num_threads(threads)
     if device == "cpu":
         keep_freed_memory()
     compiled = device == "cuda" if trainer.compile == "auto" else bool(trainer.compile)
     name = torch.cuda.get_device_name() if device == "cuda" else _processor()
     return Hardware(device, name, precision, torch.get_num_threads(), _processor(), compiled)
+
+
+def kept_threads(recorded: Mapping[str, Any], display: Display) -> int | None:
+    """The threads of a run that goes on, from its record: its bits depend on them."""
+    threads = recorded.get("threads")
+    if not isinstance(threads, int) or threads < 1:
+        return None
+    cores = os.cpu_count() or threads
+    if threads > cores:
+        display.say(f"goes on with the {threads} threads that it began with, on {cores} cores")
+    return threads
 
 
 def resolve_device(requested: Device) -> str:

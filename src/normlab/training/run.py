@@ -40,7 +40,7 @@ from normlab.training.build import build_model
 from normlab.training.checkpoints import Checkpoints, Saved, latest
 from normlab.training.compiling import compile_model
 from normlab.training.display import Display
-from normlab.training.hardware import Hardware, resolve
+from normlab.training.hardware import Hardware, kept_threads, resolve
 from normlab.training.module import LanguageModel
 from normlab.training.provenance import git, machine, versions
 from normlab.training.recorder import Progress, Recorder
@@ -60,6 +60,7 @@ def train(spec: RunSpec, command: str, display: Display) -> RunRecord:
         NormlabError: the run's folder cannot be written.
         KeyboardInterrupt: a signal stopped it; the record says so.
     """
+    threads = torch.get_num_threads()
     try:
         with owned(spec.study_folder, spec.id) as lock:
             return settled(spec.folder) or _train(spec, command, display, lock)
@@ -68,6 +69,8 @@ def train(spec: RunSpec, command: str, display: Display) -> RunRecord:
             f"{spec.folder} cannot be written ({error.strerror or error}); "
             f"free space or give another place with output_dir=…"
         ) from error
+    finally:
+        torch.set_num_threads(threads)  # the next run in this process has its own
 
 
 def _train(spec: RunSpec, command: str, display: Display, lock: Lock) -> RunRecord:
@@ -117,7 +120,7 @@ def _carry_out(spec: RunSpec, record: RunRecord, job: Job) -> None:
 
 def _fit(spec: RunSpec, record: RunRecord, job: Job) -> None:
     config = spec.config
-    hardware = resolve(config.trainer)
+    hardware = resolve(config.trainer, kept_threads(record.hardware, job.display))
     source = build(spec.plain["data"], config.model.context)
     model = build_model(config, source.vocabulary)
     model.gradient_checkpointing = config.trainer.gradient_checkpointing
@@ -238,6 +241,7 @@ def _prepare(spec: RunSpec, record: RunRecord) -> tuple[Saved | None, list[str]]
             before = RunRecord.read(spec.folder)
             record.started = before.started
             record.data_digest = before.data_digest or saved.data_digest
+            record.hardware = before.hardware
             record.resumed_at = [*before.resumed_at, saved.step]
     if saved is None and spec.folder.exists():
         shutil.rmtree(spec.folder)

@@ -3,6 +3,7 @@
 Elsewhere, where there is nothing to save, the first stops at once.
 """
 
+import _thread
 import os
 import signal
 import threading
@@ -10,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
+
+ANNOUNCEMENT = b"\nsaving, then stopping; once more stops at once\n"
 
 
 class Terminated(KeyboardInterrupt):
@@ -21,6 +24,28 @@ class InterruptedTrainingError(Exception):
 
 
 _asked: int | None = None
+_training = False  # whether the first signal can wait until a state is saved
+_served = False  # whether a parent speaks with the user, and says what is to be done
+_raised = False  # of such a process: it is stopping
+_at_once = False
+
+
+def serve() -> None:
+    """Be a process that stops when its parent says so.
+
+    Signals that reach it as well, as Ctrl-C in a terminal does, then ask for nothing more.
+    """
+    global _served
+    _served = True
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, _serve)
+
+
+def ask(signum: signal.Signals, at_once: bool = False) -> None:
+    """Do in the main thread, from another, what a signal would do, or a second one."""
+    global _at_once
+    _at_once = _at_once or at_once
+    _thread.interrupt_main(signum)
 
 
 def asked() -> int | None:
@@ -62,13 +87,15 @@ def obey() -> None:
 @contextmanager
 def politely() -> Iterator[None]:
     """Note the first signal for `asked`, instead of raising."""
-    global _asked
+    global _asked, _training
     _asked = None
     before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
         heed()
+        _training = True
         yield
     finally:
+        _training = False
         if threading.current_thread() is threading.main_thread():
             for signum, handler in before.items():
                 signal.signal(signum, handler)
@@ -78,7 +105,7 @@ def heed() -> None:
     """Take the signals, also from a library that has taken them in between."""
     if threading.current_thread() is threading.main_thread():
         for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, _note)
+            signal.signal(signum, _serve if _served else _note)
 
 
 def _note(signum: int, frame: FrameType | None) -> Any:
@@ -87,7 +114,18 @@ def _note(signum: int, frame: FrameType | None) -> Any:
         raise stop(signum)
     _asked = signum
     # Not through sys.stderr: the signal may have come while that was writing.
-    os.write(2, b"\nsaving, then stopping; once more stops at once\n")
+    os.write(2, ANNOUNCEMENT)
+
+
+def _serve(signum: int, frame: FrameType | None) -> Any:
+    global _asked, _raised
+    if _raised or (_asked is not None and not (_training and _at_once)):
+        return  # it is stopping
+    if _training and not _at_once:
+        _asked = signum
+        return
+    _raised = True
+    raise stop(_asked or signum)
 
 
 def _raise(signum: int, frame: FrameType | None) -> Any:

@@ -1,0 +1,96 @@
+"""Runs that are trained side by side: a moving line each, one for the whole, lines that stay."""
+
+import time
+from collections.abc import Sequence
+
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from normlab.archive.record import RunRecord
+from normlab.study.terminal import QUIET_SECONDS, WIDE, console, duration, outcome
+
+
+class Board:
+    """Shows runs by their number, from 0; `steps` says how long each is."""
+
+    def __init__(self, names: Sequence[str], steps: Sequence[int]) -> None:
+        self.console = console()
+        self.names = names
+        self.steps = steps
+        self.at: dict[int, int] = {}  # the step at which each run is
+        self.done = 0
+        self.ended = 0
+        self.began: float | None = None
+        self.spoken: dict[int, float] = {}
+        bar = [BarColumn(bar_width=20)] if self.console.width >= WIDE else []
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            *bar,
+            TextColumn("{task.fields[state]}"),
+            console=self.console,
+            transient=True,
+            refresh_per_second=4,
+            disable=not self.console.is_terminal,
+        )
+        self.whole = self.progress.add_task("study", total=sum(steps), state="starting")
+        self.tasks: dict[int, TaskID] = {}
+
+    def __enter__(self) -> "Board":
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def start(self, run: int) -> None:
+        """A run begins."""
+        name = self.names[run].rpartition("-")[0]
+        self.spoken[run] = time.monotonic()
+        self.tasks[run] = self.progress.add_task(
+            f"run {self._position(run)} {name}", total=self.steps[run], state="starting"
+        )
+
+    def update(self, run: int, step: int, loss: float, tokens_per_second: float) -> None:
+        """Move a run's line, or without a terminal say a line now and then."""
+        now = time.monotonic()
+        if self.began is None:
+            self.began = now
+        # A run that goes on has steps that took no time today.
+        self.done += step - self.at.get(run, step)
+        self.at[run] = step
+        state = f"step {step}/{self.steps[run]}  loss {loss:.3f}  {tokens_per_second:,.0f} tok/s"
+        left = self._left(now)
+        if run in self.tasks:
+            self.progress.update(self.tasks[run], completed=step, state=state)
+        whole = f"{self.ended}/{len(self.names)} runs  {left} left"
+        self.progress.update(self.whole, completed=sum(self.at.values()), state=whole)
+        if not self.console.is_terminal and now - self.spoken.get(run, now) > QUIET_SECONDS:
+            self.spoken[run] = now
+            self._print(run, f"{state}  {left} left")
+
+    def say(self, run: int, sentence: str) -> None:
+        """A line that stays."""
+        self._print(run, escape(sentence))
+
+    def finish(self, run: int, record: RunRecord) -> None:
+        """The line that stays of a run that ended by itself."""
+        self._print(run, outcome(record))
+
+    def end(self, run: int) -> None:
+        """Take a run's moving line away."""
+        self.ended += 1
+        self.at[run] = self.steps[run]
+        if run in self.tasks:
+            self.progress.remove_task(self.tasks.pop(run))
+
+    def _left(self, now: float) -> str:
+        """Time until the last run ends, in which all of them go on as they did."""
+        assert self.began is not None
+        left = sum(self.steps) - sum(self.at.values())
+        return duration((now - self.began) / max(1, self.done) * left) if self.done else "…"
+
+    def _print(self, run: int, text: str) -> None:
+        self.console.print(f"run {self._position(run)} {self.names[run]}  {text}")
+
+    def _position(self, run: int) -> str:
+        return f"{run + 1}/{len(self.names)}"
