@@ -10,8 +10,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-import spied
-from normlab.study import engine
 from tiny import TINY
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -58,8 +56,19 @@ def test_who_shows_a_study_imports_no_torch(tmp_path: Path) -> None:
 
 
 def test_who_trains_begins_with_all_that_it_needs_and_nothing_else() -> None:
-    began = engine.call(spied.heavy).result()
-    assert began == ["torch", "pytorch_lightning", "normlab.training.run"]
+    # In a process of its own: this one may have begun a fork server for other tests.
+    code = (
+        "from normlab.study import engine; import spied; print(engine.call(spied.heavy).result())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "tests")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ast.literal_eval(done.stdout) == ["torch", "pytorch_lightning", "normlab.training.run"]
 
 
 def test_a_mistake_leaves_nothing_behind_that_imports(tmp_path: Path) -> None:

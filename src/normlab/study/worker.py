@@ -2,7 +2,6 @@
 
 import json
 import os
-import pickle
 import signal
 import socket
 import threading
@@ -137,13 +136,11 @@ def _listen(control: Connection) -> None:
 
 def _portable(job: JobReturn) -> JobReturn:
     """Only what can travel: an error of some package's own becomes one of ours."""
-    try:
-        pickle.loads(pickle.dumps(job))
-    except Exception:
-        value = job._return_value
-        said = f"{type(value).__name__}: {' '.join(str(value).split())}"
-        return JobReturn(status=JobStatus.FAILED, _return_value=NormlabError(said))
-    return job
+    value = job._return_value
+    if isinstance(value, str | NormlabError):
+        return job
+    said = f"{type(value).__name__}: {' '.join(str(value).split())}"
+    return JobReturn(status=JobStatus.FAILED, _return_value=NormlabError(said))
 
 
 class Line:
