@@ -257,5 +257,6 @@ def test_a_token_is_read_as_seldom_as_its_sums_allow():
     kinds = {"x": fused.Kind.FULL, "gain": fused.Kind.FEATURE}
     back = fused.backward_program(tree.tree, kinds, 8)
     shape = fused.Shape(8, False, 1, (*kinds.items(), (fused.GRADIENT, fused.Kind.FULL)))
-    # One loop over the tokens, and for each a loop that sums and a loop that stores.
-    assert str(fused.emit(back, shape)).count("phi") == 3
+    # One loop over the tokens, and for each a loop that sums and a loop that stores; beside them
+    # those that clear a chunk's totals, and add up the chunks'.
+    assert str(fused.emit(back, shape)).count("phi") == 3 + 1 + 2

@@ -32,14 +32,23 @@ class Fused:
     def __init__(self, reading: Reading, width: int, period: int = 1) -> None:
         kinds = {name: _kind(parameter.per) for name, parameter in reading.parameters.items()}
         self.key = (reading.tree, tuple(kinds.items()), width, period)
+        self._kernels: dict[torch.dtype, _Kernels | None] = {}
 
     def __call__(self, otherwise: Torch, x: Tensor, *parameters: Tensor) -> Tensor:
         """The formula of x; what `otherwise` gives where kernels do not serve."""
-        if not _serves(x, parameters) or (kernels := _kernels(*self.key, x.dtype)) is None:
+        if not _serves(x, parameters) or (kernels := self._made(x.dtype)) is None:
             return otherwise(x, *parameters)
         if torch.is_grad_enabled():
             return _Function.apply(kernels, otherwise, x, *parameters)  # type: ignore[no-any-return, no-untyped-call]
         return kernels.forward(x.contiguous(), parameters)
+
+    def _made(self, dtype: torch.dtype) -> "_Kernels | None":
+        if dtype not in self._kernels:
+            self._kernels[dtype] = _kernels(*self.key, dtype)
+        return self._kernels[dtype]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"key": self.key, "_kernels": {}}  # machine code stays where it was made
 
 
 def formula(width: int, expression: str, period: int = 1, **per: Any) -> Fused:
@@ -83,9 +92,11 @@ class _Kernels:
         every = {"x": Kind.FULL, **kinds}
         self.shape = Shape(width, half, period, tuple(every.items()))
         self.back_shape = Shape(width, half, period, (*every.items(), (GRADIENT, Kind.FULL)))
-        self.names = tuple(kinds)
+        self.lengths = [total_size(self.back_shape, name) for name in kinds]
         self._forward = Kernel(emit(forward_program(tree, every, width), self.shape))
         self._tree = tree
+        # Rows for a call's totals, taken and put back: no two threads have the same.
+        self._spare: list[Tensor] = []
 
     @cached_property
     def _backward(self) -> Kernel:
@@ -103,12 +114,24 @@ class _Kernels:
         """The gradients by x and by each parameter."""
         by_x = torch.empty_like(x)
         tokens, chunks, numbers = self._sizes(x)
-        sizes = [total_size(self.back_shape, name) for name in self.names]
-        totals = [x.new_zeros((chunks, size), dtype=torch.float32) for size in sizes]
-        self._backward(
-            tokens, chunks, numbers, x, *_whole(parameters), by_y.contiguous(), by_x, *totals
-        )
-        return by_x, [total.sum(0).view_as(p) for total, p in zip(totals, parameters, strict=True)]
+        given = (x, *_whole(parameters), by_y.contiguous())
+        if not parameters:
+            self._backward(tokens, chunks, numbers, *given, by_x)
+            return by_x, []
+        size = sum(self.lengths)
+        # Every call into torch costs microseconds here, as much as a small kernel.
+        try:
+            rows = self._spare.pop()
+        except IndexError:
+            rows = torch.empty((_MOST_CHUNKS, size))
+        single = len(parameters) == 1
+        result = torch.empty_like(parameters[0]) if single else torch.empty(size)
+        self._backward(tokens, chunks, numbers, *given, by_x, rows, result)
+        self._spare.append(rows)
+        if single:
+            return by_x, [result]
+        parts = torch.split(result, self.lengths)
+        return by_x, [part.view_as(p) for part, p in zip(parts, parameters, strict=True)]
 
     def _sizes(self, x: Tensor) -> tuple[int, int, int]:
         tokens = x.numel() // self.width

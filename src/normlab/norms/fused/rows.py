@@ -84,7 +84,7 @@ class Rows:
             ]
             + [self.level(node) - 1 for node in reductions]
         )
-        with self._loop(first, last) as token:
+        with loop(build, first, last) as token:
             self.scalars.clear()
             self._place(token)
             for number in range(loops + 1):
@@ -115,7 +115,7 @@ class Rows:
             self._prepare(node, seen)
         for node in reductions:
             self.build.store(constant(_START[node.operation]), self.accumulators[node])
-        with self._loop(integer(0), integer(self.shape.width)) as feature:
+        with loop(self.build, integer(0), integer(self.shape.width)) as feature:
             self.feature = feature
             self.vectors.clear()
             for node in reductions:
@@ -237,23 +237,6 @@ class Rows:
         before = self.build.load(place, typ=F32)
         self.build.store(self.build.fadd(before, value, flags=_SUMS), place)
 
-    @contextmanager
-    def _loop(self, first: ir.Value, last: ir.Value) -> Iterator[ir.Value]:
-        """For every index from first to last, as in range; its value."""
-        build = self.build
-        before = build.block
-        head, body, after = (build.append_basic_block(name) for name in ("head", "body", "after"))
-        build.branch(head)
-        build.position_at_end(head)
-        index = build.phi(I64)
-        index.add_incoming(first, before)
-        build.cbranch(build.icmp_signed("<", index, last), body, after)
-        build.position_at_end(body)
-        yield index
-        index.add_incoming(build.add(index, integer(1), flags=("nsw",)), build.block)
-        build.branch(head)
-        build.position_at_end(after)
-
     def level(self, node: Node) -> int:
         """How many loops over the features come before it."""
         if node not in self.levels:
@@ -301,6 +284,23 @@ def _chained(operation: ir.IRBuilder, values: Sequence[ir.Value]) -> ir.Value:
     for value in values[1:]:
         total = operation(total, value)
     return total
+
+
+@contextmanager
+def loop(build: ir.IRBuilder, first: ir.Value, last: ir.Value) -> Iterator[ir.Value]:
+    """For every index from first to last, as in range; its value."""
+    before = build.block
+    head, body, after = (build.append_basic_block(name) for name in ("head", "body", "after"))
+    build.branch(head)
+    build.position_at_end(head)
+    index = build.phi(I64)
+    index.add_incoming(first, before)
+    build.cbranch(build.icmp_signed("<", index, last), body, after)
+    build.position_at_end(body)
+    yield index
+    index.add_incoming(build.add(index, integer(1), flags=("nsw",)), build.block)
+    build.branch(head)
+    build.position_at_end(after)
 
 
 def integer(value: int) -> ir.Constant:

@@ -16,6 +16,8 @@ import llvmlite.binding as llvm
 import torch
 from llvmlite import ir
 
+from normlab.norms.fused.emit import HEAD
+
 # Below this many numbers one thread is done before a second has woken.
 _ALONE = 2**14
 
@@ -32,7 +34,7 @@ class Kernel:
     def __call__(self, tokens: int, chunks: int, numbers: int, *tensors: torch.Tensor) -> None:
         """Run it over contiguous tensors; the stores and totals are written."""
         addresses = [tensor.data_ptr() for tensor in tensors]
-        arguments = (ctypes.c_int64 * (3 + len(addresses)))(0, tokens, chunks, *addresses)
+        arguments = (ctypes.c_int64 * (HEAD + len(addresses)))(0, 0, tokens, chunks, *addresses)
         threads = 1 if numbers < _ALONE else min(torch.get_num_threads(), chunks)
         _launch()(self._address, ctypes.addressof(arguments), threads, 0)
 
