@@ -17,7 +17,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python train.py -m norm=rmsnorm,layernorm placement=pre,post
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow" -n auto
+	$(BIN)/python -m pytest -m "not slow" -n auto --dist worksteal
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow

@@ -36,6 +36,7 @@ def rows(report: Report, table: int = 0) -> dict[str, Row]:
     return {row.name: row for row in report.result.tables[table].rows}
 
 
+@pytest.mark.slow
 def test_a_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(step, "PRECISIONS", {"fp32": "32-true"})
     tutorial = "nn.MultiheadAttention"
@@ -87,6 +88,7 @@ def test_the_goals_of_a_step_are_the_ratios_of_its_samples() -> None:
     assert shares[step.RUN].median == pytest.approx(0.5)
 
 
+@pytest.mark.slow
 def test_norms(tmp_path: Path) -> None:
     report = measured(tmp_path, "norms", "--shapes", "16x16")
     found = rows(report)
@@ -116,6 +118,7 @@ def test_the_distance_to_the_limit_is_in_five_passes() -> None:
     assert goals[other] == (pytest.approx(1.6), True)
 
 
+@pytest.mark.slow
 def test_a_study(tmp_path: Path) -> None:
     report = measured(tmp_path, "study", "--shapes", "tiny")
     study, one_by_one = report.result.tables[0].rows

@@ -48,7 +48,7 @@ def _try(trainer: pl.Trainer, module: LanguageModel, training: Pair, validation:
     torch.autograd.backward(loss)
     module.zero_grad(set_to_none=True)
     module.eval()
-    with torch.inference_mode(), trainer.precision_plugin.forward_context():
+    with torch.no_grad(), trainer.precision_plugin.forward_context():
         module.on_validation_epoch_start()
         module.validation_step(validation, 0)
     module.train()

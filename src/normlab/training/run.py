@@ -1,16 +1,11 @@
 """One run, from its specification to a folder that says what happened."""
 
-import logging
 import math
 import shutil
-import threading
 import traceback
-import warnings
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
@@ -41,13 +36,12 @@ from normlab.training.checkpoints import Checkpoints, Saved, latest
 from normlab.training.compiling import compile_model
 from normlab.training.display import Display
 from normlab.training.hardware import Hardware, kept_threads, resolve
+from normlab.training.logs import log, logged_to, quiet
 from normlab.training.module import LanguageModel
 from normlab.training.provenance import git, machine, versions
 from normlab.training.recorder import Progress, Recorder
 from normlab.training.stopping import InterruptedTrainingError, Terminated
-from normlab.training.tensorboard import RunLogger, rewind, writes_events
-
-log = logging.getLogger("normlab")
+from normlab.training.tensorboard import RunLogger, rewind
 
 
 def train(spec: RunSpec, command: str, display: Display) -> RunRecord:
@@ -76,7 +70,7 @@ def train(spec: RunSpec, command: str, display: Display) -> RunRecord:
 def _train(spec: RunSpec, command: str, display: Display, lock: Lock) -> RunRecord:
     record = _new_record(spec, command)
     saved, left_out = _prepare(spec, record)
-    with _log_to(spec.folder / LOG_FILE):
+    with logged_to(spec.folder / LOG_FILE):
         for sentence in left_out:
             log.warning("%s", sentence)
             display.say(sentence)
@@ -147,7 +141,7 @@ def _fit(spec: RunSpec, record: RunRecord, job: Job) -> None:
     module = LanguageModel(model, config)
     # Dropout draws from here on: whatever a norm's constructor drew is forgotten.
     torch.manual_seed(config.seed)
-    with closing(logger.experiment), _quiet():
+    with closing(logger.experiment), quiet():
         try:
             _loop(spec, hardware, checkpoints, module, source)
         finally:
@@ -184,6 +178,7 @@ def _loop(
         num_sanity_val_steps=0 if checkpoints.resumed else -1,
         logger=recorder.logger,
         callbacks=[checkpoints, recorder],
+        inference_mode=False,  # as within fit: a model is compiled for one of them
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -272,39 +267,3 @@ def _reason(error: Exception) -> str:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-@contextmanager
-def _log_to(path: Path) -> Iterator[None]:
-    handler = logging.FileHandler(path, encoding="utf-8")
-    # A full disk fails here first; the run says so itself, with its next write that matters.
-    handler.handleError = lambda record: None  # type: ignore[method-assign]
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        handler.close()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Lightning greets, tips and warns about what is meant here; the terminal is the display's."""
-    chatty = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
-    levels = [logger.level for logger in chatty]
-    hook = threading.excepthook
-    for logger in chatty:
-        logger.setLevel(logging.ERROR)
-    # What stops TensorBoard's writer is raised again here, with the next thing written.
-    threading.excepthook = lambda raised: None if writes_events(raised.thread) else hook(raised)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
-            yield
-    finally:
-        threading.excepthook = hook
-        for logger, level in zip(chatty, levels, strict=True):
-            logger.setLevel(level)

@@ -1,0 +1,156 @@
+"""What a run may be told about speed and memory: it changes neither the weights nor the data."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partialmethod
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from normlab.config.spec import RunSpec
+from normlab.model.gpt import Block
+from normlab.training import run
+from normlab.training.hardware import resolve
+from same import assert_same_run
+from tiny import TINY, Silent
+
+
+class Listening(Silent):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, sentence: str) -> None:
+        self.said.append(sentence)
+
+
+@pytest.fixture
+def here(specified: Callable, tmp_path: Path) -> Callable[..., RunSpec]:
+    def spec_in(place: str, *overrides: str) -> RunSpec:
+        extra = ("model.dropout=0.1", "trainer.device=cpu", "norm=rmsnorm")
+        return specified(*TINY, *extra, *overrides, f"output_dir={tmp_path / place}")
+
+    return spec_in
+
+
+@pytest.fixture
+def quickly_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.compile without its last stage, the C++ compiler."""
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="aot_eager"))
+
+
+def test_checkpointed_blocks_are_computed_again_and_the_run_is_the_same(
+    here: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[bool] = []
+    forward = Block.forward
+
+    def counted(self: Block, stream: Any) -> Any:
+        calls.append(self.training)
+        return forward(self, stream)
+
+    monkeypatch.setattr(Block, "forward", counted)
+    plain, again = here("plain"), here("again", "trainer.gradient_checkpointing=true")
+    assert plain.id == again.id
+    assert run.train(plain, "", Silent()).state == "finished"
+    once = sum(calls)
+    calls.clear()
+    assert run.train(again, "", Silent()).state == "finished"
+    assert sum(calls) == 2 * once
+    assert_same_run(plain.folder, again.folder)
+
+
+@pytest.mark.usefixtures("quickly_compiled")
+def test_compiling_leaves_the_run_as_it_was(
+    here: Callable, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    compiling = run.compile_model
+    from_here_on = torch._dynamo.config.patch(error_on_recompile=True)
+
+    def strictly(*arguments: Any) -> float:
+        seconds = compiling(*arguments)
+        from_here_on.__enter__()  # every graph must be there
+        request.addfinalizer(lambda: from_here_on.__exit__(None, None, None))
+        return seconds
+
+    monkeypatch.setattr(run, "compile_model", strictly)
+    plain, compiled = here("plain"), here("compiled", "trainer.compile=true")
+    assert plain.id != compiled.id  # it rounds otherwise
+    display = Listening()
+    records = [run.train(plain, "", Silent()), run.train(compiled, "", display)]
+    assert [(record.state, record.reason) for record in records] == [("finished", None)] * 2
+    assert records[1].hardware["compile"] is True
+    assert any("compiled in" in sentence for sentence in display.said)
+    assert records[1].final.val_loss == pytest.approx(records[0].final.val_loss, abs=1e-3)
+
+
+def test_what_cannot_be_compiled_is_told(here: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: nn.Module) -> None:
+        def fail(*_: Any) -> None:
+            raise RuntimeError("no compiler\nwas found")
+
+        self._compiled_call_impl = fail
+
+    monkeypatch.setattr(nn.Module, "compile", broken)
+    record = run.train(here("broken", "trainer.compile=true"), "", Silent())
+    assert record.state == "failed"
+    assert record.reason is not None
+    assert record.reason.startswith("trainer.compile=true does not work here")
+    assert "RuntimeError: no compiler was found" in record.reason
+    assert record.reason.endswith("take trainer.compile=false.")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_torch_compiles_a_run_and_finds_it_again(here: Callable) -> None:
+    first, second = Listening(), Listening()
+    for place, display in (("first", first), ("second", second)):
+        spec = here(place, "trainer.compile=true", "seed=1")
+        assert run.train(spec, "", display).state == "finished"
+        torch._dynamo.reset()
+    assert_same_run(
+        *(here(place, "trainer.compile=true", "seed=1").folder for place in ("first", "second"))
+    )
+    seconds = [
+        int(d.said[0].partition("compiled in ")[2].partition(" s")[0]) for d in (first, second)
+    ]
+    assert seconds[1] < max(seconds[0], 10)
+
+
+def test_by_itself_a_cpu_compiles_nothing(here: Callable) -> None:
+    assert resolve(here("auto").config.trainer).compile is False
+    assert resolve(here("yes", "trainer.compile=true").config.trainer).compile is True
+
+
+@pytest.mark.parametrize("value", ["maybe", "1.5", "null"])
+def test_another_value_for_compile_is_refused(door: Callable, value: str, tmp_path: Path) -> None:
+    answer = door(f"trainer.compile={value}", f"output_dir={tmp_path}")
+    assert answer.code == 2
+    assert "it must be true, false or auto" in answer.err
+    assert len(answer.err.splitlines()) == 1
+
+
+PAGES = """
+import resource, torch
+from normlab.training.hardware import keep_freed_memory
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        torch.ones(2**24)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+default = faults()
+keep_freed_memory()
+torch.ones(2**24)
+print(default, faults())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
+def test_freed_memory_is_kept() -> None:
+    done = subprocess.run([sys.executable, "-c", PAGES], capture_output=True, text=True, check=True)
+    default, kept = map(int, done.stdout.split())
+    assert kept < default / 4
