@@ -99,3 +99,8 @@ def test_ticks_are_few_and_enough() -> None:
     assert figure._decades(0.9, 1100) == [1, 10, 100, 1000]
     assert figure._decades(9, 55) == [10, 20, 50]
     assert figure._decades(90, 310) == [100, 150, 200, 300]
+
+
+def test_labels_that_would_run_into_each_other_are_left_out() -> None:
+    assert figure._apart([65, 1024, 4096, 16384, 32768]) == ["65", "1024", "4096", "", "32768"]
+    assert figure._apart([32, 64, 128]) == ["32", "64", "128"]

@@ -33,6 +33,8 @@ _BAR, _GRID_ROW, _LINES, _FRAME = 0.21, 0.165, 2.5, 0.75  # inches
 # Beyond this ratio, short bars cannot be told from none.
 _LOG_FROM = 30
 _COLUMNS = 2
+# Labels of an axis are at least this share of it apart.
+_LABELS_APART = 0.14
 
 
 def draw(report: Report, folder: Path) -> list[Path]:
@@ -120,12 +122,23 @@ def _lines(axes: Axes, lines: Sequence[Line]) -> None:
         axes.plot(line.x, medians, color=colour, marker=marker, ms=4, label=label)
         axes.vlines(line.x, [y.low for y in line.y], [y.high for y in line.y], color=colour)
     places = sorted({x for line in lines for x in line.x})
-    axes.set_xticks(places, [f"{x:g}" for x in places])
+    axes.set_xticks(places, _apart(places))
     axes.minorticks_off()
     low, high = axes.get_ylim()
     axes.set_ylim(low, high * (high / low) ** 0.35)  # the legend stands above the curves
     axes.legend(loc="upper left", fontsize=7.5, borderaxespad=0.2)
     _ticked(axes.yaxis, low, high)
+
+
+def _apart(places: Sequence[float]) -> list[str]:
+    """Labels of a logarithmic axis, without those that would run into the next one."""
+    least = _LABELS_APART * math.log(places[-1] / places[0])
+    labels, last = [f"{places[-1]:g}"], places[-1]
+    for x in reversed(places[:-1]):
+        fits = math.log(last / x) >= least
+        labels.append(f"{x:g}" if fits else "")
+        last = x if fits else last
+    return labels[::-1]
 
 
 def _ticked(axis: Axis, low: float, high: float) -> None:
