@@ -22,6 +22,7 @@ from normlab.norms.fused.emit import HEAD
 _ALONE = 2**14
 
 Launch = Callable[..., None]
+_TORCH = str(Path(torch.__file__).parent)
 
 
 class Kernel:
@@ -82,7 +83,9 @@ def _openmp() -> list[str]:
     maps = Path("/proc/self/maps")
     if not maps.exists():
         return []
-    return sorted(set(re.findall(r"/\S*lib(?:gomp|omp|iomp5)\b\S*", maps.read_text())))
+    loaded = set(re.findall(r"/\S*lib(?:gomp|omp|iomp5)\b\S*", maps.read_text()))
+    # Other packages bring runtimes of their own; torch's stands with torch.
+    return sorted(loaded, key=lambda path: (_TORCH not in path, path))
 
 
 def _alone(address: int, arguments: int, threads: int, flags: int) -> None:
