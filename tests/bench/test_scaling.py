@@ -63,6 +63,7 @@ def test_what_needs_more_memory_than_the_limit_does_not_fit(
         scaling.run(Settings(quick=True, shapes=("largest",), threads=1))
 
 
+@pytest.mark.slow
 def test_an_axis_is_measured_fitted_and_drawn(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

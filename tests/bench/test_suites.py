@@ -127,6 +127,7 @@ def test_a_study(tmp_path: Path) -> None:
     assert goal.value.median == pytest.approx(seconds)
 
 
+@pytest.mark.slow
 def test_the_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     whole = start.contenders
 
