@@ -226,6 +226,23 @@ def test_a_parameter_that_learns_nothing_and_no_token_at_all():
     assert norm(torch.empty(0, 8)).shape == (0, 8)
 
 
+def test_another_width_is_refused_as_torch_refuses_it():
+    with pytest.raises(RuntimeError, match="normalized_shape"):
+        RMSNorm(8)(draw(4, 16))
+    with pytest.raises(RuntimeError, match="must match the size"):
+        Formula(8, "gain * x", {"gain": {"init": 1}})(draw(4, 24))
+
+
+@pytest.mark.parametrize("name", ["gradient", "y", "p", "rows", "loss"])
+def test_a_parameter_may_have_any_name(name, monkeypatch):
+    norm = stirred(Formula(8, f"{name} * x / rms(x)", {name: {"init": 1}}))
+    x, by_y = draw(40, 8), draw(40, 8, seed=2)
+    ours = forward_and_back(norm, x, by_y)
+    by_torch(monkeypatch)
+    for our, their in zip(ours, forward_and_back(norm, x, by_y), strict=True):
+        assert_close(our, their, rtol=1e-4, atol=1e-5)
+
+
 def test_copies_and_pickles_compute_the_same():
     norm, x = stirred(RMSNorm(8)), draw(4, 8)
     for other in (copy.deepcopy(norm), pickle.loads(pickle.dumps(norm))):

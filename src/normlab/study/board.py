@@ -4,10 +4,10 @@ import time
 from collections.abc import Sequence
 
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress import TaskID
 
 from normlab.archive.record import RunRecord
-from normlab.study.terminal import QUIET_SECONDS, WIDE, console, duration, outcome
+from normlab.study.terminal import QUIET_SECONDS, console, duration, moving, outcome
 
 
 class Board:
@@ -22,16 +22,7 @@ class Board:
         self.ended = 0
         self.began: float | None = None
         self.spoken: dict[int, float] = {}
-        bar = [BarColumn(bar_width=20)] if self.console.width >= WIDE else []
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            *bar,
-            TextColumn("{task.fields[state]}"),
-            console=self.console,
-            transient=True,
-            refresh_per_second=4,
-            disable=not self.console.is_terminal,
-        )
+        self.progress = moving(self.console)
         self.whole = self.progress.add_task("study", total=sum(steps), state="starting")
         self.tasks: dict[int, TaskID] = {}
 

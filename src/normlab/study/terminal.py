@@ -28,6 +28,21 @@ def console() -> Console:
     return found if found.is_terminal else Console(highlight=False, soft_wrap=True, width=140)
 
 
+def moving(console: Console) -> Progress:
+    """Lines that move, with a description and a state; none where nobody watches."""
+    # The numbers come first: a bar only where there is room for it too.
+    bar = [BarColumn(bar_width=20)] if console.width >= WIDE else []
+    return Progress(
+        TextColumn("{task.description}"),
+        *bar,
+        TextColumn("{task.fields[state]}"),
+        console=console,
+        transient=True,
+        refresh_per_second=4,
+        disable=not console.is_terminal,
+    )
+
+
 class Terminal:
     """The frame of a study: what is to come, and what came out."""
 
@@ -114,17 +129,7 @@ class RunLine:
         self.max_steps = max_steps
         self.started = self.spoken = time.monotonic()
         self.first: int | None = None
-        # The numbers come first: a bar only where there is room for it too.
-        bar = [BarColumn(bar_width=20)] if self.console.width >= WIDE else []
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            *bar,
-            TextColumn("{task.fields[state]}"),
-            console=self.console,
-            transient=True,
-            refresh_per_second=4,
-            disable=not self.console.is_terminal,
-        )
+        self.progress = moving(self.console)
         self.task = self.progress.add_task(
             f"run {self.position} {name.rpartition('-')[0]}", total=max_steps, state="starting"
         )

@@ -32,11 +32,13 @@ class Fused:
     def __init__(self, reading: Reading, width: int, period: int = 1) -> None:
         kinds = {name: _kind(parameter.per) for name, parameter in reading.parameters.items()}
         self.key = (reading.tree, tuple(kinds.items()), width, period)
+        self._features = (width * period,)
         self._kernels: dict[torch.dtype, _Kernels | None] = {}
 
     def __call__(self, otherwise: Torch, x: Tensor, *parameters: Tensor) -> Tensor:
         """The formula of x; what `otherwise` gives where kernels do not serve."""
-        if not _serves(x, parameters) or (kernels := self._made(x.dtype)) is None:
+        fits = x.shape[-1:] == self._features and _serves(x, parameters)
+        if not fits or (kernels := self._made(x.dtype)) is None:
             return otherwise(x, *parameters)
         if torch.is_grad_enabled():
             return _Function.apply(kernels, otherwise, x, *parameters)  # type: ignore[no-any-return, no-untyped-call]
@@ -48,7 +50,7 @@ class Fused:
         return self._kernels[dtype]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"key": self.key, "_kernels": {}}  # machine code stays where it was made
+        return {**self.__dict__, "_kernels": {}}  # machine code stays where it was made
 
 
 def formula(width: int, expression: str, period: int = 1, **per: Any) -> Fused:
@@ -73,7 +75,10 @@ def _serves(x: Tensor, parameters: tuple[Tensor, ...]) -> bool:
         x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.bfloat16)
         and type(x) in _TENSORS
-        and all(type(p) in _TENSORS and p.dtype is torch.float32 for p in parameters)
+        and all(
+            type(p) in _TENSORS and p.dtype is torch.float32 and p.device.type == "cpu"
+            for p in parameters
+        )
         and x.numel() > 0
         # A compiler fuses torch's own operations, and sees through nothing else.
         and not torch.compiler.is_compiling()
@@ -123,9 +128,10 @@ class _Kernels:
         try:
             rows = self._spare.pop()
         except IndexError:
-            rows = torch.empty((_MOST_CHUNKS, size))
+            rows = torch.empty((_MOST_CHUNKS, size), dtype=torch.float32)
         single = len(parameters) == 1
-        result = torch.empty_like(parameters[0]) if single else torch.empty(size)
+        first = parameters[0]
+        result = torch.empty_like(first) if single else first.new_empty(size)
         self._backward(tokens, chunks, numbers, *given, by_x, rows, result)
         self._spare.append(rows)
         if single:
@@ -135,7 +141,6 @@ class _Kernels:
 
     def _sizes(self, x: Tensor) -> tuple[int, int, int]:
         tokens = x.numel() // self.width
-        # Chunks begin where a parameter begins anew: they are told apart by their token alone.
         return tokens, max(1, min(_MOST_CHUNKS, tokens // _CHUNK)), x.numel()
 
 

@@ -9,7 +9,7 @@ from normlab.config.tree import CONDITIONS, Call, Name, Number, Tree, fold
 from normlab.norms.fused.gradient import gradients
 from normlab.norms.fused.graph import REDUCTIONS, Graph, Node
 
-GRADIENT = "gradient"  # of the loss by the norm's output, FULL
+GRADIENT = "∂y"  # of the loss by the norm's output, FULL; no parameter can be called that
 _COMPARISONS = tuple(sign for sign in CONDITIONS if sign not in ("and", "or", "not"))
 
 
