@@ -27,39 +27,8 @@ print("HEAVY", sorted(heavy))
 """
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--help"], ["--cfg", "job"], ["norm=foo"], ["model.heads=3"]], ids=str
-)
-def test_an_answer_that_needs_no_run_imports_no_torch(arguments: list[str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", SPY.format(arguments=arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "HEAVY []" in done.stdout
-
-
-def test_who_shows_a_study_imports_no_torch(tmp_path: Path) -> None:
-    arguments = ["-m", "seed=0,1", *TINY, f"output_dir={tmp_path}"]
-    done = subprocess.run(
-        [sys.executable, "-c", SPY.format(arguments=arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "2 runs" in done.stdout
-    # The figures at the end need these.
-    assert set(ast.literal_eval(done.stdout.rpartition("HEAVY ")[2])) <= {"matplotlib", "scipy"}
-
-
-def test_who_trains_begins_with_all_that_it_needs_and_nothing_else() -> None:
-    # In a process of its own: this one may have begun a fork server for other tests.
-    code = (
-        "from normlab.study import engine; import spied; print(engine.call(spied.heavy).result())"
-    )
+def said_by(code: str) -> str:
+    """What Python prints that runs this in a process of its own, where tests can be imported."""
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=ROOT,
@@ -68,7 +37,30 @@ def test_who_trains_begins_with_all_that_it_needs_and_nothing_else() -> None:
         text=True,
         check=True,
     )
-    assert ast.literal_eval(done.stdout) == ["torch", "pytorch_lightning", "normlab.training.run"]
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--cfg", "job"], ["norm=foo"], ["model.heads=3"]], ids=str
+)
+def test_an_answer_that_needs_no_run_imports_no_torch(arguments: list[str]) -> None:
+    assert "HEAVY []" in said_by(SPY.format(arguments=arguments))
+
+
+def test_who_shows_a_study_imports_no_torch(tmp_path: Path) -> None:
+    arguments = ["-m", "seed=0,1", *TINY, f"output_dir={tmp_path}"]
+    said = said_by(SPY.format(arguments=arguments))
+    assert "2 runs" in said
+    # The figures at the end need these.
+    assert set(ast.literal_eval(said.rpartition("HEAVY ")[2])) <= {"matplotlib", "scipy"}
+
+
+def test_who_trains_begins_with_all_that_it_needs_and_nothing_else() -> None:
+    # In a process of its own: this one may have begun a fork server for other tests.
+    code = (
+        "from normlab.study import engine; import spied; print(engine.call(spied.heavy).result())"
+    )
+    assert ast.literal_eval(said_by(code)) == ["torch", "pytorch_lightning", "normlab.training.run"]
 
 
 def test_a_mistake_leaves_nothing_behind_that_imports(tmp_path: Path) -> None:
