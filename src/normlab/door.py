@@ -29,6 +29,11 @@ def card() -> None:
     _enter("normlab.study.card")
 
 
+def claims() -> None:
+    """`scripts/claims.py` and `normlab-claims`."""
+    _enter("normlab.study.claims.main")
+
+
 def _begin() -> None:
     if {"-m", "--multirun"} & set(sys.argv):
         from normlab.study import engine

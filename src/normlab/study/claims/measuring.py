@@ -1,0 +1,104 @@
+"""What claims measure without training: by name, kept as JSON, measured again when it changes."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from normlab.archive.claim import Measured
+from normlab.errors import ConfigError, NormlabError
+from normlab.study.claims.machine import machine
+
+Series = dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured: seeds, the deepest model, seconds for a timing."""
+
+    seeds: int
+    depth: int
+    seconds: float
+
+
+SIZES = {
+    "quick": Size(seeds=5, depth=16, seconds=4.0),
+    "standard": Size(seeds=10, depth=32, seconds=15.0),
+    "full": Size(seeds=30, depth=64, seconds=60.0),
+}
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A function from size to series, what it measures in a line, what a series goes over.
+
+    The version goes up when the function comes to measure something else: what was kept is then
+    measured again.
+    """
+
+    measure: Callable[[Size], Series]
+    setup: str
+    over: str = "seed"
+    version: int = 1
+
+
+def measurements() -> Mapping[str, Measurement]:
+    """All there are, by name."""
+    from normlab.study.claims.measurements import MEASUREMENTS
+
+    return MEASUREMENTS
+
+
+def check_measurement(name: str, claim: str) -> None:
+    """Refuse a measurement that is none.
+
+    Raises:
+        ConfigError: naming those that there are.
+    """
+    if name not in measurements():
+        raise ConfigError(
+            f"claim={claim} asks for measurement={name}, which is not there; there are "
+            f"{', '.join(sorted(measurements()))}."
+        )
+
+
+def kept(name: str, budget: str, folder: Path) -> Measured | None:
+    """The measurement as it is kept; None where it is not, or was another one.
+
+    Raises:
+        NormlabError: the file is damaged.
+    """
+    try:
+        found = Measured.read(_path(name, budget, folder))
+    except FileNotFoundError:
+        return None
+    return found if found.asked == _asked(name, budget) else None
+
+
+def measure(name: str, budget: str, folder: Path) -> Measured:
+    """Measure, and keep it.
+
+    Raises:
+        NormlabError: it cannot be written.
+    """
+    one = measurements()[name]
+    series = one.measure(SIZES[budget])
+    day = datetime.now(UTC).date().isoformat()
+    found = Measured(name, _asked(name, budget), one.setup, one.over, series, machine(), day)
+    path = _path(name, budget, folder)
+    try:
+        found.write(path)
+    except OSError as error:
+        raise NormlabError(
+            f"{path} cannot be written ({error.strerror or error}); give another place with "
+            f"output_dir=…"
+        ) from error
+    return found
+
+
+def _asked(name: str, budget: str) -> dict[str, float]:
+    return {"version": measurements()[name].version, **asdict(SIZES[budget])}
+
+
+def _path(name: str, budget: str, folder: Path) -> Path:
+    return folder / "measured" / f"{name}-{budget}.json"

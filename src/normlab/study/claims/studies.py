@@ -1,0 +1,137 @@
+"""The studies that claims need: composed without torch, trained as a user would train them."""
+
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+from normlab import config
+from normlab.archive.record import RunRecord
+from normlab.config.explain import explain, is_configuration_error
+from normlab.config.spec import RunSpec
+from normlab.errors import ConfigError, NormlabError
+from normlab.study.experiment import Asked
+from normlab.study.main import register
+from normlab.study.plan import Plan, make_plan
+
+# What `train.py` does; there is no such file beside an installed package.
+_TRAIN = "import sys; sys.argv[0] = 'train.py'; from normlab.door import study; study()"
+_SECONDS_TO_SAVE = 60
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where studies are composed from and go to.
+
+    Attributes:
+        budget: an option of conf/budget.
+        output_dir: the folder of the studies' folders.
+        config_dir: a folder with configuration of the user's own.
+    """
+
+    budget: str
+    output_dir: Path
+    config_dir: Path | None = None
+
+    def arguments(self, experiment: str) -> list[str]:
+        """What to give `train.py`."""
+        own = [] if self.config_dir is None else ["--config-dir", str(self.config_dir)]
+        overrides = [f"experiment={experiment}", f"budget={self.budget}"]
+        return [*own, *overrides, f"output_dir={_quoted(str(self.output_dir))}"]
+
+    def command(self, experiment: str) -> str:
+        """What a user would type."""
+        return shlex.join(["python", "train.py", *self.arguments(experiment)])
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A study of claims: its folder, the runs that it asks for, by id, and why there is none."""
+
+    folder: Path = Path()
+    asked: dict[str, RunRecord] = field(default_factory=dict)
+    pending: int = 0
+    problem: str = ""
+
+
+def planned(experiment: str, place: Place) -> Planned:
+    """What an experiment asks for. One that cannot be composed, or has no data, says why."""
+    try:
+        plan, folder = _plan(experiment, place)
+    except NormlabError as error:
+        return Planned(problem=str(error).rstrip("."))
+    asked = {spec.id: _asked(spec) for spec in plan.specs}
+    return Planned(folder, asked, len(plan.pending()))
+
+
+def _plan(experiment: str, place: Place) -> tuple[Plan, Path]:
+    register()
+    own = place.config_dir
+    search = [f"hydra.searchpath=[{_quoted(f'file://{own.resolve()}')}]"] if own else []
+    given = [word for word in place.arguments(experiment) if "=" in word]
+    try:
+        with initialize_config_dir(str(config.folder()), version_base="1.3"):
+            loader = GlobalHydra.instance().config_loader()
+            master = compose("train", [*search, *given], return_hydra_config=True)
+            sweeper = master.hydra.sweeper
+            asked = Asked(sweeper.params, sweeper.arms, sweeper.budgets)
+            arms, overrides = asked.overrides(given, place.budget)
+            study = asked.study(str(master.study), place.budget)
+            plan = make_plan(loader, master, overrides, study, arms)
+    except Exception as error:
+        if not is_configuration_error(error):
+            raise
+        raise explain(error) from error
+    return plan, place.output_dir / study
+
+
+def _asked(spec: RunSpec) -> RunRecord:
+    """A run as it stands before it begins."""
+    norm, placement, data = (spec.choices[key] for key in ("norm", "placement", "data"))
+    seed = spec.config.seed
+    return RunRecord(spec.id, spec.name, norm, placement, data, seed, spec.choices, spec.plain)
+
+
+def train(experiment: str, place: Place) -> str:
+    """Train what is missing of an experiment in a process of its own, which shows how it goes.
+
+    Returns why it did not get to the end; empty where it did.
+    """
+    process = subprocess.Popen([sys.executable, "-c", _TRAIN, *place.arguments(experiment)])
+    try:
+        code = process.wait()
+    except BaseException:  # stopped: it saves what it has
+        process.terminate()
+        _wait(process)
+        raise
+    return "" if code == 0 else f"{place.command(experiment)} left with code {code}"
+
+
+def _wait(process: "subprocess.Popen[bytes]") -> None:
+    try:
+        process.wait(_SECONDS_TO_SAVE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
+def check_budget(budget: str) -> None:
+    """Refuse a budget that is none.
+
+    Raises:
+        ConfigError: naming those that there are.
+    """
+    options = sorted(path.stem for path in (config.folder() / "budget").glob("*.yaml"))
+    if budget not in options:
+        raise ConfigError(f"budget={budget} is not an option; budget has {', '.join(options)}.")
+
+
+def _quoted(text: str) -> str:
+    if re.fullmatch(r"[\w./+-]+", text):
+        return text
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
