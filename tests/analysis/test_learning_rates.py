@@ -129,6 +129,6 @@ def test_the_verdict_compares_each_arm_at_its_own_best_rate() -> None:
     assert second.startswith("rmsnorm · pre ends lower than none by 0.1000 ± ")
     assert third.startswith("LR sensitivity, ")
     assert third.index("rmsnorm · pre 0.3933 ± ") < third.index("none 1.5933 ± ")
-    assert "0.1 (the end of the grid) for rmsnorm · pre; 0.01 for none" in fourth
+    assert "0.1 (the end of the grid) for rmsnorm · pre; 1e-2 for none" in fourth
     assert fifth == "Diverged: 3 of 18 runs: none · lr=0.1 (3 of 3, step 7)."
     assert any("edge" in warning for warning in said.warnings)
