@@ -64,6 +64,13 @@ class SyntheticSource(Enum):
     random = "random"
 
 
+class StudyFigure(Enum):
+    """A figure that tells what one experiment shows, with a paragraph."""
+
+    norm_comparison = "norm_comparison"
+    prenorm_vs_postnorm = "prenorm_vs_postnorm"
+
+
 class Tokens(Enum):
     """What a token of a text is."""
 
@@ -106,6 +113,7 @@ class DataConfig:
 
     kind: str = MISSING
     batch_size: int = MISSING
+    validation_windows: int | None = None  # sequences that a loss is judged on; None: all there are
 
 
 @dataclass
@@ -116,7 +124,7 @@ class SyntheticData(DataConfig):
     vocabulary: int = 8
     order: int = 1
     concentration: float = 0.2
-    validation_sequences: int = 1024
+    validation_windows: int | None = 256
 
 
 @dataclass
@@ -125,7 +133,6 @@ class ShakespeareData(DataConfig):
 
     path: str | None = None
     validation_fraction: float = 0.1
-    validation_windows: int | None = None
 
 
 @dataclass
@@ -136,7 +143,6 @@ class TextData(DataConfig):
     tokens: Tokens = Tokens.characters
     vocabulary: int = 1024
     validation_fraction: float = 0.1
-    validation_windows: int | None = None
 
 
 @dataclass
@@ -202,6 +208,7 @@ class TrainConfig:
     study: str = MISSING
     output_dir: str = "outputs"
     jobs: Any = "auto"  # how many runs of a study at once: a number, or auto
+    figure: StudyFigure | None = None  # what the study ends in, beside the usual figures
     norm: Any = MISSING
     placement: PlacementConfig = MISSING
     data: DataConfig = MISSING
