@@ -14,7 +14,7 @@ from normlab.bench.result import (
     Row,
     Table,
 )
-from normlab.bench.spread import Spread, spread
+from normlab.analysis.spread import Spread, spread
 
 MACHINE = Machine(
     date="2026-11-24",

@@ -11,7 +11,7 @@ from matplotlib.text import Text
 from normlab.analysis.style import RC
 from normlab.bench import figure
 from normlab.bench.result import Bar, Panel, Report, Result
-from normlab.bench.spread import spread
+from normlab.analysis.spread import spread
 
 
 def drawn(report: Report) -> Figure:

@@ -8,7 +8,7 @@ import pytest
 
 from normlab.bench.reading import evaluated, run
 from normlab.bench.result import Settings
-from normlab.bench.spread import Spread
+from normlab.analysis.spread import Spread
 
 FOUND: dict[str, Any] = {
     "runs": 50,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from normlab.bench.result import Goal, Report, Settings
-from normlab.bench.spread import Spread
+from normlab.analysis.spread import Spread
 from normlab.errors import NormlabError
 
 

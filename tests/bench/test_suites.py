@@ -10,7 +10,7 @@ from normlab.bench.main import main
 from normlab.bench.peers import PEERS
 from normlab.bench.result import Goal, Report, Row
 from normlab.bench.shapes import NANO
-from normlab.bench.spread import spread
+from normlab.analysis.spread import spread
 from normlab.errors import NormlabError
 from tiny import TINY
 

@@ -22,7 +22,7 @@ from normlab.bench.result import (
     column,
 )
 from normlab.bench.shapes import chosen
-from normlab.bench.spread import Spread, ratio, spread
+from normlab.analysis.spread import Spread, ratio, spread
 
 SHAPES = {f"{tokens}x{width}": (tokens, width) for tokens, width in (
     (768, 128), (1024, 512), (4096, 384), (8192, 1024), (16, 16),

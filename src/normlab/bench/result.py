@@ -8,7 +8,7 @@ from typing import Literal
 
 from normlab.archive.durable import write_text
 from normlab.archive.restore import read_json, restored
-from normlab.bench.spread import Spread
+from normlab.analysis.spread import Spread
 from normlab.errors import NormlabError
 
 SCHEMA_VERSION = 1

@@ -1,0 +1,2 @@
+def sentences(numbers):
+    return ["todo"]
