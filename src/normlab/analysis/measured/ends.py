@@ -43,6 +43,7 @@ def label(axes: Axes, last: float, ends: Sequence[End]) -> None:
         )
         said = axes.text(text_at, place, end.name, transform=axes.transAxes, fontsize=FONT)
         said.set(color=end.colour, va="center", ha="left")
+        said.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.4, "alpha": 0.8})
 
 
 def apart(wanted: Sequence[float], gap: float) -> list[float]:
@@ -52,13 +53,13 @@ def apart(wanted: Sequence[float], gap: float) -> list[float]:
     centres: list[float] = []
     for one in order:
         groups.append([one])
-        centres.append(_within(wanted[one], 0))
+        centres.append(_within(wanted[one], gap / 2))
         while len(groups) > 1 and _overlap(groups, centres, gap):
             last = groups.pop()
             centres.pop()
             groups[-1] += last
             middle = sum(wanted[member] for member in groups[-1]) / len(groups[-1])
-            centres[-1] = _within(middle, gap * (len(groups[-1]) - 1) / 2)
+            centres[-1] = _within(middle, gap * len(groups[-1]) / 2)
     places = [0.0] * len(wanted)
     for group, centre in zip(groups, centres, strict=True):
         for at, member in enumerate(group):

@@ -21,7 +21,7 @@ from normlab.archive.measured import Measured, Profile, Vanishing
 # Norms whose output has unit RMS as they start, so that theory knows it.
 UNIT_RMS = ("rmsnorm", "layernorm", "layernorm_nobias", "gemma_rmsnorm", "scalenorm", "l1")
 QUANTITIES = ("std", "share", "gradient")
-_HEIGHT = 5.7  # inches
+_HEIGHT = 6.0  # inches
 _INIT_COLOURS = {"PyTorch": INK, "no biases": "#8C510A", "Kaiming": "#01665E"}
 _OTHER_WIDTH = "#8FA3B5"
 _MOST_MARKERS = 9
