@@ -72,6 +72,13 @@ class SyntheticSource(Enum):
     random = "random"
 
 
+class StudyFigure(Enum):
+    """A figure that tells what one experiment shows, with a paragraph."""
+
+    norm_comparison = "norm_comparison"
+    prenorm_vs_postnorm = "prenorm_vs_postnorm"
+
+
 class Tokens(Enum):
     """What a token of a text is."""
 
@@ -124,6 +131,7 @@ class DataConfig:
 
     kind: str = MISSING
     batch_size: int = MISSING
+    validation_windows: int | None = None  # sequences that a loss is judged on; None: all there are
 
 
 @dataclass
@@ -134,7 +142,7 @@ class SyntheticData(DataConfig):
     vocabulary: int = 8
     order: int = 1
     concentration: float = 0.2
-    validation_sequences: int = 1024
+    validation_windows: int | None = 256
 
 
 @dataclass
@@ -143,7 +151,6 @@ class ShakespeareData(DataConfig):
 
     path: str | None = None
     validation_fraction: float = 0.1
-    validation_windows: int | None = None
 
 
 @dataclass
@@ -154,7 +161,6 @@ class TextData(DataConfig):
     tokens: Tokens = Tokens.characters
     vocabulary: int = 1024
     validation_fraction: float = 0.1
-    validation_windows: int | None = None
 
 
 @dataclass
@@ -228,6 +234,7 @@ class TrainConfig:
     output_dir: str = "outputs"
     jobs: Any = "auto"  # how many runs of a study at once: a number, or auto
     measure: Measure | None = None  # None: runs are trained
+    figure: StudyFigure | None = None  # what the study ends in, beside the usual figures
     norm: Any = MISSING
     placement: PlacementConfig = MISSING
     data: DataConfig = MISSING

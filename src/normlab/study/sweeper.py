@@ -18,6 +18,7 @@ from normlab.archive.record import RunRecord
 from normlab.config.spec import RunSpec
 from normlab.errors import ConfigError, NormlabError
 from normlab.study import engine, warm
+from normlab.study.experiment import Asked
 from normlab.study.launcher import StudyLauncher
 from normlab.study.place import check_place, make_folder
 from normlab.study.plan import ELSEWHERE, Plan, is_settled, make_plan
@@ -33,8 +34,13 @@ class StudySweeper(Sweeper):
     hydra_context: HydraContext
     task_function: TaskFunction
 
-    def __init__(self, params: dict[str, Any] | None = None) -> None:
-        self.params = params or {}
+    def __init__(
+        self,
+        params: dict[str, Any] | None = None,
+        arms: list[str] | None = None,
+        budgets: dict[str, dict[str, Any]] | None = None,
+    ) -> None:
+        self.asked = Asked(params or {}, arms or (), budgets or {})
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -54,19 +60,21 @@ class StudySweeper(Sweeper):
             NormlabError: runs failed; the others are there, and so are the figures.
         """
 
+        budget = str(self.config.hydra.runtime.choices.get("budget"))
+        arms, overrides = self.asked.overrides(arguments, budget)
         study = str(self.config.study)
+        if not any(argument.startswith("study=") for argument in arguments):
+            study = self.asked.study(study, budget)
         check_study_name(study)
-        given = {argument.split("=")[0] for argument in arguments}
-        swept = [f"{key}={value}" for key, value in self.params.items() if key not in given]
         loader = self.hydra_context.config_loader
         if self.config.measure is not None:
             from normlab.study.measure import carry_out
 
-            carry_out(loader, self.config, [*swept, *arguments])
+            carry_out(loader, self.config, overrides)
             return
         from normlab.study.terminal import Terminal
 
-        plan = make_plan(loader, self.config, [*swept, *arguments], study)
+        plan = make_plan(loader, self.config, overrides, study, arms)
         pending = plan.pending()
         terminal = Terminal()
         launcher = self._launcher(len(pending)) if pending else None
