@@ -1,4 +1,4 @@
-"""What an experiment that trains nothing leaves: `<name>.json`, its numbers and where they are from.
+"""What an experiment that trains nothing leaves: `<name>.json`, its numbers and their origin.
 
 A number that is not finite is None, for JSON has neither NaN nor infinity.
 """

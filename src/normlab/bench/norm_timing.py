@@ -24,8 +24,12 @@ def measure(turns: Turns, norms: Mapping[str, Mapping[str, Any]]) -> None:
     for turn in turns:
         key = turn["tokens"], turn["width"], turn["dtype"]
         if turn["first"]:
-            built = {key: {name: (call, calls_in_block(call)) for name, call in _calls_of(norms, *key)}}
-        turns.report(**{name: milliseconds(call, calls) for name, (call, calls) in built[key].items()})
+            built = {
+                key: {name: (call, calls_in_block(call)) for name, call in _calls_of(norms, *key)}
+            }
+        turns.report(
+            **{name: milliseconds(call, calls) for name, (call, calls) in built[key].items()}
+        )
 
 
 def _calls_of(

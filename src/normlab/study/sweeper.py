@@ -59,7 +59,6 @@ class StudySweeper(Sweeper):
             ConfigError: a combination cannot be trained; nothing was trained.
             NormlabError: runs failed; the others are there, and so are the figures.
         """
-
         budget = str(self.config.hydra.runtime.choices.get("budget"))
         arms, overrides = self.asked.overrides(arguments, budget)
         study = str(self.config.study)
@@ -70,7 +69,7 @@ class StudySweeper(Sweeper):
         if self.config.measure is not None:
             from normlab.study.measure import carry_out
 
-            carry_out(loader, self.config, overrides)
+            carry_out(loader, self.config, overrides, study)
             return
         from normlab.study.terminal import Terminal
 

@@ -1,8 +1,11 @@
 """Figures and paragraphs of experiments that train nothing, from their numbers alone."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import matplotlib
+from matplotlib.figure import Figure
 
 from normlab.analysis import page
 from normlab.analysis.measured import comparison_words, gradient_words
@@ -16,7 +19,7 @@ def draw(found: Measured, folder: Path) -> list[Path]:
     """Write `<name>.png` and `<name>.svg` into the folder; returns their paths. Raises OSError."""
     from normlab.analysis.measured import comparison_figure, gradient_figure
 
-    sheets = {
+    sheets: dict[str, Callable[[Measured], Figure]] = {
         "gradient_vanishing": gradient_figure.sheet,
         "layernorm_vs_rmsnorm": comparison_figure.sheet,
     }
@@ -26,7 +29,7 @@ def draw(found: Measured, folder: Path) -> list[Path]:
 
 def paragraph(found: Measured) -> str:
     """What the numbers show, in sentences that follow from them."""
-    words = {
+    words: dict[str, Callable[[Any], list[str]]] = {
         "gradient_vanishing": gradient_words.sentences,
         "layernorm_vs_rmsnorm": comparison_words.sentences,
     }

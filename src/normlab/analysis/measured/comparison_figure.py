@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 
 from normlab.analysis import page
 from normlab.analysis.measured.comparison_words import CLAIMED_HIGH, CLAIMED_LOW
-from normlab.analysis.measured.numbers import plain, short
+from normlab.analysis.measured.numbers import plain
 from normlab.analysis.measured.times import WAYS, over_torch, pairs, shapes
 from normlab.analysis.spread import Spread
 from normlab.analysis.style import GREY, INK, norm_colours
@@ -42,7 +42,8 @@ def sheet(found: Measured) -> Figure:
     _direction(direction, numbers, colours)
     _invariances(invariances, numbers, colours)
     _parameters(parameters, numbers, colours)
-    _time(*below.subplots(1, 2, width_ratios=[1, 1]), numbers, colours)
+    left, right = below.subplots(1, 2)
+    _time(left, right, numbers, colours)
     return figure
 
 
@@ -133,9 +134,7 @@ def _time(left: Axes, right: Axes, numbers: Comparison, colours: dict[str, str])
         _point(left, over_torch(numbers, one), y, colours[one.norm], _MARKERS[at % 8])
     _ways(left, there)
     right.set_title("RMSNorm's time over LayerNorm's", fontsize=9)
-    right.axvspan(
-        1 / (1 + CLAIMED_HIGH), 1 / (1 + CLAIMED_LOW), color="#F3E3B3", lw=0, zorder=0
-    )
+    right.axvspan(1 / (1 + CLAIMED_HIGH), 1 / (1 + CLAIMED_LOW), color="#F3E3B3", lw=0, zorder=0)
     for pair in pairs(numbers, there):
         at = shapes(numbers).index(pair.shape)
         y = there.index(pair.way) + 2 * _offset(numbers, at)
@@ -184,10 +183,10 @@ def _note(found: Measured) -> str:
     return (
         f"Distributions at width {numbers.width}, parameters as they start, all numbers of all "
         "tokens together;\nthe change of the output with parameters moved off their start.\n"
-        f"Times of forward and backward in fp32, tokens×width, all in turn: median and quartiles of "
-        f"{rounds} ratios inside a round.\nfused: normlab's kernels; torch: its functions; composite: "
-        "written out; x.var: the same with it, held against RMSNorm written out.\n"
+        "Times of forward and backward in fp32, tokens×width, all in turn: median and quartiles "
+        f"of {rounds} ratios inside a round.\nfused: normlab's kernels; torch: its functions; "
+        "composite: written out; x.var: the same with it, held against RMSNorm written out.\n"
         f"{machine.get('cpu', '')}, {machine.get('threads', '')} threads, torch "
-        f"{versions.get('torch', '')}, seed {found.settings.get('seed', 0)}, "
+        f"{versions.get('torch', '')}, seed {found.settings['seeds'][0]}, "
         f"{found.origin.started[:10]}.{' ' + missing[:80] if missing else ''}"
     )

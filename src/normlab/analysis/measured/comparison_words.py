@@ -32,8 +32,9 @@ def _distribution(numbers: Comparison) -> Iterator[str]:
         means = [abs(one.after[norm].mean) for one in numbers.inputs]
         lowest = min(one.cosine[norm] for one in numbers.inputs)
         mean = (
-            "takes the mean out of every input" if max(means) < _NO_MEAN else f"leaves a mean of up "
-            f"to {short(max(means))}"
+            "takes the mean out of every input"
+            if max(means) < _NO_MEAN
+            else f"leaves a mean of up to {short(max(means))}"
         )
         direction = (
             "keeps every token's direction"
@@ -42,9 +43,7 @@ def _distribution(numbers: Comparison) -> Iterator[str]:
         )
         yield f"{name} {mean} and {direction}."
     same = [one.input for one in numbers.inputs if one.apart < _SAME]
-    others = [
-        f"{percent(one.apart)} ({one.input})" for one in numbers.inputs if one.apart >= _SAME
-    ]
+    others = [f"{percent(one.apart)} ({one.input})" for one in numbers.inputs if one.apart >= _SAME]
     parts = [f"the same for inputs of {joined(same)}"] if same else []
     parts += [f"apart by {joined(others)} of the output"] if others else []
     yield f"Their outputs are {', and '.join(parts)}."
@@ -53,7 +52,9 @@ def _distribution(numbers: Comparison) -> Iterator[str]:
 def _invariances(numbers: Comparison) -> Iterator[str]:
     """What neither norm feels, what one of them does not, what both do."""
     groups: dict[tuple[str, ...], list[str]] = {}
-    tried = {key: {one.name: one for one in several} for key, several in numbers.invariances.items()}
+    tried = {
+        key: {one.name: one for one in several} for key, several in numbers.invariances.items()
+    }
     for name in tried["layernorm"]:
         blind = tuple(norm for norm in _NAMES if tried[f"{norm} eps=0"][name].verdict == "yes")
         groups.setdefault(blind, []).append(name)
@@ -64,14 +65,14 @@ def _invariances(numbers: Comparison) -> Iterator[str]:
     for blind, names in groups.items():
         what = joined([f"{name} ({tried['layernorm'][name].equation})" for name in names])
         feel = [norm for norm in _NAMES if norm not in blind]
-        change = f"its output changes by {largest([f'{norm} eps=0' for norm in feel], names)} RMS" if feel else ""
+        exact = largest([f"{norm} eps=0" for norm in feel or _NAMES], names)
         if not feel:
             yield (
-                f"Neither feels {what}: at eps=0 the output changes by {largest(['layernorm eps=0', 'rmsnorm eps=0'], names)} RMS at most, "
-                f"with the default eps by {largest(list(_NAMES), names)}."
+                f"Neither feels {what}: at eps=0 the output changes by {exact} RMS at most, with "
+                f"the default eps by {largest(list(_NAMES), names)}."
             )
         elif blind:
-            yield f"{_NAMES[feel[0]]} alone feels {what}: {change}."
+            yield f"{_NAMES[feel[0]]} alone feels {what}: its output changes by {exact} RMS."
         else:
             yield f"Both feel {what}."
 
@@ -132,9 +133,8 @@ def _printed(like: Sequence[Pair], naive: Sequence[Pair]) -> Iterator[str]:
     if naive:
         forward = max(1 / one.forward.median for one in naive)
         both = max(1 / one.both.median for one in naive)
-        near = max(forward, both) >= factor / 4
+        near = "comes near it" if max(forward, both) >= factor / 4 else "is not so slow either"
         yield (
-            f"A LayerNorm written with x.var {'does come near it' if near else 'is not so slow either'}"
-            f": the written-out RMSNorm is up to ×{short(forward)} faster than that forward, "
-            f"×{short(both)} with backward."
+            f"A LayerNorm written with x.var {near}: the written-out RMSNorm is up to "
+            f"×{short(forward)} faster than that forward, ×{short(both)} with backward."
         )

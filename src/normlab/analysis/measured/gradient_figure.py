@@ -15,7 +15,7 @@ from normlab.analysis import page
 from normlab.analysis.measured import theory
 from normlab.analysis.measured.ends import End, label
 from normlab.analysis.measured.numbers import plain, short
-from normlab.analysis.style import GREY, INK, LineStyle, norm_colours, placement_styles
+from normlab.analysis.style import INK, LineStyle, norm_colours, placement_styles
 from normlab.archive.measured import Measured, Profile, Vanishing
 
 # Norms whose output has unit RMS as they start, so that theory knows it.
@@ -200,11 +200,11 @@ def _decades(axes: Axes) -> None:
 def _note(found: Measured) -> str:
     numbers: Vanishing = found.numbers
     stack, stream = numbers.stacks[0], numbers.transformers[0]
-    first = found.settings.get("seed", 0)
+    first = found.settings["seeds"][0]
     return (
         f"Linear+ReLU, n={stack.width}, PyTorch's initialisation unless said, inputs N(0, 1), "
-        f"{stack.seeds} seeds from {first}: points measured (bars: 2 standard errors), lines theory.\n"
-        "Information: share of the activations' variance that is variance across inputs at fixed "
+        f"{stack.seeds} seeds from {first}: points measured (bars: 2 standard errors), lines "
+        "theory.\nInformation: share of the activations' variance that is variance across inputs at fixed "
         "weights. Gradient: the loss's by the activations.\n"
         f"Transformer: residual stream, n={stream.width}, weights N(0, 1/n), {stream.seeds} seeds, "
         "cross-entropy of random tokens; points joined, as for dyt and others without theory.\n"

@@ -11,7 +11,7 @@ from normlab.archive.measured import Profile, Vanishing
 # Theory is of use where it is this near at every layer.
 NEAR = 0.05
 # Beyond these factors from end to end a signal is not held.
-_HELD = 1.5
+_HELD = 2.0
 _ALIKE = 0.1
 # Below it float64 cannot tell what is left of the input from rounding.
 _LEAST_SHARE = 1e-24
@@ -58,17 +58,24 @@ def _alike(one: Profile, other: Profile) -> bool:
 def _decay(stack: Profile) -> str:
     apart, layer = deviation(stack)
     start = (
-        f"A stack of Linear and ReLU, {stack.width} wide, with PyTorch's initialisation takes a std "
-        f"of 1 to {short(plain(stack.std[-1]))} at layer {stack.depth}"
+        f"A stack of Linear and ReLU, {stack.width} wide, with PyTorch's initialisation takes a "
+        f"std of 1 to {short(plain(stack.std[-1]))} at layer {stack.depth}"
     )
+    seeds = "1 seed" if stack.seeds == 1 else f"{stack.seeds} seeds"
     if apart <= NEAR:
         return (
             f"{start}; theory is within {percent(apart)} of that at every layer (farthest at layer "
-            f"{layer}; {stack.seeds} seeds)."
+            f"{layer}; {seeds})."
+        )
+    error = plain(stack.rms_error[layer])
+    if not 2 * error < apart:
+        return (
+            f"{start}; theory is {percent(apart)} off at layer {layer}, and {seeds} cannot tell "
+            f"that from chance."
         )
     return (
-        f"{start}; theory is {percent(apart)} off at layer {layer} ({stack.seeds} seeds), more than "
-        f"the {percent(NEAR)} that it is good for."
+        f"{start}; theory is {percent(apart)} off at layer {layer} ({seeds}), more than the "
+        f"{percent(NEAR)} that it is good for."
     )
 
 
@@ -102,8 +109,8 @@ def _tutorial(stack: Profile, deep: Profile) -> Iterator[str]:
         yield f"{claim} is not what is measured: {short(value)}."
     elif abs(plain(deep.std[-1]) / value - 1) < _ALIKE:
         yield (
-            f"{claim} is right as a number and wrong as a sign of decay: it is {short(value)} there, "
-            f"and {short(plain(deep.std[-1]))} at layer {deep.depth}."
+            f"{claim} is right as a number and wrong as a sign of decay: it is {short(value)} "
+            f"there, and {short(plain(deep.std[-1]))} at layer {deep.depth}."
         )
     else:
         yield f"{claim} is right: it is {short(value)} there, and it goes on changing with depth."
@@ -115,10 +122,13 @@ def _information(stack: Profile) -> str:
     expected = theory.signal(stack.depth, plain(stack.weight), bias)[-1].share
     if not share > _LEAST_SHARE:
         return f"Nothing that float64 could tell of the input is left at layer {stack.depth}."
-    of = f"{short(share)} of the variance at layer {stack.depth} depends on the input"
+    of = (
+        f"{short(share)} of the variance at layer {stack.depth} depends on the input (theory "
+        f"{short(expected)})"
+    )
     if share < 0.01:
-        return f"What is lost is information: {of} (theory {short(expected)}), the rest is the same for every input."
-    return f"Information is not lost yet: {of} (theory {short(expected)})."
+        return f"What is lost is information: {of}, the rest is the same for every input."
+    return f"Information is not lost yet: {of}."
 
 
 def _gradient(stack: Profile) -> str:
@@ -137,8 +147,8 @@ def _kaiming(stack: Profile) -> str:
     held = max(values) / min(values) < _HELD and _held(stack)
     return (
         f"Kaiming's weights {'hold' if held else 'do not hold'} both (std {ends}, gradient "
-        f"×{short(plain(stack.gradient[0]))}); {short(plain(stack.share[-1]))} of the variance still "
-        f"depends on the input."
+        f"×{short(plain(stack.gradient[0]))}); {short(plain(stack.share[-1]))} of the variance "
+        f"still depends on the input."
     )
 
 
@@ -156,14 +166,15 @@ def _norms(stacks: Sequence[Profile]) -> Iterator[str]:
             f"×{short(plain(one.gradient[0]))}, information {short(plain(one.share[-1]))})"
             for one in group
         ]
-        if held:
-            yield f"Before each ReLU, {joined(parts)} {'hold' if len(parts) > 1 else 'holds'} signal and gradient."
-        else:
-            yield f"{joined(parts)} {'do' if len(parts) > 1 else 'does'} not hold them."
+        several = len(parts) > 1
+        verb = (
+            ("hold" if several else "holds") if held else f"{'do' if several else 'does'} not hold"
+        )
+        yield f"Before each ReLU, {joined(parts)} {verb} signal and gradient."
 
 
 def _transformers(profiles: Sequence[Profile]) -> Iterator[str]:
-    """Per initialisation: how the stream and its gradient change from the first block to the last."""
+    """Per initialisation: how stream and gradient change from the first block to the last."""
     for at, (init, group) in enumerate(groupby(profiles, key=lambda one: one.init)):
         arms = list(group)
         if arms[0].depth < 2:
@@ -195,5 +206,5 @@ def _steepening(one: Profile) -> float:
 
 
 def _size(*factors: float) -> float:
-    """How far the farthest of some factors is from 1; one that is not finite is farther than all."""
+    """How far the farthest of some factors is from 1; none is farther than one not finite."""
     return max(abs(math.log(factor)) if factor > 0 else math.inf for factor in factors)

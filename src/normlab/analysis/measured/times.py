@@ -20,7 +20,7 @@ NAIVE, WRITTEN_OUT = "x.var", "composite"
 
 @dataclass(frozen=True)
 class Pair:
-    """RMSNorm's time over LayerNorm's in one way at one shape, forward with backward, or forward."""
+    """RMSNorm's time over LayerNorm's in one way at one shape: with backward, and forward alone."""
 
     way: str
     shape: tuple[int, int]

@@ -29,8 +29,12 @@ _ROOMS: dict[str, Any] = {
 }
 
 
-def carry_out(loader: ConfigLoader, master: DictConfig, arguments: Sequence[str]) -> None:
+def carry_out(
+    loader: ConfigLoader, master: DictConfig, arguments: Sequence[str], study: str
+) -> None:
     """Measure what `master.measure` names, unless it is there, then draw it and say what it shows.
+
+    `study` names the folder that all of it goes into.
 
     Raises:
         ConfigError: an override means nothing to it, or a value is not allowed.
@@ -41,9 +45,9 @@ def carry_out(loader: ConfigLoader, master: DictConfig, arguments: Sequence[str]
     request = Request.read(loader, master, arguments, room.TAKES)
     measurement = room.Measurement(request)
     check_output_dir(str(master.output_dir))
-    folder = Path(master.output_dir) / master.study
+    folder = Path(master.output_dir) / study
     check_place(folder)
-    settings = {"budget": request.budget, **measurement.settings}
+    settings = measurement.settings
     found = _found(folder, request.name, settings)
     try:
         if found is None:

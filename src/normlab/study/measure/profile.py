@@ -14,8 +14,10 @@ from normlab.archive.measured import Profile
 
 @dataclass
 class Gathered:
-    """One row a seed: per layer the mean, the mean square, the variance across inputs, and the
-    gradient's squared norm over that at the last layer.
+    """One row a seed, of four numbers a layer.
+
+    They are the mean, the mean square, the variance across inputs, and the gradient's squared norm
+    over that at the last layer.
     """
 
     rows: list[list[tuple[float, float, float, float]]] = field(default_factory=list)
@@ -25,10 +27,12 @@ class Gathered:
         squares = [float(gradient.double().square().sum()) for gradient in gradients]
         squares = squares or [math.nan] * len(activations)
         last = squares[-1] or math.nan
-        self.rows.append([
-            (*_moments(one.double()), square / last)
-            for one, square in zip(activations, squares, strict=True)
-        ])
+        self.rows.append(
+            [
+                (*_moments(one.double()), square / last)
+                for one, square in zip(activations, squares, strict=True)
+            ]
+        )
 
     def profile(
         self,
@@ -67,6 +71,8 @@ def _moments(x: Tensor) -> tuple[float, float, float]:
 
 def _error(values: Tensor) -> Tensor:
     """The standard error of the mean over seeds, relative to it; of one seed, unknown."""
+    if len(values) == 1:
+        return torch.full_like(values[0], math.nan)
     return values.std(0) / values.mean(0) / math.sqrt(len(values))
 
 

@@ -12,8 +12,6 @@ from normlab.config.spec import RunSpec
 from normlab.errors import ConfigError
 from normlab.study.plan import Plan, combinations, specified
 
-BUDGETS = ("quick", "standard", "full")
-
 # Keys that every measurement takes.
 _ALWAYS = ("experiment", "study", "output_dir", "budget", "seed", "trainer.threads")
 
@@ -87,25 +85,14 @@ class Request:
 
     @property
     def budget(self) -> str:
-        """quick, standard or full. Raises ConfigError for another, or several."""
-        found = self.several("budget") or ["quick"]
-        if len(found) > 1 or found[0] not in BUDGETS:
-            raise ConfigError(
-                f"budget={','.join(found)} is not allowed in experiment={self.name}; take one of "
-                f"{', '.join(BUDGETS)}."
-            )
-        return found[0]
+        """The option of `budget`."""
+        return str(self.master.hydra.runtime.choices.budget)
 
     @property
     def threads(self) -> int | None:
         """Threads that torch computes with, where they were given."""
         given = self.several("trainer.threads")
         return self.one("trainer.threads", 1, "it is the same for all") if given else None
-
-    @property
-    def seed(self) -> int:
-        """The first of the seeds."""
-        return self.one("seed", 0, "it is the first of the seeds, as many as the budget has", 0)
 
     def spec(self, **overrides: Any) -> RunSpec:
         """The configuration with these values (`model__width` is `model.width`), checked.

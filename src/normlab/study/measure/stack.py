@@ -50,7 +50,11 @@ class Variant:
 
 
 PLAIN = Variant("no norm", "none", "PyTorch")
-BARE = (PLAIN, Variant("without biases", "none", "no biases"), Variant("Kaiming", "none", "Kaiming"))
+BARE = (
+    PLAIN,
+    Variant("without biases", "none", "no biases"),
+    Variant("Kaiming", "none", "Kaiming"),
+)
 
 
 def profiles(

@@ -14,9 +14,9 @@ from torch import Tensor
 from normlab.archive.identity import said
 from normlab.archive.measured import Profile
 from normlab.config.spec import RunSpec
-from normlab.errors import ConfigError
 from normlab.study.measure.profile import Gathered
 from normlab.training.build import build_model
+from normlab.training.probes.activations import listening, undisturbed
 
 # Tokens are drawn evenly from so many, and every one is to be guessed from those before it.
 VOCABULARY, BATCH = 64, 4
@@ -30,11 +30,7 @@ def profiles(
     seeds: Sequence[int],
     each: Callable[[str], None],
 ) -> list[Profile]:
-    """The stream of every network of `specs`; weights N(0, std²), those that write to it × output.
-
-    Raises:
-        ConfigError: one has more streams than one.
-    """
+    """The stream of every network; weights N(0, std²), those that write to it × output."""
     found = []
     for spec in specs:
         kept = Gathered()
@@ -62,20 +58,15 @@ def streams(spec: RunSpec, seed: int) -> tuple[list[Tensor], list[Tensor]]:
     model = build_model(replace(spec.config, seed=seed), VOCABULARY)
     kept: list[Tensor] = []
 
-    def keep(stream: Any) -> None:
-        if not isinstance(stream, Tensor):
-            raise ConfigError(
-                f"placement={spec.choices['placement']} has more streams than one, which "
-                f"experiment=gradient_vanishing does not draw; leave it out."
-            )
-        kept.append(stream)
+    def keep(prefix: str, site: str, x: Tensor) -> None:
+        # Of two streams, the one that is normalised as it goes.
+        if prefix == "stream" and not site.endswith("/attention"):
+            kept.append(x)
 
-    model.blocks[0].register_forward_pre_hook(lambda _, inputs: keep(inputs[0]))
-    for block in model.blocks:
-        block.register_forward_hook(lambda _, __, stream: keep(stream))
     shape = BATCH, spec.config.model.context + 1
     tokens = torch.randint(VOCABULARY, shape, generator=torch.Generator().manual_seed(seed))
-    logits = model(tokens[:, :-1])
+    with undisturbed(model), listening(model, {}, keep):
+        logits = model.forward(tokens[:, :-1])
     loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
-    gradients = torch.autograd.grad(loss, kept)
+    gradients = torch.autograd.grad(loss, kept, allow_unused=True, materialize_grads=True)
     return [one.detach().flatten(0, 1) for one in kept], [one.flatten(0, 1) for one in gradients]
