@@ -204,8 +204,8 @@ def _note(found: Measured) -> str:
     return (
         f"Linear+ReLU, n={stack.width}, PyTorch's initialisation unless said, inputs N(0, 1), "
         f"{stack.seeds} seeds from {first}: points measured (bars: 2 standard errors), lines "
-        "theory.\nInformation: share of the activations' variance that is variance across inputs at fixed "
-        "weights. Gradient: the loss's by the activations.\n"
+        "theory.\nInformation: share of the activations' variance that is variance across inputs "
+        "at fixed weights. Gradient: the loss's by the activations.\n"
         f"Transformer: residual stream, n={stream.width}, weights N(0, 1/n), {stream.seeds} seeds, "
         "cross-entropy of random tokens; points joined, as for dyt and others without theory.\n"
         f"{found.origin.machine.get('cpu', '')}, torch {found.origin.versions.get('torch', '')}, "
