@@ -13,7 +13,7 @@ from normlab.archive.identity import said, short_number
 SEPARATOR = " · "
 
 # Where a run's results lie and how they are logged says nothing about what was trained.
-_IGNORED_GROUPS = {"logger", "hydra", "study", "output_dir", "jobs"}
+_IGNORED_GROUPS = {"logger", "hydra", "study", "output_dir", "jobs", "figure"}
 _NAMED_APART = ("norm", "placement")
 
 Settings = tuple[tuple[str, Any], ...]
