@@ -81,8 +81,8 @@ class Diverges:
 
 
 @dataclass
-class Loss:
-    """An arm's loss is between `low` and `high`, in nats per token."""
+class Level:
+    """An arm's number is between `low` and `high`, where it is lowest."""
 
     arm: str
     low: float
@@ -126,7 +126,7 @@ class Exact:
     tolerance: float
 
 
-ArmsTest = Lower | Parity | Sensitivity | Diverges | Loss
+ArmsTest = Lower | Parity | Sensitivity | Diverges | Level
 MeasuredTest = Slope | Ratio | Value | Exact
 Test = ArmsTest | MeasuredTest
 
@@ -136,7 +136,7 @@ ARMS_KINDS: dict[str, type[ArmsTest]] = {
     "parity": Parity,
     "sensitivity": Sensitivity,
     "diverges": Diverges,
-    "loss": Loss,
+    "level": Level,
 }
 MEASURED_KINDS: dict[str, type[MeasuredTest]] = {
     "slope": Slope,

@@ -13,9 +13,9 @@ from normlab.archive.claim import Quantity
 from normlab.archive.folder import Run
 from normlab.archive.record import SETTLED
 
-# What says nothing about what was trained, or is what an arm is named by.
-_APART = ("seed", "study", "output_dir", "jobs", "logger", "budget", "probes", "norm", "placement")
+# What arms are named by, and what says nothing about what was trained.
 _NAMED = ("norm", "placement")
+_APART = ("seed", "study", "output_dir", "jobs", "logger", "budget", "probes", "measure", "figure")
 
 _LAST_SITE = "feedforward"
 
@@ -182,7 +182,7 @@ def _circumstances(run: Run, named: set[str]) -> Mapping[str, Any]:
     return {
         key: value
         for key, value in sorted(flat.items())
-        if key.split(".")[0] not in _APART and key not in named
+        if key.split(".")[0] not in (*_APART, *_NAMED) and key not in named
     }
 
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import singledispatch
+from pathlib import Path
 
 from normlab.analysis.claims.arms import (
     NoBasisError,
@@ -16,12 +17,12 @@ from normlab.analysis.claims.arms import (
 )
 from normlab.analysis.claims.evidence import Evidence
 from normlab.analysis.claims.proportions import share_difference
-from normlab.analysis.claims.sensitivity import sensitivities
+from normlab.analysis.learning_rates import FEWEST_RATES, RatedArm, learning_rates
 from normlab.analysis.statistics import LEVEL, mean_interval, paired_difference
 from normlab.archive.claim import (
     Diverges,
     Exact,
-    Loss,
+    Level,
     Lower,
     Parity,
     Ratio,
@@ -30,6 +31,7 @@ from normlab.archive.claim import (
     Test,
     Value,
 )
+from normlab.archive.folder import Run, Study
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,10 @@ def _(test: Lower | Parity, evidence: Evidence) -> Estimate:
 
 @_estimate.register
 def _(test: Sensitivity, evidence: Evidence) -> Estimate:
-    named = _keys(test.a, test.b)
-    a, b = (sensitivities(settings(select(evidence.runs, arm), named)) for arm in (test.a, test.b))
-    if a.rates != b.rates:
+    a, b = (_over_rates(evidence.runs, arm) for arm in (test.a, test.b))
+    if a.grid != b.grid:
         raise NoBasisError("the arms do not have the same learning rates")
-    return _paired(a.by_seed, b.by_seed, f"{len(a.rates)} learning rates")
+    return _paired(a.sensitivity, b.sensitivity, f"{len(a.grid)} learning rates")
 
 
 @_estimate.register
@@ -102,7 +103,7 @@ def _(test: Diverges, evidence: Evidence) -> Estimate:
 
 
 @_estimate.register
-def _(test: Loss, evidence: Evidence) -> Estimate:
+def _(test: Level, evidence: Evidence) -> Estimate:
     setting = lowest(evidence.runs, test.arm, _keys(test.arm), test.quantity)
     found = by_seed(setting, test.quantity)
     where = f" at {setting.label}" if setting.label else ""
@@ -134,11 +135,20 @@ def _(test: Exact, evidence: Evidence) -> Estimate:
     return Estimate(worst, worst, worst, f"the worst of {_count(len(values), over)}")
 
 
+def _over_rates(runs: Sequence[Run], arm: str) -> RatedArm:
+    found = learning_rates(Study(Path(), select(runs, arm)))
+    if found is None:
+        raise NoBasisError(f"sensitivity takes {FEWEST_RATES} learning rates of {arm}")
+    if len(found.arms) > 1:
+        raise NoBasisError(f"{arm} is {len(found.arms)} arms, which are not one over its rates")
+    return found.arms[0]
+
+
 def _paired(a: dict[int, float], b: dict[int, float], where: str) -> Estimate:
     found = paired_difference(a, b)
     seeds = tuple(sorted(a.keys() & b.keys()))
     if not seeds:
-        raise NoBasisError("the arms have no seed in common")
+        raise NoBasisError("the arms have no seed in common for which this is known")
     basis = ", ".join(filter(None, [f"{_count(found.pairs, 'pair')} of seeds", where]))
     return Estimate(found.mean, found.mean - found.half, found.mean + found.half, basis, seeds)
 

@@ -16,7 +16,7 @@ import math
 from normlab.archive.claim import (
     Diverges,
     Exact,
-    Loss,
+    Level,
     Lower,
     Parity,
     Range,
@@ -58,7 +58,7 @@ def ranges(test: Test) -> tuple[Range, Range | None]:
             return Range(low=_LEAST), around(0.0, test.margin)
         case Parity():
             return around(0.0, test.margin), None
-        case Loss() | Value():
+        case Level() | Value():
             return Range(test.low, test.high), None
         case Slope():
             # A claim that there is no slope has none that could be absent.

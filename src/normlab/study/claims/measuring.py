@@ -14,17 +14,17 @@ Series = dict[str, list[float]]
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured: seeds, the deepest model, seconds for a timing."""
+    """How much is measured: seeds, blocks of the deepest model, rounds of a timing."""
 
     seeds: int
     depth: int
-    seconds: float
+    rounds: int
 
 
 SIZES = {
-    "quick": Size(seeds=5, depth=16, seconds=4.0),
-    "standard": Size(seeds=10, depth=32, seconds=15.0),
-    "full": Size(seeds=30, depth=64, seconds=60.0),
+    "quick": Size(seeds=10, depth=32, rounds=15),
+    "standard": Size(seeds=20, depth=32, rounds=60),
+    "full": Size(seeds=30, depth=64, rounds=300),
 }
 
 
