@@ -29,6 +29,11 @@ def card() -> None:
     _enter("normlab.study.card")
 
 
+def probe() -> None:
+    """`scripts/probe.py` and `normlab-probe`."""
+    _enter("normlab.study.probe")
+
+
 def claims() -> None:
     """`scripts/claims.py` and `normlab-claims`."""
     _enter("normlab.study.claims.main")
