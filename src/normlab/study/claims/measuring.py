@@ -1,5 +1,6 @@
 """What claims measure without training: by name, kept as JSON, measured again when it changes."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -82,18 +83,20 @@ def measure(name: str, budget: str, folder: Path) -> Measured:
         NormlabError: it cannot be written.
     """
     one = measurements()[name]
-    series = one.measure(SIZES[budget])
+    # What came out not finite was not measured: JSON could not say it either.
+    found = one.measure(SIZES[budget])
+    series = {key: values for key, values in found.items() if all(map(math.isfinite, values))}
     day = datetime.now(UTC).date().isoformat()
-    found = Measured(name, _asked(name, budget), one.setup, one.over, series, machine(), day)
+    measured = Measured(name, _asked(name, budget), one.setup, one.over, series, machine(), day)
     path = _path(name, budget, folder)
     try:
-        found.write(path)
+        measured.write(path)
     except OSError as error:
         raise NormlabError(
             f"{path} cannot be written ({error.strerror or error}); give another place with "
             f"output_dir=…"
         ) from error
-    return found
+    return measured
 
 
 def _asked(name: str, budget: str) -> dict[str, float]:

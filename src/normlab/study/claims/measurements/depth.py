@@ -1,111 +1,86 @@
 """What depth does to a Transformer that is not trained: gradients, the stream, output changes.
 
-At two initialisations: that of Xiong et al.'s theory (2002.04745), and GPT-2's.
+At two initialisations, that of Xiong et al.'s theory (2002.04745) and GPT-2's; the models are those
+of `scripts/probe.py`.
 """
 
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
 
 from normlab.analysis.claims.arms import slope
+from normlab.analysis.probe import GRADIENT_DECAY, LAST_GRADIENT, by_block
 from normlab.archive import tags
-from normlab.config.spec import RunSpec
+from normlab.archive.probe import Measurement as OfModel
+from normlab.archive.probe import Probing
 from normlab.study.claims.measuring import Measurement, Series, Size
-from normlab.study.claims.studies import composed
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-_VOCABULARY, _BATCH, _CONTEXT = 64, 2, 32
-_MODELS = {"theory": ("model=xiong",), "GPT": ("model=nanogpt", "model.width=128")}
-_PLACEMENTS = ("pre", "post", "sandwich")
-_DELTA = 1e-3  # of the output change: small, so that it is linear
-
-Readings = dict[tuple[str, str], float]
+_INITS = {
+    "theory": ("experiment=theory_init",),
+    "GPT": ("norm=layernorm", "model.width=64", "model.context=32"),
+}
+# The theory's decay towards the input is that of a model this deep.
+_DECAY_DEPTH = 8
 
 
 def _measure(size: Size) -> Series:
-    """A slope for each seed, as `theory post: last gradient over depth`."""
+    """A slope for each seed, as `theory post: last gradient`."""
+    from normlab.study.probe import measure
+
     series: Series = defaultdict(list)
-    for init, words in _MODELS.items():
-        for placement in _PLACEMENTS:
-            more = ("norm=layernorm", f"placement={placement}", f"model.context={_CONTEXT}")
-            spec = composed([*words, *more])
-            for seed in range(size.seeds):
-                for name, value in _slopes(spec, seed, size.depth).items():
-                    series[f"{init} {placement}: {name}"].append(value)
+    seeds = ",".join(map(str, range(size.seeds)))
+    depths = [2**k for k in range(1, size.depth.bit_length())]
+    for init, words in _INITS.items():
+        for placement in ("pre", "post", "sandwich"):
+            # Peri-LN is asked for its variance alone, which takes one depth.
+            some = depths if placement != "sandwich" else [_DECAY_DEPTH]
+            blocks = f"model.depth={','.join(map(str, some))}"
+            found = measure([*words, f"placement={placement}", blocks, f"seed={seeds}"])
+            for name, values in _slopes(found, some).items():
+                series[f"{init} {placement}: {name}"] = values
     return dict(series)
 
 
-def _slopes(spec: RunSpec, seed: int, deepest: int) -> dict[str, float]:
-    models = [_measured(spec, depth, seed) for depth in _depths(deepest)]
-    deep, blocks = models[-1].readings, range(1, deepest + 1)
-    gradients = [_last_gradient(one.readings, one.depth) for one in models]
-    variance = [_at(deep, tags.STREAM_VARIANCE, block) for block in blocks]
-    start = deep[tags.STREAM_VARIANCE, "embedding"]
-    by_depth = [math.log(one.depth) for one in models]
-    grown = [(math.log(l), v - start) for l, v in zip(blocks, variance, strict=True)]
-    return {
-        "last gradient over depth": _fit(by_depth, gradients),
-        "gradient over blocks": _fit(blocks, [_gradient(deep, block) for block in blocks]),
-        "variance over blocks": _fit(blocks, variance),
-        "variance gained over blocks": slope([(x, math.log(v)) for x, v in grown if v > 0]),
-        "mean square a block": slope(
-            [(float(l), _at(deep, tags.STREAM_RMS, l) ** 2) for l in blocks]
-        ),
-        "output change over depth": _fit(by_depth, [one.change for one in models]),
+def _slopes(found: Probing, depths: Sequence[int]) -> Series:
+    (arm,) = found.arms
+    series = {
+        "last gradient": _fitted(found, arm, LAST_GRADIENT, None),
+        "gradient decay": _fitted(found, arm, GRADIENT_DECAY, _DECAY_DEPTH),
     }
+    deepest = found.of(arm, depths[-1])
+    series["mean square a block"] = [_mean_square(one) for one in deepest]
+    series["variance gained"] = [_gained(one) for one in deepest]
+    series["variance"] = [_growth(one) for one in deepest]
+    return {name: values for name, values in series.items() if values}
 
 
-@dataclass(frozen=True)
-class _Model:
-    depth: int
-    readings: Readings
-    change: float
+def _fitted(found: Probing, arm: str, name: str, depth: int | None) -> list[float]:
+    fitted = found.slope(arm, name, depth)
+    return [] if fitted is None else list(fitted.seeds)
 
 
-def _measured(spec: RunSpec, depth: int, seed: int) -> _Model:
-    import torch
-
-    from normlab.training.build import build_model
-    from normlab.training.probes import at_initialization, output_change
-
-    shape = replace(spec.config.model, depth=depth)
-    model = build_model(replace(spec.config, model=shape, seed=seed), _VOCABULARY)
-    generator = torch.Generator().manual_seed(seed)
-    drawn: Tensor = torch.randint(_VOCABULARY, (_BATCH, _CONTEXT + 1), generator=generator)
-    tokens, targets = drawn[:, :-1], drawn[:, 1:]
-    readings = at_initialization(model, (tokens, targets))
-    return _Model(depth, readings, output_change(model, tokens, _DELTA, seed))
+def _mean_square(one: OfModel) -> float:
+    """How much a block adds to the mean square of the stream."""
+    squares = [value**2 for value in by_block(one, tags.STREAM_RMS)]
+    return slope([(float(l), square) for l, square in enumerate(squares, 1)])
 
 
-def _depths(deepest: int) -> list[int]:
-    """2, 4, 8, … up to the deepest."""
-    return [2**k for k in range(1, deepest.bit_length())]
-
-
-def _fit(x: Sequence[float], values: Sequence[float]) -> float:
-    """Slope of ln(values) over x."""
-    points: list[Any] = [(at, math.log(v)) for at, v in zip(x, values, strict=True) if v > 0]
+def _gained(one: OfModel) -> float:
+    """Slope of ln(variance that the stream has gained) on ln(block): 1 is linear growth."""
+    start = one.value(tags.STREAM_VARIANCE, "embedding")
+    gained = [value - start for value in by_block(one, tags.STREAM_VARIANCE)]
+    points = [(math.log(l), math.log(v)) for l, v in enumerate(gained, 1) if v > 0]
     return slope(points)
 
 
-def _last_gradient(readings: Readings, depth: int) -> float:
-    return _gradient(readings, depth)
-
-
-def _gradient(readings: Readings, block: int) -> float:
-    return _at(readings, tags.PARAMETER_GRADIENT, block)
-
-
-def _at(readings: Readings, quantity: str, block: int) -> float:
-    return readings[quantity, f"block_{block:02d}/feedforward"]
+def _growth(one: OfModel) -> float:
+    """Slope of ln(variance of the stream) over the blocks: 0 is constant."""
+    values = by_block(one, tags.STREAM_VARIANCE)
+    return slope([(float(l), math.log(v)) for l, v in enumerate(values, 1)])
 
 
 DEPTH = Measurement(
     _measure,
-    f"LayerNorm, width 128, {_BATCH} sequences of {_CONTEXT} random tokens; the theory's "
-    "initialisation (Xavier, one head, W_Q = W_K = 0, unit inputs) and GPT-2's",
+    "LayerNorm, 2 to 32 blocks; the theory's initialisation (Xavier, one head, W_Q = W_K = 0, "
+    "independent unit inputs) and GPT-2's at width 64",
 )
