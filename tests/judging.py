@@ -1,0 +1,85 @@
+"""Runs and measurements for claims, made without training."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from normlab.analysis.claims import Evidence, judge
+from normlab.archive import tags
+from normlab.archive.claim import Claim, Judged, Measured, Published, Test
+from normlab.archive.events import Events, Series
+from normlab.archive.folder import Run
+from normlab.archive.record import BestNumbers, FinalNumbers, RunRecord, State
+
+START = 3.0
+
+
+def made(
+    norm: str,
+    seed: int,
+    loss: float | None,
+    *,
+    lr: float = 1e-3,
+    state: State = "finished",
+    growth: float | None = None,
+    best: float | None = None,
+    config: dict[str, Any] | None = None,
+) -> Run:
+    """A run with this final loss; `growth` is the slope of its stream's ln(variance)."""
+    whole = {"seed": seed, "optimizer": {"lr": lr}, "placement": {"qk": False}, **(config or {})}
+    record = RunRecord(
+        id=f"{norm}-{seed}-{lr}-{config}",
+        name=f"{norm}-lr{lr}-s{seed}",
+        norm=norm,
+        placement="any" if norm == "none" else "pre",
+        data="synthetic",
+        seed=seed,
+        choices={"norm": norm, "placement": "pre", "model": "nanogpt"},
+        config=whole,
+        state=state,
+        reason="it broke" if state == "failed" else None,
+        final=FinalNumbers(loss),
+        best=BestNumbers(loss if best is None else best),
+        command="train.py -m optimizer.lr=1e-3",
+    )
+    scalars = {tags.VALIDATION_LOSS: series([0, 10], [START, math.nan if loss is None else loss])}
+    for block in range(1, 5):
+        if growth is not None:
+            tag = tags.probe(tags.STREAM_VARIANCE, f"block_{block:02d}/feedforward")
+            scalars[tag] = series([0, 10], [1.0, math.exp(growth * block)])
+    return Run(Path("study") / record.name, record, Events(scalars))
+
+
+def series(steps: list[int], values: list[float]) -> Series:
+    return Series(np.array(steps), np.array(values), np.array([0.0] * len(steps)))
+
+
+def arm(norm: str, losses: list[float | None], **more: Any) -> list[Run]:
+    """A run for every loss, seeds from 0; None diverged."""
+    return [
+        made(norm, seed, loss, state="diverged" if loss is None else "finished", **more)
+        for seed, loss in enumerate(losses)
+    ]
+
+
+def claim(test: Test, **more: Any) -> Claim:
+    said = {
+        "statement": "A is so.",
+        "source": "1910.07467",
+        "published": Published("so | much", 0.5),
+        "setup": "a large model",
+        "differs": "the size",
+        "unit": "nats a token",
+    }
+    return Claim(**(said | more), test=test)
+
+
+def measured(**values: list[float]) -> Evidence:
+    found = Measured("thing", {}, "a thing", "seed", values, "a machine", "2026-11-24")
+    return Evidence(measured=found, command="python scripts/claims.py claim=thing")
+
+
+def judged(test: Test, evidence: Evidence, name: str = "thing") -> Judged:
+    return judge(name, claim(test), evidence, date="2026-11-24", machine="a machine")
