@@ -1,0 +1,113 @@
+"""What conf/ asks for: every claim's arms are trained by its study, every number is measured."""
+
+from pathlib import Path
+
+import pytest
+
+from normlab.analysis.claims.arms import parsed, runs_of
+from normlab.archive.claim import ARMS_KINDS, Claim
+from normlab.archive.events import Events
+from normlab.archive.folder import Run
+from normlab.config.claims import claims
+from normlab.study.claims.measuring import SIZES, Size
+from normlab.study.claims.studies import Place, planned
+from normlab.study.experiment import Asked
+
+CLAIMS = claims()
+EXPERIMENTS = sorted({one.experiment for one in CLAIMS.values() if one.experiment})
+
+
+def arms_of(claim: Claim) -> list[str]:
+    return [str(getattr(claim.test, k)) for k in ("a", "b", "arm") if hasattr(claim.test, k)]
+
+
+def check(experiment: str, place: Place) -> int:
+    """Every arm of the experiment's claims has runs in it; returns how many runs there are."""
+    study = planned(experiment, place)
+    assert study.problem == ""
+    runs = [Run(study.folder, record, Events()) for record in study.asked.values()]
+    for name, claim in CLAIMS.items():
+        if claim.experiment == experiment:
+            assert type(claim.test) in ARMS_KINDS.values()
+            for arm in arms_of(claim):
+                assert runs_of(runs, arm), (name, arm)
+                assert parsed(arm)
+    return len(runs)
+
+
+@pytest.fixture
+def text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TinyShakespeare is not needed to compose: a corpus is opened, not read here."""
+    monkeypatch.setattr("normlab.study.plan._checked_data", lambda specs: {})
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_arm_of_a_claim_is_in_its_study(
+    experiment: str, text: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the first of the values that are swept, which says as much and composes at once."""
+    whole = Asked.overrides
+
+    def first(self: Asked, given: list[str], budget: str) -> tuple:
+        arms, overrides = whole(self, given, budget)
+        return arms, [
+            word if word.startswith("schedule.warmup") else word.split(",")[0] for word in overrides
+        ]
+
+    monkeypatch.setattr(Asked, "overrides", first)
+    assert check(experiment, Place("quick", tmp_path)) >= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("budget", SIZES)
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_run_of_every_budget_composes(
+    experiment: str, budget: str, text: None, tmp_path: Path
+) -> None:
+    assert check(experiment, Place(budget, tmp_path)) >= 3
+
+
+def test_text_that_is_not_there_is_why_a_study_cannot_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NORMLAB_DATA", str(tmp_path))
+    (tmp_path / "tinyshakespeare.txt").write_text("not it")
+    (tmp_path / "input.txt").write_text("not it")
+    study = planned("claims_nanogpt", Place("quick", tmp_path))
+    assert study.problem
+    assert not study.asked
+
+
+def test_a_place_with_spaces_is_quoted_for_hydra_and_for_the_shell() -> None:
+    place = Place("quick", Path("my runs/claims"))
+    assert place.arguments("x")[-1] == "output_dir='my runs/claims'"
+    assert place.command("x").endswith("""'output_dir='"'"'my runs/claims'"'"''""")
+    assert Place("quick", Path("outputs/claims")).arguments("x")[-1] == "output_dir=outputs/claims"
+
+
+def test_every_number_that_a_claim_asks_for_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a size that takes a second; the timing needs a compiler, its names are enough."""
+    from normlab.study.claims.measurements import MEASUREMENTS, depth, linear_stack, output_change
+
+    monkeypatch.setattr(output_change, "_DEPTHS", (1, 2))
+    monkeypatch.setattr(linear_stack, "_WIDTH", 16)
+    monkeypatch.setattr(depth, "_DECAY_DEPTH", 2)
+    asked: dict[str, set[str]] = {}
+    for one in CLAIMS.values():
+        if one.measurement:
+            asked.setdefault(one.measurement, set()).add(one.test.of)  # type: ignore[union-attr]
+    assert asked.keys() == MEASUREMENTS.keys()
+    assert asked.pop("norm_time") == {"fused", "torch", "composite", "compiled"}
+    for name, wanted in asked.items():
+        series = MEASUREMENTS[name].measure(Size(seeds=1, depth=4, rounds=1))
+        assert wanted <= series.keys(), name
+
+
+def test_the_stack_shows_what_theory_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    from normlab.study.claims.measurements import MEASUREMENTS, linear_stack
+
+    monkeypatch.setattr(linear_stack, "_DEPTH", 10)
+    series = MEASUREMENTS["linear_stack"].measure(Size(seeds=1, depth=8, rounds=1))
+    assert series["std at layer 1"] == pytest.approx([0.3374], rel=0.02)
+    assert series["slope of ln gradient"] == pytest.approx([0.896], rel=0.03)
+    assert series["share from the input at layer 8"] == pytest.approx([6e-4], rel=0.5)
