@@ -25,6 +25,7 @@ def report() -> Report:
             judged(Slope("x", -0.5, 0.1), measured(x=[0.0, 0.001, 0.0]), "slope_one"),
             judged(Value("x", high=1.0), measured(x=[2.0, 2.001, 2.0]), "value_one"),
             judged(Exact("x", 1e-11), measured(x=[1e-15]), "exact_one"),
+            judged(Value("x", high=1.0), measured(x=[0.9, 1.1, 1.0]), "wide_one"),
             judged(test, Evidence(problem="there is no data"), "nothing_one"),
         ),
     )
@@ -73,10 +74,10 @@ def test_newer_verdicts_take_the_place_of_older_ones(report: Report) -> None:
 
 def test_the_tally_counts_and_says_what_luck_may_do(report: Report) -> None:
     assert tally(report) == (
-        "5 claims at budget=quick: 2 reproduced, 1 not reproduced, 1 refuted, 1 cannot tell. "
+        "6 claims at budget=quick: 2 reproduced, 1 not reproduced, 1 refuted, 2 cannot tell. "
         "Each verdict is at 95 % by itself: of 4, about 0.2 may be luck."
     )
-    assert tally(Report("quick", report.judged[4:])) == "1 claim at budget=quick: 1 cannot tell."
+    assert tally(Report("quick", report.judged[5:])) == "1 claim at budget=quick: 1 cannot tell."
 
 
 def test_lines_hold_effect_interval_runs_and_what_differs(report: Report) -> None:
@@ -84,7 +85,7 @@ def test_lines_hold_effect_interval_runs_and_what_differs(report: Report) -> Non
     assert "measured   −1.07 [−1.21, −0.923] nats a token; claimed: below 0; 3 pairs of" in said
     assert "6 runs" in said
     assert "differs    the size" in said
-    assert "because    there is no data" in lines(report.judged[4])
+    assert "because    there is no data" in lines(report.judged[5])
 
 
 def test_the_page_has_a_table_and_a_section_a_claim(report: Report, tmp_path: Path) -> None:

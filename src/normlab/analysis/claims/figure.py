@@ -18,18 +18,19 @@ from normlab.analysis.page import save, sheet
 from normlab.analysis.style import GREY, INK, RC
 from normlab.archive.claim import Judged, Report, Word
 
-# Colour and mark of every word; the marks differ too, for those who cannot tell the colours.
-LOOKS: dict[Word, tuple[str, str]] = {
-    "reproduced": ("#0072B2", "o"),
-    "not reproduced": ("#E69F00", "s"),
-    "refuted": ("#D55E00", "X"),
-    "cannot tell": ("#6E6E6E", "$?$"),
+# Colour, mark and filling of every word; the marks differ for those who cannot tell the colours.
+LOOKS: dict[Word, tuple[str, str, str]] = {
+    "reproduced": ("#0072B2", "o", "full"),
+    "not reproduced": ("#B26E00", "s", "full"),
+    "refuted": ("#D55E00", "v", "full"),
+    "cannot tell": ("#6E6E6E", "o", "none"),
 }
 _CLAIMED, _ABSENT = "#CDE7DC", "#E3E3E3"
 
 # Inches a row; where the columns begin, in shares of the width.
 _ROW = 0.235
-_NAME, _LEFT, _RIGHT, _VALUE, _WORD = 0.01, 0.27, 0.52, 0.535, 0.87
+_NAME, _LEFT, _RIGHT, _WORD, _VALUE = 0.01, 0.265, 0.465, 0.48, 0.605
+_NAME_LETTERS, _VALUE_LETTERS = 34, 66
 _PAD = 0.12  # of a row's scale, on both sides
 
 
@@ -63,7 +64,8 @@ def draw(report: Report, folder: Path, name: str = "claims") -> list[Path]:
 
 def _legend() -> tuple[list[Artist], list[str]]:
     handles: list[Artist] = [
-        Line2D([], [], color=colour, marker=mark, ls="-", ms=5) for colour, mark in LOOKS.values()
+        Line2D([], [], color=colour, marker=mark, fillstyle=filling, ms=5)  # type: ignore[arg-type]
+        for colour, mark, filling in LOOKS.values()
     ]
     labels: list[str] = list(LOOKS)
     handles += [Line2D([], [], color=INK, marker="D", mfc="white", ls="", ms=5)]
@@ -75,7 +77,7 @@ def _rows(axes: Axes, judged: Sequence[Judged]) -> None:
     axes.set_axis_off()
     axes.set_xlim(0, 1)
     axes.set_ylim(len(judged) - 0.5, -1.2)
-    for x, head in ((_NAME, "claim"), (_VALUE, "published → measured"), (_WORD, "verdict")):
+    for x, head in ((_NAME, "claim"), (_WORD, "verdict"), (_VALUE, "published → measured")):
         axes.text(x, -0.8, head, fontsize=8, color=GREY, va="center")
     for at, one in enumerate(judged):
         if at:
@@ -84,9 +86,9 @@ def _rows(axes: Axes, judged: Sequence[Judged]) -> None:
 
 
 def _row(axes: Axes, at: int, one: Judged) -> None:
-    colour, mark = LOOKS[one.word]
-    axes.text(_NAME, at, one.name, fontsize=8, va="center")
-    axes.text(_VALUE, at, _numbers(one), fontsize=7.5, va="center")
+    colour, mark, filling = LOOKS[one.word]
+    axes.text(_NAME, at, _cut(one.name, _NAME_LETTERS), fontsize=8, va="center")
+    axes.text(_VALUE, at, _cut(_numbers(one), _VALUE_LETTERS), fontsize=7, va="center")
     axes.text(_WORD, at, one.word, fontsize=8, va="center", color=colour, weight="bold")
     scale = _scale(one)
     x = [_LEFT + (_RIGHT - _LEFT) * share for share in (0.0, 1.0)]
@@ -104,7 +106,7 @@ def _row(axes: Axes, at: int, one: Judged) -> None:
         return
     if one.low is not None and one.high is not None:
         axes.plot([place(one.low), place(one.high)], [at, at], color=colour, lw=1.6, zorder=4)
-    axes.plot(place(one.value), at, mark, color=colour, ms=5.5, zorder=5, mew=0.5)
+    axes.plot(place(one.value), at, mark, color=colour, fillstyle=filling, ms=5.5, zorder=5)
 
 
 def _scale(one: Judged) -> _Scale:
@@ -123,3 +125,8 @@ def _numbers(one: Judged) -> str:
     if one.value is None:
         return f"{published}–"
     return f"{published}{number(one.value)}{interval(one)} {one.unit}"
+
+
+def _cut(text: str, letters: int) -> str:
+    """What fits into its column; the page holds the whole."""
+    return text if len(text) <= letters else f"{text[: letters - 1]}…"
