@@ -8,9 +8,10 @@ import numpy as np
 
 from normlab.analysis.claims import Evidence, judge
 from normlab.archive import tags
-from normlab.archive.claim import Claim, Judged, Measured, Published, Test
+from normlab.archive.claim import Claim, Published, Test
 from normlab.archive.events import Events, Series
 from normlab.archive.folder import Run
+from normlab.archive.judged import Judged, Measured
 from normlab.archive.record import BestNumbers, FinalNumbers, RunRecord, State
 
 START = 3.0

@@ -10,7 +10,8 @@ from normlab.analysis.claims import Evidence
 from normlab.analysis.claims.figure import draw
 from normlab.analysis.claims.page import write
 from normlab.analysis.claims.show import lines, tally
-from normlab.archive.claim import Exact, Lower, Report, Slope, Value
+from normlab.archive.claim import Exact, Lower, Slope, Value
+from normlab.archive.judged import Report
 from normlab.errors import NormlabError
 
 
@@ -53,7 +54,7 @@ def test_damage_is_one_sentence(report: Report, tmp_path: Path, before: str, aft
 
 def test_a_word_that_is_none_is_damage(report: Report, tmp_path: Path) -> None:
     """Also where the checksum was made to fit."""
-    from normlab.archive.claim import _checksum
+    from normlab.archive.judged import _checksum
 
     path = tmp_path / "claims.json"
     report.write(path)

@@ -10,19 +10,18 @@ from normlab.analysis.claims.proportions import share_difference, wilson
 from normlab.analysis.claims.words import MEANING, ranges, word
 from normlab.archive.claim import (
     KINDS,
-    WORDS,
     Diverges,
     Exact,
     Level,
     Lower,
     Parity,
     Quantity,
-    Range,
     Ratio,
     Sensitivity,
     Slope,
     Value,
 )
+from normlab.archive.judged import WORDS, Range
 
 YES, ABSENT, NO, UNKNOWN = WORDS
 A, B = "norm=rmsnorm", "norm=layernorm"

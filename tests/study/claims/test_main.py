@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from normlab.archive.claim import Measured, Report
+from normlab.archive.judged import Measured, Report
 from normlab.study.claims import measuring
 from normlab.study.claims.main import main
 from normlab.study.claims.measuring import Measurement, Size

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from normlab.archive import tags
-from normlab.archive.claim import Measured
 from normlab.archive.events import Events
 from normlab.archive.folder import Run, read_study
+from normlab.archive.judged import Measured
 from normlab.archive.record import RunRecord
 from normlab.errors import NormlabError
 

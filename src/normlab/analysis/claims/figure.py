@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 from normlab.analysis.claims.show import interval, number, tally
 from normlab.analysis.page import save, sheet
 from normlab.analysis.style import GREY, INK, RC
-from normlab.archive.claim import Judged, Report, Word
+from normlab.archive.judged import Judged, Report, Word
 
 # Colour, mark and filling of every word; the marks differ for those who cannot tell the colours.
 LOOKS: dict[Word, tuple[str, str, str]] = {

@@ -7,17 +7,9 @@ from normlab.analysis.claims.arms import NoBasisError, runs_of
 from normlab.analysis.claims.estimates import Estimate, estimate
 from normlab.analysis.claims.evidence import Evidence
 from normlab.analysis.claims.words import ranges, word
-from normlab.archive.claim import (
-    ARMS_KINDS,
-    KINDS,
-    Claim,
-    Judged,
-    Range,
-    Runs,
-    Test,
-    Word,
-)
+from normlab.archive.claim import ARMS_KINDS, KINDS, Claim, Test
 from normlab.archive.folder import Run
+from normlab.archive.judged import Judged, Range, Runs, Word
 
 _STATES = ("finished", "diverged", "failed")
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from normlab.analysis.claims.show import counted, interval, measured, number, region, tally
 from normlab.analysis.claims.words import MEANING
-from normlab.archive.claim import WORDS, Judged, Report
 from normlab.archive.durable import write_text
+from normlab.archive.judged import WORDS, Judged, Report
 
 FIGURE = "figures/claims.png"
 

@@ -5,7 +5,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from normlab.analysis.claims.words import MEANING
-from normlab.archive.claim import WORDS, Judged, Range, Report, Runs
+from normlab.archive.judged import WORDS, Judged, Range, Report, Runs
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -19,14 +19,13 @@ from normlab.archive.claim import (
     Level,
     Lower,
     Parity,
-    Range,
     Ratio,
     Sensitivity,
     Slope,
     Test,
     Value,
-    Word,
 )
+from normlab.archive.judged import Range, Word
 
 MEANING: dict[Word, str] = {
     "reproduced": "the 95 % interval lies where the claim says: on its side, or within its margin",

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from normlab.analysis.claims.evidence import Evidence, read_runs
-from normlab.archive.claim import Claim, Measured, Quantity
+from normlab.archive.claim import Claim, Quantity
+from normlab.archive.judged import Measured
 from normlab.errors import NormlabError
 from normlab.study.claims.measuring import kept, measure
 from normlab.study.claims.studies import Place, Planned, planned, train

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from normlab import config
-from normlab.archive.claim import Claim, Report
+from normlab.archive.claim import Claim
+from normlab.archive.judged import Report
 from normlab.config.claims import claims
 from normlab.errors import ConfigError, NormlabError, in_words
 from normlab.study.claims.machine import machine

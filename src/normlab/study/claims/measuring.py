@@ -1,12 +1,13 @@
 """What claims measure without training: by name, kept as JSON, measured again when it changes."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from normlab.archive.claim import Measured
+from normlab.archive.judged import Measured
 from normlab.errors import ConfigError, NormlabError
 from normlab.study.claims.machine import machine
 
@@ -84,7 +85,8 @@ def measure(name: str, budget: str, folder: Path) -> Measured:
     """
     one = measurements()[name]
     # What came out not finite was not measured: JSON could not say it either.
-    found = one.measure(SIZES[budget])
+    with _one_thread():
+        found = one.measure(SIZES[budget])
     series = {key: values for key, values in found.items() if all(map(math.isfinite, values))}
     day = datetime.now(UTC).date().isoformat()
     measured = Measured(name, _asked(name, budget), one.setup, one.over, series, machine(), day)
@@ -97,6 +99,19 @@ def measure(name: str, budget: str, folder: Path) -> Measured:
             f"output_dir=…"
         ) from error
     return measured
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Tensors this small are not faster on more, and on one their sums are always the same."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _asked(name: str, budget: str) -> dict[str, float]:

@@ -16,19 +16,12 @@ _TOKENS = (4, 16)  # sequences, tokens
 
 def _measure(size: Size) -> Series:
     """Slope of ln E‖Δ output‖² on ln L, for each seed: 1 is O(L)."""
-    import torch
-
     series: Series = defaultdict(list)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # such small models are not faster on more
-    try:
-        for placement in ("pre", "post"):
-            spec = composed(["experiment=theory_init", f"placement={placement}"])
-            for seed in range(size.seeds):
-                points = [(math.log(depth), _change(spec, depth, seed)) for depth in _DEPTHS]
-                series[placement].append(slope(points))
-    finally:
-        torch.set_num_threads(threads)
+    for placement in ("pre", "post"):
+        spec = composed(["experiment=theory_init", f"placement={placement}"])
+        for seed in range(size.seeds):
+            points = [(math.log(depth), _change(spec, depth, seed)) for depth in _DEPTHS]
+            series[placement].append(slope(points))
     return dict(series)
 
 

@@ -1,0 +1,171 @@
+"""What came out of claims, and what was measured for them: JSON, where None is an open end."""
+
+import json
+import zlib
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from normlab.archive.durable import write_text
+from normlab.archive.restore import read_json, restored
+from normlab.errors import NormlabError
+
+SCHEMA_VERSION = 1
+
+Word = Literal["reproduced", "not reproduced", "refuted", "cannot tell"]
+WORDS: tuple[Word, ...] = ("reproduced", "not reproduced", "refuted", "cannot tell")
+
+
+@dataclass(frozen=True)
+class Range:
+    """From `low` to `high`, both included; None is an open end."""
+
+    low: float | None = None
+    high: float | None = None
+
+    def holds(self, low: float, high: float) -> bool:
+        """Whether everything from `low` to `high` is in it."""
+        return (self.low is None or low >= self.low) and (self.high is None or high <= self.high)
+
+    def misses(self, low: float, high: float) -> bool:
+        """Whether nothing from `low` to `high` is in it."""
+        return (self.low is not None and high < self.low) or (
+            self.high is not None and low > self.high
+        )
+
+
+@dataclass(frozen=True)
+class Runs:
+    """How the runs that a claim rests on stand."""
+
+    finished: int = 0
+    diverged: int = 0
+    failed: int = 0
+    missing: int = 0
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A claim and what came out.
+
+    Attributes:
+        name: of the claim's file.
+        kind: of its test.
+        word: one of `WORDS`.
+        reason: why nothing can be told; empty otherwise.
+        value, low, high: what was measured, and its 95 % interval; None where there is none.
+        claimed: where the interval has to lie for the claim to hold.
+        absent: where it has to lie for the effect not to be there; None where no such thing is.
+        basis: what the interval is taken over.
+        command: what does it again.
+    """
+
+    name: str
+    statement: str
+    source: str
+    published: str
+    published_value: float | None
+    setup: str
+    differs: str
+    kind: str
+    unit: str
+    word: Word
+    reason: str
+    value: float | None
+    low: float | None
+    high: float | None
+    claimed: Range
+    absent: Range | None
+    basis: str
+    runs: Runs
+    seeds: tuple[int, ...]
+    command: str
+    date: str
+    machine: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """The claims judged at one budget, by name."""
+
+    budget: str
+    judged: tuple[Judged, ...]
+
+    def __or__(self, newer: "Report") -> "Report":
+        """This, with what `newer` says of the same claims in its place."""
+        found = {one.name: one for one in (*self.judged, *newer.judged)}
+        return Report(newer.budget, tuple(found[name] for name in sorted(found)))
+
+    def write(self, path: Path) -> None:
+        """Write it, whole or not at all. Raises OSError."""
+        _write(path, asdict(self))
+
+    @classmethod
+    def read(cls, path: Path) -> "Report":
+        """What `write` wrote.
+
+        Raises:
+            FileNotFoundError: there is none.
+            NormlabError: it is damaged, or of a newer normlab.
+        """
+        report: Report = _read(path, cls)
+        return report
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A measurement that needs no training: values by name, one for each seed, width or round.
+
+    `over` is the word for that, `setup` says in a line what was measured, `asked` what decides it:
+    where that is another, it is measured again.
+    """
+
+    name: str
+    asked: dict[str, Any]
+    setup: str
+    over: str
+    series: dict[str, list[float]] = field(default_factory=dict)
+    machine: str = ""
+    date: str = ""
+
+    def write(self, path: Path) -> None:
+        """Write it, whole or not at all. Raises OSError."""
+        _write(path, asdict(self))
+
+    @classmethod
+    def read(cls, path: Path) -> "Measured":
+        """What `write` wrote.
+
+        Raises:
+            FileNotFoundError: there is none.
+            NormlabError: it is damaged, or of a newer normlab.
+        """
+        measured: Measured = _read(path, cls)
+        return measured
+
+
+def _write(path: Path, plain: dict[str, Any]) -> None:
+    whole = {"schema_version": SCHEMA_VERSION, **plain, "checksum": _checksum(plain)}
+    write_text(path, json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _read(path: Path, kind: type) -> Any:
+    try:
+        raw = read_json(path)
+        if not isinstance(raw, dict):
+            raise ValueError("it is no object")
+        version, checksum = raw.pop("schema_version", None), raw.pop("checksum", None)
+        if version != SCHEMA_VERSION:
+            raise ValueError(f"its schema version is {version}, this reads {SCHEMA_VERSION}")
+        if checksum != _checksum(raw):
+            raise ValueError("wrong checksum")
+        return restored(kind, raw)
+    except (ValueError, TypeError) as error:
+        raise NormlabError(
+            f"{path} is damaged or was written by another version ({error}); delete it, and it is "
+            f"made again."
+        ) from error
+
+
+def _checksum(plain: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(plain).encode())
