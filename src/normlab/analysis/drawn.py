@@ -59,7 +59,7 @@ def _drawn_from(study: Study) -> Iterator[bytes]:
     """Everything that the figures depend on."""
     package = Path(normlab.__file__).parent
     for room in _CODE:
-        yield from (path.read_bytes() for path in sorted((package / room).glob("*.py")))
+        yield from (path.read_bytes() for path in sorted((package / room).rglob("*.py")))
     yield from (version(name).encode() for name in _PACKAGES)
     yield study.name.encode()
     for run in study.runs:

@@ -11,6 +11,7 @@ from normlab.analysis import page, panels
 from normlab.analysis.arms import Arm
 from normlab.analysis.curves import ends_early, loss_limits, start_is_cut
 from normlab.analysis.plan import Plan, best_loss, plan
+from normlab.analysis.stories import story
 from normlab.analysis.style import RC, Look
 from normlab.archive.folder import Study
 
@@ -29,6 +30,9 @@ def draw(study: Study, folder: Path) -> list[Path]:
     with matplotlib.rc_context(RC):
         for build in (comparison, training_loss, validation_loss, final_validation_loss):
             files += page.save(build(planned), folder, build.__name__)
+        told = story(study)
+        if told and any(run.record.state == "finished" for run in study.runs):
+            files += page.save(told.draw(study), folder, told.name)
     return files
 
 

@@ -6,6 +6,7 @@ from normlab.analysis.arms import facets, group
 from normlab.analysis.caveats import caveats
 from normlab.analysis.comparison import Comparison, compare
 from normlab.analysis.sentences import compared, diverged, nothing_to_compare
+from normlab.analysis.stories import story
 from normlab.archive.folder import Study
 
 
@@ -25,10 +26,17 @@ class Verdict:
 
 
 def verdict(study: Study) -> Verdict:
-    """Compare a study's arms by their final validation losses, within every facet."""
+    """Compare a study's arms by their final validation losses, within every facet.
+
+    An experiment that has a figure of its own has its own words too.
+    """
     arms = group(study.runs)
     every = facets(arms)
     comparisons = compare(every)
-    words = compared(comparisons) if comparisons else [nothing_to_compare(arms)]
+    told = story(study)
+    if told and any(arm.with_state("finished") for arm in arms):
+        words = [told.tell(study)]
+    else:
+        words = compared(comparisons) if comparisons else [nothing_to_compare(arms)]
     warnings = caveats(study, every)
     return Verdict((*words, *diverged(arms)), tuple(warnings), tuple(comparisons))
