@@ -29,7 +29,15 @@ class FeedForwardKind(Enum):
     """The pointwise network of a block."""
 
     gelu = "gelu"
+    relu = "relu"
     swiglu = "swiglu"
+
+
+class InitScheme(Enum):
+    """The standard deviation of a projection: one for all, or by its shape."""
+
+    normal = "normal"
+    xavier = "xavier"
 
 
 class AttentionKernel(Enum):
@@ -84,6 +92,9 @@ class InitConfig:
 
     std: float = 0.02
     output: Any = 1.0  # a number, or an expression in L (blocks)
+    scheme: InitScheme = InitScheme.normal  # xavier: √(2 / (fan in + fan out)) in place of std
+    embedding: float | None = None  # of embeddings and positions; None: std
+    query_key: float = 1.0  # factor of queries and keys; with 0 attention begins as an average
 
 
 @dataclass
@@ -201,6 +212,13 @@ class LoggerConfig:
 
 
 @dataclass
+class ProbesConfig:
+    """Measurements inside the model while it trains."""
+
+    every: int | None = None  # optimizer steps from one to the next; None: none
+
+
+@dataclass
 class TrainConfig:
     """One run, whole."""
 
@@ -218,6 +236,7 @@ class TrainConfig:
     budget: BudgetConfig = MISSING
     trainer: TrainerConfig = MISSING
     logger: LoggerConfig = MISSING
+    probes: ProbesConfig = field(default_factory=ProbesConfig)
 
 
 DATA: dict[str, type[DataConfig]] = {

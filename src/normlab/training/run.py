@@ -38,6 +38,7 @@ from normlab.training.display import Display
 from normlab.training.hardware import Hardware, kept_threads, resolve
 from normlab.training.logs import log, logged_to, quiet
 from normlab.training.module import LanguageModel
+from normlab.training.probes import Probes
 from normlab.training.provenance import git, machine, versions
 from normlab.training.recorder import Progress, Recorder
 from normlab.training.stopping import InterruptedTrainingError, Terminated
@@ -178,7 +179,7 @@ def _loop(
         # The validation loss at initialisation is a point of the curve.
         num_sanity_val_steps=0 if checkpoints.resumed else -1,
         logger=recorder.logger,
-        callbacks=[checkpoints, recorder],
+        callbacks=[checkpoints, recorder, *_probes(spec, recorder)],
         inference_mode=False,  # as within fit: a model is compiled for one of them
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -199,6 +200,11 @@ def _loop(
             raise left.__context__ or KeyboardInterrupt() from left
         if recorder.progress.val_step != trainer.global_step:
             trainer.validate(module, windows, verbose=False)
+
+
+def _probes(spec: RunSpec, recorder: Recorder) -> list[Probes]:
+    every = spec.config.probes.every
+    return [] if every is None else [Probes(every, spec.config.trainer.max_steps, recorder)]
 
 
 def _new_record(spec: RunSpec, command: str) -> RunRecord:
