@@ -86,6 +86,13 @@ class Tokens(Enum):
     bpe = "bpe"
 
 
+class Measure(Enum):
+    """What an experiment measures without training anything."""
+
+    gradient_vanishing = "gradient_vanishing"
+    layernorm_vs_rmsnorm = "layernorm_vs_rmsnorm"
+
+
 @dataclass
 class InitConfig:
     """Standard deviations at initialisation; `output` multiplies those that write to the stream."""
@@ -226,6 +233,7 @@ class TrainConfig:
     study: str = MISSING
     output_dir: str = "outputs"
     jobs: Any = "auto"  # how many runs of a study at once: a number, or auto
+    measure: Measure | None = None  # None: runs are trained
     figure: StudyFigure | None = None  # what the study ends in, beside the usual figures
     norm: Any = MISSING
     placement: PlacementConfig = MISSING
