@@ -22,7 +22,7 @@ CURVES = (tags.TRAIN_LOSS, tags.VALIDATION_LOSS)  # what is drawn
 
 _NOTE = "figures.json"
 _CODE = ("analysis", "archive")
-_PACKAGES = ("matplotlib", "numpy", "scipy", "Jinja2", "MarkupSafe")
+_PACKAGES = ("matplotlib", "numpy", "scipy", "Jinja2", "MarkupSafe", "pillow")
 
 
 def found(study: Study) -> list[Path]:
