@@ -63,6 +63,14 @@ def test_who_trains_begins_with_all_that_it_needs_and_nothing_else() -> None:
     assert ast.literal_eval(said_by(code)) == ["torch", "pytorch_lightning", "normlab.training.run"]
 
 
+def test_what_is_imported_is_never_looked_through_for_garbage() -> None:
+    code = (
+        "import gc; from normlab.study import warm; warm.load(); "
+        "print(gc.isenabled(), gc.get_freeze_count() > 10 * gc.get_count()[0])"
+    )
+    assert said_by(code).split() == ["True", "True"]
+
+
 def test_a_mistake_leaves_nothing_behind_that_imports(tmp_path: Path) -> None:
     mark = {**os.environ, "NORMLAB_TEST": str(tmp_path)}
     command = [sys.executable, "train.py", "-m", "norm=rmsnorm,foo", f"output_dir={tmp_path}"]

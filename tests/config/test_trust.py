@@ -70,6 +70,8 @@ HYDRA = {
     "a launcher's argument": "launcher: {x: {_target_: trap.Norm}}",
     "a sweeper": "sweeper: {_target_: trap.Norm}",
     "a sweep": "sweeper: {params: {'+hydra.callbacks.x': '{_target_: trap.Call}'}}",
+    "an arm": "sweeper: {arms: ['+hydra.callbacks.x={_target_:trap.Call}']}",
+    "a budget": "sweeper: {budgets: {quick: {'+hydra.callbacks.x': '{_target_: trap.Call}'}}}",
     "the search path of a sweep": "sweeper: {params: {hydra.searchpath: '[pkg://trap]'}}",
     "the log of a run": f"job_logging: {LOGGING}",
     "the log of Hydra": f"hydra_logging: {LOGGING}",

@@ -16,9 +16,10 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from normlab.analysis import differences, inline, run_tables
+from normlab.analysis import conclusion_tables, differences, inline, run_tables
 from normlab.analysis.readings import readings
 from normlab.analysis.table import summary
+from normlab.analysis.verdict import Verdict
 from normlab.archive.durable import write_text
 from normlab.archive.folder import Study
 
@@ -29,16 +30,19 @@ _CONTROLS = dict.fromkeys([*range(9), 11, 12, *range(14, 32), *range(127, 160)],
 _STATES = ("finished", "diverged", "failed", "interrupted", "running")
 
 
-def write(study: Study, figures: Sequence[Path], notes: Sequence[str], path: Path) -> None:
+def write(
+    study: Study, found: Verdict, figures: Sequence[Path], notes: Sequence[str], path: Path
+) -> None:
     """Write the study's page, whole or not at all; the same bytes for the same study.
 
-    `figures` are the files that were just drawn, `notes` sentences about what could not be read
+    `found` is the study's verdict, `figures` are the files that were just drawn, `notes` sentences about what could not be read
     or was not drawn.
 
     Raises:
         OSError: a figure cannot be read, or the page not be written.
     """
-    page = _environment().get_template("report.html").render(_content(study, figures, notes))
+    content = {**_content(study, figures, notes), **_conclusion(study, found)}
+    page = _environment().get_template("report.html").render(content)
     write_text(path, page.encode(errors="replace").decode())
 
 
@@ -64,7 +68,6 @@ def _printable(value: Any) -> Any:
 def _content(study: Study, figures: Sequence[Path], notes: Sequence[str]) -> dict[str, Any]:
     records = [run.record for run in study.runs]
     counts = {state: sum(one.state == state for one in records) for state in _STATES}
-    summaries = summary(study)
     circumstances = differences.circumstances(study.runs)
     style, script = (
         Markup((TEMPLATES / name).read_text(encoding="utf-8"))
@@ -74,8 +77,6 @@ def _content(study: Study, figures: Sequence[Path], notes: Sequence[str]) -> dic
         "name": study.name,
         "period": run_tables.period(study),
         "states": {state: count for state, count in counts.items() if count},
-        "arms": run_tables.arms_table(study, summaries),
-        "floors": sorted({one.floor for one in summaries if one.floor is not None}),
         "figures": inline.figures(figures),
         "readings": readings(study),
         "runs": run_tables.runs_table(study),
@@ -85,12 +86,21 @@ def _content(study: Study, figures: Sequence[Path], notes: Sequence[str]) -> dic
         "circumstances": circumstances,
         "made_with": _made_with(dict(circumstances.fixed)),
         "commands": commands(study),
-        "sentences": (),
-        "warnings": (),
         "notes": tuple(_without_place(note, study) for note in notes),
         "style": style,
         "script": script,
         "script_digest": _digest(script),
+    }
+
+
+def _conclusion(study: Study, found: Verdict) -> dict[str, Any]:
+    summaries = summary(study)
+    return {
+        "sentences": found.sentences,
+        "warnings": found.warnings,
+        "arms": conclusion_tables.arms_table(study, summaries),
+        "comparisons": conclusion_tables.comparisons_table(study, found.comparisons),
+        "floors": sorted({one.floor for one in summaries if one.floor is not None}),
     }
 
 

@@ -1,22 +1,27 @@
-"""Redraw a study from what its runs left on disk: `runs.csv`, figures, `report.html`, the table."""
+"""Redraw a study from what its runs left: `runs.csv`, figures, `report.html`, verdict."""
 
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from normlab.analysis import drawn
 from normlab.analysis.plan import plan
 from normlab.analysis.report import render
 from normlab.analysis.table import ArmSummary, summary, write_runs
+from normlab.analysis.verdict import Verdict, verdict
 from normlab.archive.folder import Study, read_study
 from normlab.errors import NormlabError, in_words
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
 FIGURES_FOLDER, REPORT_FILE = "figures", "report.html"
+
+_WIDEST = 100  # columns that are still easy to read
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,7 @@ class Report:
     Attributes:
         study: the runs, as they were read.
         summaries: a row an arm, best first.
+        verdict: what they show, and what weakens it.
         csv: where `runs.csv` is.
         figures: the files, PNG and SVG.
         page: where `report.html` is.
@@ -34,6 +40,7 @@ class Report:
 
     study: Study
     summaries: list[ArmSummary]
+    verdict: Verdict
     csv: Path
     figures: list[Path]
     page: Path
@@ -55,10 +62,11 @@ def report(study_folder: Path) -> Report:
     """
     study = read_study(study_folder, drawn.CURVES, cached=True)
     left_out = [*study.left_out, *plan(study).left_out]
+    found = verdict(study)
     page = study_folder / REPORT_FILE
     try:
         csv = write_runs(study)
-        files = drawn.found(study) or _draw(study, left_out, page)
+        files = drawn.found(study) or _draw(study, found, left_out, page)
     except OSError as error:
         raise NormlabError(
             f"The results of {study_folder} cannot be written: {error.strerror or error} "
@@ -66,14 +74,14 @@ def report(study_folder: Path) -> Report:
             f"python scripts/plot.py {study_folder}."
         ) from error
     figures = [path for path in files if path != page]
-    return Report(study, summary(study), csv, figures, page, left_out)
+    return Report(study, summary(study), found, csv, figures, page, left_out)
 
 
-def _draw(study: Study, left_out: Sequence[str], page: Path) -> list[Path]:
+def _draw(study: Study, found: Verdict, left_out: Sequence[str], page: Path) -> list[Path]:
     from normlab.analysis import document, figures  # matplotlib takes half a second
 
     files = figures.draw(study, study.folder / FIGURES_FOLDER)
-    document.write(study, files, left_out, page)
+    document.write(study, found, files, left_out, page)
     drawn.remember(study, [*files, page])
     return [*files, page]
 
@@ -92,15 +100,25 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def show(done: Report) -> None:
-    """Print a report: the table, what was left out, and where the files are."""
+    """Print a report: the table, what it shows, what was left out, and where the files are."""
     from rich.console import Console
 
     console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
         console.width = 140  # nobody's window: keep rows whole
     console.print(done.table)
-    for sentence in done.left_out:
-        console.print(f"note: {sentence}", markup=False)
+    for sentence in done.verdict.sentences:
+        _say(console, "- ", sentence)
+    for kind, sentences in (("warning: ", done.verdict.warnings), ("note: ", done.left_out)):
+        for sentence in sentences:
+            _say(console, kind, sentence)
     console.print(f"figures  {done.figures[0].parent}", markup=False)
     console.print(f"table    {done.csv}", markup=False)
     console.print(f"report   {done.page}", markup=False)
+
+
+def _say(console: "Console", before: str, sentence: str) -> None:
+    """A sentence on a line of its own, or in a window as many as it needs, indented."""
+    width = min(console.width, _WIDEST) if console.is_terminal else len(before + sentence)
+    lines = wrap(sentence, width - len(before), break_long_words=False, break_on_hyphens=False)
+    console.print(before + f"\n{' ' * len(before)}".join(lines), markup=False)

@@ -55,6 +55,4 @@ def _caption(summaries: Sequence[ArmSummary]) -> str:
     if floors:
         known = " or ".join(f"{floor:.4f}" for floor in floors)
         lines.append(f"Floor: {known}; no model can do better.")
-    if any(one.finished == 1 for one in summaries):
-        lines.append("One seed has no interval: add seeds (seed=0,1,2) to tell noise from effect.")
     return "\n".join(lines)

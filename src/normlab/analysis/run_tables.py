@@ -1,51 +1,15 @@
-"""The tables of a report: the arms, the runs, and those that did not end as they should."""
+"""The runs of a report: all of them, and those that did not end as they should."""
 
 import math
 from collections.abc import Sequence
 from datetime import datetime
 
 from normlab.analysis.arms import Arm, describe, group
-from normlab.analysis.cells import Cell, Column, Table, interval, number
+from normlab.analysis.cells import Cell, Column, Table, number
 from normlab.analysis.curves import divergence
-from normlab.analysis.readings import arm_cells
 from normlab.analysis.style import Look
-from normlab.analysis.table import ArmSummary
 from normlab.archive.folder import Run, Study
 from normlab.archive.record import RunRecord
-
-
-def arms_table(study: Study, summaries: Sequence[ArmSummary]) -> Table:
-    """A row an arm, in the order of the summaries, which is that of the terminal's table."""
-    arms = group(study.runs)
-    names = {cell.text: cell for cell in arm_cells(arms)}
-    gap = any(not math.isnan(one.gap) for one in summaries)
-    columns = [
-        Column("arm"),
-        Column("seeds finished", numeric=True),
-        Column("best val loss", numeric=True),
-        Column("final val loss", numeric=True),
-        *([Column("best over floor", numeric=True)] if gap else []),
-        Column("diverged", numeric=True),
-        Column("tokens/s", numeric=True),
-        Column("parameters", numeric=True),
-    ]
-    rows = [
-        (
-            names[one.label],
-            Cell(f"{one.finished} of {one.runs}", one.finished),
-            interval(one.best_val),
-            interval(one.final_val),
-            *([number(one.gap)] if gap else []),
-            Cell(str(one.diverged), one.diverged),
-            number(one.tokens_per_second, ",.0f"),
-            number(one.parameters, ",d"),
-        )
-        for one in summaries
-    ]
-    caption = (
-        "Losses in nats per token: mean of the finished runs ± half the 95 % t-interval over seeds."
-    )
-    return Table(caption, tuple(columns), tuple(rows))
 
 
 def runs_table(study: Study) -> Table:

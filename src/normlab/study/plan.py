@@ -42,12 +42,16 @@ class Plan:
 
 
 def make_plan(
-    loader: ConfigLoader, master: DictConfig, arguments: Sequence[str], study: str
+    loader: ConfigLoader,
+    master: DictConfig,
+    arguments: Sequence[str],
+    study: str,
+    arms: Sequence[tuple[str, ...]] = ((),),
 ) -> Plan:
-    """Expand, compose and check every combination.
+    """Expand, compose and check every combination of the arguments, for every arm.
 
     `master` is the configuration Hydra composed for the sweep, `study` the name that all of its
-    runs share.
+    runs share; an arm is overrides that go together.
 
     Raises:
         ConfigError: a combination cannot be trained; nothing has been written.
@@ -55,7 +59,12 @@ def make_plan(
     """
     plan = Plan()
     seen: dict[str, RunSpec] = {}
-    for combination in combinations(loader, arguments, plan):
+    for word in (word for arm in arms for word in arm):
+        key, _, value = word.partition("=")
+        values = plan.varied.setdefault(key, [])
+        values += [] if value in values else [value]
+    others = list(combinations(loader, arguments, plan))
+    for combination in ((*arm, *other) for arm in arms for other in others):
         overrides = [*combination, f"study={study}"]
         spec = specified(loader, master, overrides)
         if spec.id in seen:

@@ -19,6 +19,7 @@ from normlab.archive.record import RunRecord
 from normlab.config.spec import RunSpec
 from normlab.errors import ConfigError, NormlabError
 from normlab.study import engine, warm
+from normlab.study.experiment import Asked
 from normlab.study.launcher import StudyLauncher
 from normlab.study.plan import ELSEWHERE, Plan, is_settled, make_plan
 
@@ -33,8 +34,13 @@ class StudySweeper(Sweeper):
     hydra_context: HydraContext
     task_function: TaskFunction
 
-    def __init__(self, params: dict[str, Any] | None = None) -> None:
-        self.params = params or {}
+    def __init__(
+        self,
+        params: dict[str, Any] | None = None,
+        arms: list[str] | None = None,
+        budgets: dict[str, dict[str, Any]] | None = None,
+    ) -> None:
+        self.asked = Asked(params or {}, arms or (), budgets or {})
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -53,12 +59,13 @@ class StudySweeper(Sweeper):
         """
         from normlab.study.terminal import Terminal
 
+        budget = str(self.config.hydra.runtime.choices.get("budget"))
+        arms, overrides = self.asked.overrides(arguments, budget)
         study = str(self.config.study)
+        if not any(argument.startswith("study=") for argument in arguments):
+            study = self.asked.study(study, budget)
         check_study_name(study)
-        given = {argument.split("=")[0] for argument in arguments}
-        swept = [f"{key}={value}" for key, value in self.params.items() if key not in given]
-        loader = self.hydra_context.config_loader
-        plan = make_plan(loader, self.config, [*swept, *arguments], study)
+        plan = make_plan(self.hydra_context.config_loader, self.config, overrides, study, arms)
         pending = plan.pending()
         terminal = Terminal()
         launcher = self._launcher(len(pending)) if pending else None
