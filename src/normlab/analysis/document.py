@@ -35,8 +35,8 @@ def write(
 ) -> None:
     """Write the study's page, whole or not at all; the same bytes for the same study.
 
-    `found` is the study's verdict, `figures` are the files that were just drawn, `notes` sentences about what could not be read
-    or was not drawn.
+    `found` is the study's verdict, `figures` are the files that were just drawn, `notes` sentences
+    about what could not be read or was not drawn.
 
     Raises:
         OSError: a figure cannot be read, or the page not be written.
