@@ -8,10 +8,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from normlab.analysis.spread import spread
 from normlab.analysis.style import RC
 from normlab.bench import figure
 from normlab.bench.result import Bar, Panel, Report, Result
-from normlab.bench.spread import spread
 
 
 def drawn(report: Report) -> Figure:

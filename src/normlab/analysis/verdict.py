@@ -10,6 +10,7 @@ from normlab.analysis.comparison import Comparison, compare
 from normlab.analysis.learning_rates import LearningRates, learning_rates
 from normlab.analysis.sentences import compared, diverged, measured, nothing_to_compare, some
 from normlab.analysis.statistics import mean_interval
+from normlab.analysis.stories import story
 from normlab.archive.folder import Study
 from normlab.archive.identity import short_number
 
@@ -33,6 +34,7 @@ def verdict(study: Study) -> Verdict:
     """Compare a study's arms by their final validation losses, within every facet.
 
     In a study over learning rates each arm is compared at its own best rate; see `RatedArm.best`.
+    An experiment that has a figure of its own has its own words too.
     """
     arms = group(study.runs)
     rates = learning_rates(study)
@@ -40,8 +42,13 @@ def verdict(study: Study) -> Verdict:
     entered = arms if rates is None else [best for one in rates.arms if (best := one.at_its_best)]
     comparisons = compare(facets(entered))
     words = compared(comparisons) if comparisons else [nothing_to_compare(entered)]
+    told = story(study)
+    if told and any(arm.with_state("finished") for arm in arms):
+        words = [told.tell(study)]
+    elif rates is not None:
+        words = [*_best_rates(rates), *words]
     if rates is not None:
-        words = [*_best_rates(rates), *words, *_sensitivities(rates), *_stability(rates)]
+        words += [*_sensitivities(rates), *_stability(rates)]
     warnings = [*(rates.warnings if rates else ()), *caveats(study, facets(whole))]
     return Verdict((*words, *diverged(arms)), tuple(warnings), tuple(comparisons))
 

@@ -29,7 +29,15 @@ class FeedForwardKind(Enum):
     """The pointwise network of a block."""
 
     gelu = "gelu"
+    relu = "relu"
     swiglu = "swiglu"
+
+
+class InitScheme(Enum):
+    """The standard deviation of a projection: one for all, or by its shape."""
+
+    normal = "normal"
+    xavier = "xavier"
 
 
 class AttentionKernel(Enum):
@@ -78,12 +86,22 @@ class Tokens(Enum):
     bpe = "bpe"
 
 
+class Measure(Enum):
+    """What an experiment measures without training anything."""
+
+    gradient_vanishing = "gradient_vanishing"
+    layernorm_vs_rmsnorm = "layernorm_vs_rmsnorm"
+
+
 @dataclass
 class InitConfig:
     """Standard deviations at initialisation; `output` multiplies those that write to the stream."""
 
     std: float = 0.02
     output: Any = 1.0  # a number, or an expression in L (blocks)
+    scheme: InitScheme = InitScheme.normal  # xavier: √(2 / (fan in + fan out)) in place of std
+    embedding: float | None = None  # of embeddings and positions; None: std
+    query_key: float = 1.0  # factor of queries and keys; with 0 attention begins as an average
 
 
 @dataclass
@@ -201,6 +219,13 @@ class LoggerConfig:
 
 
 @dataclass
+class ProbesConfig:
+    """Measurements inside the model while it trains."""
+
+    every: int | None = None  # optimizer steps from one to the next; None: none
+
+
+@dataclass
 class TrainConfig:
     """One run, whole."""
 
@@ -208,6 +233,7 @@ class TrainConfig:
     study: str = MISSING
     output_dir: str = "outputs"
     jobs: Any = "auto"  # how many runs of a study at once: a number, or auto
+    measure: Measure | None = None  # None: runs are trained
     figure: StudyFigure | None = None  # what the study ends in, beside the usual figures
     norm: Any = MISSING
     placement: PlacementConfig = MISSING
@@ -218,6 +244,7 @@ class TrainConfig:
     budget: BudgetConfig = MISSING
     trainer: TrainerConfig = MISSING
     logger: LoggerConfig = MISSING
+    probes: ProbesConfig = field(default_factory=ProbesConfig)
 
 
 DATA: dict[str, type[DataConfig]] = {
