@@ -229,6 +229,8 @@ def test_a_study_of_which_nothing_is_left_to_draw_is_still_drawn(
     study = read_study(maker.folder)
     assert len(figures.draw(study, tmp_path / "figures")) == 8
     assert legend(build(study, "training_loss")) == ["rmsnorm · pre (failed)"]
+    note = build(study, "final_validation_loss").subfigs[2].texts[0].get_text()
+    assert note == "Final losses: no run has finished."
 
 
 def test_nothing_in_a_figure_overlaps_its_legend(four_arms: Study) -> None:

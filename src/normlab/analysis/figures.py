@@ -146,7 +146,10 @@ def _curve_note(arms: Sequence[Arm]) -> str:
 
 
 def _dots_note(arms: Sequence[Arm]) -> str:
-    if max(len(panels.final_losses(arm)) for arm in arms) > 1:
+    seeds = max(len(panels.final_losses(arm)) for arm in arms)
+    if seeds == 0:
+        return "Final losses: no run has finished."
+    if seeds > 1:
         return (
             "Final losses: every seed a small dot, with their mean and its 95 % t-interval "
             "(cut where it leaves the panel)."
