@@ -7,7 +7,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from normlab.analysis import page, panels
+from normlab.analysis import page, panels, probes
 from normlab.analysis.arms import Arm
 from normlab.analysis.curves import ends_early, loss_limits, start_is_cut
 from normlab.analysis.plan import Plan, best_loss, plan
@@ -29,6 +29,7 @@ def draw(study: Study, folder: Path) -> list[Path]:
     with matplotlib.rc_context(RC):
         for build in (comparison, training_loss, validation_loss, final_validation_loss):
             files += page.save(build(planned), folder, build.__name__)
+        files += probes.draw(planned, folder)
     return files
 
 
