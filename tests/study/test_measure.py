@@ -111,7 +111,7 @@ def test_layernorm_against_rmsnorm(door: Callable, tmp_path: Path) -> None:
     [
         (["norm=rmsnrom"], "rmsnrom"),
         (["trainer.max_steps=5"], "trainer.max_steps=5 means nothing to experiment=gradient"),
-        (["optimizer.lr=1e-3"], "optimizer.lr=1e-3 means nothing to experiment"),
+        (["optimizer.lr=1e-3"], "optimizer.lr=0.001 means nothing to experiment"),
         (["model.width=0"], "model.width=0 is not allowed; it must be a whole number from 1"),
         (["model.width=wide"], "model.width=wide is not allowed"),
         (["model.width=18"], "model.heads=4 does not divide model.width=18"),
@@ -216,8 +216,9 @@ def test_each_budget_has_its_numbers_and_its_folder(
         raise EnoughError
 
     monkeypatch.setattr(measure.gradient_vanishing.Measurement, "measure", measured)
+    words = ("norm=rmsnorm", "placement=pre", f"budget={budget}", f"output_dir={tmp_path}")
     with pytest.raises(EnoughError):
-        door("experiment=gradient_vanishing", f"budget={budget}", f"output_dir={tmp_path}")
+        door("experiment=gradient_vanishing", *words)
     assert asked == [sizes]
     assert [path.name for path in tmp_path.iterdir()] == [f"gradient_vanishing-{budget}"]
 
