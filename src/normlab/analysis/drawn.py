@@ -18,7 +18,7 @@ from normlab.archive.cache import CACHE_FOLDER
 from normlab.archive.durable import write_text
 from normlab.archive.folder import Study
 
-CURVES = (tags.TRAIN_LOSS, tags.VALIDATION_LOSS)  # what is drawn
+CURVES = (tags.TRAIN_LOSS, tags.VALIDATION_LOSS, tags.PROBES)  # what is drawn
 
 _NOTE = "figures.json"
 _CODE = ("analysis", "archive")
@@ -70,6 +70,7 @@ def _drawn_from(study: Study) -> Iterator[bytes]:
     yield json.dumps(study.left_out).encode()
     for run in study.runs:
         yield json.dumps([run.folder.name, asdict(run.record), run.whole]).encode()
-        for tag in CURVES:
-            series = run.events.scalars.get(tag)
-            yield b"" if series is None else series.steps.tobytes() + series.values.tobytes()
+        for tag, series in run.events.scalars.items():
+            if tag in CURVES or tag.startswith(tags.PROBES):
+                yield tag.encode()
+                yield series.steps.tobytes() + series.values.tobytes()

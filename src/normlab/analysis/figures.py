@@ -7,7 +7,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from normlab.analysis import page, panels
+from normlab.analysis import page, panels, probes
 from normlab.analysis.arms import Arm
 from normlab.analysis.curves import ends_early, loss_limits, start_is_cut
 from normlab.analysis.learning_rates import learning_rates
@@ -38,6 +38,7 @@ def draw(study: Study, folder: Path) -> list[Path]:
         told = story(study)
         if told and any(run.record.state == "finished" for run in study.runs):
             files += page.save(told.draw(study), folder, told.name)
+        files += probes.draw(planned, folder)
     return files
 
 

@@ -38,7 +38,7 @@ from normlab.training.display import Display
 from normlab.training.hardware import Hardware, kept_threads, resolve
 from normlab.training.logs import log, logged_to, quiet
 from normlab.training.module import LanguageModel
-from normlab.training.probes import Probes
+from normlab.training.probes.callback import Probes
 from normlab.training.provenance import git, machine, versions
 from normlab.training.recorder import Progress, Recorder
 from normlab.training.stopping import InterruptedTrainingError, Terminated

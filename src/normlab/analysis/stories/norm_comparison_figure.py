@@ -7,8 +7,8 @@ from normlab.analysis import page, panels
 from normlab.analysis.arms import Arm, format_value
 from normlab.analysis.curves import loss_limits
 from normlab.analysis.statistics import mean_interval
-from normlab.analysis.stories.cells import Cell, best, by, cells, rate
 from normlab.analysis.stories.norm_comparison import shared_rate
+from normlab.analysis.stories.trials import Trial, best, by, rate, trials
 from normlab.analysis.stories.u_curve import frame, limits, u_curve, without_context
 from normlab.analysis.style import GREY, Look
 from normlab.archive.folder import Study
@@ -18,22 +18,22 @@ _CURVES, _ROW = 2.9, 0.27  # inches
 
 def draw(study: Study) -> Figure:
     """Training at one rate, final loss at every rate, and each arm at its own best."""
-    found = cells(study)
-    arms = by(lambda cell: cell.name, found)
-    look = Look.of([cell.arm for cell in found])
+    found = trials(study)
+    arms = by(lambda trial: trial.name, found)
+    look = Look.of([trial.arm for trial in found])
     shared = shared_rate(found)
     heights = [_CURVES, 0.85 + _ROW * len(arms)]
     shown = [some[0].arm for some in arms.values()]
     legend = panels.legend_entries(shown, look, endings=False)
-    seeds = max(len(cell.losses) for cell in found)
+    seeds = max(len(trial.losses) for trial in found)
     figure, body = page.sheet(
         f"Does it need a norm? {study.name}", _note(seeds), legend, sum(heights)
     )
     grid = body.add_gridspec(2, 2, height_ratios=heights)
     training, over_rates = body.add_subplot(grid[0, 0]), body.add_subplot(grid[0, 1])
-    _at_one_rate(training, [cell.arm for cell in found if cell.rate == shared], look, shared)
+    _at_one_rate(training, [trial.arm for trial in found if trial.rate == shared], look, shared)
     over_rates.set_title("Final loss at every rate")
-    frame(over_rates, list(by(lambda cell: cell.rate, found)), limits(found))
+    frame(over_rates, list(by(lambda trial: trial.rate, found)), limits(found))
     without_context(over_rates, found)
     for place, some in enumerate(arms.values()):
         u_curve(over_rates, some, look, place)
@@ -62,7 +62,7 @@ def _at_one_rate(axes: Axes, arms: list[Arm], look: Look, shared: float | None) 
     panels.training_loss(axes, arms, look, loss_limits(arms))
 
 
-def _tuned(axes: Axes, arms: dict[str, list[Cell]], look: Look) -> None:
+def _tuned(axes: Axes, arms: dict[str, list[Trial]], look: Look) -> None:
     """A row an arm: its final loss at its own best rate, or why it has none."""
     tuned = {name: best(some) for name, some in arms.items()}
     rows = sorted(tuned, key=lambda name: one.mean if (one := tuned[name]) else float("inf"))
@@ -74,17 +74,17 @@ def _tuned(axes: Axes, arms: dict[str, list[Cell]], look: Look) -> None:
     axes.set_xlabel(f"final validation {panels.LOSS_LABEL}")
     across = axes.get_yaxis_transform()
     for row, name in enumerate(rows):
-        cell = tuned[name]
-        if cell is None:
+        trial = tuned[name]
+        if trial is None:
             axes.text(0.02, row, "finishes at no rate", transform=across, va="center", color=GREY)
             continue
-        values = list(cell.losses.values())
+        values = list(trial.losses.values())
         mean, half = mean_interval(values)
-        colour = look.colour(cell.arm)
+        colour = look.colour(trial.arm)
         axes.plot(values, [row] * len(values), "o", color=colour, ms=4, alpha=0.4, mew=0)
         if half == half:
             axes.plot([mean - half, mean + half], [row, row], color=colour, lw=1.6)
-        axes.plot([mean], [row], look.marker(cell.arm), color=colour, ms=6.5, mec="white", mew=0.9)
+        axes.plot([mean], [row], look.marker(trial.arm), color=colour, ms=6.5, mec="white", mew=0.9)
         width = "" if half != half else f" ± {half:.3f}"
-        told = f"{mean:.3f}{width} at {format_value(cell.rate)}"
+        told = f"{mean:.3f}{width} at {format_value(trial.rate)}"
         axes.text(1.02, row, told, transform=across, va="center", fontsize=8.5)

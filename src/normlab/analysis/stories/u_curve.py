@@ -7,7 +7,7 @@ from matplotlib.ticker import FixedLocator, NullFormatter
 
 from normlab.analysis.arms import format_value
 from normlab.analysis.panels import LOSS_LABEL
-from normlab.analysis.stories.cells import Cell
+from normlab.analysis.stories.trials import Trial
 from normlab.analysis.style import GREY, Look
 
 RATE_LABEL = "learning rate"
@@ -16,11 +16,11 @@ RATE_LABEL = "learning rate"
 _ABOVE, _BELOW = 0.12, 0.06
 
 
-def limits(found: Iterable[Cell]) -> tuple[float, float]:
+def limits(found: Iterable[Trial]) -> tuple[float, float]:
     """Limits of the loss axis, in nats per token, with room at the top for what diverged."""
-    cells = list(found)
-    values = [loss for cell in cells for loss in cell.losses.values()]
-    values += [cell.unigram for cell in cells if cell.unigram is not None]
+    trials = list(found)
+    values = [loss for trial in trials for loss in trial.losses.values()]
+    values += [trial.unigram for trial in trials if trial.unigram is not None]
     if not values:
         return 0.0, 1.0
     low, high = min(values), max(values)
@@ -42,24 +42,24 @@ def frame(axes: Axes, rates: Sequence[float], limited: tuple[float, float]) -> N
     axes.set_ylabel(f"final {LOSS_LABEL}")
 
 
-def u_curve(axes: Axes, cells: Sequence[Cell], look: Look, place: int = 0) -> None:
+def u_curve(axes: Axes, trials: Sequence[Trial], look: Look, place: int = 0) -> None:
     """One arm's mean over the rates at which a run finished; below the top, who diverged.
 
     Crosses of the arm with another `place` stand in another row.
     """
-    if not cells:
+    if not trials:
         return
-    arm = cells[0].arm
+    arm = trials[0].arm
     colour, marker = look.colour(arm), look.marker(arm)
-    ordered = sorted(cells, key=lambda cell: cell.rate)
-    done = [cell for cell in ordered if cell.losses]
-    for cell in done:
-        if len(cell.losses) > 1:
-            seeds = list(cell.losses.values())
-            axes.plot([cell.rate] * len(seeds), seeds, "o", color=colour, ms=3, alpha=0.45, mew=0)
+    ordered = sorted(trials, key=lambda trial: trial.rate)
+    done = [trial for trial in ordered if trial.losses]
+    for trial in done:
+        if len(trial.losses) > 1:
+            seeds = list(trial.losses.values())
+            axes.plot([trial.rate] * len(seeds), seeds, "o", color=colour, ms=3, alpha=0.45, mew=0)
     axes.plot(
-        [cell.rate for cell in done],
-        [cell.mean for cell in done],
+        [trial.rate for trial in done],
+        [trial.mean for trial in done],
         color=colour,
         ls=look.line(arm),
         marker=marker,
@@ -68,13 +68,13 @@ def u_curve(axes: Axes, cells: Sequence[Cell], look: Look, place: int = 0) -> No
     )
     low, high = axes.get_ylim()
     top = high - (0.03 + 0.045 * place) * (high - low)
-    lost = [cell.rate for cell in ordered if cell.diverged]
+    lost = [trial.rate for trial in ordered if trial.diverged]
     axes.plot(lost, [top] * len(lost), "x", color=colour, ms=6.5, mew=1.7, zorder=5)
 
 
-def without_context(axes: Axes, cells: Iterable[Cell], *, named: bool = True) -> None:
+def without_context(axes: Axes, trials: Iterable[Trial], *, named: bool = True) -> None:
     """A line at the loss of token frequencies alone, where the records tell it."""
-    for unigram in sorted({cell.unigram for cell in cells if cell.unigram is not None}):
+    for unigram in sorted({trial.unigram for trial in trials if trial.unigram is not None}):
         axes.axhline(unigram, color=GREY, lw=1.0, ls=(0, (1.0, 1.6)), zorder=1)
         if not named:
             continue

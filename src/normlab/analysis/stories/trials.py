@@ -18,7 +18,7 @@ _K = TypeVar("_K")
 
 
 @dataclass(frozen=True)
-class Cell:
+class Trial:
     """Runs that differ in nothing but their seed.
 
     Attributes:
@@ -57,34 +57,34 @@ class Cell:
         return self.unigram is not None and self.mean > self.unigram - NO_CONTEXT
 
 
-def cells(study: Study) -> list[Cell]:
-    """The study's arms as cells, in the order of its table."""
-    return [_cell(arm) for arm in group(study.runs)]
+def trials(study: Study) -> list[Trial]:
+    """The study's arms as trials, in the order of its table."""
+    return [_trial(arm) for arm in group(study.runs)]
 
 
-def by(key: Callable[[Cell], _K], some: Iterable[Cell]) -> dict[_K, list[Cell]]:
+def by(key: Callable[[Trial], _K], some: Iterable[Trial]) -> dict[_K, list[Trial]]:
     """Cells by a key, in the order in which its values come first."""
-    found: dict[_K, list[Cell]] = {}
-    for cell in some:
-        found.setdefault(key(cell), []).append(cell)
+    found: dict[_K, list[Trial]] = {}
+    for trial in some:
+        found.setdefault(key(trial), []).append(trial)
     return found
 
 
-def best(some: Iterable[Cell]) -> Cell | None:
-    """The cell with the lowest mean among those all of whose runs finished; None without one."""
-    return min((cell for cell in some if cell.whole), key=lambda cell: cell.mean, default=None)
+def best(some: Iterable[Trial]) -> Trial | None:
+    """The trial with the lowest mean among those all of whose runs finished; None without one."""
+    return min((trial for trial in some if trial.whole), key=lambda trial: trial.mean, default=None)
 
 
-def differences(low: Cell, others: Sequence[Cell]) -> list[tuple[Cell, Difference, float]]:
-    """The cell against each other, paired by seed: the difference and Holm's p over all of them."""
+def differences(low: Trial, others: Sequence[Trial]) -> list[tuple[Trial, Difference, float]]:
+    """Each paired difference of `low` and another, with Holm's p over all of them."""
     found = [paired_difference(low.losses, other.losses) for other in others]
     adjusted = holm([difference.p for difference in found])
     return list(zip(others, found, adjusted, strict=True))
 
 
-def loss(cell: Cell) -> str:
+def loss(trial: Trial) -> str:
     """`2.6989 ± 0.0120`, or without the interval of one seed."""
-    return measured(*mean_interval(list(cell.losses.values())))
+    return measured(*mean_interval(list(trial.losses.values())))
 
 
 def rate(value: float) -> str:
@@ -97,14 +97,14 @@ def said(names: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
-def _cell(arm: Arm) -> Cell:
+def _trial(arm: Arm) -> Trial:
     config: dict[str, Any] = arm.runs[0].record.config
 
     def number(section: str, key: str) -> Any:
         part = config.get(section)
         return part.get(key, math.nan) if isinstance(part, dict) else math.nan
 
-    return Cell(
+    return Trial(
         arm=arm,
         rate=float(number("optimizer", "lr")),
         depth=number("model", "depth"),
