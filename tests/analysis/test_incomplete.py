@@ -161,8 +161,8 @@ def test_an_interrupted_run_is_drawn_open_and_not_counted(seeds: int, maker: Any
     assert circles(axes(maker.folder)) == [60]
     done = report(maker.folder)
     assert (done.summaries[0].finished, done.summaries[0].interrupted) == (seeds - 1, 1)
-    (note,) = done.left_out
-    assert f"{record.name} at step 60" in note
+    (told,) = [sentence for sentence in done.verdict.warnings if "Interrupted" in sentence]
+    assert f"{record.name} at step 60" in told
 
 
 def test_a_run_being_written_is_drawn_open_without_a_complaint(maker: Any) -> None:

@@ -9,7 +9,7 @@ import pytest
 from torch.utils.tensorboard import SummaryWriter
 
 import normlab
-from normlab.analysis.plot import main, report
+from normlab.analysis.plot import main, report, show
 from normlab.errors import NormlabError
 
 SOURCE = Path(normlab.__path__[0]).parent
@@ -104,6 +104,31 @@ def test_report_gives_what_the_end_of_a_sweep_shows(maker: Any) -> None:
     assert done.table.row_count == 1
     with pytest.raises(NormlabError):
         report(maker.folder / "nothing")
+
+
+def test_below_the_table_stands_what_it_shows_and_what_weakens_it(maker: Any) -> None:
+    for norm, level in (("rmsnorm", 1.5), ("layernorm", 1.6)):
+        maker.run(norm, level=level, steps=100)
+    told = plot(maker.folder).stdout
+    (verdict,) = [line for line in told.splitlines() if line.startswith("- ")]
+    assert "rmsnorm · pre ends lowest" in verdict
+    (warning,) = [line for line in told.splitlines() if line.startswith("warning: ")]
+    assert "One seed" in warning
+    assert told.index("params") < told.index(verdict) < told.index(warning) < told.index("figures ")
+
+
+def test_in_a_window_sentences_are_wrapped_and_indented(
+    maker: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    for norm, level in (("rmsnorm", 1.5), ("layernorm", 1.6)):
+        maker.run(norm, level=level, steps=100)
+    show(report(maker.folder))
+    lines = capsys.readouterr().out.splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("- "))
+    assert lines[at + 1].startswith("  ")
+    assert all(len(line) <= 80 for line in lines[at : at + 2])
 
 
 def pixels(figures: list[Path]) -> dict[str, bytes]:

@@ -33,27 +33,13 @@ def plan(study: Study) -> Plan:
     best = sorted(every, key=best_loss)[:MOST_FACETS]
     shown = tuple(facet for facet in every if facet in best)
     hidden = [facet.title for facet in every if facet not in best]
-    left_out = tuple(filter(None, [_interrupted(study)]))
+    left_out: tuple[str, ...] = ()
     if hidden:
-        left_out += (
+        left_out = (
             f"The figures show the {MOST_FACETS} of {len(every)} combinations with the lowest "
             f"validation loss; left out: {'; '.join(hidden)}.",
         )
     return Plan(study.name, shown, Look.of(arms), left_out)
-
-
-def _interrupted(study: Study) -> str:
-    names = [
-        f"{run.record.name} at step {run.record.step}"
-        for run in study.runs
-        if run.record.state == "interrupted"
-    ]
-    if not names:
-        return ""
-    return (
-        f"Interrupted, and so in no mean of finished runs: {'; '.join(names)}. The curves end in "
-        f"an open circle; the command that began them goes on with them."
-    )
 
 
 def best_loss(facet: Facet) -> float:

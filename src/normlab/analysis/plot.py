@@ -1,22 +1,29 @@
-"""Redraw a study from what its runs left on disk: `runs.csv`, the figures, the table."""
+"""Redraw a study from what its runs left: `runs.csv`, figures, `report.html`, verdict."""
 
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from normlab.analysis import drawn
+from normlab.analysis.learning_rates import learning_rates
 from normlab.analysis.plan import plan
-from normlab.analysis.report import render
+from normlab.analysis.report import render, render_rates
+from normlab.analysis.stories import story
 from normlab.analysis.table import ArmSummary, summary, write_runs
+from normlab.analysis.verdict import Verdict, verdict
 from normlab.archive.folder import Study, read_study
 from normlab.errors import NormlabError, in_words
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
-FIGURES_FOLDER = "figures"
+FIGURES_FOLDER, REPORT_FILE = "figures", "report.html"
+
+_WIDEST = 100  # columns that are still easy to read
 
 
 @dataclass(frozen=True)
@@ -26,15 +33,19 @@ class Report:
     Attributes:
         study: the runs, as they were read.
         summaries: a row an arm, best first.
+        verdict: what they show, and what weakens it.
         csv: where `runs.csv` is.
         figures: the files, PNG and SVG.
+        page: where `report.html` is.
         left_out: sentences about whatever could not be read or was not drawn.
     """
 
     study: Study
     summaries: list[ArmSummary]
+    verdict: Verdict
     csv: Path
     figures: list[Path]
+    page: Path
     left_out: list[str]
 
     @property
@@ -44,41 +55,44 @@ class Report:
 
 
 def report(study_folder: Path) -> Report:
-    """Read a study, and write its `runs.csv` and its figures into its folder.
+    """Read a study, and write its `runs.csv`, its figures and its report into its folder.
 
-    Figures that are there, drawn from the same data by the same code, are left as they are.
+    What is there, drawn from the same data by the same code, is left as it is.
 
     Raises:
         NormlabError: the folder is no study, or cannot be written.
     """
     study = read_study(study_folder, drawn.CURVES, cached=True)
-    folder = study_folder / FIGURES_FOLDER
+    left_out = [*study.left_out, *plan(study).left_out]
+    found = verdict(study)
+    page = study_folder / REPORT_FILE
     try:
         csv = write_runs(study)
-        files = drawn.found(study, folder) or _draw(study, folder)
+        files = drawn.found(study) or _draw(study, found, left_out, page)
     except OSError as error:
         raise NormlabError(
             f"The results of {study_folder} cannot be written: {error.strerror or error} "
             f"({error.filename or study_folder}); free space or permit writing there, and run "
             f"python scripts/plot.py {study_folder}."
         ) from error
-    left_out = [*study.left_out, *plan(study).left_out]
-    return Report(study, summary(study), csv, files, left_out)
+    figures = [path for path in files if path != page]
+    return Report(study, summary(study), found, csv, figures, page, left_out)
 
 
-def _draw(study: Study, folder: Path) -> list[Path]:
-    from normlab.analysis import figures  # matplotlib takes half a second
+def _draw(study: Study, found: Verdict, left_out: Sequence[str], page: Path) -> list[Path]:
+    from normlab.analysis import document, figures  # matplotlib takes half a second
 
-    files = figures.draw(study, folder)
-    drawn.remember(study, files)
-    return files
+    files = figures.draw(study, study.folder / FIGURES_FOLDER)
+    document.write(study, found, files, left_out, page)
+    drawn.remember(study, [*files, page])
+    return [*files, page]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line of `scripts/plot.py`."""
     parser = argparse.ArgumentParser(
-        description="Redraw a study from its event files: runs.csv and figures/*.png, *.svg. "
-        "Figures that are up to date stay as they are; delete one to have all drawn.",
+        description="Redraw a study from its event files: runs.csv, figures/*.png, *.svg and "
+        "report.html. What is up to date stays as it is; delete a file to have all drawn.",
         epilog="example: python scripts/plot.py outputs/mystudy",
     )
     parser.add_argument("study", type=Path, help="a study's folder, outputs/<study>")
@@ -88,14 +102,32 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def show(done: Report) -> None:
-    """Print a report: the table, what was left out, and where the files are."""
+    """Print a report: the table, what it shows, what was left out, and where the files are."""
     from rich.console import Console
 
     console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
         console.width = 140  # nobody's window: keep rows whole
     console.print(done.table)
-    for sentence in done.left_out:
-        console.print(f"note: {sentence}", markup=False)
+    rates = learning_rates(done.study)
+    if rates is not None:
+        console.print(render_rates(rates))
+    for sentence in done.verdict.sentences:
+        _say(console, "- ", sentence)
+    for kind, sentences in (("warning: ", done.verdict.warnings), ("note: ", done.left_out)):
+        for sentence in sentences:
+            _say(console, kind, sentence)
+    told = story(done.study)
+    own = [path for path in done.figures if told and path.name == f"{told.name}.png"]
+    for path in own:
+        console.print(f"figure   {path}", markup=False)
     console.print(f"figures  {done.figures[0].parent}", markup=False)
     console.print(f"table    {done.csv}", markup=False)
+    console.print(f"report   {done.page}", markup=False)
+
+
+def _say(console: "Console", before: str, sentence: str) -> None:
+    """A sentence on a line of its own, or in a window as many as it needs, indented."""
+    width = min(console.width, _WIDEST) if console.is_terminal else len(before + sentence)
+    lines = wrap(sentence, width - len(before), break_long_words=False, break_on_hyphens=False)
+    console.print(before + f"\n{' ' * len(before)}".join(lines), markup=False)

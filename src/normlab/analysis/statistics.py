@@ -1,13 +1,50 @@
-"""Means with intervals over seeds, and the running mean behind every loss curve."""
+"""Means and differences with intervals over seeds; the running mean behind every loss curve."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 # A window of 1/40 of the run calms the noise of single batches and keeps every trend.
 _WINDOWS_PER_RUN = 40
+
+LEVEL = 0.05  # how often a difference may be told where there is none
+MOST_PAIRS = 10_000  # nobody trains more
+
+Outcome = Literal["lower", "higher", "cannot tell"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much lower or higher one arm is than another, a − b.
+
+    Attributes:
+        mean: mean difference; NaN where nothing can be compared.
+        half: half the width of its 95 % t-interval; NaN where nothing tells the spread.
+        p: two-sided p of the t-test that there is no difference; NaN likewise.
+        pairs: how many seeds both have; 0 for a difference over unequal seeds.
+        spread: standard deviation of the differences of single pairs; NaN likewise.
+    """
+
+    mean: float
+    half: float
+    p: float
+    pairs: int
+    spread: float
+
+    @property
+    def outcome(self) -> Outcome:
+        """What the test says of a against b when this is the only comparison made."""
+        return self.outcome_at(self.p)
+
+    def outcome_at(self, p: float) -> Outcome:
+        """What it says when `p` is adjusted for the other comparisons; see `holm`."""
+        if not p < LEVEL:  # nor if it is NaN
+            return "cannot tell"
+        return "lower" if self.mean < 0 else "higher"
 
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
@@ -26,6 +63,109 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[fl
     spread = float(np.std(values, ddof=1))
     quantile = float(stdtrit(count - 1, (1 + confidence) / 2))
     return mean, quantile * spread / math.sqrt(count)
+
+
+def paired_difference(a: Mapping[int, float], b: Mapping[int, float]) -> Difference:
+    """The difference a − b over equal seeds, with a paired t-test.
+
+    A pair counts if both its values are finite. One pair has neither interval nor p, no pair not
+    even a mean. Pairs that all differ by the same amount have an interval of no width: p is 0, or
+    1 where that amount is zero, for then a and b are the same.
+    """
+    both = [a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())]
+    differences = [one for one in both if math.isfinite(one)]
+    mean, half = mean_interval(differences)
+    if len(differences) < 2:
+        return Difference(mean, math.nan, math.nan, len(differences), math.nan)
+    spread = float(np.std(differences, ddof=1))
+    error = spread / math.sqrt(len(differences))
+    p = _two_sided_p(mean, error, len(differences) - 1)
+    return Difference(mean, half, p, len(differences), spread)
+
+
+def unpaired_difference(a: Sequence[float], b: Sequence[float]) -> Difference:
+    """The difference of means over unequal seeds, mean a − mean b, with Welch's t-test.
+
+    The variances may differ. With fewer than two finite values on a side there is only the mean.
+    """
+    sides = [[value for value in side if math.isfinite(value)] for side in (a, b)]
+    mean = mean_interval(sides[0])[0] - mean_interval(sides[1])[0]
+    if min(map(len, sides)) < 2:
+        return Difference(mean, math.nan, math.nan, 0, math.nan)
+    from scipy.special import stdtrit
+
+    parts = [float(np.var(side, ddof=1)) / len(side) for side in sides]
+    error = math.sqrt(sum(parts))
+    if error == 0:
+        return Difference(mean, 0.0, _two_sided_p(mean, 0.0, 1), 0, 0.0)
+    shares = [part / sum(parts) for part in parts]
+    # Welch and Satterthwaite's degrees of freedom.
+    freedom = 1 / sum(s * s / (len(side) - 1) for s, side in zip(shares, sides, strict=True))
+    half = float(stdtrit(freedom, 1 - LEVEL / 2)) * error
+    spread = math.sqrt(sum(float(np.var(side, ddof=1)) for side in sides))
+    return Difference(mean, half, _two_sided_p(mean, error, freedom), 0, spread)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values, in the order given: below 0.05, the difference is told.
+
+    Of all comparisons together, one in twenty studies without any difference tells one. A NaN was
+    no test: it stays NaN and is not counted.
+    """
+    adjusted = [math.nan] * len(p_values)
+    ascending = sorted((p, at) for at, p in enumerate(p_values) if not math.isnan(p))
+    highest = 0.0
+    for rank, (p, at) in enumerate(ascending):
+        highest = max(highest, min(1.0, (len(ascending) - rank) * p))
+        adjusted[at] = highest
+    return adjusted
+
+
+def seeds_needed(
+    effect: float, spread: float, power: float = 0.8, level: float = LEVEL
+) -> int | None:
+    """How many pairs of seeds tell a difference of size `effect` with this probability.
+
+    Exact for the two-sided paired t-test, by the noncentral t distribution; `spread` is the
+    standard deviation of the differences of single pairs. None where no number up to 10,000 does,
+    or the spread is not known. A spread measured on two or three pairs is itself uncertain by a
+    factor of two, so the answer is an order of magnitude and no appointment.
+    """
+    if not (math.isfinite(effect) and math.isfinite(spread)) or effect == 0:
+        return None
+    if spread == 0 or power_of(effect, spread, 2, level) >= power:
+        return 2
+    too_few, enough = 2, 4
+    while power_of(effect, spread, enough, level) < power:
+        too_few, enough = enough, 2 * enough
+        if too_few >= MOST_PAIRS:
+            return None
+    while enough - too_few > 1:
+        middle = (too_few + enough) // 2
+        if power_of(effect, spread, middle, level) < power:
+            too_few = middle
+        else:
+            enough = middle
+    return enough if enough <= MOST_PAIRS else None
+
+
+def power_of(effect: float, spread: float, pairs: int, level: float = LEVEL) -> float:
+    """The probability that a paired t-test over so many pairs tells this effect; `spread` > 0."""
+    from scipy.special import nctdtr, stdtrit
+
+    critical = float(stdtrit(pairs - 1, 1 - level / 2))
+    shift = abs(effect) / spread * math.sqrt(pairs)
+    tails = nctdtr(pairs - 1, shift, [-critical, critical])
+    below, up_to = np.nan_to_num(tails).tolist()  # scipy's NaN: a tail too small for its series
+    return float(below + 1 - up_to)
+
+
+def _two_sided_p(mean: float, error: float, freedom: float) -> float:
+    if error == 0:
+        return 1.0 if mean == 0 else 0.0
+    from scipy.special import stdtr
+
+    return float(2 * stdtr(freedom, -abs(mean) / error))
 
 
 def smoothing_window(count: int) -> int:

@@ -5,8 +5,8 @@
 
 gives every quantity of `normlab.archive.tags.QUANTITIES` that needs no update, by (quantity,
 site). Tokens and targets are (B, T) int64 tensors, the model a `normlab.model.gpt.GPT`. In
-training, `Probes` measures before the update of every so many steps, and writes the same under
-`probe/<quantity>/<site>`. Blocks are counted from 1.
+training, `callback.Probes` measures before the update of every so many steps, and writes the
+same under `probe/<quantity>/<site>`. Blocks are counted from 1.
 
 What is measured is a pass of its own, without dropout, whatever compiles or checkpoints the
 training: that it draws nothing and leaves no trace is tested, to the bit. Where the residual is
@@ -15,7 +15,6 @@ two streams (ResiDual, SiameseNorm), `stream_…` is the one that is normalised 
 """
 
 from normlab.training.probes.activations import activations
-from normlab.training.probes.callback import Probes
 from normlab.training.probes.initialization import at_initialization, output_change
 
-__all__ = ["Probes", "activations", "at_initialization", "output_change"]
+__all__ = ["activations", "at_initialization", "output_change"]
