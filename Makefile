@@ -1,6 +1,8 @@
 # make demo    install, train the four configurations on the default data, draw the figures
 # make test    lint, types, import contract, tests
 # make test-slow    the studies of minutes
+# make experiments-quick    the four experiments and their figures, a minute each
+# make experiments          the same with more seeds, rates and depths, five minutes each
 
 # Hydra 1.3 does not start on Python 3.14. A name on the path may be a shim that starts nothing, so
 # each is tried.
@@ -11,10 +13,22 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow lint clean
+EXPERIMENTS := gradient_vanishing norm_comparison layernorm_vs_rmsnorm prenorm_vs_postnorm
+experiments-quick: BUDGET := quick
+BUDGET ?= standard
+
+.PHONY: demo test test-slow lint clean experiments experiments-quick
 
 demo: $(VENV)/.installed
 	$(BIN)/python train.py -m norm=rmsnorm,layernorm placement=pre,post
+
+# Each goes on where it was; one that fails leaves the others.
+experiments experiments-quick: $(VENV)/.installed
+	@failed=; for name in $(EXPERIMENTS); do \
+	  echo; echo "== experiment=$$name budget=$(BUDGET)"; \
+	  $(BIN)/python train.py experiment=$$name budget=$(BUDGET) || failed="$$failed $$name"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "did not finish:$$failed" >&2; exit 1; fi
 
 test: lint
 	$(BIN)/python -m pytest -m "not slow" -n auto --dist worksteal

@@ -39,7 +39,13 @@ CALLS = {
     for name, target in COMMANDS.items()
 } | {
     path: f"import runpy; runpy.run_path({path!r}, run_name='__main__')"
-    for path in ("train.py", "scripts/plot.py", "scripts/sample.py", "scripts/card.py")
+    for path in (
+        "train.py",
+        "scripts/plot.py",
+        "scripts/sample.py",
+        "scripts/card.py",
+        "scripts/probe.py",
+    )
 }
 
 

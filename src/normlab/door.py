@@ -29,6 +29,11 @@ def card() -> None:
     _enter("normlab.study.card")
 
 
+def probe() -> None:
+    """`scripts/probe.py` and `normlab-probe`."""
+    _enter("normlab.study.probe")
+
+
 def _begin() -> None:
     if {"-m", "--multirun"} & set(sys.argv):
         from normlab.study import engine

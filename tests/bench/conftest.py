@@ -2,6 +2,7 @@
 
 import pytest
 
+from normlab.analysis.spread import Spread, spread
 from normlab.bench.result import (
     Bar,
     Goal,
@@ -14,7 +15,6 @@ from normlab.bench.result import (
     Row,
     Table,
 )
-from normlab.bench.spread import Spread, spread
 
 MACHINE = Machine(
     date="2026-11-24",

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from normlab.analysis.spread import Spread
 from normlab.bench.reading import evaluated, run
 from normlab.bench.result import Settings
-from normlab.bench.spread import Spread
 
 FOUND: dict[str, Any] = {
     "runs": 50,

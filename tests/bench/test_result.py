@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from normlab.analysis.spread import Spread
 from normlab.bench.result import Goal, Report, Settings
-from normlab.bench.spread import Spread
 from normlab.errors import NormlabError
 
 

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from normlab.analysis.spread import spread
 from normlab.bench import norms, start, step
 from normlab.bench.command import Command, trained
 from normlab.bench.main import main
 from normlab.bench.peers import PEERS
 from normlab.bench.result import Goal, Report, Row
 from normlab.bench.shapes import NANO
-from normlab.bench.spread import spread
 from normlab.errors import NormlabError
 from tiny import TINY
 

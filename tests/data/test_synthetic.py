@@ -68,7 +68,7 @@ def test_the_floor_is_the_mean_loss_of_the_predictive_rule_on_the_validation_seq
             "vocabulary": vocabulary,
             "order": order,
             "concentration": concentration,
-            "validation_sequences": 150,
+            "validation_windows": 150,
         },
         context,
     )
@@ -89,7 +89,7 @@ def test_the_floor_of_many_sequences_is_the_language_s_entropy(order, context):
         "vocabulary": 2,
         "order": order,
         "concentration": 0.3,
-        "validation_sequences": 100_000,
+        "validation_windows": 100_000,
     }
     entropies = [entropy_of_prefix(n, 2, order, 0.3) for n in range(1, context + 2)]
     np.testing.assert_allclose(
@@ -178,7 +178,7 @@ def test_writing_into_a_batch_changes_no_later_one():
 
 def test_validation_is_the_same_for_every_seed_and_never_in_training():
     # As many as training draws at once: the same random numbers would give the same sequences.
-    options = {"kind": "synthetic", "validation_sequences": 1024, "concentration": 1.0}
+    options = {"kind": "synthetic", "validation_windows": 1024, "concentration": 1.0}
     source = build(options, 64)
     for seed in range(3):
         source.batch(seed, 0)
@@ -222,7 +222,8 @@ def test_symbols_are_letters(vocabulary):
         ("concentration", 0.0, "data.concentration=0.0 is out of range"),
         ("concentration", math.nan, "data.concentration=nan is out of range"),
         ("batch_size", 0, "data.batch_size=0 is too small"),
-        ("validation_sequences", 0, "data.validation_sequences=0 is too small"),
+        ("validation_windows", None, "data.validation_windows=null: the language is endless"),
+        ("validation_windows", 0, "data.validation_windows=0 is too small"),
         ("source", "zipf", "data.source=zipf is not known: choose one of markov, random"),
     ],
 )

@@ -112,7 +112,7 @@ def test_a_text_that_has_changed_is_not_taken_for_the_one_of_the_run(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     text = tmp_path / "book.txt"
     text.write_text("the quick brown fox jumps over the lazy dog. " * 40)
-    tiny = [word for word in TINY if "validation_sequences" not in word]
+    tiny = [word for word in TINY if "validation_windows" not in word]
     assert door(*tiny, "data=text", f"data.path={text}", f"output_dir={tmp_path}/o").code == 0
     (path,) = (tmp_path / "o").glob("*/*/run.json")
     text.write_text("the quick brown cat jumps over the lazy dog. " * 40)

@@ -142,7 +142,7 @@ def test_a_norm_of_ones_own_needs_a_file_and_nothing_else(door: Callable, tmp_pa
 def test_data_may_vary_within_one_study(door: Callable, tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("the quick brown fox jumps over the lazy dog\n" * 100)
-    shapes = [override for override in TINY if "validation_sequences" not in override]
+    shapes = [override for override in TINY if "validation_windows" not in override]
     answer = door(
         "-m", "model.width=16,32", "data=text", f"data.path={text}", "study=two", *shapes[:1],
         *shapes[2:], f"output_dir={tmp_path}",
@@ -168,7 +168,7 @@ def test_a_text_that_changed_is_not_taken_for_the_one_that_was_trained_on(
     text = tmp_path / "book.txt"
     text.write_text("to be or not to be, that is the question. " * 40)
     command = [*TINY, "data=text", f"data.path={text}", f"output_dir={tmp_path}/o"]
-    command = [word for word in command if "validation_sequences" not in word]
+    command = [word for word in command if "validation_windows" not in word]
     assert door(*command).code == 0
     assert "1 already there" in door(*command).out
     text.write_text("that is the question, to be or not to be. " * 40)

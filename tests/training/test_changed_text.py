@@ -28,7 +28,7 @@ def stopped(
 ) -> RunSpec:
     """A run that was interrupted between two steps."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    tiny = [word for word in TINY if "validation_sequences" not in word]
+    tiny = [word for word in TINY if "validation_windows" not in word]
     spec: RunSpec = specified(*tiny, "data=text", f"data.path={text}", f"output_dir={tmp_path}/o")
     with pytest.raises(KeyboardInterrupt):
         train(spec, "the command", Impatient(2))

@@ -59,7 +59,7 @@ def pair(specified: Callable) -> Callable[[str, str], RunSpec]:
 @pytest.fixture(scope="module")
 def batches() -> list[Batch]:
     data = {"kind": "synthetic", "batch_size": 4, "source": "markov", "vocabulary": 8, "order": 1}
-    source = build({**data, "concentration": 0.2, "validation_sequences": 1}, 8)
+    source = build({**data, "concentration": 0.2, "validation_windows": 1}, 8)
     return [tensors(source.batch(0, index)) for index in range(STEPS)]
 
 

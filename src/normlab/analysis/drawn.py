@@ -18,7 +18,7 @@ from normlab.archive.cache import CACHE_FOLDER
 from normlab.archive.durable import write_text
 from normlab.archive.folder import Study
 
-CURVES = (tags.TRAIN_LOSS, tags.VALIDATION_LOSS)  # what is drawn
+CURVES = (tags.TRAIN_LOSS, tags.VALIDATION_LOSS, tags.PROBES)  # what is drawn
 
 _NOTE = "figures.json"
 _CODE = ("analysis", "archive")
@@ -62,7 +62,7 @@ def _drawn_from(study: Study) -> Iterator[bytes]:
     """Everything that the figures and the report depend on."""
     package = Path(normlab.__file__).parent
     for room in _CODE:
-        yield from (path.read_bytes() for path in sorted((package / room).glob("*.py")))
+        yield from (path.read_bytes() for path in sorted((package / room).rglob("*.py")))
     templates = package / "analysis" / "templates"
     yield from (path.read_bytes() for path in sorted(templates.iterdir()))
     yield from (version(name).encode() for name in _PACKAGES)
@@ -70,6 +70,7 @@ def _drawn_from(study: Study) -> Iterator[bytes]:
     yield json.dumps(study.left_out).encode()
     for run in study.runs:
         yield json.dumps([run.folder.name, asdict(run.record), run.whole]).encode()
-        for tag in CURVES:
-            series = run.events.scalars.get(tag)
-            yield b"" if series is None else series.steps.tobytes() + series.values.tobytes()
+        for tag, series in run.events.scalars.items():
+            if tag in CURVES or tag.startswith(tags.PROBES):
+                yield tag.encode()
+                yield series.steps.tobytes() + series.values.tobytes()

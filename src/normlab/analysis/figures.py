@@ -7,10 +7,13 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from normlab.analysis import page, panels
+from normlab.analysis import page, panels, probes
 from normlab.analysis.arms import Arm
 from normlab.analysis.curves import ends_early, loss_limits, start_is_cut
+from normlab.analysis.learning_rates import learning_rates
 from normlab.analysis.plan import Plan, best_loss, plan
+from normlab.analysis.rates_figure import learning_rate
+from normlab.analysis.stories import story
 from normlab.analysis.style import RC, Look
 from normlab.archive.folder import Study
 
@@ -29,6 +32,13 @@ def draw(study: Study, folder: Path) -> list[Path]:
     with matplotlib.rc_context(RC):
         for build in (comparison, training_loss, validation_loss, final_validation_loss):
             files += page.save(build(planned), folder, build.__name__)
+        rates = learning_rates(study)
+        if rates is not None:
+            files += page.save(learning_rate(study.name, rates), folder, learning_rate.__name__)
+        told = story(study)
+        if told and any(run.record.state == "finished" for run in study.runs):
+            files += page.save(told.draw(study), folder, told.name)
+        files += probes.draw(planned, folder)
     return files
 
 

@@ -97,11 +97,18 @@ def _settle(figure: Figure) -> None:
     """Lay out once and round: the last digits of the layout solver differ from call to call."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
-    for part in figure.subfigs:
+    for part in _parts(figure):
         part.bbox_relative.set_points(np.round(part.bbox_relative.get_points(), 4))
     for axes in figure.axes:
         left, bottom, width, height = np.round(axes.get_position().bounds, 4)
         axes.set_position((left, bottom, width, height))
+
+
+def _parts(figure: Figure | SubFigure) -> Iterator[SubFigure]:
+    """The parts of a figure, and theirs."""
+    for part in figure.subfigs:
+        yield part
+        yield from _parts(part)
 
 
 def _write(figure: Figure, path: Path, metadata: dict[str, str | None]) -> None:

@@ -86,7 +86,7 @@ def final_validation_loss(
         row = rows.index(arm.name)
         values = final_losses(arm)
         if values:
-            _draw_final(axes, arm, look, row, values)
+            draw_values(axes, arm, look, row, values)
         else:
             told = axes.text(0.025, row, ending(arm), transform=across, va="center", fontsize=8)
             told.set(color=GREY, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5})
@@ -237,7 +237,8 @@ def _draw_singles(
             tell(cross, f"{run.record.name}: diverged; {loss:.4f} at step {step} before it did")
 
 
-def _draw_final(axes: Axes, arm: Arm, look: Look, row: int, values: list[float]) -> None:
+def draw_values(axes: Axes, arm: Arm, look: Look, row: int, values: list[float]) -> None:
+    """One number of an arm in its row: each seed a small dot, the mean, its 95 % t-interval."""
     colour = look.colour(arm)
     mean, half = mean_interval(values)
     if len(values) > 1:

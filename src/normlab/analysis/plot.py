@@ -8,8 +8,10 @@ from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from normlab.analysis import drawn
+from normlab.analysis.learning_rates import learning_rates
 from normlab.analysis.plan import plan
-from normlab.analysis.report import render
+from normlab.analysis.report import render, render_rates
+from normlab.analysis.stories import story
 from normlab.analysis.table import ArmSummary, summary, write_runs
 from normlab.analysis.verdict import Verdict, verdict
 from normlab.archive.folder import Study, read_study
@@ -107,11 +109,18 @@ def show(done: Report) -> None:
     if not console.is_terminal:
         console.width = 140  # nobody's window: keep rows whole
     console.print(done.table)
+    rates = learning_rates(done.study)
+    if rates is not None:
+        console.print(render_rates(rates))
     for sentence in done.verdict.sentences:
         _say(console, "- ", sentence)
     for kind, sentences in (("warning: ", done.verdict.warnings), ("note: ", done.left_out)):
         for sentence in sentences:
             _say(console, kind, sentence)
+    told = story(done.study)
+    own = [path for path in done.figures if told and path.name == f"{told.name}.png"]
+    for path in own:
+        console.print(f"figure   {path}", markup=False)
     console.print(f"figures  {done.figures[0].parent}", markup=False)
     console.print(f"table    {done.csv}", markup=False)
     console.print(f"report   {done.page}", markup=False)

@@ -17,9 +17,9 @@ _Together = Sequence[Comparison]  # of one facet's best arm
 def some(names: Iterable[str]) -> str:
     """The first of the names, and how many there are besides."""
     every = list(names)
-    shown = "; ".join(every[:_MOST_NAMED])
-    more = len(every) - _MOST_NAMED
-    return f"{shown}; and {more} more" if more > 0 else shown
+    if len(every) <= _MOST_NAMED + 1:  # nobody wants "and 1 more"
+        return "; ".join(every)
+    return f"{'; '.join(every[:_MOST_NAMED])}; and {len(every) - _MOST_NAMED} more"
 
 
 def compared(comparisons: Sequence[Comparison]) -> list[str]:
@@ -33,10 +33,12 @@ def compared(comparisons: Sequence[Comparison]) -> list[str]:
     elif len(comparisons) <= MOST_SENTENCES:
         words = [sentence(one) for one in sorted(comparisons, key=_telling)]
     else:
-        words = [_summary(together) for together in sorted(groups, key=_telling_most)]
+        ranked = sorted(groups, key=lambda together: (not _tells(together), _smallest(together)))
+        words = [_summary(together) for together in ranked]
     if len(words) <= MOST_SENTENCES:
         return words
-    return [_counted(groups), *words[: MOST_SENTENCES - 1]]
+    told = sum(map(_tells, groups))
+    return [_counted(groups), *words[: min(told, MOST_SENTENCES - 1)]]
 
 
 def sentence(comparison: Comparison) -> str:
@@ -107,7 +109,11 @@ def _telling(comparison: Comparison) -> tuple[bool, float]:
     return comparison.outcome == "cannot tell", comparison.p
 
 
-def _telling_most(together: _Together) -> float:
+def _tells(together: _Together) -> bool:
+    return any(one.outcome != "cannot tell" for one in together)
+
+
+def _smallest(together: _Together) -> float:
     return min((one.p for one in together if not math.isnan(one.p)), default=math.inf)
 
 
@@ -167,7 +173,9 @@ def _untested(together: _Together) -> str:
 
 
 def _summary(together: _Together) -> str:
-    """A facet with many arms in one sentence."""
+    """A facet in one sentence, however many arms it has."""
+    if len(together) == 1:
+        return sentence(together[0])
     best, first = together[0].best, together[0]
     lower = [one.other.name for one in together if one.outcome == "lower"]
     open_ = [one.other.name for one in together if one.outcome == "cannot tell"]
@@ -185,7 +193,7 @@ def _summary(together: _Together) -> str:
 
 def _counted(groups: Sequence[_Together]) -> str:
     """Many facets: in how many anything is told, and which arm is the lowest most often."""
-    told = sum(any(one.outcome == "lower" for one in together) for together in groups)
+    told = sum(map(_tells, groups))
     lowest = Counter(together[0].best.name for together in groups)
     name, often = lowest.most_common(1)[0]
     return (

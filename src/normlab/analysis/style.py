@@ -101,7 +101,7 @@ class Look:
         norms, placements = {arm.norm for arm in arms}, {arm.placement for arm in arms}
         return cls(
             norm_colours(sorted(norms)),
-            _assign(placements, _PLACEMENT_STYLES, _FREE_STYLES),
+            placement_styles(sorted(placements)),
         )
 
     def colour(self, arm: Arm) -> str:
@@ -120,6 +120,11 @@ class Look:
 def norm_colours(norms: Sequence[str]) -> dict[str, str]:
     """A colour for each norm, that which it has in a study of the same norms."""
     return _assign(set(norms), _NORM_COLOURS, _FREE_COLOURS)
+
+
+def placement_styles(placements: Sequence[str]) -> dict[str, tuple[LineStyle, str]]:
+    """A line style and a marker for each placement, those which it has in a study of the same."""
+    return _assign(set(placements), _PLACEMENT_STYLES, _FREE_STYLES)
 
 
 def _assign(names: set[str], known: dict[str, _T], free: Sequence[_T]) -> dict[str, _T]:

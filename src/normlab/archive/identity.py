@@ -10,7 +10,7 @@ from normlab.errors import ConfigError
 
 # Keys that say where and how results are made and kept, and cannot change them; `budget` is only
 # where trainer.max_steps and trainer.val_every come from.
-_INDIFFERENT = ("study", "output_dir", "jobs", "logger", "budget")
+_INDIFFERENT = ("study", "output_dir", "jobs", "measure", "figure", "logger", "budget")
 _INDIFFERENT_OF_TRAINER = ("log_every", "save_seconds", "gradient_checkpointing")
 
 # What filesystems take, in bytes: a name, and a whole path with room for what stands below it.

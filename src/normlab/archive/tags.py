@@ -17,3 +17,53 @@ FINAL_TRAIN_LOSS = "final/train_loss"
 
 # The run's record (JSON in a Markdown fence), so that the event files alone tell what a run was.
 RECORD = "record/text_summary"
+
+# Measurements inside the model: probe/<quantity>/<site>, sites as block_03/attention (blocks are
+# counted from 1), embedding and head; norms as block_03/attention/input, embedding and final.
+PROBES = "probe/"
+
+INPUT_RMS = "input_rms"
+OUTPUT_RMS = "output_rms"
+OUTPUT_MAX = "output_max"
+STREAM_RMS = "stream_rms"
+STREAM_MAX = "stream_max"
+STREAM_VARIANCE = "stream_variance"
+STREAM_GRADIENT = "stream_gradient"
+ANGLE = "angle"
+ATTENTION_ENTROPY = "attention_entropy"
+ATTENTION_LOGIT = "attention_logit"
+PARAMETER_GRADIENT = "gradient_norm"
+UPDATE_RATIO = "update_ratio"
+SATURATION = "saturation"
+
+# What each quantity is, with its unit. Of a norm's own parameters the quantity has their name:
+# `alpha` where it is one number, `gain_mean` and `gain_std` where there are several, beside a
+# histogram of them, `gain_distribution`.
+QUANTITIES = {
+    INPUT_RMS: "root mean square of what the sublayer reads",
+    OUTPUT_RMS: "root mean square of what the sublayer gives",
+    OUTPUT_MAX: "largest magnitude in what the sublayer gives",
+    STREAM_RMS: "root mean square of the residual stream after the site",
+    STREAM_MAX: "largest magnitude in the residual stream after the site",
+    STREAM_VARIANCE: "variance over the features of the stream after the site, mean of tokens",
+    STREAM_GRADIENT: "length of the gradient of the mean loss by the stream after the site",
+    ANGLE: "angle between the stream before and after the block, in half turns, mean of tokens",
+    ATTENTION_ENTROPY: "entropy of the attention weights, in nats, mean of queries and heads",
+    ATTENTION_LOGIT: "largest attention logit before the softmax",
+    PARAMETER_GRADIENT: "length of the gradient of the site's weights before clipping",
+    UPDATE_RATIO: "length of the optimizer's update of the site's weights over their own length",
+    SATURATION: "share of features with |alpha x + shift| > 2, where tanh has 96 % of its range",
+}
+
+
+def probe(quantity: str, site: str) -> str:
+    """The tag of a measurement inside the model."""
+    return f"{PROBES}{quantity}/{site}"
+
+
+def probed(tag: str) -> tuple[str, str] | None:
+    """Quantity and site of a probe's tag; None for any other tag."""
+    if not tag.startswith(PROBES):
+        return None
+    quantity, _, site = tag.removeprefix(PROBES).partition("/")
+    return quantity, site

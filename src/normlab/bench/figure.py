@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from normlab.analysis import page
+from normlab.analysis.spread import short
 from normlab.analysis.style import GREY, INK, RC, norm_colours
 from normlab.bench.result import Bar, Grid, Kind, Line, Panel, Report
-from normlab.bench.spread import short
 
 _COLOURS: dict[Kind, str] = {
     "ours": norm_colours(["rmsnorm"])["rmsnorm"],

@@ -59,7 +59,7 @@ def tokens(shape: Shape) -> Source:
             "source": "random",
             "vocabulary": shape.vocabulary,
             "batch_size": shape.batch,
-            "validation_sequences": 1,
+            "validation_windows": 1,
         },
         shape.context,
     )

@@ -1,7 +1,5 @@
 """The worker of `norms`: every norm of conf/norm beside torch's functions and a copy, in turn."""
 
-import statistics
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,15 +9,10 @@ from torch import Tensor, nn
 
 from normlab.bench.worker import Turns
 from normlab.norms import factory
+from normlab.norms.timing import Call, both, calls_in_block, milliseconds
 
 COPY, LAYER_NORM, RMS_NORM, MODULE = "copy", "F.layer_norm", "F.rms_norm", "nn.LayerNorm"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-# A block is so many calls, in about so long, and its time that of the median call: what interrupts
-# one of them is not the norm's.
-_BLOCK_SECONDS = 0.006
-_FEWEST_CALLS, _MOST_CALLS = 3, 51
-
-Call = Callable[[], object]
 
 
 def measure(turns: Turns, norms: Mapping[str, Mapping[str, Any]]) -> None:
@@ -31,8 +24,12 @@ def measure(turns: Turns, norms: Mapping[str, Mapping[str, Any]]) -> None:
     for turn in turns:
         key = turn["tokens"], turn["width"], turn["dtype"]
         if turn["first"]:
-            built = {key: {name: (call, _calls(call)) for name, call in _calls_of(norms, *key)}}
-        turns.report(**{name: _timed(call, calls) for name, (call, calls) in built[key].items()})
+            built = {
+                key: {name: (call, calls_in_block(call)) for name, call in _calls_of(norms, *key)}
+            }
+        turns.report(
+            **{name: milliseconds(call, calls) for name, (call, calls) in built[key].items()}
+        )
 
 
 def _calls_of(
@@ -54,32 +51,5 @@ def _calls_of(
     functions |= {name: (module, list(module.parameters())) for name, module in modules.items()}
     calls: list[tuple[str, Call]] = [(COPY, lambda: copied.copy_(above))]
     for name, (function, parameters) in functions.items():
-        calls.append((name, _both(function, [x, *parameters], x, above)))
+        calls.append((name, both(function, [x, *parameters], x, above)))
     return calls
-
-
-def _both(
-    function: Callable[[Tensor], Tensor], leaves: list[Tensor], x: Tensor, above: Tensor
-) -> Call:
-    def call() -> None:
-        # A norm that leaves x as it is, or casts it, has to be given a gradient it can take.
-        y = function(x)
-        torch.autograd.grad(y, leaves, above.to(y.dtype), allow_unused=True)
-
-    return call
-
-
-def _calls(call: Call) -> int:
-    """How often a block repeats the call; it has been called before."""
-    call()
-    seconds = _timed(call, 1) / 1000
-    return max(_FEWEST_CALLS, min(_MOST_CALLS, round(_BLOCK_SECONDS / seconds)))
-
-
-def _timed(call: Call, calls: int) -> float:
-    seconds = []
-    for _ in range(calls):
-        began = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - began)
-    return 1000 * statistics.median(seconds)

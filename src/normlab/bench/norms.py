@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from normlab import config
+from normlab.analysis.spread import Spread, ratio, spread
 from normlab.bench.compose import specified
 from normlab.bench.contender import REST_SECONDS, Samples
 from normlab.bench.norm_timing import COPY, LAYER_NORM, MODULE, RMS_NORM
@@ -22,7 +23,6 @@ from normlab.bench.result import (
     column,
 )
 from normlab.bench.shapes import chosen
-from normlab.bench.spread import Spread, ratio, spread
 
 SHAPES = {f"{tokens}x{width}": (tokens, width) for tokens, width in (
     (768, 128), (1024, 512), (4096, 384), (8192, 1024), (16, 16),

@@ -3,8 +3,8 @@
 import importlib
 from typing import Any
 
+from normlab.analysis.spread import Spread, spread
 from normlab.bench.result import Bar, Goal, Kind, Panel, Result, Row, Settings, Table
-from normlab.bench.spread import Spread, spread
 
 OURS, THEIRS = "normlab", "tbparse"
 LEAST = 20.0

@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from normlab.analysis.spread import Spread
 from normlab.archive.durable import write_text
 from normlab.archive.restore import read_json, restored
-from normlab.bench.spread import Spread
 from normlab.errors import NormlabError
 
 SCHEMA_VERSION = 1

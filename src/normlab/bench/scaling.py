@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from normlab.analysis.spread import Spread, spread
 from normlab.bench.contender import Samples, interleave
 from normlab.bench.process import Process
 from normlab.bench.result import Line, Panel, Result, Row, Settings, Table, column
 from normlab.bench.shapes import NANO, TINY, Shape, chosen
-from normlab.bench.spread import Spread, spread
 from normlab.errors import NormlabError
 
 # The sizes of each axis, around nano; the second is what --quick takes.

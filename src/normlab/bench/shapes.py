@@ -45,7 +45,7 @@ class Shape:
             "data.source=random",
             f"data.vocabulary={self.vocabulary}",
             f"data.batch_size={self.batch}",
-            "data.validation_sequences=16",
+            "data.validation_windows=16",
         ]
 
     def products(self) -> list["Product"]:

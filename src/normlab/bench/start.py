@@ -5,11 +5,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+from normlab.analysis.spread import spread
 from normlab.bench.command import Command, root, trained
 from normlab.bench.contender import interleave
 from normlab.bench.result import Bar, Goal, Kind, Panel, Result, Row, Settings, Table, column
 from normlab.bench.shapes import TINY
-from normlab.bench.spread import spread
 from normlab.bench.study import ARMS
 from normlab.errors import NormlabError
 

@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from normlab.analysis.spread import Spread, ratio, spread
 from normlab.bench.contender import Contender, Samples, interleave
 from normlab.bench.peers import PEERS
 from normlab.bench.process import Process, installed
 from normlab.bench.result import Bar, Goal, Kind, Panel, Result, Row, Settings, Table, column
 from normlab.bench.shapes import SHAPES, Shape, chosen
-from normlab.bench.spread import Spread, ratio, spread
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 RUN, LOOP, LAYERNORM, MATMULS = (

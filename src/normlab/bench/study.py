@@ -1,10 +1,10 @@
 """`study`: four runs as one command carries them out, against one after the other."""
 
+from normlab.analysis.spread import ratio, spread
 from normlab.bench.command import Command
 from normlab.bench.contender import interleave
 from normlab.bench.result import Bar, Goal, Panel, Result, Row, Settings, Table, column
 from normlab.bench.shapes import NANO, SHAPES, Shape, chosen
-from normlab.bench.spread import ratio, spread
 from normlab.config.schema import TrainConfig
 
 STUDY, ONE_BY_ONE = "the study, by default", "one after the other, all threads"

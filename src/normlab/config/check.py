@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from normlab.archive.identity import check_output_dir, check_study_name
 from normlab.config.check_placement import check_expression, check_norm, check_placement
-from normlab.config.schema import ModelConfig, Positions, TrainConfig
+from normlab.config.schema import InitConfig, ModelConfig, Positions, TrainConfig
 from normlab.errors import ConfigError
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
@@ -66,7 +66,7 @@ def _ranges(config: TrainConfig) -> Iterator[Rule]:
     yield "model.dropout", model.dropout, "from 0 to below 1", 0 <= model.dropout < 1
     yield from _positive("model.hidden_ratio", model.hidden_ratio)
     yield from _positive("model.rotary_base", model.rotary_base)
-    yield "model.init.std", model.init.std, "a number from 0", _within(model.init.std, 0)
+    yield from _init_ranges(model.init)
     yield from _optimizer_ranges(config)
     yield (
         "schedule.warmup",
@@ -88,8 +88,17 @@ def _ranges(config: TrainConfig) -> Iterator[Rule]:
     yield "trainer.compile", compiled, "true, false or auto", compiled in (True, False, "auto")
     every = trainer.save_seconds
     yield "trainer.save_seconds", every, "a number from 0", _within(every, 0)
+    probed = config.probes.every
+    yield "probes.every", probed, "null or a whole number from 1", probed is None or probed >= 1
     limit = trainer.divergence_limit
     yield "trainer.divergence_limit", limit, "above 1", limit > 1
+
+
+def _init_ranges(init: InitConfig) -> Iterator[Rule]:
+    yield "model.init.std", init.std, "a number from 0", _within(init.std, 0)
+    own = init.embedding
+    yield "model.init.embedding", own, "null or a number from 0", own is None or _within(own, 0)
+    yield "model.init.query_key", init.query_key, "a number from 0", _within(init.query_key, 0)
 
 
 def _optimizer_ranges(config: TrainConfig) -> Iterator[Rule]:

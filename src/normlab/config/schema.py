@@ -29,7 +29,15 @@ class FeedForwardKind(Enum):
     """The pointwise network of a block."""
 
     gelu = "gelu"
+    relu = "relu"
     swiglu = "swiglu"
+
+
+class InitScheme(Enum):
+    """The standard deviation of a projection: one for all, or by its shape."""
+
+    normal = "normal"
+    xavier = "xavier"
 
 
 class AttentionKernel(Enum):
@@ -64,11 +72,25 @@ class SyntheticSource(Enum):
     random = "random"
 
 
+class StudyFigure(Enum):
+    """A figure that tells what one experiment shows, with a paragraph."""
+
+    norm_comparison = "norm_comparison"
+    prenorm_vs_postnorm = "prenorm_vs_postnorm"
+
+
 class Tokens(Enum):
     """What a token of a text is."""
 
     characters = "characters"
     bpe = "bpe"
+
+
+class Measure(Enum):
+    """What an experiment measures without training anything."""
+
+    gradient_vanishing = "gradient_vanishing"
+    layernorm_vs_rmsnorm = "layernorm_vs_rmsnorm"
 
 
 @dataclass
@@ -77,6 +99,9 @@ class InitConfig:
 
     std: float = 0.02
     output: Any = 1.0  # a number, or an expression in L (blocks)
+    scheme: InitScheme = InitScheme.normal  # xavier: √(2 / (fan in + fan out)) in place of std
+    embedding: float | None = None  # of embeddings and positions; None: std
+    query_key: float = 1.0  # factor of queries and keys; with 0 attention begins as an average
 
 
 @dataclass
@@ -106,6 +131,7 @@ class DataConfig:
 
     kind: str = MISSING
     batch_size: int = MISSING
+    validation_windows: int | None = None  # sequences that a loss is judged on; None: all there are
 
 
 @dataclass
@@ -116,7 +142,7 @@ class SyntheticData(DataConfig):
     vocabulary: int = 8
     order: int = 1
     concentration: float = 0.2
-    validation_sequences: int = 1024
+    validation_windows: int | None = 256
 
 
 @dataclass
@@ -125,7 +151,6 @@ class ShakespeareData(DataConfig):
 
     path: str | None = None
     validation_fraction: float = 0.1
-    validation_windows: int | None = None
 
 
 @dataclass
@@ -136,7 +161,6 @@ class TextData(DataConfig):
     tokens: Tokens = Tokens.characters
     vocabulary: int = 1024
     validation_fraction: float = 0.1
-    validation_windows: int | None = None
 
 
 @dataclass
@@ -195,6 +219,13 @@ class LoggerConfig:
 
 
 @dataclass
+class ProbesConfig:
+    """Measurements inside the model while it trains."""
+
+    every: int | None = None  # optimizer steps from one to the next; None: none
+
+
+@dataclass
 class TrainConfig:
     """One run, whole."""
 
@@ -202,6 +233,8 @@ class TrainConfig:
     study: str = MISSING
     output_dir: str = "outputs"
     jobs: Any = "auto"  # how many runs of a study at once: a number, or auto
+    measure: Measure | None = None  # None: runs are trained
+    figure: StudyFigure | None = None  # what the study ends in, beside the usual figures
     norm: Any = MISSING
     placement: PlacementConfig = MISSING
     data: DataConfig = MISSING
@@ -211,6 +244,7 @@ class TrainConfig:
     budget: BudgetConfig = MISSING
     trainer: TrainerConfig = MISSING
     logger: LoggerConfig = MISSING
+    probes: ProbesConfig = field(default_factory=ProbesConfig)
 
 
 DATA: dict[str, type[DataConfig]] = {

@@ -17,7 +17,10 @@ from normlab.config.trust import check_network
 from normlab.config.wiring import Network, written_out
 from normlab.errors import ConfigError
 
-GROUPS = ("norm", "placement", "data", "model", "optimizer", "schedule", "budget", "trainer")
+GROUPS = (
+    *("norm", "placement", "data", "model", "optimizer", "schedule", "budget", "trainer"),
+    "probes",
+)
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,9 @@ def specify(composed: DictConfig, choices: Mapping[str, str]) -> RunSpec:
         raise ConfigError(f"{error.full_key} cannot be resolved: {error.msg}.") from error
     check(config)
     taken = {group: str(choices[group]) for group in GROUPS if choices.get(group)}
+    _leave_unsaid(plain)
+    if "probes" not in plain:
+        taken.pop("probes", None)
     for group in ("norm", "placement"):
         if group not in taken:
             raise ConfigError(
@@ -107,6 +113,30 @@ def specify(composed: DictConfig, choices: Mapping[str, str]) -> RunSpec:
     identifier = fingerprint(whole)
     name = run_name(taken["norm"], taken["placement"], config.optimizer.lr, config.seed, identifier)
     return RunSpec(config, plain, taken, identifier, name)
+
+
+# Keys that came after the first runs, with the value that does what those did.
+_CAME_LATER = {
+    ("model", "init", "scheme"): "normal",
+    ("model", "init", "embedding"): None,
+    ("model", "init", "query_key"): 1.0,
+    ("probes", "every"): None,
+}
+
+
+def _leave_unsaid(plain: dict[str, Any]) -> None:
+    """Take out what makes no difference to a run from before there was the key.
+
+    So it keeps its id and its record, and what is off costs no word.
+    """
+    for (*parents, last), value in _CAME_LATER.items():
+        node = plain
+        for parent in parents:
+            node = node[parent]
+        if node[last] == value:
+            del node[last]
+    if not plain["probes"]:
+        del plain["probes"]
 
 
 def _is_indifferent(key: str, plain: Mapping[str, Any]) -> bool:

@@ -133,7 +133,7 @@ class SyntheticSource:
         vocabulary: V, the number of symbols.
         order: how many symbols the next one depends on (markov).
         concentration: Dirichlet's α (markov): small is predictable, large is uniform.
-        validation_sequences: how many sequences the loss is judged on.
+        validation_windows: how many sequences the loss is judged on.
 
     Raises:
         ConfigError: a value out of range.
@@ -147,18 +147,22 @@ class SyntheticSource:
         vocabulary: int = 8,
         order: int = 1,
         concentration: float = 0.2,
-        validation_sequences: int = 1024,
+        validation_windows: int | None = 256,
     ) -> None:
         self.batch_size = at_least("data.batch_size", batch_size, 1)
         self.vocabulary = at_least("data.vocabulary", vocabulary, 2)
-        at_least("data.validation_sequences", validation_sequences, 1)
+        if validation_windows is None:
+            raise ConfigError(
+                "data.validation_windows=null: the language is endless; give a number."
+            )
+        at_least("data.validation_windows", validation_windows, 1)
         self._language = _language(source, vocabulary, order, concentration, context)
         self._length = context + 1
         fitting = _BLOCK_SYMBOLS // (self.batch_size * self._length)
         self._block_steps = max(1, min(_MOST_BLOCK_STEPS, fitting))
         self._block: tuple[int, int, Symbols] | None = None
         self._validation = self._language.draw(
-            generator(Stream.VALIDATION, 0, 0), validation_sequences, self._length
+            generator(Stream.VALIDATION, 0, 0), validation_windows, self._length
         )
         self.floor: float | None = float(self.floor_by_position().mean())
         self.digest: str | None = None  # its options say all of it

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from normlab.config.schema import AttentionKernel, ModelConfig, Positions
-from normlab.model.initialization import Linear
+from normlab.model.initialization import Linear, spread
 from normlab.model.placement import Wiring, scaled, site
 
 # Measured on a CPU (docs/log.md): in half precision the explicit product is four times faster than
@@ -23,7 +23,7 @@ class Attention(nn.Module):
 
     past: Tensor  # (T, T), T the longest explicit context: 0 for the past, -inf for the future
 
-    def __init__(self, shape: ModelConfig, wiring: Wiring, std: float, out_std: float):
+    def __init__(self, shape: ModelConfig, wiring: Wiring, output: float):
         super().__init__()
         self.heads = shape.heads
         self.kv_heads = shape.kv_heads or shape.heads
@@ -31,7 +31,9 @@ class Attention(nn.Module):
         inner = self.heads * self.head_width
         kv = self.kv_heads * self.head_width
         self.sizes = [inner, kv, kv]
-        stds = [(inner + kv, std), (kv, std * wiring.init.get("value", 1.0))]
+        reads = [spread(shape.init, shape.width, rows) for rows in self.sizes]
+        factors = [shape.init.query_key, shape.init.query_key, wiring.init.get("value", 1.0)]
+        stds = [(n, std * by) for n, std, by in zip(self.sizes, reads, factors, strict=True)]
         self.qkv = Linear(shape.width, inner + 2 * kv, shape.bias, stds)
         self.per_head = wiring.head_norm == "head"
         self.q_norm = site(wiring.q, self.head_width if self.per_head else inner)
@@ -39,7 +41,7 @@ class Attention(nn.Module):
         self.v_norm = site(wiring.v, self.head_width if self.per_head else kv)
         self.head_scale = scaled(wiring.heads, head=(self.heads, 1))
         self.inner_norm = site(wiring.inner, inner)
-        out_std = out_std * wiring.init.get("out", 1.0)
+        out_std = spread(shape.init, inner, shape.width) * output * wiring.init.get("out", 1.0)
         self.out = Linear(inner, shape.width, shape.bias, out_std)
         self.rotary = (
             Rotary(self.head_width, shape.context, shape.rotary_base)
@@ -56,13 +58,17 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, width) → (B, T, width)."""
         batch, time, _ = x.shape
+        mixed = self.head_scale(self._attend(*self.project(x)).permute(1, 2, 0, 3))
+        mixed = mixed.reshape(batch, time, -1)
+        return F.dropout(self.out(self.inner_norm(mixed)), self.dropout, self.training)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, T, width) → q (H, B, T, D), k and v (K, B, T, D), normalised and turned."""
         q, k, v = self._heads(self.qkv(x))
         v = self._normed(v, self.v_norm).to(v.dtype)
         q = self.rotary(self._normed(q, self.q_norm)).to(v.dtype)
         k = self.rotary(self._normed(k, self.k_norm)).to(v.dtype)
-        mixed = self.head_scale(self._attend(q, k, v).permute(1, 2, 0, 3))
-        mixed = mixed.reshape(batch, time, -1)
-        return F.dropout(self.out(self.inner_norm(mixed)), self.dropout, self.training)
+        return q, k, v
 
     def _heads(self, qkv: Tensor) -> tuple[Tensor, ...]:
         """(B, T, (H + 2K)·D) → (H, B, T, D), (K, B, T, D), (K, B, T, D)."""

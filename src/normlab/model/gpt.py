@@ -1,8 +1,8 @@
 """A decoder-only Transformer whose norms stand where the placement says.
 
 Notable: one residual equation for both sublayers (placement.py); learned or rotary positions;
-GELU or SwiGLU; grouped queries; weights from (seed, name) (initialization.py); no norm is known
-by name here.
+GELU, ReLU or SwiGLU; grouped queries; weights from (seed, name) (initialization.py); no norm is
+known by name here.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from normlab.config.expressions import evaluate
 from normlab.config.schema import ModelConfig, Positions
 from normlab.model.attention import Attention
 from normlab.model.feedforward import FeedForward
-from normlab.model.initialization import Embedding, Linear, initialize
+from normlab.model.initialization import Embedding, Linear, initialize, spread
 from normlab.model.placement import Placement, Residual, site
 
 
@@ -27,10 +27,10 @@ class Block(nn.Module):
         super().__init__()
         attention, feedforward = placement.blocks[block]
         residual = placement.residual or Residual
-        std, out_std = shape.init.std, shape.init.std * output_factor(shape, placement)
-        self.attention = residual(Attention(shape, attention, std, out_std), attention, shape.width)
+        output = output_factor(shape, placement)
+        self.attention = residual(Attention(shape, attention, output), attention, shape.width)
         self.feedforward = residual(
-            FeedForward(shape, feedforward, std, out_std), feedforward, shape.width
+            FeedForward(shape, feedforward, output), feedforward, shape.width
         )
 
     def forward(self, stream: Any) -> Any:
@@ -50,7 +50,8 @@ class GPT(nn.Module):
 
     def __init__(self, shape: ModelConfig, placement: Placement, vocabulary: int, seed: int):
         super().__init__()
-        std = shape.init.std
+        init = shape.init
+        std = init.std if init.embedding is None else init.embedding
         self.dropout = shape.dropout
         self.embedding = Embedding(vocabulary, shape.width, std)
         self.positions = (
@@ -62,7 +63,11 @@ class GPT(nn.Module):
         self.blocks = nn.ModuleList(Block(shape, placement, i) for i in range(shape.depth))
         self.residual = placement.residual or Residual
         self.final_norm = site(placement.final, shape.width)
-        self.head = None if shape.tie else Linear(shape.width, vocabulary, False, std)
+        self.head = (
+            None
+            if shape.tie
+            else Linear(shape.width, vocabulary, False, spread(init, shape.width, vocabulary))
+        )
         self.gradient_checkpointing = False
         initialize(self, seed)
 

@@ -8,13 +8,24 @@ So two models that differ in a norm or a placement start from the same matrices.
 | projections that write to the stream     | N(0, (std · output)²), GPT-2: 1/√(2L)   |
 | those that a placement scales (DeepNorm) | N(0, (std · its factor)²), same draw    |
 | biases                                   | 0                                       |
+| with `scheme: xavier`, projections       | √(2 / (fan in + fan out)) for std       |
 | gains and biases of norms                | the norm's own business, left untouched |
 """
 
 import hashlib
+import math
 
 import torch
 from torch import Tensor, nn
+
+from normlab.config.schema import InitConfig, InitScheme
+
+
+def spread(init: InitConfig, fan_in: int, fan_out: int) -> float:
+    """The standard deviation of a projection of this shape (xavier: Glorot and Bengio, 2010)."""
+    if init.scheme is InitScheme.xavier:
+        return math.sqrt(2 / (fan_in + fan_out))
+    return init.std
 
 
 class Linear(nn.Linear):

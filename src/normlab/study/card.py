@@ -46,7 +46,7 @@ def card(options: argparse.Namespace) -> list[Card]:
     """
     _check(options)
     specs = _compose(options.overrides, options.config_dir)
-    folder = options.out or _PLACE / _folder_name(list(specs))
+    folder = options.out or _PLACE / folder_name(list(specs), "card")
     cards = _measure(specs, options.width, options.threads, options.seconds)
     files = _write(cards, folder)
     from normlab.analysis.card import show
@@ -99,7 +99,7 @@ def _compose(overrides: Sequence[str], config_dir: Path | None) -> dict[str, Run
                 f"only."
             )
     register()
-    search = [f"hydra.searchpath=[{_quoted(config_dir)}]"] if config_dir else []
+    search = [f"hydra.searchpath=[{quoted(config_dir)}]"] if config_dir else []
     specs = {}
     try:
         with initialize_config_dir(str(config.folder()), version_base="1.3"):
@@ -115,7 +115,8 @@ def _compose(overrides: Sequence[str], config_dir: Path | None) -> dict[str, Run
     return specs
 
 
-def _quoted(folder: Path) -> str:
+def quoted(folder: Path) -> str:
+    """A folder as Hydra's search path takes it."""
     path = str(folder.resolve()).replace("\\", "\\\\").replace("'", "\\'")
     return f"'file://{path}'"
 
@@ -126,10 +127,13 @@ def _label(spec: RunSpec, overrides: Sequence[str]) -> str:
     return " ".join([spec.choices["norm"], *(one.replace("norm.", "", 1) for one in others)])
 
 
-def _folder_name(names: Sequence[str]) -> str:
-    """The cards' names as one; a long list is cut, and told from others by a checksum."""
+def folder_name(names: Sequence[str], otherwise: str) -> str:
+    """These names as one, or `otherwise`.
+
+    A long list is cut, and told from others by a checksum.
+    """
     whole = "-".join(re.sub(r"[^\w.=+-]+", "_", name, flags=re.ASCII) for name in names)
-    whole = whole.lstrip(".") or "card"
+    whole = whole.lstrip(".") or otherwise
     if len(whole) <= _LONGEST_NAME:
         return whole
     return f"{whole[: _LONGEST_NAME - 9]}-{zlib.crc32(whole.encode()):08x}"

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
@@ -21,6 +20,7 @@ from normlab.errors import ConfigError, NormlabError
 from normlab.study import engine, warm
 from normlab.study.experiment import Asked
 from normlab.study.launcher import StudyLauncher
+from normlab.study.place import check_place, make_folder
 from normlab.study.plan import ELSEWHERE, Plan, is_settled, make_plan
 
 if TYPE_CHECKING:
@@ -53,19 +53,27 @@ class StudySweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Train what the command asks for and is not there yet, then draw the study.
 
+        An experiment that measures without training goes to `normlab.study.measure`.
+
         Raises:
             ConfigError: a combination cannot be trained; nothing was trained.
             NormlabError: runs failed; the others are there, and so are the figures.
         """
-        from normlab.study.terminal import Terminal
-
         budget = str(self.config.hydra.runtime.choices.get("budget"))
         arms, overrides = self.asked.overrides(arguments, budget)
         study = str(self.config.study)
         if not any(argument.startswith("study=") for argument in arguments):
             study = self.asked.study(study, budget)
         check_study_name(study)
-        plan = make_plan(self.hydra_context.config_loader, self.config, overrides, study, arms)
+        loader = self.hydra_context.config_loader
+        if self.config.measure is not None:
+            from normlab.study.measure import carry_out
+
+            carry_out(loader, self.config, overrides, study)
+            return
+        from normlab.study.terminal import Terminal
+
+        plan = make_plan(loader, self.config, overrides, study, arms)
         pending = plan.pending()
         terminal = Terminal()
         launcher = self._launcher(len(pending)) if pending else None
@@ -100,9 +108,9 @@ def prepared(launcher: Launcher, plan: Plan) -> "Share | None":
     from normlab.study.share import Machine, shared
 
     folder = pending[0].study_folder
-    _check_place(folder)
+    check_place(folder)
     devices = _asked(pending)
-    _make(folder)
+    make_folder(folder)
     launcher.specs = pending
     share = shared(pending, plan.vocabularies, set(devices), Machine.here())
     # A GPU's context and kernels are made once, in this process, for all runs.
@@ -138,7 +146,7 @@ def get_ready(pending: Sequence[RunSpec], local: bool) -> None:
     Only `local` runs train on this machine, and need the device that they ask for to be here.
     """
     folder = pending[0].study_folder
-    _check_place(folder)
+    check_place(folder)
     # These import torch, which the runs are about to need.
     warm.load()
     from normlab.training.build import check_networks
@@ -148,28 +156,7 @@ def get_ready(pending: Sequence[RunSpec], local: bool) -> None:
     if local:
         for spec in pending:
             resolve_device(spec.config.trainer.device)
-    _make(folder)
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise NormlabError(
-            f"{folder} cannot be made ({error.strerror}); give a place that can be written with "
-            f"output_dir=…"
-        ) from error
-
-
-def _check_place(folder: Path) -> None:
-    """Ask before torch is imported, and before anything is made, whether results can be kept."""
-    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        what = "cannot be written" if there.is_dir() else "is not a folder"
-        raise NormlabError(
-            f"{folder} cannot hold results, because {there} {what}; give a place that can be "
-            f"written with output_dir=…"
-        )
+    make_folder(folder)
 
 
 def _raise_failures(

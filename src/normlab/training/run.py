@@ -26,7 +26,7 @@ from normlab.archive.record import (
     settled,
 )
 from normlab.config.spec import RunSpec, other_data
-from normlab.data import Source, build
+from normlab.data import Source, build, unigram_loss
 from normlab.errors import NormlabError
 from normlab.model.gpt import count_parameters
 from normlab.training import stopping
@@ -38,6 +38,7 @@ from normlab.training.display import Display
 from normlab.training.hardware import Hardware, kept_threads, resolve
 from normlab.training.logs import log, logged_to, quiet
 from normlab.training.module import LanguageModel
+from normlab.training.probes.callback import Probes
 from normlab.training.provenance import git, machine, versions
 from normlab.training.recorder import Progress, Recorder
 from normlab.training.stopping import InterruptedTrainingError, Terminated
@@ -120,7 +121,8 @@ def _fit(spec: RunSpec, record: RunRecord, job: Job) -> None:
     model.gradient_checkpointing = config.trainer.gradient_checkpointing
     if record.data_digest not in (None, source.digest):
         raise NormlabError(other_data(spec))
-    record.floor, record.parameters = source.floor, count_parameters(model)
+    record.floor, record.unigram = source.floor, unigram_loss(source)
+    record.parameters = count_parameters(model)
     record.data_digest = source.digest
     record.precision, record.device = hardware.precision, f"{hardware.device} ({hardware.name})"
     record.hardware = machine(hardware)
@@ -177,7 +179,7 @@ def _loop(
         # The validation loss at initialisation is a point of the curve.
         num_sanity_val_steps=0 if checkpoints.resumed else -1,
         logger=recorder.logger,
-        callbacks=[checkpoints, recorder],
+        callbacks=[checkpoints, recorder, *_probes(spec, recorder)],
         inference_mode=False,  # as within fit: a model is compiled for one of them
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -198,6 +200,11 @@ def _loop(
             raise left.__context__ or KeyboardInterrupt() from left
         if recorder.progress.val_step != trainer.global_step:
             trainer.validate(module, windows, verbose=False)
+
+
+def _probes(spec: RunSpec, recorder: Recorder) -> list[Probes]:
+    every = spec.config.probes.every
+    return [] if every is None else [Probes(every, spec.config.trainer.max_steps, recorder)]
 
 
 def _new_record(spec: RunSpec, command: str) -> RunRecord:

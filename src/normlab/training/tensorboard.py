@@ -16,7 +16,9 @@ from typing import Any
 
 import yaml
 from pytorch_lightning.loggers import TensorBoardLogger
+from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
 from tensorboard.summary.writer import event_file_writer  # type: ignore[import-untyped]
+from torch import Tensor
 
 from normlab.archive import tags
 from normlab.archive.durable import sync
@@ -37,6 +39,15 @@ _LAYOUT = {
         "learning rate": ["Multiline", [tags.LEARNING_RATE]],
     },
     "Speed": {"tokens per second": ["Multiline", [tags.TOKENS_PER_SECOND]]},
+}
+
+# What is added to it with probes: every site is a line of the chart.
+_PROBES_LAYOUT = {
+    "Probes": {
+        meaning: ["Multiline", [tags.probe(quantity, ".*")]]
+        for quantity, meaning in tags.QUANTITIES.items()
+        if quantity != tags.STREAM_GRADIENT  # only measured at initialisation
+    }
 }
 
 # Further columns of the HParams page: what people compare, not every key.
@@ -86,6 +97,19 @@ class RunLogger(TensorBoardLogger):
         """Write one point."""
         self.experiment.add_scalar(tag, value, step)
 
+    def probes(self, readings: Mapping[tuple[str, str], float], step: int) -> None:
+        """Write measurements by (quantity, site), all in one record."""
+        values = [
+            Summary.Value(tag=tags.probe(*key), simple_value=value)
+            for key, value in readings.items()
+        ]
+        self.experiment.file_writer.add_summary(Summary(value=values), step)
+
+    def histogram(self, quantity: str, site: str, values: Tensor, step: int) -> None:
+        """Write how values are distributed, where all are finite: nothing else can be drawn."""
+        if values.isfinite().all():
+            self.experiment.add_histogram(tags.probe(quantity, site), values.cpu(), step)
+
     def sizes(self) -> dict[str, int]:
         """Bytes of each event file of the run, written to the disk: all that was logged so far."""
         self.experiment.flush()
@@ -104,7 +128,8 @@ class RunLogger(TensorBoardLogger):
         text = json.dumps(asdict(record), indent=1).replace("`", r"\u0060")
         self.experiment.add_text(tags.RECORD.removesuffix("/text_summary"), _fence("json", text))
         if self.settings.layout:
-            self.experiment.add_custom_scalars(_LAYOUT)
+            probes = _PROBES_LAYOUT if "probes" in record.config else {}
+            self.experiment.add_custom_scalars({**_LAYOUT, **probes})
         if self.settings.card:
             self.experiment.add_text("card", _card(record))
 

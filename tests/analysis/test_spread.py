@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from normlab.bench.spread import Spread, ratio, short, spread
+from normlab.analysis.spread import Spread, ratio, short, spread
 
 
 def test_the_spread_is_the_median_and_the_quartiles() -> None:

@@ -1,0 +1,278 @@
+"""A study over learning rates: the loss by rate, how sensitive to it an arm is, its best rate.
+
+All numbers are over the grid of rates that the arms share. LR sensitivity is that of arXiv
+2309.14322: the mean over the grid of min(loss, initial loss) − the lowest of them, where a run that
+diverged counts as its initial loss: the validation loss at step 0 of the same arm and seed.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from normlab.analysis.arms import Arm, group
+from normlab.analysis.comparison import losses_by_seed, mostly_diverged
+from normlab.analysis.sentences import some
+from normlab.analysis.statistics import mean_interval
+from normlab.archive import tags
+from normlab.archive.folder import Run, Study
+from normlab.archive.identity import short_number
+
+FEWEST_RATES = 3
+
+_NAMES = ("lr", "optimizer.lr")  # the setting as `group` names it
+_RESULTS = ("finished", "diverged")
+
+
+@dataclass(frozen=True)
+class Point:
+    """An arm at one learning rate; losses are final validation losses in nats per token.
+
+    Attributes:
+        rate: the learning rate.
+        arm: the runs at this rate.
+        losses: by seed, of the runs that finished.
+        capped: by seed, min(loss, initial loss), the initial loss for a run that diverged; without
+            the seeds whose initial loss nobody knows.
+        diverged: how many runs diverged.
+    """
+
+    rate: float
+    arm: Arm
+    losses: Mapping[int, float]
+    capped: Mapping[int, float]
+    diverged: int
+
+    @property
+    def mean(self) -> float:
+        """Mean over the finished seeds, or NaN."""
+        return mean_interval(list(self.losses.values()))[0]
+
+    @property
+    def judged(self) -> float:
+        """What the best rate is chosen by: the mean of the capped losses, or `mean` without any."""
+        return mean_interval(list(self.capped.values()))[0] if self.capped else self.mean
+
+    @property
+    def band(self) -> tuple[float, float]:
+        """The lowest and the highest finished seed, or NaN."""
+        if not self.losses:
+            return math.nan, math.nan
+        return min(self.losses.values()), max(self.losses.values())
+
+
+@dataclass(frozen=True)
+class RatedArm:
+    """An arm over learning rates, which are no part of its settings.
+
+    Attributes:
+        arm: all its runs.
+        points: every rate that has a result, ascending.
+        grid: the rates that all arms of the study share, ascending.
+        initial: mean validation loss at initialisation, in nats per token, or NaN.
+    """
+
+    arm: Arm
+    points: tuple[Point, ...]
+    grid: tuple[float, ...]
+    initial: float
+
+    @property
+    def name(self) -> str:
+        """What distinguishes the arm."""
+        return self.arm.label
+
+    @property
+    def shared(self) -> list[Point]:
+        """The points on the shared grid."""
+        return [point for point in self.points if point.rate in self.grid]
+
+    @property
+    def diverged(self) -> int:
+        """How many runs diverged, over all rates."""
+        return sum(point.diverged for point in self.points)
+
+    @property
+    def sensitivity(self) -> dict[int, float]:
+        """LR sensitivity by seed, in nats per token: of seeds with a result at every rate.
+
+        A seed of which no run finished has none: that nothing trains is no insensitivity.
+        """
+        found = {}
+        for seed in sorted({seed for point in self.shared for seed in point.losses}):
+            losses = [point.capped.get(seed, math.nan) for point in self.shared]
+            if not any(map(math.isnan, losses)):
+                found[seed] = math.fsum(losses) / len(losses) - min(losses)
+        return found
+
+    @property
+    def largest_stable(self) -> float | None:
+        """The largest rate of the grid such that no run diverged at it nor at a smaller one.
+
+        A run that merely ends badly is stable: its loss tells. None if the smallest one diverged.
+        """
+        stable = None
+        for point in self.shared:
+            if point.diverged:
+                break
+            stable = point.rate
+        return stable
+
+    @property
+    def best(self) -> Point | None:
+        """The rate of the grid with the lowest mean of the capped losses, or None.
+
+        A run that diverged counts as its initial loss, so no rate is best by its survivors; one of
+        which half or more diverged is not chosen at all.
+        """
+        candidates = [
+            point for point in self.shared if point.losses and not mostly_diverged(point.arm)
+        ]
+        return min(candidates, key=lambda point: point.judged, default=None)
+
+    @property
+    def best_rate(self) -> float | None:
+        """The learning rate of `best`."""
+        return self.best.rate if self.best else None
+
+    @property
+    def tuned(self) -> dict[int, float]:
+        """Final validation loss by seed at the best rate, in nats per token."""
+        return dict(self.best.losses) if self.best else {}
+
+    @property
+    def tuned_mean(self) -> float:
+        """Mean of `tuned`; infinite without any, to stand last."""
+        return mean_interval(list(self.tuned.values()))[0] if self.tuned else math.inf
+
+    @property
+    def at_its_best(self) -> Arm | None:
+        """The arm with its runs at the best rate alone."""
+        if self.best is None:
+            return None
+        return self.best.arm
+
+
+@dataclass(frozen=True)
+class LearningRates:
+    """A study over learning rates.
+
+    Attributes:
+        arms: in the order of `group`, those with three rates or more.
+        grid: the rates that all of them share, ascending.
+        warnings: what weakens the comparison: other grids, a best rate at the grid's edge.
+    """
+
+    arms: tuple[RatedArm, ...]
+    grid: tuple[float, ...]
+    warnings: tuple[str, ...]
+
+
+def learning_rates(study: Study) -> LearningRates | None:
+    """The study over its learning rates; None where no arm has three of them or more."""
+    arms = _over_rates(group(study.runs))
+    points = {id(arm): _points(arm) for arm in arms}
+    rated = [arm for arm in arms if len(points[id(arm)]) >= FEWEST_RATES]
+    if not rated:
+        return None
+    shared = set.intersection(*({point.rate for point in points[id(arm)]} for arm in rated))
+    grid = tuple(sorted(shared))
+    found = [RatedArm(arm, points[id(arm)], grid, _mean_initial(arm)) for arm in rated]
+    few = [arm.label for arm in arms if arm not in rated]
+    warnings = [*_too_few(few), *_unshared(found), *_at_the_edge(found), *_incomplete(found)]
+    return LearningRates(tuple(found), grid, tuple(warnings))
+
+
+def _over_rates(arms: Sequence[Arm]) -> list[Arm]:
+    """The arms without their learning rate: those that differ in nothing else are one."""
+    runs: dict[str, list[Run]] = defaultdict(list)
+    first: dict[str, Arm] = {}
+    for arm in arms:
+        others = tuple(setting for setting in arm.settings if setting[0] not in _NAMES)
+        whole = Arm(arm.norm, arm.placement, others, ())
+        first.setdefault(whole.label, whole)
+        runs[whole.label] += arm.runs
+    return [replace(arm, runs=tuple(runs[label])) for label, arm in first.items()]
+
+
+def _points(arm: Arm) -> tuple[Point, ...]:
+    by_rate: dict[float, list[Run]] = defaultdict(list)
+    for run in arm.with_state(*_RESULTS):
+        optimizer = run.record.config.get("optimizer")
+        rate = optimizer.get("lr") if isinstance(optimizer, dict) else None
+        if isinstance(rate, int | float):
+            by_rate[float(rate)].append(run)
+    initial = _initial(arm)
+    return tuple(
+        _point(rate, replace(arm, runs=tuple(by_rate[rate])), initial) for rate in sorted(by_rate)
+    )
+
+
+def _point(rate: float, arm: Arm, initial: Mapping[int, float]) -> Point:
+    losses, lost = losses_by_seed(arm), arm.with_state("diverged")
+    capped = {seed: min(loss, initial[seed]) for seed, loss in losses.items() if seed in initial}
+    for seed in (run.record.seed for run in lost):
+        if seed in initial:
+            capped[seed] = initial[seed]
+    return Point(rate, arm, losses, capped, len(lost))
+
+
+def _initial(arm: Arm) -> dict[int, float]:
+    """Validation loss at step 0 by seed; it does not depend on the rate, so any run tells it."""
+    found: dict[int, float] = {}
+    for run in arm.runs:
+        series = run.events.scalars.get(tags.VALIDATION_LOSS)
+        if series and series.steps[0] == 0 and math.isfinite(series.values[0]):
+            found.setdefault(run.record.seed, float(series.values[0]))
+    return found
+
+
+def _mean_initial(arm: Arm) -> float:
+    values = list(_initial(arm).values())
+    return math.fsum(values) / len(values) if values else math.nan
+
+
+def _too_few(labels: Sequence[str]) -> Iterator[str]:
+    if labels:
+        yield (
+            f"Fewer than {FEWEST_RATES} learning rates, and so not among the tuned: {some(labels)}."
+        )
+
+
+def _unshared(arms: Sequence[RatedArm]) -> Iterator[str]:
+    apart = [
+        f"{one.name} has lr={','.join(map(short_number, beyond))} besides"
+        for one in arms
+        if (beyond := [point.rate for point in one.points if point.rate not in one.grid])
+    ]
+    if apart:
+        yield (
+            f"The arms do not share one grid of learning rates; sensitivity and best rates are "
+            f"over the {len(arms[0].grid)} that all have: {some(apart)}."
+        )
+
+
+def _at_the_edge(arms: Sequence[RatedArm]) -> Iterator[str]:
+    edges = [
+        f"{one.name} at lr={short_number(rate)}"
+        for one in arms
+        if (rate := one.best_rate) is not None and rate in (one.grid[0], one.grid[-1])
+    ]
+    if edges:
+        yield (
+            f"The best rate is at the edge of the grid, so a better one may lie beyond; widen it "
+            f"with optimizer.lr=…: {some(edges)}."
+        )
+
+
+def _incomplete(arms: Sequence[RatedArm]) -> Iterator[str]:
+    lacking = [
+        one.name
+        for one in arms
+        if {seed for point in one.shared for seed in point.losses} - one.sensitivity.keys()
+    ]
+    if lacking:
+        yield (
+            f"Seeds without a result at every rate, or without a validation loss at step 0, are "
+            f"not in the LR sensitivity: {some(lacking)}."
+        )

@@ -1,0 +1,25 @@
+"""Logarithmic axes whose ticks are written as people write numbers."""
+
+import math
+from typing import Any
+
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from normlab.archive.identity import short_number
+
+_FEW = 1.5  # powers of ten below which the ticks between are needed
+
+
+def logarithmic(axis: Any) -> None:
+    """Make an x or y axis logarithmic, after all is drawn on it: ticks at 1e-3, 0.01, 0.1, 1.
+
+    Over few powers of ten 2 and 5 have ticks too; what has no positive limits stays linear.
+    """
+    axis._set_axes_scale("log")
+    low, high = axis.get_view_interval()
+    if not 0 < low < high:
+        return
+    between = (1.0, 2.0, 5.0) if math.log10(high / low) < _FEW else (1.0,)
+    axis.set_major_locator(LogLocator(subs=between, numticks=6))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
+    axis.set_minor_formatter(NullFormatter())

@@ -1,0 +1,184 @@
+"""What an experiment that trains nothing leaves: `<name>.json`, its numbers and their origin.
+
+A number that is not finite is None, for JSON has neither NaN nor infinity.
+"""
+
+import json
+import zlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from normlab.archive.card import Invariance, Number
+from normlab.archive.durable import write_text
+from normlab.archive.restore import read_json, restored
+from normlab.errors import NormlabError
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where numbers are from: the command, when it began (ISO 8601) and how long it took."""
+
+    command: str
+    started: str
+    seconds: float
+    machine: dict[str, Any]
+    versions: dict[str, str]
+    git: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Signal and gradient by depth at initialisation: index 0 is the input, then layer by layer.
+
+    `rms`, `std` are those of the activations over features, inputs and seeds; `share` is the part
+    of their variance that is variance across inputs at fixed weights; `gradient` is the norm of the
+    loss's gradient there over that at the last layer; the errors are relative, one standard error
+    over the seeds. `weight` and `bias` are the variances of a layer's weights and biases times the
+    width, where layers are all alike.
+    """
+
+    name: str
+    norm: str
+    placement: str | None  # None: a stack of Linear and ReLU
+    init: str
+    width: int
+    seeds: int
+    rms: tuple[Number, ...]
+    std: tuple[Number, ...]
+    share: tuple[Number, ...]
+    gradient: tuple[Number, ...]
+    rms_error: tuple[Number, ...]
+    gradient_error: tuple[Number, ...]
+    weight: float | None = None
+    bias: float | None = None
+
+    @property
+    def depth(self) -> int:
+        """How many layers, or blocks, there are."""
+        return len(self.rms) - 1
+
+
+@dataclass(frozen=True)
+class Vanishing:
+    """`gradient_vanishing`.
+
+    `stacks` are of Linear and ReLU; `deep` is the first of them with many times the layers, forward
+    only; `transformers` are profiles of the residual stream, block by block.
+    """
+
+    stacks: tuple[Profile, ...]
+    deep: Profile
+    transformers: tuple[Profile, ...]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean, standard deviation and RMS of a distribution, and the share of it in each bin."""
+
+    mean: float
+    std: float
+    rms: float
+    shares: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One kind of input and what comes out of each norm.
+
+    `edges` are those of the bins. `cosine` is the median over tokens between input and output, and
+    `apart` the RMS of the difference between both outputs over that of LayerNorm's.
+    """
+
+    input: str
+    edges: tuple[float, ...]
+    before: Moments
+    after: dict[str, Moments]
+    cosine: dict[str, float]
+    apart: float
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Milliseconds of one implementation on fp32 (tokens, width), a value for every round."""
+
+    way: str
+    norm: str
+    tokens: int
+    width: int
+    forward: tuple[float, ...]
+    both: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`layernorm_vs_rmsnorm`.
+
+    `invariances` are by norm at its default eps and at none, `parameters` by norm at `width`,
+    `not_timed` says of a way why it has no times.
+    """
+
+    inputs: tuple[Shown, ...]
+    invariances: dict[str, tuple[Invariance, ...]]
+    width: int
+    parameters: dict[str, int]
+    times: tuple[Timed, ...]
+    not_timed: dict[str, str]
+
+
+NUMBERS: dict[str, Any] = {"gradient_vanishing": Vanishing, "layernorm_vs_rmsnorm": Comparison}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One measurement: its name, the settings that decide its numbers, the numbers."""
+
+    name: str
+    settings: dict[str, Any]
+    origin: Origin
+    numbers: Any  # what NUMBERS has for the name
+
+    def write(self, folder: Path) -> Path:
+        """Write `<name>.json` into the folder, whole or not at all. Raises OSError."""
+        raw = {"schema_version": SCHEMA_VERSION, **asdict(self)}
+        text = json.dumps({**raw, "checksum": _checksum(raw)}, indent=1, allow_nan=False)
+        write_text(path_of(folder, self.name), text + "\n")
+        return path_of(folder, self.name)
+
+
+def path_of(folder: Path, name: str) -> Path:
+    """Where the numbers of this name are."""
+    return folder / f"{name}.json"
+
+
+def read_measured(path: Path) -> Measured:
+    """What `Measured.write` wrote.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        NormlabError: it cannot be read, is damaged, or was written by a newer normlab.
+    """
+    try:
+        raw = read_json(path)
+        if not isinstance(raw, dict) or raw.pop("checksum", None) != _checksum(raw):
+            raise ValueError("wrong checksum")
+        if raw["schema_version"] > SCHEMA_VERSION:
+            raise ValueError(f"schema version {raw['schema_version']}, this reads {SCHEMA_VERSION}")
+        found: Measured = restored(Measured, raw)
+        return Measured(
+            found.name,
+            found.settings,
+            found.origin,
+            restored(NUMBERS[found.name], found.numbers, "numbers"),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise NormlabError(
+            f"{path} is damaged or was written by another version ({error}); the command that made "
+            f"it measures again."
+        ) from error
+
+
+def _checksum(raw: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(raw).encode())

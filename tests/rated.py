@@ -1,0 +1,51 @@
+"""Runs over learning rates made without training: records, and a validation loss at step 0."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from normlab.archive import tags
+from normlab.archive.events import Events, Series
+from normlab.archive.folder import Run, Study
+from normlab.archive.record import FinalNumbers, RunRecord
+
+INITIAL = 4.0
+
+
+def rated(
+    losses: dict[float, list[float | None]],
+    norm: str = "rmsnorm",
+    placement: str = "pre",
+    initial: float | None = INITIAL,
+    **config: Any,
+) -> list[Run]:
+    """Runs by rate and seed that ended at these losses; None: it diverged at step 7."""
+    return [
+        _run(rate, seed, loss, norm, placement, initial, config)
+        for rate, some in losses.items()
+        for seed, loss in enumerate(some)
+    ]
+
+
+def study(*arms: list[Run]) -> Study:
+    return Study(Path("study"), [run for runs in arms for run in runs])
+
+
+def _run(
+    rate: float, seed: int, loss: float | None, norm: str, placement: str,
+    initial: float | None, config: dict[str, Any],
+) -> Run:  # fmt: skip
+    record = RunRecord(
+        id="", name=f"{norm}-{placement}-lr{rate}-s{seed}", norm=norm, placement=placement,
+        data="synthetic", seed=seed, choices={"norm": norm, "placement": placement},
+        config={"seed": seed, "optimizer": {"lr": rate}, **config},
+        state="diverged" if loss is None else "finished", step=7 if loss is None else 100,
+        diverged_step=7 if loss is None else None, final=FinalNumbers(loss, loss),
+        command="train.py -m sweep=lr",
+    )  # fmt: skip
+    events = Events()
+    if initial is not None:
+        step, value = np.array([0]), np.array([initial])
+        events.scalars[tags.VALIDATION_LOSS] = Series(step, value, np.array([0.0]))
+    return Run(Path("run"), record, events)
