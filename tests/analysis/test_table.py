@@ -43,7 +43,7 @@ def test_the_columns_of_runs_csv_stay_where_they_are(maker: Any) -> None:
     assert first.decode().splitlines()[0] == (
         "id,name,state,reason,step,command,seed,norm,placement,data,parameters,tokens_per_second,"
         "train_seconds,precision,device,floor,diverged_step,final.val_loss,final.train_loss,"
-        "best.val_loss,best.step,started,ended,versions.python,versions.torch,choices.norm,"
+        "best.val_loss,best.step,started,ended,unigram,versions.python,versions.torch,choices.norm,"
         "choices.placement,config.norm.eps,config.seed"
     )
     write_runs(read_study(maker.folder))

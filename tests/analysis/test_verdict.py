@@ -266,6 +266,14 @@ def test_missing_failed_interrupted_running_and_damaged_runs_are_named() -> None
     assert "rmsnorm · post lacks seed=1" in told
 
 
+def test_probes_in_some_runs_are_a_warning_about_speed() -> None:
+    runs = arm([1.90, 1.91, 1.92], *PRE)
+    assert not judged(runs).warnings
+    runs[0].events.last_steps["probe/rms/block_01"] = 7
+    (told,) = judged(runs).warnings
+    assert "Probes were on in 1 of 3 runs" in told
+
+
 def test_runs_of_one_seed_count_once() -> None:
     (only,) = group([run(1.0), run(2.0), run(3.0, seed=1)])
     assert losses_by_seed(only) == {0: 1.5, 1: 3.0}

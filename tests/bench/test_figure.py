@@ -6,12 +6,12 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 
 from normlab.analysis.spread import spread
 from normlab.analysis.style import RC
 from normlab.bench import figure
 from normlab.bench.result import Bar, Panel, Report, Result
+from pictured import overlaps, words
 
 
 def drawn(report: Report) -> Figure:
@@ -19,22 +19,6 @@ def drawn(report: Report) -> Figure:
         sheet = figure._sheet(report)
         sheet.draw_without_rendering()
     return sheet
-
-
-def words(sheet: Figure) -> list[Text]:
-    return [one for one in sheet.findobj(Text) if one.get_visible() and one.get_text().strip()]
-
-
-def overlaps(sheet: Figure) -> list[tuple[str, str]]:
-    boxes = [(one.get_text(), one.get_window_extent()) for one in words(sheet)]
-    found = []
-    for at, (name, box) in enumerate(boxes):
-        for other, beside in boxes[at + 1 :]:
-            width = min(box.x1, beside.x1) - max(box.x0, beside.x0)
-            height = min(box.y1, beside.y1) - max(box.y0, beside.y0)
-            if width > 2 and height > 2:
-                found.append((name, other))
-    return found
 
 
 def only(report: Report, *panels: Panel) -> Report:

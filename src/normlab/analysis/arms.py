@@ -13,7 +13,7 @@ from normlab.archive.identity import said, short_number
 SEPARATOR = " · "
 
 # Where a run's results lie and how they are logged says nothing about what was trained.
-_IGNORED_GROUPS = {"logger", "hydra", "study", "output_dir", "jobs", "figure"}
+_IGNORED_GROUPS = {"logger", "hydra", "study", "output_dir", "jobs", "figure", "probes"}
 _NAMED_APART = ("norm", "placement")
 
 Settings = tuple[tuple[str, Any], ...]
@@ -61,7 +61,7 @@ class Facet:
 
 def group(runs: Iterable[Run]) -> list[Arm]:
     """Group runs into arms, ordered by norm (`none` last), placement and settings."""
-    runs = list(runs)
+    runs = _once(runs)
     keys = _varying(runs)
     names = _short_names(keys)
     buckets: dict[str, list[Run]] = defaultdict(list)
@@ -77,6 +77,20 @@ def group(runs: Iterable[Run]) -> list[Arm]:
         for key, members in buckets.items()
     ]
     return sorted(arms, key=_order)
+
+
+def _once(runs: Iterable[Run]) -> list[Run]:
+    """The runs, and of one that was trained without probes and again with them, the latter.
+
+    Both have the same numbers: together they would be two seeds where there is one.
+    """
+    kept: dict[str, Run] = {}
+    for run in runs:
+        others = {key: item for key, item in run.record.config.items() if key != "probes"}
+        identity = _frozen([run.record.norm, run.record.placement, run.record.seed, others])
+        if "probes" in run.record.config or identity not in kept:
+            kept[identity] = run
+    return list(kept.values())
 
 
 def facets(arms: Sequence[Arm]) -> list[Facet]:

@@ -1,7 +1,7 @@
 """What stands against a study's numbers: seeds, mixtures, and runs that are in no number."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from typing import Any
 
 from normlab.analysis.arms import Arm, Facet, format_value
@@ -21,6 +21,7 @@ def caveats(study: Study, facets: Sequence[Facet]) -> list[str]:
         *_other_data(facets),
         *_without_a_result(study.runs),
         *_damaged(study),
+        *_probed(study.runs),
     ]
     return list(dict.fromkeys(found))
 
@@ -66,21 +67,22 @@ _ASPECTS: dict[str, Callable[[Run], Any]] = {
 
 def _mixtures(facets: Sequence[Facet]) -> Iterator[str]:
     for aspect, value_of in _ASPECTS.items():
-        worst: dict[Any, list[Run]] = {}
+        mixed: dict[Any, dict[int, Run]] = defaultdict(dict)
         for facet in facets:
-            runs: dict[Any, list[Run]] = defaultdict(list)
-            for run in (run for arm in facet.arms for run in arm.with_state(*_RESULTS)):
-                if (value := value_of(run)) is not None:
-                    runs[value].append(run)
-            worst = max(worst, runs, key=len)
-        if len(worst) > 1:
+            runs = [run for arm in facet.arms for run in arm.with_state(*_RESULTS)]
+            values = {id(run): value for run in runs if (value := value_of(run)) is not None}
+            if len(set(values.values())) > 1:
+                for run in runs:
+                    if id(run) in values:
+                        mixed[values[id(run)]][id(run)] = run
+        if mixed:
             yield (
-                f"Runs that are compared differ in {aspect}: {some(_counted(aspect, worst))}. A "
+                f"Runs that are compared differ in {aspect}: {some(_counted(aspect, mixed))}. A "
                 f"difference between arms may come from that."
             )
 
 
-def _counted(aspect: str, runs: dict[Any, list[Run]]) -> list[str]:
+def _counted(aspect: str, runs: Mapping[Any, Sized]) -> list[str]:
     values = list(runs)
     if aspect == "versions":  # of all packages, those that differ
         common = set(values[0]).intersection(*values[1:])
@@ -146,3 +148,12 @@ def _damaged(study: Study) -> Iterator[str]:
     damaged = [run.record.name for run in study.runs if not run.whole]
     if damaged:
         yield f"The logs are damaged or incomplete, and with them the curves: {some(damaged)}."
+
+
+def _probed(runs: Sequence[Run]) -> Iterator[str]:
+    probed = [run for run in runs if any(tag.startswith("probe/") for tag in run.events.last_steps)]
+    if 0 < len(probed) < len(runs):
+        yield (
+            f"Probes were on in {len(probed)} of {len(runs)} runs, which costs time: speeds do not "
+            f"compare."
+        )

@@ -1,4 +1,4 @@
-"""Whether a study's figures are there already: drawn from the same data, by the same code.
+"""Whether a study's figures and report are there already: of the same data, by the same code.
 
 Drawing is most of what a redraw costs. A note beside the cache of the events says what the figures
 were drawn from and what came of it; where any of that differs, they are drawn.
@@ -18,19 +18,19 @@ from normlab.archive.cache import CACHE_FOLDER
 from normlab.archive.durable import write_text
 from normlab.archive.folder import Study
 
-CURVES = (tags.TRAIN_LOSS, tags.VALIDATION_LOSS)  # what is drawn
+CURVES = (tags.TRAIN_LOSS, tags.VALIDATION_LOSS, tags.PROBES)  # what is drawn
 
 _NOTE = "figures.json"
 _CODE = ("analysis", "archive")
-_PACKAGES = ("matplotlib", "numpy", "scipy")
+_PACKAGES = ("matplotlib", "numpy", "scipy", "Jinja2", "MarkupSafe", "pillow")
 
 
-def found(study: Study, folder: Path) -> list[Path]:
-    """The figures in `folder`, if they are what would be drawn of the study now; or nothing."""
+def found(study: Study) -> list[Path]:
+    """The files that were made of the study, if they would be the same now; or nothing."""
     try:
         note = json.loads((study.folder / CACHE_FOLDER / _NOTE).read_text(encoding="utf-8"))
-        files = [folder / name for name in note["files"]]
-        if note["drawn_from"] == _digest(study) and note["files"] == _contents(files):
+        files = [study.folder / name for name in note["files"]]
+        if note["drawn_from"] == _digest(study) and note["files"] == _contents(study, files):
             return files
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
@@ -38,14 +38,17 @@ def found(study: Study, folder: Path) -> list[Path]:
 
 
 def remember(study: Study, files: Sequence[Path]) -> None:
-    """Note what the figures were drawn from, if the study's folder can be written."""
+    """Note what the files in the study's folder were made from, if it can be written."""
     with suppress(OSError):
-        note = {"drawn_from": _digest(study), "files": _contents(files)}
+        note = {"drawn_from": _digest(study), "files": _contents(study, files)}
         write_text(study.folder / CACHE_FOLDER / _NOTE, json.dumps(note))
 
 
-def _contents(files: Sequence[Path]) -> dict[str, str]:
-    return {path.name: sha256(path.read_bytes()).hexdigest() for path in files}
+def _contents(study: Study, files: Sequence[Path]) -> dict[str, str]:
+    return {
+        path.relative_to(study.folder).as_posix(): sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
 
 
 def _digest(study: Study) -> str:
@@ -56,14 +59,18 @@ def _digest(study: Study) -> str:
 
 
 def _drawn_from(study: Study) -> Iterator[bytes]:
-    """Everything that the figures depend on."""
+    """Everything that the figures and the report depend on."""
     package = Path(normlab.__file__).parent
     for room in _CODE:
-        yield from (path.read_bytes() for path in sorted((package / room).glob("*.py")))
+        yield from (path.read_bytes() for path in sorted((package / room).rglob("*.py")))
+    templates = package / "analysis" / "templates"
+    yield from (path.read_bytes() for path in sorted(templates.iterdir()))
     yield from (version(name).encode() for name in _PACKAGES)
     yield study.name.encode()
+    yield json.dumps(study.left_out).encode()
     for run in study.runs:
-        yield json.dumps([asdict(run.record), run.whole]).encode()
-        for tag in CURVES:
-            series = run.events.scalars.get(tag)
-            yield b"" if series is None else series.steps.tobytes() + series.values.tobytes()
+        yield json.dumps([run.folder.name, asdict(run.record), run.whole]).encode()
+        for tag, series in run.events.scalars.items():
+            if tag in CURVES or tag.startswith(tags.PROBES):
+                yield tag.encode()
+                yield series.steps.tobytes() + series.values.tobytes()

@@ -141,6 +141,11 @@ class RatedArm:
         return dict(self.best.losses) if self.best else {}
 
     @property
+    def tuned_mean(self) -> float:
+        """Mean of `tuned`; infinite without any, to stand last."""
+        return mean_interval(list(self.tuned.values()))[0] if self.tuned else math.inf
+
+    @property
     def at_its_best(self) -> Arm | None:
         """The arm with its runs at the best rate alone."""
         if self.best is None:

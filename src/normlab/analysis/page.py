@@ -1,6 +1,7 @@
 """The sheet a figure is drawn on: heading, legend, a grid of panels, a footnote; and its files."""
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -11,9 +12,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 from normlab.analysis.style import DPI, GREY, WIDTH
-from normlab.archive.durable import write_with
+from normlab.archive.durable import write_text, write_with
 
 Legend = tuple[list[Artist], list[str]]
+
+# An artist's name in the SVG, which stands in quotes and is escaped, becomes what is told of it.
+_TELLS = "tells "
+_TOLD = re.compile(f'<g id="{_TELLS}([^"]*)">')
 
 # Inches.
 _MARGIN, _TITLE, _LEGEND_LINE, _FOOTNOTE_LINE = 0.1, 0.32, 0.2, 0.17
@@ -69,6 +74,11 @@ def label_outer(body: SubFigure) -> None:
         axes.yaxis.label.set_visible(first)
 
 
+def tell(artist: Artist, words: str) -> None:
+    """Have the figure's SVG say these words where one points at what is drawn."""
+    artist.set_gid(_TELLS + words)
+
+
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Write `<name>.png` and `<name>.svg`, each whole or not at all, the same bytes every time.
 
@@ -79,6 +89,7 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     png, svg = folder / f"{name}.png", folder / f"{name}.svg"
     _write(figure, png, {"Software": None})
     _write(figure, svg, {"Date": None, "Creator": None})
+    write_text(svg, _TOLD.sub(r"<g><title>\1</title>", svg.read_text(encoding="utf-8")))
     return [png, svg]
 
 

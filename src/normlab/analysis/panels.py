@@ -19,6 +19,7 @@ from normlab.analysis.curves import (
     floors,
     single,
 )
+from normlab.analysis.page import tell
 from normlab.analysis.statistics import mean_interval
 from normlab.analysis.style import GREY, INK, Look
 from normlab.archive import tags
@@ -41,7 +42,7 @@ def training_loss(axes: Axes, arms: Sequence[Arm], look: Look, limits: tuple[flo
     for arm in arms:
         together = curve(averaged(arm), tags.TRAIN_LOSS, smooth=True)
         if together:
-            _draw_mean(axes, arm, look, together)
+            draw_mean(axes, arm, look, together)
             if together.runs == 1:
                 colour = look.colour(arm)
                 axes.plot(together.steps, together.raw, color=colour, lw=0.7, alpha=0.16, zorder=1)
@@ -56,7 +57,7 @@ def validation_loss(
     for arm in arms:
         together = curve(averaged(arm), tags.VALIDATION_LOSS)
         if together:
-            _draw_mean(axes, arm, look, together, look.marker(arm))
+            draw_mean(axes, arm, look, together, look.marker(arm))
         _draw_singles(axes, arm, look, tags.VALIDATION_LOSS, limits, smooth=False)
 
 
@@ -85,7 +86,7 @@ def final_validation_loss(
         row = rows.index(arm.name)
         values = final_losses(arm)
         if values:
-            _draw_final(axes, arm, look, row, values)
+            draw_values(axes, arm, look, row, values)
         else:
             told = axes.text(0.025, row, ending(arm), transform=across, va="center", fontsize=8)
             told.set(color=GREY, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5})
@@ -184,13 +185,14 @@ def _draw_final_floor(axes: Axes, arms: Sequence[Arm], height: float) -> None:
         )
 
 
-def _draw_mean(axes: Axes, arm: Arm, look: Look, drawn: Curve, marker: str = "") -> None:
+def draw_mean(axes: Axes, arm: Arm, look: Look, drawn: Curve, marker: str = "") -> None:
+    """An arm's mean curve with the band of its seeds."""
     colour = look.colour(arm)
     if drawn.runs > 1:
         axes.fill_between(
             drawn.steps, drawn.low, drawn.high, color=colour, alpha=0.16, lw=0, zorder=1.5
         )
-    axes.plot(
+    (line,) = axes.plot(
         drawn.steps,
         drawn.mean,
         color=colour,
@@ -201,6 +203,8 @@ def _draw_mean(axes: Axes, arm: Arm, look: Look, drawn: Curve, marker: str = "")
         zorder=3,
         label=arm.name,
     )
+    over = "" if drawn.runs == 1 else f", mean over {drawn.runs} seeds"
+    tell(line, f"{arm.label}: {drawn.mean[-1]:.4f} at step {drawn.steps[-1]}{over}")
     if any(map(ends_early, averaged(arm))):
         _leave_open(axes, int(drawn.steps[-1]), float(drawn.mean[-1]), colour)
 
@@ -218,24 +222,37 @@ def _draw_singles(
     for run in single(arm):
         alone = broken(run, tag, smooth=smooth)
         for piece in alone.pieces:
-            axes.plot(*piece, color=colour, ls=look.line(arm), lw=1.0, alpha=0.8, zorder=2.5)
+            (line,) = axes.plot(
+                *piece, color=colour, ls=look.line(arm), lw=1.0, alpha=0.8, zorder=2.5
+            )
+            tell(line, f"{run.record.name}, {run.record.state}")
         for point in alone.open:
             _leave_open(axes, *point, colour)
         end = divergence(run)
         if end:
             step, loss = end
             top = limits[1] - 0.03 * (limits[1] - limits[0])  # a × at the edge would be half cut
-            axes.plot([step], [min(loss, top)], "x", color=colour, mew=1.8, ms=7, zorder=5)
+            (cross,) = axes.plot(
+                [step], [min(loss, top)], "x", color=colour, mew=1.8, ms=7, zorder=5
+            )
+            tell(cross, f"{run.record.name}: diverged; {loss:.4f} at step {step} before it did")
 
 
-def _draw_final(axes: Axes, arm: Arm, look: Look, row: int, values: list[float]) -> None:
+def draw_values(axes: Axes, arm: Arm, look: Look, row: int, values: list[float]) -> None:
+    """One number of an arm in its row: each seed a small dot, the mean, its 95 % t-interval."""
     colour = look.colour(arm)
     mean, half = mean_interval(values)
     if len(values) > 1:
-        axes.plot(values, [row] * len(values), "o", color=colour, ms=4, alpha=0.4, mew=0, zorder=2)
+        (dots,) = axes.plot(
+            values, [row] * len(values), "o", color=colour, ms=4, alpha=0.4, mew=0, zorder=2
+        )
+        tell(dots, f"{arm.label}, each seed: {', '.join(f'{value:.4f}' for value in values)}")
         axes.plot([mean - half, mean + half], [row, row], color=colour, lw=1.6, zorder=3)
     marker = look.marker(arm)
-    axes.plot([mean], [row], marker, color=colour, ms=6.5, mec="white", mew=0.9, zorder=4)
+    (middle,) = axes.plot(
+        [mean], [row], marker, color=colour, ms=6.5, mec="white", mew=0.9, zorder=4
+    )
+    tell(middle, f"{arm.label}: {_number(values)}")
 
 
 def _number(values: list[float]) -> str:

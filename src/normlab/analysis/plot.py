@@ -1,6 +1,7 @@
-"""Redraw a study from what its runs left on disk: `runs.csv`, figures, table and verdict."""
+"""Redraw a study from what its runs left: `runs.csv`, figures, `report.html`, verdict."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +9,10 @@ from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from normlab.analysis import drawn
+from normlab.analysis.learning_rates import learning_rates
 from normlab.analysis.plan import plan
-from normlab.analysis.report import render
+from normlab.analysis.report import render, render_rates
+from normlab.analysis.stories import story
 from normlab.analysis.table import ArmSummary, summary, write_runs
 from normlab.analysis.verdict import Verdict, verdict
 from normlab.archive.folder import Study, read_study
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-FIGURES_FOLDER = "figures"
+FIGURES_FOLDER, REPORT_FILE = "figures", "report.html"
 
 _WIDEST = 100  # columns that are still easy to read
 
@@ -34,6 +37,7 @@ class Report:
         verdict: what they show, and what weakens it.
         csv: where `runs.csv` is.
         figures: the files, PNG and SVG.
+        page: where `report.html` is.
         left_out: sentences about whatever could not be read or was not drawn.
     """
 
@@ -42,6 +46,7 @@ class Report:
     verdict: Verdict
     csv: Path
     figures: list[Path]
+    page: Path
     left_out: list[str]
 
     @property
@@ -51,47 +56,67 @@ class Report:
 
 
 def report(study_folder: Path) -> Report:
-    """Read a study, and write its `runs.csv` and its figures into its folder.
+    """Read a study, and write its `runs.csv`, its figures and its report into its folder.
 
-    Figures that are there, drawn from the same data by the same code, are left as they are.
+    What is there, drawn from the same data by the same code, is left as it is.
 
     Raises:
         NormlabError: the folder is no study, or cannot be written.
     """
     study = read_study(study_folder, drawn.CURVES, cached=True)
-    folder = study_folder / FIGURES_FOLDER
+    left_out = [*study.left_out, *plan(study).left_out]
+    found = verdict(study)
+    page = study_folder / REPORT_FILE
     try:
         csv = write_runs(study)
-        files = drawn.found(study, folder) or _draw(study, folder)
+        files = drawn.found(study) or _draw(study, found, left_out, page)
     except OSError as error:
         raise NormlabError(
             f"The results of {study_folder} cannot be written: {error.strerror or error} "
             f"({error.filename or study_folder}); free space or permit writing there, and run "
             f"python scripts/plot.py {study_folder}."
         ) from error
-    left_out = [*study.left_out, *plan(study).left_out]
-    return Report(study, summary(study), verdict(study), csv, files, left_out)
+    figures = [path for path in files if path != page]
+    return Report(study, summary(study), found, csv, figures, page, left_out)
 
 
-def _draw(study: Study, folder: Path) -> list[Path]:
-    from normlab.analysis import figures  # matplotlib takes half a second
+def _draw(study: Study, found: Verdict, left_out: Sequence[str], page: Path) -> list[Path]:
+    from normlab.analysis import document, figures  # matplotlib takes half a second
 
-    files = figures.draw(study, folder)
-    drawn.remember(study, files)
-    return files
+    files = figures.draw(study, study.folder / FIGURES_FOLDER)
+    document.write(study, found, files, left_out, page)
+    drawn.remember(study, [*files, page])
+    return [*files, page]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line of `scripts/plot.py`."""
     parser = argparse.ArgumentParser(
-        description="Redraw a study from its event files: runs.csv and figures/*.png, *.svg. "
-        "Figures that are up to date stay as they are; delete one to have all drawn.",
+        description="Redraw a study from its event files: runs.csv, figures/*.png, *.svg and "
+        "report.html. What is up to date stays as it is; delete a file to have all drawn.",
         epilog="example: python scripts/plot.py outputs/mystudy",
     )
     parser.add_argument("study", type=Path, help="a study's folder, outputs/<study>")
+    parser.add_argument(
+        "--metric",
+        metavar="TAG",
+        help="draw this scalar of the event files instead, as train/grad_norm or a probe's tag, "
+        "into figures/metrics",
+    )
     arguments = parser.parse_args(argv)
     with in_words():
-        show(report(arguments.study))
+        if arguments.metric is None:
+            show(report(arguments.study))
+        else:
+            _show_metric(arguments.study, arguments.metric)
+
+
+def _show_metric(study_folder: Path, tag: str) -> None:
+    from normlab.analysis.metric_figure import draw_metric
+
+    png, svg = draw_metric(study_folder, tag)
+    for path in (png, svg):
+        sys.stdout.write(f"figure   {path}\n")
 
 
 def show(done: Report) -> None:
@@ -102,13 +127,21 @@ def show(done: Report) -> None:
     if not console.is_terminal:
         console.width = 140  # nobody's window: keep rows whole
     console.print(done.table)
+    rates = learning_rates(done.study)
+    if rates is not None:
+        console.print(render_rates(rates))
     for sentence in done.verdict.sentences:
         _say(console, "- ", sentence)
     for kind, sentences in (("warning: ", done.verdict.warnings), ("note: ", done.left_out)):
         for sentence in sentences:
             _say(console, kind, sentence)
+    told = story(done.study)
+    own = [path for path in done.figures if told and path.name == f"{told.name}.png"]
+    for path in own:
+        console.print(f"figure   {path}", markup=False)
     console.print(f"figures  {done.figures[0].parent}", markup=False)
     console.print(f"table    {done.csv}", markup=False)
+    console.print(f"report   {done.page}", markup=False)
 
 
 def _say(console: "Console", before: str, sentence: str) -> None:

@@ -1,27 +1,25 @@
-"""What the end of a study says on the terminal: a row an arm."""
+"""What the end of a study says on the terminal: a row an arm, of the best where they are many."""
 
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from normlab.analysis.table import ArmSummary
+from normlab.analysis.learning_rates import LearningRates
+from normlab.analysis.statistics import mean_interval
+from normlab.analysis.table import RUNS_FILE, ArmSummary
+from normlab.archive.identity import short_number
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+MOST_ROWS = 40
+
 
 def render(summaries: Sequence[ArmSummary]) -> "Table":
-    """The summaries as a table to print, in the order given."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, padding=0)  # 80 columns are enough for plain arms
-    table.caption, table.caption_justify = _caption(summaries), "left"
-    table.add_column("arm")
-    numbers = ("seeds", "best val loss", "final val loss", "diverged", "tok/s", "params")
-    for heading in numbers:
-        table.add_column(heading, justify="right", no_wrap=True)
-    for one in summaries:
+    """The summaries as a table to print, in the order given; the first where they are many."""
+    headings = ("seeds", "best val loss", "final val loss", "diverged", "tok/s", "params")
+    table = _empty(headings, _caption(summaries))
+    for one in summaries[:MOST_ROWS]:
         table.add_row(
             one.label,
             _seeds(one),
@@ -32,6 +30,41 @@ def render(summaries: Sequence[ArmSummary]) -> "Table":
             "" if one.parameters is None else f"{one.parameters:,}",
         )
     return table
+
+
+def render_rates(rates: LearningRates) -> "Table":
+    """The arms of a learning-rate study at their best rates, lowest mean loss first."""
+    caption = (
+        f"Over the {len(rates.grid)} learning rates that all arms share: each at the best of them; "
+        "LR\nsensitivity (arXiv 2309.14322); stable up to: no run diverged there or below."
+    )
+    table = _empty(("best lr", "tuned loss", "sensitivity", "stable up to", "diverged"), caption)
+    for one in sorted(rates.arms, key=lambda one: one.tuned_mean)[:MOST_ROWS]:
+        table.add_row(
+            one.name,
+            _rate(one.best_rate),
+            _loss(mean_interval(list(one.tuned.values()))),
+            _loss(mean_interval(list(one.sensitivity.values()))),
+            _rate(one.largest_stable),
+            f"{one.diverged} of {len(one.arm.runs)}" if one.diverged else "0",
+        )
+    return table
+
+
+def _empty(headings: Sequence[str], caption: str) -> "Table":
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, padding=0)  # 80 columns are enough for plain arms
+    table.caption, table.caption_justify = caption, "left"
+    table.add_column("arm")
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def _rate(rate: float | None) -> str:
+    return "–" if rate is None else short_number(rate)
 
 
 def _seeds(one: ArmSummary) -> str:
@@ -51,6 +84,9 @@ def _loss(value: tuple[float, float]) -> str:
 
 def _caption(summaries: Sequence[ArmSummary]) -> str:
     lines = ["Losses in nats per token: mean of the finished runs ± 95 % t-interval over seeds."]
+    if len(summaries) > MOST_ROWS:
+        more = len(summaries) - MOST_ROWS
+        lines.append(f"The best {MOST_ROWS} arms; {more} more are in {RUNS_FILE}, a row a run.")
     floors = sorted({one.floor for one in summaries if one.floor is not None})
     if floors:
         known = " or ".join(f"{floor:.4f}" for floor in floors)

@@ -17,9 +17,9 @@ _Together = Sequence[Comparison]  # of one facet's best arm
 def some(names: Iterable[str]) -> str:
     """The first of the names, and how many there are besides."""
     every = list(names)
-    shown = "; ".join(every[:_MOST_NAMED])
-    more = len(every) - _MOST_NAMED
-    return f"{shown}; and {more} more" if more > 0 else shown
+    if len(every) <= _MOST_NAMED + 1:  # nobody wants "and 1 more"
+        return "; ".join(every)
+    return f"{'; '.join(every[:_MOST_NAMED])}; and {len(every) - _MOST_NAMED} more"
 
 
 def compared(comparisons: Sequence[Comparison]) -> list[str]:
@@ -143,7 +143,8 @@ def _more(comparison: Comparison) -> str:
     needed = comparison.needed
     if needed is None:
         return "no number of seeds that anyone trains would tell a difference of this size"
-    return f"about {needed} pairs would be needed to tell a difference of this size"
+    rounded = needed if needed < 100 else round(needed, 2 - len(str(needed)))
+    return f"about {rounded} pairs would be needed to tell a difference of this size"
 
 
 def _survivors(*arms: Arm) -> str:

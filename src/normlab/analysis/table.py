@@ -24,8 +24,8 @@ _T = TypeVar("_T")
 _COLUMNS = (
     *("id", "name", "state", "reason", "step", "command", "seed", "norm", "placement", "data"),
     *("parameters", "tokens_per_second", "train_seconds", "precision", "device"),
-    *("floor", "diverged_step", "final.val_loss", "final.train_loss", "best.val_loss", "best.step"),
-    *("started", "ended"),
+    *("floor", "diverged_step", "final.val_loss", "final.train_loss"),
+    *("best.val_loss", "best.step", "started", "ended", "unigram"),
 )
 _OPEN_COLUMNS = ("versions.", "choices.", "config.")
 

@@ -10,6 +10,7 @@ from normlab.analysis.comparison import Comparison, compare
 from normlab.analysis.learning_rates import LearningRates, learning_rates
 from normlab.analysis.sentences import compared, diverged, measured, nothing_to_compare, some
 from normlab.analysis.statistics import mean_interval
+from normlab.analysis.stories import story
 from normlab.archive.folder import Study
 from normlab.archive.identity import short_number
 
@@ -33,16 +34,22 @@ def verdict(study: Study) -> Verdict:
     """Compare a study's arms by their final validation losses, within every facet.
 
     In a study over learning rates each arm is compared at its own best rate; see `RatedArm.best`.
+    An experiment that has a figure of its own has its own words too.
     """
     arms = group(study.runs)
-    every = facets(arms)
     rates = learning_rates(study)
+    whole = arms if rates is None else [one.arm for one in rates.arms]
     entered = arms if rates is None else [best for one in rates.arms if (best := one.at_its_best)]
     comparisons = compare(facets(entered))
     words = compared(comparisons) if comparisons else [nothing_to_compare(entered)]
+    told = story(study)
+    if told and any(arm.with_state("finished") for arm in arms):
+        words = [told.tell(study)]
+    elif rates is not None:
+        words = [*_best_rates(rates), *words]
     if rates is not None:
-        words = [*_best_rates(rates), *words, *_sensitivities(rates), *_stability(rates)]
-    warnings = [*(rates.warnings if rates else ()), *caveats(study, every)]
+        words += [*_sensitivities(rates), *_stability(rates)]
+    warnings = [*(rates.warnings if rates else ()), *caveats(study, facets(whole))]
     return Verdict((*words, *diverged(arms)), tuple(warnings), tuple(comparisons))
 
 
@@ -58,12 +65,15 @@ def _best_rates(rates: LearningRates) -> Iterator[str]:
 
 def _sensitivities(rates: LearningRates) -> Iterator[str]:
     known = [
-        (*mean_interval(list(one.sensitivity.values())), one.name)
+        (*mean_interval(list(one.sensitivity.values())), one)
         for one in rates.arms
         if one.sensitivity
     ]
     if known:
-        words = [f"{name} {measured(mean, half)}" for mean, half, name in sorted(known)]
+        words = [
+            f"{one.name} {measured(mean, half)} (its best loss {one.tuned_mean:.4f})"
+            for mean, half, one in sorted(known, key=lambda row: row[0])
+        ]
         yield (
             f"LR sensitivity, by how much the loss over the grid exceeds its lowest, in nats per "
             f"token, the least sensitive first: {some(words)}."
@@ -79,7 +89,8 @@ def _stability(rates: LearningRates) -> Iterator[str]:
     words = []
     for rate in sorted(names, reverse=True):
         end = " (the end of the grid)" if rate == rates.grid[-1] else ""
-        words.append(f"{short_number(rate) if rate else 'no rate'}{end} for {some(names[rate])}")
+        whose = some(names[rate]) if len(names) > 1 else "every arm"
+        words.append(f"{short_number(rate) if rate else 'no rate'}{end} for {whose}")
     yield (
         f"Largest learning rate at which no run diverged, nor at a smaller one: {'; '.join(words)}."
     )

@@ -73,6 +73,8 @@ def read_events(
 ) -> Events:
     """Read every event file that stands directly in `folder`, as one; of `tags` alone, if given.
 
+    Of `tags`, one that ends in a slash means all that begin with it.
+
     Points are ordered by step; of a repeated step the one written later is kept. A folder without
     event files gives empty Events. Damage is no error: what is whole before and behind it is
     read, and `left_out` tells what is not. A `cache`, if given, is a file that remembers what was
@@ -108,12 +110,16 @@ def _as_one(parts: "list[_Part]", left_out: list[str], tags: Collection[str] | N
     texts = {tag: text for part in parts for tag, text in part.contents.texts.items()}
     joined = {tag: points for tag, points in _joined(parts).items() if len(points)}
     return Events(
-        {tag: _series(points) for tag, points in joined.items() if tags is None or tag in tags},
+        {tag: _series(points) for tag, points in joined.items() if _is_wanted(tag, tags)},
         {tag: int(points.steps.max()) for tag, points in joined.items()},
         texts,
         left_out,
         parts[-1].unfinished if parts else None,
     )
+
+
+def _is_wanted(tag: str, tags: Collection[str] | None) -> bool:
+    return tags is None or tag in tags or f"{tag.partition('/')[0]}/" in tags
 
 
 def _event_files(folder: Path) -> list[Path]:

@@ -52,7 +52,8 @@ class RunRecord:
     with `dirty`, where they are a repository; `resumed_at` the steps at which the run went on after
     it was stopped; `data_digest` tells one text from another under the same name; `files` are the
     digests of the small files beside this one, none in a record of the first builds; `floor` is the
-    lowest loss any model can reach on the data, in nats per token, or None where nobody knows it.
+    lowest loss any model can reach on the data, in nats per token, or None where nobody knows it;
+    `unigram` the lowest of one that ignores the context.
     """
 
     id: str
@@ -71,6 +72,7 @@ class RunRecord:
     best: BestNumbers = field(default_factory=BestNumbers)
     diverged_step: int | None = None
     floor: float | None = None
+    unigram: float | None = None
     data_digest: str | None = None
     files: dict[str, str] = field(default_factory=dict)
     parameters: int | None = None

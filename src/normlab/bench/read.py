@@ -132,7 +132,7 @@ def _points(run: Path, cache: Path | None = None) -> int:
 
 
 def _tbparse(folder: Path) -> int:
-    from tbparse import SummaryReader  # type: ignore[import-not-found,unused-ignore]
+    from tbparse import SummaryReader
 
     columns = {"dir_name", "wall_time"}  # what the others give as well
     return len(SummaryReader(str(folder), extra_columns=columns).scalars)

@@ -6,11 +6,19 @@ The room knows text, tokens and numpy; it must not know torch, models or how any
 from collections.abc import Mapping
 from typing import Any
 
-from normlab.data.contracts import IGNORED, Batch, Source, Tokenizer
+from normlab.data.contracts import IGNORED, Batch, Source, Tokenizer, unigram_loss
 from normlab.data.options import at_least, one_of
 from normlab.data.tokens import tokenizer_from_json
 
-__all__ = ["IGNORED", "Batch", "Source", "Tokenizer", "build", "tokenizer_from_json"]
+__all__ = [
+    "IGNORED",
+    "Batch",
+    "Source",
+    "Tokenizer",
+    "build",
+    "tokenizer_from_json",
+    "unigram_loss",
+]
 
 _KINDS = ("synthetic", "shakespeare", "text")
 

@@ -58,3 +58,17 @@ class Source(Protocol):
 
     def validation(self) -> Sequence[Batch]:
         """The same batches every time and for every seed; none is in the training stream."""
+
+
+def unigram_loss(source: Source) -> float:
+    """The lowest loss of a guess that ignores the context, in nats per token.
+
+    It is the entropy of the tokens that the validation windows score: whoever is not below it has
+    learned how frequent tokens are, and nothing else.
+    """
+    counts = np.zeros(source.vocabulary, dtype=np.int64)
+    for batch in source.validation():
+        scored = batch.targets[batch.targets != IGNORED]
+        counts += np.bincount(scored, minlength=source.vocabulary)
+    shares = counts[counts > 0] / counts.sum()
+    return float(-(shares * np.log(shares)).sum())

@@ -26,7 +26,7 @@ from normlab.archive.record import (
     settled,
 )
 from normlab.config.spec import RunSpec, other_data
-from normlab.data import Source, build
+from normlab.data import Source, build, unigram_loss
 from normlab.errors import NormlabError
 from normlab.model.gpt import count_parameters
 from normlab.training import stopping
@@ -121,7 +121,8 @@ def _fit(spec: RunSpec, record: RunRecord, job: Job) -> None:
     model.gradient_checkpointing = config.trainer.gradient_checkpointing
     if record.data_digest not in (None, source.digest):
         raise NormlabError(other_data(spec))
-    record.floor, record.parameters = source.floor, count_parameters(model)
+    record.floor, record.unigram = source.floor, unigram_loss(source)
+    record.parameters = count_parameters(model)
     record.data_digest = source.digest
     record.precision, record.device = hardware.precision, f"{hardware.device} ({hardware.name})"
     record.hardware = machine(hardware)

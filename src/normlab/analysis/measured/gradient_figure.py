@@ -170,10 +170,12 @@ def expected(profile: Profile, quantity: str, normed: bool) -> list[float]:
 
 def _ends(curves: Sequence[_Curve], quantity: str) -> Iterator[End]:
     for curve in curves:
-        values = [value for value in _values(curve.profile, quantity) if not math.isnan(value)]
-        if values:
+        values = _values(curve.profile, quantity)
+        finite = [value for value in values if not math.isnan(value)]
+        if finite:
             value = f" {short(values[-1])}" if curve.names_value else ""
-            yield End(values[-1], curve.name + value, curve.colour)
+            rest = "" if curve.names_value or len(finite) == len(values) else ", not finite"
+            yield End(finite[-1], curve.name + value + rest, curve.colour)
 
 
 def _limits(axes: Axes, quantity: str) -> None:

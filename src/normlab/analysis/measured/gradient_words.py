@@ -182,7 +182,7 @@ def _transformers(profiles: Sequence[Profile]) -> Iterator[str]:
         if at == 0:
             named: dict[str, list[str]] = {}
             for one in arms:
-                factors = f"×{short(_growth(one))} and ×{short(_steepening(one))}"
+                factors = f"{_times(_growth(one))} and {_times(_steepening(one))}"
                 named.setdefault(factors, []).append(one.name)
             parts = [f"{factors} with {joined(names)}" for factors, names in named.items()]
             yield (
@@ -193,7 +193,7 @@ def _transformers(profiles: Sequence[Profile]) -> Iterator[str]:
             worst = max(arms, key=lambda one: _size(_growth(one), _steepening(one)))
             yield (
                 f"With {init}'s initialisation no arm is farther from ×1 than {worst.name} "
-                f"(×{short(_growth(worst))} and ×{short(_steepening(worst))})."
+                f"({_times(_growth(worst))} and {_times(_steepening(worst))})."
             )
 
 
@@ -203,6 +203,10 @@ def _growth(one: Profile) -> float:
 
 def _steepening(one: Profile) -> float:
     return plain(one.gradient[1])
+
+
+def _times(factor: float) -> str:
+    return short(factor) if math.isnan(factor) else f"×{short(factor)}"
 
 
 def _size(*factors: float) -> float:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from normlab.archive.identity import said
 from normlab.archive.measured import Profile
+from normlab.config.schema import AttentionKernel
 from normlab.config.spec import RunSpec
 from normlab.study.measure.profile import Gathered
 from normlab.training.build import build_model
@@ -46,7 +47,9 @@ def profiles(
 def with_init(spec: RunSpec, std: float, output: Any) -> RunSpec:
     """The same network, drawn otherwise."""
     model = spec.config.model
-    drawn = replace(model, init=replace(model.init, std=std, output=output))
+    init = replace(model.init, std=std, output=output)
+    # torch's fused attention gives NaN backwards where logits are huge, as without a norm.
+    drawn = replace(model, init=init, attention=AttentionKernel.explicit)
     return replace(spec, config=replace(spec.config, model=drawn))
 
 

@@ -1,0 +1,45 @@
+"""What an experiment shows, told: one figure of its own, and a paragraph that its numbers make."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, cast
+
+from normlab.archive.folder import Study
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# By the key `figure` of a run's configuration: the module that draws and tells it.
+_STORIES = ("norm_comparison", "prenorm_vs_postnorm")
+
+
+@dataclass(frozen=True)
+class Story:
+    """One experiment's figure and paragraph.
+
+    Attributes:
+        name: of the figure's file, and of the experiment.
+        draw: the figure, of a study with at least one finished run.
+        tell: the paragraph, of any study.
+    """
+
+    name: str
+    draw: Callable[[Study], "Figure"]
+    tell: Callable[[Study], str]
+
+
+def story(study: Study) -> Story | None:
+    """The story that the study's runs were trained for; None where they were for none, or several.
+
+    Drawing needs matplotlib, which is imported when the figure is.
+    """
+    asked = {run.record.config.get("figure") for run in study.runs}
+    name = asked.pop() if len(asked) == 1 else None
+    if name not in _STORIES:
+        return None
+
+    def draw(of: Study) -> "Figure":
+        return cast("Figure", import_module(f"{__name__}.{name}_figure").draw(of))
+
+    return Story(name, draw, import_module(f"{__name__}.{name}").tell)

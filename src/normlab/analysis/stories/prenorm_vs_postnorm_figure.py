@@ -1,0 +1,46 @@
+"""The figure of `experiment=prenorm_vs_postnorm`: a panel for every depth and warm-up."""
+
+from matplotlib.figure import Figure
+
+from normlab.analysis import page, panels
+from normlab.analysis.arms import format_value
+from normlab.analysis.stories.trials import Trial, by, trials
+from normlab.analysis.stories.u_curve import draw_all, frame, limits, without_context
+from normlab.analysis.style import Look
+from normlab.archive.folder import Study
+
+_PANEL = 2.1  # inches
+
+
+def draw(study: Study) -> Figure:
+    """Final loss against learning rate, without and with warm-up, a column for every depth."""
+    found = trials(study)
+    look = Look.of([trial.arm for trial in found])
+    depths = sorted(by(lambda trial: trial.depth, found))
+    warmups = sorted(by(lambda trial: trial.warmup, found))
+    rates, limited = list(by(lambda trial: trial.rate, found)), limits(found)
+    shown = [some[0].arm for some in by(lambda trial: trial.name, found).values()]
+    legend = panels.legend_entries(shown, look, endings=False)
+    figure, body = page.sheet(
+        f"Pre-LN or Post-LN, by depth: {study.name}", _note(found), legend, _PANEL * len(warmups)
+    )
+    grid = body.subplots(len(warmups), len(depths), sharex=True, sharey=True, squeeze=False)
+    for row, warmup in enumerate(warmups):
+        for column, depth in enumerate(depths):
+            axes = grid[row, column]
+            warm = "no warm-up" if warmup == 0 else f"warm-up {format_value(warmup)} of the run"
+            axes.set_title(f"{depth} blocks, {warm}")
+            frame(axes, rates, limited)
+            there = [trial for trial in found if (trial.depth, trial.warmup) == (depth, warmup)]
+            without_context(axes, there, named=not (row or column))
+            draw_all(axes, there, look)
+    page.label_outer(body)
+    return figure
+
+
+def _note(found: list[Trial]) -> str:
+    seeds = max(len(trial.losses) for trial in found)
+    spread = "Every seed a small dot, the line their mean." if seeds > 1 else "One seed."
+    known = [trial.unigram for trial in found if trial.unigram is not None]
+    line = f" Dotted: token frequencies alone, {min(known):.2f}." if known else ""
+    return f"Final validation loss at every rate; × diverged.{line}\n{spread}"

@@ -1,0 +1,94 @@
+"""Final loss against learning rate, on one Axes: a line an arm, a dot a seed, a × a divergence."""
+
+from collections.abc import Iterable, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, NullFormatter
+
+from normlab.analysis.arms import format_value
+from normlab.analysis.panels import LOSS_LABEL
+from normlab.analysis.stories.trials import Trial, by
+from normlab.analysis.style import GREY, Look
+
+RATE_LABEL = "learning rate"
+
+# Shares of the span of losses that are kept free: below, above, and for every row of crosses.
+_BELOW, _ABOVE, _ROW = 0.06, 0.04, 0.07
+
+
+def limits(found: Iterable[Trial]) -> tuple[float, float]:
+    """Limits of the loss axis, in nats per token, with room at the top for what diverged."""
+    trials = list(found)
+    values = [loss for trial in trials for loss in trial.losses.values()]
+    values += [trial.unigram for trial in trials if trial.unigram is not None]
+    if not values:
+        return 0.0, 1.0
+    low, high = min(values), max(values)
+    span = max(high - low, 0.02 * abs(high))
+    rows = len({trial.name for trial in trials if trial.diverged})
+    return low - _BELOW * span, high + (_ABOVE + _ROW * rows) * span
+
+
+def draw_all(axes: Axes, found: Iterable[Trial], look: Look) -> None:
+    """Every arm's curve; those that diverged have a row of crosses each, above all losses."""
+    row = 0
+    for some in by(lambda trial: trial.name, found).values():
+        u_curve(axes, some, look, row)
+        row += any(trial.diverged for trial in some)
+
+
+def frame(axes: Axes, rates: Sequence[float], limited: tuple[float, float]) -> None:
+    """A logarithmic axis with a tick at every rate of the grid, each named."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(FixedLocator(sorted(rates)))
+    axes.set_xticklabels([format_value(rate) for rate in sorted(rates)])
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.minorticks_off()
+    axes.margins(x=0.08)
+    axes.set_xlim(min(rates) / 1.5, max(rates) * 1.5)
+    axes.set_ylim(*limited)
+    axes.set_xlabel(RATE_LABEL)
+    axes.set_ylabel(f"final {LOSS_LABEL}")
+
+
+def u_curve(axes: Axes, trials: Sequence[Trial], look: Look, row: int) -> None:
+    """One arm's mean over the rates at which a run finished; its crosses in a row from the top."""
+    arm = trials[0].arm
+    colour, marker = look.colour(arm), look.marker(arm)
+    ordered = sorted(trials, key=lambda trial: trial.rate)
+    done = [trial for trial in ordered if trial.losses]
+    for trial in done:
+        if len(trial.losses) > 1:
+            seeds = list(trial.losses.values())
+            axes.plot([trial.rate] * len(seeds), seeds, "o", color=colour, ms=3, alpha=0.45, mew=0)
+    axes.plot(
+        [trial.rate for trial in done],
+        [trial.mean for trial in done],
+        color=colour,
+        ls=look.line(arm),
+        marker=marker,
+        ms=4.5,
+        zorder=3,
+    )
+    low, high = axes.get_ylim()
+    top = high - (0.03 + 0.055 * row) * (high - low)
+    lost = [trial.rate for trial in ordered if trial.diverged]
+    axes.plot(lost, [top] * len(lost), "x", color=colour, ms=6.5, mew=1.7, zorder=5)
+
+
+def without_context(axes: Axes, trials: Iterable[Trial], *, named: bool = True) -> None:
+    """A line at the loss of token frequencies alone, where the records tell it."""
+    for unigram in sorted({trial.unigram for trial in trials if trial.unigram is not None}):
+        axes.axhline(unigram, color=GREY, lw=1.0, ls=(0, (1.0, 1.6)), zorder=1)
+        if not named:
+            continue
+        axes.annotate(
+            f"token frequencies alone: {unigram:.2f}",
+            xy=(0.02, unigram),
+            xycoords=axes.get_yaxis_transform(),
+            xytext=(0, -2.5),
+            textcoords="offset points",
+            va="top",
+            fontsize=7.5,
+            color=GREY,
+        )

@@ -1,0 +1,150 @@
+"""Measurements made up from theory and from plain numbers, for what reads and draws them."""
+
+from collections.abc import Sequence
+
+from normlab.analysis.measured import theory
+from normlab.archive.card import Invariance
+from normlab.archive.measured import (
+    Comparison,
+    Measured,
+    Moments,
+    Origin,
+    Profile,
+    Shown,
+    Timed,
+    Vanishing,
+)
+
+ORIGIN = Origin(
+    "train.py experiment=…",
+    "2026-11-24T10:00:00+00:00",
+    12.5,
+    {"cpu": "a processor", "threads": 2},
+    {"torch": "2.13.0"},
+    None,
+)
+_VARIANCES = {"PyTorch": (1 / 3, 1 / 3), "no biases": (1 / 3, 0.0), "Kaiming": (2.0, 0.0)}
+
+
+def stack(
+    init: str = "PyTorch", norm: str = "none", width: int = 512, depth: int = 8, seeds: int = 60
+) -> Profile:
+    """A profile that is what theory says."""
+    weight, bias = _VARIANCES[init]
+    normed = norm != "none"
+    layers = theory.signal(depth, weight, bias / width, normed)
+    error = (0.005,) * (depth + 1)
+    return Profile(
+        name={"PyTorch": "no norm", "no biases": "without biases"}.get(init, init),
+        norm=norm,
+        placement=None,
+        init=init,
+        width=width,
+        seeds=seeds,
+        rms=tuple(layer.rms for layer in layers),
+        std=tuple(layer.std for layer in layers),
+        share=tuple(layer.share for layer in layers),
+        gradient=tuple(theory.gradient(depth, weight, bias / width, normed)),
+        rms_error=error,
+        gradient_error=error,
+        weight=weight,
+        bias=bias,
+    )
+
+
+def stream(
+    norm: str, placement: str, growth: float, init: str = "1/√width", depth: int = 8
+) -> Profile:
+    """A residual stream that grows by a factor a block, and its gradient as much backwards."""
+    up = tuple(growth**block for block in range(depth + 1))
+    return Profile(
+        name=norm if placement == "any" else f"{norm} · {placement}",
+        norm=norm,
+        placement=placement,
+        init=init,
+        width=512,
+        seeds=2,
+        rms=up,
+        std=up,
+        share=(0.9,) * (depth + 1),
+        gradient=up[::-1],
+        rms_error=(0.01,) * (depth + 1),
+        gradient_error=(0.01,) * (depth + 1),
+    )
+
+
+def vanishing(norms: Sequence[str] = ("rmsnorm", "layernorm"), depth: int = 8) -> Vanishing:
+    bare = [stack(init, depth=depth) for init in _VARIANCES]
+    arms = [(norm, place) for norm in norms for place in ("pre", "post")]
+    return Vanishing(
+        stacks=(*bare, *(stack(norm=norm, depth=depth) for norm in norms)),
+        deep=stack(depth=10 * depth),
+        transformers=tuple(
+            stream(norm, place, growth, init, depth)
+            for init in ("1/√width", "GPT-2")
+            for (norm, place), growth in [
+                (("none", "any"), 2.0),
+                *((arm, 1.02 + 0.02 * at) for at, arm in enumerate(arms)),
+            ]
+        ),
+    )
+
+
+def _moments(mean: float, std: float) -> Moments:
+    return Moments(mean, std, (mean**2 + std**2) ** 0.5, (0.1, 0.5, 0.4))
+
+
+def shown(name: str, mean: float, apart: float) -> Shown:
+    after = {"layernorm": _moments(0.0, 1.0), "rmsnorm": _moments(mean / 2, 0.5)}
+    cosine = {"layernorm": 1.0 if apart < 1e-6 else 0.45, "rmsnorm": 1.0}
+    return Shown(name, (-4.0, -1.0, 2.0, 5.0), _moments(mean, 1.0), after, cosine, apart)
+
+
+def timed(way: str, norm: str, both: float, width: int = 512, forward: float = 0.0) -> Timed:
+    """Times that spread by one in a hundred around a value."""
+    spread = [0.99, 1.0, 1.01] * 5
+    return Timed(
+        way,
+        norm,
+        1024,
+        width,
+        tuple((forward or both / 3) * one for one in spread),
+        tuple(both * one for one in spread),
+    )
+
+
+def invariances(norm: str, eps: bool) -> tuple[Invariance, ...]:
+    scale = Invariance(
+        "weight scale", "N((cW)h) = N(Wh)", "to eps" if eps else "yes", 6e-4 if eps else 1e-15
+    )
+    blind = norm == "layernorm"
+    shift = Invariance(
+        "weight shift", "N((W + 1cᵀ)h) = N(Wh)", "yes" if blind else "no", 7e-15 if blind else 5.0
+    )
+    return scale, shift
+
+
+def comparison(times: Sequence[Timed] = ()) -> Comparison:
+    ordinary = [
+        timed(way, norm, time, width)
+        for width in (128, 512)
+        for way, layer, rms in (("fused", 1.0, 0.8), ("torch", 1.0, 4.0), ("composite", 6.0, 3.0))
+        for norm, time in (("layernorm", layer), ("rmsnorm", rms))
+    ]
+    return Comparison(
+        inputs=(shown("mean 0", 0.0, 1e-17), shown("mean 2", 2.0, 1.05)),
+        invariances={
+            norm + words: invariances(norm, eps)
+            for norm in ("layernorm", "rmsnorm")
+            for words, eps in (("", True), (" eps=0", False))
+        },
+        width=512,
+        parameters={"layernorm": 1024, "rmsnorm": 512},
+        times=tuple(times or ordinary),
+        not_timed={},
+    )
+
+
+def measured(numbers: Vanishing | Comparison) -> Measured:
+    name = "gradient_vanishing" if isinstance(numbers, Vanishing) else "layernorm_vs_rmsnorm"
+    return Measured(name, {"seeds": [0, 1]}, ORIGIN, numbers)
