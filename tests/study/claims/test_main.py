@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from normlab.archive.judged import Measured, Report
+from normlab.errors import NormlabError
 from normlab.study.claims import measuring
 from normlab.study.claims.main import main
 from normlab.study.claims.measuring import Measurement, Size
@@ -213,3 +214,13 @@ def test_damaged_verdicts_are_told_before_anything_runs(call: Call, tmp_path: Pa
     code, out, err = call("claim=kaiming")
     assert (code, out) == (1, "")
     assert "claims-quick.json is damaged" in err
+
+
+def test_nothing_is_timed_beside_other_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    from normlab.study.claims.measurements import norm_time
+
+    monkeypatch.setattr("os.getloadavg", lambda: (norm_time.cores() + 0.5, 0.0, 0.0))
+    with pytest.raises(NormlabError, match=r"too busy to time anything \(load \d+\.5 on"):
+        norm_time.check_quiet()
+    monkeypatch.setattr("os.getloadavg", lambda: (float(norm_time.cores()), 0.0, 0.0))
+    norm_time.check_quiet()

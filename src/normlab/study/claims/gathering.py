@@ -42,11 +42,11 @@ def gathered(
             found.measured[name] = before
     missing = [name for name in measurements if name not in found.measured]
     _announce(terminal, len(claims), found, missing)
+    for name in missing:  # before this machine is busy with training
+        _measure(name, place, found, terminal)
     for name, study in found.studies.items():
         if study.pending:
             _train(name, place, terminal)
-    for name in missing:
-        _measure(name, place, found, terminal)
     return {name: _evidence(claim, found, command(name)) for name, claim in claims.items()}
 
 

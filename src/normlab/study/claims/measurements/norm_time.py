@@ -1,12 +1,17 @@
 """LayerNorm's time over RMSNorm's, each implementation of one beside the same of the other."""
 
+import os
+
+from normlab.errors import NormlabError
 from normlab.study.claims.measuring import Measurement, Series, Size
+from normlab.study.machine import cores
 
 _TOKENS, _WIDTH = 1024, 512
 
 
 def _measure(size: Size) -> Series:
     """`fused`, `torch`, `composite`, `compiled`: forward and backward, a ratio for every round."""
+    check_quiet()
     from normlab.study.measure.speed import times
 
     timed, _ = times([(_TOKENS, _WIDTH)], size.rounds, 0, lambda _: None)
@@ -16,6 +21,20 @@ def _measure(size: Size) -> Series:
         for (way, norm), of in both.items()
         if norm == "layernorm" and (way, "rmsnorm") in both
     }
+
+
+def check_quiet() -> None:
+    """Refuse to time anything beside other work: a ratio of times would be of chance.
+
+    Raises:
+        NormlabError: more is running than there are cores.
+    """
+    load = os.getloadavg()[0]
+    if load > cores():
+        raise NormlabError(
+            f"this machine is too busy to time anything (load {load:.1f} on {cores()} cores); the "
+            f"same command measures it when it is quiet."
+        )
 
 
 NORM_TIME = Measurement(
