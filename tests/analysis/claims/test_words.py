@@ -70,6 +70,7 @@ def test_every_word_has_a_meaning_and_every_kind_its_ranges() -> None:
         (0.1, 0.001, NO),
         (-0.1, 0.2, UNKNOWN),
         (0.0, 0.001, ABSENT),
+        (0.0, 0.0, ABSENT),  # the same to the bit is not lower
     ],
 )
 def test_lower(difference: float, spread: float, said: str) -> None:
