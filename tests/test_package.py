@@ -31,6 +31,13 @@ def test_the_wheel_carries_every_file_of_conf(unpacked: Path) -> None:
     assert packed == {path.relative_to(ROOT / "conf") for path in (ROOT / "conf").rglob("*.yaml")}
 
 
+def test_the_wheel_carries_what_the_report_is_made_of(unpacked: Path) -> None:
+    place = Path("normlab", "analysis", "templates")
+    packed = {path.name for path in (unpacked / place).iterdir()}
+    assert packed == {path.name for path in (ROOT / "src" / place).iterdir()}
+    assert "report.html" in packed
+
+
 def test_the_command_of_an_installed_wheel_finds_its_own_conf(
     unpacked: Path, tmp_path: Path
 ) -> None:

@@ -89,3 +89,9 @@ class StudyMaker:
 @pytest.fixture
 def maker(tmp_path: Path) -> StudyMaker:
     return StudyMaker(tmp_path / "study")
+
+
+@pytest.fixture(scope="session")
+def make_study() -> type[StudyMaker]:
+    """For studies that several tests only read."""
+    return StudyMaker

@@ -72,6 +72,8 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "another record": rename_norm,
     "a lost figure": lambda run: figure(run).unlink(),
     "a figure of somebody else": lambda run: figure(run).write_text("mine"),
+    "a lost report": lambda run: (run.parent / "report.html").unlink(),
+    "a report of somebody else": lambda run: (run.parent / "report.html").write_text("mine"),
     "a damaged note": lambda run: (run.parent / CACHE_FOLDER / "figures.json").write_text("{"),
     "a note of something else": lambda run: (run.parent / CACHE_FOLDER / "figures.json").write_text(
         json.dumps({"files": {}})
@@ -117,7 +119,7 @@ def test_a_redraw_with_nothing_new_imports_nothing_heavy(maker: Any) -> None:
     code = (
         "import sys; from normlab.analysis.plot import main; "
         f"main([{str(maker.folder)!r}]); "
-        "heavy = {'torch', 'matplotlib', 'scipy', 'tensorboard', 'google.protobuf'}; "
+        "heavy = {'torch', 'matplotlib', 'scipy', 'tensorboard', 'google.protobuf', 'jinja2'}; "
         "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
     )
     source = Path(normlab.__path__[0]).parent

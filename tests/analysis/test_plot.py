@@ -36,6 +36,8 @@ def test_the_script_draws_a_study_and_says_where(maker: Any) -> None:
     assert len(list((maker.folder / "figures").iterdir())) == 8
     assert "rmsnorm · pre" in done.stdout
     assert f"figures  {maker.folder / 'figures'}" in done.stdout
+    assert f"report   {maker.folder / 'report.html'}" in done.stdout
+    assert (maker.folder / "report.html").is_file()
     (told,) = [line for line in done.stdout.splitlines() if line.startswith("note: ")]
     assert lost.name in told
 

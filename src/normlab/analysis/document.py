@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from normlab.analysis import conclusion_tables, differences, inline, run_tables
 from normlab.analysis.readings import readings
+from normlab.analysis.stories import story
 from normlab.analysis.table import summary
 from normlab.analysis.verdict import Verdict
 from normlab.archive.durable import write_text
@@ -68,6 +69,7 @@ def _printable(value: Any) -> Any:
 def _content(study: Study, figures: Sequence[Path], notes: Sequence[str]) -> dict[str, Any]:
     records = [run.record for run in study.runs]
     counts = {state: sum(one.state == state for one in records) for state in _STATES}
+    told = story(study)
     circumstances = differences.circumstances(study.runs)
     style, script = (
         Markup((TEMPLATES / name).read_text(encoding="utf-8"))
@@ -77,7 +79,9 @@ def _content(study: Study, figures: Sequence[Path], notes: Sequence[str]) -> dic
         "name": study.name,
         "period": run_tables.period(study),
         "states": {state: count for state, count in counts.items() if count},
-        "figures": inline.figures(figures),
+        "figures": sorted(
+            inline.figures(figures), key=lambda one: not told or one.name != told.name
+        ),
         "readings": readings(study),
         "runs": run_tables.runs_table(study),
         "diverged": run_tables.diverged_table(study),

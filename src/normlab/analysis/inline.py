@@ -21,6 +21,11 @@ _CAPTIONS = {
     "validation_loss": "Validation loss over optimizer steps.",
     "final_validation_loss": "Final validation loss of every arm, with its seeds.",
     "learning_rate": "Final validation loss against the learning rate.",
+    "norm_comparison": "The four configurations at one learning rate and each at its own best.",
+    "prenorm_vs_postnorm": "Norm before or after: final loss by depth, learning rate and warm-up.",
+    "probes": "Inside the model, depth by step.",
+    "probes_sublayers": "Inside and after the sublayers, depth by step.",
+    "probes_norms": "The norms' own parameters, depth by step.",
 }
 
 _FILE_ONLY = re.compile(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<!--.*?-->|<metadata>.*?</metadata>", re.S)

@@ -7,6 +7,8 @@ import numpy as np
 from normlab.analysis.arms import Arm, group
 from normlab.analysis.cells import Cell, Column, Table, interval, number
 from normlab.analysis.curves import Curve, averaged, curve, ending
+from normlab.analysis.learning_rates import learning_rates
+from normlab.analysis.rate_tables import rate_tables
 from normlab.analysis.statistics import mean_interval
 from normlab.analysis.style import Look
 from normlab.archive import tags
@@ -17,15 +19,19 @@ _STEPS = 8  # columns of a curve
 _ARM, _OUTCOME = Column("arm"), Column("did not finish", wide=True)
 
 
-def readings(study: Study) -> dict[str, Table]:
+def readings(study: Study) -> dict[str, tuple[Table, ...]]:
     """For the name of a figure the numbers that it shows, where they are known here."""
     arms = group(study.runs)
-    found = {
+    rates = learning_rates(study)
+    curves = {
         "training_loss": _curves(arms, tags.TRAIN_LOSS, "Training loss, running mean", smooth=True),
         "validation_loss": _curves(arms, tags.VALIDATION_LOSS, "Validation loss", smooth=False),
-        "final_validation_loss": _finals(arms),
     }
-    return {name: table for name, table in found.items() if table is not None}
+    return {
+        **{name: (table,) for name, table in curves.items() if table is not None},
+        "final_validation_loss": (_finals(arms),),
+        **({"learning_rate": rate_tables(study, rates)} if rates else {}),
+    }
 
 
 def arm_cells(arms: Sequence[Arm]) -> list[Cell]:

@@ -53,7 +53,7 @@ def _diverged(arms: dict[str, list[Trial]]) -> str:
             for trial in trials_of
             if trial.rate == max(there) and trial.whole and trial.name != name
         ]
-        words.append(f"{name} diverges at {where}{', where ' * bool(others)}{said(others)}.")
+        words.append(f"Diverged: {name} at {where}{', where ' * bool(others)}{said(others)}.")
     return " ".join(words) or f"No run of {said(list(arms))} diverged at any rate of the grid."
 
 

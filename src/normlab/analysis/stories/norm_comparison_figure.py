@@ -9,7 +9,7 @@ from normlab.analysis.curves import loss_limits
 from normlab.analysis.statistics import mean_interval
 from normlab.analysis.stories.norm_comparison import shared_rate
 from normlab.analysis.stories.trials import Trial, best, by, rate, trials
-from normlab.analysis.stories.u_curve import frame, limits, u_curve, without_context
+from normlab.analysis.stories.u_curve import draw_all, frame, limits, without_context
 from normlab.analysis.style import GREY, Look
 from normlab.archive.folder import Study
 
@@ -23,8 +23,8 @@ def draw(study: Study) -> Figure:
     look = Look.of([trial.arm for trial in found])
     shared = shared_rate(found)
     heights = [_CURVES, 0.85 + _ROW * len(arms)]
-    shown = [some[0].arm for some in arms.values()]
-    legend = panels.legend_entries(shown, look, endings=False)
+    handles, _ = panels.legend_entries([some[0].arm for some in arms.values()], look)
+    legend = handles, list(arms)
     seeds = max(len(trial.losses) for trial in found)
     figure, body = page.sheet(
         f"Does it need a norm? {study.name}", _note(seeds), legend, sum(heights)
@@ -35,8 +35,7 @@ def draw(study: Study) -> Figure:
     over_rates.set_title("Final loss at every rate")
     frame(over_rates, list(by(lambda trial: trial.rate, found)), limits(found))
     without_context(over_rates, found)
-    for place, some in enumerate(arms.values()):
-        u_curve(over_rates, some, look, place)
+    draw_all(over_rates, found, look)
     _tuned(body.add_subplot(grid[1, :]), arms, look)
     return figure
 

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 from normlab.analysis import page, panels
 from normlab.analysis.arms import format_value
 from normlab.analysis.stories.trials import Trial, by, trials
-from normlab.analysis.stories.u_curve import frame, limits, u_curve, without_context
+from normlab.analysis.stories.u_curve import draw_all, frame, limits, without_context
 from normlab.analysis.style import Look
 from normlab.archive.folder import Study
 
@@ -33,8 +33,7 @@ def draw(study: Study) -> Figure:
             frame(axes, rates, limited)
             there = [trial for trial in found if (trial.depth, trial.warmup) == (depth, warmup)]
             without_context(axes, there, named=not (row or column))
-            for place, some in enumerate(by(lambda trial: trial.name, there).values()):
-                u_curve(axes, some, look, place)
+            draw_all(axes, there, look)
     page.label_outer(body)
     return figure
 

@@ -38,8 +38,8 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """Norm and placement."""
-        return self.arm.name
+        """Norm and placement; `none` would read as "no arm"."""
+        return "no norm" if self.arm.name == "none" else self.arm.name
 
     @property
     def whole(self) -> bool:

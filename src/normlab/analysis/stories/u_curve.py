@@ -7,13 +7,13 @@ from matplotlib.ticker import FixedLocator, NullFormatter
 
 from normlab.analysis.arms import format_value
 from normlab.analysis.panels import LOSS_LABEL
-from normlab.analysis.stories.trials import Trial
+from normlab.analysis.stories.trials import Trial, by
 from normlab.analysis.style import GREY, Look
 
 RATE_LABEL = "learning rate"
 
-# Shares of the axis that are kept free: above for the crosses, below for looks.
-_ABOVE, _BELOW = 0.12, 0.06
+# Shares of the span of losses that are kept free: below, above, and for every row of crosses.
+_BELOW, _ABOVE, _ROW = 0.06, 0.04, 0.07
 
 
 def limits(found: Iterable[Trial]) -> tuple[float, float]:
@@ -25,7 +25,16 @@ def limits(found: Iterable[Trial]) -> tuple[float, float]:
         return 0.0, 1.0
     low, high = min(values), max(values)
     span = max(high - low, 0.02 * abs(high))
-    return low - _BELOW * span, high + _ABOVE * span
+    rows = len({trial.name for trial in trials if trial.diverged})
+    return low - _BELOW * span, high + (_ABOVE + _ROW * rows) * span
+
+
+def draw_all(axes: Axes, found: Iterable[Trial], look: Look) -> None:
+    """Every arm's curve; those that diverged have a row of crosses each, above all losses."""
+    row = 0
+    for some in by(lambda trial: trial.name, found).values():
+        u_curve(axes, some, look, row)
+        row += any(trial.diverged for trial in some)
 
 
 def frame(axes: Axes, rates: Sequence[float], limited: tuple[float, float]) -> None:
@@ -42,13 +51,8 @@ def frame(axes: Axes, rates: Sequence[float], limited: tuple[float, float]) -> N
     axes.set_ylabel(f"final {LOSS_LABEL}")
 
 
-def u_curve(axes: Axes, trials: Sequence[Trial], look: Look, place: int = 0) -> None:
-    """One arm's mean over the rates at which a run finished; below the top, who diverged.
-
-    Crosses of the arm with another `place` stand in another row.
-    """
-    if not trials:
-        return
+def u_curve(axes: Axes, trials: Sequence[Trial], look: Look, row: int) -> None:
+    """One arm's mean over the rates at which a run finished; its crosses in a row from the top."""
     arm = trials[0].arm
     colour, marker = look.colour(arm), look.marker(arm)
     ordered = sorted(trials, key=lambda trial: trial.rate)
@@ -67,7 +71,7 @@ def u_curve(axes: Axes, trials: Sequence[Trial], look: Look, place: int = 0) -> 
         zorder=3,
     )
     low, high = axes.get_ylim()
-    top = high - (0.03 + 0.045 * place) * (high - low)
+    top = high - (0.03 + 0.055 * row) * (high - low)
     lost = [trial.rate for trial in ordered if trial.diverged]
     axes.plot(lost, [top] * len(lost), "x", color=colour, ms=6.5, mew=1.7, zorder=5)
 
