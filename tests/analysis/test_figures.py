@@ -229,6 +229,8 @@ def test_a_study_of_which_nothing_is_left_to_draw_is_still_drawn(
     study = read_study(maker.folder)
     assert len(figures.draw(study, tmp_path / "figures")) == 8
     assert legend(build(study, "training_loss")) == ["rmsnorm · pre (failed)"]
+    note = build(study, "final_validation_loss").subfigs[2].texts[0].get_text()
+    assert note == "Final losses: no run has finished."
 
 
 def test_nothing_in_a_figure_overlaps_its_legend(four_arms: Study) -> None:
@@ -257,3 +259,17 @@ def test_a_first_fall_that_would_press_the_rest_flat_is_cut_and_said(
     parts = build(study, "training_loss").subfigs
     said = " ".join(text.get_text() for part in parts for text in part.texts)
     assert ("first fall is above the axes" in said) == cut
+
+
+def test_of_many_arms_the_best_are_drawn_and_that_is_said(maker: Any) -> None:
+    for number in range(45):
+        maker.run(f"norm{number:02d}", level=1.5 + number / 10, steps=50)
+    study = read_study(maker.folder)
+    planned = plan(study)
+    assert len(planned.arms) == 20
+    assert {arm.norm for arm in planned.arms} == {f"norm{number:02d}" for number in range(20)}
+    assert "20 of 45 arms" in planned.left_out[0]
+    assert len(legend(build(study, "training_loss"))) == 20
+    ranking = build(study, "final_validation_loss")
+    assert len(panel(ranking).get_yticks()) == 40
+    assert "the 40 of 45 arms" in ranking.subfigs[2].texts[0].get_text()

@@ -1,9 +1,11 @@
 """Every file of conf/ says what it is, and composes."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from normlab import config
 from normlab.config.spec import GROUPS
@@ -49,10 +51,19 @@ def test_the_nanogpt_recipe_is_the_published_one(specified: Callable) -> None:
     assert recipe.norm == {"_target_": "normlab.norms.LayerNorm", "eps": 1e-5, "bias": False}
 
 
+def test_the_sweep_of_rates_is_the_published_grid_in_half_decades() -> None:
+    text = (config.folder() / "sweep" / "lr.yaml").read_text()
+    grid = yaml.safe_load(text)["hydra"]["sweeper"]["params"]
+    rates = [float(rate) for rate in grid["optimizer.lr"].split(",")]
+    assert (rates[0], rates[-1]) == (3e-4, 3e-1)
+    assert len(rates) == 7
+    assert all(2.9 < b / a < 3.4 for a, b in itertools.pairwise(rates))
+
+
 def test_help_lists_every_group_and_three_examples(door: Callable) -> None:
     answer = door("--help")
     assert answer.code == 0
-    for group in (*GROUPS, "logger", "experiment"):
+    for group in (*GROUPS, "logger", "experiment", "sweep"):
         assert f"\n  {group}" in answer.out
     assert "schema" not in answer.out
     assert answer.out.count("python train.py") >= 3

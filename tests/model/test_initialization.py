@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import nn
 
-from normlab.config.schema import FeedForwardKind, InitConfig, ModelConfig, Positions
+from normlab.config.schema import (
+    FeedForwardKind,
+    InitConfig,
+    InitScheme,
+    ModelConfig,
+    Positions,
+)
 from normlab.config.wiring import Scale
 from normlab.model.gpt import GPT
 from normlab.norms import LayerNorm, RMSNorm
@@ -194,3 +200,44 @@ def test_untying_the_head_adds_a_matrix_and_changes_none():
     tied, free = (weights(changed(NANOGPT, tie=tie)) for tie in (True, False))
     assert free.keys() - tied.keys() == {"head.weight"}
     assert all(torch.equal(free[name], value) for name, value in tied.items())
+
+
+THEORY = ModelConfig(
+    depth=3,
+    width=32,
+    heads=1,
+    context=16,
+    tie=False,
+    hidden_ratio=1.0,
+    feedforward=FeedForwardKind.relu,
+    init=InitConfig(scheme=InitScheme.xavier, embedding=1.0, query_key=0.0),
+)
+
+
+def test_theory_init_is_xavier_with_attention_that_averages():
+    for name, weight in weights(THEORY, vocabulary=96).items():
+        parts = weight.split(32) if name.endswith("qkv.weight") else [weight]
+        for part, is_zero in zip(parts, [True, True, False][-len(parts) :], strict=True):
+            fan_out, fan_in = part.shape
+            expected = 1.0 if name.endswith(("embedding.weight", "positions.weight")) else None
+            expected = expected or math.sqrt(2 / (fan_in + fan_out))
+            if is_zero:
+                assert (part == 0).all(), name
+            else:
+                many = part.numel()
+                assert abs(part.std() / expected - 1) < 5 / math.sqrt(2 * many), name
+
+
+def test_another_scheme_draws_the_same_numbers():
+    normal = weights(changed(THEORY, init=InitConfig(1.0)))
+    for name, weight in weights(changed(THEORY, init=InitConfig(scheme=InitScheme.xavier))).items():
+        if not name.endswith(("embedding.weight", "positions.weight", "qkv.weight")):
+            factor = math.sqrt(2 / sum(weight.shape))
+            torch.testing.assert_close(weight, normal[name] * factor)
+
+
+def test_relu_is_the_feedforward_of_2017():
+    model = GPT(THEORY, placed(), 29, seed=0)
+    network, x = model.blocks[0].feedforward.sublayer, torch.randn(5, 32)
+    expected = (x @ network.up.weight.T).clamp(min=0) @ network.down.weight.T
+    torch.testing.assert_close(network(x), expected)

@@ -128,6 +128,23 @@ def test_an_experiment_may_bring_its_own_sweep(door: Callable, tmp_path: Path) -
     assert sorted(r.seed for r in records(tmp_path / "two_seeds")) == [3, 4, 5]
 
 
+def test_a_sweep_of_learning_rates_names_no_run_and_yields_to_the_command_line(
+    door: Callable, tmp_path: Path
+) -> None:
+    place = (*TINY, f"output_dir={tmp_path}", "study=rates")
+    rates = "optimizer.lr=1e-3,3e-3,1e-2"
+    first = door("-m", "sweep=lr", rates, *place)
+    assert first.code == 0
+    assert sorted(r.config["optimizer"]["lr"] for r in records(tmp_path / "rates")) == [
+        1e-3, 3e-3, 1e-2,
+    ]  # fmt: skip
+    assert "Each arm at its own best of 3 learning rates" in first.out
+    assert (tmp_path / "rates" / "figures" / "learning_rate.png").is_file()
+    assert door(*place, "optimizer.lr=3e-3").code == 0  # the same run: nothing is trained
+    assert len(records(tmp_path / "rates")) == 3
+    assert all("sweep" not in {**r.choices, **r.config} for r in records(tmp_path / "rates"))
+
+
 def test_a_norm_of_ones_own_needs_a_file_and_nothing_else(door: Callable, tmp_path: Path) -> None:
     own = tmp_path / "own" / "norm"
     own.mkdir(parents=True)

@@ -54,15 +54,16 @@ def validation_loss(planned: Plan) -> Figure:
 
 def final_validation_loss(planned: Plan) -> Figure:
     """Final validation loss of every arm with its seeds, one panel a facet."""
-    arms, limits = planned.arms, panels.final_limits(planned.arms)
-    titles = [facet.title for facet in planned.facets]
+    arms = [arm for facet in planned.ranked for arm in facet.arms]
+    limits, titles = panels.final_limits(arms), [facet.title for facet in planned.ranked]
     alone = len(titles) == 1
     # One order for all panels: a mean over facets would rank an arm by where it survived.
     rows = panels.row_names(arms) if alone else list(dict.fromkeys(arm.name for arm in arms))
     height = page.grid_shape(len(titles))[0] * _final_height(rows)
     title = f"Final validation loss: {planned.study}"
-    figure, body = page.sheet(title, _dots_note(arms), None, height)
-    for axes, facet in zip(page.panels_of(body, titles), planned.facets, strict=True):
+    note = _dots_note(arms) + _hidden(planned, arms)
+    figure, body = page.sheet(title, note, None, height)
+    for axes, facet in zip(page.panels_of(body, titles), planned.ranked, strict=True):
         panels.final_validation_loss(axes, facet.arms, planned.look, rows, limits, numbers=alone)
     page.label_outer(body)
     return figure
@@ -84,9 +85,8 @@ def comparison(planned: Plan) -> Figure:
         title += f": {facet.title}, {rank} {len(planned.facets)} combinations"
     heights = [_CURVES_HEIGHT, _final_height(rows)]
     legend = panels.legend_entries(arms, look)
-    figure, body = page.sheet(
-        title, f"{_curve_note(arms)}\n{_dots_note(arms)}", legend, sum(heights)
-    )
+    note = f"{_curve_note(arms)}\n{_dots_note(arms)}{_hidden(planned, planned.arms)}"
+    figure, body = page.sheet(title, note, legend, sum(heights))
     grid = body.add_gridspec(2, 2, height_ratios=heights)
     train = body.add_subplot(grid[0, 0], title="Training loss")
     validation = body.add_subplot(grid[0, 1], title="Validation loss", sharex=train, sharey=train)
@@ -105,7 +105,8 @@ def _curves(planned: Plan, title: str, panel: _Panel) -> Figure:
     rows, columns = page.grid_shape(len(titles))
     legend = panels.legend_entries(arms, planned.look, endings=len(titles) == 1)
     height = 4.0 if columns == 1 else rows * 2.1
-    figure, body = page.sheet(f"{title}: {planned.study}", _curve_note(arms), legend, height)
+    note = _curve_note(arms) + _hidden(planned, arms)
+    figure, body = page.sheet(f"{title}: {planned.study}", note, legend, height)
     for axes, facet in zip(page.panels_of(body, titles), planned.facets, strict=True):
         panel(axes, facet.arms, planned.look, limits)
     page.label_outer(body)
@@ -115,6 +116,15 @@ def _curves(planned: Plan, title: str, panel: _Panel) -> Figure:
 def _same_data(arms: Sequence[Arm]) -> bool:
     first, *others = [arm.runs[0].record.config.get("data") for arm in arms]
     return all(other == first for other in others)
+
+
+def _hidden(planned: Plan, arms: Sequence[Arm]) -> str:
+    """A line for the arms that are too many to be shown."""
+    names = len({arm.name for arm in arms})
+    if names == planned.names:
+        return ""
+    shown = f"the {names} of {planned.names} arms with the lowest final loss"
+    return f"\nShown: {shown}; runs.csv holds all."
 
 
 def _final_height(rows: Sequence[str]) -> float:
@@ -137,7 +147,10 @@ def _curve_note(arms: Sequence[Arm]) -> str:
 
 
 def _dots_note(arms: Sequence[Arm]) -> str:
-    if max(len(panels.final_losses(arm)) for arm in arms) > 1:
+    seeds = max(len(panels.final_losses(arm)) for arm in arms)
+    if seeds == 0:
+        return "Final losses: no run has finished."
+    if seeds > 1:
         return (
             "Final losses: every seed a small dot, with their mean and its 95 % t-interval "
             "(cut where it leaves the panel)."

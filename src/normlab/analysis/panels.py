@@ -42,7 +42,7 @@ def training_loss(axes: Axes, arms: Sequence[Arm], look: Look, limits: tuple[flo
     for arm in arms:
         together = curve(averaged(arm), tags.TRAIN_LOSS, smooth=True)
         if together:
-            _draw_mean(axes, arm, look, together)
+            draw_mean(axes, arm, look, together)
             if together.runs == 1:
                 colour = look.colour(arm)
                 axes.plot(together.steps, together.raw, color=colour, lw=0.7, alpha=0.16, zorder=1)
@@ -57,7 +57,7 @@ def validation_loss(
     for arm in arms:
         together = curve(averaged(arm), tags.VALIDATION_LOSS)
         if together:
-            _draw_mean(axes, arm, look, together, look.marker(arm))
+            draw_mean(axes, arm, look, together, look.marker(arm))
         _draw_singles(axes, arm, look, tags.VALIDATION_LOSS, limits, smooth=False)
 
 
@@ -185,7 +185,8 @@ def _draw_final_floor(axes: Axes, arms: Sequence[Arm], height: float) -> None:
         )
 
 
-def _draw_mean(axes: Axes, arm: Arm, look: Look, drawn: Curve, marker: str = "") -> None:
+def draw_mean(axes: Axes, arm: Arm, look: Look, drawn: Curve, marker: str = "") -> None:
+    """An arm's mean curve with the band of its seeds."""
     colour = look.colour(arm)
     if drawn.runs > 1:
         axes.fill_between(

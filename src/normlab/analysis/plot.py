@@ -1,6 +1,7 @@
 """Redraw a study from what its runs left: `runs.csv`, figures, `report.html`, verdict."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,9 +97,26 @@ def main(argv: Sequence[str] | None = None) -> None:
         epilog="example: python scripts/plot.py outputs/mystudy",
     )
     parser.add_argument("study", type=Path, help="a study's folder, outputs/<study>")
+    parser.add_argument(
+        "--metric",
+        metavar="TAG",
+        help="draw this scalar of the event files instead, as train/grad_norm or a probe's tag, "
+        "into figures/metrics",
+    )
     arguments = parser.parse_args(argv)
     with in_words():
-        show(report(arguments.study))
+        if arguments.metric is None:
+            show(report(arguments.study))
+        else:
+            _show_metric(arguments.study, arguments.metric)
+
+
+def _show_metric(study_folder: Path, tag: str) -> None:
+    from normlab.analysis.metric_figure import draw_metric
+
+    png, svg = draw_metric(study_folder, tag)
+    for path in (png, svg):
+        sys.stdout.write(f"figure   {path}\n")
 
 
 def show(done: Report) -> None:

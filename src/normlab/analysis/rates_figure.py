@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
@@ -10,13 +11,15 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from normlab.analysis import page, panels
 from normlab.analysis.arms import Facet, facets
+from normlab.analysis.curves import MOST_FALL
 from normlab.analysis.learning_rates import LearningRates, Point, RatedArm
+from normlab.analysis.plan import MOST_FACETS
 from normlab.analysis.statistics import mean_interval
 from normlab.analysis.style import GREY, Look
 from normlab.archive.identity import short_number
 
-MOST_FACETS = 12
 MOST_ROWS = 24
+MOST_CURVES = 12  # arms by name: they lie closer together than over steps
 
 _PAD = 0.06
 
@@ -26,22 +29,42 @@ _Limits = tuple[float, float]
 def learning_rate(study: str, rates: LearningRates) -> Figure:
     """Final loss over the learning rate, a panel a facet; below it sensitivity and tuned loss."""
     rated = {id(one.arm): one for one in rates.arms}
-    every = sorted(facets([one.arm for one in rates.arms]), key=lambda one: _lowest(one, rated))
-    shown = [one for one in facets([one.arm for one in rates.arms]) if one in every[:MOST_FACETS]]
-    arms = [rated[id(arm)] for facet in shown for arm in facet.arms]
-    rows = sorted(arms, key=lambda one: one.tuned_mean)[:MOST_ROWS]
-    look = Look.of([one.arm for one in arms])
+    ranked = sorted(rates.arms, key=lambda one: one.tuned_mean)
+    every = facets([one.arm for one in rates.arms])
+    shown = _shown(every, ranked, rated)
+    rows, curves = ranked[:MOST_ROWS], [arm for facet in shown for arm in facet.arms]
+    look = Look.of([*curves, *(one.arm for one in rows)])
     lines, columns = page.grid_shape(len(shown))
     above, below = (3.2 if lines == 1 else 2.1) * lines, 0.24 * len(rows) + 0.9
-    legend = panels.legend_entries([one.arm for one in arms], look, endings=False)
+    legend = panels.legend_entries(curves, look, endings=False)
     title = f"Final validation loss over the learning rate: {study}"
-    note = _note(rates, len(every) - len(shown), len(arms) - len(rows))
+    names = len({arm.name for facet in every for arm in facet.arms})
+    hidden = {
+        "combinations of settings": len(every) - len(shown),
+        "curves of arms": names - len({arm.name for arm in curves}),
+        "rows": len(ranked) - len(rows),
+    }
+    note = _note(rates, hidden)
     figure, body = page.sheet(title, note, legend, above + below)
     # Two grids: long names below must not press the curves together.
     outer = body.add_gridspec(2, 1, height_ratios=[above, below])
     _draw_facets(body, outer[0].subgridspec(lines, columns), shown, rated, look)
     _draw_rows(body, outer[1].subgridspec(1, 2), rows, look)
     return figure
+
+
+def _shown(
+    every: Sequence[Facet], ranked: Sequence[RatedArm], rated: Mapping[int, RatedArm]
+) -> list[Facet]:
+    """The best facets, in their order, each with the best arms."""
+    names = list(dict.fromkeys(one.arm.name for one in ranked))[:MOST_CURVES]
+    best = sorted(every, key=lambda one: min(rated[id(arm)].tuned_mean for arm in one.arms))
+    kept = [
+        (facet, tuple(arm for arm in facet.arms if arm.name in names))
+        for facet in every
+        if facet in best[:MOST_FACETS]
+    ]
+    return [replace(facet, arms=arms) for facet, arms in kept if arms]
 
 
 def _draw_facets(
@@ -71,12 +94,12 @@ def _draw_rates(axes: Axes, arms: Sequence[RatedArm], look: Look, limits: _Limit
     axes.set_ylim(*limits)
     initial = [one.initial for one in arms if not math.isnan(one.initial)]
     if initial:
-        start = max(initial)
+        start, above = max(initial), max(initial) > limits[1]
         axes.axhline(start, color=GREY, lw=1.0, ls=(0, (4, 2)), zorder=1)
-        at = axes.get_yaxis_transform()
         axes.annotate(
-            f"at initialisation {start:.2f}", xy=(0.01, start), xycoords=at, xytext=(0, -2.5),
-            textcoords="offset points", va="top", fontsize=7.5, color=GREY,
+            f"at initialisation {start:.2f}{', above the axes' if above else ''}",
+            xy=(0.01, min(start, limits[1])), xycoords=axes.get_yaxis_transform(),
+            xytext=(0, -2.5), textcoords="offset points", va="top", fontsize=7.5, color=GREY,
         )  # fmt: skip
     lost = [one for one in arms if one.diverged]
     for one in arms:
@@ -169,21 +192,23 @@ def _beside(axes: Axes, row: int, words: str) -> None:
 
 
 def _limits(arms: Sequence[RatedArm]) -> _Limits:
-    """From below the lowest loss to above the initial one, with room for what diverged."""
+    """From below the lowest loss to above the highest, with room for what diverged.
+
+    That is at most the initial loss, which is shown too unless it presses the curves flat.
+    """
     losses = [loss for one in arms for point in one.points for loss in shown_losses(point)]
     initial = [one.initial for one in arms if not math.isnan(one.initial)]
     if not losses + initial:
         return 0.0, 1.0
-    low, high = min(losses + initial), max(losses + initial)
+    low, high = min(losses + initial), max(losses, default=math.nan)
+    start = max(initial, default=high)
+    if not start - low > MOST_FALL * (high - low) > 0:
+        high = start
     span = max(high - low, 1e-3)
     return low - _PAD * span, high + 4 * _PAD * span
 
 
-def _lowest(facet: Facet, rated: Mapping[int, RatedArm]) -> float:
-    return min(rated[id(arm)].tuned_mean for arm in facet.arms)
-
-
-def _note(rates: LearningRates, facets_hidden: int, rows_hidden: int) -> str:
+def _note(rates: LearningRates, hidden: Mapping[str, int]) -> str:
     several = any(len(point.losses) > 1 for one in rates.arms for point in one.points)
     band = ", the band from the lowest to the highest seed" if several else ", one seed"
     lines = [
@@ -193,9 +218,7 @@ def _note(rates: LearningRates, facets_hidden: int, rows_hidden: int) -> str:
         "loss at initialisation) − the lowest;",
         "an arm that learns nothing at any rate has a low one too. Intervals: 95 % t over seeds.",
     ]
-    if facets_hidden or rows_hidden:
-        lines.append(
-            f"Not shown, with a higher loss: {facets_hidden} combinations of settings, "
-            f"{rows_hidden} arms; runs.csv holds all."
-        )
+    left_out = ", ".join(f"{count} {what}" for what, count in hidden.items() if count)
+    if left_out:
+        lines.append(f"Not shown, with a higher loss: {left_out}; runs.csv holds all.")
     return "\n".join(lines)

@@ -15,6 +15,8 @@ def logarithmic(axis: Any) -> None:
 
     Over few powers of ten 2 and 5 have ticks too; what has no positive limits stays linear.
     """
+    if not axis.get_data_interval()[1] > 0:
+        return
     axis._set_axes_scale("log")
     low, high = axis.get_view_interval()
     if not 0 < low < high:

@@ -143,7 +143,8 @@ def _more(comparison: Comparison) -> str:
     needed = comparison.needed
     if needed is None:
         return "no number of seeds that anyone trains would tell a difference of this size"
-    return f"about {needed} pairs would be needed to tell a difference of this size"
+    rounded = needed if needed < 100 else round(needed, 2 - len(str(needed)))
+    return f"about {rounded} pairs would be needed to tell a difference of this size"
 
 
 def _survivors(*arms: Arm) -> str:

@@ -179,6 +179,8 @@ def _note(found: Measured) -> str:
     numbers: Comparison = found.numbers
     rounds = len(numbers.times[0].both) if numbers.times else 0
     machine, versions = found.origin.machine, found.origin.versions
+    threads = machine.get("threads", "")
+    threads = "1 thread" if threads == 1 else f"{threads} threads"
     missing = "; ".join(f"{way}: {why}" for way, why in numbers.not_timed.items())
     return (
         f"Distributions at width {numbers.width}, parameters as they start, all numbers of all "
@@ -186,7 +188,7 @@ def _note(found: Measured) -> str:
         "Times of forward and backward in fp32, tokens×width, all in turn: median and quartiles "
         f"of {rounds} ratios inside a round.\nfused: normlab's kernels; torch: its functions; "
         "composite: written out; x.var: the same with it, held against RMSNorm written out.\n"
-        f"{machine.get('cpu', '')}, {machine.get('threads', '')} threads, torch "
+        f"{machine.get('cpu', '')}, {threads}, torch "
         f"{versions.get('torch', '')}, seed {found.settings['seeds'][0]}, "
         f"{found.origin.started[:10]}.{' ' + missing[:80] if missing else ''}"
     )

@@ -143,15 +143,21 @@ def streams(value: Any) -> list[tuple[str, Tensor]]:
 
 
 def rms(x: Tensor) -> Tensor:
-    """Root of the mean square over all of x, added up in fp32."""
-    root: Tensor = torch.linalg.vector_norm(x, dtype=torch.float32) / x.numel() ** 0.5
+    """Root of the mean square over all of x."""
+    root: Tensor = length(x) / x.numel() ** 0.5
     return root
 
 
 def largest(x: Tensor) -> Tensor:
     """The largest magnitude in x."""
-    most: Tensor = torch.linalg.vector_norm(x, torch.inf, dtype=torch.float32)
-    return most
+    return length(x, torch.inf)
+
+
+def length(x: Tensor, order: float = 2.0) -> Tensor:
+    """A vector norm over all of x, added up in fp32 at least."""
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    norm: Tensor = torch.linalg.vector_norm(x, order, dtype=dtype)
+    return norm
 
 
 def _measure_attention(readings: Readings, site: str, attention: Attention, x: Tensor) -> None:

@@ -9,6 +9,7 @@ from normlab.model.gpt import GPT
 from normlab.training.probes.activations import (
     Key,
     Readings,
+    length,
     listening,
     plain,
     undisturbed,
@@ -40,7 +41,7 @@ def at_initialization(model: GPT, batch: Batch) -> dict[Key, float]:
             torch.autograd.backward(loss)
         for key, x in kept:
             if x.grad is not None:  # of a stream that nothing reads after
-                readings[key] = torch.linalg.vector_norm(x.grad, dtype=torch.float32)
+                readings[key] = length(x.grad)
         readings |= {**gradient_norms(model), **norm_parameters(model)[0]}
         readings["loss", "model"] = loss.detach()
     finally:
