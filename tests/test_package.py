@@ -61,7 +61,9 @@ def test_a_checkout_uses_the_conf_at_its_top() -> None:
     assert config.folder() == ROOT / "conf"
 
 
-@pytest.mark.parametrize("name", ["normlab", "normlab-plot", "normlab-sample", "normlab-card"])
+@pytest.mark.parametrize(
+    "name", ["normlab", "normlab-plot", "normlab-sample", "normlab-card", "normlab-probe"]
+)
 def test_every_console_command_leads_to_a_function(name: str) -> None:
     (command,) = entry_points(group="console_scripts", name=name)
     assert callable(command.load())

@@ -11,6 +11,7 @@ import pytest
 
 from normlab.analysis import differences, document, inline
 from normlab.analysis.plot import report
+from normlab.analysis.readings import readings
 from normlab.analysis.verdict import verdict
 from normlab.archive.folder import read_study
 from pages import Page
@@ -181,6 +182,22 @@ def test_the_numbers_beneath_the_figures_are_those_of_the_runs(drawn: Any) -> No
     last = [float(run.events.scalars["val/loss"].values[-1]) for run in runs]
     assert validation["rmsnorm · pre"][-2] == f"{sum(last) / len(last):.4f}"
     assert set(validation["none"][:-1]) == {"–"}
+
+
+def test_a_study_over_learning_rates_has_its_tables(maker: Any) -> None:
+    for lr, level in ((1e-3, 1.7), (1e-2, 1.5), (1e-1, 1.6)):
+        maker.run(steps=50, level=level, config={"optimizer": {"lr": lr}})
+    maker.run("none", "any", steps=50, config={"optimizer": {"lr": 1e-3}})
+    for lr in (1e-2, 1e-1):
+        maker.run("none", "any", diverge_at=40, config={"optimizer": {"lr": lr}})
+    tuned, by_rate = readings(read_study(maker.folder))["learning_rate"]
+    rows = [[cell.text for cell in row] for row in tuned.rows]
+    assert [(row[0], row[1], row[4], row[5]) for row in rows] == [
+        ("rmsnorm · pre", "1e-2", "0.1", "0 of 3"),
+        ("none", "1e-3", "1e-3", "2 of 3"),
+    ]
+    assert [column.title for column in by_rate.columns][1:] == ["lr=1e-3", "lr=1e-2", "lr=0.1"]
+    assert [cell.text for cell in by_rate.rows[1]][2:] == ["1 of 1 diverged"] * 2
 
 
 def test_a_drawing_too_large_for_a_page_is_a_picture(

@@ -80,7 +80,11 @@ def test_the_note_says_what_the_numbers_are_from() -> None:
     assert "60 seeds from 0" in " ".join(one.get_text() for one in words(drawn(vanishing())))
 
 
-@pytest.mark.parametrize("numbers", [vanishing(), comparison()], ids=["vanishing", "comparison"])
+@pytest.mark.parametrize(
+    "numbers",
+    [pytest.param(vanishing(), marks=pytest.mark.slow), comparison()],
+    ids=["vanishing", "comparison"],
+)
 def test_the_same_numbers_give_the_same_files(
     numbers: Vanishing | Comparison, tmp_path: Path
 ) -> None:

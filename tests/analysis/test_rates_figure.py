@@ -2,7 +2,6 @@
 
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -10,12 +9,11 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from normlab.analysis import figures
+from normlab.analysis import figures, page
 from normlab.analysis.learning_rates import learning_rates
 from normlab.analysis.rates_figure import learning_rate
 from normlab.analysis.report import render_rates
 from normlab.analysis.style import RC
-from normlab.archive.folder import read_study
 from rated import INITIAL, rated, study
 
 PRE = {1e-3: [2.0, 2.1], 1e-2: [1.5, 1.7], 1e-1: [9.0, 9.0]}
@@ -88,11 +86,16 @@ def test_nothing_that_finished_is_still_drawn() -> None:
     drawn(rated(lost, initial=None))
 
 
-def test_a_study_over_three_rates_gets_the_figure(maker: Any, tmp_path: Path) -> None:
-    for lr in (1e-3, 3e-3, 1e-2):
-        maker.run(steps=50, config={"optimizer": {"lr": lr}}, level=1.5 + abs(lr - 3e-3))
-    files = figures.draw(read_study(maker.folder), tmp_path / "figures")
-    assert [path.name for path in files[-2:]] == ["learning_rate.png", "learning_rate.svg"]
+def test_a_study_over_three_rates_gets_the_figure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page, "save", lambda figure, folder, name: [folder / name])
+    two = {rate: losses for rate, losses in PRE.items() if rate < 1e-1}
+    names = [
+        [path.name for path in figures.draw(study(rated(losses)), tmp_path)]
+        for losses in (PRE, two)
+    ]
+    assert [one.count("learning_rate") for one in names] == [1, 0]
 
 
 def test_the_table_has_best_rate_tuned_loss_sensitivity_and_stability() -> None:

@@ -275,7 +275,8 @@ def test_probes_in_some_runs_are_a_warning_about_speed() -> None:
 
 
 def test_runs_of_one_seed_count_once() -> None:
-    (only,) = group([run(1.0), run(2.0), run(3.0, seed=1)])
+    again = run(2.0, config={"logger": {"flush": 1}})
+    (only,) = group([run(1.0), again, run(3.0, seed=1)])
     assert losses_by_seed(only) == {0: 1.5, 1: 3.0}
 
 

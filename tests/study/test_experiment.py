@@ -46,10 +46,11 @@ def test_a_norm_on_the_command_line_stands_beside_the_arms() -> None:
 
 
 def test_a_budget_brings_its_sizes_and_the_command_line_wins() -> None:
-    asked = Asked(params={"seed": 7, "data": "text"}, budgets=SIZES)
-    assert asked.overrides([], "quick")[1] == ["seed=0", "data=text", "lr=1"]
-    assert asked.overrides(["budget=full"], "full")[1] == ["seed=0,1,2", "data=text", "budget=full"]
-    assert asked.overrides(["seed=9"], "full")[1] == ["data=text", "seed=9"]
+    asked = Asked(params={"lr": 7, "data": "text"}, budgets=SIZES)
+    assert asked.overrides([], "quick")[1] == ["seed=0", "lr=7", "data=text"]
+    full = asked.overrides(["budget=full"], "full")[1]
+    assert full == ["seed=0,1,2", "lr=7", "data=text", "budget=full"]
+    assert asked.overrides(["seed=9"], "full")[1] == ["lr=7", "data=text", "seed=9"]
     assert asked.study("mine", "full") == "mine-full"
     assert Asked().study("mine", "full") == "mine"
 

@@ -7,6 +7,7 @@ from typing import Any
 from normlab.analysis.arms import Arm, Facet, format_value
 from normlab.analysis.comparison import learned
 from normlab.analysis.sentences import some
+from normlab.archive import tags
 from normlab.archive.folder import Run, Study
 
 _RESULTS = ("finished", "diverged")
@@ -151,7 +152,7 @@ def _damaged(study: Study) -> Iterator[str]:
 
 
 def _probed(runs: Sequence[Run]) -> Iterator[str]:
-    probed = [run for run in runs if any(tag.startswith("probe/") for tag in run.events.last_steps)]
+    probed = [run for run in runs if any(map(tags.probed, run.events.last_steps))]
     if 0 < len(probed) < len(runs):
         yield (
             f"Probes were on in {len(probed)} of {len(runs)} runs, which costs time: speeds do not "

@@ -39,12 +39,18 @@ _DIGITS = re.compile(r"(\.\d\d)\d+")
 
 @dataclass(frozen=True)
 class InlineFigure:
-    """A figure, as `image` to put into a page; `is_vector` unless its drawing is too large."""
+    """A figure, as `image` to put into a page.
+
+    Attributes:
+        is_vector: whether it is the drawing itself, unless that is too large.
+        tells: whether it says what is drawn where one points at it.
+    """
 
     name: str
     caption: str
     image: Markup
     is_vector: bool
+    tells: bool
 
 
 def figures(files: Sequence[Path]) -> list[InlineFigure]:
@@ -63,7 +69,7 @@ def figures(files: Sequence[Path]) -> list[InlineFigure]:
         if is_vector:
             total += len(drawing)
         image = drawing if is_vector else _pixels(path.with_suffix(".png"), told)
-        found.append(InlineFigure(name, told, image, is_vector))
+        found.append(InlineFigure(name, told, image, is_vector, "<title>" in image))
     return found
 
 

@@ -41,7 +41,8 @@ class Asked:
             ConfigError: the experiment has no such budget.
         """
         keys = {_key(word): word for word in given}
-        own = dict(self.params) | dict(self._size(keys.get("budget", ""), budget))
+        # What is swept is also what `sweep=` asks for, and that is the user's word.
+        own = {**self._size(keys.get("budget", ""), budget), **self.params}
         swept = [f"{key}={value}" for key, value in own.items() if key not in keys]
         arms = [tuple(arm.split()) for arm in self.arms]
         if not arms:

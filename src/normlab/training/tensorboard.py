@@ -14,11 +14,13 @@ from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import yaml
 from pytorch_lightning.loggers import TensorBoardLogger
 from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
 from tensorboard.summary.writer import event_file_writer  # type: ignore[import-untyped]
 from torch import Tensor
+from torch.utils.tensorboard.summary import hparams
 
 from normlab.archive import tags
 from normlab.archive.durable import sync
@@ -49,6 +51,8 @@ _PROBES_LAYOUT = {
         if quantity != tags.STREAM_GRADIENT  # only measured at initialisation
     }
 }
+
+_BINS = 30  # of a histogram; as many as its page draws
 
 # Further columns of the HParams page: what people compare, not every key.
 _SETTINGS = (
@@ -108,7 +112,12 @@ class RunLogger(TensorBoardLogger):
     def histogram(self, quantity: str, site: str, values: Tensor, step: int) -> None:
         """Write how values are distributed, where all are finite: nothing else can be drawn."""
         if values.isfinite().all():
-            self.experiment.add_histogram(tags.probe(quantity, site), values.cpu(), step)
+            # TensorBoard's own bins grow by a tenth: gains near one would all be in two of them.
+            low, high = float(values.min()), float(values.max())
+            margin = 0.0 if low < high else 1e-3 * max(1.0, abs(low))
+            edges = np.linspace(low - margin, high + margin, _BINS + 1)
+            tag = tags.probe(quantity, site)
+            self.experiment.add_histogram(tag, values.float().cpu(), step, bins=edges)
 
     def sizes(self) -> dict[str, int]:
         """Bytes of each event file of the run, written to the disk: all that was logged so far."""
@@ -120,10 +129,10 @@ class RunLogger(TensorBoardLogger):
 
     def open(self, record: RunRecord) -> None:
         """Write what is known before the first step."""
-        self.log_hyperparams(
-            _hyperparameters(record),
-            {tags.FINAL_VALIDATION_LOSS: math.nan, tags.FINAL_TRAIN_LOSS: math.nan},
-        )
+        # Lightning's own way also writes a NaN at step 0, which the page of scalars would draw.
+        columns = dict.fromkeys((tags.FINAL_VALIDATION_LOSS, tags.FINAL_TRAIN_LOSS), math.nan)
+        for part in hparams(_hyperparameters(record), columns):  # type: ignore[no-untyped-call]
+            self.experiment.file_writer.add_summary(part)
         # Without a backtick, which the archive's reader takes for the end, it is the same JSON.
         text = json.dumps(asdict(record), indent=1).replace("`", r"\u0060")
         self.experiment.add_text(tags.RECORD.removesuffix("/text_summary"), _fence("json", text))
@@ -187,7 +196,7 @@ def _hyperparameters(record: RunRecord) -> dict[str, Any]:
         "lr": record.config["optimizer"]["lr"],
         "norm": record.norm,
         "placement": record.placement,
-        "seed": record.seed,
+        "seed": str(record.seed),  # a choice, not 0.0000
     }
     groups = {f"setting.{group}": choice for group, choice in record.choices.items()}
     numbers: dict[str, Any] = {}

@@ -34,8 +34,8 @@ def story(study: Study) -> Story | None:
 
     Drawing needs matplotlib, which is imported when the figure is.
     """
-    asked = {run.record.config.get("figure") for run in study.runs}
-    name = asked.pop() if len(asked) == 1 else None
+    asked = [str(run.record.config.get("figure")) for run in study.runs]
+    name = asked[0] if len(set(asked)) == 1 else None
     if name not in _STORIES:
         return None
 
