@@ -28,7 +28,7 @@ def made(
     best: float | None = None,
     config: dict[str, Any] | None = None,
 ) -> Run:
-    """A run with this final loss; `growth` is the slope of its stream's ln(variance)."""
+    """A run with this final loss; `growth` the power with which its stream gains variance."""
     whole = {"seed": seed, "optimizer": {"lr": lr}, "placement": {"qk": False}, **(config or {})}
     record = RunRecord(
         id=f"{norm}-{seed}-{lr}-{config}",
@@ -48,8 +48,9 @@ def made(
     scalars = {tags.VALIDATION_LOSS: series([0, 10], [START, math.nan if loss is None else loss])}
     for block in range(1, 5):
         if growth is not None:
+            scalars[tags.probe(tags.STREAM_VARIANCE, "embedding")] = series([0, 10], [1.0, 0.5])
             tag = tags.probe(tags.STREAM_VARIANCE, f"block_{block:02d}/feedforward")
-            scalars[tag] = series([0, 10], [1.0, math.exp(growth * block)])
+            scalars[tag] = series([0, 10], [1.0, 0.5 + 3 * block**growth])
     return Run(Path("study") / record.name, record, Events(scalars))
 
 

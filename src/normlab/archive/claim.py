@@ -11,8 +11,8 @@ from enum import Enum
 class Quantity(Enum):
     """What is compared of a run: a validation loss, or how the stream's variance grows.
 
-    `growth` is the slope of the logarithm of the residual stream's variance over the blocks, at the
-    last step that was probed.
+    `growth` is the power of the block with which the residual stream gains variance over that of
+    the embedding, at the last step that was probed: 1 is linear, 0 is constant.
     """
 
     best = "best"

@@ -164,7 +164,7 @@ def test_best_and_final_are_told_apart() -> None:
     assert judged(Lower(A, B, 0.02, Quantity.final), evidence).word == NO
 
 
-def test_growth_is_the_slope_of_the_streams_variance_over_blocks() -> None:
+def test_growth_is_the_power_of_the_block_with_which_the_stream_gains_variance() -> None:
     a = [made("rmsnorm", seed, 1.0, growth=0.25) for seed in range(3)]
     b = [made("layernorm", seed, 1.0, growth=0.5) for seed in range(3)]
     one = judged(Lower(A, B, 0.02, Quantity.growth), Evidence(tuple(a + b)))

@@ -138,13 +138,20 @@ def measure(run: Run, quantity: Quantity) -> float:
 
 
 def _growth(run: Run) -> float:
-    """Slope of ln(variance of the stream) over the blocks, at the last probed step."""
+    """Slope of ln(variance gained) over ln(block), at the last probed step; NaN without probes."""
+    last = {
+        probed[1]: float(series.values[-1])
+        for tag, series in run.events.scalars.items()
+        if (probed := tags.probed(tag)) and probed[0] == tags.STREAM_VARIANCE
+    }
+    start = last.get("embedding", math.nan)
     points = []
-    for tag, series in run.events.scalars.items():
-        probed = tags.probed(tag)
-        if probed and probed[0] == tags.STREAM_VARIANCE and probed[1].endswith(_LAST_SITE):
-            block = int(probed[1].removeprefix("block_").partition("/")[0])
-            points.append((block, math.log(max(float(series.values[-1]), 5e-324))))
+    for site, variance in last.items():
+        block, _, sublayer = site.removeprefix("block_").partition("/")
+        if sublayer == _LAST_SITE:
+            if not variance > start:
+                return math.nan
+            points.append((math.log(int(block)), math.log(variance - start)))
     return slope(points)
 
 
