@@ -70,11 +70,11 @@ def test_pictures_are_drawn_with_every_arm_in_the_same_colours(maker):
 def test_a_point_that_changes_has_the_pictures_drawn_anew(maker):
     record = probed(maker)
     report(maker.folder)
-    assert drawn.found(study(maker), maker.folder / "figures")
+    assert drawn.found(study(maker))
     writer = SummaryWriter(str(maker.folder / record.name))
     writer.add_scalar(tags.probe(tags.STREAM_RMS, SITES[0]), 9.0, 400)
     writer.close()
-    assert not drawn.found(study(maker), maker.folder / "figures")
+    assert not drawn.found(study(maker))
 
 
 def test_a_study_without_probes_has_no_such_picture(maker):

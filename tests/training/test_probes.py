@@ -273,8 +273,9 @@ def test_probes_off_leave_id_and_record_as_they_were(here: Callable[..., RunSpec
 
 
 def test_the_id_of_a_run_is_what_it_was_before_there_were_probes(specified: Callable) -> None:
-    assert specified().id == "988cc848"
-    assert specified("model=minimind", "placement=deepnorm").id == "5ae21da1"
+    text = ("data=shakespeare", "budget=standard", "optimizer.lr=1e-3")
+    assert specified(*text).id == "c82b874b"
+    assert specified(*text, "norm=layernorm", "placement=post").id == "f20eabb4"
 
 
 @pytest.mark.parametrize("after", [4, 7])
