@@ -3,35 +3,21 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from called import Call, called
 from normlab.archive.card import read_cards
 from normlab.study.card import main
 
 ROOT = Path(__file__).resolve().parents[2]
 FAST = ("--width", "16", "--seconds", "0")
 
-Call = Callable[..., tuple[int, str, str]]
-
 
 @pytest.fixture
 def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> Call:
-    """The command in an empty folder: exit code, what it prints, what it complains of."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        code = 0
-        try:
-            main(arguments)
-        except SystemExit as left:
-            code = left.code if isinstance(left.code, int) else 1
-        return (code, *capfd.readouterr())
-
-    return run
+    return called(main, tmp_path, monkeypatch, capfd)
 
 
 def write_norm(folder: Path, text: str) -> Path:

@@ -4,11 +4,11 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from called import Call, called
 from normlab.analysis.probe import (
     GRADIENT_DECAY,
     LAST_GRADIENT,
@@ -23,24 +23,10 @@ from normlab.study.probe import main, measure
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ("model.width=16", "model.heads=2", "model.context=8", "data.batch_size=2")
 
-Call = Callable[..., tuple[int, str, str]]
-
 
 @pytest.fixture
 def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> Call:
-    """The command in an empty folder: exit code, what it prints, what it complains of."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        code = 0
-        try:
-            main(arguments)
-        except SystemExit as left:
-            code = left.code if isinstance(left.code, int) else 1
-        return (code, *capfd.readouterr())
-
-    return run
+    return called(main, tmp_path, monkeypatch, capfd)
 
 
 def test_models_become_a_table_numbers_with_slopes_and_a_figure(call: Call) -> None:

@@ -1,11 +1,11 @@
 """scripts/claims.py from the command line to verdicts: what is missing is made, and reused."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
+from called import Call, called
 from normlab.archive.judged import Measured, Report
 from normlab.errors import NormlabError
 from normlab.study.claims import measuring
@@ -13,23 +13,10 @@ from normlab.study.claims.main import main
 from normlab.study.claims.measuring import Measurement, Size
 from tiny import TINY
 
-Call = Callable[..., tuple[int, str, str]]
-
 
 @pytest.fixture
 def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> Call:
-    """The command in an empty folder: exit code, what it prints, what it complains of."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        code = 0
-        try:
-            main(arguments)
-        except SystemExit as left:
-            code = left.code if isinstance(left.code, int) else 1
-        return (code, *capfd.readouterr())
-
-    return run
+    return called(main, tmp_path, monkeypatch, capfd)
 
 
 def counted(size: Size) -> dict[str, list[float]]:
