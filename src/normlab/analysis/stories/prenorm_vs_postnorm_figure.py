@@ -3,7 +3,6 @@
 from matplotlib.figure import Figure
 
 from normlab.analysis import page, panels
-from normlab.analysis.arms import format_value
 from normlab.analysis.stories.trials import Trial, by, trials
 from normlab.analysis.stories.u_curve import draw_all, frame, limits, without_context
 from normlab.analysis.style import Look
@@ -28,14 +27,18 @@ def draw(study: Study) -> Figure:
     for row, warmup in enumerate(warmups):
         for column, depth in enumerate(depths):
             axes = grid[row, column]
-            warm = "no warm-up" if warmup == 0 else f"warm-up {format_value(warmup)} of the run"
-            axes.set_title(f"{depth} blocks, {warm}")
+            axes.set_title(f"{depth} blocks")
             frame(axes, rates, limited)
+            axes.set_ylabel(f"{_warm(warmup)}\n{panels.LOSS_LABEL}")
             there = [trial for trial in found if (trial.depth, trial.warmup) == (depth, warmup)]
             without_context(axes, there, named=not (row or column))
             draw_all(axes, there, look)
     page.label_outer(body)
     return figure
+
+
+def _warm(share: float) -> str:
+    return f"warm-up, {100 * share:.3g} % of the run" if share else "no warm-up"
 
 
 def _note(found: list[Trial]) -> str:
