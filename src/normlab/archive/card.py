@@ -3,15 +3,13 @@
 A number that is not finite is None, for JSON has neither NaN nor infinity.
 """
 
-import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from normlab.archive.durable import write_text
-from normlab.archive.restore import read_json, restored
-from normlab.errors import NormlabError
+from normlab.archive.restore import restored
+from normlab.archive.stamped import read_stamped, write_stamped
 
 SCHEMA_VERSION = 1
 CARD_FILE = "card.json"
@@ -178,13 +176,8 @@ class Card:
 
 def write_cards(folder: Path, cards: list[Card], versions: dict[str, str]) -> Path:
     """Write `card.json`, whole or not at all. Raises OSError."""
-    plain = {
-        "schema_version": SCHEMA_VERSION,
-        "versions": versions,
-        "cards": [asdict(card) for card in cards],
-    }
-    write_text(folder / CARD_FILE, json.dumps(plain, indent=1, allow_nan=False) + "\n")
-    return folder / CARD_FILE
+    plain = {"versions": versions, "cards": [asdict(card) for card in cards]}
+    return write_stamped(folder / CARD_FILE, plain, SCHEMA_VERSION)
 
 
 def read_cards(path: Path) -> list[Card]:
@@ -194,12 +187,8 @@ def read_cards(path: Path) -> list[Card]:
         FileNotFoundError: it is not there.
         NormlabError: it is damaged, or was written by a newer normlab.
     """
-    try:
-        raw = read_json(path)
-        if raw["schema_version"] > SCHEMA_VERSION:
-            raise ValueError(f"schema version {raw['schema_version']}, this reads {SCHEMA_VERSION}")
-        return [restored(Card, card, "card") for card in raw["cards"]]
-    except (ValueError, TypeError, KeyError) as error:
-        raise NormlabError(
-            f"{path} is damaged or was written by another version ({error}); measure again."
-        ) from error
+    return read_stamped(path, SCHEMA_VERSION, _parse, "measure again")
+
+
+def _parse(raw: Any) -> list[Card]:
+    return [restored(Card, card, "card") for card in raw["cards"]]

@@ -1,16 +1,15 @@
 """What came out of claims, and what was measured for them: JSON, where None is an open end."""
 
-import json
-import zlib
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from normlab.archive.durable import write_text
-from normlab.archive.restore import read_json, restored
-from normlab.errors import NormlabError
+from normlab.archive.restore import restored
+from normlab.archive.stamped import read_stamped, write_stamped
 
 SCHEMA_VERSION = 1
+_REMEDY = "delete it, and it is made again"
 
 Word = Literal["reproduced", "not reproduced", "refuted", "cannot tell"]
 WORDS: tuple[Word, ...] = ("reproduced", "not reproduced", "refuted", "cannot tell")
@@ -98,7 +97,7 @@ class Report:
 
     def write(self, path: Path) -> None:
         """Write it, whole or not at all. Raises OSError."""
-        _write(path, asdict(self))
+        write_stamped(path, asdict(self), SCHEMA_VERSION)
 
     @classmethod
     def read(cls, path: Path) -> "Report":
@@ -108,7 +107,7 @@ class Report:
             FileNotFoundError: there is none.
             NormlabError: it is damaged, or of a newer normlab.
         """
-        report: Report = _read(path, cls)
+        report: Report = read_stamped(path, SCHEMA_VERSION, partial(restored, cls), _REMEDY)
         return report
 
 
@@ -130,7 +129,7 @@ class Measured:
 
     def write(self, path: Path) -> None:
         """Write it, whole or not at all. Raises OSError."""
-        _write(path, asdict(self))
+        write_stamped(path, asdict(self), SCHEMA_VERSION)
 
     @classmethod
     def read(cls, path: Path) -> "Measured":
@@ -140,32 +139,5 @@ class Measured:
             FileNotFoundError: there is none.
             NormlabError: it is damaged, or of a newer normlab.
         """
-        measured: Measured = _read(path, cls)
+        measured: Measured = read_stamped(path, SCHEMA_VERSION, partial(restored, cls), _REMEDY)
         return measured
-
-
-def _write(path: Path, plain: dict[str, Any]) -> None:
-    whole = {"schema_version": SCHEMA_VERSION, **plain, "checksum": _checksum(plain)}
-    write_text(path, json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def _read(path: Path, kind: type) -> Any:
-    try:
-        raw = read_json(path)
-        if not isinstance(raw, dict):
-            raise ValueError("it is no object")
-        version, checksum = raw.pop("schema_version", None), raw.pop("checksum", None)
-        if version != SCHEMA_VERSION:
-            raise ValueError(f"its schema version is {version}, this reads {SCHEMA_VERSION}")
-        if checksum != _checksum(raw):
-            raise ValueError("wrong checksum")
-        return restored(kind, raw)
-    except (ValueError, TypeError) as error:
-        raise NormlabError(
-            f"{path} is damaged or was written by another version ({error}); delete it, and it is "
-            f"made again."
-        ) from error
-
-
-def _checksum(plain: dict[str, Any]) -> int:
-    return zlib.crc32(json.dumps(plain).encode())

@@ -3,16 +3,13 @@
 A number that is not finite is None, for JSON has neither NaN nor infinity.
 """
 
-import json
-import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from normlab.archive.card import Invariance, Number
-from normlab.archive.durable import write_text
-from normlab.archive.restore import read_json, restored
-from normlab.errors import NormlabError
+from normlab.archive.restore import restored
+from normlab.archive.stamped import read_stamped, write_stamped
 
 SCHEMA_VERSION = 1
 
@@ -142,10 +139,7 @@ class Measured:
 
     def write(self, folder: Path) -> Path:
         """Write `<name>.json` into the folder, whole or not at all. Raises OSError."""
-        raw = {"schema_version": SCHEMA_VERSION, **asdict(self)}
-        text = json.dumps({**raw, "checksum": _checksum(raw)}, indent=1, allow_nan=False)
-        write_text(path_of(folder, self.name), text + "\n")
-        return path_of(folder, self.name)
+        return write_stamped(path_of(folder, self.name), asdict(self), SCHEMA_VERSION)
 
 
 def path_of(folder: Path, name: str) -> Path:
@@ -160,25 +154,10 @@ def read_measured(path: Path) -> Measured:
         FileNotFoundError: it is not there.
         NormlabError: it cannot be read, is damaged, or was written by a newer normlab.
     """
-    try:
-        raw = read_json(path)
-        if not isinstance(raw, dict) or raw.pop("checksum", None) != _checksum(raw):
-            raise ValueError("wrong checksum")
-        if raw["schema_version"] > SCHEMA_VERSION:
-            raise ValueError(f"schema version {raw['schema_version']}, this reads {SCHEMA_VERSION}")
-        found: Measured = restored(Measured, raw)
-        return Measured(
-            found.name,
-            found.settings,
-            found.origin,
-            restored(NUMBERS[found.name], found.numbers, "numbers"),
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise NormlabError(
-            f"{path} is damaged or was written by another version ({error}); the command that made "
-            f"it measures again."
-        ) from error
+    return read_stamped(path, SCHEMA_VERSION, _parse, "the command that made it measures again")
 
 
-def _checksum(raw: dict[str, Any]) -> int:
-    return zlib.crc32(json.dumps(raw).encode())
+def _parse(raw: Any) -> Measured:
+    found: Measured = restored(Measured, raw)
+    numbers = restored(NUMBERS[found.name], found.numbers, "numbers")
+    return replace(found, numbers=numbers)

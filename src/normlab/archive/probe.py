@@ -3,16 +3,14 @@
 A number that is not finite is None, for JSON has neither NaN nor infinity.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from normlab.archive.durable import write_text
-from normlab.archive.restore import read_json, restored
-from normlab.errors import NormlabError
+from normlab.archive.restore import restored
+from normlab.archive.stamped import read_stamped, write_stamped
 
 SCHEMA_VERSION = 1
 PROBE_FILE = "probe.json"
@@ -97,9 +95,7 @@ def measurement(
 
 def write_probing(folder: Path, probing: Probing, about: dict[str, Any]) -> Path:
     """Write `probe.json`, whole or not at all. Raises OSError."""
-    plain = {"schema_version": SCHEMA_VERSION, **about, **asdict(probing)}
-    write_text(folder / PROBE_FILE, json.dumps(plain, indent=1, allow_nan=False) + "\n")
-    return folder / PROBE_FILE
+    return write_stamped(folder / PROBE_FILE, {**about, **asdict(probing)}, SCHEMA_VERSION)
 
 
 def read_probing(path: Path) -> Probing:
@@ -109,13 +105,7 @@ def read_probing(path: Path) -> Probing:
         FileNotFoundError: it is not there.
         NormlabError: it is damaged, or was written by a newer normlab.
     """
-    try:
-        raw = read_json(path)
-        if raw["schema_version"] > SCHEMA_VERSION:
-            raise ValueError(f"schema version {raw['schema_version']}, this reads {SCHEMA_VERSION}")
-        probing: Probing = restored(Probing, raw)
-    except (ValueError, TypeError, KeyError) as error:
-        raise NormlabError(
-            f"{path} is damaged or was written by another version ({error}); measure again."
-        ) from error
+    probing: Probing = read_stamped(
+        path, SCHEMA_VERSION, lambda raw: restored(Probing, raw), "measure again"
+    )
     return probing

@@ -12,6 +12,7 @@ from normlab.analysis.claims.page import write
 from normlab.analysis.claims.show import lines, tally
 from normlab.archive.claim import Exact, Lower, Slope, Value
 from normlab.archive.judged import Report
+from normlab.archive.stamped import write_stamped
 from normlab.errors import NormlabError
 
 
@@ -54,14 +55,12 @@ def test_damage_is_one_sentence(report: Report, tmp_path: Path, before: str, aft
 
 def test_a_word_that_is_none_is_damage(report: Report, tmp_path: Path) -> None:
     """Also where the checksum was made to fit."""
-    from normlab.archive.judged import _checksum
-
     path = tmp_path / "claims.json"
     report.write(path)
     raw = json.loads(path.read_text())
     raw["judged"][0]["word"] = "proven"
     plain = {k: v for k, v in raw.items() if k not in ("checksum", "schema_version")}
-    path.write_text(json.dumps(raw | {"checksum": _checksum(plain)}))
+    write_stamped(path, plain, raw["schema_version"])
     with pytest.raises(NormlabError, match="damaged"):
         Report.read(path)
 

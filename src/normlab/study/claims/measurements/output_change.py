@@ -11,7 +11,7 @@ from normlab.study.claims.studies import composed
 
 _DEPTHS = (2, 4, 8, 16)
 _DELTA = 1e-3  # so small that the change is linear in it
-_TOKENS = (4, 16)  # sequences, tokens
+_SEQUENCES = 8
 
 
 def _measure(size: Size) -> Series:
@@ -36,7 +36,7 @@ def _change(spec: RunSpec, depth: int, seed: int) -> float:
     shape = replace(spec.config.model, depth=depth)
     model = build_model(replace(spec.config, model=shape, seed=seed), vocabulary)
     generator = torch.Generator().manual_seed(seed)
-    tokens = torch.randint(vocabulary, _TOKENS, generator=generator)
+    tokens = torch.randint(vocabulary, (_SEQUENCES, shape.context), generator=generator)
     return math.log(output_change(model, tokens, _DELTA, seed))
 
 

@@ -1,0 +1,51 @@
+"""JSON files with a schema version and a checksum, so that damage is told and never read."""
+
+import json
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from normlab.archive.durable import write_text
+from normlab.archive.restore import read_json
+from normlab.errors import NormlabError
+
+_T = TypeVar("_T")
+
+
+def write_stamped(path: Path, plain: dict[str, Any], version: int) -> Path:
+    """Write what JSON can hold, whole or not at all, and return the path.
+
+    Raises:
+        OSError: it cannot be written.
+        ValueError: a number is not finite.
+    """
+    raw = {"schema_version": version, **plain}
+    whole = {**raw, "checksum": _checksum(raw)}
+    write_text(path, json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    return path
+
+
+def read_stamped(path: Path, version: int, parse: Callable[[Any], _T], remedy: str) -> _T:
+    """What `parse` makes of a file that `write_stamped` wrote; `remedy` says what to do otherwise.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        NormlabError: it is damaged, or was written by a newer normlab.
+    """
+    try:
+        raw = read_json(path)
+        if not isinstance(raw, dict) or raw.pop("checksum", None) != _checksum(raw):
+            raise ValueError("wrong checksum")
+        found = raw.pop("schema_version")
+        if found > version:
+            raise ValueError(f"its schema version is {found}, this reads {version}")
+        return parse(raw)
+    except (ValueError, KeyError, TypeError) as error:
+        raise NormlabError(
+            f"{path} is damaged or was written by another version ({error}); {remedy}."
+        ) from error
+
+
+def _checksum(raw: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(raw).encode())
