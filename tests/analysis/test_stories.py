@@ -161,3 +161,34 @@ def test_a_study_of_two_stories_or_without_a_result_tells_none(maker: Any) -> No
     trained(maker, "layernorm post", 2.0, figure="prenorm_vs_postnorm")
     assert story(read_study(maker.folder)) is None
     assert story(Study(Path("empty"), [])) is None
+
+
+def test_runs_that_differ_in_something_else_are_no_story(maker: Any) -> None:
+    norms(maker, 1, post=(2.4, 2.5), pre=(2.2, 2.3))
+    assert story(read_study(maker.folder)) is not None
+    maker.run(
+        "rmsnorm", "pre", steps=100, name="rmsnorm-pre-others", precision="32-true",
+        config={
+            "figure": "norm_comparison",
+            "optimizer": {"lr": 1e-3},
+            "model": {"depth": 4},
+            "schedule": {"warmup": 0.0},
+            "trainer": {"max_steps": 100, "precision": "32-true"},
+        },
+    )  # fmt: skip
+    study = read_study(maker.folder)
+    for run in study.runs[:2]:
+        run.record.config["trainer"] = {"max_steps": 50, "precision": "bf16-mixed"}
+    assert story(study) is None
+    assert "Diverged" not in verdict(study).sentences[0]
+
+
+def test_without_a_seed_in_common_nothing_is_compared(maker: Any) -> None:
+    for rate in (1e-3, 1e-2):
+        for seed in (0, 1):
+            trained(maker, "layernorm pre", 2.2, seed, rate=rate)
+        for seed in (2, 3):
+            trained(maker, "layernorm post", 2.4, seed, rate=rate)
+    words = told(maker)
+    assert "layernorm · post (no seed in common)" in words
+    assert "nan" not in words

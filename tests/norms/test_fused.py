@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
+from torch.autograd import forward_ad
 from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
@@ -277,3 +278,18 @@ def test_a_token_is_read_as_seldom_as_its_sums_allow():
     # One loop over the tokens, and for each a loop that sums and a loop that stores; beside them
     # those that clear a chunk's totals, and add up the chunks'.
     assert str(fused.emit(back, shape)).count("phi") == 3 + 1 + 2
+
+
+def test_tangents_batches_of_gradients_and_traces_are_left_to_torch():
+    norm, x = RMSNorm(16), torch.randn(4, 16)
+    with torch.no_grad(), forward_ad.dual_level():
+        tangent = forward_ad.unpack_dual(norm(forward_ad.make_dual(x, x))).tangent
+    assert tangent is not None
+    assert tangent.abs().max() < 1e-3  # a norm does not feel a scale
+    traced = torch.jit.trace(norm, x)
+    assert_close(traced(2 * x), norm(2 * x))
+    x.requires_grad_()
+    y, many = norm(x), torch.randn(3, 4, 16)
+    (found,) = torch.autograd.grad(y, x, many, is_grads_batched=True, retain_graph=True)
+    for one, by_y in zip(found, many, strict=True):
+        assert_close(one, torch.autograd.grad(y, x, by_y, retain_graph=True)[0])

@@ -19,6 +19,7 @@ def caveats(study: Study, facets: Sequence[Facet]) -> list[str]:
         *_seeds(facets),
         *_mixtures(facets),
         *_budgets(study.runs),
+        *_precisions(facets),
         *_other_data(facets),
         *_without_a_result(study.runs),
         *_damaged(study),
@@ -115,6 +116,17 @@ def _budgets(runs: Sequence[Run]) -> Iterator[str]:
     if len(budgets) > 1:
         words = [f"{steps} steps" for steps in sorted(budgets)]
         yield f"Runs of different budgets are not compared with each other: {some(words)}."
+
+
+def _precisions(facets: Sequence[Facet]) -> Iterator[str]:
+    """Where precisions are apart by facet; inside one they are a mixture."""
+    found = [
+        {run.record.precision for arm in facet.arms for run in arm.runs} - {None}
+        for facet in facets
+    ]
+    every = {str(one) for precisions in found for one in precisions}
+    if len(every) > 1 and all(len(precisions) <= 1 for precisions in found):
+        yield f"Runs of other precision are not compared with each other: {some(sorted(every))}."
 
 
 def _other_data(facets: Sequence[Facet]) -> Iterator[str]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
+from normlab.analysis.arms import group
 from normlab.archive.folder import Study
 
 if TYPE_CHECKING:
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
 # By the key `figure` of a run's configuration: the module that draws and tells it.
 _STORIES = ("norm_comparison", "prenorm_vs_postnorm")
+_TOLD_APART = {"lr", "depth", "warmup"}  # beside norm and placement
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,15 @@ class Story:
 def story(study: Study) -> Story | None:
     """The story that the study's runs were trained for; None where they were for none, or several.
 
+    Nor is there one where runs differ in something that it does not tell apart, as data, precision
+    or steps: their losses would be taken for one another's.
+
     Drawing needs matplotlib, which is imported when the figure is.
     """
     asked = [str(run.record.config.get("figure")) for run in study.runs]
     name = asked[0] if len(set(asked)) == 1 else None
-    if name not in _STORIES:
+    varied = {setting for arm in group(study.runs) for setting, _ in arm.settings}
+    if name not in _STORIES or {one.split(".")[-1] for one in varied} - _TOLD_APART:
         return None
 
     def draw(of: Study) -> "Figure":

@@ -1,9 +1,12 @@
 """No norm against norms over one grid of learning rates: who still trains, and how low it gets."""
 
+import math
 from collections.abc import Sequence
 
 from normlab.analysis.sentences import measured
+from normlab.analysis.statistics import seeds_needed
 from normlab.analysis.stories.trials import (
+    NO_CONTEXT,
     Trial,
     best,
     by,
@@ -74,19 +77,24 @@ def _tuned(tuned: Sequence[Trial]) -> str:
     words = f"Each at its own best rate of the grid: {ends}."
     if max(len(trial.losses) for trial in tuned) < 2:
         return f"{words} One seed: no interval, and nothing tells effect from noise."
+    ordered = [low, *others]
     told, untold = [], []
-    for other, difference, p in differences(low, others):
+    for other, difference, p in differences(ordered):
+        if not difference.pairs:
+            untold.append(f"{other.name} (no seed in common)")
+            continue
         by_ = measured(-difference.mean, difference.half)
         if difference.outcome_at(p) == "lower":
             told.append(f"{other.name} by {by_}")
-        else:
-            untold.append(f"{other.name} ({by_})")
+            continue
+        pairs = seeds_needed(difference.mean, difference.spread)
+        more = f"; about {pairs} pairs would" if pairs else ""
+        untold.append(f"{other.name} ({by_}{more})")
     if told:
-        words += f" So {low.name} ends lower than {said(told)}"
-        words += " (paired seeds, Holm over all three)." if len(others) == 3 else " (paired seeds)."
+        words += f" So {low.name} ends lower than {said(told)}."
     if untold:
         words += f" Cannot tell it from {said(untold)}."
-    return words
+    return f"{words} Paired seeds, Holm over all {math.comb(len(ordered), 2)} pairs."
 
 
 def _without_context(arms: dict[str, list[Trial]]) -> str:
@@ -102,6 +110,6 @@ def _without_context(arms: dict[str, list[Trial]]) -> str:
         return ""
     unigram = next(trial.unigram for some in stuck.values() for trial in some)
     return (
-        f"No better than the frequencies of the tokens alone ({unigram:.2f}), so in this many "
-        f"steps without any use of context: {'; '.join(words)}."
+        f"Above, or less than {NO_CONTEXT:g} below, the loss of token frequencies alone "
+        f"({unigram:.2f}), and so with hardly any use of context: {'; '.join(words)}."
     )

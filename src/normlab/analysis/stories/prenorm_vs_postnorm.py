@@ -114,7 +114,7 @@ def _failures(arms: dict[str, list[Trial]]) -> str:
             f"of {settings} settings of {name} {diverged} diverge and {len(stuck)} end no better "
             f"than token frequencies alone{deep}"
         )
-    return f"{'; '.join(parts)}.".capitalize() if parts else ""
+    return f"O{'; '.join(parts)[1:]}." if parts else ""
 
 
 def _most_at(stuck: Sequence[Trial]) -> str:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any, TypeVar
 
 from normlab.analysis.arms import Arm, format_value, group
@@ -75,11 +76,20 @@ def best(some: Iterable[Trial]) -> Trial | None:
     return min((trial for trial in some if trial.whole), key=lambda trial: trial.mean, default=None)
 
 
-def differences(low: Trial, others: Sequence[Trial]) -> list[tuple[Trial, Difference, float]]:
-    """Each paired difference of `low` and another, with Holm's p over all of them."""
-    found = [paired_difference(low.losses, other.losses) for other in others]
+def differences(some: Sequence[Trial]) -> list[tuple[Trial, Difference, float]]:
+    """The first against each other, paired by seed, with Holm's p.
+
+    The first is the lowest of all, so p counts every pair that it was chosen from; see
+    `analysis.comparison`.
+    """
+    pairs = list(combinations(some, 2))
+    found = [paired_difference(a.losses, b.losses) for a, b in pairs]
     adjusted = holm([difference.p for difference in found])
-    return list(zip(others, found, adjusted, strict=True))
+    return [
+        (b, difference, p)
+        for (a, b), difference, p in zip(pairs, found, adjusted, strict=True)
+        if a is some[0]
+    ]
 
 
 def loss(trial: Trial) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from normlab.config.formula import Kind, Reading, read
 from normlab.config.tree import Tree
@@ -83,6 +84,9 @@ def _serves(x: Tensor, parameters: tuple[Tensor, ...]) -> bool:
         # A compiler fuses torch's own operations, and sees through nothing else.
         and not torch.compiler.is_compiling()
         and not torch._C._are_functorch_transforms_active()
+        # Nor does a tracer; and a tangent (forward-mode derivatives) would be lost.
+        and not torch._C._is_tracing()
+        and forward_ad._current_level < 0
     )
 
 
@@ -173,11 +177,13 @@ class _Function(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *by_y: Tensor) -> Any:
         x, *parameters = ctx.saved_tensors
-        if torch.is_grad_enabled():  # the gradient itself will be differentiated
+        # The gradient itself will be differentiated, or there are many of them at once.
+        if torch.is_grad_enabled() or torch._C._functorch.is_legacy_batchedtensor(by_y[0]):
             given = [tensor for tensor in (x, *parameters) if tensor.requires_grad]
-            found = iter(
-                torch.autograd.grad(ctx.otherwise(x, *parameters), given, by_y, create_graph=True)
-            )
+            again = torch.is_grad_enabled()
+            with torch.enable_grad():
+                y = ctx.otherwise(x, *parameters)
+            found = iter(torch.autograd.grad(y, given, by_y, create_graph=again))
             by_x, *rest = [next(found) if t.requires_grad else None for t in (x, *parameters)]
         else:
             by_x, rest = ctx.kernels.backward(x, tuple(parameters), by_y[0])

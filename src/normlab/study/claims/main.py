@@ -128,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="claims.py",
         description="Put published claims to the test: train and measure what is missing, and say "
         "reproduced, not reproduced, refuted or cannot tell, by rule.",
-        epilog="example: python scripts/claims.py claim=rmsnorm_parity,dyt_parity budget=quick",
+        epilog="example: python scripts/claims.py claim=rmsnorm_parity,kaiming budget=quick",
     )
     parser.add_argument(
         "overrides", nargs="*", help="claim=a,b (default: all), budget=quick, output_dir=outputs"
