@@ -35,7 +35,7 @@ def test_the_wheel_carries_what_the_report_is_made_of(unpacked: Path) -> None:
     place = Path("normlab", "analysis", "templates")
     packed = {path.name for path in (unpacked / place).iterdir()}
     assert packed == {path.name for path in (ROOT / "src" / place).iterdir()}
-    assert "report.html" in packed
+    assert "study.html" in packed
 
 
 def test_the_command_of_an_installed_wheel_finds_its_own_conf(

@@ -3,12 +3,12 @@
 from dataclasses import replace
 
 from measurements import comparison, measured, shown, timed
-from normlab.analysis.measured import paragraph
+from normlab.analysis.measured import sentences
 from normlab.archive.measured import Comparison, Timed
 
 
 def said(numbers: Comparison) -> str:
-    return paragraph(measured(numbers))
+    return " ".join(sentences(measured(numbers)))
 
 
 def both(way: str, layer: float, rms: float, width: int = 512) -> list[Timed]:

@@ -3,13 +3,13 @@
 from dataclasses import replace
 
 from measurements import measured, stack, stream, vanishing
-from normlab.analysis.measured import paragraph
+from normlab.analysis.measured import sentences
 from normlab.analysis.measured.gradient_words import deviation
 from normlab.archive.measured import Profile, Vanishing
 
 
 def said(numbers: Vanishing) -> str:
-    return paragraph(measured(numbers))
+    return " ".join(sentences(measured(numbers)))
 
 
 def changed(numbers: Vanishing, profile: Profile) -> Vanishing:

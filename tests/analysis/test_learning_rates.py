@@ -124,9 +124,9 @@ def test_the_verdict_compares_each_arm_at_its_own_best_rate() -> None:
     oracle = stats.ttest_rel(low[1e-2], high[1e-3])
     assert one.difference.p == pytest.approx(oracle.pvalue)
     first, second, third, fourth, fifth = said.sentences
-    assert "3 learning rates from 1e-3 to 0.1" in first
-    assert "none 1e-3" in first
-    assert second.startswith("rmsnorm · pre ends lower than none by 0.1000 ± ")
+    assert first.startswith("rmsnorm · pre ends lower than none by 0.1000 ± ")
+    assert "3 learning rates from 1e-3 to 0.1" in second
+    assert "none 1e-3" in second
     assert third.startswith("LR sensitivity, ")
     assert third.index("rmsnorm · pre 0.3933 ± ") < third.index("none 1.5933 ± ")
     assert "0.1 (the end of the grid) for rmsnorm · pre; 1e-2 for none" in fourth

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from normlab.analysis import drawn
-from normlab.analysis.plot import report
+from normlab.analysis.plot import report, show
 from normlab.analysis.stories import story
 from normlab.analysis.verdict import verdict
 from normlab.archive.folder import Study, read_study
 from normlab.data import build, unigram_loss
+from pages import Page
 
 UNIGRAM = 3.3
 
@@ -52,9 +53,10 @@ def told(maker: Any) -> str:
     study = read_study(maker.folder)
     found = story(study)
     assert found is not None
-    words = found.tell(study)
-    assert verdict(study).sentences[0] == words
-    return words
+    sentences = found.tell(study)
+    assert verdict(study).story == tuple(sentences)
+    assert all(sentence.endswith(".") for sentence in sentences)
+    return " ".join(sentences)
 
 
 def norms(maker: Any, seeds: int, **levels: tuple[float | None, float | None]) -> None:
@@ -90,7 +92,8 @@ def test_the_same_words_are_not_said_of_other_numbers(maker: Any) -> None:
 def test_what_cannot_be_told_is_said_so(maker: Any) -> None:
     norms(maker, 2, post=(2.4, 2.5), pre=(2.39, 2.6))
     words = told(maker)
-    assert "Cannot tell it from" in words
+    assert "Cannot tell layernorm · pre from layernorm · post (0.0070 ± " in words
+    assert "pairs of seeds would tell)" in words
     assert "ends lower" not in words
     assert "No run of" in words
 
@@ -133,10 +136,30 @@ def test_depths_are_compared_at_their_best_settings(maker: Any) -> None:
     shallow, deep = words.split("At depth 16")
     assert "layernorm · post is lower by 0." in shallow
     assert "layernorm · pre is lower by 1.1" in deep.partition("Warm-up")[0]
-    assert "Warm-up changes the best final loss of layernorm · post by -0.0" in words
+    assert "Warm-up changes the best final loss of layernorm · post by −0.0" in words
     assert "4 settings" not in words
     assert "of 8 settings of layernorm · pre 0 diverge and 0 end no better" in words
     assert "4 at depth 16" in words
+
+
+def test_depths_that_cannot_be_told_apart_say_how_many_seeds_would(maker: Any) -> None:
+    depths(maker, 2, {4: 0.001})
+    words = told(maker)
+    assert "cannot be told apart (0.00" in words
+    assert "pairs of seeds would tell)" in words
+
+
+def test_the_sentences_are_a_paragraph_on_the_terminal_and_a_list_on_the_page(
+    maker: Any, capfd: pytest.CaptureFixture
+) -> None:
+    norms(maker, 2, post=(2.4, 2.5), pre=(2.2, 2.3))
+    done = report(maker.folder)
+    show(done)
+    assert " ".join(done.verdict.story) in capfd.readouterr().out
+    (found,) = [
+        one for one in Page(done.page).root.all("ul") if one.attributes.get("class") == "found"
+    ]
+    assert [one.text for one in found.all("li")] == list(done.verdict.story[1:])
 
 
 def test_figures_are_drawn_and_drawn_again_when_numbers_change(maker: Any) -> None:
@@ -180,6 +203,7 @@ def test_runs_that_differ_in_something_else_are_no_story(maker: Any) -> None:
     for run in study.runs[:2]:
         run.record.config["trainer"] = {"max_steps": 50, "precision": "bf16-mixed"}
     assert story(study) is None
+    assert not verdict(study).story
     assert "Diverged" not in verdict(study).sentences[0]
 
 

@@ -48,7 +48,7 @@ def answered(report: Report, monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
     ("arguments", "said"),
     [
         ([], "no suite was given"),
-        (["stepp"], "stepp is no suite; choose from step, norms"),
+        (["stepp"], "stepp is no suite; choose from step, profile, norms"),
         (["step", "--rounds", "0"], "--rounds 0 is not allowed; it must be from 1 to 1000"),
         (["step", "--threads", "0"], "--threads 0 is not allowed"),
         (["step", "--threads", "100000"], "--threads 100000 is not allowed"),

@@ -1,14 +1,15 @@
 """The suite `read` makes of read.py's numbers what the other suites make of theirs."""
 
-import sys
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from normlab.analysis.spread import Spread
-from normlab.bench.reading import evaluated, run
+from normlab.bench import reading
+from normlab.bench.contender import Samples
+from normlab.bench.reading import evaluated
 from normlab.bench.result import Settings
+from normlab.errors import NormlabError
 
 FOUND: dict[str, Any] = {
     "runs": 50,
@@ -30,9 +31,14 @@ FOUND: dict[str, Any] = {
 }
 
 
-def test_the_goal_is_the_ratio_to_tbparse() -> None:
-    result = evaluated(FOUND, rounds=3)
-    (goal,) = result.goals
+MANY: Samples = {"normlab, 9 runs": [{"seconds": 9.0, "points": 99, "peak_mib": 1500.0}]}
+
+
+def test_the_goals_are_the_ratio_to_tbparse_and_what_many_runs_take() -> None:
+    result = evaluated(FOUND, 3, 9, 99, MANY)
+    goal, seconds, memory = result.goals
+    assert (seconds.value.median, seconds.reached) == (9.0, True)
+    assert (memory.value.median, memory.reached) == (1500.0, False)
     assert goal.value == Spread(22.0, 19.0, 25.0, 3)
     assert goal.reached
     assert [(row.name, row.kind) for row in result.tables[0].rows] == [
@@ -44,22 +50,20 @@ def test_the_goal_is_the_ratio_to_tbparse() -> None:
 
 def test_without_tbparse_there_is_no_goal_and_the_notes_say_so() -> None:
     less = {**FOUND, "results": {"normlab": FOUND["results"]["normlab"]}}
-    result = evaluated(less, rounds=3)
-    assert result.goals == ()
+    result = evaluated(less, 3, 9, 99, MANY)
+    assert len(result.goals) == 2
     assert "tbparse is not installed, and left out." in result.notes
 
 
-def test_the_settings_reach_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[dict[str, int]] = []
+def test_points_that_were_not_read_are_no_result() -> None:
+    with pytest.raises(NormlabError, match="99 of 100 points"):
+        evaluated(FOUND, 3, 9, 100, MANY)
 
-    def read(**settings: int) -> dict[str, Any]:
-        asked.append(settings)
-        return FOUND
 
-    monkeypatch.setitem(sys.modules, "normlab.bench.read", SimpleNamespace(run=read))
-    run(Settings(rounds=4))
-    run(Settings(quick=True))
-    assert asked == [
-        {"runs": 50, "rounds": 4, "steps": 2000},
-        {"runs": 5, "rounds": 1, "steps": 2000},
-    ]
+def test_many_runs_are_written_and_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("_STEPS", 10), ("_QUICK_RUNS", 2), ("_QUICK_MANY", 5)):
+        monkeypatch.setattr(reading, name, value)
+    result = reading.run(Settings(quick=True))
+    assert result.samples["normlab, 5 runs"][0]["points"] == 5 * 10 * 8
+    assert result.tables[0].title == "2 runs of 10 steps and 8 tags"
+    assert result.tables[1].rows[0].name == "normlab, 5 runs"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from normlab.analysis.spread import spread
-from normlab.bench import norms, start, step
+from normlab.bench import norms, profile, profiling, start, step
 from normlab.bench.command import Command, trained
 from normlab.bench.main import main
 from normlab.bench.peers import PEERS
@@ -54,6 +54,36 @@ def test_a_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (run,), (bare,) = samples["tiny: normlab, fp32"], samples["tiny: our model, bare loop, fp32"]
     (overhead,) = [goal for goal in report.result.goals if "the whole run over" in goal.what]
     assert overhead.value.median == pytest.approx(run["ms"] / bare["ms"])
+
+
+@pytest.mark.slow
+def test_a_profile_shares_a_whole_step(tmp_path: Path) -> None:
+    main(["profile", *ONCE, "--shapes", "tiny", "--out", str(tmp_path)])
+    found = rows(Report.read(tmp_path / "profile" / "profile.json"))
+    for name in ("tiny fp32", "tiny bf16"):
+        shares = [row.values[name].median for key, row in found.items() if key != profile.STEP]
+        assert sum(shares) == pytest.approx(100)
+        assert found["products, %"].values[name].median > 5
+        assert found["norms, %"].values[name].median > 1
+        assert found["AdamW and clipping, %"].values[name].median > 1
+        assert found[profile.STEP].values[name].median > 0
+    halves = found["casts and copies, %"].values
+    assert halves["tiny bf16"].median > halves["tiny fp32"].median
+
+
+def test_operators_go_into_their_groups() -> None:
+    groups = {
+        "aten::addmm": "products",
+        "aten::_scaled_dot_product_flash_attention_for_cpu_backward": "products",
+        "aten::gelu_backward": "GELU",
+        "aten::_softmax": "softmax",
+        "aten::_fused_adamw_": "AdamW and clipping",
+        "aten::_foreach_norm": "AdamW and clipping",
+        "aten::native_layer_norm": "norms",
+        "aten::copy_": "casts and copies",
+        "aten::add": profiling.REST,
+    }
+    assert {operator: profiling.group(operator) for operator in groups} == groups
 
 
 def test_the_goals_of_a_step_are_the_ratios_of_its_samples() -> None:

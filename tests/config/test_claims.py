@@ -113,6 +113,16 @@ def test_what_is_wrong_is_one_sentence_that_names_the_file(what: str, tmp_path: 
     assert all(str(word) in said for word in words), said
 
 
+def test_a_claim_of_an_experiment_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    path = write(tmp_path, {**GOOD, "experiment": "claims_texts"})
+    with pytest.raises(ConfigError, match=r"claims_texts is not there; did you mean claims_text\?"):
+        claims([path.stem], tmp_path)
+    own = tmp_path / "experiment"
+    own.mkdir()
+    (own / "claims_texts.yaml").write_text("")
+    assert claims([path.stem], tmp_path)[path.stem].experiment == "claims_texts"
+
+
 def test_an_unknown_claim_names_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"claim=kaimig .* did you mean kaiming\? .*admin_post"):
         claims(["kaimig"])

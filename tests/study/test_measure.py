@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 import torch
 
+from normlab.analysis import plot
+from normlab.analysis.measured import Conclusion
 from normlab.archive.measured import read_measured
 from normlab.study import measure
 from normlab.study.measure import stack
+from pages import Page
 
 VANISHING = (
     "experiment=gradient_vanishing",
@@ -46,7 +49,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_numbers_figure_and_paragraph_then_a_redraw(
-    door: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    door: Callable,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture,
 ) -> None:
     answer = door(*VANISHING, f"output_dir={tmp_path}")
     assert answer.code == 0, answer.err
@@ -73,11 +79,25 @@ def test_numbers_figure_and_paragraph_then_a_redraw(
     assert again.out.splitlines()[-1] == answer.out.splitlines()[-1]
     assert figure.stat().st_size > 10_000
 
+    page = folder / "report.html"
+    before = page.read_bytes()
+    page.unlink()
+    plot.main([str(folder)])
+    redrawn = capfd.readouterr().out
+    assert redrawn.splitlines()[-1] == answer.out.splitlines()[-1]
+    assert f"report   {page}" in redrawn
+    assert page.read_bytes() == before
+    read = Page(page).root
+    assert "linear and relu" in read.text.lower()
+    assert "experiment=gradient_vanishing" in read.text
+    (first, *_) = read.all("table")
+    assert [row.text.split()[0] for row in first.all("tr")][-1] == "no"  # the deep stack
+
 
 def test_other_settings_or_damage_measure_again(
     door: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("normlab.analysis.measured.draw", lambda *_: [Path("a.png"), Path("a.svg")])
+    monkeypatch.setattr(measure, "conclude", lambda *_: Conclusion((), {}))
     where = f"output_dir={tmp_path}"
     assert door(*VANISHING, where).code == 0
     path = tmp_path / "gradient_vanishing-quick" / "gradient_vanishing.json"
@@ -93,6 +113,16 @@ def test_other_settings_or_damage_measure_again(
     assert read_measured(path).settings["seeds"] == [3]
 
 
+def test_a_measurement_has_no_curves_to_draw(
+    door: Callable, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    assert door(*VANISHING, f"output_dir={tmp_path}").code == 0
+    with pytest.raises(SystemExit) as left:
+        plot.main([str(tmp_path / "gradient_vanishing-quick"), "--metric", "train/loss"])
+    assert left.value.code == 1
+    assert "holds a measurement and no curves" in capfd.readouterr().err
+
+
 @pytest.mark.usefixtures("quick")
 def test_layernorm_against_rmsnorm(door: Callable, tmp_path: Path) -> None:
     answer = door(*COMPARISON, f"output_dir={tmp_path}")
@@ -103,6 +133,9 @@ def test_layernorm_against_rmsnorm(door: Callable, tmp_path: Path) -> None:
     assert found.numbers.parameters == {"layernorm": 32, "rmsnorm": 16}
     assert (folder / "figures" / "layernorm_vs_rmsnorm.svg").stat().st_size > 10_000
     assert "6713 % faster" in answer.out
+    tables = list(Page(folder / "report.html").root.all("table"))
+    assert len(tables) == 3
+    assert "over F.layer_norm" in tables[0].text
     assert "with torch.compile: not timed" in answer.out
 
 

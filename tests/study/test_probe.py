@@ -68,6 +68,15 @@ def test_python_gets_the_same_numbers_and_other_settings_name_arms(call: Call) -
     assert large / small == pytest.approx(10, rel=1e-3)
 
 
+def test_what_has_no_interval_or_is_not_finite_says_so(call: Call) -> None:
+    code, out, _ = call("norm=none", "model.init.std=1e30", *SMALL, "--out", "here")
+    assert code == 0
+    assert "not finite" in out
+    assert "nan" not in out
+    assert "One seed, so no interval." in out
+    assert "±" not in out
+
+
 def test_slopes_are_those_of_powers_and_of_factors() -> None:
     def one(depth: int, seed: int) -> Measurement:
         sites = [feedforward(block) for block in range(1, depth + 1)]
@@ -103,6 +112,9 @@ CASES = {
     "seed=range(0,3000)": ["3000 models", "2000"],
     "init=theory": ["init"],
     "norm=[": ["norm=[", "key=value"],
+    "trainer.max_steps=5": ["trainer.max_steps=5 means nothing", "placement=…", "experiment=…"],
+    "optimizer.lr=1,2": ["optimizer.lr=1,2 means nothing"],
+    "+logger=tensorboard": ["logger=tensorboard means nothing"],
     "--config-dir=nowhere": ["--config-dir nowhere", "not a folder"],
 }
 

@@ -43,7 +43,7 @@ def number(value: float | None, spec: str = ".4f") -> Cell:
     """A number, or a dash where it is not known."""
     if value is None or math.isnan(value):
         return Cell("–", math.nan)
-    return Cell(format(value, spec), float(value))
+    return Cell(format(value, spec).replace("-", "−"), float(value))
 
 
 def interval(pair: tuple[float, float]) -> Cell:
@@ -51,4 +51,4 @@ def interval(pair: tuple[float, float]) -> Cell:
     mean, half = pair
     if math.isnan(mean) or math.isnan(half):
         return number(mean)
-    return Cell(f"{mean:.4f} ± {half:.4f}", mean)
+    return Cell(f"{number(mean).text} ± {half:.4f}", mean)

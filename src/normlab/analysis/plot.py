@@ -16,6 +16,7 @@ from normlab.analysis.stories import story
 from normlab.analysis.table import ArmSummary, summary, write_runs
 from normlab.analysis.verdict import Verdict, verdict
 from normlab.archive.folder import Study, read_study
+from normlab.archive.measured import measured_in, read_measured
 from normlab.errors import NormlabError, in_words
 
 if TYPE_CHECKING:
@@ -71,13 +72,17 @@ def report(study_folder: Path) -> Report:
         csv = write_runs(study)
         files = drawn.found(study) or _draw(study, found, left_out, page)
     except OSError as error:
-        raise NormlabError(
-            f"The results of {study_folder} cannot be written: {error.strerror or error} "
-            f"({error.filename or study_folder}); free space or permit writing there, and run "
-            f"python scripts/plot.py {study_folder}."
-        ) from error
+        raise _unwritable(study_folder, error) from error
     figures = [path for path in files if path != page]
     return Report(study, summary(study), found, csv, figures, page, left_out)
+
+
+def _unwritable(folder: Path, error: OSError) -> NormlabError:
+    return NormlabError(
+        f"The results of {folder} cannot be written: {error.strerror or error} "
+        f"({error.filename or folder}); free space or permit writing there, and run "
+        f"python scripts/plot.py {folder}."
+    )
 
 
 def _draw(study: Study, found: Verdict, left_out: Sequence[str], page: Path) -> list[Path]:
@@ -105,10 +110,31 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     arguments = parser.parse_args(argv)
     with in_words():
-        if arguments.metric is None:
+        numbers = measured_in(arguments.study)
+        if numbers is not None:
+            _redraw_measured(numbers, arguments.metric)
+        elif arguments.metric is None:
             show(report(arguments.study))
         else:
             _show_metric(arguments.study, arguments.metric)
+
+
+def _redraw_measured(numbers: Path, metric: str | None) -> None:
+    """Draw anew what an experiment that trains nothing has left."""
+    from rich.console import Console
+
+    from normlab.analysis.measured import conclude
+
+    if metric is not None:
+        raise NormlabError(
+            f"{numbers.parent} holds a measurement and no curves, so none of {metric}; leave out "
+            f"--metric, or read {numbers}."
+        )
+    try:
+        done = conclude(read_measured(numbers), numbers.parent)
+    except OSError as error:
+        raise _unwritable(numbers.parent, error) from error
+    done.show(Console(highlight=False, soft_wrap=True))
 
 
 def _show_metric(study_folder: Path, tag: str) -> None:
@@ -130,6 +156,8 @@ def show(done: Report) -> None:
     rates = learning_rates(done.study)
     if rates is not None:
         console.print(render_rates(rates))
+    if done.verdict.story:
+        _say(console, "", " ".join(done.verdict.story))
     for sentence in done.verdict.sentences:
         _say(console, "- ", sentence)
     for kind, sentences in (("warning: ", done.verdict.warnings), ("note: ", done.left_out)):

@@ -97,8 +97,10 @@ def show(console: "Console", probing: Probing) -> None:
         console.print(f"the first {_MOST_ROWS} of {len(_rows(probing))}; the file holds all")
     if any(one.name == LAST_GRADIENT for one in probing.slopes):
         console.print(_over_depths(probing))
+    seeds = max(len(probing.of(arm, depth)) for arm, depth in _rows(probing))
     console.print(
-        "Means over seeds ± 95 % t-interval. RMS and variance are those of the residual stream "
+        f"{'Means over seeds ± 95 % t-interval' if seeds > 1 else 'One seed, so no interval'}. "
+        "RMS and variance are those of the residual stream "
         "after the first and the last block; decay: factor by which a gradient changes from a "
         "block to the one before it, of the feed-forward's weights.",
         style="dim",
@@ -158,4 +160,6 @@ def _told(slope: Slope | None) -> str:
 
 def _mean(values: Sequence[float]) -> str:
     mean, half = mean_interval(values)
+    if not math.isfinite(mean):
+        return "not finite"
     return f"{mean:.3g}" + ("" if math.isnan(half) else f" ±{half:.1g}")

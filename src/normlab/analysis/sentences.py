@@ -102,7 +102,8 @@ def measured(value: float, half: float) -> str:
     """`0.0207 ± 0.0064`, or without an interval `0.0207`; more digits where four are none."""
     largest = max((abs(one) for one in (value, half) if math.isfinite(one)), default=0)
     digits = 4 if largest == 0 else max(4, 1 - math.floor(math.log10(largest)))
-    return f"{value:.{digits}f}" if math.isnan(half) else f"{value:.{digits}f} ± {half:.{digits}f}"
+    said = f"{value:.{digits}f}".replace("-", "−")
+    return said if math.isnan(half) else f"{said} ± {half:.{digits}f}"
 
 
 def _telling(comparison: Comparison) -> tuple[bool, float]:

@@ -20,11 +20,14 @@ class Verdict:
     """What a study shows.
 
     Attributes:
-        sentences: what the numbers show, what they tell before what they do not; what diverged.
+        story: what an experiment with a figure of its own shows, in its own words.
+        sentences: what the numbers show beside that, what they tell before what they do not; what
+            diverged.
         warnings: what weakens them: one seed, mixtures, runs that are missing or damaged.
         comparisons: the arm with the lowest mean of every facet against each other arm there.
     """
 
+    story: tuple[str, ...]
     sentences: tuple[str, ...]
     warnings: tuple[str, ...]
     comparisons: tuple[Comparison, ...]
@@ -41,16 +44,17 @@ def verdict(study: Study) -> Verdict:
     whole = arms if rates is None else [one.arm for one in rates.arms]
     entered = arms if rates is None else [best for one in rates.arms if (best := one.at_its_best)]
     comparisons = compare(facets(entered))
-    words = compared(comparisons) if comparisons else [nothing_to_compare(entered)]
     told = story(study)
-    if told and any(arm.with_state("finished") for arm in arms):
-        words = [told.tell(study)]
-    elif rates is not None:
-        words = [*_best_rates(rates), *words]
+    whose = told.tell(study) if told and any(arm.with_state("finished") for arm in arms) else []
+    words: list[str] = []
+    if not whose:
+        words += compared(comparisons) if comparisons else [nothing_to_compare(entered)]
+        words += _best_rates(rates) if rates else []
     if rates is not None:
         words += [*_sensitivities(rates), *_stability(rates)]
     warnings = [*(rates.warnings if rates else ()), *caveats(study, facets(whole))]
-    return Verdict((*words, *diverged(arms)), tuple(warnings), tuple(comparisons))
+    words += diverged(arms)
+    return Verdict(tuple(whose), tuple(words), tuple(warnings), tuple(comparisons))
 
 
 def _best_rates(rates: LearningRates) -> Iterator[str]:

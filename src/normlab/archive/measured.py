@@ -147,6 +147,12 @@ def path_of(folder: Path, name: str) -> Path:
     return folder / f"{name}.json"
 
 
+def measured_in(folder: Path) -> Path | None:
+    """Where the numbers are that an experiment left in the folder; None without any."""
+    paths = [path_of(folder, name) for name in NUMBERS]
+    return next((path for path in paths if path.is_file()), None)
+
+
 def read_measured(path: Path) -> Measured:
     """What `Measured.write` wrote.
 

@@ -7,7 +7,7 @@ cross-entropy, clipping at 1, fused AdamW.
 import contextlib
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any
 
@@ -27,6 +27,8 @@ from normlab.training.hardware import resolve
 
 HALF = "bf16-mixed"
 
+Steps = Callable[[int], None]
+
 
 def peer(turns: Turns, shape: dict[str, Any], name: str, precision: str) -> None:
     """A plain loop around another package's model; turns say how many `steps`."""
@@ -44,11 +46,23 @@ def bare(turns: Turns, overrides: list[str], limit_mib: float | None = None) -> 
     if limit_mib is not None:
         limit = int(limit_mib * 2**20)
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    loop(turns, *_ours(overrides))
+
+
+def trained_steps(turns: Turns, overrides: list[str]) -> Iterator[tuple[dict[str, Any], Steps]]:
+    """The turns of a plain loop around our model, each with what trains so many steps."""
+    steps = _steps(*_ours(overrides))
+    for turn in turns:
+        yield turn, steps
+
+
+def _ours(overrides: list[str]) -> tuple[nn.Module, Source, str, int]:
+    """Our model, its data, its precision, and how many batches a step takes."""
     spec = specified(overrides)
     hardware = resolve(spec.config.trainer)
     source = build(spec.plain["data"], spec.config.model.context)
     model = build_model(spec.config, source.vocabulary)
-    loop(turns, model, source, hardware.precision, spec.config.trainer.accumulate)
+    return model, source, hardware.precision, spec.config.trainer.accumulate
 
 
 def tokens(shape: Shape) -> Source:
@@ -73,24 +87,34 @@ def loop(
     accumulate: int = 1,
 ) -> None:
     """Train for as many steps as each turn asks, and report milliseconds a step and memory."""
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=0.1, fused=True
-    )
-    batches = (source.batch(0, index) for index in count())
+    steps = _steps(model, source, precision, accumulate)
     parameters = count_parameters(model)
     for turn in turns:
         began = time.perf_counter()
-        for _ in range(turn["steps"]):
-            loss = _step(model, optimizer, batches, precision == HALF, accumulate)
-        nats = loss.item()
+        steps(turn["steps"])
         seconds = time.perf_counter() - began
-        if not nats < 20:
-            raise NormlabError(f"its loss is {nats}, so it does not train")
         turns.report(
             ms=1000 * seconds / turn["steps"],
             rss_mib=peak_mib(),
             parameters=parameters,
         )
+
+
+def _steps(model: nn.Module, source: Source, precision: str, accumulate: int) -> Steps:
+    """A function that trains so many further steps, and falls where the loss is none."""
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=0.1, fused=True
+    )
+    batches = (source.batch(0, index) for index in count())
+
+    def steps(number: int) -> None:
+        for _ in range(number):
+            loss = _step(model, optimizer, batches, precision == HALF, accumulate)
+        nats = loss.item()
+        if not nats < 20:
+            raise NormlabError(f"its loss is {nats}, so it does not train")
+
+    return steps
 
 
 def _step(

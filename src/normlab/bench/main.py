@@ -19,11 +19,12 @@ from normlab.errors import ConfigError, NormlabError, in_words
 if TYPE_CHECKING:
     from rich.console import Console
 
-SUITES = ("step", "norms", "study", "read", "start", "scaling")
+SUITES = ("step", "profile", "norms", "study", "read", "start", "scaling")
 # Where a suite is, unless in the module of its name, which is then what it needs.
 _ELSEWHERE = {"read": "reading"}
 # What key=value and --shapes can change; the other suites measure what they measure.
-_OVERRIDABLE, _SHAPED = ("step", "scaling"), ("step", "norms", "study", "scaling")
+_OVERRIDABLE = ("step", "profile", "scaling")
+_SHAPED = ("step", "profile", "norms", "study", "scaling")
 PLACE = Path("outputs") / "bench"
 _MOST_ROUNDS = 1000
 
@@ -101,12 +102,15 @@ def _parser() -> argparse.ArgumentParser:
         "suites",
         nargs="*",
         metavar="suite",
-        help=f"{', '.join(SUITES)} or all; with key=value, of normlab's own runs (step, scaling)",
+        help=f"{', '.join(SUITES)} or all; with key=value, of normlab's own runs "
+        f"({', '.join(_OVERRIDABLE)})",
     )
     parser.add_argument("--rounds", type=int, help="how often each contender is measured")
     parser.add_argument("--quick", action="store_true", help="fewer rounds and sizes: for a look")
     parser.add_argument("--threads", type=int, help="of every contender (default: torch's)")
-    parser.add_argument("--shapes", default="", help="sizes to measure, a,b (step, norms, scaling)")
+    parser.add_argument(
+        "--shapes", default="", help=f"sizes to measure, a,b ({', '.join(_SHAPED)})"
+    )
     parser.add_argument("--out", type=Path, default=PLACE, help=f"default: {PLACE}/<suite>")
     parser.add_argument(
         "--docs", action="store_true", help="write what --out holds into docs/performance.md"

@@ -23,7 +23,7 @@ def claims(names: Sequence[str] = (), config_dir: Path | None = None) -> dict[st
     """The claims asked for, or all, by name. A file in `config_dir` goes before one of ours.
 
     Raises:
-        ConfigError: there is no such claim, or a file does not hold one.
+        ConfigError: there is no such claim, a file does not hold one, or its experiment is nowhere.
     """
     files = _files(config_dir)
     for name in names:
@@ -33,7 +33,10 @@ def claims(names: Sequence[str] = (), config_dir: Path | None = None) -> dict[st
             raise ConfigError(f"claim={name} is not there; {hint}there are {', '.join(files)}.")
     if not files:
         raise ConfigError(f"there is no claim; {config.folder() / GROUP} holds no *.yaml.")
-    return {name: read(files[name]) for name in dict.fromkeys(names or files)}
+    found = {name: read(files[name]) for name in dict.fromkeys(names or files)}
+    for name, claim in found.items():
+        _check_experiment(files[name], claim, config_dir)
+    return found
 
 
 def _files(config_dir: Path | None) -> dict[str, Path]:
@@ -71,6 +74,19 @@ def read(path: Path) -> Claim:
     claim = Claim(**plain, test=decides, published=reported)
     _check(path, claim, kind)
     return claim
+
+
+def _check_experiment(path: Path, claim: Claim, config_dir: Path | None) -> None:
+    """Hold a claim to the experiments that there are, before anything is trained."""
+    folders = [folder / "experiment" for folder in (config.folder(), config_dir) if folder]
+    options = sorted({one.stem for folder in folders for one in folder.glob("*.yaml")})
+    if claim.experiment is not None and claim.experiment not in options:
+        close = difflib.get_close_matches(claim.experiment, options, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise _wrong(
+            path,
+            f"experiment={claim.experiment} is not there; {hint}there are {', '.join(options)}",
+        )
 
 
 def _raw(path: Path) -> dict[str, Any]:

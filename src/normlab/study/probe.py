@@ -29,6 +29,8 @@ from normlab.study.terminal import console, moving
 # More would take an hour, and no figure holds them.
 MOST_MODELS = 2000
 _PLACE = Path("outputs") / "probes"
+# Where a model is not trained, nothing else of a configuration means anything.
+_TAKES = ("norm", "placement", "model", "data", "seed", "experiment")
 # What has a place of its own in a measurement.
 _KNOWN_APART = ("norm", "placement", "model.depth", "seed")
 
@@ -109,6 +111,7 @@ def _compose(overrides: Sequence[str], config_dir: Path | None) -> list[Wanted]:
         raise ConfigError(
             f"--config-dir {config_dir} is not a folder; give one with norm/<name>.yaml."
         )
+    _check_keys(overrides)
     register()
     search = [f"hydra.searchpath=[{quoted(config_dir)}]"] if config_dir else []
     plan = Plan()
@@ -131,6 +134,17 @@ def _compose(overrides: Sequence[str], config_dir: Path | None) -> list[Wanted]:
             raise
         raise explain(error) from error
     return list(found.values())
+
+
+def _check_keys(overrides: Sequence[str]) -> None:
+    """Refuse what would change nothing, before it makes equal models look different."""
+    for word in overrides:
+        key = word.lstrip("+~").partition("=")[0]
+        if key.partition(".")[0].partition("@")[0] not in _TAKES:
+            raise ConfigError(
+                f"{word} means nothing to a model that is not trained; give "
+                f"{', '.join(f'{one}=…' for one in _TAKES[:-1])} or {_TAKES[-1]}=…."
+            )
 
 
 def _settings(combination: Sequence[str], plan: Plan) -> tuple[str, ...]:

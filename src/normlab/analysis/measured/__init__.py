@@ -1,23 +1,52 @@
-"""Figures and paragraphs of experiments that train nothing, from their numbers alone."""
+"""Figures, words and pages of experiments that train nothing, from their numbers alone."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
-from matplotlib.figure import Figure
-
-from normlab.analysis import page
 from normlab.analysis.measured import comparison_words, gradient_words
-from normlab.analysis.style import RC
-from normlab.archive.measured import Measured
+from normlab.archive.measured import Measured, path_of
 
-FIGURES_FOLDER = "figures"
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from rich.console import Console
+
+FIGURES_FOLDER, REPORT_FILE = "figures", "report.html"
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """What was made of a measurement: sentences, and the files by what they are."""
+
+    sentences: tuple[str, ...]
+    files: dict[str, Path]
+
+    def show(self, console: "Console") -> None:
+        """Print where the files are, then the paragraph."""
+        for what, path in self.files.items():
+            console.print(f"{what:8} {path}", markup=False)
+        console.print(f"\n{' '.join(self.sentences)}", markup=False)
+
+
+def conclude(found: Measured, folder: Path) -> Conclusion:
+    """Write the figure, PNG and SVG, and `report.html` into the folder. Raises OSError."""
+    from normlab.analysis.measured import document
+
+    words, page = sentences(found), folder / REPORT_FILE
+    files = draw(found, folder / FIGURES_FOLDER)
+    document.write(found, words, files, folder, page)
+    made = {"figure": files[0], "numbers": path_of(folder, found.name), "report": page}
+    return Conclusion(tuple(words), made)
 
 
 def draw(found: Measured, folder: Path) -> list[Path]:
     """Write `<name>.png` and `<name>.svg` into the folder; returns their paths. Raises OSError."""
+    import matplotlib
+
+    from normlab.analysis import page
     from normlab.analysis.measured import comparison_figure, gradient_figure
+    from normlab.analysis.style import RC
 
     sheets: dict[str, Callable[[Measured], Figure]] = {
         "gradient_vanishing": gradient_figure.sheet,
@@ -27,10 +56,10 @@ def draw(found: Measured, folder: Path) -> list[Path]:
         return page.save(sheets[found.name](found), folder, found.name)
 
 
-def paragraph(found: Measured) -> str:
-    """What the numbers show, in sentences that follow from them."""
+def sentences(found: Measured) -> list[str]:
+    """What the numbers show, each sentence following from them."""
     words: dict[str, Callable[[Any], list[str]]] = {
         "gradient_vanishing": gradient_words.sentences,
         "layernorm_vs_rmsnorm": comparison_words.sentences,
     }
-    return " ".join(words[found.name](found.numbers))
+    return words[found.name](found.numbers)

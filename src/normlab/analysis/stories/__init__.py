@@ -1,4 +1,4 @@
-"""What an experiment shows, told: one figure of its own, and a paragraph that its numbers make."""
+"""What an experiment shows, told: one figure of its own, and sentences that its numbers make."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,17 +18,17 @@ _TOLD_APART = {"lr", "depth", "warmup"}  # beside norm and placement
 
 @dataclass(frozen=True)
 class Story:
-    """One experiment's figure and paragraph.
+    """One experiment's figure and sentences.
 
     Attributes:
         name: of the figure's file, and of the experiment.
         draw: the figure, of a study with at least one finished run.
-        tell: the paragraph, of any study.
+        tell: the sentences, of any study.
     """
 
     name: str
     draw: Callable[[Study], "Figure"]
-    tell: Callable[[Study], str]
+    tell: Callable[[Study], list[str]]
 
 
 def story(study: Study) -> Story | None:

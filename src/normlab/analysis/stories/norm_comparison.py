@@ -4,14 +4,15 @@ import math
 from collections.abc import Sequence
 
 from normlab.analysis.sentences import measured
-from normlab.analysis.statistics import seeds_needed
 from normlab.analysis.stories.trials import (
     NO_CONTEXT,
+    ONE_SEED,
     Trial,
     best,
     by,
     differences,
     loss,
+    not_told,
     rate,
     said,
     trials,
@@ -19,13 +20,13 @@ from normlab.analysis.stories.trials import (
 from normlab.archive.folder import Study
 
 
-def tell(study: Study) -> str:
+def tell(study: Study) -> list[str]:
     """Where runs diverged, every arm at one shared rate and at its own best, and what differs."""
     found = trials(study)
     arms = by(lambda trial: trial.name, found)
     tuned = [one for some in arms.values() if (one := best(some))]
-    words = [_diverged(arms), _at_one_rate(found), _tuned(tuned), _without_context(arms)]
-    return " ".join(filter(None, words))
+    words = [*_diverged(arms), _at_one_rate(found), *_tuned(tuned), _without_context(arms)]
+    return [sentence for sentence in words if sentence]
 
 
 def shared_rate(found: Sequence[Trial]) -> float | None:
@@ -42,7 +43,7 @@ def shared_rate(found: Sequence[Trial]) -> float | None:
     return min(means, key=lambda value: means[value], default=None)
 
 
-def _diverged(arms: dict[str, list[Trial]]) -> str:
+def _diverged(arms: dict[str, list[Trial]]) -> list[str]:
     words = []
     for name, some in arms.items():
         lost = sorted((trial for trial in some if trial.diverged), key=lambda trial: trial.rate)
@@ -57,7 +58,7 @@ def _diverged(arms: dict[str, list[Trial]]) -> str:
             if trial.rate == max(there) and trial.whole and trial.name != name
         ]
         words.append(f"Diverged: {name} at {where}{', where ' * bool(others)}{said(others)}.")
-    return " ".join(words) or f"No run of {said(list(arms))} diverged at any rate of the grid."
+    return words or [f"No run of {said(list(arms))} diverged at any rate of the grid."]
 
 
 def _at_one_rate(found: Sequence[Trial]) -> str:
@@ -69,32 +70,28 @@ def _at_one_rate(found: Sequence[Trial]) -> str:
     return f"At one shared rate, {rate(value)}, the final losses are {ends} nats per token."
 
 
-def _tuned(tuned: Sequence[Trial]) -> str:
+def _tuned(tuned: Sequence[Trial]) -> list[str]:
     if len(tuned) < 2:
-        return "Fewer than two arms finish at any rate, so there is nothing to compare."
-    low, *others = sorted(tuned, key=lambda trial: trial.mean)
-    ends = said([f"{trial.name} {loss(trial)} ({rate(trial.rate)})" for trial in (low, *others)])
-    words = f"Each at its own best rate of the grid: {ends}."
+        return ["Fewer than two arms finish at any rate, so there is nothing to compare."]
+    ordered = sorted(tuned, key=lambda trial: trial.mean)
+    low = ordered[0]
+    ends = said([f"{trial.name} {loss(trial)} ({rate(trial.rate)})" for trial in ordered])
+    words = [f"Each at its own best rate of the grid: {ends}."]
     if max(len(trial.losses) for trial in tuned) < 2:
-        return f"{words} One seed: no interval, and nothing tells effect from noise."
-    ordered = [low, *others]
+        return [*words, ONE_SEED]
     told, untold = [], []
     for other, difference, p in differences(ordered):
-        if not difference.pairs:
-            untold.append(f"{other.name} (no seed in common)")
-            continue
-        by_ = measured(-difference.mean, difference.half)
         if difference.outcome_at(p) == "lower":
-            told.append(f"{other.name} by {by_}")
-            continue
-        pairs = seeds_needed(difference.mean, difference.spread)
-        more = f"; about {pairs} pairs would" if pairs else ""
-        untold.append(f"{other.name} ({by_}{more})")
+            told.append(f"{other.name} by {measured(-difference.mean, difference.half)}")
+        else:
+            untold.append(f"{other.name} ({not_told(difference)})")
     if told:
-        words += f" So {low.name} ends lower than {said(told)}."
+        words.append(f"So {low.name} ends lower than {said(told)}.")
     if untold:
-        words += f" Cannot tell it from {said(untold)}."
-    return f"{words} Paired seeds, Holm over all {math.comb(len(ordered), 2)} pairs."
+        words.append(f"Cannot tell {low.name} from {said(untold)}.")
+    pairs = math.comb(len(ordered), 2)
+    basis = f"Paired seeds, Holm over all {pairs} pairs." if pairs > 1 else "Paired seeds."
+    return [*words[:-1], f"{words[-1]} {basis}"]
 
 
 def _without_context(arms: dict[str, list[Trial]]) -> str:

@@ -6,7 +6,17 @@ from dataclasses import dataclass
 from normlab.analysis.arms import format_value
 from normlab.analysis.sentences import measured
 from normlab.analysis.statistics import Difference, holm, paired_difference
-from normlab.analysis.stories.trials import Trial, best, by, loss, rate, said, trials
+from normlab.analysis.stories.trials import (
+    ONE_SEED,
+    Trial,
+    best,
+    by,
+    loss,
+    not_told,
+    rate,
+    said,
+    trials,
+)
 from normlab.archive.folder import Study
 
 
@@ -25,7 +35,7 @@ class _Pair:
         return self.difference.outcome_at(self.p) != "cannot tell"
 
 
-def tell(study: Study) -> str:
+def tell(study: Study) -> list[str]:
     """At every depth the placements at their best settings, what warm-up does, and what fails."""
     found = trials(study)
     depths = by(lambda trial: trial.depth, sorted(found, key=lambda trial: trial.depth))
@@ -38,14 +48,14 @@ def tell(study: Study) -> str:
     words += [_warmup(name, some) for name, some in warmed.items()]
     words.append(_failures(arms))
     if max((len(trial.losses) for trial in found), default=0) < 2:
-        words.append("One seed: no interval, and nothing tells effect from noise; add seed=0,1,2.")
+        words.append(ONE_SEED)
     else:
         placements, warm = counts
         words.append(
             f"Paired seeds, Holm over the {placements} comparisons of placements and the {warm} of "
             f"warm-up."
         )
-    return " ".join(filter(None, words))
+    return [sentence for sentence in words if sentence]
 
 
 def _adjust(question: Sequence[Sequence[_Pair]]) -> int:
@@ -87,10 +97,10 @@ def _at_depth(depth: int, some: Sequence[Trial], gaps: Sequence[_Pair]) -> str:
 def _gap(pair: _Pair) -> str:
     if pair.difference.pairs < 2:
         return ""
-    by_ = measured(-pair.difference.mean, pair.difference.half)
     if pair.told:
+        by_ = measured(-pair.difference.mean, pair.difference.half)
         return f"; {pair.a.name} is lower by {by_}"
-    return f"; {pair.a.name} and {pair.b.name} cannot be told apart ({by_})"
+    return f"; {pair.a.name} and {pair.b.name} cannot be told apart ({not_told(pair.difference)})"
 
 
 def _warmup(name: str, pairs: Sequence[_Pair]) -> str:

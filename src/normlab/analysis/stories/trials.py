@@ -9,11 +9,18 @@ from typing import Any, TypeVar
 from normlab.analysis.arms import Arm, format_value, group
 from normlab.analysis.comparison import losses_by_seed
 from normlab.analysis.sentences import measured
-from normlab.analysis.statistics import Difference, holm, mean_interval, paired_difference
+from normlab.analysis.statistics import (
+    Difference,
+    holm,
+    mean_interval,
+    paired_difference,
+    seeds_needed,
+)
 from normlab.archive.folder import Study
 
 # Nats per token above the best guess without context within which a model has learned none.
 NO_CONTEXT = 0.05
+ONE_SEED = "One seed: no interval, and nothing tells effect from noise; add seed=0,1,2."
 
 _K = TypeVar("_K")
 
@@ -95,6 +102,15 @@ def differences(some: Sequence[Trial]) -> list[tuple[Trial, Difference, float]]:
 def loss(trial: Trial) -> str:
     """`2.6989 ± 0.0120`, or without the interval of one seed."""
     return measured(*mean_interval(list(trial.losses.values())))
+
+
+def not_told(difference: Difference) -> str:
+    """`0.0120 ± 0.0300; about 12 pairs would tell`: a − b turned round, as `lower by` is."""
+    if not difference.pairs:
+        return "no seed in common"
+    pairs = seeds_needed(difference.mean, difference.spread)
+    more = f"; about {pairs} pairs of seeds would tell" if pairs else ""
+    return f"{measured(-difference.mean, difference.half)}{more}"
 
 
 def rate(value: float) -> str:

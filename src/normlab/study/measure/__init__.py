@@ -14,6 +14,7 @@ from typing import Any
 from hydra.core.config_loader import ConfigLoader
 from omegaconf import DictConfig
 
+from normlab.analysis.measured import conclude
 from normlab.archive.identity import check_output_dir
 from normlab.archive.measured import Measured, Origin, path_of, read_measured
 from normlab.errors import NormlabError
@@ -54,7 +55,7 @@ def carry_out(
             make_folder(folder)
             found = _measured(request.name, settings, measurement, request.threads)
             found.write(folder)
-        _conclude(found, folder)
+        conclude(found, folder).show(console())
     except KeyboardInterrupt as stop:
         stop.args = ("measures from the beginning",)
         raise
@@ -129,13 +130,3 @@ def _numbers(
     trainer = TrainerConfig(1, 1, precision="32-true", device=Device.cpu, compile=False)
     hardware = resolve(trainer, threads)
     return measurement.measure(hardware.threads, each), machine(hardware)
-
-
-def _conclude(found: Measured, folder: Path) -> None:
-    from normlab.analysis import measured
-
-    png, _ = measured.draw(found, folder / measured.FIGURES_FOLDER)
-    terminal = console()
-    terminal.print(f"figure   {png}", markup=False)
-    terminal.print(f"numbers  {path_of(folder, found.name)}", markup=False)
-    terminal.print(f"\n{measured.paragraph(found)}", markup=False)
