@@ -6,35 +6,9 @@ must not compute: OpenMP's threads, once started, do not survive a fork.
 
 import gc
 import importlib
-import importlib.machinery
 import sys
-import types
 
-
-def load_lightning() -> None:
-    """Import Lightning without torchmetrics, which takes as long as torch itself.
-
-    Lightning asks whether what is logged is one of its metrics, which nothing here ever is; and
-    torchmetrics imports scipy, matplotlib and, where they are installed, transformers.
-    """
-    if "pytorch_lightning" in sys.modules or "torchmetrics" in sys.modules:
-        return
-    import torch
-
-    stand_in = types.ModuleType("torchmetrics")
-    stand_in.__spec__ = importlib.machinery.ModuleSpec("torchmetrics", None)
-    stand_in.__version__ = "1.0.0"  # type: ignore[attr-defined]
-    for name in ("Metric", "MetricCollection"):
-        setattr(stand_in, name, type(name, (torch.nn.Module,), {}))
-    sys.modules["torchmetrics"] = stand_in
-    try:
-        importlib.import_module("pytorch_lightning")
-    except (ImportError, AttributeError):
-        # Another Lightning, which wants more of it.
-        for name in [name for name in sys.modules if name.startswith(("pytorch_l", "lightning_f"))]:
-            del sys.modules[name]
-    finally:
-        del sys.modules["torchmetrics"]
+from normlab.study.light import load_lightning
 
 
 def load() -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from normlab.config.schema import TrainConfig
 from normlab.data import IGNORED
+from normlab.training.optimizer import PlainAdamW
 from normlab.training.schedules import factor
 
 
@@ -54,7 +55,7 @@ class LanguageModel(pl.LightningModule):
             {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
         ]
         first, second = config.optimizer.betas
-        optimizer = torch.optim.AdamW(
+        optimizer = PlainAdamW(
             [group for group in groups if group["params"]],
             lr=config.optimizer.lr,
             betas=(first, second),
