@@ -1,8 +1,8 @@
 # make demo    install, train the four configurations on the default data, draw the figures
 # make test    lint, types, import contract, tests
 # make test-slow    the studies of minutes
-# make experiments-quick    the four experiments and their figures, a minute each
-# make experiments          the same with more seeds, rates and depths, five minutes each
+# make experiments-quick    the four experiments and their figures, three minutes
+# make experiments          the same with more seeds, rates and depths, about 20 minutes
 
 # Hydra 1.3 does not start on Python 3.14. A name on the path may be a shim that starts nothing, so
 # each is tried.

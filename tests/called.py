@@ -1,10 +1,13 @@
-"""A command called in this process, in an empty folder."""
+"""A command called in this process, in an empty folder; or in one of its own."""
 
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -28,3 +31,21 @@ def called(
         return (code, *capfd.readouterr())
 
     return run
+
+
+def refused(script: str, word: str, *heavy: str) -> str:
+    """What a script of the repository says to a word that it refuses.
+
+    None of the `heavy` modules may have been imported for that.
+    """
+    code = (
+        f"import runpy, sys; sys.argv = [{script!r}, {word!r}]\n"
+        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        f"print({set(heavy)!r} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "set()"
+    return done.stderr

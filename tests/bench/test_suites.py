@@ -43,7 +43,7 @@ def test_a_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(step, "PEERS", {tutorial: PEERS[tutorial]})
     report = measured(tmp_path, "step", "--shapes", "tiny")
     found = rows(report)
-    assert set(found) == {step.RUN, step.LOOP, step.LAYERNORM, tutorial, step.MATMULS}
+    assert set(found) == {step.RUN, step.PROBED, step.LOOP, step.LAYERNORM, tutorial, step.MATMULS}
     for name, row in found.items():
         speed, time = row.values["tokens/s"], row.values["ms a step"]
         assert speed.median * time.median == pytest.approx(1000 * 64), name
@@ -79,6 +79,8 @@ def test_operators_go_into_their_groups() -> None:
         "aten::_softmax": "softmax",
         "aten::_fused_adamw_": "AdamW and clipping",
         "aten::_foreach_norm": "AdamW and clipping",
+        "_FusedNorm": "norms",
+        "_FusedNormBackward": "norms",
         "aten::native_layer_norm": "norms",
         "aten::copy_": "casts and copies",
         "aten::add": profiling.REST,

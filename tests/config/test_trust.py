@@ -1,6 +1,5 @@
 """A file from a stranger runs nothing: not on import, not when built, not through Hydra."""
 
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from called import refused
 from normlab.config.trust import UntrustedError, check_network
 from tiny import TINY
 
@@ -239,14 +239,5 @@ def test_a_pickled_run_is_not_read(flag: str, door: Callable, tmp_path: Path) ->
 
 
 def test_a_refusal_needs_no_torch() -> None:
-    code = (
-        "import runpy, sys; sys.argv = ['train.py', 'norm._target_=trap.Norm']\n"
-        "try: runpy.run_path('train.py', run_name='__main__')\n"
-        "except SystemExit: pass\n"
-        "print({'torch', 'trap'} & set(sys.modules))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert "norm._target_=trap.Norm is not trusted" in done.stderr
-    assert done.stdout.strip() == "set()"
+    said = refused("train.py", "norm._target_=trap.Norm", "torch", "trap")
+    assert "norm._target_=trap.Norm is not trusted" in said

@@ -2,13 +2,11 @@
 
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from called import Call, called
+from called import Call, called, refused
 from normlab.analysis.probe import (
     GRADIENT_DECAY,
     LAST_GRADIENT,
@@ -146,18 +144,8 @@ def test_a_damaged_file_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_a_refusal_needs_no_torch() -> None:
-    code = (
-        "import sys; sys.argv = ['probe.py', 'norm=foo']\n"
-        "import runpy\n"
-        "try: runpy.run_path('scripts/probe.py', run_name='__main__')\n"
-        "except SystemExit: pass\n"
-        "print({'torch', 'matplotlib'} & set(sys.modules))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert "norm=foo is not an option" in done.stderr
-    assert done.stdout.strip() == "set()"
+    said = refused("scripts/probe.py", "norm=foo", "torch", "matplotlib")
+    assert "norm=foo is not an option" in said
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from torch import nn
 
 from normlab.config.spec import RunSpec
 from normlab.model.gpt import Block
-from normlab.training import run
+from normlab.training import hardware, run
 from normlab.training.hardware import resolve
 from same import assert_same_run
 from tiny import TINY, Silent
@@ -89,7 +89,7 @@ def test_compiling_leaves_the_run_as_it_was(
 
 
 def test_what_cannot_be_compiled_is_told(here: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(self: nn.Module) -> None:
+    def broken(self: nn.Module, mode: str | None) -> None:
         def fail(*_: Any) -> None:
             raise RuntimeError("no compiler\nwas found")
 
@@ -126,11 +126,33 @@ def test_by_itself_a_cpu_compiles_nothing(here: Callable) -> None:
     assert resolve(here("yes", "trainer.compile=true").config.trainer).compile is True
 
 
+def test_graphs_are_asked_of_torch_and_only_on_a_gpu(
+    here: Callable, door: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    answer = door("trainer.compile=graphs", "trainer.device=cpu", f"output_dir={tmp_path}")
+    assert answer.code == 2
+    assert "trainer.compile=graphs makes CUDA graphs, and this run would be on cpu" in answer.err
+    assert not list(tmp_path.iterdir())
+
+    # The rest of the way as it would be on a GPU; torch makes no graphs of what is on a CPU.
+    asked: list[str | None] = []
+
+    def compiled(self: nn.Module, mode: str | None) -> None:
+        asked.append(mode)
+
+    monkeypatch.setattr(hardware, "resolve_device", lambda trainer: "cpu")
+    monkeypatch.setattr(nn.Module, "compile", compiled)
+    for value in ("graphs", "true"):
+        record = run.train(here(value, f"trainer.compile={value}"), "", Silent())
+        assert record.hardware.get("cuda_graphs", False) is (value == "graphs")
+    assert asked == ["reduce-overhead", None]
+
+
 @pytest.mark.parametrize("value", ["maybe", "1.5", "null"])
 def test_another_value_for_compile_is_refused(door: Callable, value: str, tmp_path: Path) -> None:
     answer = door(f"trainer.compile={value}", f"output_dir={tmp_path}")
     assert answer.code == 2
-    assert "it must be true, false or auto" in answer.err
+    assert "it must be true, false, auto or graphs" in answer.err
     assert len(answer.err.splitlines()) == 1
 
 

@@ -12,7 +12,7 @@ from normlab.bench.worker import Turns
 # The first that an operator's name matches; the others are small calls.
 GROUPS = {
     "products": r"aten::(mm|addmm|bmm|baddbmm|_scaled_dot_product\w*|mkldnn\w*)$",
-    "norms": r"Fused|fused_norm|layer_norm|rms_norm",
+    "norms": r"FusedNorm|layer_norm|rms_norm",
     "GELU": r"gelu",
     "softmax": r"softmax|where|masked_fill|cross_entropy|nll_loss",
     "AdamW and clipping": r"adamw|Optimizer|_foreach|clip",

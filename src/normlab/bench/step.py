@@ -1,6 +1,7 @@
 """`step`: a training step here, elsewhere, in a plain loop, and of the matrix products alone."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,14 +13,16 @@ from normlab.bench.result import Bar, Goal, Kind, Panel, Result, Row, Settings, 
 from normlab.bench.shapes import SHAPES, Shape, chosen
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
-RUN, LOOP, LAYERNORM, MATMULS = (
+RUN, PROBED, LOOP, LAYERNORM, MATMULS = (
     "normlab",
+    "normlab, probes on",
     "our model, bare loop",
     "… with layernorm",
     "matmuls alone",
 )
 COPY = "copy"
 MOST_OVERHEAD, MOST_RMSNORM = 1.03, 1.0
+PROBED_STEPS = 100  # conf/probes/on.yaml measures once in so many
 # Of the run in bf16 over the fastest peer in fp32; then in the same precision, by precision.
 GOALS = {
     "nano": (2.2, {"fp32": 1.1, "bf16": 1.25}),
@@ -75,11 +78,15 @@ def contenders(shape: Shape, settings: Settings) -> list[Contender]:
             LAYERNORM: ("loops:bare", {"overrides": [*ours, "norm=layernorm"]}),
             MATMULS: ("limits:products", size),
         }
+        if shape.steps > 1:  # so many of a large one would take minutes
+            probed = {"overrides": ["trainer.log_every=10", *ours, "probes=on"]}
+            wanted[PROBED] = ("whole_run:whole", probed)
         for name, (package, _) in PEERS.items():
             if installed(package):
                 wanted[name] = ("loops:peer", {**size, "name": name})
         for name, (function, arguments) in wanted.items():
-            found.append(process(_key(name, label), f"normlab.bench.{function}", arguments))
+            one = process(_key(name, label), f"normlab.bench.{function}", arguments)
+            found.append(replace(one, turn={"steps": PROBED_STEPS}) if name == PROBED else one)
     found.append(process(COPY, "normlab.bench.limits:copy", {}, turn={"steps": 2}))
     return found
 
@@ -90,7 +97,7 @@ def _key(name: str, label: str) -> str:
 
 def evaluated(shape: Shape, samples: Samples) -> Result:
     """Tables, goals and panels from the samples of a shape."""
-    names = [RUN, LOOP, LAYERNORM, *PEERS, MATMULS]
+    names = [RUN, PROBED, LOOP, LAYERNORM, *PEERS, MATMULS]
     tables, panels = [], []
     for label in PRECISIONS:
         there = [name for name in names if _key(name, label) in samples]
@@ -164,6 +171,9 @@ def _goals(shape: Shape, samples: Samples) -> tuple[Goal, ...]:
             goals.append(Goal(what, over(fastest, _key(RUN, label)), least=same.get(label)))
         what = f"{shape.name}: the whole run over the bare loop, {label}"
         goals.append(Goal(what, over(_key(RUN, label), _key(LOOP, label)), most=MOST_OVERHEAD))
+        if (probed := _key(PROBED, label)) in samples:
+            what = f"{shape.name}: the whole run with probes over the bare loop, {label}"
+            goals.append(Goal(what, over(probed, _key(LOOP, label)), most=MOST_OVERHEAD))
         what = f"{shape.name}: a step with rmsnorm over one with layernorm, {label}"
         goals.append(Goal(what, over(_key(LOOP, label), _key(LAYERNORM, label)), most=MOST_RMSNORM))
     return tuple(goals)

@@ -17,6 +17,7 @@ from normlab.config.schema import InitConfig, ModelConfig, Positions, TrainConfi
 from normlab.errors import ConfigError
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
+COMPILE = (True, False, "auto", "graphs")
 # Beyond it attention's cost, which grows with the square, makes no comparison possible.
 MOST_CONTEXT = 16384
 # DeepNet's (2203.00555), the deepest Transformer there is.
@@ -85,7 +86,7 @@ def _ranges(config: TrainConfig) -> Iterator[Rule]:
     precision = trainer.precision
     yield "trainer.precision", precision, f"one of {', '.join(PRECISIONS)}", precision in PRECISIONS
     compiled = trainer.compile
-    yield "trainer.compile", compiled, "true, false or auto", compiled in (True, False, "auto")
+    yield "trainer.compile", compiled, "true, false, auto or graphs", compiled in COMPILE
     every = trainer.save_seconds
     yield "trainer.save_seconds", every, "a number from 0", _within(every, 0)
     probed = config.probes.every

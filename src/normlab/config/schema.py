@@ -204,7 +204,7 @@ class TrainerConfig:
     precision: str = "auto"  # auto, 32-true or bf16-mixed
     device: Device = Device.auto
     threads: int | None = None
-    compile: Any = "auto"  # true, false or auto
+    compile: Any = "auto"  # true, false, auto or graphs
     gradient_checkpointing: bool = False  # blocks are computed again backwards, for less memory
     divergence_limit: float = 3.0  # times the loss of a uniform guess
 

@@ -5,20 +5,19 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf, open_dict
-from torch import nn
 
 from normlab import config
 from normlab.archive.durable import write_text
 from normlab.config.schema import register
 from normlab.config.spec import typed
 from normlab.errors import NormlabError, in_words
-from normlab.model.gpt import count_parameters
-from normlab.norms import factory
-from normlab.training.build import build_model
+
+if TYPE_CHECKING:
+    from torch import nn
 
 PATH = Path("docs/catalogue.md")
 COMMAND = "python scripts/catalogue.py"
@@ -122,19 +121,26 @@ def _cell(text: str) -> str:
 
 
 def _of_norm(path: Path) -> str:
+    from normlab.norms import factory
+
     node = OmegaConf.load(path)
     norm = factory(OmegaConf.to_container(node, resolve=True))(_WIDTH)  # type: ignore[arg-type]
     shapes = [f"{name} {_shape(value)}" for name, value in norm.named_parameters()]
     return ", ".join(shapes) or "none"
 
 
-def _shape(parameter: nn.Parameter) -> str:
+def _shape(parameter: "nn.Parameter") -> str:
     if parameter.ndim == 0:
         return "(one)"
     return "(" + ", ".join("d" if n == _WIDTH else str(n) for n in parameter.shape) + ")"
 
 
 def _of_placement(name: str) -> tuple[str, str]:
+    from torch import nn
+
+    from normlab.model.gpt import count_parameters
+    from normlab.training.build import build_model
+
     placed, bare = (
         build_model(typed(_composed(*overrides)), vocabulary=8)
         for overrides in (("norm=rmsnorm", f"placement={name}"), ("norm=none", "placement=pre"))

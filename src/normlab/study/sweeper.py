@@ -155,7 +155,7 @@ def get_ready(pending: Sequence[RunSpec], local: bool) -> None:
     check_networks(pending)
     if local:
         for spec in pending:
-            resolve_device(spec.config.trainer.device)
+            resolve_device(spec.config.trainer)
     make_folder(folder)
 
 

@@ -74,7 +74,7 @@ def check(specs: Sequence[RunSpec], environment: Mapping[str, str]) -> list[str]
 
     try:
         check_networks(specs)
-        return [resolve_device(spec.config.trainer.device) for spec in specs]
+        return [resolve_device(spec.config.trainer) for spec in specs]
     except ConfigError as error:
         return error
 

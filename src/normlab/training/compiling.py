@@ -13,9 +13,11 @@ Pair = tuple[Tensor, Tensor]
 
 
 def compile_model(
-    trainer: pl.Trainer, module: LanguageModel, training: Pair, validation: Pair
+    trainer: pl.Trainer, module: LanguageModel, training: Pair, validation: Pair, graphs: bool
 ) -> float:
     """Compile the module's model for both kinds of batch; the seconds that it took.
+
+    With `graphs`, into CUDA graphs: a step's kernels are then launched as one.
 
     What torch has compiled before, in this run or another, it finds in its own cache on disk.
     Weights, gradients and random numbers are left as they were.
@@ -26,7 +28,7 @@ def compile_model(
     began = time.perf_counter()
     module.to(trainer.strategy.root_device)
     torch._dynamo.reset()  # what was compiled for other runs counts towards a limit
-    module.model.compile()
+    module.model.compile(mode="reduce-overhead" if graphs else None)
     try:
         with torch.random.fork_rng():
             _try(trainer, module, training, validation)

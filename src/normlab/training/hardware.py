@@ -27,15 +27,16 @@ class Hardware:
     threads: int
     cpu: str
     compile: bool
+    graphs: bool = False  # compiled into CUDA graphs
 
 
 def resolve(trainer: TrainerConfig, threads: int | None = None) -> Hardware:
     """The hardware that a trainer's settings mean here; `threads` where they leave it open.
 
     Raises:
-        ConfigError: the device that was asked for is not there.
+        ConfigError: what was asked for is not there.
     """
-    device = resolve_device(trainer.device)
+    device = resolve_device(trainer)
     precision = trainer.precision
     if precision == "auto":
         precision = "bf16-mixed" if _multiplies_bf16(device) else "32-true"
@@ -44,9 +45,11 @@ def resolve(trainer: TrainerConfig, threads: int | None = None) -> Hardware:
         torch.set_num_threads(threads)
     if device == "cpu":
         keep_freed_memory()
+    graphs = trainer.compile == "graphs"
     compiled = device == "cuda" if trainer.compile == "auto" else bool(trainer.compile)
     name = torch.cuda.get_device_name() if device == "cuda" else _processor()
-    return Hardware(device, name, precision, torch.get_num_threads(), _processor(), compiled)
+    threads = torch.get_num_threads()
+    return Hardware(device, name, precision, threads, _processor(), compiled, graphs)
 
 
 def kept_threads(recorded: Mapping[str, Any], display: Display) -> int | None:
@@ -60,12 +63,22 @@ def kept_threads(recorded: Mapping[str, Any], display: Display) -> int | None:
     return threads
 
 
-def resolve_device(requested: Device) -> str:
-    """The device that `requested` means here: cpu, cuda or mps.
+def resolve_device(trainer: TrainerConfig) -> str:
+    """The device that a trainer's settings mean here: cpu, cuda or mps.
 
     Raises:
-        ConfigError: it is not there.
+        ConfigError: it is not there, or not one for what else they ask.
     """
+    device = _device(trainer.device)
+    if trainer.compile == "graphs" and device != "cuda":
+        raise ConfigError(
+            f"trainer.compile=graphs makes CUDA graphs, and this run would be on {device}; take "
+            f"true, false or auto, or trainer=gpu on a machine that has one."
+        )
+    return device
+
+
+def _device(requested: Device) -> str:
     there = ["cpu"]
     if torch.backends.mps.is_available():
         there.insert(0, "mps")

@@ -52,6 +52,7 @@ def machine(hardware: Hardware) -> dict[str, Any]:
         "memory_gib": _memory(),
         "threads": hardware.threads,
         "compile": hardware.compile,
+        **({"cuda_graphs": True} if hardware.graphs else {}),
     }
 
 

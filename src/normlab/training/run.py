@@ -188,7 +188,7 @@ def _loop(
     )
     if hardware.compile:
         first = tensors(source.batch(spec.config.seed, 0))
-        seconds = compile_model(trainer, module, first, windows.pairs[0])
+        seconds = compile_model(trainer, module, first, windows.pairs[0], hardware.graphs)
         recorder.display.say(f"compiled in {seconds:.0f} s, which its speed does not count")
     with stopping.politely():
         try:

@@ -1,5 +1,7 @@
 """The figure of `experiment=norm_comparison`: one shared rate, every rate, each arm's own best."""
 
+from collections.abc import Sequence
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -9,7 +11,7 @@ from normlab.analysis.curves import loss_limits
 from normlab.analysis.statistics import mean_interval
 from normlab.analysis.stories.norm_comparison import shared_rate
 from normlab.analysis.stories.trials import Trial, best, by, rate, trials
-from normlab.analysis.stories.u_curve import draw_all, frame, limits, without_context
+from normlab.analysis.stories.u_curve import dotted, draw_all, frame, limits, without_context
 from normlab.analysis.style import GREY, Look
 from normlab.archive.folder import Study
 
@@ -25,9 +27,8 @@ def draw(study: Study) -> Figure:
     heights = [_CURVES, 0.85 + _ROW * len(arms)]
     handles, _ = panels.legend_entries([some[0].arm for some in arms.values()], look)
     legend = handles, list(arms)
-    seeds = max(len(trial.losses) for trial in found)
     figure, body = page.sheet(
-        f"Does it need a norm? {study.name}", _note(seeds), legend, sum(heights)
+        f"Does it need a norm? {study.name}", _note(found), legend, sum(heights)
     )
     grid = body.add_gridspec(2, 2, height_ratios=heights)
     training, over_rates = body.add_subplot(grid[0, 0]), body.add_subplot(grid[0, 1])
@@ -40,7 +41,8 @@ def draw(study: Study) -> Figure:
     return figure
 
 
-def _note(seeds: int) -> str:
+def _note(found: Sequence[Trial]) -> str:
+    seeds = max(len(trial.losses) for trial in found)
     spread = (
         "Every seed a small dot; on the left the band from the lowest to the highest seed; "
         "below the 95 % t-interval."
@@ -48,7 +50,8 @@ def _note(seeds: int) -> str:
         else "One seed: no interval."
     )
     return (
-        f"× diverged: a gradient or loss that is not finite, or a loss far above a guess.\n{spread}"
+        f"× diverged: a gradient or loss that is not finite, or a loss far above a guess."
+        f"{dotted(found)}\n{spread}"
     )
 
 

@@ -4,7 +4,7 @@ from matplotlib.figure import Figure
 
 from normlab.analysis import page, panels
 from normlab.analysis.stories.trials import Trial, by, trials
-from normlab.analysis.stories.u_curve import draw_all, frame, limits, without_context
+from normlab.analysis.stories.u_curve import dotted, draw_all, frame, limits, without_context
 from normlab.analysis.style import Look
 from normlab.archive.folder import Study
 
@@ -31,7 +31,7 @@ def draw(study: Study) -> Figure:
             frame(axes, rates, limited)
             axes.set_ylabel(f"{_warm(warmup)}\n{panels.LOSS_LABEL}")
             there = [trial for trial in found if (trial.depth, trial.warmup) == (depth, warmup)]
-            without_context(axes, there, named=not (row or column))
+            without_context(axes, there)
             draw_all(axes, there, look)
     page.label_outer(body)
     return figure
@@ -44,6 +44,4 @@ def _warm(share: float) -> str:
 def _note(found: list[Trial]) -> str:
     seeds = max(len(trial.losses) for trial in found)
     spread = "Every seed a small dot, the line their mean." if seeds > 1 else "One seed."
-    known = [trial.unigram for trial in found if trial.unigram is not None]
-    line = f" Dotted: token frequencies alone, {min(known):.2f}." if known else ""
-    return f"Final validation loss at every rate; × diverged.{line}\n{spread}"
+    return f"Final validation loss at every rate; × diverged.{dotted(found)}\n{spread}"

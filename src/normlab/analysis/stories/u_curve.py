@@ -76,19 +76,17 @@ def u_curve(axes: Axes, trials: Sequence[Trial], look: Look, row: int) -> None:
     axes.plot(lost, [top] * len(lost), "x", color=colour, ms=6.5, mew=1.7, zorder=5)
 
 
-def without_context(axes: Axes, trials: Iterable[Trial], *, named: bool = True) -> None:
-    """A line at the loss of token frequencies alone, where the records tell it."""
-    for unigram in sorted({trial.unigram for trial in trials if trial.unigram is not None}):
+def without_context(axes: Axes, trials: Iterable[Trial]) -> None:
+    """A dotted line at the loss of token frequencies alone, where the records tell it."""
+    for unigram in _unigrams(trials):
         axes.axhline(unigram, color=GREY, lw=1.0, ls=(0, (1.0, 1.6)), zorder=1)
-        if not named:
-            continue
-        axes.annotate(
-            f"token frequencies alone: {unigram:.2f}",
-            xy=(0.02, unigram),
-            xycoords=axes.get_yaxis_transform(),
-            xytext=(0, -2.5),
-            textcoords="offset points",
-            va="top",
-            fontsize=7.5,
-            color=GREY,
-        )
+
+
+def dotted(trials: Iterable[Trial]) -> str:
+    """What that line is, for the note below a figure; empty where there is none."""
+    known = " or ".join(f"{unigram:.2f}" for unigram in _unigrams(trials))
+    return f" Dotted: token frequencies alone, {known}." if known else ""
+
+
+def _unigrams(trials: Iterable[Trial]) -> list[float]:
+    return sorted({trial.unigram for trial in trials if trial.unigram is not None})

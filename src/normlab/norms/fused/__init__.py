@@ -42,7 +42,7 @@ class Fused:
         if not fits or (kernels := self._made(x.dtype)) is None:
             return otherwise(x, *parameters)
         if torch.is_grad_enabled():
-            return _Function.apply(kernels, otherwise, x, *parameters)  # type: ignore[no-any-return, no-untyped-call]
+            return _FusedNorm.apply(kernels, otherwise, x, *parameters)  # type: ignore[no-any-return, no-untyped-call]
         return kernels.forward(x.contiguous(), parameters)
 
     def _made(self, dtype: torch.dtype) -> "_Kernels | None":
@@ -162,7 +162,7 @@ def _whole(parameters: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return tuple(parameter.contiguous() for parameter in parameters)
 
 
-class _Function(torch.autograd.Function):
+class _FusedNorm(torch.autograd.Function):
     """What the kernels compute, for autograd; a second derivative is torch's."""
 
     @staticmethod
