@@ -14,7 +14,9 @@ from typing import Any
 import matplotlib
 import pytest
 
+from measurements import comparison, measured
 from normlab.analysis import document, figures
+from normlab.analysis.measured import conclude
 from normlab.analysis.page import save
 from normlab.analysis.plan import plan
 from normlab.analysis.style import RC
@@ -121,6 +123,13 @@ def test_the_page_works_as_it_is_and_nothing_complains(page: Path) -> None:
     found, complaints = browse(page)
     assert complaints == ""
     assert found.count('<button type="button">final val</button>') == 1
+
+
+def test_the_page_of_a_measurement_works_too(tmp_path: Path) -> None:
+    conclude(measured(comparison()), tmp_path)
+    found, complaints = browse(tmp_path / "report.html")
+    assert complaints == ""
+    assert found.count('<button type="button">over F.layer_norm</button>') == 1
 
 
 @pytest.mark.parametrize("width", [390, 1280])

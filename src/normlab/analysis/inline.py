@@ -21,6 +21,8 @@ _CAPTIONS = {
     "validation_loss": "Validation loss over optimizer steps.",
     "final_validation_loss": "Final validation loss of every arm, with its seeds.",
     "learning_rate": "Final validation loss against the learning rate.",
+    "gradient_vanishing": "Signal, information and gradient by depth; lines are theory.",
+    "layernorm_vs_rmsnorm": "What each norm does to tokens, what it does not feel, its time.",
     "norm_comparison": "The four configurations at one learning rate and each at its own best.",
     "prenorm_vs_postnorm": "Norm before or after: final loss by depth, learning rate and warm-up.",
     "probes": "Inside the model, depth by step.",

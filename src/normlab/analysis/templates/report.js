@@ -39,7 +39,7 @@ for (const table of document.querySelectorAll("table[data-sortable]")) {
 }
 
 const form = document.querySelector("form.filter");
-const rows = [...document.getElementById("every").tBodies[0].rows];
+const rows = [...document.querySelectorAll("#every tbody tr")]; // none on a measurement's page
 const texts = rows.map((row) => [...row.cells].map((cell) => cell.textContent).join(" ").toLowerCase());
 const states = rows.map((row) => row.querySelector(".state").textContent);
 
