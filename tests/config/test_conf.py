@@ -12,6 +12,8 @@ from normlab.config.spec import GROUPS
 
 FILES = sorted(path.relative_to(config.folder()) for path in config.folder().rglob("*.yaml"))
 OPTIONS = [path for path in FILES if len(path.parts) == 2 and path.parts[0] in (*GROUPS, "logger")]
+# Experiments that make sense on other data than their own; losses on those do not compare.
+ON_ANY_DATA = ("four_configurations", "norm_comparison", "prenorm_vs_postnorm")
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)
@@ -33,7 +35,14 @@ def test_every_option_composes_into_a_run(path: Path, specified: Callable) -> No
 def test_every_experiment_composes_into_a_run_of_its_own_study(
     path: Path, specified: Callable
 ) -> None:
-    assert specified(f"experiment={path.stem}").config.study == path.stem
+    spec = specified(f"experiment={path.stem}")
+    own = f"{path.stem}-{spec.choices['data']}" if path.stem in ON_ANY_DATA else path.stem
+    assert spec.config.study == own
+
+
+@pytest.mark.parametrize("name", ON_ANY_DATA)
+def test_an_experiment_on_other_data_is_a_study_of_its_own(name: str, specified: Callable) -> None:
+    assert specified(f"experiment={name}", "data=synthetic").config.study == f"{name}-synthetic"
 
 
 def test_the_nanogpt_recipe_is_the_published_one(specified: Callable) -> None:

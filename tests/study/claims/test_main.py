@@ -76,11 +76,11 @@ def test_runs_are_trained_once_and_a_study_that_fails_leaves_the_others(
     mine = tmp_path / "mine"
     experiment(mine, "tiny")
     experiment(mine, "wrong", "model.heads=3")
-    experiment(mine, "no_text", "data.path=nowhere.txt")
+    experiment(mine, "no_key", "data.path=nowhere.txt")
     write(mine, "one", experiment="tiny", test=LOWER)
     write(mine, "two", experiment="tiny", test={**LOWER, "kind": "parity"})
     write(mine, "three", experiment="wrong", test=LOWER)
-    write(mine, "four", experiment="nowhere", test=LOWER)
+    write(mine, "four", experiment="no_key", test=LOWER)
     measured(mine, "five", "counted")
     words = ("claim=one,two,three,four,five", "--config-dir", "mine")
     code, out, err = call(*words)
@@ -98,7 +98,7 @@ def test_runs_are_trained_once_and_a_study_that_fails_leaves_the_others(
         "five": "reproduced",
     }
     assert "model.heads=3 does not divide" in found["three"].reason
-    assert "experiment=nowhere is not an option" in found["four"].reason
+    assert "data.path is not a key" in found["four"].reason
     assert found["one"].command == (
         "python scripts/claims.py claim=one budget=quick --config-dir mine"
     )
