@@ -79,18 +79,20 @@ def _panel(axes: Axes, panel: Panel) -> None:
     axes.set_title(panel.title)
     axes.set(xlabel=panel.x_label, ylabel=panel.y_label)
     if panel.bars:
-        _bars(axes, panel.bars, panel.mark)
+        _bars(axes, panel.bars, panel.mark, panel.whole)
     elif panel.grid:
         _grid(axes, panel.grid)
     else:
         _lines(axes, panel.lines)
 
 
-def _bars(axes: Axes, bars: Sequence[Bar], mark: float | None) -> None:
+def _bars(axes: Axes, bars: Sequence[Bar], mark: float | None, whole: float | None) -> None:
     largest = max(bar.value.high for bar in bars)
     smallest = min(bar.value.median for bar in bars)
-    log = smallest > 0 and largest / smallest > _LOG_FROM
-    if log:
+    log = whole is None and smallest > 0 and largest / smallest > _LOG_FROM
+    if whole is not None:
+        axes.set_xlim(0, 1.12 * whole)
+    elif log:
         axes.set_xscale("log")
         low, high = smallest / 1.6, largest * (largest / smallest) ** 0.28
         axes.set_xlim(low, high)

@@ -56,6 +56,7 @@ def evaluated(samples: Samples) -> Result:
             name,
             "% of a step",
             bars=tuple(Bar(kind, found[kind][name], "ours") for kind in kinds),
+            whole=100,
         )
         for name in samples
     ]

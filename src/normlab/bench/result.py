@@ -129,6 +129,7 @@ class Panel:
     lines: tuple[Line, ...] = ()
     grid: Grid | None = None
     mark: float | None = None  # a number that all bars are compared with
+    whole: float | None = None  # what all bars are parts of
 
 
 @dataclass(frozen=True)
