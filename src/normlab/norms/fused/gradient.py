@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 
 from normlab.config.formula import Kind
-from normlab.norms.fused.graph import Graph, Node
+from normlab.norms.fused.graph import OVER_FEATURES, Graph, Node
 
 
 def gradients(graph: Graph, value: Node, by_value: Node) -> dict[Node, Node]:
@@ -52,7 +52,7 @@ def _parts(graph: Graph, node: Node, by_node: Node) -> Iterator[tuple[Node, Node
         zero = graph.number(0)
         yield yes, graph.apply("where", condition, by_node, zero)
         yield no, graph.apply("where", condition, zero, by_node)
-    elif node.operation in ("sum", "max", "min", "centre"):
+    elif node.operation in (*OVER_FEATURES, "centre"):
         yield node.inputs[0], _through_reduction(graph, node, by_node)
     elif len(node.inputs) == 1 and (slope := _slope(graph, node)) is not None:
         yield node.inputs[0], graph.multiply(by_node, slope)
@@ -61,6 +61,8 @@ def _parts(graph: Graph, node: Node, by_node: Node) -> Iterator[tuple[Node, Node
 def _through_reduction(graph: Graph, node: Node, by_node: Node) -> Node:
     if node.operation == "sum":
         return by_node
+    if node.operation == "mean":
+        return graph.multiply(graph.number(1 / graph.width), by_node)
     if node.operation == "centre":
         return graph.subtract(by_node, graph.mean(by_node))
     # Features that share the extreme value share its gradient, as torch has it.

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from normlab.config.formula import Kind
 
 REDUCTIONS = ("sum", "max", "min")
+# What a kernel has to go over a token's features for.
+OVER_FEATURES = (*REDUCTIONS, "mean")
 
 # On numbers, for what is constant.
 _NUMBERS: dict[str, Callable[..., float]] = {
@@ -120,7 +122,9 @@ class Graph:
         return node if not node.varies(Kind.FEATURE) else self._reduction(reduction, node)
 
     def mean(self, node: Node) -> Node:
-        """The mean over the features."""
+        """The mean over the features; that of what is given is exact, see `Rows`."""
+        if node.operation == "given" and node.varies(Kind.FEATURE):
+            return self._reduction("mean", node)
         return self.multiply(self.number(1 / self.width), self._sum(node))
 
     def _sum(self, node: Node) -> Node:

@@ -10,15 +10,15 @@ from normlab.config.formula import Kind
 from normlab.norms.fused import functions
 from normlab.norms.fused.build import Program
 from normlab.norms.fused.functions import F32, I32, constant
-from normlab.norms.fused.graph import REDUCTIONS, Node
+from normlab.norms.fused.graph import OVER_FEATURES, Node
 
-I64, I16, POINTER = ir.IntType(64), ir.IntType(16), ir.PointerType()
+I64, I16, F64, POINTER = ir.IntType(64), ir.IntType(16), ir.DoubleType(), ir.PointerType()
 # For sums alone, so that many are added side by side. What is computed twice must be the same
 # twice, for a largest feature is found again by its value; and a run that diverges must show it.
 _SUMS = ("reassoc", "nsz")
 # Not computed twice: more than reading it again from the nearest cache.
 _COSTLY = ("exp", "sigmoid", "tanh", "erf")
-_START = {"sum": 0.0, "max": float("-inf"), "min": float("inf")}
+_START = {"sum": 0.0, "mean": 0.0, "max": float("-inf"), "min": float("inf")}
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,11 @@ class Shape:
 
 
 class Rows:
-    """The function that goes over a chunk's tokens."""
+    """The function that goes over a chunk's tokens.
+
+    A mean is added up in double precision, and what single precision cannot hold of it is kept
+    beside it: where a token is far from zero, what is left of it without its mean is exact.
+    """
 
     def __init__(
         self, module: ir.Module, program: Program, shape: Shape, names: Sequence[str]
@@ -59,6 +63,7 @@ class Rows:
         self.totals = dict(zip(program.totals, outs[len(program.stores) :], strict=True))
         self.build = ir.IRBuilder(self.function.append_basic_block())
         self.scalars: dict[Node, ir.Value] = {}
+        self.rests: dict[Node, ir.Value] = {}  # of means
         self.vectors: dict[Node, ir.Value] = {}
         self.kept: dict[Node, ir.Value] = {}
         self.levels: dict[Node, int] = {}
@@ -76,7 +81,10 @@ class Rows:
         build = self.build
         wanted = [*self.program.stores.values(), *self.program.totals.values()]
         reductions = list(self._reductions(wanted))
-        self.accumulators = {node: self._variable(0.0) for node in reductions}
+        self.accumulators = {
+            node: self._variable(0.0, F64 if node.operation == "mean" else F32)
+            for node in reductions
+        }
         loops = max(
             [
                 self.level(node)
@@ -91,7 +99,7 @@ class Rows:
                 ready = [node for node in reductions if self.level(node) == number + 1]
                 self._features(ready, is_last=number == loops)
                 for node in ready:
-                    self.scalars[node] = build.load(self.accumulators[node], typ=F32)
+                    self.scalars[node] = self._reduced(node)
             for name, node in self.single.items():
                 self._add_to(self.sums[name], self._scalar(node))
         for name, variable in self.sums.items():
@@ -114,7 +122,8 @@ class Rows:
         for node in targets:
             self._prepare(node, seen)
         for node in reductions:
-            self.build.store(constant(_START[node.operation]), self.accumulators[node])
+            kind = F64 if node.operation == "mean" else F32
+            self.build.store(ir.Constant(kind, _START[node.operation]), self.accumulators[node])
         with loop(self.build, integer(0), integer(self.shape.width)) as feature:
             self.feature = feature
             self.vectors.clear()
@@ -122,12 +131,27 @@ class Rows:
                 variable, value = self.accumulators[node], self._vector(node.inputs[0])
                 if node.operation == "sum":
                     self._add_to(variable, value)
+                elif node.operation == "mean":
+                    self._add_to(variable, self.build.fpext(value, F64), F64)
                 else:
                     before = self.build.load(variable, typ=F32)
                     name = {"max": "maximum", "min": "minimum"}[node.operation]
                     self.build.store(functions.call(self.build, name, before, value), variable)
             if is_last:
                 self._store()
+
+    def _reduced(self, node: Node) -> ir.Value:
+        """What a loop has gathered of a token."""
+        build = self.build
+        if node.operation != "mean":
+            return build.load(self.accumulators[node], typ=F32)
+        total = build.load(self.accumulators[node], typ=F64)
+        exact = build.fdiv(total, ir.Constant(F64, self.shape.width))
+        mean = build.fptrunc(exact, F32)
+        rest = build.fptrunc(build.fsub(exact, build.fpext(mean, F64)), F32)
+        is_one = build.fcmp_ordered("ord", rest, rest)  # an infinite mean leaves none
+        self.rests[node] = build.select(is_one, rest, constant(0.0))
+        return mean
 
     def _store(self) -> None:
         for name, node in self.program.stores.items():
@@ -145,7 +169,7 @@ class Rows:
         seen.add(node)
         if not node.varies(Kind.FEATURE):
             self._scalar(node)
-        elif node.operation not in REDUCTIONS:
+        elif node.operation not in OVER_FEATURES:
             for given in node.inputs:
                 self._prepare(given, seen)
 
@@ -193,7 +217,9 @@ class Rows:
             case "add" | "multiply":
                 return _chained({"add": build.fadd, "multiply": build.fmul}[node.operation], values)
             case "centre":
-                return build.fsub(*values)
+                centred = build.fsub(*values)
+                rest = self.rests.get(node.inputs[1])
+                return centred if rest is None else build.fsub(centred, rest)
             case "where":
                 return build.select(*values)
             case "!=":
@@ -227,21 +253,21 @@ class Rows:
         half = build.trunc(build.select(is_none, ir.Constant(I32, 0x7FC0), rounded), I16)
         build.store(half, build.gep(pointer, [at], source_etype=I16))
 
-    def _variable(self, value: float) -> ir.Value:
+    def _variable(self, value: float, kind: ir.Type = F32) -> ir.Value:
         with self.build.goto_entry_block():
-            variable = self.build.alloca(F32)
-            self.build.store(constant(value), variable)
+            variable = self.build.alloca(kind)
+            self.build.store(ir.Constant(kind, value), variable)
         return variable
 
-    def _add_to(self, place: ir.Value, value: ir.Value) -> None:
-        before = self.build.load(place, typ=F32)
+    def _add_to(self, place: ir.Value, value: ir.Value, kind: ir.Type = F32) -> None:
+        before = self.build.load(place, typ=kind)
         self.build.store(self.build.fadd(before, value, flags=_SUMS), place)
 
     def level(self, node: Node) -> int:
         """How many loops over the features come before it."""
         if node not in self.levels:
             levels = [self.level(given) for given in node.inputs]
-            self.levels[node] = max(levels, default=0) + (node.operation in REDUCTIONS)
+            self.levels[node] = max(levels, default=0) + (node.operation in OVER_FEATURES)
         return self.levels[node]
 
     def _reductions(self, wanted: Sequence[Node]) -> Iterator[Node]:
@@ -252,7 +278,7 @@ class Rows:
                 seen.add(node)
                 for given in node.inputs:
                     yield from visit(given)
-                if node.operation in REDUCTIONS:
+                if node.operation in OVER_FEATURES:
                     yield node
 
         for node in wanted:
