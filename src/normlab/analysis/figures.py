@@ -82,7 +82,7 @@ def comparison(planned: Plan) -> Figure:
     title = planned.study
     if len(planned.facets) > 1:
         rank = "the best of" if compare else "one of"
-        title += f": {facet.title}, {rank} {len(planned.facets)} combinations"
+        title += f": {facet.title}, {rank} {planned.combinations} combinations"
     heights = [_CURVES_HEIGHT, _final_height(rows)]
     legend = panels.legend_entries(arms, look)
     note = f"{_curve_note(arms)}\n{_dots_note(arms)}{_hidden(planned, planned.arms)}"

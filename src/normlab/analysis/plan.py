@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from normlab.analysis.arms import Arm, Facet, facets, group
+from normlab.analysis.sentences import some
 from normlab.analysis.statistics import mean_interval
 from normlab.analysis.style import Look
 from normlab.archive.folder import Study
@@ -23,6 +24,7 @@ class Plan:
         facets: what the curves show, at most `MOST_CURVES` arms by name.
         ranked: what the final losses show: more arms, where they have the figure to themselves.
         names: how many arms by name there are in all.
+        combinations: how many facets there are in all.
         look: colours and line styles.
         left_out: sentences for what is not drawn.
     """
@@ -31,6 +33,7 @@ class Plan:
     facets: tuple[Facet, ...]
     ranked: tuple[Facet, ...]
     names: int
+    combinations: int
     look: Look
     left_out: tuple[str, ...]
 
@@ -51,7 +54,7 @@ def plan(study: Study) -> Plan:
     if hidden:
         left_out = (
             f"The figures show the {MOST_FACETS} of {len(every)} combinations with the lowest "
-            f"validation loss; left out: {'; '.join(hidden)}.",
+            f"validation loss; left out: {some(hidden)}.",
         )
     names = _by_loss([arm for facet in shown for arm in facet.arms])
     drawn, ranked = (_cut(shown, names[:most]) for most in (MOST_CURVES, MOST_RANKED))
@@ -62,7 +65,7 @@ def plan(study: Study) -> Plan:
         )
     alone = ranked if len(shown) == 1 else drawn
     looks = Look.of([arm for facet in alone for arm in facet.arms])
-    return Plan(study.name, drawn, alone, len(names), looks, left_out)
+    return Plan(study.name, drawn, alone, len(names), len(every), looks, left_out)
 
 
 def _by_loss(arms: Sequence[Arm]) -> list[str]:

@@ -167,3 +167,8 @@ class Claim:
     test: Test
     experiment: str | None = None
     measurement: str | None = None
+
+    @property
+    def arms(self) -> list[str]:
+        """The arms that its test names."""
+        return [getattr(self.test, key) for key in ("a", "b", "arm") if hasattr(self.test, key)]

@@ -1,5 +1,6 @@
 """What came out of claims, and what was measured for them: JSON, where None is an open end."""
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -94,6 +95,10 @@ class Report:
         """This, with what `newer` says of the same claims in its place."""
         found = {one.name: one for one in (*self.judged, *newer.judged)}
         return Report(newer.budget, tuple(found[name] for name in sorted(found)))
+
+    def only(self, names: Collection[str]) -> "Report":
+        """The claims of these names."""
+        return Report(self.budget, tuple(one for one in self.judged if one.name in names))
 
     def write(self, path: Path) -> None:
         """Write it, whole or not at all. Raises OSError."""

@@ -194,7 +194,10 @@ def test_the_rate_is_named_and_paid_for() -> None:
         "layernorm", {1e-3: [1.0] * 3, 1e-2: [1.0] * 3}
     )
     one = judged(Diverges("norm=none", B), Evidence(tuple(runs)))
-    assert one.basis == "3 of 3 against 0 of 3 diverged at lr=1e-2"
+    assert one.basis == (
+        "3 of 3 against 0 of 3 diverged at lr=1e-2, "
+        "the one of 2 where they differ most (Bonferroni)"
+    )
     assert one.low == pytest.approx(share_difference((3, 3), (0, 3), 0.975)[1])
 
 

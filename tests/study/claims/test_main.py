@@ -70,6 +70,27 @@ def experiment(folder: Path, name: str, *overrides: str) -> None:
 LOWER = {"kind": "lower", "a": "norm=rmsnorm", "b": "norm=layernorm", "margin": 10.0}
 
 
+def test_an_arm_that_no_run_has_stops_before_anything_trains(call: Call, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    experiment(mine, "tiny")
+    write(mine, "one", experiment="tiny", test={**LOWER, "a": "norm=rmsnrom"})
+    write(mine, "two", experiment="tiny", test={**LOWER, "a": "rmsnorm"})
+    for name, said in (("one", "has norm=rmsnrom; its arms are norm="), ("two", "names no arm")):
+        code, out, err = call(f"claim={name}", "--config-dir", "mine")
+        assert code == 2
+        assert f"claim={name}: " in err
+        assert said in err
+        assert "to train" not in out
+    assert not list(Path("outputs").rglob("run.json"))
+
+
+def test_the_page_is_of_our_own_claims_alone(call: Call, tmp_path: Path) -> None:
+    write(tmp_path / "mine", "one", experiment="tiny", test=LOWER)
+    code, _, err = call("claim=one", "--docs", "--config-dir", "mine")
+    assert code == 2
+    assert "leave out --config-dir mine" in err
+
+
 def test_runs_are_trained_once_and_a_study_that_fails_leaves_the_others(
     call: Call, tmp_path: Path, ours: None
 ) -> None:

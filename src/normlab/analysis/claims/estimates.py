@@ -97,6 +97,8 @@ def _(test: Diverges, evidence: Evidence) -> Estimate:
         one, other = _total([c[0] for c in counts]), _total([c[1] for c in counts])
         label, confidence = "all rates together", 1 - LEVEL
     where = f" at {label}" if label else ""
+    if label and len(counts) > 1 and confidence > 1 - LEVEL:
+        where += f", the one of {len(counts)} where they differ most (Bonferroni)"
     basis = f"{one[0]} of {one[1]} against {other[0]} of {other[1]} diverged{where}"
     seeds = {seed for pair in pairs for setting in pair for seed in setting.runs}
     return Estimate(*share_difference(one, other, confidence), basis, tuple(sorted(seeds)))

@@ -25,7 +25,7 @@ _HEIGHT = 6.0  # inches
 _INIT_COLOURS = {"PyTorch": INK, "no biases": "#8C510A", "Kaiming": "#01665E"}
 _OTHER_WIDTH = "#8FA3B5"
 _MOST_MARKERS = 9
-_LEAST_SHARE = 1e-9  # what is smaller is drawn as if it were not there
+_LEAST_SHARE = 1e-12  # what is smaller is drawn as if it were not there
 _MOST_NAMES = 10
 
 

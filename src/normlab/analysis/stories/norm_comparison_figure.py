@@ -11,7 +11,14 @@ from normlab.analysis.curves import loss_limits
 from normlab.analysis.statistics import mean_interval
 from normlab.analysis.stories.norm_comparison import shared_rate
 from normlab.analysis.stories.trials import Trial, best, by, rate, trials
-from normlab.analysis.stories.u_curve import dotted, draw_all, frame, limits, without_context
+from normlab.analysis.stories.u_curve import (
+    crosses,
+    dotted,
+    draw_all,
+    frame,
+    limits,
+    without_context,
+)
 from normlab.analysis.style import GREY, Look
 from normlab.archive.folder import Study
 
@@ -49,10 +56,7 @@ def _note(found: Sequence[Trial]) -> str:
         if seeds > 1
         else "One seed: no interval."
     )
-    return (
-        f"× diverged: a gradient or loss that is not finite, or a loss far above a guess."
-        f"{dotted(found)}\n{spread}"
-    )
+    return f"{crosses(found)}\n{spread}{dotted(found)}"
 
 
 def _at_one_rate(axes: Axes, arms: list[Arm], look: Look, shared: float | None) -> None:

@@ -7,6 +7,7 @@ from normlab.analysis.arms import format_value
 from normlab.analysis.sentences import measured
 from normlab.analysis.statistics import Difference, holm, paired_difference
 from normlab.analysis.stories.trials import (
+    NO_CONTEXT,
     ONE_SEED,
     Trial,
     best,
@@ -121,8 +122,8 @@ def _failures(arms: dict[str, list[Trial]]) -> str:
         stuck = [trial for trial in some if trial.learned_no_context]
         deep = f", {_most_at(stuck)}" if stuck else ""
         parts.append(
-            f"of {settings} settings of {name} {diverged} diverge and {len(stuck)} end no better "
-            f"than token frequencies alone{deep}"
+            f"of {settings} settings of {name} {diverged} diverge and {len(stuck)} end above, or "
+            f"less than {NO_CONTEXT:g} below, the loss of token frequencies alone{deep}"
         )
     return f"O{'; '.join(parts)[1:]}." if parts else ""
 

@@ -4,7 +4,14 @@ from matplotlib.figure import Figure
 
 from normlab.analysis import page, panels
 from normlab.analysis.stories.trials import Trial, by, trials
-from normlab.analysis.stories.u_curve import dotted, draw_all, frame, limits, without_context
+from normlab.analysis.stories.u_curve import (
+    crosses,
+    dotted,
+    draw_all,
+    frame,
+    limits,
+    without_context,
+)
 from normlab.analysis.style import Look
 from normlab.archive.folder import Study
 
@@ -44,4 +51,4 @@ def _warm(share: float) -> str:
 def _note(found: list[Trial]) -> str:
     seeds = max(len(trial.losses) for trial in found)
     spread = "Every seed a small dot, the line their mean." if seeds > 1 else "One seed."
-    return f"Final validation loss at every rate; × diverged.{dotted(found)}\n{spread}"
+    return f"{crosses(found)}\n{spread}{dotted(found)}"

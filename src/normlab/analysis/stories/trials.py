@@ -61,7 +61,7 @@ class Trial:
 
     @property
     def learned_no_context(self) -> bool:
-        """Whether it is no better than a guess by frequency."""
+        """Whether it is hardly better than a guess by frequency."""
         return self.unigram is not None and self.mean > self.unigram - NO_CONTEXT
 
 

@@ -52,7 +52,10 @@ def frame(axes: Axes, rates: Sequence[float], limited: tuple[float, float]) -> N
 
 
 def u_curve(axes: Axes, trials: Sequence[Trial], look: Look, row: int) -> None:
-    """One arm's mean over the rates at which a run finished; its crosses in a row from the top."""
+    """One arm's mean over the rates at which all runs finished; its crosses in a row from the top.
+
+    Where some diverged, the mean of the others stands apart and hollow: it is that of survivors.
+    """
     arm = trials[0].arm
     colour, marker = look.colour(arm), look.marker(arm)
     ordered = sorted(trials, key=lambda trial: trial.rate)
@@ -60,20 +63,20 @@ def u_curve(axes: Axes, trials: Sequence[Trial], look: Look, row: int) -> None:
     for trial in done:
         if len(trial.losses) > 1:
             seeds = list(trial.losses.values())
-            axes.plot([trial.rate] * len(seeds), seeds, "o", color=colour, ms=3, alpha=0.45, mew=0)
-    axes.plot(
-        [trial.rate for trial in done],
-        [trial.mean for trial in done],
-        color=colour,
-        ls=look.line(arm),
-        marker=marker,
-        ms=4.5,
-        zorder=3,
-    )
+            at = [trial.rate] * len(seeds)
+            axes.plot(at, seeds, marker, color=colour, ms=3, alpha=0.45, mew=0)
+    line, apart = (_points(one for one in done if one.whole is whole) for whole in (True, False))
+    axes.plot(*line, color=colour, ls=look.line(arm), marker=marker, ms=4.5, zorder=3)
+    axes.plot(*apart, marker, color=colour, ms=5, mfc="white", mew=1.2, zorder=3)
     low, high = axes.get_ylim()
     top = high - (0.03 + 0.055 * row) * (high - low)
     lost = [trial.rate for trial in ordered if trial.diverged]
     axes.plot(lost, [top] * len(lost), "x", color=colour, ms=6.5, mew=1.7, zorder=5)
+
+
+def _points(trials: Iterable[Trial]) -> tuple[list[float], list[float]]:
+    some = list(trials)
+    return [trial.rate for trial in some], [trial.mean for trial in some]
 
 
 def without_context(axes: Axes, trials: Iterable[Trial]) -> None:
@@ -86,6 +89,15 @@ def dotted(trials: Iterable[Trial]) -> str:
     """What that line is, for the note below a figure; empty where there is none."""
     known = " or ".join(f"{unigram:.2f}" for unigram in _unigrams(trials))
     return f" Dotted: token frequencies alone, {known}." if known else ""
+
+
+def crosses(trials: Iterable[Trial]) -> str:
+    """What crosses are, and hollow points where there are some, for the note below a figure."""
+    survivors = any(trial.diverged and trial.losses for trial in trials)
+    hollow = " Hollow: the mean of those that did not, where others did." if survivors else ""
+    return (
+        f"× diverged: a gradient or loss that is not finite, or a loss far above a guess.{hollow}"
+    )
 
 
 def _unigrams(trials: Iterable[Trial]) -> list[float]:

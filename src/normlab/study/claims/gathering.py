@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from normlab.analysis.claims.arms import NoBasisError, runs_of
 from normlab.analysis.claims.evidence import Evidence, read_runs
 from normlab.archive.claim import Claim, Quantity
 from normlab.archive.judged import Measured
-from normlab.errors import NormlabError
+from normlab.errors import ConfigError, NormlabError
 from normlab.study.claims.measuring import kept, measure
 from normlab.study.claims.studies import Place, Planned, planned, train
 
@@ -31,11 +32,14 @@ def gathered(
     """What each claim rests on, by name; `command` gives what a user types for one claim.
 
     Raises:
+        ConfigError: a claim names an arm that its study does not have; nothing was trained.
         NormlabError: what was kept is damaged.
     """
     experiments = dict.fromkeys(c.experiment for c in claims.values() if c.experiment)
     measurements = dict.fromkeys(c.measurement for c in claims.values() if c.measurement)
     found = _Found({name: planned(name, place) for name in experiments})
+    for name, claim in claims.items():
+        _check_arms(name, claim, found)
     for name in measurements:
         before = kept(name, place.budget, place.output_dir)
         if before:
@@ -48,6 +52,27 @@ def gathered(
         if study.pending:
             _train(name, place, terminal)
     return {name: _evidence(claim, found, command(name)) for name, claim in claims.items()}
+
+
+def _check_arms(name: str, claim: Claim, found: _Found) -> None:
+    """Know before anything is trained that a claim's arms are among the runs."""
+    study = found.studies.get(str(claim.experiment))
+    if study is None or study.problem:
+        return
+    runs = read_runs(study.folder, study.asked)
+    for arm in claim.arms:
+        try:
+            there = runs_of(runs, arm)
+        except NoBasisError as error:
+            raise ConfigError(f"claim={name}: {error}.") from error
+        if not there:
+            arms = dict.fromkeys(
+                f"norm={r.norm} placement={r.placement}" for r in study.asked.values()
+            )
+            raise ConfigError(
+                f"claim={name}: no run of experiment={claim.experiment} has {arm}; its arms are "
+                f"{', '.join(arms)}."
+            )
 
 
 def _announce(terminal: "Console", claims: int, found: _Found, missing: list[str]) -> None:

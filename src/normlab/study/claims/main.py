@@ -115,6 +115,7 @@ def _draw(asked: Asked, report: Report, terminal: "Console") -> None:
         terminal.print(f"figure   {png}", markup=False)
         terminal.print(f"numbers  {asked.results}", markup=False)
         if asked.docs is not None:
+            report = report.only(claims())  # not those of another folder, judged before
             draw(report, asked.docs / "figures")
             (asked.docs / "figures" / "claims.svg").unlink()  # the page shows one of the two
             write(asked.docs / "claims.md", report)
@@ -153,11 +154,16 @@ def _asked(options: argparse.Namespace) -> Asked:
     names = [name.strip() for name in given["claim"].split(",") if name.strip()]
     if given["claim"] and not names:
         raise ConfigError(f"claim={given['claim']} names no claim; leave it out for all.")
+    docs = config.folder().parent / "docs" if options.docs else None
+    if docs is not None and options.config_dir is not None:
+        raise ConfigError(
+            f"--docs writes the page of the claims in {config.folder() / 'claim'}; leave out "
+            f"--config-dir {options.config_dir}, whose claims are in the terminal and the JSON."
+        )
     found = claims(names, options.config_dir)
     for name, claim in found.items():
         if claim.measurement is not None:
             check_measurement(claim.measurement, name)
-    docs = config.folder().parent / "docs" if options.docs else None
     if docs is not None and not docs.is_dir():
         raise ConfigError(f"--docs needs a checkout of normlab, and {docs} is not there.")
     place = Place(given["budget"], Path(given["output_dir"]) / FOLDER, options.config_dir)
