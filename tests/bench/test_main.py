@@ -56,6 +56,7 @@ def answered(report: Report, monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
         (["norms", "--shapes", "nano"], "--shapes nano is not known to this suite"),
         (["scaling", "--shapes", "height"], "--shapes height is not known to this suite"),
         (["start", "--shapes", "nano"], "--shapes means nothing to the suite start"),
+        (["scaling", "model.depth=2"], "model.depth=2 is what scaling varies by itself"),
         (["norms", "model.depth=2"], "key=value means nothing to the suite norms"),
         (["step", "model.dept=2"], "model.dept"),
         (["step", "model.depth=two"], "model.depth"),

@@ -56,6 +56,20 @@ def test_a_run_that_goes_on_has_steps_that_took_no_time(
         assert "8m 45s left" in capsys.readouterr().out  # 5 s a step, 105 to come
 
 
+def test_what_takes_its_time_before_the_first_step_is_not_its_speed(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Board(NAMES[:1], [100]) as shown:
+        shown.start(0)
+        shown.update(0, 0, 2.0, 5000.0)
+        clock.now = 40.0
+        shown.say(0, "compiled in 40 s")
+        shown.update(0, 0, 2.0, 5000.0)
+        clock.now = 50.0
+        shown.update(0, 50, 2.0, 5000.0)
+        assert "10s left" in capsys.readouterr().out
+
+
 def test_in_a_terminal_all_runs_share_one_display(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,6 +27,9 @@ _OVERRIDABLE = ("step", "profile", "scaling")
 _SHAPED = ("step", "profile", "norms", "study", "scaling")
 PLACE = Path("outputs") / "bench"
 _MOST_ROUNDS = 1000
+# What the suite `scaling` varies by itself.
+_VARIED = ("model.depth", "model.width", "model.heads", "model.context", "data.vocabulary")
+_QUIET_SECONDS = 10.0  # between two lines where there is no terminal
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -86,9 +89,17 @@ def _run(suite: str, settings: Settings, console: "Console") -> Result:
     module = importlib.import_module(f"normlab.bench.{_ELSEWHERE.get(suite, suite)}")
     from dataclasses import replace
 
+    spoken = time.monotonic()
+
+    def tell(said: str) -> None:
+        nonlocal spoken
+        status.update(f"{suite}: {said}")
+        if not console.is_terminal and time.monotonic() - spoken > _QUIET_SECONDS:
+            spoken = time.monotonic()
+            sys.stderr.write(f"{suite}: {said}\n")
+
     with console.status(f"{suite} …") as status:
-        told = replace(settings, progress=lambda said: status.update(f"{suite}: {said}"))
-        result: Result = module.run(told)
+        result: Result = module.run(replace(settings, progress=tell))
     return result
 
 
@@ -148,6 +159,9 @@ def _asked(options: argparse.Namespace) -> tuple[list[str], Settings]:
     shapes = tuple(name for name in options.shapes.split(",") if name)
     _check_meant("--shapes", shapes, suites, _SHAPED)
     _check_meant("key=value", overrides, suites, _OVERRIDABLE)
+    for word in overrides:
+        if "scaling" in suites and word.partition("=")[0] in _VARIED:
+            raise ConfigError(f"{word} is what scaling varies by itself; leave it out.")
     if overrides:
         from normlab.bench.compose import specified
 

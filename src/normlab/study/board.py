@@ -61,6 +61,8 @@ class Board:
 
     def say(self, run: int, sentence: str) -> None:
         """A line that stays."""
+        if not self.done:
+            self.began = None  # what takes its time before the first step says nothing of the rest
         self._print(run, escape(sentence))
 
     def finish(self, run: int, record: RunRecord) -> None:

@@ -189,14 +189,11 @@ def _elsewhere(pending: Sequence[RunSpec], results: Sequence[JobReturn]) -> set[
 
 
 def _raised(result: JobReturn) -> str:
-    try:
-        # Hydra raises here what the job raised.
-        _ = result.return_value
-    except NormlabError as error:
-        return str(error)
-    except Exception as error:
-        return f"{type(error).__name__}: {' '.join(str(error).split())}"
-    return ""
+    """What the job raised; asked for its value, Hydra would print a line of its own first."""
+    error = result._return_value if result.status is JobStatus.FAILED else None
+    if error is None or isinstance(error, NormlabError):
+        return str(error or "")
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _recorded(spec: RunSpec) -> str:
