@@ -129,6 +129,7 @@ class RunLine:
         self.max_steps = max_steps
         self.started = self.spoken = time.monotonic()
         self.first: int | None = None
+        self.step = 0
         self.progress = moving(self.console)
         self.task = self.progress.add_task(
             f"run {self.position} {name.rpartition('-')[0]}", total=max_steps, state="starting"
@@ -146,6 +147,7 @@ class RunLine:
         now = time.monotonic()
         if self.first is None:  # a run that goes on has steps that took no time today
             self.first, self.started = step, now
+        self.step = step
         per_step = (now - self.started) / max(1, step - self.first)
         left = per_step * (self.max_steps - step + self.left_after * self.max_steps)
         state = (
@@ -159,6 +161,8 @@ class RunLine:
 
     def say(self, sentence: str) -> None:
         """A line that stays."""
+        if self.step == self.first:
+            self.first = None  # what takes its time before the first step says nothing of the rest
         self.console.print(f"run {self.position} {self.name}  {escape(sentence)}")
 
     def finish(self, record: RunRecord) -> None:
