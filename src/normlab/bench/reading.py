@@ -66,11 +66,7 @@ def evaluated(
         for row in rows
         if row.name == THEIRS
     )
-    (name, read), *_ = samples.items()
-    if any(one["points"] != points for one in read):
-        raise NormlabError(f"{name}: {read[0]['points']:.0f} of {points} points were read.")
-    whole = {"seconds": spread(column(read, "seconds"))}
-    whole["peak memory, MiB"] = spread([max(column(read, "peak_mib"))])
+    name, whole = _at_once(points, samples)
     missing = () if goals else (f"{THEIRS} is not installed, and left out.",)
     return Result(
         "read",
@@ -92,6 +88,16 @@ def evaluated(
         samples=samples,
         panels=(Panel(size, "seconds", bars=bars),),
     )
+
+
+def _at_once(points: int, samples: Samples) -> tuple[str, dict[str, Spread]]:
+    """The one that read many runs, and what it took."""
+    (name, read), *_ = samples.items()
+    if any(one["points"] != points for one in read):
+        raise NormlabError(f"{name}: {read[0]['points']:.0f} of {points} points were read.")
+    whole = {"seconds": spread(column(read, "seconds"))}
+    whole["peak memory, MiB"] = spread([max(column(read, "peak_mib"))])
+    return name, whole
 
 
 def _spread(numbers: list[float], rounds: int) -> Spread:

@@ -19,7 +19,8 @@ from llvmlite import ir
 from normlab.config.formula import Kind
 from normlab.norms.fused.build import Program
 from normlab.norms.fused.functions import F32, constant
-from normlab.norms.fused.rows import I64, POINTER, Rows, Shape, integer, loop
+from normlab.norms.fused.loops import I64, POINTER, integer, loop
+from normlab.norms.fused.rows import Rows, Shape
 
 _FINISHED, _TOKENS, _CHUNKS, HEAD = 1, 2, 3, 4
 

@@ -1,7 +1,6 @@
 """The loops of a kernel over a chunk's tokens and each token's features, as LLVM's instructions."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from llvmlite import ir
@@ -11,8 +10,9 @@ from normlab.norms.fused import functions
 from normlab.norms.fused.build import Program
 from normlab.norms.fused.functions import F32, I32, constant
 from normlab.norms.fused.graph import OVER_FEATURES, Node
+from normlab.norms.fused.loops import I64, POINTER, integer, loop
 
-I64, I16, F64, POINTER = ir.IntType(64), ir.IntType(16), ir.DoubleType(), ir.PointerType()
+I16, F64 = ir.IntType(16), ir.DoubleType()
 # For sums alone, so that many are added side by side. What is computed twice must be the same
 # twice, for a largest feature is found again by its value; and a run that diverges must show it.
 _SUMS = ("reassoc", "nsz")
@@ -310,25 +310,3 @@ def _chained(operation: ir.IRBuilder, values: Sequence[ir.Value]) -> ir.Value:
     for value in values[1:]:
         total = operation(total, value)
     return total
-
-
-@contextmanager
-def loop(build: ir.IRBuilder, first: ir.Value, last: ir.Value) -> Iterator[ir.Value]:
-    """For every index from first to last, as in range; its value."""
-    before = build.block
-    head, body, after = (build.append_basic_block(name) for name in ("head", "body", "after"))
-    build.branch(head)
-    build.position_at_end(head)
-    index = build.phi(I64)
-    index.add_incoming(first, before)
-    build.cbranch(build.icmp_signed("<", index, last), body, after)
-    build.position_at_end(body)
-    yield index
-    index.add_incoming(build.add(index, integer(1), flags=("nsw",)), build.block)
-    build.branch(head)
-    build.position_at_end(after)
-
-
-def integer(value: int) -> ir.Constant:
-    """A whole number, as addresses and counts are."""
-    return ir.Constant(I64, value)
