@@ -159,13 +159,11 @@ def test_what_the_user_trusts_is_built_and_trained(
     assert (tmp_path / "sprung").exists()
 
 
-def test_callbacks_of_the_users_and_hydras_own_are_taken(
-    offer: Offer, door: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_callbacks_are_given_on_the_command_line(
+    offer: Offer, door: Callable, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("NORMLAB_TRUST", "trap")
-    own = "hydra.experimental.callbacks.LogJobReturnCallback"
-    text = f"callbacks: {{x: {{_target_: trap.Call}}, y: {{_target_: {own}}}}}"
-    answer = door(*offer("experiment/x.yaml", f"# @package _global_\nhydra:\n  {text}"), *TINY)
+    norm = offer("norm/x.yaml", "_target_: torch.nn.RMSNorm")
+    answer = door(*norm, "+hydra.callbacks.x._target_=trap.Call", *TINY)
     assert answer.code == 0, answer.err
     assert (tmp_path / "sprung").exists()
 
@@ -235,7 +233,7 @@ def test_a_pickled_run_is_not_read(flag: str, door: Callable, tmp_path: Path) ->
     (tmp_path / "config.pickle").write_bytes(b"cbuiltins\nexit\n(tR.")
     answer = door(f"{flag}={tmp_path / 'config.pickle'}")
     assert answer.code == 2
-    assert "pickle" in answer.err
+    assert "is not a flag" in answer.err
 
 
 def test_a_refusal_needs_no_torch() -> None:

@@ -2,12 +2,9 @@
 
 from collections.abc import Sequence
 
-from hydra import compose, initialize_config_dir
 from omegaconf import open_dict
 
-from normlab import config
-from normlab.config.explain import explain, is_configuration_error
-from normlab.config.schema import register
+from normlab.config.compose import composed_config
 from normlab.config.spec import RunSpec, specify
 
 
@@ -17,15 +14,9 @@ def specified(overrides: Sequence[str]) -> RunSpec:
     Raises:
         ConfigError: it cannot be trained.
     """
-    register()
     last = {override.partition("=")[0]: override for override in overrides}
-    try:
-        with initialize_config_dir(str(config.folder()), version_base="1.3"):
-            composed = compose("train", list(last.values()), return_hydra_config=True)
-    except Exception as error:
-        if not is_configuration_error(error):
-            raise
-        raise explain(error) from error
+    with composed_config(list(last.values())) as (_, composed):
+        pass
     choices = dict(composed.hydra.runtime.choices)
     with open_dict(composed):
         del composed["hydra"]

@@ -22,6 +22,10 @@ COMPILE = (True, False, "auto", "graphs")
 MOST_CONTEXT = 16384
 # DeepNet's (2203.00555), the deepest Transformer there is.
 MOST_DEPTH = 1000
+# Sequences of a batch, and batches of a step: the largest published batches have about as many.
+MOST_BATCH = 65_536
+MOST_THREADS = 1_024
+MOST = 10**9  # of any other count
 # Every run builds its model in the memory of the machine that plans it: larger ones end there.
 MOST_WEIGHTS = 10**10
 
@@ -48,19 +52,14 @@ Rule = tuple[str, Any, str, bool]
 
 def _ranges(config: TrainConfig) -> Iterator[Rule]:
     model, trainer, schedule = config.model, config.trainer, config.schedule
-    for part, node, names in (
-        ("model", model, ("width", "heads", "hidden_multiple")),
-        ("trainer", trainer, ("max_steps", "val_every", "log_every", "accumulate")),
-        ("data", config.data, ("batch_size",)),
-    ):
-        for name in names:
-            value = getattr(node, name)
-            yield f"{part}.{name}", value, "a whole number from 1", value >= 1
-    depth = model.depth
-    yield "model.depth", depth, f"a whole number from 1 to {MOST_DEPTH}", 1 <= depth <= MOST_DEPTH
-    context = model.context
-    reach = f"a whole number from 1 to {MOST_CONTEXT}"
-    yield "model.context", context, reach, 1 <= context <= MOST_CONTEXT
+    for name in ("width", "heads", "hidden_multiple"):
+        yield _count(f"model.{name}", getattr(model, name))
+    yield _count("model.depth", model.depth, MOST_DEPTH)
+    yield _count("model.context", model.context, MOST_CONTEXT)
+    for name in ("max_steps", "val_every", "log_every"):
+        yield _count(f"trainer.{name}", getattr(trainer, name))
+    yield _count("trainer.accumulate", trainer.accumulate, MOST_BATCH)
+    yield _count("data.batch_size", config.data.batch_size, MOST_BATCH)
     jobs = config.jobs
     yield "jobs", jobs, "auto or a whole number from 1", jobs == "auto" or _counts(jobs)
     yield "seed", config.seed, "a whole number from 0 to 2^32 - 1", 0 <= config.seed < 2**32
@@ -81,16 +80,15 @@ def _ranges(config: TrainConfig) -> Iterator[Rule]:
     yield "schedule.final_ratio", ratio, "from 0 to 1", 0 <= ratio <= 1
     clip = trainer.gradient_clip
     yield "trainer.gradient_clip", clip, "null or above 0", clip is None or _within(clip, 0, True)
-    threads = trainer.threads
-    yield "trainer.threads", threads, "null or from 1", threads is None or threads >= 1
+    yield _count("trainer.threads", trainer.threads, MOST_THREADS, optional=True)
     precision = trainer.precision
     yield "trainer.precision", precision, f"one of {', '.join(PRECISIONS)}", precision in PRECISIONS
     compiled = trainer.compile
     yield "trainer.compile", compiled, "true, false, auto or graphs", compiled in COMPILE
     every = trainer.save_seconds
     yield "trainer.save_seconds", every, "a number from 0", _within(every, 0)
-    probed = config.probes.every
-    yield "probes.every", probed, "null or a whole number from 1", probed is None or probed >= 1
+    yield _count("probes.every", config.probes.every, optional=True)
+    yield _count("logger.flush_seconds", config.logger.flush_seconds)
     limit = trainer.divergence_limit
     yield "trainer.divergence_limit", limit, "above 1", limit > 1
 
@@ -111,6 +109,12 @@ def _optimizer_ranges(config: TrainConfig) -> Iterator[Rule]:
     betas = optimizer.betas
     sound = len(betas) == 2 and all(0 <= beta < 1 for beta in betas)
     yield "optimizer.betas", list(betas), "two numbers from 0 to below 1", sound
+
+
+def _count(key: str, value: int | None, most: int = MOST, optional: bool = False) -> Rule:
+    """A whole number from 1; without an upper bound a slip of the finger ends in an overflow."""
+    allowed = f"{'null or ' if optional else ''}a whole number from 1 to {most}"
+    return key, value, allowed, optional if value is None else 1 <= value <= most
 
 
 def _positive(key: str, value: float) -> Iterator[Rule]:
@@ -190,11 +194,31 @@ def check_like(key: str, given: Any, reference: Any) -> None:
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
+def _hint_below(name: str) -> str:
+    """Where the schema has such a key in one of its parts, as optimizer.lr for lr."""
+    parts = {item.name: item.type for item in fields(TrainConfig) if is_dataclass(item.type)}
+    paths: dict[str, list[str]] = {}
+    for part, kind in parts.items():
+        for item in fields(kind):
+            paths.setdefault(item.name, []).append(f"{part}.{item.name}")
+    # `max_steps` holds the word `steps`, which counts more than letters in common.
+    exact = [key for key in paths if key == name]
+    with_word = [key for key in paths if name in key.split("_")]
+    close = exact or with_word or difflib.get_close_matches(name, paths, n=1)
+    # A run's own length is the trainer's key; the budget only gives it its value.
+    named = [path for key in close for path in paths[key] if not path.startswith("budget.")]
+    return f"did you mean {' or '.join(named)}? " if named else ""
+
+
 def unknown_key(key: str, allowed: Iterable[str]) -> ConfigError:
     """The sentence about a key that does not exist."""
     names = sorted(name for name in allowed if name != "_target_")
     *parents, last = key.split(".")
     close = difflib.get_close_matches(last, names, n=1)
     hint = f"did you mean {'.'.join([*parents, close[0]])}? " if close else ""
+    if not hint and not parents:
+        hint = _hint_below(last)
     where = ".".join(parents) or "the configuration"
+    if last == "_target_":
+        hint = "only norm and placement name a class; "
     return ConfigError(f"{key} is not a key; {hint}{where} has {', '.join(names) or 'no keys'}.")

@@ -1,7 +1,10 @@
 """Hydra's and OmegaConf's errors as one sentence each: what was given, what is allowed."""
 
+import difflib
+import os
 import re
 from traceback import walk_tb
+from types import FrameType
 
 from hydra.errors import (
     ConfigCompositionException,
@@ -20,16 +23,12 @@ from normlab.errors import ConfigError
 def explain(error: Exception) -> ConfigError:
     """The sentence that tells a user what `error`, raised while composing, means."""
     cause = error.__cause__ or error.__context__
+    sentence = _of_python(error)
+    if sentence is not None:
+        return sentence
     match error:
-        case UnicodeDecodeError():
-            return ConfigError(
-                f"{_file_read(error)} is not text in UTF-8 (byte {error.start} is "
-                f"0x{error.object[error.start]:02x}); save it as UTF-8."
-            )
         case YAMLError():
             return ConfigError(f"a file of the configuration is not YAML: {_one_line(str(error))}.")
-        case ValueError() if "must be a string or a list" in str(error):
-            return ConfigError("a group cannot be null; take one of its options, as --help lists.")
         case SearchPathException():
             return ConfigError(
                 f"{_one_line(str(error))}; give --config-dir a folder that is there."
@@ -37,10 +36,7 @@ def explain(error: Exception) -> ConfigError:
         case MissingConfigException(missing_cfg_file=str(file)):
             return _missing_option(file, [str(option) for option in error.options or []])
         case OverrideParseException():
-            return ConfigError(
-                f"{error.override!r} cannot be read as an override; write key=value, and quote "
-                f"it for the shell when it holds brackets, commas or spaces."
-            )
+            return _not_an_override(str(error.override))
         case ConfigCompositionException() if isinstance(cause, OmegaConfBaseException):
             return _misfit(cause, str(error))
     doubled = re.match(r"Multiple values for ([\w/]+)\.", str(error))
@@ -52,6 +48,29 @@ def explain(error: Exception) -> ConfigError:
             f"{_one_line(str(error))}); give every group the name of an option, every key a value."
         )
     return ConfigError(_one_line(str(error)))
+
+
+def _of_python(error: Exception) -> ConfigError | None:
+    """What Hydra lets through of Python's own errors; None for another error."""
+    match error:
+        case UnicodeDecodeError():
+            return ConfigError(
+                f"{_file_read(error)} is not text in UTF-8 (byte {error.start} is "
+                f"0x{error.object[error.start]:02x}); save it as UTF-8."
+            )
+        case ValueError() if "must be a string or a list" in str(error):
+            return ConfigError("a group cannot be null; take one of its options, as --help lists.")
+        case KeyError() if isinstance(error.args[0], str) and error.args[0] not in os.environ:
+            return ConfigError(
+                f"the environment has no variable {error.args[0]}, which hydra.job.env_copy names; "
+                f"set it, or leave it out."
+            )
+        case RecursionError():
+            return ConfigError(
+                "the configuration leads back to itself, by a list of defaults or an interpolation "
+                "${…}; remove the entry that closes the circle."
+            )
+    return None
 
 
 _LEAKING = ("batchnorm", "powernorm")  # asked for by name, they deserve the reason
@@ -66,9 +85,26 @@ def _missing_option(file: str, options: list[str]) -> ConfigError:
             f"norm={option} takes statistics over all tokens of a batch, so a token would see the "
             f"future ones it has to predict; norm has {', '.join(options)}."
         )
+    # Upper and lower case are confused as easily as letters are.
+    lower = {name.lower(): name for name in options}
+    close = difflib.get_close_matches(option.lower(), lower, n=1)
+    hint = f"did you mean {group}={lower[close[0]]}? " if close else ""
     return ConfigError(
-        f"{group}={option} is not an option; {group} has {', '.join(options) or 'none'}, "
+        f"{group}={option} is not an option; {hint}{group} has {', '.join(options) or 'none'}, "
         f"and --config-dir DIR adds those in DIR/{group}/."
+    )
+
+
+def _not_an_override(word: str) -> ConfigError:
+    """A list with spaces reaches the program as several words, the first ending in a comma."""
+    if word.rstrip().endswith(",") or ("=" not in word and word[:1] not in "+~"):
+        return ConfigError(
+            f"{word!r} cannot be read as an override; write key=value, and a list of values "
+            f"without spaces, as in norm=rmsnorm,layernorm."
+        )
+    return ConfigError(
+        f"{word!r} cannot be read as an override; write key=value, and quote it for the shell "
+        f"when it holds brackets, commas or spaces."
     )
 
 
@@ -112,15 +148,23 @@ def _one_line(text: str) -> str:
 
 def is_configuration_error(error: Exception) -> bool:
     """Whether `error` is about what the user asked for, not about the program."""
-    if isinstance(error, HydraException | OmegaConfBaseException | YAMLError):
+    if isinstance(error, HydraException | OmegaConfBaseException | YAMLError | RecursionError):
         return True
     if isinstance(error, UnicodeDecodeError):
         return _file_read(error) is not None
     # Hydra raises plain ValueErrors about its own flags and groups, and stumbles over what stands
     # in place of an option.
-    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
-    module = frames[-1].f_globals.get("__name__", "") if frames else ""
-    return module.partition(".")[0] in ("hydra", "omegaconf", "yaml")
+    # What they call of the standard library may be the last frame.
+    packages = [_package(frame) for frame, _ in walk_tb(error.__traceback__)]
+    last = next((name for name in reversed(packages) if name in (*_COMPOSING, "normlab")), "")
+    return last in _COMPOSING
+
+
+_COMPOSING = ("hydra", "omegaconf", "yaml")
+
+
+def _package(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
 
 
 def _file_read(error: Exception) -> str | None:

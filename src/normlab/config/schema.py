@@ -15,7 +15,6 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from normlab.config.placement import PlacementConfig
-from normlab.config.trust import guard_hydra
 
 
 class Positions(Enum):
@@ -279,11 +278,7 @@ def study_name(*, _root_: DictConfig) -> str:
 
 
 def register() -> None:
-    """Make schemas (the group `schema`) and resolvers known, and Hydra ask whom to trust.
-
-    Calling it again changes nothing.
-    """
-    guard_hydra()
+    """Make schemas (the group `schema`) and resolvers known. Calling it again changes nothing."""
     OmegaConf.register_new_resolver("normlab.study", study_name, replace=True)
     store = ConfigStore.instance()
     store.store(group="schema", name="train", node=TrainConfig, package="_global_")

@@ -12,13 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-
-from normlab import config
 from normlab.archive.card import Card, write_cards
-from normlab.config.explain import explain, is_configuration_error
-from normlab.config.schema import register
+from normlab.config.compose import composed_config
+from normlab.config.gate import check_overrides
 from normlab.config.spec import RunSpec
 from normlab.errors import ConfigError, NormlabError, in_words
 from normlab.study.plan import Plan, combinations, specified
@@ -83,10 +79,6 @@ def _check(options: argparse.Namespace) -> None:
         )
     if options.threads < 1:
         raise ConfigError(f"--threads {options.threads} is not allowed; it must be 1 or more.")
-    if options.config_dir and not options.config_dir.is_dir():
-        raise ConfigError(
-            f"--config-dir {options.config_dir} is not a folder; give one with norm/<name>.yaml."
-        )
 
 
 def _compose(overrides: Sequence[str], config_dir: Path | None) -> dict[str, RunSpec]:
@@ -98,27 +90,13 @@ def _compose(overrides: Sequence[str], config_dir: Path | None) -> dict[str, Run
                 f"{override} says nothing about a norm by itself; a card takes norm=… and norm.…=… "
                 f"only."
             )
-    register()
-    search = [f"hydra.searchpath=[{quoted(config_dir)}]"] if config_dir else []
     specs = {}
-    try:
-        with initialize_config_dir(str(config.folder()), version_base="1.3"):
-            loader = GlobalHydra.instance().config_loader()
-            master = compose("train", search, return_hydra_config=True)
-            for combination in combinations(loader, overrides, Plan()):
-                spec = specified(loader, master, combination)
-                specs[_label(spec, combination)] = spec
-    except Exception as error:
-        if not is_configuration_error(error):
-            raise
-        raise explain(error) from error
+    with composed_config([], config_dir) as (loader, master):
+        check_overrides(overrides, [config_dir] if config_dir else [])
+        for combination in combinations(loader, overrides, Plan()):
+            spec = specified(loader, master, combination)
+            specs[_label(spec, combination)] = spec
     return specs
-
-
-def quoted(folder: Path) -> str:
-    """A folder as Hydra's search path takes it."""
-    path = str(folder.resolve()).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'file://{path}'"
 
 
 def _label(spec: RunSpec, overrides: Sequence[str]) -> str:

@@ -5,14 +5,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from normlab import config
 from normlab.archive.durable import write_text
-from normlab.config.schema import register
+from normlab.config.compose import composed_config
 from normlab.config.spec import typed
 from normlab.errors import NormlabError, in_words
 
@@ -80,7 +79,6 @@ def read(path: Path, *facts: str) -> Entry:
 
 def catalogue() -> str:
     """The page, as Markdown."""
-    register()
     folder = config.folder()
     norms = [read(path, _of_norm(path)) for path in sorted((folder / "norm").glob("*.yaml"))]
     files = sorted((folder / "placement").glob("*.yaml"))
@@ -150,12 +148,12 @@ def _of_placement(name: str) -> tuple[str, str]:
 
 
 def _composed(*overrides: str) -> DictConfig:
-    with initialize_config_dir(str(config.folder()), version_base="1.3"):
-        composed: Any = compose("train", list(overrides), return_hydra_config=True)
+    with composed_config(overrides) as (_, composed):
+        pass
     OmegaConf.resolve(composed.placement)
     with open_dict(composed):
         del composed["hydra"]
-    return composed  # type: ignore[no-any-return]
+    return composed
 
 
 def main(argv: Sequence[str] | None = None) -> None:

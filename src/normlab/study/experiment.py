@@ -7,6 +7,8 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from normlab.config.gate import check_sweep_entry
+from normlab.config.trust import printable
 from normlab.errors import ConfigError
 
 Overrides = tuple[str, ...]
@@ -38,8 +40,9 @@ class Asked:
         them.
 
         Raises:
-            ConfigError: the experiment has no such budget.
+            ConfigError: the experiment has no such budget, or its sweep is not one.
         """
+        self._check()
         keys = {_key(word): word for word in given}
         # What is swept is also what `sweep=` asks for, and that is the user's word.
         own = {**self._size(keys.get("budget", ""), budget), **self.params}
@@ -53,6 +56,29 @@ class Asked:
             arms += [arm for arm in itertools.product(*beside) if arm not in arms]
         return arms, [*swept, *(word for word in given if _key(word) not in named)]
 
+    def _check(self) -> None:
+        """Refuse a sweep of other types than the attributes', or one that sets more than keys."""
+        if isinstance(self.arms, str) or not isinstance(self.arms, Sequence):
+            raise _not_a_sweep(
+                "arms", self.arms, "a list of texts, as [norm=rmsnorm placement=pre]"
+            )
+        for arm in self.arms:
+            if not isinstance(arm, str):
+                raise _not_a_sweep("arms", arm, "a list of texts, as [norm=rmsnorm placement=pre]")
+            for word in arm.split():
+                check_sweep_entry(word)
+        params = [("params", self.params)]
+        if not isinstance(self.budgets, Mapping):
+            raise _not_a_sweep("budgets", self.budgets, "values by key for every option of budget")
+        params += [(f"budgets.{name}", values) for name, values in self.budgets.items()]
+        for name, values in params:
+            if not isinstance(values, Mapping):
+                raise _not_a_sweep(name, values, "values by key, as {seed: '0,1,2'}")
+            for key, value in values.items():
+                if not isinstance(value, str | int | float):
+                    raise _not_a_sweep(f"{name}.{key}", value, "a value, or text as '0,1,2'")
+                check_sweep_entry(f"{key}={value}")
+
     def _size(self, asked: str, budget: str) -> Mapping[str, Any]:
         if not self.budgets:
             return {}
@@ -62,6 +88,12 @@ class Asked:
                 f"{', '.join(f'budget={name}' for name in self.budgets)}."
             )
         return self.budgets[budget]
+
+
+def _not_a_sweep(name: str, value: Any, allowed: str) -> ConfigError:
+    return ConfigError(
+        f"hydra.sweeper.{name}={printable(value)} is not allowed; it must be {allowed}."
+    )
 
 
 def _key(override: str) -> str:

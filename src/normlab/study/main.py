@@ -1,11 +1,14 @@
 """The front door: Hydra composes, the sweeper plans and launches, this prints what went wrong."""
 
+import argparse
+import difflib
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -14,10 +17,11 @@ from omegaconf import DictConfig, OmegaConf
 from normlab import config
 from normlab.archive.lock import HeldError
 from normlab.config.explain import explain, is_configuration_error
+from normlab.config.gate import check_folder, check_overrides
 from normlab.config.help import groups
 from normlab.config.schema import register as register_schema
 from normlab.config.spec import RunSpec, specify
-from normlab.config.trust import check_arguments
+from normlab.config.trust import printable
 from normlab.errors import ConfigError, in_words
 from normlab.study import engine
 from normlab.study.plan import ELSEWHERE, is_settled
@@ -30,21 +34,21 @@ if TYPE_CHECKING:
 def main() -> None:
     """Run the command in `sys.argv`; leave with 1 or 2 and one sentence when it cannot be done."""
     register()
-    sys.argv[1:] = _flags_first(sys.argv[1:])
-    door = hydra.main(version_base="1.3", config_path=str(config.folder()), config_name="train")
+    run_hydra = hydra.main(
+        version_base="1.3", config_path=str(config.folder()), config_name="train"
+    )(train_one)
     stopping.listen()
     with in_words(), _hydras_errors_in_words():
-        if sys.argv[1:2] in (["-m"], ["--multirun"]):
-            engine.begin()  # it imports torch while this process reads and checks
         if "--from" in sys.argv:
-            check_arguments(sys.argv[1:])
             from normlab.study.repeat import repeat
 
             repeat(sys.argv[1:], shlex.join(sys.argv))
             return
+        if {"-m", "--multirun"} & {*sys.argv}:
+            engine.begin()  # it imports torch while this process reads and checks
         try:
-            check_arguments(sys.argv[1:])
-            door(train_one)()
+            sys.argv[1:] = read_command(sys.argv[1:])
+            run_hydra()
         except Exception as error:
             if isinstance(error, ConfigError) or is_configuration_error(error):
                 engine.end()
@@ -57,12 +61,77 @@ def register() -> None:
     OmegaConf.register_new_resolver("normlab.groups", groups, replace=True)
 
 
-def _flags_first(arguments: list[str]) -> list[str]:
-    """`-m` may stand anywhere; beside a question it means nothing, for all runs are studies."""
-    flags = [word for word in arguments if word in ("-m", "--multirun")]
-    others = [word for word in arguments if word not in flags]
-    asks = any(word in ("-c", "--cfg", "-h", "--help") for word in others)
-    return others if asks else [*flags[:1], *others]
+def read_command(arguments: Sequence[str]) -> list[str]:
+    """The command line as Hydra takes it: flags by their full names, then the overrides.
+
+    Every file from elsewhere that it names has passed the gate. `-m` may stand anywhere; beside a
+    question (`--help`, `--cfg`) it means nothing, for every command is a study.
+
+    Raises:
+        ConfigError: a flag is unknown, or a folder is not there.
+        UntrustedError: a file asks for what no file may ask for.
+    """
+    options, words = _command_parser().parse_known_args(list(arguments))
+    unknown = [word for word in words if word.startswith("-") and word != "--"]
+    if unknown:
+        flag = unknown[0].partition("=")[0]
+        close = difflib.get_close_matches(flag, _FLAGS, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise ConfigError(f"{printable(flag)} is not a flag; {hint}--help shows what there is.")
+    overrides = [word for word in words if word != "--"]
+    folders = [Path(path) for path in (options.config_dir, options.config_path) if path]
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(
+                f"{folder} is not a folder; give --config-dir one with <group>/<name>.yaml."
+            )
+        check_folder(folder, options.config_name)
+    check_overrides(overrides, folders)
+    if options.cfg or options.help:
+        options.multirun = False
+    if options.config_path:
+        options.config_path = os.path.abspath(options.config_path)
+    flags: list[str] = []
+    for name, value in vars(options).items():
+        if value not in (None, False):
+            flags += [f"--{name.replace('_', '-')}", *([] if value is True else [value])]
+    return [*flags, *overrides]
+
+
+_FLAGS = (
+    *("--help", "--cfg", "--resolve", "--package", "--multirun", "--info", "--hydra-help"),
+    *("--config-dir", "--config-name", "--config-path", "--shell-completion", "--version"),
+    "--from",
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; --help shows what there is.")
+
+
+def _command_parser() -> argparse.ArgumentParser:
+    """Hydra's flags without its abbreviations, and without the one that reads a pickle."""
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    for names in (
+        ("--help", "-h"),
+        ("--hydra-help",),
+        ("--version",),
+        ("--resolve",),
+        ("--multirun", "-m"),
+        ("--shell-completion", "-sc"),
+    ):
+        parser.add_argument(*names, action="store_true")
+    parser.add_argument("--cfg", "-c", choices=("job", "hydra", "all"))
+    parser.add_argument("--info", "-i", nargs="?", const="all")
+    for names in (
+        ("--package", "-p"),
+        ("--config-dir", "-cd"),
+        ("--config-name", "-cn"),
+        ("--config-path", "-cp"),
+    ):
+        parser.add_argument(*names)
+    return parser
 
 
 @contextmanager

@@ -16,6 +16,8 @@ from normlab.config.formula import is_formula
 from normlab.config.spec import RunSpec, other_data, specify
 from normlab.errors import ConfigError
 
+# What is the same for all runs of a command: where they go, and what an experiment asks for.
+_SINGLE = ("study", "output_dir", "experiment", "sweep", "measure", "figure", "jobs")
 ELSEWHERE = "elsewhere"  # the state of a run that another process trains
 
 
@@ -126,6 +128,11 @@ def _values(override: Override, plan: Plan) -> list[str]:
         raise ConfigError(
             f"{override.input_line} is not a list of values; "
             f"sweep over a,b,c or range(0,3) or glob(*)."
+        )
+    if key in _SINGLE or key.startswith("hydra"):
+        raise ConfigError(
+            f"{override.input_line} gives several values, but a command has one {key}; give one "
+            f"value, and the others in further commands."
         )
     values = [str(value) for value in override.sweep_string_iterator()]
     if not values:

@@ -13,16 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-
-from normlab import config
 from normlab.archive.probe import Measurement, Probing, measurement, write_probing
-from normlab.config.explain import explain, is_configuration_error
-from normlab.config.schema import register
+from normlab.config.compose import composed_config
+from normlab.config.gate import check_overrides
 from normlab.config.spec import RunSpec
 from normlab.errors import ConfigError, NormlabError, in_words
-from normlab.study.card import folder_name, quoted
+from normlab.study.card import folder_name
 from normlab.study.plan import Plan, combinations, specified
 from normlab.study.terminal import console, moving
 
@@ -107,32 +103,20 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _compose(overrides: Sequence[str], config_dir: Path | None) -> list[Wanted]:
-    if config_dir and not config_dir.is_dir():
-        raise ConfigError(
-            f"--config-dir {config_dir} is not a folder; give one with norm/<name>.yaml."
-        )
     _check_keys(overrides)
-    register()
-    search = [f"hydra.searchpath=[{quoted(config_dir)}]"] if config_dir else []
     plan = Plan()
     found: dict[str, Wanted] = {}
-    try:
-        with initialize_config_dir(str(config.folder()), version_base="1.3"):
-            loader = GlobalHydra.instance().config_loader()
-            master = compose("train", search, return_hydra_config=True)
-            every = list(combinations(loader, overrides, plan))
-            if len(every) > MOST_MODELS:
-                raise ConfigError(
-                    f"These overrides make {len(every)} models, and at most {MOST_MODELS} are "
-                    f"measured at once; give fewer values."
-                )
-            for combination in every:
-                spec = specified(loader, master, combination)
-                found.setdefault(spec.id, Wanted(spec, _settings(combination, plan)))
-    except Exception as error:
-        if not is_configuration_error(error):
-            raise
-        raise explain(error) from error
+    with composed_config([], config_dir) as (loader, master):
+        check_overrides(overrides, [config_dir] if config_dir else [])
+        every = list(combinations(loader, overrides, plan))
+        if len(every) > MOST_MODELS:
+            raise ConfigError(
+                f"These overrides make {len(every)} models, and at most {MOST_MODELS} are "
+                f"measured at once; give fewer values."
+            )
+        for combination in every:
+            spec = specified(loader, master, combination)
+            found.setdefault(spec.id, Wanted(spec, _settings(combination, plan)))
     return list(found.values())
 
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
@@ -65,6 +66,8 @@ class StudySweeper(Sweeper):
         if not any(argument.startswith("study=") for argument in arguments):
             study = self.asked.study(study, budget)
         check_study_name(study)
+        for key in ("sweep", "run"):
+            check_place(Path(str(self.config.hydra[key].dir)))
         loader = self.hydra_context.config_loader
         if self.config.measure is not None:
             from normlab.study.measure import carry_out

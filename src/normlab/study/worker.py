@@ -23,7 +23,6 @@ from omegaconf import DictConfig
 
 from normlab.archive.record import RunRecord
 from normlab.config.spec import RunSpec
-from normlab.config.trust import TrustedLoader, check_hydra
 from normlab.errors import ConfigError, NormlabError
 from normlab.study import engine, warm
 from normlab.training import stopping
@@ -105,7 +104,6 @@ def _job(order: Order) -> JobReturn:
 
     if order.threads is not None:
         torch.set_num_threads(order.threads)
-    check_hydra(order.config.hydra)
     Singleton.instance(JobRuntime).set("name", order.config.hydra.job.name)
     return run_job(
         hydra_context=HydraContext(_loader(), Callbacks(order.config)),
@@ -118,7 +116,7 @@ def _job(order: Order) -> JobReturn:
 
 def _loader() -> ConfigLoaderImpl:
     """A job is composed already; a callback may ask for the loader all the same."""
-    return TrustedLoader(ConfigSearchPathImpl())
+    return ConfigLoaderImpl(ConfigSearchPathImpl())
 
 
 def _listen(control: Connection) -> None:

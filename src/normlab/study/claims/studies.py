@@ -4,23 +4,16 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
-from hydra.core.config_loader import ConfigLoader
-from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig
-
 from normlab import config
 from normlab.archive.record import RunRecord
-from normlab.config.explain import explain, is_configuration_error
+from normlab.config.compose import composed_config
 from normlab.config.spec import RunSpec
 from normlab.errors import ConfigError, NormlabError
 from normlab.study.experiment import Asked
-from normlab.study.main import register
 from normlab.study.plan import Plan, make_plan, specified
 
 # What `train.py` does; there is no such file beside an installed package.
@@ -75,7 +68,7 @@ def planned(experiment: str, place: Place) -> Planned:
 
 def _plan(experiment: str, place: Place) -> tuple[Plan, Path]:
     given = [word for word in place.arguments(experiment) if "=" in word]
-    with _composing(given, place.config_dir) as (loader, master):
+    with composed_config(given, place.config_dir) as (loader, master):
         sweeper = master.hydra.sweeper
         asked = Asked(sweeper.params, sweeper.arms, sweeper.budgets)
         arms, overrides = asked.overrides(given, place.budget)
@@ -89,25 +82,8 @@ def composed(overrides: Sequence[str]) -> RunSpec:
     Raises:
         ConfigError: it cannot be.
     """
-    with _composing([], None) as (loader, master):
+    with composed_config([]) as (loader, master):
         return specified(loader, master, overrides)
-
-
-@contextmanager
-def _composing(
-    overrides: Sequence[str], own: Path | None
-) -> Iterator[tuple[ConfigLoader, DictConfig]]:
-    """Hydra's loader and the whole configuration with these overrides; its errors in our words."""
-    register()
-    search = [f"hydra.searchpath=[{_quoted(f'file://{own.resolve()}')}]"] if own else []
-    try:
-        with initialize_config_dir(str(config.folder()), version_base="1.3"):
-            loader = GlobalHydra.instance().config_loader()
-            yield loader, compose("train", [*search, *overrides], return_hydra_config=True)
-    except Exception as error:
-        if not is_configuration_error(error):
-            raise
-        raise explain(error) from error
 
 
 def _asked(spec: RunSpec) -> RunRecord:

@@ -1,0 +1,383 @@
+"""The gate in front of Hydra: what a file from elsewhere may ask for.
+
+Hydra acts on a configuration while it composes it: it imports packages that a search path names,
+sets up logging, builds callbacks, launchers and sweepers. A norm or an experiment that somebody
+sends must not reach any of that. So every YAML file of a folder that is not normlab's own conf/ is
+read here first, within the bounds of `safe_yaml`, and held to a list of what is allowed. The gate
+decides safety only: names, types and ranges stay with the schema. `docs/security.md` says the same
+for users.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, QuotedString
+from hydra.errors import HydraException
+
+from normlab import config
+from normlab.config.safe_yaml import MOST_CHARACTERS, parse_yaml, read_text
+from normlab.config.schema import DATA, TrainConfig
+from normlab.config.trust import UntrustedError, check_target, is_trusted, printable
+from normlab.errors import ConfigError
+
+# What a file may set under `hydra`: what an experiment sweeps.
+SWEEPER_KEYS = ("arms", "params", "budgets")
+MOST_FILES = 1_000
+# Entries of all lists of defaults that one option leads to, each as often as it is reached.
+MOST_DEFAULTS = 200
+
+# Their files hold parts of the whole configuration, each under its own key.
+_GLOBAL_GROUPS = ("", "experiment", "sweep")
+_HEADER_CHARACTERS = 512  # in which Hydra looks for `# @package`
+_OPTION = re.compile(r"(?!.*\.\.)[\w][\w.+ -]*(/[\w][\w.+ -]*)*")
+_DEFAULT = re.compile(r"(optional\s+)?(override\s+)?(?P<group>[\w/]+)(@(?P<package>[\w.]*))?")
+_INTERPOLATION = re.compile(r"\$\{(?:(?P<key>[\w.]+)|oc\.env:[A-Za-z_]\w*(,[^${}\\]*)?)\}")
+_STUDY_NAME = "${normlab.study:}"
+
+File = tuple[str, str]  # a group, as `norm` or `norm/mine`, and an option of it; "" is the root
+
+
+def check_folder(folder: Path, primary: str | None = None) -> None:
+    """Check every file of a folder from elsewhere that Hydra could read.
+
+    Those are the files of the groups that conf/ has, and the root file that `primary` names.
+
+    Raises:
+        UntrustedError: a file asks for what no file may ask for.
+        ConfigError: a file cannot be read, or is beyond the bounds.
+    """
+    defaults: dict[File, list[File]] = {}
+    for group, path in _config_files(folder, primary):
+        defaults[group, _option_name(folder / group, path)] = check_file(path, group)
+    counts: dict[File, int] = {}
+    for file in defaults:
+        _count_defaults(folder, file, defaults, counts)
+
+
+def check_file(path: Path, group: str = "") -> list[File]:
+    """Check one file from elsewhere; the files that its list of defaults leads to.
+
+    Raises:
+        UntrustedError: it asks for what no file may ask for.
+        ConfigError: it cannot be read, or is beyond the bounds.
+    """
+    text = read_text(path)
+    _check_header(path, text)
+    content = parse_yaml(path, text)
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} is not a mapping of keys to values; write key: value.")
+    _check_values(path, content, "" if group in _GLOBAL_GROUPS else group)
+    _check_hydra(path, content.get("hydra"))
+    return _check_defaults(path, content.get("defaults", []), group)
+
+
+def check_overrides(overrides: Sequence[str], folders: Sequence[Path] = ()) -> None:
+    """Check what the command line, or an entry of a sweep, says about files: options stay names.
+
+    A folder in `hydra.searchpath` is checked as one from elsewhere.
+
+    Raises:
+        UntrustedError: an option is a path, a search path imports a package, or a group is read
+            that conf/ does not have.
+        ConfigError: see `check_folder`.
+    """
+    for word in overrides:
+        if len(word) > MOST_CHARACTERS:
+            raise ConfigError(
+                f"{printable(word)} has {len(word):,} characters, and the most is "
+                f"{MOST_CHARACTERS:,}; write the value into a file of a folder for --config-dir."
+            )
+        key = word.partition("=")[0].strip().lstrip("+~").partition("@")[0].strip()
+        value = word.partition("=")[2]
+        if key == "hydra.searchpath":
+            for entry in _search_path(word):
+                _check_search_path(entry)
+        elif key.partition("/")[0] in (*_groups(), "hydra") and "." not in key:
+            if ".." in value or re.search(r"(^|[\s,(\[{'\"])[/~]", value):
+                raise UntrustedError(
+                    f"{printable(word)} is not allowed: an option is a name, not a path; give the "
+                    f"folder that holds {key}/<name>.yaml with --config-dir."
+                )
+        elif any((folder / key).is_dir() for folder in folders if key and "." not in key):
+            raise UntrustedError(
+                f"{printable(key)} is not a group; groups are {', '.join(_groups())}."
+            )
+
+
+def check_sweep_entry(override: str) -> None:
+    """Refuse an override of an experiment's sweep that reaches beyond the run's own keys.
+
+    Raises:
+        UntrustedError: it begins with `hydra`, holds `defaults` or names a `_target_`.
+    """
+    key = re.sub(r"[\s'\"+~]", "", override.partition("=")[0])
+    if key.startswith("hydra") or "defaults" in key or "_target_" in override:
+        raise UntrustedError(
+            f"{printable(override)} is not allowed in hydra.sweeper: an entry sets a key of the "
+            f"run, as in optimizer.lr=1e-3; give everything else on the command line."
+        )
+    check_overrides([override])
+
+
+@cache
+def _groups() -> list[str]:
+    """The groups of a run that conf/ has; claims are read by scripts/claims.py alone."""
+    folders = sorted(path.name for path in config.folder().iterdir() if path.is_dir())
+    return [name for name in folders if name not in ("hydra", "claim")]
+
+
+@cache
+def _numbers() -> frozenset[str]:
+    """The keys of the schema that hold a number: an interpolation of one cannot grow."""
+
+    def walk(kind: Any, prefix: str) -> Iterator[str]:
+        hints = get_type_hints(kind)
+        for item in fields(kind):
+            hint = hints[item.name]
+            if is_dataclass(hint):
+                yield from walk(hint, f"{prefix}{item.name}.")
+            elif {hint, *get_args(hint)} & {int, float}:
+                yield prefix + item.name
+
+    names = {*walk(TrainConfig, "")}
+    for kind in DATA.values():
+        names |= {*walk(kind, "data.")}
+    return frozenset(names)
+
+
+def _config_files(folder: Path, primary: str | None) -> Iterator[tuple[str, Path]]:
+    """Group and path of every file that Hydra could read, through links as Hydra goes."""
+    if (folder / "hydra").exists():
+        raise UntrustedError(
+            f"{folder / 'hydra'} is not taken: options of Hydra's own groups come from the "
+            f"command line and from normlab's conf/; remove the folder."
+        )
+    count = 0
+    if primary is not None:
+        path = folder / (primary if primary.endswith(".yaml") else f"{primary}.yaml")
+        if path.exists():
+            yield "", path
+    for group in _groups():
+        visited: set[str] = set()
+        for place, subfolders, names in os.walk(folder / group, followlinks=True):
+            real = os.path.realpath(place)
+            if real in visited:
+                subfolders.clear()
+                continue
+            visited.add(real)
+            subfolders.sort()
+            for name in sorted(names):
+                if not name.endswith(".yaml"):
+                    continue
+                count += 1
+                if count > MOST_FILES:
+                    raise ConfigError(
+                        f"{folder} holds more than {MOST_FILES:,} YAML files in the folders of "
+                        f"groups; give --config-dir one with fewer."
+                    )
+                yield group, Path(place, name)
+
+
+def _option_name(group_folder: Path, path: Path) -> str:
+    return path.relative_to(group_folder).as_posix().removesuffix(".yaml")
+
+
+def _check_header(path: Path, text: str) -> None:
+    """`# @package` may not lead into hydra's part; Hydra looks for it in the first characters."""
+    for line in [*text[:_HEADER_CHARACTERS].splitlines(), *text.splitlines()]:
+        if not re.match(r"\s*#+\s*@", line):
+            continue
+        header = re.fullmatch(r"\s*#+\s*@package\s+(?P<package>[\w.]+)\s*", line)
+        if header is None or not _is_package(header["package"]):
+            raise UntrustedError(
+                f"{path}: {printable(line.strip())} is not taken; a header is # @package _global_ "
+                f"or names a part of the run, and not hydra."
+            )
+
+
+def _is_package(name: str) -> bool:
+    """Hydra reads its header from a cut text, so a part that begins like hydra counts too."""
+    return not any(part and "hydra".startswith(part[:5]) for part in name.split("."))
+
+
+def _check_values(path: Path, value: Any, key: str) -> None:
+    """Every `_target_` is trusted, and no interpolation can grow or build anything."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            inner = f"{key}.{name}" if key else str(name)
+            if name == "_target_":
+                _check_class(path, inner, item)
+            _check_interpolation(path, name, inner)
+            _check_values(path, item, inner)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _check_values(path, item, f"{key}.{index}")
+    else:
+        _check_interpolation(path, value, key)
+
+
+def _check_class(path: Path, key: str, target: Any) -> None:
+    if key.partition(".")[0] not in ("norm", "placement"):
+        raise UntrustedError(
+            f"{path}: {printable(key)}={printable(target)} is not taken; only norm and placement "
+            f"name a class."
+        )
+    try:
+        check_target(key, target)
+    except UntrustedError as error:
+        raise UntrustedError(f"{path}: {error}") from error
+
+
+def _check_interpolation(path: Path, value: Any, key: str) -> None:
+    """An interpolation names a number of the schema or a variable of the environment.
+
+    Text that holds interpolations of such text doubles at every step, so an interpolation is all
+    of its value; only `study`, which none refers to, may hold text beside it.
+    """
+    if isinstance(value, bytes):
+        raise UntrustedError(f"{path}: {printable(key)} holds bytes; write text or numbers.")
+    if not isinstance(value, str) or "${" not in value:
+        return
+    text = value.replace(_STUDY_NAME, "") if key == "study" else value
+    parts = list(_INTERPOLATION.finditer(text))
+    rest = _INTERPOLATION.sub("", text)
+    allowed = all(part["key"] is None or part["key"] in _numbers() for part in parts)
+    if not allowed or "${" in rest or (rest and key != "study"):
+        raise UntrustedError(
+            f"{path}: {printable(key)}: {printable(value)} is not taken; an interpolation in a "
+            f"file is all of the value, and names a number, as ${{model.width}}, or "
+            f"${{oc.env:NAME}}."
+        )
+
+
+def _check_hydra(path: Path, node: Any) -> None:
+    if node is None:
+        return
+    sweeper = node.get("sweeper", {}) if isinstance(node, dict) else None
+    if not isinstance(sweeper, dict):
+        raise _hydra_refused(path, "hydra" if sweeper is None else "hydra.sweeper")
+    for name in node:
+        if name != "sweeper":
+            raise _hydra_refused(path, f"hydra.{name}")
+    for name, value in sweeper.items():
+        if name not in SWEEPER_KEYS:
+            raise _hydra_refused(path, f"hydra.sweeper.{name}")
+        for key in _keys(value):
+            if key == "_target_":
+                raise _hydra_refused(path, f"hydra.sweeper.{name} with a _target_")
+
+
+def _hydra_refused(path: Path, what: str) -> UntrustedError:
+    return UntrustedError(
+        f"{path}: {printable(what)} is not taken from a file; under hydra a file may set "
+        f"{', '.join(f'sweeper.{key}' for key in SWEEPER_KEYS)}, and all else is given on the "
+        f"command line."
+    )
+
+
+def _keys(value: Any) -> Iterator[Any]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield key
+            yield from _keys(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _keys(item)
+
+
+def _check_defaults(path: Path, entries: Any, group: str) -> list[File]:
+    """The files that a list of defaults names, all of them options of groups that conf/ has."""
+    if not isinstance(entries, list):
+        raise ConfigError(f"{path}: defaults is not a list; write defaults: [_self_].")
+    files: list[File] = []
+    for entry in entries:
+        named = _default_files(entry, group)
+        if named is None:
+            raise UntrustedError(
+                f"{path}: {printable(entry)} is not taken in defaults; an entry is _self_, an "
+                f"option of the file's own group, or group: option for one of "
+                f"{', '.join(_groups())}."
+            )
+        files += named
+    return files
+
+
+def _default_files(entry: Any, group: str) -> list[File] | None:
+    """What an entry of a list of defaults names; None where it may not stand there."""
+    if entry == "_self_" or (entry == "train" and not group):
+        return []
+    options: Any
+    if isinstance(entry, dict) and len(entry) == 1:
+        ((key, options),) = entry.items()
+        match = _DEFAULT.fullmatch(str(key))
+        if match is None or not _is_package(match["package"] or ""):
+            return None
+        group = match["group"].strip("/")
+    elif isinstance(entry, str):
+        of, _, options = entry.rpartition("/")
+        group = of.strip("/") or group
+    else:
+        return None
+    names = options if isinstance(options, list) else [] if options is None else [options]
+    if group.partition("/")[0] not in _groups():
+        return None
+    if not all(isinstance(name, str) and _OPTION.fullmatch(name) for name in names):
+        return None
+    return [(group, name.removesuffix(".yaml")) for name in names]
+
+
+def _count_defaults(
+    folder: Path, file: File, defaults: Mapping[File, list[File]], counts: dict[File, int]
+) -> int:
+    """Entries that Hydra will read for this file: it follows a list of defaults without a limit."""
+    if counts.get(file) == 0:
+        raise ConfigError(
+            f"{folder}: the defaults of {'/'.join(file).strip('/')} lead back to itself; remove "
+            f"the entry."
+        )
+    if file not in counts:
+        counts[file] = 0
+        total = 1
+        for entry in defaults.get(file, []):
+            total += _count_defaults(folder, entry, defaults, counts)
+        if total > MOST_DEFAULTS:
+            raise ConfigError(
+                f"{folder}: the defaults of {'/'.join(file).strip('/')} lead to more than "
+                f"{MOST_DEFAULTS} files; name fewer."
+            )
+        counts[file] = total
+    return counts[file]
+
+
+def _search_path(word: str) -> list[str]:
+    try:
+        override: Override = OverridesParser.create().parse_override(word)
+    except HydraException as error:
+        raise ConfigError(
+            f"{printable(word)} cannot be read; write hydra.searchpath=[file:///a/folder]."
+        ) from error
+    value = override.value()
+    entries = value if isinstance(value, list) else [value]
+    return [entry.text if isinstance(entry, QuotedString) else str(entry) for entry in entries]
+
+
+def _check_search_path(entry: str) -> None:
+    """A folder is checked like that of --config-dir; anything else is imported to be read."""
+    scheme, separator, place = entry.rpartition("://")
+    if "${" in entry:
+        raise UntrustedError(f"{printable(entry)} cannot be checked; write the folder out.")
+    if not separator or scheme == "file":
+        if Path(place).is_dir():
+            check_folder(Path(place))
+    elif not is_trusted(place.replace("/", ".")):
+        raise UntrustedError(
+            f"{printable(entry)} is not trusted, so it was not imported; give --config-dir a "
+            f"folder, or, if you know its code, set NORMLAB_TRUST={printable(place)} in the "
+            f"environment."
+        )

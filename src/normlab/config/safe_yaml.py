@@ -1,0 +1,171 @@
+"""YAML from elsewhere, read with bounds: a file of some hundred bytes can name gigabytes.
+
+YAML's aliases make a file small and what it stands for large (each level of nine aliases to the
+level before multiplies by nine), and its parsers recurse. So the size, the depth and the aliases
+are counted while nothing is built yet, and only a file within the bounds is loaded.
+"""
+
+import os
+import stat
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from normlab.errors import ConfigError
+
+# The largest file of conf/ has 3 KB, 100 nodes and a depth of 5.
+MOST_BYTES = 64 * 1024
+MOST_NODES = 2_000  # keys and values, with every alias counted as often as it is used
+MOST_DEPTH = 24
+MOST_CHARACTERS = 4_000  # of a single key or value
+MOST_BITS = 63  # of a whole number
+
+_TAGS: set[str | None] = {
+    f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null")
+}
+_TAGS |= {"tag:yaml.org,2002:seq", "tag:yaml.org,2002:map", "!", None}
+
+
+def read_text(path: Path) -> str:
+    """The text of a regular file of at most `MOST_BYTES`.
+
+    Raises:
+        ConfigError: it is larger, not a regular file, not UTF-8, or cannot be read.
+    """
+    try:
+        # Without O_NONBLOCK, opening a named pipe waits for somebody to write to it.
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        with open(handle, "rb") as file:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise ConfigError(f"{path} is not a regular file; give a YAML file.")
+            content = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}).") from error
+    if len(content) > MOST_BYTES:
+        raise ConfigError(
+            f"{path} has more than {MOST_BYTES:,} bytes, the most that a configuration may have; "
+            f"divide it into several files."
+        )
+    try:
+        return content.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path} is not text in UTF-8 (byte {error.start} is 0x{content[error.start]:02x}); "
+            f"save it as UTF-8."
+        ) from error
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds, as dict, list and scalars, with interpolations as they are written.
+
+    Raises:
+        ConfigError: it cannot be read, is not YAML, or is beyond the bounds.
+    """
+    return parse_yaml(path, read_text(path))
+
+
+def parse_yaml(path: Path, text: str) -> Any:
+    """The same for a text that was read already; `path` is for the messages.
+
+    Raises:
+        ConfigError: it is not YAML, or is beyond the bounds.
+    """
+    try:
+        _check_events(path, text)
+        root = yaml.compose(text, yaml.SafeLoader)
+        if root is None:
+            return {}
+        _count_nodes(path, root, {})
+        # OmegaConf's reader is the one that Hydra will use: it must not see another content.
+        plain = OmegaConf.to_container(OmegaConf.load(StringIO(text)), resolve=False)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
+    except (OmegaConfBaseException, OSError, ValueError, TypeError, OverflowError) as error:
+        detail = " ".join(str(error).split())
+        raise ConfigError(f"{path} is not a configuration in YAML: {detail}.") from error
+    check_numbers(path, plain)
+    return plain
+
+
+def check_numbers(path: Path, value: Any, key: str = "") -> None:
+    """Refuse whole numbers of more than `MOST_BITS` bits: Python cannot even print large ones.
+
+    Raises:
+        ConfigError: naming the first.
+    """
+    if isinstance(value, dict):
+        for name, item in value.items():
+            check_numbers(path, name, f"a key of {key or 'the file'}")
+            check_numbers(path, item, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            check_numbers(path, item, f"{key}.{index}")
+    elif isinstance(value, int) and value.bit_length() > MOST_BITS:
+        raise ConfigError(
+            f"{path}: {key} is a whole number of {value.bit_length()} bits; "
+            f"write one of at most {MOST_BITS} bits."
+        )
+
+
+def _check_events(path: Path, text: str) -> None:
+    """Bounds that hold before anything is built: the parser's events need no recursion."""
+    depth = nodes = documents = 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        nodes += isinstance(event, yaml.NodeEvent)
+        documents += isinstance(event, yaml.DocumentStartEvent)
+        problem = _event_problem(event)
+        if depth > MOST_DEPTH:
+            problem = f"is nested more than {MOST_DEPTH} levels deep; write it flatter"
+        if documents > 1:
+            problem = "holds more than one YAML document; keep the first"
+        if problem:
+            mark = event.start_mark
+            raise ConfigError(f"{path}, line {mark.line + 1 if mark else 1}: the file {problem}.")
+        if nodes > MOST_NODES:
+            raise _too_many_nodes(path)
+
+
+def _event_problem(event: yaml.Event) -> str:
+    if isinstance(event, yaml.CollectionStartEvent | yaml.ScalarEvent) and event.tag not in _TAGS:
+        return f"uses the YAML tag {event.tag}; write plain values, lists and mappings only"
+    if isinstance(event, yaml.ScalarEvent) and len(event.value) > MOST_CHARACTERS:
+        length = len(event.value)
+        return f"has a key or value of {length:,} characters, more than {MOST_CHARACTERS:,}"
+    return ""
+
+
+def _count_nodes(path: Path, node: yaml.Node, counts: dict[int, int]) -> int:
+    """Nodes of this tree with every alias expanded. Each node is visited once.
+
+    `counts` holds those of the nodes that were counted, and 0 for those on the way from the root.
+    """
+    if id(node) in counts:
+        if counts[id(node)] == 0:
+            raise ConfigError(f"{path} has an alias that holds itself; write the value out.")
+        return counts[id(node)]
+    counts[id(node)] = 0
+    children: list[yaml.Node] = []
+    if isinstance(node, yaml.SequenceNode):
+        children = node.value
+    elif isinstance(node, yaml.MappingNode):
+        children = [child for pair in node.value for child in pair]
+    total = 1
+    for child in children:
+        total += _count_nodes(path, child, counts)
+        if total > MOST_NODES:
+            raise _too_many_nodes(path)
+    counts[id(node)] = total
+    return total
+
+
+def _too_many_nodes(path: Path) -> ConfigError:
+    return ConfigError(
+        f"{path} stands for more than {MOST_NODES:,} keys and values, aliases written out; "
+        f"divide it into several files."
+    )
