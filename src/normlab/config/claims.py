@@ -7,13 +7,13 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, cast, get_type_hints
 
-import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from normlab import config
 from normlab.archive.claim import ARMS_KINDS, KINDS, Claim, Published, Test
 from normlab.config.check import unknown_key
+from normlab.config.safe_yaml import read_yaml
 from normlab.errors import ConfigError
 
 GROUP = "claim"
@@ -59,8 +59,8 @@ def read(path: Path) -> Claim:
     """
     raw = _raw(path)
     test = raw.pop("test", None)
-    if not isinstance(test, dict) or test.get("kind") not in KINDS:
-        given = test.get("kind") if isinstance(test, dict) else test
+    given = test.get("kind") if isinstance(test, dict) else test
+    if not isinstance(test, dict) or not isinstance(given, str) or given not in KINDS:
         raise _wrong(
             path, f"test.kind={given} is not allowed; it must be one of {', '.join(KINDS)}"
         )
@@ -90,11 +90,7 @@ def _check_experiment(path: Path, claim: Claim, config_dir: Path | None) -> None
 
 
 def _raw(path: Path) -> dict[str, Any]:
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        said = " ".join(str(error).split())
-        raise ConfigError(f"{path} cannot be read as YAML in UTF-8 ({said}).") from error
+    raw = read_yaml(path)
     if not isinstance(raw, dict):
         raise _wrong(path, "it must hold statement, source, published, setup, differs, unit, test")
     return raw

@@ -320,12 +320,15 @@ def _default_files(entry: Any, group: str) -> list[File] | None:
             return None
         group = match["group"].strip("/")
     elif isinstance(entry, str):
-        of, _, options = entry.rpartition("/")
+        name, _, package = entry.partition("@")
+        if not re.fullmatch(r"[\w.]*", package) or not _is_package(package):
+            return None
+        of, _, options = name.rpartition("/")
         group = of.strip("/") or group
     else:
         return None
     names = options if isinstance(options, list) else [] if options is None else [options]
-    if group.partition("/")[0] not in _groups():
+    if group.partition("/")[0] not in (*_groups(), "schema"):
         return None
     if not all(isinstance(name, str) and _OPTION.fullmatch(name) for name in names):
         return None

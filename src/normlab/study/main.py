@@ -94,7 +94,9 @@ def read_command(arguments: Sequence[str]) -> list[str]:
     flags: list[str] = []
     for name, value in vars(options).items():
         if value not in (None, False):
-            flags += [f"--{name.replace('_', '-')}", *([] if value is True else [value])]
+            # The command is kept in run.json: -m as it is written everywhere.
+            flag = "-m" if name == "multirun" else f"--{name.replace('_', '-')}"
+            flags += [flag, *([] if value is True else [value])]
     return [*flags, *overrides]
 
 

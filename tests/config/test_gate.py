@@ -1,0 +1,272 @@
+"""Files from elsewhere are stopped before Hydra reads them: what they ask for, and their size."""
+
+import itertools
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from normlab.config import gate
+from normlab.config.gate import check_file, check_folder
+from normlab.config.safe_yaml import read_yaml
+from normlab.config.trust import UntrustedError
+from normlab.errors import ConfigError
+from normlab.study.claims.main import main as claims_main
+from tiny import TINY
+
+ROOT = Path(__file__).resolve().parents[2]
+HOSTILE = ROOT / "tests" / "hostile"
+
+# NAME.GROUP.yaml is an option of GROUP; two need a name that their content refers to.
+OPTIONS = {
+    "norm-searchpath.yaml": ("norm", "x"),
+    "experiment-arms.yaml": ("experiment", "x"),
+    "n_defaults.norm.yaml": ("norm", "x"),
+    "n_defaultsself.norm.yaml": ("norm", "x"),
+    **{
+        path.name: (path.name.split(".")[1], path.name.split(".")[0])
+        for path in HOSTILE.glob("[ch]_*.experiment.yaml")
+    },
+    **{f"{name}.norm.yaml": ("norm", name) for name in ("n_esckey", "n_hexint", "n_lol")},
+    "n_anchorcycle2.norm.yaml": ("norm", "n_anchorcycle2"),
+}
+
+
+@pytest.fixture
+def strangers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for --config-dir beside a module that leaves a mark when it is imported."""
+    shutil.copy(HOSTILE / "evil.py", tmp_path / "evil.py")
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    shutil.copy(HOSTILE / "evil.py", folder / "evil.py")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    return folder
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def assert_refused(answer: object, folder: Path) -> None:
+    assert answer.code == 2, answer
+    assert answer.err.startswith("normlab: "), answer.err
+    assert answer.err.count("\n") == 1, answer.err
+    assert not (folder.parent / "PWNED").exists()
+    assert not (folder.parent / "outputs").exists()
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_hostile_file_is_one_sentence(name: str, strangers: Path, door: Callable) -> None:
+    group, option = OPTIONS[name]
+    write(strangers, f"{group}/{option}.yaml", (HOSTILE / name).read_text())
+    answer = door("-m", "--config-dir", "mine", f"{group}={option}")
+    assert_refused(answer, strangers)
+
+
+SEARCH_PATH = "hydra.searchpath=[structured://mine.evil]"
+SWEEPERS = {
+    "params": "params: {hydra.searchpath: '[structured://mine.evil]'}",
+    "a prefixed key": "params: {'++hydra.searchpath': '[structured://mine.evil]'}",
+    "a quoted key": "params: {'\"hydra.searchpath\"': '[structured://mine.evil]'}",
+    "a key that holds a value": f"params: {{'{SEARCH_PATH},x': 1}}",
+    "a budget": "budgets: {quick: {hydra.searchpath: '[structured://mine.evil]'}}",
+    "a second word of an arm": f"arms: ['norm=layernorm {SEARCH_PATH}']",
+    "a launcher": "arms: ['hydra/launcher=basic']",
+    "a callback": "params: {'+hydra.callbacks.x': '{_target_: mine.evil.X}'}",
+    "a class": "params: {norm._target_: mine.evil.X}",
+    "a mapping that is built": "params: {seed: {_target_: mine.evil.X}}",
+    "defaults": "params: {+defaults: '[norm: x]'}",
+    "a path for an option": "params: {norm: ../../../tmp/x}",
+}
+
+
+@pytest.mark.parametrize("case", SWEEPERS)
+@pytest.mark.parametrize("how", ["experiment", "primary"])
+def test_a_sweep_of_a_file_reaches_no_code(
+    case: str, how: str, strangers: Path, door: Callable
+) -> None:
+    text = f"hydra: {{sweeper: {{{SWEEPERS[case]}}}}}\n"
+    if how == "experiment":
+        write(strangers, "experiment/x.yaml", f"# @package _global_\n{text}")
+        chosen = "experiment=x"
+    else:
+        write(strangers, "x.yaml", f"defaults: [train, _self_]\n{text}")
+        chosen = "--config-name=x"
+    assert_refused(door("-m", "--config-dir", "mine", chosen, *TINY), strangers)
+
+
+REFUSED = {
+    "a launcher": "hydra: {launcher: {n_jobs: 2}}",
+    "the search path": "hydra: {searchpath: [mine]}",
+    "a sweeper's class": "hydra: {sweeper: {_target_: mine.evil.X}}",
+    "hydra, no mapping": "hydra: 5",
+    "the sweeper, no mapping": "hydra: {sweeper: [1]}",
+    "hydra by a merged alias": "x: &x {launcher: {n_jobs: 2}}\nhydra: {<<: *x}",
+    "a header": "# @package hydra\nsearchpath: [mine]",
+    "a header behind another line": "# x\n  #  @package hydra.sweeper\nparams: {}",
+    "a header behind a line separator": "# x\u2028# @package hydra.job\nchdir: true",
+    "a header that is cut": f"#{'x' * 492}\n# @package hydraulic",
+    "defaults of hydra": "defaults: [override hydra/launcher: basic]",
+    "defaults in hydra": "defaults: ['/norm@hydra.launcher: rmsnorm']",
+    "defaults with hydra as package": "defaults: [{/norm@hydra.launcher: rmsnorm}]",
+    "defaults of a package": "defaults: [pkg://mine/evil]",
+    "defaults elsewhere": "defaults: [/norm: ../../x]",
+    "an interpolated default": "defaults: [{/norm: '${placement}'}]",
+    "an unknown group": "defaults: [/secret: x]",
+    "text that doubles": "norm: {a: xx, b: '${norm.a}${norm.a}'}",
+    "lists that multiply": "norm: {a: [1, 1], b: ['${norm.a}', '${norm.a}']}",
+    "a key that is interpolated": "norm: {'${oc.env:HOME}x': 1}",
+    "a node that is made": "norm: '${oc.create:{_target_:mine.evil.X}}'",
+    "what is decoded": "norm: '${oc.decode:\"mine.evil.X\"}'",
+    "an interpolation in an interpolation": "seed: '${oc.env:${study}}'",
+    "what is resolved later": "norm: {a: '\\${oc.create:{a:b}}'}",
+    "a class of the optimizer": "optimizer: {_target_: torch.optim.SGD}",
+    "a tag": "norm: !!python/name:mine.evil.X",
+    "a tag of YAML's": "norm: !!binary aGk=",
+    "two documents": "seed: 1\n---\nseed: 2",
+    "a deep list": f"norm: {'[' * 3000}",
+    "a long value": f"norm: {'x' * 5000}",
+    "a large number": f"seed: 0x{'f' * 400}",
+    "a large number of one kind": f"seed: {'9' * 3000}",
+    "merged aliases": "a: &a {x: 1}\n"
+    + "".join(
+        f"{n}: &{n} {{<<: [{', '.join([f'*{m}'] * 9)}]}}\n" for m, n in itertools.pairwise("abcde")
+    ),
+    "no mapping": "[1, 2]",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_a_file_may_not_ask_for_is_refused(case: str, strangers: Path, door: Callable) -> None:
+    text = REFUSED[case]
+    head = "" if text.startswith("#") else "# @package _global_\n"
+    write(strangers, "experiment/x.yaml", head + text)
+    # A question composes as well; nothing is trained either way.
+    assert_refused(door("--config-dir", "mine", "experiment=x", "--cfg", "job"), strangers)
+
+
+ALLOWED = {
+    "a sweep": "hydra: {sweeper: {arms: [norm=layernorm placement=post], params: {seed: '0,1'}}}",
+    "budgets": "hydra: {sweeper: {budgets: {quick: {optimizer.lr: 1e-3, seed: 0}}}}",
+    "other options": "defaults:\n  - override /norm: layernorm\n  - override /data: synthetic",
+    "a number": "model: {heads: 2, depth: '${model.heads}'}",
+    "the environment": "study: '${oc.env:USER,somebody}'",
+    "the study's name": "study: mine-${normlab.study:}",
+    "an alias": "optimizer: {lr: &rate 1e-3}\nschedule: {warmup: *rate}",
+    "a class of torch.nn": "norm: {_target_: torch.nn.RMSNorm, eps: 1e-6}",
+}
+
+
+@pytest.mark.parametrize("case", ALLOWED)
+def test_what_users_need_passes(case: str, strangers: Path, door: Callable) -> None:
+    write(strangers, "experiment/x.yaml", f"# @package _global_\n{ALLOWED[case]}")
+    answer = door("--config-dir", "mine", "experiment=x", "--cfg", "job", "--resolve")
+    assert answer.code == 0, answer.err
+
+
+def test_a_primary_config_of_ones_own_trains(strangers: Path, door: Callable) -> None:
+    write(strangers, "mine.yaml", "defaults: [train, _self_]\nmodel: {width: 32}\n")
+    answer = door("--config-dir", "mine", "--config-name", "mine", "--cfg", "job")
+    assert answer.code == 0, answer.err
+    assert "width: 32" in answer.out
+
+
+def test_everything_of_conf_but_hydras_own_passes() -> None:
+    for path in sorted((ROOT / "conf").rglob("*.yaml")):
+        group = path.parent.relative_to(ROOT / "conf").as_posix()
+        if group.startswith("hydra") or path.name == "train.yaml":
+            continue
+        check_file(path, group)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("hydra.searchpath=[structured://mine.evil]",),
+        ("hydra.searchpath=[pkg://mine.evil]",),
+        ("++hydra.searchpath=[pkg://mine.evil]",),
+        ("hydra.searchpath=[mine]", "norm=x"),
+        ("hydra.searchpath=['file://mine']", "norm=x"),
+        ("--config-path", "mine", "norm=x"),
+        ("-cd", "mine", "norm=x"),
+        ("-cd=mine", "norm=x"),
+        ("norm=../mine/norm/x",),
+        ("norm=rmsnorm,../mine/norm/x",),
+        ("+secret=x", "--config-dir=mine"),
+    ],
+)
+def test_no_other_way_leads_around_the_gate(
+    arguments: tuple[str, ...], strangers: Path, door: Callable
+) -> None:
+    write(strangers, "norm/x.yaml", "_target_: mine.evil.X")
+    write(strangers, "secret/x.yaml", "# @package hydra\nsearchpath: [pkg://mine.evil]")
+    assert_refused(door("-m", *arguments, *TINY), strangers)
+
+
+def test_a_folder_of_hydras_options_is_refused(strangers: Path, door: Callable) -> None:
+    write(strangers, "hydra/launcher/x.yaml", "n_jobs: 2")
+    assert_refused(door("--config-dir", "mine", "hydra/launcher=x", *TINY), strangers)
+
+
+def test_a_named_pipe_does_not_stop_the_program(strangers: Path) -> None:
+    (strangers / "norm").mkdir()
+    os.mkfifo(strangers / "norm" / "x.yaml")
+    with pytest.raises(ConfigError, match="not a regular file"):
+        check_folder(strangers)
+
+
+def test_a_linked_folder_is_checked_and_a_circle_of_links_ends(
+    strangers: Path, tmp_path: Path
+) -> None:
+    write(tmp_path, "far/x.yaml", "_target_: mine.evil.X")
+    (strangers / "norm").mkdir()
+    (strangers / "norm" / "again").symlink_to(strangers / "norm")
+    check_folder(strangers)
+    (strangers / "norm" / "far").symlink_to(tmp_path / "far")
+    with pytest.raises(UntrustedError, match="evil"):
+        check_folder(strangers)
+
+
+def test_a_folder_of_very_many_files_is_refused(
+    strangers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate, "MOST_FILES", 3)
+    for number in range(4):
+        write(strangers, f"norm/{number}.yaml", "_target_: torch.nn.Identity")
+    with pytest.raises(ConfigError, match="more than 3"):
+        check_folder(strangers)
+
+
+def test_defaults_that_multiply_are_refused(strangers: Path) -> None:
+    for number in range(12):
+        write(
+            strangers,
+            f"norm/n{number}.yaml",
+            f"defaults: [n{number + 1}, n{number + 1}]\n_target_: torch.nn.Identity",
+        )
+    with pytest.raises(ConfigError, match="more than 200 files"):
+        check_folder(strangers)
+
+
+def test_a_file_of_many_bytes_is_not_read(tmp_path: Path) -> None:
+    path = write(tmp_path, "x.yaml", "a: 1\n" + "#" * 70_000)
+    with pytest.raises(ConfigError, match="bytes"):
+        read_yaml(path)
+
+
+@pytest.mark.parametrize("name", ["c_claim_deep", "c_claim_test"])
+def test_a_hostile_claim_is_one_sentence(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, f"own/claim/{name}.yaml", (HOSTILE / f"{name}.claim.yaml").read_text())
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as left:
+        claims_main([f"claim={name}", "--config-dir", "own"])
+    assert left.value.code == 2
+    assert capfd.readouterr().err.count("\n") == 1
