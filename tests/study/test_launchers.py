@@ -1,4 +1,4 @@
-"""Studies go through Hydra's other launchers: the same runs, losses and figures, and they resume."""
+"""Studies go through Hydra's other launchers: the same runs and figures, and they resume."""
 
 import json
 import shutil
