@@ -1,0 +1,179 @@
+"""Ten thousand requests, files, run folders and event files, bent at random: a sentence each.
+
+Each case is derived from a file of conf/, a hostile file or a trained run. It is refused in one
+sentence or carried out as far as a model that is built, a text that is sampled, or a table that is
+written; never a traceback, never long, never much memory. A failure prints the seed and the case:
+NORMLAB_FUZZ_SEED=… repeats it.
+"""
+
+import os
+import random
+import resource
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from fuzz.events import bend_events
+from fuzz.folders import bend_folder, copy_run, read_bent_study
+from fuzz.requests import bend_file, bend_overrides
+from normlab.archive.record import RunRecord
+from normlab.config.compose import composed_config
+from normlab.config.spec import RunSpec
+from normlab.errors import NormlabError
+from normlab.study.main import read_command
+from normlab.study.plan import Plan, combinations, specified
+from normlab.training.build import build_model, check_networks
+from normlab.training.run import train
+from tiny import TINY, Silent
+
+CASES_PER_KIND = 2_500
+FAST_CASES_PER_KIND = 12
+MOST_SECONDS = 2.0  # of the processor, a case
+MOST_KIBIBYTES = 2**20  # that a case may add to the largest size of the process
+# A model of more weights is composed and checked, but not built here.
+MOST_WEIGHTS = 2_000_000
+SMALL = ("model.width=32", "model.depth=2", "model.heads=2", "model.context=16", "norm=rmsnorm")
+
+Case = Callable[[random.Random, Path], str]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that was trained for six steps."""
+    place = tmp_path_factory.mktemp("trained")
+    with composed_config([*TINY, f"output_dir={place}"]) as (loader, master):
+        spec = specified(loader, master, [*TINY, f"output_dir={place}"])
+    assert train(spec, "train.py", Silent()).state == "finished"
+    return spec.folder
+
+
+def build_if_small(spec: RunSpec) -> str:
+    model = spec.config.model
+    weights = 12 * model.width**2 * model.hidden_ratio * model.depth
+    if weights > MOST_WEIGHTS or model.context > 1024:
+        return "passed"
+    check_networks([spec])
+    build_model(spec.config, vocabulary=8)
+    return "built"
+
+
+def try_file(dice: random.Random, folder: Path) -> str:
+    group = bend_file(dice, folder)
+    with composed_config([], folder) as (loader, master):
+        plus = "+" if group in ("experiment", "sweep") and dice.random() < 0.1 else ""
+        overrides = [*SMALL, f"{plus}{group}=bent"]
+        if group == "norm":
+            overrides.remove("norm=rmsnorm")
+        return build_if_small(specified(loader, master, overrides))
+
+
+def try_overrides(dice: random.Random, folder: Path) -> str:
+    words = read_command(["-m", *bend_overrides(dice)])
+    own = [word for word in words if not word.startswith("-")]
+    keys = {word.lstrip("+~").partition("=")[0] for word in own}
+    small = [word for word in SMALL if word.partition("=")[0] not in keys]
+    with composed_config([]) as (loader, master):
+        every = combinations(loader, [*small, *own], Plan())
+        return build_if_small(specified(loader, master, next(every)))
+
+
+def try_folder(dice: random.Random, folder: Path, original: Path) -> str:
+    run = copy_run(original, folder)
+    bend_folder(dice, run)
+    return read_bent_study(dice, run)
+
+
+def try_events(dice: random.Random, folder: Path, original: Path) -> str:
+    run = copy_run(original, folder)
+    bend_events(dice, run)
+    before = RunRecord.read(original)
+    outcome = read_bent_study(dice, run)
+    assert RunRecord.read(original) == before
+    return outcome
+
+
+@contextmanager
+def bounded(name: str) -> Iterator[None]:
+    """Fails where the body takes too long, or too much memory, or does not end."""
+
+    def give_up(signum: int, frame: object) -> None:
+        raise AssertionError(f"{name} does not end")
+
+    signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(60)
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    start = time.process_time()
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+    seconds = time.process_time() - start
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before.ru_maxrss
+    assert seconds <= MOST_SECONDS, f"{name} took {seconds:.1f} s of the processor"
+    assert grown <= MOST_KIBIBYTES, f"{name} took {grown / 1024:.0f} MiB"
+
+
+def run_case(case: Case, name: str, folder: Path) -> str:
+    folder.mkdir(parents=True)
+    try:
+        with bounded(name):
+            return case(random.Random(name), folder)
+    except NormlabError as error:
+        sentence = str(error)
+        assert sentence, name
+        assert len(sentence) < 2_000, f"{name}: {sentence[:200]}"
+        assert sentence.count("\n") <= 2, f"{name}: {sentence}"  # an expression points with a caret
+        return "refused"
+    except Exception as error:
+        raise AssertionError(f"{name} raises {type(error).__name__}") from error
+
+
+def run_cases(seed: int, count: int, trained: Path, tmp_path: Path) -> Counter[str]:
+    kinds: dict[str, Case] = {
+        "file": try_file,
+        "overrides": try_overrides,
+        "folder": lambda dice, folder: try_folder(dice, folder, trained),
+        "events": lambda dice, folder: try_events(dice, folder, trained),
+    }
+    print(f"seed {seed}")
+    outcomes: Counter[str] = Counter()
+    for kind, case in kinds.items():
+        for number in range(count):
+            name = f"{seed}: {kind} {number}"
+            place = tmp_path / kind / str(number)
+            outcomes[f"{kind} {run_case(case, name, place)}"] += 1
+    print(dict(sorted(outcomes.items())))
+    return outcomes
+
+
+@pytest.fixture(autouse=True)
+def no_download(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise OSError("no network in tests")
+
+    monkeypatch.setattr("socket.create_connection", refuse)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_few_of_each_kind(trained: Path, tmp_path: Path) -> None:
+    outcomes = run_cases(1, FAST_CASES_PER_KIND, trained, tmp_path)
+    assert outcomes.total() == 4 * FAST_CASES_PER_KIND
+
+
+@pytest.mark.slow
+def test_ten_thousand(trained: Path, tmp_path: Path) -> None:
+    seed = int(os.environ.get("NORMLAB_FUZZ_SEED", time.time_ns() % 10**6))
+    outcomes = run_cases(seed, CASES_PER_KIND, trained, tmp_path)
+    total = outcomes.total()
+    built = sum(count for name, count in outcomes.items() if name.endswith("built"))
+    passed = built + sum(count for name, count in outcomes.items() if name.endswith("passed"))
+    assert total == 10_000
+    # A gate that refuses everything would pass every other line here.
+    assert passed >= 0.2 * total
+    assert built >= 0.05 * total
