@@ -49,6 +49,11 @@ def override(dice: random.Random) -> str:
     return f"{key}={value}" if value is not None else key
 
 
+def sound_overrides() -> list[str]:
+    """Overrides as they stand in conf/."""
+    return [f"{key}={value}" for key, value in _items()]
+
+
 def text(dice: random.Random, original: str) -> bytes:
     """A file of the configuration with one to three things wrong with it."""
     lines = original.splitlines()

@@ -46,7 +46,8 @@ def read_bent_study(dice: random.Random, run: Path) -> str:
         try:
             sample_main([str(run), "--length", "3"])
         except SystemExit as left:
-            assert left.code in (1, 2), left.code
+            if left.code not in (1, 2):
+                raise
             return "passed"
         return "built"
     return "passed"
@@ -82,9 +83,8 @@ def _bend_bytes(dice: random.Random, run: Path) -> None:
         content = bytearray(path.read_bytes() or b"x")
         for _ in range(dice.choice((1, 4, 64))):
             content[dice.randrange(len(content))] = dice.randrange(256)
-        path.write_bytes(
-            bytes(content[: dice.choice((len(content), dice.randrange(len(content) + 1)))])
-        )
+        end = dice.choice((len(content), dice.randrange(len(content) + 1)))
+        path.write_bytes(bytes(content[:end]))
 
 
 def _bend_state(dice: random.Random, run: Path) -> None:

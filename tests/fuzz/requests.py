@@ -10,7 +10,7 @@ HOSTILE = Path(__file__).resolve().parents[1] / "hostile"
 GROUPS = (*mutations.GROUPS, "data", "sweep", "probes", "logger")
 # What a file from elsewhere might ask for, to be put between the lines of another.
 LINES = (
-    *("hydra: {sweeper: {arms: [norm=layernorm placement=post]}}", "hydra: {launcher: {n_jobs: 2}}"),
+    *("hydra: {sweeper: {arms: [norm=none placement=post]}}", "hydra: {launcher: {n_jobs: 2}}"),
     *("hydra: {searchpath: [pkg://os]}", "hydra: {sweeper: {params: {seed: '0,1'}}}"),
     *("defaults: [override /norm: layernorm]", "defaults: [bent]", "defaults: [/norm: ../x]"),
     *("# @package hydra", "# @package model", "a: &a [1, 1]\nb: [*a, *a, *a]", "a: ${model.width}"),
@@ -30,7 +30,7 @@ def bend_file(dice: random.Random, folder: Path) -> str:
     if group == "data":
         originals = [path for path in originals if path.stem == "synthetic"]
     text = dice.choice(originals).read_text()
-    content = text.encode() if dice.random() < 0.15 else mutations.text(dice, text)
+    content = text.encode() if dice.random() < 0.25 else mutations.text(dice, text)
     if dice.random() < 0.2:
         lines = content.splitlines()
         lines.insert(dice.randint(0, len(lines)), dice.choice(LINES).encode())
@@ -43,7 +43,10 @@ def bend_file(dice: random.Random, folder: Path) -> str:
 
 def bend_overrides(dice: random.Random) -> list[str]:
     """One to three overrides, some with something wrong."""
-    words = [mutations.override(dice)]
+    if dice.random() < 0.25:
+        words = [dice.choice(mutations.sound_overrides())]
+    else:
+        words = [mutations.override(dice)]
     if dice.random() < 0.3:
         words.append(f"placement={dice.choice(options('placement'))}")
     if dice.random() < 0.3:

@@ -107,7 +107,7 @@ def _optimizer_ranges(config: TrainConfig) -> Iterator[Rule]:
     decay = optimizer.weight_decay
     yield "optimizer.weight_decay", decay, "a number from 0", _within(decay, 0)
     betas = optimizer.betas
-    sound = len(betas) == 2 and all(0 <= beta < 1 for beta in betas)
+    sound = len(betas) == 2 and all(isinstance(b, float) and 0 <= b < 1 for b in betas)
     yield "optimizer.betas", list(betas), "two numbers from 0 to below 1", sound
 
 
