@@ -9,6 +9,7 @@ NORMLAB_FUZZ_SEED=… repeats it.
 import os
 import random
 import resource
+import shutil
 import signal
 import sys
 import time
@@ -18,12 +19,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hydra.core.config_loader import ConfigLoader
+from omegaconf import DictConfig
 
 from fuzz.events import bend_events
 from fuzz.folders import bend_folder, copy_run, read_bent_study
 from fuzz.requests import bend_file, bend_overrides
 from normlab.archive.record import RunRecord
 from normlab.config.compose import composed_config
+from normlab.config.explain import explain, is_configuration_error
 from normlab.config.gate import check_folder
 from normlab.config.spec import RunSpec
 from normlab.errors import NormlabError
@@ -79,7 +83,7 @@ def try_file(dice: random.Random, folder: Path) -> str:
         return build_if_small(specified(loader, master, overrides))
 
 
-def try_overrides(dice: random.Random, folder: Path) -> str:
+def try_overrides(dice: random.Random, loader: ConfigLoader, master: DictConfig) -> str:
     try:
         words = read_command(["-m", *bend_overrides(dice)])
     except NormlabError as error:
@@ -88,9 +92,13 @@ def try_overrides(dice: random.Random, folder: Path) -> str:
     own = [word for word in words if not word.startswith("-")]
     keys = {word.lstrip("+~").partition("=")[0] for word in own}
     small = [word for word in SMALL if word.partition("=")[0] not in keys]
-    with composed_config([]) as (loader, master):
+    try:
         every = combinations(loader, [*small, *own], Plan())
         return build_if_small(specified(loader, master, next(every)))
+    except Exception as error:
+        if isinstance(error, NormlabError) or not is_configuration_error(error):
+            raise
+        raise explain(error) from error
 
 
 def try_folder(dice: random.Random, folder: Path, original: Path) -> str:
@@ -148,18 +156,20 @@ def run_case(case: Case, name: str, folder: Path) -> str:
 
 
 def run_cases(seed: int, count: int, trained: Path, tmp_path: Path) -> Counter[str]:
-    kinds: dict[str, Case] = {
-        "file": try_file,
-        "overrides": try_overrides,
-        "folder": lambda dice, folder: try_folder(dice, folder, trained),
-        "events": lambda dice, folder: try_events(dice, folder, trained),
-    }
     outcomes: Counter[str] = Counter()
-    for kind, case in kinds.items():
+
+    def run(kind: str, case: Case) -> None:
         for number in range(count):
             name = f"{seed}: {kind} {number}"
             place = tmp_path / kind / str(number)
             outcomes[f"{kind} {run_case(case, name, place)}"] += 1
+            shutil.rmtree(place)
+
+    run("file", try_file)
+    with composed_config([]) as hydra:
+        run("overrides", lambda dice, folder: try_overrides(dice, *hydra))
+    run("folder", lambda dice, folder: try_folder(dice, folder, trained))
+    run("events", lambda dice, folder: try_events(dice, folder, trained))
     return outcomes
 
 
