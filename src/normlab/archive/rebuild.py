@@ -3,16 +3,16 @@
 They carry the record as it stood at the start; how the run went and ended is read off its curves.
 """
 
-import json
 import math
-import re
 from pathlib import Path
 
 import numpy as np
 
 from normlab.archive import tags
 from normlab.archive.events import Events, Series
+from normlab.archive.files import LARGEST_TEXT
 from normlab.archive.record import RUN_FILE, BestNumbers, FinalNumbers, RunRecord
+from normlab.archive.restore import parse_json
 from normlab.errors import NormlabError
 
 # The curves that tell how a run went.
@@ -44,11 +44,14 @@ def rebuilt(folder: Path, events: Events) -> RunRecord:
 
 
 def _record_at_start(folder: Path, events: Events) -> RunRecord:
-    fence = re.search(r"```json\s*\n(.*)```", events.texts.get(tags.RECORD, ""), re.DOTALL)
+    text = events.texts.get(tags.RECORD, "")
     try:
+        if len(text) > LARGEST_TEXT:
+            raise ValueError("it is too large")
         # The record's own parser, so that both sources obey one schema.
-        record = RunRecord.parse(json.loads(fence[1] if fence else ""))
-    except (ValueError, RecursionError):
+        fenced = text.partition("```json")[2].rpartition("```")[0]
+        record = RunRecord.parse(parse_json(fenced))
+    except ValueError:
         raise NormlabError(
             f"{folder} was left out: its {RUN_FILE} is missing or damaged, and its event files "
             f"do not tell what the run was; train it again."

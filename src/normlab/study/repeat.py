@@ -61,9 +61,8 @@ def _take_threads(before: RunRecord) -> None:
     """As many as the run had, for its bits depend on them."""
     import torch
 
-    threads = before.hardware.get("threads")
-    if isinstance(threads, int) and threads > 0:
-        torch.set_num_threads(threads)
+    if before.threads is not None:
+        torch.set_num_threads(before.threads)
 
 
 def _read_arguments(arguments: Sequence[str]) -> tuple[Path, dict[str, str]]:

@@ -4,9 +4,10 @@ import logging
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from normlab.archive.files import open_to_append
 from normlab.training.tensorboard import writes_events
 
 log = logging.getLogger("normlab")
@@ -15,7 +16,8 @@ log = logging.getLogger("normlab")
 @contextmanager
 def logged_to(path: Path) -> Iterator[None]:
     """Keep what is logged meanwhile in this file."""
-    handler = logging.FileHandler(path, encoding="utf-8")
+    file = open_to_append(path)
+    handler = logging.StreamHandler(file)
     # A full disk fails here first; the run says so itself, with its next write that matters.
     handler.handleError = lambda record: None  # type: ignore[method-assign]
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -27,6 +29,8 @@ def logged_to(path: Path) -> Iterator[None]:
     finally:
         log.removeHandler(handler)
         handler.close()
+        with suppress(OSError):  # as above
+            file.close()
 
 
 @contextmanager

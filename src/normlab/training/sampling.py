@@ -15,7 +15,7 @@ from normlab.config.trust import UntrustedError
 from normlab.errors import ConfigError, NormlabError
 from normlab.model.gpt import GPT
 from normlab.training.build import build_model
-from normlab.training.checkpoints import load_weights
+from normlab.training.checkpoints import different_weights, load_weights
 
 
 @dataclass(frozen=True)
@@ -61,15 +61,10 @@ def _model(folder: Path, vocabulary: int) -> tuple[GPT, int]:
 
 def _fill(model: GPT, path: Path, folder: Path) -> None:
     weights = load_weights(path)
-    own = model.state_dict()
-    differing = sorted(
-        name
-        for name in weights.keys() | own.keys()
-        if name not in weights or name not in own or weights[name].shape != own[name].shape
-    )
-    if differing:
+    problem = different_weights(weights, model.state_dict())
+    if problem:
         raise NormlabError(
-            f"{path} belongs to another model than {folder}: {len(differing)} of its tensors "
-            f"differ, the first is {differing[0]}; give a checkpoint of this run."
+            f"{path} belongs to another model than {folder}: {problem}; give a checkpoint of this "
+            f"run."
         )
     model.load_state_dict(weights)
