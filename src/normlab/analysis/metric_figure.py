@@ -34,12 +34,12 @@ def draw_metric(study_folder: Path, tag: str) -> list[Path]:
     Raises:
         NormlabError: the folder is no study, no run logged the tag, or the figure cannot be kept.
     """
-    check_study_links(study_folder)
     study = read_study(study_folder, {tag})
     if not any(finite(run, tag) for run in study.runs):
         raise NormlabError(_missing(study, tag))
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", tag).strip("._") or "metric"
     try:
+        check_study_links(study_folder)
         with matplotlib.rc_context(RC):
             figure = metric(plan(study), tag)
             return page.save(figure, study_folder / FIGURES_FOLDER / METRICS_FOLDER, name)

@@ -64,12 +64,12 @@ def report(study_folder: Path) -> Report:
     Raises:
         NormlabError: the folder is no study, or cannot be written.
     """
-    check_study_links(study_folder)
     study = read_study(study_folder, CURVES)
     left_out = [*study.left_out, *plan(study).left_out]
     found = verdict(study)
     page = study_folder / REPORT_FILE
     try:
+        check_study_links(study_folder)
         csv = write_runs(study)
         files = _draw(study, found, left_out, page)
     except OSError as error:

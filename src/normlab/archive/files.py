@@ -76,7 +76,7 @@ def check_links(folder: Path) -> None:
     while pending:
         try:
             entries = os.scandir(pending.pop())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             continue
         with entries:
             for entry in entries:

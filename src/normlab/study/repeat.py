@@ -3,15 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-from omegaconf.errors import OmegaConfBaseException
-
 from normlab.archive import tags
 from normlab.archive.beside import altered, changed
 from normlab.archive.events import Series, read_events
+from normlab.archive.files import check_links
 from normlab.archive.record import CONFIG_FILE, RunRecord
-from normlab.config.schema import merged
-from normlab.config.spec import RunSpec, now_other_text, specify
+from normlab.config.spec import RunSpec, now_other_text
+from normlab.config.stored import stored_spec
 from normlab.data import build
 from normlab.errors import ConfigError, NormlabError
 
@@ -34,6 +32,7 @@ def repeat(arguments: Sequence[str], command: str) -> None:
     from normlab.study.sweeper import get_ready
 
     folder, places = _read_arguments(arguments)
+    check_links(folder)
     before = RunRecord.read_for_user(folder)
     spec = _spec(folder, before, places)
     if spec.folder.resolve() == folder.resolve():
@@ -84,13 +83,8 @@ def _read_arguments(arguments: Sequence[str]) -> tuple[Path, dict[str, str]]:
 
 
 def _spec(folder: Path, before: RunRecord, places: dict[str, str]) -> RunSpec:
-    path = folder / CONFIG_FILE
-    try:
-        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
-        plain |= {"study": f"{plain['study']}-repeat", **places}
-        spec = specify(merged(plain), before.choices)
-    except (OSError, yaml.YAMLError, OmegaConfBaseException, TypeError, KeyError) as error:
-        raise NormlabError(f"{path} is missing, damaged or of another version.") from error
+    changes = {"study": f"{before.config.get('study')}-repeat", **places}
+    spec = stored_spec(folder, before.choices, changes)
     if spec.id != before.id and (told := changed(folder, before, CONFIG_FILE)):
         raise NormlabError(f"{folder} cannot be repeated: {told}, and asks for another run.")
     if spec.id != before.id:

@@ -76,8 +76,8 @@ class _PlainState:
 
     step: int
     events: dict[str, int]
-    data: str | None
     recorder: _RecorderState
+    data: str | None = None
 
 
 class Checkpoints(pl.Callback):
@@ -302,7 +302,7 @@ def _check_content(content: Any) -> None:
 
 def _check_state(content: dict[str, Any]) -> None:
     """What a state to go on from has beside weights. Raises ValueError, KeyError or TypeError."""
-    plain = {key: content[key] for key in ("step", "events", "data")}
+    plain: dict[str, Any] = {key: content[key] for key in ("step", "events", "data") if key in content}
     plain["recorder"] = {
         key: value for key, value in content["recorder"].items() if key not in ("losses", "norms")
     }
@@ -393,8 +393,8 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
-def load_weights(path: Path) -> dict[str, torch.Tensor]:
-    """The model's weights in a checkpoint, by parameter name.
+def load_weights(path: Path) -> dict[str, Any]:
+    """The model's state in a checkpoint: tensors by the names of parameters and buffers.
 
     Raises:
         NormlabError: it is not a checkpoint of normlab's.
@@ -403,7 +403,7 @@ def load_weights(path: Path) -> dict[str, torch.Tensor]:
         state = read(path)["state_dict"]
     except FileNotFoundError as error:
         raise NormlabError(f"{path} is not there; a run writes it when it validates.") from error
-    return {name.removeprefix("model."): tensor for name, tensor in state.items()}
+    return {name.removeprefix("model."): value for name, value in state.items()}
 
 
 def _random_state(device: torch.device) -> dict[str, torch.Tensor]:
