@@ -9,6 +9,7 @@ from typing import Any
 
 from normlab.archive.folder import Run
 from normlab.archive.identity import said, short_number
+from normlab.text import on_a_line
 
 SEPARATOR = " · "
 
@@ -127,7 +128,7 @@ def format_value(value: Any) -> str:
         return short_number(value)
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(format_value, value))}]"
-    return str(value)
+    return on_a_line(str(value))
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -19,6 +19,7 @@ from normlab.archive.files import FIGURES_FOLDER, check_study_links
 from normlab.archive.folder import Study, read_study
 from normlab.archive.measured import measured_in, read_measured
 from normlab.errors import NormlabError, in_words
+from normlab.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -120,9 +121,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _redraw_measured(numbers: Path, metric: str | None) -> None:
     """Draw anew what an experiment that trains nothing has left."""
-    from rich.console import Console
-
     from normlab.analysis.measured import conclude
+    from normlab.terminal import open_terminal
 
     if metric is not None:
         raise NormlabError(
@@ -133,7 +133,7 @@ def _redraw_measured(numbers: Path, metric: str | None) -> None:
         done = conclude(read_measured(numbers), numbers.parent)
     except OSError as error:
         raise _unwritable(numbers.parent, error) from error
-    done.show(Console(highlight=False, soft_wrap=True))
+    done.show(open_terminal())
 
 
 def _show_metric(study_folder: Path, tag: str) -> None:
@@ -141,16 +141,14 @@ def _show_metric(study_folder: Path, tag: str) -> None:
 
     png, svg = draw_metric(study_folder, tag)
     for path in (png, svg):
-        sys.stdout.write(f"figure   {path}\n")
+        sys.stdout.write(printable(f"figure   {path}\n"))
 
 
 def show(done: Report) -> None:
     """Print a report: the table, what it shows, what was left out, and where the files are."""
-    from rich.console import Console
+    from normlab.terminal import open_terminal
 
-    console = Console(highlight=False, soft_wrap=True)
-    if not console.is_terminal:
-        console.width = 140  # nobody's window: keep rows whole
+    console = open_terminal()
     console.print(done.table)
     rates = learning_rates(done.study)
     if rates is not None:

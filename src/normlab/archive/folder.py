@@ -17,7 +17,7 @@ from normlab.archive.beside import altered
 from normlab.archive.events import EVENT_FILES, Events, read_events
 from normlab.archive.files import LOCKS_FOLDER, check_links
 from normlab.archive.lock import is_held
-from normlab.archive.rebuild import NEEDED, last_step, rebuilt
+from normlab.archive.rebuild import NEEDED, contradicted, last_step, rebuilt
 from normlab.archive.record import RUN_FILE, SETTLED, BestNumbers, FinalNumbers, RunRecord
 from normlab.errors import NormlabError
 
@@ -91,6 +91,11 @@ def read_run(folder: Path, curves: Collection[str] | None = None) -> Run:
         left_out.append(
             f"{folder / RUN_FILE} is {problem}: the run was rebuilt from its event files as "
             f"{known.state} at step {known.step}{numbers}."
+        )
+    elif known.state in SETTLED and not lost and (changed := contradicted(known, events)):
+        left_out.append(
+            f"{folder / RUN_FILE} says {', '.join(changed)}, and the event files do not: their "
+            f"numbers were taken."
         )
     _tell_a_killed_run(folder, known, events)
     if known.state in SETTLED:  # any other run writes them anew when it goes on

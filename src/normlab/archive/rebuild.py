@@ -5,6 +5,7 @@ They carry the record as it stood at the start; how the run went and ended is re
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,6 +42,42 @@ def rebuilt(folder: Path, events: Events) -> RunRecord:
     final = None if record.state == "diverged" else _last_finite(validation)
     record.final = FinalNumbers(final, _last_finite(train and train.until_divergence()))
     return record
+
+
+def contradicted(record: RunRecord, events: Events) -> list[str]:
+    """Put the numbers of whole curves in place of those of the record that are others.
+
+    Returns what the record said, as `final.val_loss=0.1`; what it does not know is left so.
+    """
+    scalars = events.scalars
+    validation, train = scalars.get(tags.VALIDATION_LOSS), scalars.get(tags.TRAIN_LOSS)
+    best = _best(validation)
+    pairs: list[tuple[Any, str, str, float | None]] = [
+        (record.best, "best", "val_loss", best.val_loss),
+        (record.best, "best", "step", best.step),
+    ]
+    if record.state == "finished":
+        pairs.append((record.final, "final", "val_loss", _last_finite(validation)))
+        pairs.append((record.final, "final", "train_loss", _last_finite(train)))
+    elif record.final.val_loss is not None:
+        pairs.append((record.final, "final", "val_loss", None))
+    changed = []
+    for part, name, key, value in pairs:
+        written = getattr(part, key)
+        # Curves are kept in single precision.
+        if written is not None and (
+            value is None or not math.isclose(written, value, rel_tol=1e-6)
+        ):
+            setattr(part, key, value)
+            changed.append(f"{name}.{key}={written:g}")
+    speed, written = scalars.get(tags.TOKENS_PER_SECOND), record.tokens_per_second
+    # A mean over the run, of stretches whose speeds the curve holds.
+    if written is not None and speed:
+        low, high = float(speed.values.min()), float(speed.values.max())
+        if not 0.999 * low <= written <= 1.001 * high:
+            record.tokens_per_second = float(np.mean(speed.values))
+            changed.append(f"tokens_per_second={written:g}")
+    return changed
 
 
 def _record_at_start(folder: Path, events: Events) -> RunRecord:

@@ -12,6 +12,7 @@ from normlab.config.spec import RunSpec, now_other_text
 from normlab.config.stored import stored_spec
 from normlab.data import build
 from normlab.errors import ConfigError, NormlabError
+from normlab.terminal import open_terminal
 
 FLAG = "--from"
 _ALLOWED = ("study", "output_dir")
@@ -31,6 +32,7 @@ def repeat(arguments: Sequence[str], command: str) -> None:
     from normlab.study.main import train_here
     from normlab.study.sweeper import get_ready
 
+    terminal = open_terminal()
     folder, places = _read_arguments(arguments)
     check_links(folder)
     before = RunRecord.read_for_user(folder)
@@ -43,17 +45,17 @@ def repeat(arguments: Sequence[str], command: str) -> None:
     if build(spec.plain["data"], spec.config.model.context).digest != before.data_digest:
         raise NormlabError(f"{folder} cannot be repeated: {now_other_text(spec)}.")
     if told := altered(folder, before):
-        print(f"note: {told}")  # noqa: T201
-    print(f"repeats {folder} in {spec.folder}")  # noqa: T201
+        terminal.print(f"note: {told}", markup=False)
+    terminal.print(f"repeats {folder} in {spec.folder}", markup=False)
     _take_threads(before)
     train_here(spec, 1, 1, command)
     after = RunRecord.read_for_user(spec.folder)
     for line in _differences(before, after):
-        print(line)  # noqa: T201
+        terminal.print(line, markup=False)
     other = _difference(folder, before, spec.folder, after)
     if other:
         raise NormlabError(f"not the same: {other}")
-    print("the same, to the bit")  # noqa: T201
+    terminal.print("the same, to the bit")
 
 
 def _take_threads(before: RunRecord) -> None:

@@ -302,7 +302,9 @@ def _check_content(content: Any) -> None:
 
 def _check_state(content: dict[str, Any]) -> None:
     """What a state to go on from has beside weights. Raises ValueError, KeyError or TypeError."""
-    plain: dict[str, Any] = {key: content[key] for key in ("step", "events", "data") if key in content}
+    plain: dict[str, Any] = {
+        key: content[key] for key in ("step", "events", "data") if key in content
+    }
     plain["recorder"] = {
         key: value for key, value in content["recorder"].items() if key not in ("losses", "norms")
     }

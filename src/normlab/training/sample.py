@@ -15,16 +15,17 @@ from normlab.archive.record import (
 )
 from normlab.data import Tokenizer, tokenizer_from_json
 from normlab.errors import ConfigError, NormlabError, in_words
+from normlab.text import printable
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line of `scripts/sample.py`."""
     options = _parser().parse_args(argv)
     with in_words():
-        sys.stdout.write(sample(options) + "\n")
+        sys.stdout.write(printable(sample(options) + "\n"))
         told = altered_as_told(Path(options.run))
         if told:
-            sys.stderr.write(f"note: {told}\n")
+            sys.stderr.write(printable(f"note: {told}\n"))
 
 
 def sample(options: argparse.Namespace) -> str:

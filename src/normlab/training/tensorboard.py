@@ -28,6 +28,7 @@ from normlab.archive.files import LARGEST_EVENT_FILE, read_bytes
 from normlab.archive.record import RunRecord
 from normlab.config.schema import LoggerConfig
 from normlab.errors import NormlabError
+from normlab.text import printable
 
 # Custom Scalars page: what belongs together in one chart.
 _LAYOUT = {
@@ -229,7 +230,9 @@ def _card(record: RunRecord) -> str:
 
 def _literal(text: str) -> str:
     """Markdown and HTML that show these characters and mean nothing else."""
-    return re.sub(r"([\\`*_{}\[\]()#+.!|-])", r"\\\1", html.escape(" ".join(text.split())))
+    return re.sub(
+        r"([\\`*_{}\[\]()#+.!|-])", r"\\\1", html.escape(printable(" ".join(text.split())))
+    )
 
 
 def _fence(language: str, text: str) -> str:
