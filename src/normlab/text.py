@@ -3,7 +3,7 @@
 A norm, a key, a message of a server may hold signs that act: escape sequences move the cursor and
 change what stands on the terminal, others turn the direction of writing, are forbidden in XML, or
 cannot be written as UTF-8. They are replaced where text leaves: by `terminal.Terminal` in what rich
-prints, by `printable` in error sentences, logs, pages, figures and tables. Inside, text is as it came.
+prints, by `printable` in error sentences, logs, pages, figures, tables.
 """
 
 import re

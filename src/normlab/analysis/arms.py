@@ -35,7 +35,7 @@ class Arm:
     @property
     def name(self) -> str:
         """Norm and placement, without the one that means nothing."""
-        return SEPARATOR.join(said(self.norm, self.placement))
+        return on_a_line(SEPARATOR.join(said(self.norm, self.placement)))
 
     @property
     def label(self) -> str:

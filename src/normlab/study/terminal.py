@@ -14,6 +14,7 @@ from normlab.archive.record import RunRecord, settled
 from normlab.errors import NormlabError
 from normlab.study.plan import Plan
 from normlab.terminal import open_terminal
+from normlab.text import on_a_line
 from normlab.training.display import Display
 
 # Without a terminal a run says how it goes this often.
@@ -70,7 +71,7 @@ class Terminal:
         for spec in plan.specs:
             record = settled(spec.folder)
             if record is not None:
-                self.console.print(f"there {escape(record.name)}  {outcome(record)}")
+                self.console.print(f"there {escape(on_a_line(record.name))}  {outcome(record)}")
 
     def leave(self, plan: Plan, elsewhere: set[str]) -> None:
         """Say what is not there yet because another process trains it."""
