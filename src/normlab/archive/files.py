@@ -29,8 +29,10 @@ def read_bytes(path: Path, limit: int = LARGEST_TEXT) -> bytes:
         OSError: it is a link, no regular file, larger, or cannot be read.
     """
     with open_to_read(path) as file:
-        content = file.read(limit + 1)
-    if len(content) > limit:
+        # A file that says that it is larger is not read at all; one that grows, up to the limit.
+        large = os.fstat(file.fileno()).st_size > limit
+        content = b"" if large else file.read(limit + 1)
+    if large or len(content) > limit:
         raise OSError(errno.EFBIG, f"it is larger than {limit:,} bytes", str(path))
     return content
 

@@ -125,9 +125,9 @@ def _download(target: Path, tried: str) -> None:
         return
     raise NormlabError(
         f"TinyShakespeare was not found: {tried}{target} does not exist, and downloading {URL} "
-        f"failed {tries} time{'' if tries == 1 else 's'} ({reason}); give its place as data.path=…, "
-        f"set NORMLAB_DATA to a folder with {NAME}, or train with data=synthetic, which needs no "
-        f"file."
+        f"failed {tries} time{'' if tries == 1 else 's'} ({reason}); give its place as "
+        f"data.path=…, set NORMLAB_DATA to a folder with {NAME}, or train with data=synthetic, "
+        f"which needs no file."
     )
 
 
