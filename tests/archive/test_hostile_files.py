@@ -1,4 +1,4 @@
-"""Records and event files that claim what is not so: refused in words, in bounded time and memory."""
+"""Records and event files that claim what is not so: refused in words, bounded in all they take."""
 
 import json
 import os

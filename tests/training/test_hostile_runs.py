@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import struct
 import zipfile
 import zlib
@@ -37,13 +38,19 @@ def precious(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("original") / "outputs"
+
+
 @pytest.fixture
-def stopped(specified: Callable[..., RunSpec], tmp_path: Path) -> RunSpec:
-    """A run that a signal stopped at step 2 of 6."""
-    spec = specified(*TINY, f"output_dir={tmp_path / 'outputs'}")
-    with pytest.raises(KeyboardInterrupt):
-        train(spec, "", Impatient(after=2))
-    return spec
+def stopped(specified: Callable[..., RunSpec], tmp_path: Path, original: Path) -> RunSpec:
+    """A run that a signal stopped at step 2 of 6: trained once, copied for each test."""
+    if not original.exists():
+        with pytest.raises(KeyboardInterrupt):
+            train(specified(*TINY, f"output_dir={original}"), "", Impatient(after=2))
+    shutil.copytree(original, tmp_path / "outputs")
+    return specified(*TINY, f"output_dir={tmp_path / 'outputs'}")
 
 
 def sampled(run: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
@@ -361,15 +368,13 @@ def test_a_hostile_vocabulary_is_one_sentence(
 
 
 def test_text_of_a_hostile_vocabulary_does_not_act(
-    specified: Callable[..., RunSpec], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    stopped: RunSpec, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    spec = specified(*TINY, f"output_dir={tmp_path / 'outputs'}")
-    train(spec, "", Silent())
     signs = "\x1b\u202e\x07\u2028\ud800\x9b\x00\r"
     stored = json.dumps({"kind": "characters", "characters": signs})
-    (spec.folder / "vocabulary.json").write_text(stored)
+    (stopped.folder / "vocabulary.json").write_text(stored)
     capsys.readouterr()
-    main([str(spec.folder), "--length", "30"])
+    main([str(stopped.folder), "--length", "30"])
     out = capsys.readouterr().out
     assert len(out) >= 30
     assert not set(signs) & set(out)
