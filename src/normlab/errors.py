@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from normlab.text import printable
+
 
 class NormlabError(Exception):
     """Something outside the program went wrong: a file, the disk, a download. Exit code 1."""
@@ -27,5 +29,5 @@ def in_words() -> Iterator[None]:
     try:
         yield
     except NormlabError as error:
-        sys.stderr.write(f"normlab: {error}\n")
+        sys.stderr.write(printable(f"normlab: {error}\n"))
         sys.exit(error.exit_code)

@@ -66,7 +66,7 @@ class StudyMaker:
         shift = rng.normal(0, 0.008)
         writer = SummaryWriter(str(folder))
         best = BestNumbers()
-        validation = math.nan
+        validation = train = math.nan
         for step in range(steps + 1):
             loss = level + shift + (3.2 - level) * math.exp(-step / 60)
             if diverge_at:
@@ -74,7 +74,8 @@ class StudyMaker:
             if diverge_at and step >= diverge_at:
                 writer.add_scalar(tags.TRAIN_LOSS, math.nan, step)
                 break
-            writer.add_scalar(tags.TRAIN_LOSS, loss + rng.normal(0, 0.05), step)
+            train = loss + rng.normal(0, 0.05)
+            writer.add_scalar(tags.TRAIN_LOSS, train, step)
             if step % 50 == 0:
                 validation = loss + rng.normal(0, 0.004)
                 writer.add_scalar(tags.VALIDATION_LOSS, validation, step)
@@ -83,7 +84,7 @@ class StudyMaker:
         writer.close()
         record.best = best
         if not diverge_at:
-            record.final = FinalNumbers(validation, level + shift)
+            record.final = FinalNumbers(validation, train)
 
 
 @pytest.fixture

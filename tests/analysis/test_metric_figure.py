@@ -9,9 +9,9 @@ import pytest
 from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
-from normlab.analysis.metric_figure import draw_metric, metric
+from normlab.analysis.metric_figure import metric
 from normlab.analysis.plan import plan
-from normlab.analysis.plot import main, report
+from normlab.analysis.plot import main
 from normlab.analysis.style import RC
 from normlab.archive.folder import read_study
 
@@ -68,17 +68,6 @@ def test_where_a_run_diverged_is_marked(maker: Any) -> None:
     log(maker.folder / record.name, "a", [1.0, 2.0, float("nan")])
     crosses = [line for line in drawn(maker.folder, "a").axes[0].lines if line.get_marker() == "x"]
     assert [float(np.asarray(line.get_xdata())[0]) for line in crosses] == [10]
-
-
-def test_the_other_figures_stay_remembered(probed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from normlab.analysis import figures
-
-    report(probed.folder)
-    png, svg = draw_metric(probed.folder, TAG)
-    assert png == probed.folder / "figures/metrics/probe_stream_rms_block_01_attention.png"
-    assert svg.is_file()
-    monkeypatch.setattr(figures, "draw", lambda *_: pytest.fail("drawn again"))
-    report(probed.folder)
 
 
 def test_a_metric_that_is_not_there_is_one_sentence_with_those_that_are(

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from torch.utils.tensorboard import SummaryWriter
 
-from normlab.analysis import drawn, probes
+from normlab.analysis import probes
 from normlab.analysis.arms import group
 from normlab.analysis.plan import plan
-from normlab.analysis.plot import report
+from normlab.analysis.plot import CURVES, report
 from normlab.analysis.probed import best, field, quantities
 from normlab.archive import tags
 from normlab.archive.folder import read_study
@@ -37,7 +37,7 @@ def probed(maker, level=1.0, nan_from=math.inf, gains=True, **run):
 
 
 def study(maker):
-    return read_study(maker.folder, drawn.CURVES)
+    return read_study(maker.folder, CURVES)
 
 
 def test_a_field_is_the_mean_over_seeds_by_depth_and_step(maker):
@@ -64,17 +64,6 @@ def test_pictures_are_drawn_with_every_arm_in_the_same_colours(maker):
     svg = (maker.folder / "figures" / "probes.svg").read_text()
     assert all(word in svg for word in ("rmsnorm · pre", "layernorm · post", "stream RMS"))
     assert svg.count("<image") >= 2  # a picture an arm
-    assert report(maker.folder).figures == done.figures  # nothing is drawn anew
-
-
-def test_a_point_that_changes_has_the_pictures_drawn_anew(maker):
-    record = probed(maker)
-    report(maker.folder)
-    assert drawn.found(study(maker))
-    writer = SummaryWriter(str(maker.folder / record.name))
-    writer.add_scalar(tags.probe(tags.STREAM_RMS, SITES[0]), 9.0, 400)
-    writer.close()
-    assert not drawn.found(study(maker))
 
 
 def test_a_study_without_probes_has_no_such_picture(maker):

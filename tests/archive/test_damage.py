@@ -14,6 +14,7 @@ from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from torch.utils.tensorboard import SummaryWriter
 
 from normlab.archive import checksums
+from normlab.archive import events as events_module
 from normlab.archive.events import Events, read_events
 
 LOSS, SPEED = "train/loss", "perf/tokens_per_second"
@@ -239,14 +240,14 @@ def test_a_file_that_vanishes_while_reading_is_told(
 ) -> None:
     kept = write(tmp_path, range(3), 1000)
     write(tmp_path, range(3, 6), 2000)
-    read = Path.read_bytes
+    read = events_module.read_bytes
 
-    def racing(path: Path) -> bytes:
+    def racing(path: Path, limit: int) -> bytes:
         if path.name == NAME.format(2000):
             path.unlink()
-        return read(path)
+        return read(path, limit)
 
-    monkeypatch.setattr(Path, "read_bytes", racing)
+    monkeypatch.setattr(events_module, "read_bytes", racing)
     events = read_events(tmp_path)
     assert points_of(events) == kept
     assert f"{NAME.format(2000)} could not be read" in events.left_out[0]

@@ -1,5 +1,6 @@
 """TinyShakespeare is the right file or an error, wherever it comes from."""
 
+import contextlib
 import hashlib
 import math
 import os
@@ -202,6 +203,36 @@ def test_a_server_that_says_nothing_is_not_waited_for(cache, monkeypatch):
         with pytest.raises(NormlabError, match="timed out"):
             build({"kind": "shakespeare"}, 16)
     assert time.monotonic() - start < 2
+
+
+@pytest.mark.parametrize(
+    "sent", [b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 2"], ids=["body", "headers"]
+)
+def test_a_server_that_sends_a_byte_now_and_then_is_not_waited_for(sent, cache, monkeypatch):
+    stopped = threading.Event()
+
+    def drip(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.sendall(sent)
+            while not stopped.wait(0.02):
+                with contextlib.suppress(OSError):
+                    connection.send(b"x")
+
+    monkeypatch.setattr(shakespeare, "DEADLINE", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        dripping = threading.Thread(target=drip, args=(server,))
+        dripping.start()
+        monkeypatch.setattr(shakespeare, "URL", f"http://127.0.0.1:{server.getsockname()[1]}/")
+        start = time.monotonic()
+        try:
+            with pytest.raises(NormlabError, match=r"0\.3 s"):
+                build({"kind": "shakespeare"}, 16)
+            assert time.monotonic() - start < 5
+        finally:
+            stopped.set()
+            dripping.join()
+    assert not cache.exists()
 
 
 def test_a_cache_that_cannot_be_written_is_said(cache, serve, stand_in):

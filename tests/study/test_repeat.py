@@ -126,4 +126,4 @@ def test_a_damaged_configuration_is_named(first: Path, door: Callable) -> None:
     (first / "config.yaml").write_text("seed: [")
     answer = door("--from", str(first))
     assert answer.code == 1
-    assert "config.yaml is missing, damaged" in answer.err
+    assert "config.yaml is damaged" in answer.err

@@ -9,6 +9,7 @@ from typing import Any
 
 from normlab.archive.folder import Run
 from normlab.archive.identity import said, short_number
+from normlab.text import on_a_line
 
 SEPARATOR = " · "
 
@@ -34,7 +35,7 @@ class Arm:
     @property
     def name(self) -> str:
         """Norm and placement, without the one that means nothing."""
-        return SEPARATOR.join(said(self.norm, self.placement))
+        return on_a_line(SEPARATOR.join(said(self.norm, self.placement)))
 
     @property
     def label(self) -> str:
@@ -127,7 +128,7 @@ def format_value(value: Any) -> str:
         return short_number(value)
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(format_value, value))}]"
-    return str(value)
+    return on_a_line(str(value))
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

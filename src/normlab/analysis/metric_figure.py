@@ -17,6 +17,7 @@ from normlab.analysis.curves import averaged, broken, curve, finite, single
 from normlab.analysis.plan import Plan, plan
 from normlab.analysis.style import RC, Look
 from normlab.archive import tags
+from normlab.archive.files import FIGURES_FOLDER, check_study_links
 from normlab.archive.folder import Study, read_study
 from normlab.archive.identity import short_number
 from normlab.errors import NormlabError
@@ -30,19 +31,18 @@ _WIDE = 50.0  # positive values that span more than this get a logarithmic axis
 def draw_metric(study_folder: Path, tag: str) -> list[Path]:
     """Draw the scalar `tag` of a study into `figures/metrics/`, and return PNG and SVG.
 
-    What is remembered of the study's other figures stays as it is.
-
     Raises:
         NormlabError: the folder is no study, no run logged the tag, or the figure cannot be kept.
     """
-    study = read_study(study_folder, {tag}, cached=True)
+    study = read_study(study_folder, {tag})
     if not any(finite(run, tag) for run in study.runs):
         raise NormlabError(_missing(study, tag))
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", tag).strip("._") or "metric"
     try:
+        check_study_links(study_folder)
         with matplotlib.rc_context(RC):
             figure = metric(plan(study), tag)
-            return page.save(figure, study_folder / "figures" / METRICS_FOLDER, name)
+            return page.save(figure, study_folder / FIGURES_FOLDER / METRICS_FOLDER, name)
     except OSError as error:
         raise NormlabError(
             f"The figure of {tag} cannot be written: {error.strerror or error} "

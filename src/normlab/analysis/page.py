@@ -10,9 +10,11 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.text import Text
 
 from normlab.analysis.style import DPI, GREY, WIDTH
 from normlab.archive.durable import write_text, write_with
+from normlab.text import on_a_line, printable
 
 Legend = tuple[list[Artist], list[str]]
 
@@ -76,7 +78,7 @@ def label_outer(body: SubFigure) -> None:
 
 def tell(artist: Artist, words: str) -> None:
     """Have the figure's SVG say these words where one points at what is drawn."""
-    artist.set_gid(_TELLS + words)
+    artist.set_gid(_TELLS + on_a_line(words))
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
@@ -85,12 +87,26 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     Raises:
         OSError: the folder cannot be written.
     """
+    _clean(figure)
     _settle(figure)
     png, svg = folder / f"{name}.png", folder / f"{name}.svg"
     _write(figure, png, {"Software": None})
     _write(figure, svg, {"Date": None, "Creator": None})
     write_text(svg, _TOLD.sub(r"<g><title>\1</title>", svg.read_text(encoding="utf-8")))
     return [png, svg]
+
+
+def _clean(figure: Figure) -> None:
+    """Leave in the figure's texts only what can be drawn, and stand in an SVG."""
+    for text in cast("list[Text]", figure.findobj(Text)):
+        if text.get_text() != printable(text.get_text()):
+            text.set_text(printable(text.get_text()))
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            # Labels of ticks are made anew from the formatter whenever they are drawn.
+            labels = [label.get_text() for label in axis.get_ticklabels()]
+            if any(label != printable(label) for label in labels):
+                axis.set_ticks(axis.get_ticklocs(), labels=list(map(printable, labels)))
 
 
 def _settle(figure: Figure) -> None:

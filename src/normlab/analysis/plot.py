@@ -8,22 +8,25 @@ from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from normlab.analysis import drawn
 from normlab.analysis.learning_rates import learning_rates
 from normlab.analysis.plan import plan
 from normlab.analysis.report import render, render_rates
 from normlab.analysis.stories import story
 from normlab.analysis.table import ArmSummary, summary, write_runs
 from normlab.analysis.verdict import Verdict, verdict
+from normlab.archive import tags
+from normlab.archive.files import FIGURES_FOLDER, check_study_links
 from normlab.archive.folder import Study, read_study
 from normlab.archive.measured import measured_in, read_measured
 from normlab.errors import NormlabError, in_words
+from normlab.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-FIGURES_FOLDER, REPORT_FILE = "figures", "report.html"
+REPORT_FILE = "report.html"
+CURVES = (tags.TRAIN_LOSS, tags.VALIDATION_LOSS, tags.PROBES)  # what is drawn
 
 _WIDEST = 100  # columns that are still easy to read
 
@@ -59,22 +62,20 @@ class Report:
 def report(study_folder: Path) -> Report:
     """Read a study, and write its `runs.csv`, its figures and its report into its folder.
 
-    What is there, drawn from the same data by the same code, is left as it is.
-
     Raises:
         NormlabError: the folder is no study, or cannot be written.
     """
-    study = read_study(study_folder, drawn.CURVES, cached=True)
+    study = read_study(study_folder, CURVES)
     left_out = [*study.left_out, *plan(study).left_out]
     found = verdict(study)
     page = study_folder / REPORT_FILE
     try:
+        check_study_links(study_folder)
         csv = write_runs(study)
-        files = drawn.found(study) or _draw(study, found, left_out, page)
+        files = _draw(study, found, left_out, page)
     except OSError as error:
         raise _unwritable(study_folder, error) from error
-    figures = [path for path in files if path != page]
-    return Report(study, summary(study), found, csv, figures, page, left_out)
+    return Report(study, summary(study), found, csv, files, page, left_out)
 
 
 def _unwritable(folder: Path, error: OSError) -> NormlabError:
@@ -90,15 +91,14 @@ def _draw(study: Study, found: Verdict, left_out: Sequence[str], page: Path) -> 
 
     files = figures.draw(study, study.folder / FIGURES_FOLDER)
     document.write(study, found, files, left_out, page)
-    drawn.remember(study, [*files, page])
-    return [*files, page]
+    return files
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line of `scripts/plot.py`."""
     parser = argparse.ArgumentParser(
         description="Redraw a study from its event files: runs.csv, figures/*.png, *.svg and "
-        "report.html. What is up to date stays as it is; delete a file to have all drawn.",
+        "report.html.",
         epilog="example: python scripts/plot.py outputs/mystudy",
     )
     parser.add_argument("study", type=Path, help="a study's folder, outputs/<study>")
@@ -121,9 +121,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _redraw_measured(numbers: Path, metric: str | None) -> None:
     """Draw anew what an experiment that trains nothing has left."""
-    from rich.console import Console
-
     from normlab.analysis.measured import conclude
+    from normlab.terminal import open_terminal
 
     if metric is not None:
         raise NormlabError(
@@ -134,7 +133,7 @@ def _redraw_measured(numbers: Path, metric: str | None) -> None:
         done = conclude(read_measured(numbers), numbers.parent)
     except OSError as error:
         raise _unwritable(numbers.parent, error) from error
-    done.show(Console(highlight=False, soft_wrap=True))
+    done.show(open_terminal())
 
 
 def _show_metric(study_folder: Path, tag: str) -> None:
@@ -142,16 +141,14 @@ def _show_metric(study_folder: Path, tag: str) -> None:
 
     png, svg = draw_metric(study_folder, tag)
     for path in (png, svg):
-        sys.stdout.write(f"figure   {path}\n")
+        sys.stdout.write(printable(f"figure   {path}\n"))
 
 
 def show(done: Report) -> None:
     """Print a report: the table, what it shows, what was left out, and where the files are."""
-    from rich.console import Console
+    from normlab.terminal import open_terminal
 
-    console = Console(highlight=False, soft_wrap=True)
-    if not console.is_terminal:
-        console.width = 140  # nobody's window: keep rows whole
+    console = open_terminal()
     console.print(done.table)
     rates = learning_rates(done.study)
     if rates is not None:

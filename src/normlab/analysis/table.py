@@ -15,6 +15,7 @@ from normlab.analysis.statistics import mean_interval
 from normlab.archive.durable import write_text
 from normlab.archive.folder import Study
 from normlab.archive.record import RunRecord
+from normlab.text import on_a_line
 
 RUNS_FILE = "runs.csv"
 
@@ -90,11 +91,17 @@ def summary(study: Study) -> list[ArmSummary]:
 
 
 def _row(record: RunRecord) -> dict[str, Any]:
-    return {key: _cell(value) for key, value in flatten(asdict(record)).items()}
+    return {on_a_line(key): _cell(value) for key, value in flatten(asdict(record)).items()}
 
 
 def _cell(value: Any) -> Any:
-    return json.dumps(value) if isinstance(value, list | dict) else value
+    """A number as it is, text as text: with an apostrophe where a spreadsheet would calculate."""
+    if isinstance(value, list | dict):
+        return json.dumps(value)
+    if not isinstance(value, str):
+        return value
+    text = on_a_line(value)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
 def _summarise(arm: Arm) -> ArmSummary:

@@ -17,11 +17,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from normlab.archive.durable import write_text
+from normlab.text import printable
 
 TEMPLATES = Path(__file__).parent / "templates"
 
-# What HTML cannot hold, and Unicode's own replacement for it.
-_CONTROLS = dict.fromkeys([*range(9), 11, 12, *range(14, 32), *range(127, 160)], "\ufffd")
 # A browser would end a line after the hyphen in 1e-3.
 _POWER = re.compile(r"\d(?:\.\d+)?e-\d+")
 
@@ -38,7 +37,7 @@ def write(template: str, content: Mapping[str, Any], path: Path) -> None:
     )
     around = {"style": style, "script": script, "script_digest": _digest(script)}
     page = _environment().get_template(template).render({**content, **around})
-    write_text(path, page.encode(errors="replace").decode())
+    write_text(path, page)
 
 
 def typed(command: str) -> str:
@@ -64,7 +63,7 @@ def _environment() -> Environment:
 
 def _printable(value: Any) -> Any:
     if isinstance(value, str) and not isinstance(value, Markup):
-        return value.translate(_CONTROLS)
+        return printable(value)
     return value
 
 

@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 from normlab.archive.durable import write_text
+from normlab.archive.files import read_bytes
 from normlab.archive.record import (
     BEST_CHECKPOINT,
     CONFIG_FILE,
@@ -34,7 +35,7 @@ def changed(folder: Path, record: RunRecord, name: str) -> str:
     if name not in record.files:
         return ""
     try:
-        found = _digest((folder / name).read_bytes())
+        found = _digest(read_bytes(folder / name))
     except FileNotFoundError:
         return f"{name} is missing"
     except OSError as error:

@@ -26,6 +26,9 @@ def replacing(path: Path, *, synced: bool = True) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     _sweep(path)
     draft = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}{_DRAFT}")
+    # Made here, and by nobody before: a link that waits under this name is not written through.
+    draft.unlink(missing_ok=True)
+    os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     try:
         yield draft
         if synced:

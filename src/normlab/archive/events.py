@@ -5,19 +5,17 @@ Here the records are framed, checked and read by numpy, and only what is no plai
 through protobuf. A run that was continued has several files, which are read as one.
 """
 
-import errno
 import re
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from normlab.archive.cache import Beginning, load, store
 from normlab.archive.contents import read_contents
+from normlab.archive.files import LARGEST_EVENT_FILE, read_bytes
 from normlab.archive.frames import Stretch, read_frames
 from normlab.archive.points import Contents, Points
 
@@ -68,39 +66,22 @@ class Events:
     unfinished: str | None = None
 
 
-def read_events(
-    folder: Path, tags: Collection[str] | None = None, cache: Path | None = None
-) -> Events:
+def read_events(folder: Path, tags: Collection[str] | None = None) -> Events:
     """Read every event file that stands directly in `folder`, as one; of `tags` alone, if given.
 
     Of `tags`, one that ends in a slash means all that begin with it.
 
     Points are ordered by step; of a repeated step the one written later is kept. A folder without
     event files gives empty Events. Damage is no error: what is whole before and behind it is
-    read, and `left_out` tells what is not. A `cache`, if given, is a file that remembers what was
-    read, so that next time only what was added is; it changes nothing else.
+    read, and `left_out` tells what is not.
     """
-    known = load(cache) if cache else {}
-    parts, left_out = {}, []
+    parts, left_out = [], []
     for path in _event_files(folder):
         try:
-            if not path.is_file():
-                raise OSError(errno.ENOENT, "it is gone, or no file")
-            beginning = known.get(path.name, Beginning()) if cache else None
-            parts[path.name] = _Part.read(path, beginning)
+            parts.append(_Part.read(path))
         except OSError as error:
             left_out.append(f"{path} could not be read: {error.strerror}.")
-    if cache:
-        _remember(cache, known, {name: part.beginning for name, part in parts.items()})
-    return _as_one(list(parts.values()), left_out, tags)
-
-
-def _remember(cache: Path, known: dict[str, Beginning], read: dict[str, Beginning]) -> None:
-    read = {name: beginning for name, beginning in read.items() if beginning.size}
-    if {name: one.digest for name, one in known.items()} != {
-        name: one.digest for name, one in read.items()
-    }:
-        store(cache, read)
+    return _as_one(parts, left_out, tags)
 
 
 def _as_one(parts: "list[_Part]", left_out: list[str], tags: Collection[str] | None) -> Events:
@@ -150,32 +131,18 @@ def _joined(parts: "list[_Part]") -> dict[str, Points]:
 
 @dataclass
 class _Part:
-    """One event file: what stands in it, how far that is final, and what of it is not whole."""
+    """One event file: what stands in it, and what of it is not whole."""
 
     contents: Contents
-    beginning: Beginning
     damage: str | None = None
     unfinished: str | None = None
 
     @classmethod
-    def read(cls, path: Path, kept: Beginning | None) -> "_Part":
-        """Read a file, of which a beginning is `kept`; None if nothing is. Raises OSError."""
-        buffer = path.read_bytes()
-        known = kept or Beginning()
-        digest = sha256(memoryview(buffer)[: known.size])
-        if digest.digest() != known.digest:
-            known, digest = Beginning(), sha256()
-        frames = read_frames(buffer, known.size)
-        orderly, others = (
-            read_contents(buffer, frames.starts[some], frames.ends[some])
-            for some in (slice(frames.orderly), slice(frames.orderly, None))
-        )
-        beginning = known
-        if kept and frames.orderly and not orderly.unreadable:
-            digest.update(memoryview(buffer)[known.size : frames.end])
-            contents = known.contents.followed_by(orderly)
-            beginning = Beginning(frames.end, digest.digest(), contents)
-        part = cls(known.contents.followed_by(orderly).followed_by(others), beginning)
+    def read(cls, path: Path) -> "_Part":
+        """Read a file. Raises OSError."""
+        buffer = read_bytes(path, LARGEST_EVENT_FILE)
+        frames = read_frames(buffer)
+        part = cls(read_contents(buffer, frames.starts, frames.ends))
         damaged = [*frames.damaged, *part.contents.unreadable]
         if damaged:
             part.damage = _told(path, damaged, len(buffer))

@@ -14,10 +14,10 @@ import numpy as np
 
 from normlab.archive import tags
 from normlab.archive.beside import altered
-from normlab.archive.cache import CACHE_FOLDER
 from normlab.archive.events import EVENT_FILES, Events, read_events
-from normlab.archive.lock import LOCKS_FOLDER, is_held
-from normlab.archive.rebuild import NEEDED, last_step, rebuilt
+from normlab.archive.files import LOCKS_FOLDER, check_links
+from normlab.archive.lock import is_held
+from normlab.archive.rebuild import NEEDED, contradicted, last_step, rebuilt
 from normlab.archive.record import RUN_FILE, SETTLED, BestNumbers, FinalNumbers, RunRecord
 from normlab.errors import NormlabError
 
@@ -64,18 +64,19 @@ def is_run(folder: Path) -> bool:
         return False
 
 
-def read_run(folder: Path, curves: Collection[str] | None = None, cache: Path | None = None) -> Run:
+def read_run(folder: Path, curves: Collection[str] | None = None) -> Run:
     """Read one run's folder; of its scalars, those that `curves` names and what a record needs.
 
-    `cache` is a file that remembers what was read of the events; see `read_events`.
-
     Raises:
-        NormlabError: neither `run.json` nor the event files tell what the run was.
+        NormlabError: neither `run.json` nor the event files tell what the run was, or the folder is
+            or holds a link.
+        OSError: the folder cannot be listed.
     """
+    check_links(folder)
     # The record first: a run that goes on meanwhile is then further in its events, not behind.
     record, problem = _record(folder)
     wanted = None if curves is None else {*curves, *NEEDED}
-    events = read_events(folder, wanted, cache)
+    events = read_events(folder, wanted)
     lost = list(events.left_out)
     known = record or rebuilt(folder, events)
     if known.state != "running":
@@ -90,6 +91,11 @@ def read_run(folder: Path, curves: Collection[str] | None = None, cache: Path | 
         left_out.append(
             f"{folder / RUN_FILE} is {problem}: the run was rebuilt from its event files as "
             f"{known.state} at step {known.step}{numbers}."
+        )
+    elif known.state in SETTLED and not lost and (changed := contradicted(known, events)):
+        left_out.append(
+            f"{folder / RUN_FILE} says {', '.join(changed)}, and the event files do not: their "
+            f"numbers were taken."
         )
     _tell_a_killed_run(folder, known, events)
     if known.state in SETTLED:  # any other run writes them anew when it goes on
@@ -139,12 +145,8 @@ def _missing(folder: Path, record: RunRecord, events: Events) -> list[str]:
     ]
 
 
-def read_study(
-    folder: Path, curves: Collection[str] | None = None, *, cached: bool = False
-) -> Study:
+def read_study(folder: Path, curves: Collection[str] | None = None) -> Study:
     """Read all runs of a study; of their scalars, those that `curves` names, or all.
-
-    When `cached`, the study's folder remembers what was read, where it can be written.
 
     Raises:
         NormlabError: the folder is missing, is no folder, or holds no readable run.
@@ -154,8 +156,7 @@ def read_study(
     for candidate in subfolders:
         try:
             if _holds_run(candidate):
-                cache = folder / CACHE_FOLDER / f"{candidate.name}.events" if cached else None
-                runs.append(read_run(candidate, curves, cache))
+                runs.append(read_run(candidate, curves))
         except NormlabError as error:
             left_out.append(str(error))
         except OSError as error:

@@ -16,6 +16,7 @@ from normlab.archive.checksums import Bytes, Places, masked
 _LENGTH, _HEADER, _FOOTER = 8, 12, 4
 
 _WINDOW = 2**20  # bytes that are searched for headers at once
+_SEARCHED = 4  # times the file's size: records behind damage that are checked, at most
 
 # Records: looked at one by one, remembered to find what repeats, and looked at together then.
 _GLANCE, _RECENT, _FORESEEN = 32, 512, 4096
@@ -38,32 +39,25 @@ class Frames:
 
     Attributes:
         starts, ends: where the contents of every whole record lie, in order, int64, shape (n,).
-        orderly: how many of them come before any damage.
-        end: where the last of these records ends; what is before it never needs another look.
         damaged: what belongs to no whole record.
         cut: a last record that is sound as far as it goes, but ends with the file.
     """
 
     starts: Places
     ends: Places
-    orderly: int
-    end: int
     damaged: list[Stretch] = field(default_factory=list)
     cut: Stretch | None = None
 
 
-def read_frames(buffer: bytes, begin: int = 0) -> Frames:
-    """Find the records of a file; behind damage, the next that is whole wherever it begins.
-
-    Before `begin`, where a record must start, nothing is looked at.
-    """
+def read_frames(buffer: bytes) -> Frames:
+    """Find the records of a file; behind damage, the next that is whole wherever it begins."""
     data = np.frombuffer(buffer, dtype=np.uint8)
-    starts, ends = _walk(buffer, begin)
+    starts, ends = _walk(buffer)
     sound = _sound(data, starts, ends)
     whole = len(starts) if sound.all() else int(np.argmin(sound))
     starts, ends = starts[:whole], ends[:whole]
-    at = int(ends[-1]) if whole else begin
-    found = Frames(starts + _HEADER, ends - _FOOTER, whole, at)
+    at = int(ends[-1]) if whole else 0
+    found = Frames(starts + _HEADER, ends - _FOOTER)
     if at < len(buffer):
         at = _take(found, *_search(data, at), at)
     if at < len(buffer):
@@ -96,13 +90,13 @@ def _goes_on(data: Bytes, at: int) -> bool:
     return len(data) - at < _HEADER or bool(_headed(data, np.array([at]))[0])
 
 
-def _walk(buffer: bytes, begin: int) -> tuple[Places, Places]:
+def _walk(buffer: bytes) -> tuple[Places, Places]:
     """Where records begin and end, as far as their lengths can be believed.
 
     A run writes the same tags over and over, so the sizes of its records mostly repeat.
     """
     data = np.frombuffer(buffer, dtype=np.uint8)
-    bounds, at = [np.array([begin], np.int64)], begin
+    bounds, at = [np.zeros(1, np.int64)], 0
     recent = np.empty(0, np.int64)
     while at + _HEADER <= len(buffer):
         sizes = _one_by_one(buffer, at)
@@ -148,6 +142,9 @@ def _search(data: Bytes, begin: int) -> tuple[Places, Places]:
     # As unsigned numbers, and never beyond the file: a length may be anything.
     lengths = np.minimum(_words(data, starts, "<u8"), len(data)).astype(np.int64)
     ends = starts + _HEADER + lengths + _FOOTER
+    # Records that were made to overlap could ask for the file's square: the rest is damaged then.
+    affordable = np.cumsum(lengths) <= _SEARCHED * len(data)
+    starts, ends = starts[affordable], ends[affordable]
     sound = _sound(data, starts, ends)
     return starts[sound], ends[sound]
 

@@ -17,8 +17,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from normlab.archive.durable import write_text
+from normlab.archive.files import LOCKS_FOLDER, check_links, read_text
+from normlab.archive.restore import parse_json, restored
+from normlab.errors import NormlabError
 
-LOCKS_FOLDER = ".locks"
 # A note of another machine that was not renewed for this long (seconds) is a dead owner's.
 STALE = 600.0
 
@@ -63,12 +65,17 @@ def owned(study_folder: Path, run_id: str) -> Iterator[Lock]:
     Raises:
         HeldError: another living process holds it.
         OSError: the study's folder cannot be written.
+        NormlabError: a lock is a link.
     """
     folder = study_folder / LOCKS_FOLDER
+    check_links(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    note = folder / f"{run_id}.json"
+    note, lock = folder / f"{run_id}.json", folder / f"{run_id}.lock"
+    # Locking empties the file: under another name (a hard link) it may be something else.
+    if lock.exists() and lock.stat().st_nlink > 1 and lock.stat().st_size > 0:
+        raise NormlabError(f"{lock} is also another file, by a hard link; remove it.")
     try:
-        with FileLock(folder / f"{run_id}.lock", timeout=0):
+        with FileLock(lock, timeout=0):
             owner = _elsewhere(note)
             if owner is not None:
                 raise HeldError(owner)
@@ -98,9 +105,10 @@ def is_held(study_folder: Path, run_id: str) -> bool:
 
 def _owner(note: Path) -> Owner | None:
     try:
-        return Owner(**json.loads(note.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        owner: Owner = restored(Owner, parse_json(read_text(note)))
+    except (OSError, ValueError):
         return None  # it has just been taken, or just been left
+    return owner if 0 < owner.pid < 2**31 else None
 
 
 def _elsewhere(note: Path) -> Owner | None:

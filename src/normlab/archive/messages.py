@@ -1,5 +1,6 @@
 """Records of event files through protobuf: texts, starts of a continued run, tensors, and so on."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -65,10 +66,15 @@ def _scalar(value: Any, texts: dict[str, str]) -> float | None:
         return None
     if plugin not in ("", "scalars"):
         return None
+    # A shape is a claim, and an array of that shape would be made before anybody looks at it.
+    if math.prod(dim.size for dim in value.tensor.tensor_shape.dim) != 1:
+        return None
     # Seldom needed, and 0.3 s to import.
     from tensorboard.util.tensor_util import make_ndarray  # type: ignore[import-untyped]
 
     try:
-        return float(make_ndarray(value.tensor).item())
-    except (TypeError, ValueError):  # several numbers, or none that a curve could be made of
+        with np.errstate(all="ignore"):  # a number beyond its own type is infinite
+            return float(make_ndarray(value.tensor).item())
+    # Several numbers, none that a curve could be made of, or a type that there is not.
+    except (TypeError, ValueError, KeyError, OverflowError):
         return None

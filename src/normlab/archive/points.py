@@ -56,15 +56,3 @@ class Contents:
     texts: dict[str, str] = field(default_factory=dict)
     resumed_at: int | None = None
     unreadable: list[Stretch] = field(default_factory=list)
-
-    def followed_by(self, later: "Contents") -> "Contents":
-        """What both hold, where the later records stand behind these."""
-        points = dict(self.points)
-        for tag, columns in later.points.items():
-            points[tag] = Points.joined([points[tag], columns]) if tag in points else columns
-        return Contents(
-            points,
-            self.texts | later.texts,
-            self.resumed_at if later.resumed_at is None else later.resumed_at,
-            self.unreadable + later.unreadable,
-        )

@@ -3,16 +3,17 @@
 They carry the record as it stood at the start; how the run went and ended is read off its curves.
 """
 
-import json
 import math
-import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from normlab.archive import tags
 from normlab.archive.events import Events, Series
+from normlab.archive.files import LARGEST_TEXT
 from normlab.archive.record import RUN_FILE, BestNumbers, FinalNumbers, RunRecord
+from normlab.archive.restore import parse_json
 from normlab.errors import NormlabError
 
 # The curves that tell how a run went.
@@ -43,12 +44,51 @@ def rebuilt(folder: Path, events: Events) -> RunRecord:
     return record
 
 
+def contradicted(record: RunRecord, events: Events) -> list[str]:
+    """Put the numbers of whole curves in place of those of the record that are others.
+
+    Returns what the record said, as `final.val_loss=0.1`; what it does not know is left so.
+    """
+    scalars = events.scalars
+    validation, train = scalars.get(tags.VALIDATION_LOSS), scalars.get(tags.TRAIN_LOSS)
+    best = _best(validation)
+    pairs: list[tuple[Any, str, str, float | None]] = [
+        (record.best, "best", "val_loss", best.val_loss),
+        (record.best, "best", "step", best.step),
+    ]
+    if record.state == "finished":
+        pairs.append((record.final, "final", "val_loss", _last_finite(validation)))
+        pairs.append((record.final, "final", "train_loss", _last_finite(train)))
+    elif record.final.val_loss is not None:
+        pairs.append((record.final, "final", "val_loss", None))
+    changed = []
+    for part, name, key, value in pairs:
+        written = getattr(part, key)
+        # Curves are kept in single precision.
+        if written is not None and (
+            value is None or not math.isclose(written, value, rel_tol=1e-6)
+        ):
+            setattr(part, key, value)
+            changed.append(f"{name}.{key}={written:g}")
+    speed, written = scalars.get(tags.TOKENS_PER_SECOND), record.tokens_per_second
+    # A mean over the run, of stretches whose speeds the curve holds.
+    if written is not None and speed:
+        low, high = float(speed.values.min()), float(speed.values.max())
+        if not 0.999 * low <= written <= 1.001 * high:
+            record.tokens_per_second = float(np.mean(speed.values))
+            changed.append(f"tokens_per_second={written:g}")
+    return changed
+
+
 def _record_at_start(folder: Path, events: Events) -> RunRecord:
-    fence = re.search(r"```json\s*\n(.*)```", events.texts.get(tags.RECORD, ""), re.DOTALL)
+    text = events.texts.get(tags.RECORD, "")
     try:
+        if len(text) > LARGEST_TEXT:
+            raise ValueError("it is too large")
         # The record's own parser, so that both sources obey one schema.
-        record = RunRecord.parse(json.loads(fence[1] if fence else ""))
-    except (ValueError, RecursionError):
+        fenced = text.partition("```json")[2].rpartition("```")[0]
+        record = RunRecord.parse(parse_json(fenced))
+    except ValueError:
         raise NormlabError(
             f"{folder} was left out: its {RUN_FILE} is missing or damaged, and its event files "
             f"do not tell what the run was; train it again."

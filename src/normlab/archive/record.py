@@ -22,6 +22,10 @@ LAST_CHECKPOINT = "checkpoints/last.ckpt"
 PREVIOUS_CHECKPOINT = "checkpoints/previous.ckpt"
 BEST_CHECKPOINT = "checkpoints/best.ckpt"
 
+_COUNTS = ("step", "seed", "diverged_step", "parameters", "tokens_per_second", "train_seconds")
+_MOST_THREADS = 1024
+_LONGEST_NAME = 255  # as in a filesystem
+
 # An interrupted run was stopped from outside, and goes on where it was.
 State = Literal["running", "finished", "diverged", "failed", "interrupted"]
 SETTLED = ("finished", "diverged")  # results that need no more training
@@ -89,6 +93,12 @@ class RunRecord:
     ended: str | None = None
     schema_version: int = SCHEMA_VERSION
 
+    @property
+    def threads(self) -> int | None:
+        """The threads that it was trained with, where it says a number that can be."""
+        threads = self.hardware.get("threads")
+        return threads if type(threads) is int and 1 <= threads <= _MOST_THREADS else None
+
     def write(self, folder: Path) -> None:
         """Write `run.json` into the run's folder, atomically. Raises OSError."""
         raw = _finite(asdict(self))
@@ -141,7 +151,24 @@ class RunRecord:
         if isinstance(version, int) and version > SCHEMA_VERSION:
             raise ValueError(f"its schema version is {version}, this reads {SCHEMA_VERSION}")
         record: RunRecord = restored(cls, raw)
+        record.check()
         return record
+
+    def check(self) -> None:
+        """Refuse what no run writes, whatever its types.
+
+        Raises:
+            ValueError: a count below 0, or a name that is longer than names are.
+        """
+        counts = {key: getattr(self, key) for key in _COUNTS} | {"best.step": self.best.step}
+        counts |= {f"resumed_at[{n}]": step for n, step in enumerate(self.resumed_at)}
+        for key, value in counts.items():
+            if value is not None and value < 0:
+                raise ValueError(f"{key} is {value}, not a number from 0")
+        names = (self.id, self.name, self.norm, self.placement, self.data)
+        for name in (*names, *self.choices, *self.choices.values()):
+            if len(name) > _LONGEST_NAME:
+                raise ValueError(f"it holds a name of {len(name)} characters")
 
 
 def settled(folder: Path) -> RunRecord | None:

@@ -10,21 +10,51 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from normlab.archive.files import read_text
+
+_DEEPEST = 64  # what is written here is ten levels deep at most
+
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds.
+    """What a JSON file holds; see `parse_json`.
 
     Raises:
         FileNotFoundError: it is not there.
-        OSError: it cannot be read.
+        OSError: it cannot be read, is a link or no regular file, or is too large.
         ValueError: it is no JSON in UTF-8.
     """
+    return parse_json(read_text(path))
+
+
+def parse_json(text: str) -> Any:
+    """What JSON says. NaN and infinities, which are no JSON, become None.
+
+    Raises:
+        ValueError: it is no JSON, is nested too deeply, or holds a number beyond 64 bits or half a
+            surrogate pair, which nothing can print.
+    """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        # Half a surrogate pair is JSON, but nothing can print it.
-        json.dumps(value, ensure_ascii=False).encode()
+        value = json.loads(text, parse_constant=lambda name: None)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    level, depth = [value], 0
+    while level:
+        if depth > _DEEPEST:
+            raise ValueError("it is nested too deeply")
+        below: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                below += item.keys()
+                below += item.values()
+            elif isinstance(item, list):
+                below += item
+            elif isinstance(item, int) and abs(item) >= 2**63:
+                raise ValueError(f"it holds a number of {len(str(item))} digits")
+            elif isinstance(item, float) and not math.isfinite(item):
+                raise ValueError("it holds a number beyond 64 bits")
+            elif isinstance(item, str):
+                item.encode()  # raises UnicodeEncodeError, a ValueError
+        level, depth = below, depth + 1
     return value
 
 
@@ -74,10 +104,7 @@ def _has_default(one: Field[Any]) -> bool:
 
 
 def _finite(raw: float, key: str) -> float:
-    try:
-        value = float(raw)
-    except OverflowError:  # JSON's whole numbers have no limit
-        value = math.inf
+    value = float(raw)
     if not math.isfinite(value):
         raise ValueError(f"{key} is {_shown(raw)}, not a finite number")
     return value

@@ -31,20 +31,28 @@ def read_stamped(path: Path, version: int, parse: Callable[[Any], _T], remedy: s
 
     Raises:
         FileNotFoundError: it is not there.
-        NormlabError: it is damaged, or was written by a newer normlab.
+        NormlabError: it cannot be read, is damaged, or was written by a newer normlab.
     """
     try:
         raw = read_json(path)
         if not isinstance(raw, dict) or raw.pop("checksum", None) != _checksum(raw):
             raise ValueError("wrong checksum")
-        found = raw.pop("schema_version")
-        if found > version:
-            raise ValueError(f"its schema version is {found}, this reads {version}")
+        check_schema_version(raw.pop("schema_version"), version)
         return parse(raw)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise NormlabError(f"{path} cannot be read ({error.strerror}); {remedy}.") from error
     except (ValueError, KeyError, TypeError) as error:
         raise NormlabError(
             f"{path} is damaged or was written by another version ({error}); {remedy}."
         ) from error
+
+
+def check_schema_version(written: Any, version: int) -> None:
+    """Refuse a file of a newer version than the one that is read here. Raises ValueError."""
+    if not isinstance(written, int) or written > version:
+        raise ValueError(f"its schema version is {json.dumps(written)}, this reads {version}")
 
 
 def _checksum(raw: dict[str, Any]) -> int:

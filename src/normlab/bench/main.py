@@ -55,13 +55,10 @@ def measure(suite: str, settings: Settings, folder: Path, command: str) -> Repor
     Raises:
         NormlabError: it cannot be measured, or its results cannot be written.
     """
-    from rich.console import Console
-
     from normlab.bench.show import show
+    from normlab.terminal import open_terminal
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=150)
+    console = open_terminal(150)
     _check_place(folder)
     load, began = os.getloadavg()[0], time.perf_counter()
     result = _run(suite, settings, console)

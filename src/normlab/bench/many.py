@@ -16,7 +16,7 @@ def copies(folder: Path, runs: int) -> None:
 
 
 def read_all(turns: Turns, folder: str) -> None:
-    """Read every scalar of every run, without a cache."""
+    """Read every scalar of every run."""
     runs = sorted(Path(folder).iterdir())
     for _ in turns:
         began = time.perf_counter()

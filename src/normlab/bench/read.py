@@ -33,7 +33,7 @@ TAGS = (
 )
 
 Contender = Callable[[], int]  # reads everything, returns how many points it got
-OURS, CACHED = "normlab", "normlab, cached"
+OURS = "normlab"
 
 
 def write_runs(folder: Path, runs: int = RUNS, steps: int = STEPS) -> int:
@@ -53,18 +53,12 @@ def write_runs(folder: Path, runs: int = RUNS, steps: int = STEPS) -> int:
     return runs * steps * len(TAGS)
 
 
-def contenders(folder: Path, cache: Path) -> dict[str, Contender]:
-    """Every way to read all runs of a folder, by name; tbparse where it is installed.
-
-    The cache of the second is filled here; the first reads without one.
-    """
+def contenders(folder: Path) -> dict[str, Contender]:
+    """Every way to read all runs of a folder, by name; tbparse where it is installed."""
     runs = sorted(path for path in folder.iterdir() if path.is_dir())
 
     def ours() -> int:
         return sum(_points(run) for run in runs)
-
-    def cached() -> int:
-        return sum(_points(run, cache / f"{run.name}.events") for run in runs)
 
     def accumulator() -> int:
         from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
@@ -79,10 +73,8 @@ def contenders(folder: Path, cache: Path) -> dict[str, Contender]:
             found += sum(len(reader.Scalars(tag)) for tag in reader.Tags()["scalars"])
         return found
 
-    cached()
     ways: dict[str, Contender] = {
         OURS: ours,
-        CACHED: cached,
         "tensorboard's EventAccumulator": accumulator,
     }
     if find_spec("tbparse"):
@@ -121,14 +113,13 @@ def measure(ways: Mapping[str, Contender], points: int, rounds: int = ROUNDS) ->
 def run(runs: int = RUNS, rounds: int = ROUNDS, steps: int = STEPS) -> dict[str, object]:
     """Write runs into a folder that is removed again, and measure."""
     with tempfile.TemporaryDirectory() as place:
-        folder, cache = Path(place) / "runs", Path(place) / "cache"
-        points = write_runs(folder, runs, steps)
-        results = measure(contenders(folder, cache), points, rounds)
+        points = write_runs(Path(place), runs, steps)
+        results = measure(contenders(Path(place)), points, rounds)
     return {"runs": runs, "steps": steps, "tags": len(TAGS), "points": points, "results": results}
 
 
-def _points(run: Path, cache: Path | None = None) -> int:
-    return sum(map(len, read_events(run, cache=cache).scalars.values()))
+def _points(run: Path) -> int:
+    return sum(map(len, read_events(run).scalars.values()))
 
 
 def _tbparse(folder: Path) -> int:

@@ -73,7 +73,7 @@ def evaluated(
         "Reading event files",
         notes=(
             f"{found['points']:,} points. Median, lowest and highest over rounds.",
-            f"{many} runs are copies of those, {points:,} points, without a cache and all held.",
+            f"{many} runs are copies of those, {points:,} points, all held.",
             *missing,
         ),
         tables=(

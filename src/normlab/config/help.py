@@ -3,6 +3,8 @@
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 
+from normlab.text import printable
+
 # What is in conf/ and no choice of a run: claims are for scripts/claims.py.
 _APART = ("hydra", "schema", "claim")
 
@@ -17,4 +19,4 @@ def groups() -> str:
     for name in shown:
         options = loader.get_group_options(name, ObjectType.CONFIG)
         lines.append(f"  {name:<{width}}  {', '.join(options)}")
-    return "\n".join(lines)
+    return printable("\n".join(lines))

@@ -96,6 +96,9 @@ def specify(composed: DictConfig, choices: Mapping[str, str]) -> RunSpec:
         raise ConfigError(f"{error.full_key} cannot be resolved: {error.msg}.") from error
     check(config)
     taken = {group: str(choices[group]) for group in GROUPS if choices.get(group)}
+    for group, option in taken.items():
+        if not option.isprintable():
+            raise ConfigError(f"{group}={option} cannot be printed; rename the file.")
     _leave_unsaid(plain)
     if "probes" not in plain:
         taken.pop("probes", None)

@@ -7,6 +7,8 @@ import os
 import time
 import urllib.request
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
 
 import numpy as np
 
@@ -21,6 +23,9 @@ SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 BYTES = 1_115_394
 NAME = "tinyshakespeare.txt"
 TIMEOUT = 10.0
+"""Seconds that a server may be silent."""
+DEADLINE = 120.0
+"""Seconds that a download may take, tries and pauses together."""
 PAUSES = (1.0, 2.0)
 """Seconds between the tries of a download; one try more than there are pauses."""
 
@@ -103,14 +108,16 @@ def _read_checked(path: Path, advice: str) -> str:
 
 
 def _download(target: Path, tried: str) -> None:
-    reason = ""
+    reason, tries, last = "", 0, time.monotonic() + DEADLINE
     for pause in (*PAUSES, None):
+        tries += 1
         try:
-            content = _fetch()
+            content = _fetch(last - time.monotonic())
         except (OSError, http.client.HTTPException, ValueError) as error:
             reason = str(error).strip("<>") or type(error).__name__
-            if pause is not None:
-                time.sleep(pause)
+            if pause is None or time.monotonic() + pause > last:
+                break
+            time.sleep(pause)
             continue
         with writing_to_cache(), replacing(target) as draft:
             draft.write_bytes(content)
@@ -118,17 +125,37 @@ def _download(target: Path, tried: str) -> None:
         return
     raise NormlabError(
         f"TinyShakespeare was not found: {tried}{target} does not exist, and downloading {URL} "
-        f"failed {len(PAUSES) + 1} times ({reason}); give its place as data.path=…, set "
-        f"NORMLAB_DATA to a folder with {NAME}, or train with data=synthetic, which needs no file."
+        f"failed {tries} time{'' if tries == 1 else 's'} ({reason}); give its place as "
+        f"data.path=…, set NORMLAB_DATA to a folder with {NAME}, or train with data=synthetic, "
+        f"which needs no file."
     )
 
 
-def _fetch() -> bytes:
-    with urllib.request.urlopen(URL, timeout=TIMEOUT) as response:
-        content: bytes = response.read(BYTES + 1)
+def _fetch(seconds: float) -> bytes:
+    """The file from its server. Raises TimeoutError where it has not come after so many seconds.
+
+    A timeout of the socket starts anew with every byte, of the headers too: only waiting for all of
+    it from outside bounds the time. The thread that is left does not keep the process.
+    """
+    answers: SimpleQueue[bytes | Exception] = SimpleQueue()
+    Thread(target=_ask, args=(URL, answers), daemon=True).start()
+    try:
+        content = answers.get(timeout=max(0.0, seconds))
+    except Empty:
+        raise TimeoutError(f"it was not there after {DEADLINE:g} s") from None
+    if isinstance(content, Exception):
+        raise content
     found = hashlib.sha256(content).hexdigest()
     if found != SHA256:
         raise ValueError(
             f"{len(content)} bytes came with SHA-256 {found[:12]}… where {SHA256[:12]}… is expected"
         )
     return content
+
+
+def _ask(url: str, answers: "SimpleQueue[bytes | Exception]") -> None:
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
+            answers.put(response.read(BYTES + 1))
+    except Exception as error:  # raised again where the answer is waited for
+        answers.put(error)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -146,14 +146,33 @@ def tokenizer_from_json(text: str) -> Tokenizer:
 def _rebuild(stored: dict[str, str]) -> Tokenizer:
     if stored["kind"] == "characters":
         characters = stored["characters"]
+        if not isinstance(characters, str):
+            raise ValueError("its characters are no text")
         if not characters or len(set(characters)) != len(characters):
             raise ValueError("its characters are none or not distinct")
         return CharacterTokenizer(characters)
     if stored["kind"] == "bpe":
         from tokenizers import Tokenizer as Model
 
+        _check_bpe(json.loads(stored["model"]))
         return BytePairTokenizer(Model.from_str(stored["model"]))
     raise ValueError(f"its kind {stored['kind']!r} is neither 'characters' nor 'bpe'")
+
+
+def _check_bpe(model: dict[str, Any]) -> None:
+    """Hold a stored model to the parts that ours has: others could pad, or match patterns, forever.
+
+    Raises:
+        ValueError: it has another part, or its ids are not 0, 1, 2 ….
+    """
+    for part in ("truncation", "padding", "normalizer", "post_processor", "added_tokens"):
+        if model.get(part):
+            raise ValueError(f"it has a {part}")
+    for part in ("pre_tokenizer", "decoder"):
+        if (model.get(part) or {}).get("type") != "ByteLevel":
+            raise ValueError(f"its {part} is not by bytes")
+    if sorted(model["model"]["vocab"].values()) != list(range(len(model["model"]["vocab"]))):
+        raise ValueError("its ids are not 0, 1, 2 …")
 
 
 def _codes(text: str) -> NDArray[np.uint32]:

@@ -3,17 +3,16 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-from omegaconf.errors import OmegaConfBaseException
-
 from normlab.archive import tags
 from normlab.archive.beside import altered, changed
 from normlab.archive.events import Series, read_events
+from normlab.archive.files import check_links
 from normlab.archive.record import CONFIG_FILE, RunRecord
-from normlab.config.schema import merged
-from normlab.config.spec import RunSpec, now_other_text, specify
+from normlab.config.spec import RunSpec, now_other_text
+from normlab.config.stored import stored_spec
 from normlab.data import build
 from normlab.errors import ConfigError, NormlabError
+from normlab.terminal import open_terminal
 
 FLAG = "--from"
 _ALLOWED = ("study", "output_dir")
@@ -33,7 +32,9 @@ def repeat(arguments: Sequence[str], command: str) -> None:
     from normlab.study.main import train_here
     from normlab.study.sweeper import get_ready
 
+    terminal = open_terminal()
     folder, places = _read_arguments(arguments)
+    check_links(folder)
     before = RunRecord.read_for_user(folder)
     spec = _spec(folder, before, places)
     if spec.folder.resolve() == folder.resolve():
@@ -44,26 +45,25 @@ def repeat(arguments: Sequence[str], command: str) -> None:
     if build(spec.plain["data"], spec.config.model.context).digest != before.data_digest:
         raise NormlabError(f"{folder} cannot be repeated: {now_other_text(spec)}.")
     if told := altered(folder, before):
-        print(f"note: {told}")  # noqa: T201
-    print(f"repeats {folder} in {spec.folder}")  # noqa: T201
+        terminal.print(f"note: {told}", markup=False)
+    terminal.print(f"repeats {folder} in {spec.folder}", markup=False)
     _take_threads(before)
     train_here(spec, 1, 1, command)
     after = RunRecord.read_for_user(spec.folder)
     for line in _differences(before, after):
-        print(line)  # noqa: T201
+        terminal.print(line, markup=False)
     other = _difference(folder, before, spec.folder, after)
     if other:
         raise NormlabError(f"not the same: {other}")
-    print("the same, to the bit")  # noqa: T201
+    terminal.print("the same, to the bit")
 
 
 def _take_threads(before: RunRecord) -> None:
     """As many as the run had, for its bits depend on them."""
     import torch
 
-    threads = before.hardware.get("threads")
-    if isinstance(threads, int) and threads > 0:
-        torch.set_num_threads(threads)
+    if before.threads is not None:
+        torch.set_num_threads(before.threads)
 
 
 def _read_arguments(arguments: Sequence[str]) -> tuple[Path, dict[str, str]]:
@@ -85,13 +85,8 @@ def _read_arguments(arguments: Sequence[str]) -> tuple[Path, dict[str, str]]:
 
 
 def _spec(folder: Path, before: RunRecord, places: dict[str, str]) -> RunSpec:
-    path = folder / CONFIG_FILE
-    try:
-        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
-        plain |= {"study": f"{plain['study']}-repeat", **places}
-        spec = specify(merged(plain), before.choices)
-    except (OSError, yaml.YAMLError, OmegaConfBaseException, TypeError, KeyError) as error:
-        raise NormlabError(f"{path} is missing, damaged or of another version.") from error
+    changes = {"study": f"{before.config.get('study')}-repeat", **places}
+    spec = stored_spec(folder, before.choices, changes)
     if spec.id != before.id and (told := changed(folder, before, CONFIG_FILE)):
         raise NormlabError(f"{folder} cannot be repeated: {told}, and asks for another run.")
     if spec.id != before.id:

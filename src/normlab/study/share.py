@@ -89,11 +89,10 @@ def threads_of(spec: RunSpec, share: Share) -> int:
 def begun_with(spec: RunSpec) -> int | None:
     """The threads of a run that has a state to go on from."""
     try:
-        threads = RunRecord.read(spec.folder).hardware.get("threads")
+        threads = RunRecord.read(spec.folder).threads
     except (OSError, NormlabError):
         return None
-    kept = (spec.folder / LAST_CHECKPOINT).exists()
-    return threads if kept and isinstance(threads, int) and threads > 0 else None
+    return threads if (spec.folder / LAST_CHECKPOINT).exists() else None
 
 
 def parameters_of(config: TrainConfig, vocabulary: int) -> int:

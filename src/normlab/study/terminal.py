@@ -13,6 +13,8 @@ from normlab.archive.folder import is_run
 from normlab.archive.record import RunRecord, settled
 from normlab.errors import NormlabError
 from normlab.study.plan import Plan
+from normlab.terminal import open_terminal
+from normlab.text import on_a_line
 from normlab.training.display import Display
 
 # Without a terminal a run says how it goes this often.
@@ -24,8 +26,7 @@ WIDE = 110
 
 def console() -> Console:
     """The one console; lines are never broken when nobody watches."""
-    found = Console(highlight=False, soft_wrap=True)
-    return found if found.is_terminal else Console(highlight=False, soft_wrap=True, width=140)
+    return open_terminal()
 
 
 def moving(console: Console) -> Progress:
@@ -70,7 +71,7 @@ class Terminal:
         for spec in plan.specs:
             record = settled(spec.folder)
             if record is not None:
-                self.console.print(f"there {record.name}  {outcome(record)}")
+                self.console.print(f"there {escape(on_a_line(record.name))}  {outcome(record)}")
 
     def leave(self, plan: Plan, elsewhere: set[str]) -> None:
         """Say what is not there yet because another process trains it."""

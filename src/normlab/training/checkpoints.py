@@ -1,17 +1,22 @@
 """Checkpoints that are whole or not there: `last.ckpt`, the one before it, and `best.ckpt`."""
 
 import errno
+import math
 import os
+import pickletools
+import re
 import time
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytorch_lightning as pl
 import torch
 
 from normlab.archive.durable import replacing
+from normlab.archive.files import LARGEST_TEXT, open_to_read
 from normlab.archive.lock import Lock
 from normlab.archive.record import (
     BEST_CHECKPOINT,
@@ -19,13 +24,19 @@ from normlab.archive.record import (
     PREVIOUS_CHECKPOINT,
     RUN_FILE,
 )
+from normlab.archive.restore import restored
 from normlab.config.spec import RunSpec
 from normlab.errors import NormlabError
 from normlab.training import stopping
-from normlab.training.recorder import Recorder
+from normlab.training.recorder import Progress, Recorder
 
 # 0 (Lightning's own files, of the first builds) holds weights that can be used, but no exact state.
 FORMAT = 1
+
+# What the pickle in a checkpoint names: how torch makes a tensor of bytes, and in which order.
+_MADE_OF = re.compile(
+    r"torch \w+Storage|torch\._utils _rebuild_(tensor_v2|parameter)|collections OrderedDict"
+)
 
 
 @dataclass(frozen=True)
@@ -49,6 +60,24 @@ class Saved:
     def event_sizes(self) -> dict[str, int]:
         """Bytes of each event file that belong to these steps."""
         return dict(self.content["events"])
+
+
+@dataclass
+class _RecorderState:
+    progress: Progress
+    above: int
+    tokens: int
+    elapsed: float
+
+
+@dataclass
+class _PlainState:
+    """What of a state to go on from is neither a tensor nor the optimizer's."""
+
+    step: int
+    events: dict[str, int]
+    recorder: _RecorderState
+    data: str | None = None
 
 
 class Checkpoints(pl.Callback):
@@ -89,7 +118,7 @@ class Checkpoints(pl.Callback):
         """Go on from the saved state, if there is one."""
         stopping.heed()  # Lightning has just taken the signals
         if self.resumed is not None:
-            self._restore(trainer, module, self.resumed.content)
+            self._restore(trainer, module, self.resumed)
         self._saved = time.monotonic()
 
     def on_train_batch_start(
@@ -118,12 +147,10 @@ class Checkpoints(pl.Callback):
 
     def _save(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         with self.recorder.clock_stopped():
-            (schedule,) = trainer.lr_scheduler_configs
             content = {
                 "step": trainer.global_step,
                 **self._weights(module),
                 "optimizer": trainer.optimizers[0].state_dict(),
-                "schedule": schedule.scheduler.state_dict(),
                 "recorder": self.recorder.state(),
                 "best": self.best,
                 "random": _random_state(module.device),
@@ -133,12 +160,23 @@ class Checkpoints(pl.Callback):
             self._write(LAST_CHECKPOINT, content, keep=PREVIOUS_CHECKPOINT)
             self._saved = time.monotonic()
 
-    def _restore(
-        self, trainer: pl.Trainer, module: pl.LightningModule, content: dict[str, Any]
-    ) -> None:
+    def _restore(self, trainer: pl.Trainer, module: pl.LightningModule, saved: Saved) -> None:
+        content = saved.content
+        optimizer = trainer.optimizers[0]
+        problem = different_weights(content["state_dict"], module.state_dict()) or (
+            _different_moments(content["optimizer"], optimizer, saved.step)
+        )
+        if problem:
+            raise NormlabError(
+                f"{saved.path} is no state of this run: {problem}; remove it, and the same command "
+                f"trains the run again."
+            )
         module.load_state_dict(content["state_dict"])
-        trainer.optimizers[0].load_state_dict(content["optimizer"])
-        trainer.lr_scheduler_configs[0].scheduler.load_state_dict(content["schedule"])
+        # The settings are those of the configuration, and the rate follows from the step: of the
+        # optimizer, only the moments are the state's.
+        moments = {"state": content["optimizer"]["state"]}
+        optimizer.load_state_dict({**optimizer.state_dict(), **moments})
+        _set_schedule(trainer.lr_scheduler_configs[0].scheduler, saved.step)
         self.recorder.restore(content["recorder"])
         self.best = float(content["best"])
         # Lightning's own way back counts the batches of a step that was begun twice, and
@@ -182,33 +220,36 @@ def latest(folder: Path, run_id: str) -> tuple[Saved | None, list[str]]:
         except NormlabError as error:
             left_out.append(str(error))
             continue
-        if content.get("id") == run_id and content["format"] == FORMAT:
-            return Saved(path, content), left_out
-        left_out.append(f"{path} holds no state of this run to go on from")
+        if content.get("id") != run_id or content["format"] != FORMAT:
+            left_out.append(f"{path} holds no state of this run to go on from")
+            continue
+        try:
+            _check_state(content)
+        except (ValueError, TypeError, KeyError) as error:
+            left_out.append(f"{path} holds no state to go on from ({_first_line(error)})")
+            continue
+        return Saved(path, content), left_out
     return None, left_out
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A checkpoint's content, with its `format`.
+    """A checkpoint's content: `format`, `state_dict`, and what else a run kept there.
 
     Raises:
         FileNotFoundError: it is not there.
         NormlabError: it is damaged, no checkpoint of normlab's, or of a newer version.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            # torch does not look at the checksums that it writes.
-            broken = archive.testzip()
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        content.setdefault("format", 0)
-        if broken or "state_dict" not in content:
-            raise ValueError(broken)
+        with open_to_read(path) as file:
+            _check_archive(file)
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        _check_content(content)
     except FileNotFoundError:
         raise
     except Exception as error:  # a damaged file raises a dozen kinds
         raise NormlabError(
-            f"{path} is damaged or no checkpoint of normlab's; a run writes {LAST_CHECKPOINT} and "
-            f"{BEST_CHECKPOINT} in its folder."
+            f"{path} is damaged or no checkpoint of normlab's ({_first_line(error)}); a run writes "
+            f"{LAST_CHECKPOINT} and {BEST_CHECKPOINT} in its folder."
         ) from error
     if content["format"] > FORMAT:
         raise NormlabError(
@@ -218,8 +259,144 @@ def read(path: Path) -> dict[str, Any]:
     return content  # type: ignore[no-any-return]
 
 
-def load_weights(path: Path) -> dict[str, torch.Tensor]:
-    """The model's weights in a checkpoint, by parameter name.
+def _check_archive(file: BinaryIO) -> None:
+    """Look at a checkpoint as a file before torch does. Raises ValueError.
+
+    Torch neither compresses what it writes nor checks the checksums; and its unpickler, which runs
+    no code, would still make an array of any size for a name that it allows.
+    """
+    size = file.seek(0, os.SEEK_END)
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+        if sum(entry.file_size for entry in entries) > size:
+            raise ValueError("it unpacks to more than it holds")
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            raise ValueError("it is compressed")
+        if broken := archive.testzip():
+            raise ValueError(f"wrong checksum of {broken}")
+        (pickled,) = [entry for entry in entries if entry.filename.endswith("/data.pkl")]
+        if pickled.file_size > LARGEST_TEXT:
+            raise ValueError(f"its list of contents is larger than {LARGEST_TEXT:,} bytes")
+        for opcode, argument, _ in pickletools.genops(archive.read(pickled)):
+            if "GLOBAL" in opcode.name and not _MADE_OF.fullmatch(str(argument)):
+                raise ValueError(f"it holds {argument}")
+    file.seek(0)
+
+
+def _check_content(content: Any) -> None:
+    """What every checkpoint has. Raises ValueError."""
+    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
+        raise ValueError("it has no weights")
+    if type(content.setdefault("format", 0)) is not int:
+        raise ValueError("its format is no number")
+    for name, value in content["state_dict"].items():
+        if not isinstance(name, str):
+            raise ValueError("a tensor has no name")
+        if not isinstance(value, torch.Tensor):
+            continue  # a module's own extra state
+        if value.layout is not torch.strided or value.device.type != "cpu":
+            raise ValueError(f"{name} is no plain tensor")
+        if value.is_floating_point() and not value.isfinite().all():
+            raise ValueError(f"{name} holds numbers that are not finite")
+
+
+def _check_state(content: dict[str, Any]) -> None:
+    """What a state to go on from has beside weights. Raises ValueError, KeyError or TypeError."""
+    plain: dict[str, Any] = {
+        key: content[key] for key in ("step", "events", "data") if key in content
+    }
+    plain["recorder"] = {
+        key: value for key, value in content["recorder"].items() if key not in ("losses", "norms")
+    }
+    state: _PlainState = restored(_PlainState, plain)
+    if type(content["best"]) is not float or math.isnan(content["best"]):
+        raise ValueError("best is no loss")
+    losses, norms = (content["recorder"][key] for key in ("losses", "norms"))
+    waiting = 0 if losses is None else len(losses)
+    for series in (losses, norms):
+        if series is not None and not (
+            isinstance(series, torch.Tensor)
+            and series.shape == (waiting,)
+            and series.is_floating_point()
+        ):
+            raise ValueError("recorder.losses and recorder.norms are no two columns of numbers")
+    if (losses is None) != (norms is None) or state.recorder.progress.step + waiting != state.step:
+        raise ValueError("recorder.progress.step is not that of the weights")
+    counts = (state.step, state.recorder.above, state.recorder.tokens, *state.events.values())
+    if min(counts) < 0 or state.recorder.elapsed < 0:
+        raise ValueError("it holds a count below 0")
+    random = content["random"]["cpu"]
+    if random.dtype != torch.uint8 or random.shape != torch.get_rng_state().shape:
+        raise ValueError("random.cpu is no state of torch's generator")
+
+
+def different_weights(weights: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+    """How a checkpoint's weights differ in name, shape or type from a model's; empty if nowhere."""
+
+    def described(value: Any) -> Any:
+        return (value.shape, value.dtype) if isinstance(value, torch.Tensor) else type(value)
+
+    differing = sorted(
+        name
+        for name in weights.keys() | own.keys()
+        if name not in weights
+        or name not in own
+        or described(weights[name]) != described(own[name])
+    )
+    if not differing:
+        return ""
+    return f"{len(differing)} of its tensors differ, the first is {differing[0]}"
+
+
+def _different_moments(saved: Any, optimizer: torch.optim.Optimizer, step: int) -> str:
+    """How a saved state of the optimizer does not belong to it; empty where it does.
+
+    Its kernels trust the shapes: with others they would read beyond the tensors.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    moments = saved.get("state") if isinstance(saved, dict) else None
+    if not isinstance(moments, dict):
+        return "it has no moments"
+    for index, values in moments.items():
+        if type(index) is not int or not 0 <= index < len(parameters):
+            return f"it has moments of a parameter {index!r}"
+        shapes = {"exp_avg": parameters[index], "exp_avg_sq": parameters[index]}
+        if not isinstance(values, dict) or values.keys() != {"step", *shapes}:
+            return f"it has other moments than AdamW's for parameter {index}"
+        if not all(isinstance(value, torch.Tensor) for value in values.values()):
+            return f"the moments of parameter {index} are no tensors"
+        if values["step"].shape != () or not 0 <= float(values["step"]) <= step:
+            return f"the moments of parameter {index} are of another step"
+        for name, parameter in shapes.items():
+            value = values[name]
+            if (value.shape, value.dtype, value.layout, value.device.type) != (
+                parameter.shape,
+                parameter.dtype,
+                torch.strided,
+                "cpu",
+            ):
+                return f"{name} of parameter {index} has another shape or type"
+    return ""
+
+
+def _set_schedule(schedule: Any, step: int) -> None:
+    """Put a LambdaLR where it is after so many steps."""
+    rates = [
+        rate * factor(step)
+        for rate, factor in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
+    ]
+    at = {"last_epoch": step, "_step_count": step + 1, "_last_lr": rates}
+    schedule.load_state_dict({**schedule.state_dict(), **at})
+    for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def load_weights(path: Path) -> dict[str, Any]:
+    """The model's state in a checkpoint: tensors by the names of parameters and buffers.
 
     Raises:
         NormlabError: it is not a checkpoint of normlab's.
@@ -228,7 +405,7 @@ def load_weights(path: Path) -> dict[str, torch.Tensor]:
         state = read(path)["state_dict"]
     except FileNotFoundError as error:
         raise NormlabError(f"{path} is not there; a run writes it when it validates.") from error
-    return {name.removeprefix("model."): tensor for name, tensor in state.items()}
+    return {name.removeprefix("model."): value for name, value in state.items()}
 
 
 def _random_state(device: torch.device) -> dict[str, torch.Tensor]:

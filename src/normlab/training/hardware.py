@@ -3,9 +3,7 @@
 import ctypes
 import os
 import platform
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -52,10 +50,9 @@ def resolve(trainer: TrainerConfig, threads: int | None = None) -> Hardware:
     return Hardware(device, name, precision, threads, _processor(), compiled, graphs)
 
 
-def kept_threads(recorded: Mapping[str, Any], display: Display) -> int | None:
+def kept_threads(threads: int | None, display: Display) -> int | None:
     """The threads of a run that goes on, from its record: its bits depend on them."""
-    threads = recorded.get("threads")
-    if not isinstance(threads, int) or threads < 1:
+    if threads is None:
         return None
     cores = os.cpu_count() or threads
     if threads > cores:

@@ -4,21 +4,29 @@ import logging
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from normlab.archive.files import open_to_append
+from normlab.text import printable
 from normlab.training.tensorboard import writes_events
 
 log = logging.getLogger("normlab")
 
 
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 @contextmanager
 def logged_to(path: Path) -> Iterator[None]:
     """Keep what is logged meanwhile in this file."""
-    handler = logging.FileHandler(path, encoding="utf-8")
+    file = open_to_append(path)
+    handler = logging.StreamHandler(file)
     # A full disk fails here first; the run says so itself, with its next write that matters.
     handler.handleError = lambda record: None  # type: ignore[method-assign]
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False
@@ -27,6 +35,8 @@ def logged_to(path: Path) -> Iterator[None]:
     finally:
         log.removeHandler(handler)
         handler.close()
+        with suppress(OSError):  # as above
+            file.close()
 
 
 @contextmanager

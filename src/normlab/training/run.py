@@ -14,6 +14,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from normlab.archive import beside
 from normlab.archive.durable import clear_drafts
+from normlab.archive.files import check_links
 from normlab.archive.lock import Lock, owned
 from normlab.archive.record import (
     CONFIG_FILE,
@@ -52,12 +53,13 @@ def train(spec: RunSpec, command: str, display: Display) -> RunRecord:
 
     Raises:
         HeldError: another process trains it.
-        NormlabError: the run's folder cannot be written.
+        NormlabError: the run's folder cannot be written, or is or holds a link.
         KeyboardInterrupt: a signal stopped it; the record says so.
     """
     threads = torch.get_num_threads()
     try:
         with owned(spec.study_folder, spec.id) as lock:
+            check_links(spec.folder)
             return settled(spec.folder) or _train(spec, command, display, lock)
     except OSError as error:
         raise NormlabError(
@@ -115,7 +117,7 @@ def _carry_out(spec: RunSpec, record: RunRecord, job: Job) -> None:
 
 def _fit(spec: RunSpec, record: RunRecord, job: Job) -> None:
     config = spec.config
-    hardware = resolve(config.trainer, kept_threads(record.hardware, job.display))
+    hardware = resolve(config.trainer, kept_threads(record.threads, job.display))
     source = build(spec.plain["data"], config.model.context)
     model = build_model(config, source.vocabulary)
     model.gradient_checkpointing = config.trainer.gradient_checkpointing

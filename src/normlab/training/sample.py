@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from normlab.archive.beside import altered_as_told
+from normlab.archive.files import check_links, read_text
 from normlab.archive.record import (
     BEST_CHECKPOINT,
     CONFIG_FILE,
@@ -14,16 +15,17 @@ from normlab.archive.record import (
 )
 from normlab.data import Tokenizer, tokenizer_from_json
 from normlab.errors import ConfigError, NormlabError, in_words
+from normlab.text import printable
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line of `scripts/sample.py`."""
     options = _parser().parse_args(argv)
     with in_words():
-        sys.stdout.write(sample(options) + "\n")
+        sys.stdout.write(printable(sample(options) + "\n"))
         told = altered_as_told(Path(options.run))
         if told:
-            sys.stderr.write(f"note: {told}\n")
+            sys.stderr.write(printable(f"note: {told}\n"))
 
 
 def sample(options: argparse.Namespace) -> str:
@@ -35,6 +37,10 @@ def sample(options: argparse.Namespace) -> str:
     """
     _check(options)
     folder = Path(options.run)
+    try:
+        check_links(folder)
+    except OSError as error:
+        raise NormlabError(f"{folder} cannot be read ({error.strerror}).") from error
     tokenizer = _tokenizer(folder)
     prompt = tokenizer.encode(options.prompt) if options.prompt else [0]
     checkpoint = _checkpoint(folder, options.checkpoint)
@@ -81,14 +87,15 @@ def _tokenizer(folder: Path) -> Tokenizer:
             f"{VOCABULARY_FILE}; give one like outputs/<study>/<run>."
         )
     try:
-        return tokenizer_from_json(path.read_text(encoding="utf-8"))
-    except (NormlabError, ValueError) as error:
+        return tokenizer_from_json(read_text(path))
+    except (NormlabError, ValueError, OSError) as error:
         raise NormlabError(f"{path} is damaged; train the run again.") from error
 
 
 def _checkpoint(folder: Path, given: str | None) -> Path:
     best = folder / BEST_CHECKPOINT
-    path = Path(given) if given else best if best.is_file() else folder / LAST_CHECKPOINT
+    # A link that the user names is the user's own.
+    path = Path(given).resolve() if given else best if best.is_file() else folder / LAST_CHECKPOINT
     if not path.is_file():
         raise NormlabError(
             f"{path} is not there; a run writes {BEST_CHECKPOINT} at its lowest validation loss "

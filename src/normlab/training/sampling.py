@@ -5,17 +5,14 @@ from pathlib import Path
 from typing import cast
 
 import torch
-import yaml
-from omegaconf.errors import OmegaConfBaseException
 
-from normlab.archive.record import CONFIG_FILE
-from normlab.config.schema import merged
-from normlab.config.spec import typed
-from normlab.config.trust import UntrustedError
-from normlab.errors import ConfigError, NormlabError
-from normlab.model.gpt import GPT
-from normlab.training.build import build_model
-from normlab.training.checkpoints import load_weights
+from normlab.config.schema import ModelConfig
+from normlab.config.spec import GROUPS
+from normlab.config.stored import stored_spec
+from normlab.errors import NormlabError
+from normlab.model.feedforward import hidden_width
+from normlab.training.build import build_model, check_networks
+from normlab.training.checkpoints import different_weights, load_weights
 
 
 @dataclass(frozen=True)
@@ -35,41 +32,39 @@ def continue_tokens(
 
     Raises:
         NormlabError: the run's config or the checkpoint is damaged, or they do not fit.
+        ConfigError: the config names code that is not trusted, or a norm that cannot be built.
     """
-    model, context = _model(folder, vocabulary)
-    _fill(model, checkpoint, folder)
+    spec = stored_spec(folder, dict.fromkeys(GROUPS, "stored"))
+    weights = load_weights(checkpoint)
+    # Before anything of the size that the configuration asks for is made.
+    tensors = [value for value in weights.values() if isinstance(value, torch.Tensor)]
+    if _least_weights(spec.config.model, vocabulary) > sum(map(torch.numel, tensors)):
+        raise _another_model(checkpoint, folder, "it has too few weights")
+    check_networks([spec])
+    model = build_model(spec.config, vocabulary)
+    problem = different_weights(weights, model.state_dict())
+    if problem:
+        raise _another_model(checkpoint, folder, problem)
+    model.load_state_dict(weights)
     generator = torch.Generator().manual_seed(draw.seed)
     tokens = model.eval().generate(
-        torch.tensor([prompt]), draw.length, context, draw.temperature, draw.top_k, generator
+        torch.tensor([prompt]),
+        draw.length,
+        spec.config.model.context,
+        draw.temperature,
+        draw.top_k,
+        generator,
     )
     return cast(list[int], tokens[0].tolist())
 
 
-def _model(folder: Path, vocabulary: int) -> tuple[GPT, int]:
-    path = folder / CONFIG_FILE
-    try:
-        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
-        config = typed(merged(plain))
-    except UntrustedError:
-        raise  # another sentence: such a file is whole
-    except (yaml.YAMLError, OmegaConfBaseException, ConfigError, TypeError, KeyError) as error:
-        raise NormlabError(
-            f"{path} is damaged or of another version; train the run again."
-        ) from error
-    return build_model(config, vocabulary), config.model.context
+def _least_weights(shape: ModelConfig, vocabulary: int) -> int:
+    """As many weights as a model of this shape has at least: one matrix of each kind."""
+    block = shape.width * (shape.width + hidden_width(shape))
+    return vocabulary * shape.width + shape.depth * block
 
 
-def _fill(model: GPT, path: Path, folder: Path) -> None:
-    weights = load_weights(path)
-    own = model.state_dict()
-    differing = sorted(
-        name
-        for name in weights.keys() | own.keys()
-        if name not in weights or name not in own or weights[name].shape != own[name].shape
+def _another_model(path: Path, folder: Path, problem: str) -> NormlabError:
+    return NormlabError(
+        f"{path} belongs to another model than {folder}: {problem}; give a checkpoint of this run."
     )
-    if differing:
-        raise NormlabError(
-            f"{path} belongs to another model than {folder}: {len(differing)} of its tensors "
-            f"differ, the first is {differing[0]}; give a checkpoint of this run."
-        )
-    model.load_state_dict(weights)

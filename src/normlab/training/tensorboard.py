@@ -3,7 +3,6 @@
 import html
 import json
 import math
-import os
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -23,11 +22,13 @@ from torch import Tensor
 from torch.utils.tensorboard.summary import hparams
 
 from normlab.archive import tags
-from normlab.archive.durable import sync
+from normlab.archive.durable import replacing, sync
 from normlab.archive.events import EVENT_FILES
+from normlab.archive.files import LARGEST_EVENT_FILE, read_bytes
 from normlab.archive.record import RunRecord
 from normlab.config.schema import LoggerConfig
 from normlab.errors import NormlabError
+from normlab.text import printable
 
 # Custom Scalars page: what belongs together in one chart.
 _LAYOUT = {
@@ -153,8 +154,11 @@ class RunLogger(TensorBoardLogger):
 
 def _newest(folder: Path) -> int:
     """The time in the name of the newest event file, `…tfevents.<seconds>.…`; 0 without one."""
-    stamps = [path.name.split(".")[3] for path in folder.glob(EVENT_FILES)]
-    return max((int(stamp) for stamp in stamps if stamp.isdigit()), default=0)
+    stamps = [
+        re.match(r"events\.out\.tfevents\.(\d{1,12})\.", path.name, re.ASCII)
+        for path in folder.glob(EVENT_FILES)
+    ]
+    return max((int(stamp[1]) for stamp in stamps if stamp), default=0)
 
 
 @contextmanager
@@ -181,12 +185,15 @@ def rewind(folder: Path, sizes: Mapping[str, int]) -> None:
     files = {path.name: path for path in folder.glob(EVENT_FILES)}
     for name, size in sizes.items():
         if name not in files or files[name].stat().st_size < size:
-            raise NormlabError(f"{folder / name} does not hold what was logged")
+            raise NormlabError(f"{folder / EVENT_FILES} do not hold what was logged")
     for name, path in files.items():
-        if name in sizes:
-            os.truncate(path, sizes[name])
-        else:
+        if name not in sizes:
             path.unlink()
+        elif path.stat().st_size > sizes[name]:
+            # Not cut in place: a copy of the run that was made by linking has the same file.
+            content = read_bytes(path, LARGEST_EVENT_FILE)[: sizes[name]]
+            with replacing(path) as draft:
+                draft.write_bytes(content)
 
 
 def _hyperparameters(record: RunRecord) -> dict[str, Any]:
@@ -223,7 +230,9 @@ def _card(record: RunRecord) -> str:
 
 def _literal(text: str) -> str:
     """Markdown and HTML that show these characters and mean nothing else."""
-    return re.sub(r"([\\`*_{}\[\]()#+.!|-])", r"\\\1", html.escape(" ".join(text.split())))
+    return re.sub(
+        r"([\\`*_{}\[\]()#+.!|-])", r"\\\1", html.escape(printable(" ".join(text.split())))
+    )
 
 
 def _fence(language: str, text: str) -> str:

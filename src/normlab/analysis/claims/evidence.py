@@ -39,7 +39,7 @@ def read_runs(
     Of their scalars losses are read, with `probes` everything.
     """
     try:
-        study = read_study(folder, None if probes else _CURVES, cached=not probes)
+        study = read_study(folder, None if probes else _CURVES)
     except NormlabError:  # no run has left anything that can be read
         there = {}
     else:

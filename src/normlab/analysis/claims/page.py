@@ -7,13 +7,14 @@ from normlab.analysis.claims.show import counted, interval, measured, number, re
 from normlab.analysis.claims.words import MEANING
 from normlab.archive.durable import write_text
 from normlab.archive.judged import WORDS, Judged, Report
+from normlab.text import printable
 
 FIGURE = "figures/claims.png"
 
 
 def write(path: Path, report: Report) -> None:
     """Write the page, whole or not at all. Raises OSError."""
-    write_text(path, "\n".join(_page(report)) + "\n")
+    write_text(path, printable("\n".join(_page(report)) + "\n"))
 
 
 def _page(report: Report) -> Iterator[str]:

@@ -20,8 +20,10 @@ COLOURS = {
 
 def show(console: "Console", report: Report) -> None:
     """Print what came out of every claim, and what the words mean."""
+    from rich.markup import escape
+
     for one in report.judged:
-        console.print(f"[{COLOURS[one.word]}]{one.word:14}[/] [bold]{one.name}[/]")
+        console.print(f"[{COLOURS[one.word]}]{one.word:14}[/] [bold]{escape(one.name)}[/]")
         for line in lines(one):
             console.print(f"               {line}", markup=False)
     console.print(f"\n{tally(report)}", markup=False)

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from normlab.analysis.measured import comparison_words, gradient_words
+from normlab.archive.files import FIGURES_FOLDER, check_study_links
 from normlab.archive.measured import Measured, path_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.console import Console
 
-FIGURES_FOLDER, REPORT_FILE = "figures", "report.html"
+REPORT_FILE = "report.html"
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,15 @@ class Conclusion:
 
 
 def conclude(found: Measured, folder: Path) -> Conclusion:
-    """Write the figure, PNG and SVG, and `report.html` into the folder. Raises OSError."""
+    """Write the figure, PNG and SVG, and `report.html` into the folder.
+
+    Raises:
+        NormlabError: the folder of figures is or holds a link.
+        OSError: the folder cannot be written.
+    """
     from normlab.analysis.measured import document
 
+    check_study_links(folder)
     words, page = sentences(found), folder / REPORT_FILE
     files = draw(found, folder / FIGURES_FOLDER)
     document.write(found, words, files, folder, page)

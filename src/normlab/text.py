@@ -1,0 +1,27 @@
+"""Text that leaves the program shows what it holds and does nothing else.
+
+A norm, a key, a message of a server may hold signs that act: escape sequences move the cursor and
+change what stands on the terminal, others turn the direction of writing, are forbidden in XML, or
+cannot be written as UTF-8. They are replaced where text leaves: by `terminal.Terminal` in what rich
+prints, by `printable` in error sentences, logs, pages, figures, tables.
+"""
+
+import re
+
+# Controls (tab and the end of a line apart), soft hyphen, marks of direction and of zero width,
+# separators of lines, surrogates, what is no character, tags.
+_ACTING = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+    "\ufff0-\ufffb\ufffe\uffff\ud800-\udfff\U000e0000-\U000e0fff]"
+)
+_REPLACEMENT = "\ufffd"
+
+
+def printable(text: str) -> str:
+    """The text with a replacement character (U+FFFD) for every sign that acts; lines stay lines."""
+    return _ACTING.sub(_REPLACEMENT, text)
+
+
+def on_a_line(text: str) -> str:
+    """The same, for a name or a value that may not begin a new line."""
+    return printable(text.replace("\n", _REPLACEMENT).replace("\t", _REPLACEMENT))

@@ -1,0 +1,237 @@
+"""Records and event files that claim what is not so: refused in words, bounded in all they take."""
+
+import json
+import os
+import struct
+import time
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tensorboard.compat.proto import event_pb2, types_pb2
+from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+from torch.utils.tensorboard import SummaryWriter
+
+from normlab.archive import frames, tags
+from normlab.archive.card import read_cards
+from normlab.archive.durable import replacing
+from normlab.archive.events import read_events
+from normlab.archive.folder import read_run
+from normlab.archive.lock import is_held
+from normlab.archive.record import BestNumbers, FinalNumbers, RunRecord
+from normlab.errors import NormlabError
+
+STEPS = 10
+
+
+def written(folder: Path, **changes: Any) -> Path:
+    """A finished run whose event files hold ten training losses from 3.0 to 2.1."""
+    record = RunRecord(
+        id="0", name="run", norm="rmsnorm", placement="pre", data="synthetic", seed=0,
+        choices={}, config={}, state="finished", step=STEPS, final=FinalNumbers(2.0, 2.1),
+        best=BestNumbers(2.0, STEPS), tokens_per_second=1000.0,
+    )  # fmt: skip
+    with SummaryWriter(str(folder)) as writer:
+        for step in range(STEPS):
+            writer.add_scalar(tags.TRAIN_LOSS, 3.0 - step / 10, step)
+            writer.add_scalar(tags.TOKENS_PER_SECOND, 900.0 + 20 * step, step)
+        for step in (0, STEPS):
+            writer.add_scalar(tags.VALIDATION_LOSS, 3.0 - step / 10, step)
+    record.write(folder)
+    if changes:
+        forge(folder, **changes)
+    return folder
+
+
+def forge(folder: Path, **changes: Any) -> None:
+    """Write other values into `run.json`, with a checksum that is right."""
+    raw = json.loads((folder / "run.json").read_text())
+    del raw["checksum"]
+    text = json.dumps(raw | changes)
+    (folder / "run.json").write_text(text[:-1] + f', "checksum": {zlib.crc32(text.encode())}}}')
+
+
+def framed(message: bytes) -> bytes:
+    length = struct.pack("<Q", len(message))
+    return b"".join(
+        [
+            length,
+            struct.pack("<I", masked_crc32c(length)),
+            message,
+            struct.pack("<I", masked_crc32c(message)),
+        ]
+    )
+
+
+FORGED = {
+    "final": {"val_loss": 0.01, "train_loss": 2.1},
+    "best": {"val_loss": 0.01, "step": 10},
+    "tokens_per_second": 1e9,
+}
+
+
+@pytest.mark.parametrize("key", FORGED)
+def test_a_record_is_not_believed_what_the_events_do_not_say(key: str, tmp_path: Path) -> None:
+    run = read_run(written(tmp_path / "run", **{key: FORGED[key]}))
+    assert (run.record.final.val_loss, run.record.best.val_loss) == (2.0, 2.0)
+    assert 900 <= run.record.tokens_per_second <= 1080
+    (sentence,) = run.left_out
+    assert f"says {key}" in sentence
+    assert read_run(written(tmp_path / "honest")).left_out == []
+
+
+IMPOSSIBLE = {
+    "step": -1,
+    "seed": 10**400,
+    "parameters": -5,
+    "resumed_at": [-3],
+    "tokens_per_second": -1.0,
+    "norm": "n" * 5000,
+    "choices": {"norm": ["rmsnorm"]},
+    "config": {"optimizer": {"lr": 2**70}},
+    "started": 5,
+}
+
+
+@pytest.mark.parametrize("key", IMPOSSIBLE)
+def test_a_record_with_what_no_run_writes_is_not_read(key: str, tmp_path: Path) -> None:
+    folder = written(tmp_path / "run", **{key: IMPOSSIBLE[key]})
+    with pytest.raises(NormlabError, match=r"run\.json is damaged") as caught:
+        RunRecord.read(folder)
+    assert len(str(caught.value)) < 1000
+    with pytest.raises(NormlabError, match="was left out"):
+        read_run(folder)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        '{"a":' * 5000 + "1" + "}" * 5000,
+        " " * 2**25,
+        "9" * 5000,
+        "1e999",
+        '"\\ud800"',
+    ],
+    ids=["levels", "objects", "32 MB", "digits", "exponent", "surrogate"],
+)
+@pytest.mark.parametrize("name", ["run.json", "card.json"])
+def test_json_without_an_end_is_refused(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(NormlabError, match=r"is damaged|is larger"):
+        RunRecord.read_for_user(tmp_path) if name == "run.json" else read_cards(tmp_path / name)
+
+
+def test_a_text_of_blanks_is_read_in_linear_time(tmp_path: Path) -> None:
+    with SummaryWriter(str(tmp_path)) as writer:
+        writer.add_text("record", "```json\n" + " \n" * 2**19)
+    began = time.process_time()
+    with pytest.raises(NormlabError, match="do not tell what the run was"):
+        read_run(tmp_path)
+    assert time.process_time() - began < 5
+
+
+def claiming(shape: list[int], dtype: int, **content: Any) -> bytes:
+    event = event_pb2.Event(step=1, wall_time=1.0)
+    value = event.summary.value.add(tag=tags.TRAIN_LOSS)
+    value.metadata.plugin_data.plugin_name = "scalars"
+    value.tensor.dtype = dtype
+    for size in shape:
+        value.tensor.tensor_shape.dim.add(size=size)
+    for key, numbers in content.items():
+        if isinstance(numbers, bytes):
+            setattr(value.tensor, key, numbers)
+        else:
+            getattr(value.tensor, key).extend(numbers)
+    return framed(event.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        claiming([10**18], types_pb2.DT_FLOAT, float_val=[1.0]),
+        claiming([2**31, 2**31], types_pb2.DT_FLOAT, float_val=[1.0]),
+        claiming([-1, -1], types_pb2.DT_FLOAT, float_val=[1.0]),
+        claiming([1] * 200, types_pb2.DT_FLOAT, float_val=[1.0]),
+        claiming([], 99, float_val=[1.0]),
+        claiming([], types_pb2.DT_RESOURCE, float_val=[1.0]),
+        claiming([], types_pb2.DT_COMPLEX64, scomplex_val=[1.0, 2.0]),
+        claiming([], types_pb2.DT_QINT8, tensor_content=b"\0"),
+        claiming([], types_pb2.DT_DOUBLE, tensor_content=b"123"),
+    ],
+    ids=[
+        "1e18",
+        "2^62",
+        "negative",
+        "axes",
+        "type 99",
+        "resource",
+        "complex",
+        "quantized",
+        "bytes",
+    ],
+)
+def test_a_tensor_that_claims_what_is_not_there_is_no_point(record: bytes, tmp_path: Path) -> None:
+    sound = claiming([], types_pb2.DT_FLOAT, float_val=[2.5])
+    (tmp_path / "events.out.tfevents.1.host.1.0").write_bytes(record + sound)
+    series = read_events(tmp_path).scalars[tags.TRAIN_LOSS]
+    assert series.values.tolist() == [2.5]
+
+
+def test_records_made_to_overlap_are_searched_in_linear_time(tmp_path: Path) -> None:
+    # Every twelve bytes a header that is sound, and claims all that follows.
+    size = 2**18
+    header = []
+    for at in range(0, size, 12):
+        length = struct.pack("<Q", max(0, size - at - 100))
+        header.append(length + struct.pack("<I", masked_crc32c(length)))
+    path = tmp_path / "events.out.tfevents.1.host.1.0"
+    path.write_bytes(b"x" + b"".join(header))
+    checked = []
+    masked = frames.masked
+
+    def counting(data: Any, starts: Any, lengths: Any) -> Any:
+        checked.append(int(lengths.sum()))
+        return masked(data, starts, lengths)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frames, "masked", counting)
+        events = read_events(tmp_path)
+    assert sum(checked) < 40 * size
+    assert "damaged" in events.left_out[0]
+
+
+def test_a_file_of_a_terabyte_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "events.out.tfevents.1.host.1.0"
+    path.touch()
+    os.truncate(path, 2**40)
+    (sentence,) = read_events(tmp_path).left_out
+    assert "larger than" in sentence
+
+
+def test_event_files_of_any_name_can_be_followed(tmp_path: Path) -> None:
+    from normlab.training.tensorboard import _newest
+
+    for name in ("", ".", ".²", ".9999999999999999999999999.h", ".12.h"):
+        (tmp_path / f"events.out.tfevents{name}").touch()
+    assert _newest(tmp_path) == 12
+
+
+@pytest.mark.parametrize("note", ['{"pid": "x", "host": 3}', '{"pid": 1e400}', "[" * 10**5, "null"])
+def test_a_note_of_an_owner_that_is_none_holds_nothing(note: str, tmp_path: Path) -> None:
+    (tmp_path / ".locks").mkdir()
+    (tmp_path / ".locks" / "0.json").write_text(note)
+    assert not is_held(tmp_path, "0")
+
+
+def test_a_draft_is_not_written_through_a_link_that_waits(tmp_path: Path) -> None:
+    precious, path = tmp_path / "precious", tmp_path / "runs.csv"
+    precious.write_text("mine")
+    with replacing(path) as draft:
+        name = draft.name
+    (tmp_path / name).symlink_to(precious)
+    with replacing(path) as draft:
+        draft.write_text("table")
+    assert (precious.read_text(), path.read_text()) == ("mine", "table")
+    assert not path.is_symlink()

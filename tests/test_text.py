@@ -1,0 +1,58 @@
+"""Text that leaves the program: terminal, figures, report, table, log, TensorBoard."""
+
+import io
+import logging
+from pathlib import Path
+
+import pytest
+from rich.progress import Progress, TextColumn
+from rich.table import Table
+
+from normlab.errors import NormlabError, in_words
+from normlab.terminal import Terminal
+from normlab.text import on_a_line, printable
+from normlab.training.logs import log, logged_to
+
+ACTING = "\x1b[31m\x1b]0;title\x07\x9b2J\r\x08\x00\x7f\u202e\u2066\u200b\u2028\ufeff\ufffe\ud800"
+SIGNS = set(ACTING) - set("[31m]0;title2J")
+
+
+def test_what_acts_is_replaced_and_what_shows_stays() -> None:
+    plain = "rmsnorm · pre ± ≥ 3e-3 é 漢 😀 $x$ \\n\tb\nc"
+    assert printable(plain) == plain
+    assert not SIGNS & set(printable(ACTING))
+    assert len(printable(ACTING)) == len(ACTING)
+    assert on_a_line("a\nb\tc") == "a\ufffdb\ufffdc"
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_the_terminal_gets_no_sign_that_acts(watched: bool) -> None:
+    file = io.StringIO()
+    terminal = Terminal(file=file, force_terminal=watched, width=200, emoji=False)
+    terminal.print(f"note: {ACTING}", markup=False)
+    table = Table(ACTING)
+    table.add_row(ACTING)
+    terminal.print(table)
+    with Progress(TextColumn("{task.description}"), console=terminal, transient=True) as lines:
+        lines.add_task(f"run {ACTING}", total=1)
+    shown = file.getvalue()
+    assert "note: " in shown
+    for sign in SIGNS - {"\x1b", "\r"}:
+        assert sign not in shown
+    assert "\x1b[31m" not in shown
+    assert "\x1b]0;" not in shown
+    assert watched or "\x1b" not in shown
+
+
+def test_an_error_gets_no_sign_that_acts(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit), in_words():
+        raise NormlabError(f"HTTP Error 500: {ACTING}")
+    assert not SIGNS & set(capsys.readouterr().err)
+
+
+def test_a_log_gets_no_sign_that_acts(tmp_path: Path) -> None:
+    with logged_to(tmp_path / "train.log"):
+        log.log(logging.INFO, "%s", ACTING)
+    text = (tmp_path / "train.log").read_bytes().decode()
+    assert "[31m" in text
+    assert not SIGNS & set(text)
