@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from normlab.analysis import page
 from normlab.analysis.claims.show import interval, number, tally
-from normlab.analysis.page import save, sheet
 from normlab.analysis.style import GREY, INK, RC
 from normlab.archive.judged import Judged, Report, Word
 
@@ -56,10 +56,10 @@ def draw(report: Report, folder: Path, name: str = "claims") -> list[Path]:
             "lie for the claim to hold; grey, where there is no effect."
         )
         height = _ROW * (len(report.judged) + 1)
-        figure, body = sheet("Claims, published against measured", note, _legend(), height)
+        figure, body = page.sheet("Claims, published against measured", note, _legend(), height)
         axes = body.add_axes((0, 0, 1, 1))
         _rows(axes, report.judged)
-        return save(figure, folder, name)
+        return page.save(figure, folder, name)
 
 
 def _legend() -> tuple[list[Artist], list[str]]:
