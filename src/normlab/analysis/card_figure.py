@@ -15,8 +15,9 @@ from normlab.analysis.style import GREY, INK, RC, norm_colours
 from normlab.archive.card import Card, Number, Ratio
 
 NAME = "card"
+MOST_CARDS = 12
 
-_HEIGHT = 4.9  # inches
+_HEIGHT, _CARD = 4.9, 0.26  # inches: of the panels, and more for every card
 _LEAST_SHOWN = 1e-8  # smaller singular values are drawn here
 _Panel = Callable[[Axes, Sequence[Card], dict[str, str]], None]
 
@@ -37,11 +38,14 @@ def colours(cards: Sequence[Card]) -> dict[str, str]:
 
 
 def _sheet(cards: Sequence[Card]) -> Figure:
+    hidden = len(cards) - MOST_CARDS
+    cards = cards[:MOST_CARDS]
     look = colours(cards)
     handles = [Line2D([], [], color=look[card.name], lw=2.5) for card in cards]
     legend: page.Legend = ([*handles], [card.name for card in cards])
     title = f"Identity card{'s' if len(cards) > 1 else ''} at width {cards[0].width}"
-    figure, body = page.sheet(title, _note(cards[0]), legend, _HEIGHT + 0.2 * len(cards))
+    height = _HEIGHT + _CARD * (len(cards) - 1)
+    figure, body = page.sheet(title, _note(cards[0], hidden), legend, height)
     grid = body.subplots(2, 3).ravel()
     for axes, panel in zip(grid, _PANELS, strict=True):
         panel(axes, cards, look)
@@ -156,7 +160,7 @@ def _gaps(values: Sequence[Number]) -> "np.ndarray[Any, Any]":
     return np.array([np.nan if value is None else value for value in values])
 
 
-def _note(card: Card) -> str:
+def _note(card: Card, hidden: int) -> str:
     threads = "1 thread" if card.speed.threads == 1 else f"{card.speed.threads} threads"
     return (
         "Parameters as they start. Jacobian: dots are values under 1e-4 of the largest, directions "
@@ -164,6 +168,7 @@ def _note(card: Card) -> str:
         "Error: the dot is the RMS, the tick the largest; dotted: exact, rounded once.\n"
         f"Time: pale forward, full with backward; fp32 {'×'.join(map(str, card.speed.shape))}, "
         f"{threads}, median and quartiles."
+        + (f"\nThe first {MOST_CARDS} norms; {hidden} more are in card.json." * (hidden > 0))
     )
 
 

@@ -64,7 +64,10 @@ def final_validation_loss(planned: Plan) -> Figure:
     note = _dots_note(arms) + _hidden(planned, arms)
     figure, body = page.sheet(title, note, None, height)
     for axes, facet in zip(page.panels_of(body, titles), planned.ranked, strict=True):
-        panels.final_validation_loss(axes, facet.arms, planned.look, rows, limits, numbers=alone)
+        panels.final_validation_loss(
+            axes, facet.arms, planned.look, rows, limits, numbers=alone,
+            names_width=2.6 if alone else 1.5,
+        )  # fmt: skip
     page.label_outer(body)
     return figure
 
@@ -87,10 +90,12 @@ def comparison(planned: Plan) -> Figure:
     legend = panels.legend_entries(arms, look)
     note = f"{_curve_note(arms)}\n{_dots_note(arms)}{_hidden(planned, planned.arms)}"
     figure, body = page.sheet(title, note, legend, sum(heights))
-    grid = body.add_gridspec(2, 2, height_ratios=heights)
-    train = body.add_subplot(grid[0, 0], title="Training loss")
-    validation = body.add_subplot(grid[0, 1], title="Validation loss", sharex=train, sharey=train)
-    final = body.add_subplot(grid[1, :], title="Final validation loss")
+    # Grids of their own: long names below must not press the curves together.
+    outer = body.add_gridspec(2, 1, height_ratios=heights)
+    above = outer[0].subgridspec(1, 2)
+    train = body.add_subplot(above[0], title="Training loss")
+    validation = body.add_subplot(above[1], title="Validation loss", sharex=train, sharey=train)
+    final = body.add_subplot(outer[1].subgridspec(1, 1)[0], title="Final validation loss")
     panels.training_loss(train, arms, look, limits)
     panels.validation_loss(validation, arms, look, limits)
     panels.final_validation_loss(final, arms, look, rows, panels.final_limits(arms))

@@ -23,10 +23,11 @@ _TELLS = "tells "
 _TOLD = re.compile(f'<g id="{_TELLS}([^"]*)">')
 
 # Points.
-_TITLE_SIZE, _PANEL_TITLE_SIZE, _LEGEND_SIZE, NOTE_SIZE = 11.5, 10.0, 9.0, 7.5
+_TITLE_SIZE, _PANEL_TITLE_SIZE, _LEGEND_SIZE, _ROW_SIZE, NOTE_SIZE = 11.5, 10.0, 9.0, 8.5, 7.5
 # Inches.
 _MARGIN, _TITLE_LINE, _LEGEND_LINE, _FOOTNOTE_LINE = 0.1, 0.2, 0.2, 0.17
-_HANDLE = 0.66  # of a legend: the line, and what separates it from its name and the next column
+_HANDLE = 0.7  # of a legend: the line, and what separates it from its name and the next column
+_FRAME = 0.2  # around a legend
 _BESIDE_PANEL = 0.55  # what the labels of an axis take of a panel's share of the width
 _MOST_TITLE_LINES = 2
 _MOST_LEGEND_COLUMNS = 5
@@ -41,8 +42,8 @@ def sheet(title: str, note: str, legend: Legend | None, height: float) -> tuple[
     inside = WIDTH - 2 * _MARGIN
     title = wrap(title, inside, _TITLE_SIZE, bold=True, lines=_MOST_TITLE_LINES)
     note = wrap(note, inside, NOTE_SIZE)
-    labels = [shorten(label, inside - _HANDLE, _LEGEND_SIZE) for label in legend[1]] if legend else []
-    columns, lines = _legend_shape(labels, inside)
+    labels = [shorten(label, inside - _HANDLE - _FRAME, _LEGEND_SIZE) for label in legend[1]] if legend else []
+    columns, lines = _legend_shape(labels, inside - _FRAME)
     head = _TITLE_LINE * (title.count("\n") + 1) + _LEGEND_LINE * lines + 2 * _MARGIN
     foot = _FOOTNOTE_LINE * (note.count("\n") + 1) + _MARGIN
     figure = Figure(figsize=(WIDTH, head + height + foot), dpi=DPI, layout="constrained")
@@ -95,6 +96,13 @@ def label_outer(body: SubFigure) -> None:
         axes.yaxis.label.set_visible(first)
 
 
+def name_rows(axes: Axes, names: Sequence[str], width: float) -> None:
+    """Write the names of rows beside a panel, the first at the top; at most `width` inches each."""
+    axes.set_yticks(range(len(names)), [shorten(name, width, _ROW_SIZE) for name in names])
+    axes.tick_params(axis="y", length=0, labelsize=_ROW_SIZE)
+    axes.grid(visible=False, axis="y")
+
+
 def tell(artist: Artist, words: str) -> None:
     """Have the figure's SVG say these words where one points at what is drawn."""
     artist.set_gid(_TELLS + words)
@@ -141,8 +149,8 @@ def _write(figure: Figure, path: Path, metadata: dict[str, str | None]) -> None:
 def _legend_shape(labels: Sequence[str], width: float) -> tuple[int, int]:
     """Columns and lines: as few lines as the labels, filled in column by column, allow."""
     widths = [_HANDLE + text_width(label, _LEGEND_SIZE) for label in labels]
-    for lines in range(1, len(labels) + 1):
-        columns = [widths[at : at + lines] for at in range(0, len(labels), lines)]
-        if len(columns) <= _MOST_LEGEND_COLUMNS and sum(map(max, columns)) < width:
-            return len(columns), lines
+    for count in range(min(_MOST_LEGEND_COLUMNS, len(labels)), 1, -1):
+        columns = np.array_split(widths, count)  # as a legend divides its entries
+        if sum(map(max, columns)) < width:
+            return count, len(columns[0])
     return 1, len(labels)

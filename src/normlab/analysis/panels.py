@@ -19,7 +19,7 @@ from normlab.analysis.curves import (
     floors,
     single,
 )
-from normlab.analysis.page import tell
+from normlab.analysis.page import name_rows, tell
 from normlab.analysis.statistics import mean_interval
 from normlab.analysis.style import GREY, INK, Look
 from normlab.archive import tags
@@ -69,17 +69,17 @@ def final_validation_loss(
     limits: tuple[float, float],
     *,
     numbers: bool = True,
+    names_width: float = 2.6,
 ) -> None:
     """Final validation loss of every arm: each seed a small dot, the mean, its 95 % t-interval.
 
     `rows` are the arms' names from top to bottom; an arm without a finished run says how it ended.
     `limits` are those of the loss axis. With `numbers`, mean and interval stand beside the row.
+    Names take at most `names_width` inches.
     """
     axes.set_ylim(len(rows) - 0.1, -0.6)
-    axes.set_yticks(range(len(rows)), rows)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(visible=False, axis="y")
-    axes.set_xlabel(LOSS_LABEL)
+    name_rows(axes, rows, names_width)
+    axes.set_xlabel(LOSS_LABEL if numbers else "nats per token")
     axes.set_xlim(*limits)
     across = axes.get_yaxis_transform()
     for arm in arms:

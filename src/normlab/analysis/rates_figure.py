@@ -22,6 +22,7 @@ MOST_ROWS = 24
 MOST_CURVES = 12  # arms by name: they lie closer together than over steps
 
 _PAD = 0.06
+_NAMES_WIDTH = 2.1  # inches
 
 _Limits = tuple[float, float]
 
@@ -79,7 +80,8 @@ def _draw_facets(
     first: Axes | None = None
     for at, facet in enumerate(shown):
         place, lowest = grid[at // columns, at % columns], at + columns >= len(shown)
-        axes = body.add_subplot(place, title=facet.title, sharex=first, sharey=first)
+        title = page.panel_title(facet.title, columns)
+        axes = body.add_subplot(place, title=title, sharex=first, sharey=first)
         first = first or axes
         _draw_rates(axes, [rated[id(arm)] for arm in facet.arms], look, limits)
         _ticks(axes, arms, sparse=columns == 3)
@@ -169,11 +171,9 @@ def _draw_rows(body: SubFigure, grid: GridSpecBase, arms: Sequence[RatedArm], lo
     across.set_xlim(*_sensitivity_limits(arms))
     for axes in (tuned, across):
         axes.set_ylim(len(arms) - 0.4, -0.6)
-        axes.tick_params(axis="y", length=0)
-        axes.grid(visible=False, axis="y")
+        page.name_rows(axes, [one.name for one in arms], _NAMES_WIDTH)
         axes.set_xlabel("nats per token")
         axes.xaxis.set_major_locator(MaxNLocator(5))
-    tuned.set_yticks(range(len(arms)), [one.name for one in arms])
     across.tick_params(labelleft=False)
 
 

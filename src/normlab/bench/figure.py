@@ -29,7 +29,7 @@ _WORDS: dict[Kind, str] = {
     "limit": "the machine's limit",
     "other": "for comparison",
 }
-_BAR, _GRID_ROW, _LINES, _FRAME = 0.21, 0.165, 2.5, 0.75  # inches
+_BAR, _GRID_ROW, _LINES, _FRAME, _LEAST = 0.21, 0.165, 2.5, 0.75, 0.6  # inches
 # Beyond this ratio, short bars cannot be told from none.
 _LOG_FROM = 30
 _COLUMNS = 2
@@ -62,8 +62,8 @@ def _sheet(report: Report) -> Figure:
 
 def _height(panel: Panel) -> float:
     if panel.bars:
-        return _FRAME + _BAR * len(panel.bars)
-    return _FRAME + (_GRID_ROW * len(panel.grid.rows) if panel.grid else _LINES)
+        return _FRAME + max(_LEAST, _BAR * len(panel.bars))
+    return _FRAME + (max(_LEAST, _GRID_ROW * len(panel.grid.rows)) if panel.grid else _LINES)
 
 
 def _legend(panels: Sequence[Panel]) -> page.Legend | None:

@@ -15,7 +15,8 @@ from matplotlib.patches import Patch
 
 from normlab.analysis import page
 from normlab.analysis.claims.show import interval, number, tally
-from normlab.analysis.style import GREY, INK, RC
+from normlab.analysis.lettering import shorten, wrap
+from normlab.analysis.style import GREY, INK, RC, WIDTH
 from normlab.archive.judged import Judged, Report, Word
 
 # Colour, mark and filling of every word; the marks differ for those who cannot tell the colours.
@@ -30,7 +31,6 @@ _CLAIMED, _ABSENT = "#CDE7DC", "#E3E3E3"
 # Inches a row; where the columns begin, in shares of the width.
 _ROW = 0.235
 _NAME, _LEFT, _RIGHT, _WORD, _VALUE = 0.01, 0.265, 0.465, 0.48, 0.605
-_NAME_LETTERS, _VALUE_LETTERS = 34, 66
 _PAD = 0.12  # of a row's scale, on both sides
 
 
@@ -87,8 +87,8 @@ def _rows(axes: Axes, judged: Sequence[Judged]) -> None:
 
 def _row(axes: Axes, at: int, one: Judged) -> None:
     colour, mark, filling = LOOKS[one.word]
-    axes.text(_NAME, at, _cut(one.name, _NAME_LETTERS), fontsize=8, va="center")
-    axes.text(_VALUE, at, _cut(_numbers(one), _VALUE_LETTERS), fontsize=7, va="center")
+    axes.text(_NAME, at, shorten(one.name, _width(_NAME, _LEFT), 8), fontsize=8, va="center")
+    axes.text(_VALUE, at, wrap(_numbers(one), _width(_VALUE, 1.0), 7, lines=1), fontsize=7, va="center")
     axes.text(_WORD, at, one.word, fontsize=8, va="center", color=colour, weight="bold")
     scale = _scale(one)
     x = [_LEFT + (_RIGHT - _LEFT) * share for share in (0.0, 1.0)]
@@ -127,6 +127,6 @@ def _numbers(one: Judged) -> str:
     return f"{published}{number(one.value)}{interval(one)} {one.unit}"
 
 
-def _cut(text: str, letters: int) -> str:
-    """What fits into its column; the page holds the whole."""
-    return text if len(text) <= letters else f"{text[: letters - 1]}…"
+def _width(left: float, right: float) -> float:
+    """Inches between two shares of the width, less a margin."""
+    return WIDTH * (right - left) - 0.1

@@ -22,7 +22,7 @@ from normlab.analysis.stories.u_curve import (
 from normlab.analysis.style import GREY, Look
 from normlab.archive.folder import Study
 
-_CURVES, _ROW = 2.9, 0.27  # inches
+_CURVES, _ROW, _NAMES_WIDTH = 2.9, 0.27, 2.4  # inches
 
 
 def draw(study: Study) -> Figure:
@@ -37,14 +37,16 @@ def draw(study: Study) -> Figure:
     figure, body = page.sheet(
         f"Does it need a norm? {study.name}", _note(found), legend, sum(heights)
     )
-    grid = body.add_gridspec(2, 2, height_ratios=heights)
-    training, over_rates = body.add_subplot(grid[0, 0]), body.add_subplot(grid[0, 1])
+    # Grids of their own: long names below must not press the curves together.
+    outer = body.add_gridspec(2, 1, height_ratios=heights)
+    above = outer[0].subgridspec(1, 2)
+    training, over_rates = body.add_subplot(above[0]), body.add_subplot(above[1])
     _at_one_rate(training, [trial.arm for trial in found if trial.rate == shared], look, shared)
     over_rates.set_title("Final loss at every rate")
     frame(over_rates, list(by(lambda trial: trial.rate, found)), limits(found))
     without_context(over_rates, found)
     draw_all(over_rates, found, look)
-    _tuned(body.add_subplot(grid[1, :]), arms, look)
+    _tuned(body.add_subplot(outer[1].subgridspec(1, 1)[0]), arms, look)
     return figure
 
 
@@ -74,9 +76,7 @@ def _tuned(axes: Axes, arms: dict[str, list[Trial]], look: Look) -> None:
     rows = sorted(tuned, key=lambda name: one.mean if (one := tuned[name]) else float("inf"))
     axes.set_title("Each at its own best rate")
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_yticks(range(len(rows)), rows)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(visible=False, axis="y")
+    page.name_rows(axes, rows, _NAMES_WIDTH)
     axes.set_xlabel(f"final validation {panels.LOSS_LABEL}")
     across = axes.get_yaxis_transform()
     for row, name in enumerate(rows):
