@@ -296,7 +296,6 @@ def _metric(count: int, folder: Path) -> None:
 
 def _bench(count: int, folder: Path) -> None:
     report = benched(count)
-    bench_figure.draw(report, folder)
     for at, panel in enumerate(report.result.panels):
         result = replace(report.result, suite=f"panel_{at}", panels=(panel,))
         bench_figure.draw(replace(report, result=result), folder)

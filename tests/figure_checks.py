@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -70,10 +71,11 @@ def _texts_of(axes: Axes) -> Iterator[Text]:
     yield from (child for child in axes.get_children() if isinstance(child, Text))  # and titles
     for axis in (axes.xaxis, axes.yaxis):
         yield from (axis.label, axis.get_offset_text())
-        low, high = sorted(axis.get_view_interval())
-        room = 1e-6 * abs(high - low)
+        scale = axis.get_transform().transform
+        low, high = sorted(scale(axis.get_view_interval()))
+        room = 1e-6 * (high - low)
         for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
-            if low - room <= tick.get_loc() <= high + room:
+            if low - room <= scale([tick.get_loc()])[0] <= high + room:
                 yield from (tick.label1, tick.label2)
 
 
@@ -152,7 +154,7 @@ def _without_legend(figure: Figure) -> Iterator[str]:
                 panel = axes.get_title("left")
                 if colour not in colours:
                     yield f"no legend for the colour {np.round(colour, 2)} in {panel!r}"
-                elif _dash(artist) and dashes and (colour, _dash(artist)) not in dashes:
+                elif not _explains(dashes, colour, _dash(artist)):
                     yield f"no legend for the dashes {_dash(artist)} in {panel!r}"
                 elif _marker(artist) not in _POINTLIKE | markers | {"o"}:
                     yield f"no legend for the marker {_marker(artist)} in {panel!r}"
@@ -165,6 +167,12 @@ def _alike(axes: Axes) -> list[Axes]:
 
 def _names_rows(axes: Axes) -> bool:
     return any(re.search("[a-z]{2}", label.get_text()) for label in axes.get_yticklabels())
+
+
+def _explains(dashes: set[tuple[tuple[float, ...], str]], colour: Any, dash: str) -> bool:
+    """Whether the pair is in a legend, or the dash is, in grey, beside the colour."""
+    pair = (colour, dash) in dashes
+    return not dash or not dashes or pair or any(_is_grey(c) and d == dash for c, d in dashes)
 
 
 def _alike_in_a_legend(figure: Figure) -> Iterator[str]:

@@ -59,7 +59,7 @@ def final_validation_loss(planned: Plan) -> Figure:
     alone = len(titles) == 1
     # One order for all panels: a mean over facets would rank an arm by where it survived.
     rows = panels.row_names(arms) if alone else list(dict.fromkeys(arm.name for arm in arms))
-    height = page.grid_shape(len(titles))[0] * _final_height(rows)
+    height = page.grid_shape(len(titles))[0] * _final_height(rows, 0.27 if alone else 0.2)
     title = f"Final validation loss: {planned.study}"
     note = _dots_note(arms) + _hidden(planned, arms)
     figure, body = page.sheet(title, note, None, height)
@@ -132,8 +132,8 @@ def _hidden(planned: Plan, arms: Sequence[Arm]) -> str:
     return f"\nShown: {shown}; runs.csv holds all."
 
 
-def _final_height(rows: Sequence[str]) -> float:
-    return 0.27 * len(rows) + 0.85
+def _final_height(rows: Sequence[str], row: float = 0.27) -> float:
+    return max(0.5, row * len(rows)) + 0.85
 
 
 def _curve_note(arms: Sequence[Arm]) -> str:

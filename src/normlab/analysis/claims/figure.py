@@ -28,6 +28,8 @@ LOOKS: dict[Word, tuple[str, str, str]] = {
 }
 _CLAIMED, _ABSENT = "#CDE7DC", "#E3E3E3"
 
+MOST_ROWS = 60
+
 # Inches a row; where the columns begin, in shares of the width.
 _ROW = 0.235
 _NAME, _LEFT, _RIGHT, _WORD, _VALUE = 0.01, 0.265, 0.465, 0.48, 0.605
@@ -55,10 +57,13 @@ def draw(report: Report, folder: Path, name: str = "claims") -> list[Path]:
             f"{tally(report)}\nEvery row has a scale of its own: shaded, where the interval must "
             "lie for the claim to hold; grey, where there is no effect."
         )
-        height = _ROW * (len(report.judged) + 1)
+        shown, hidden = report.judged[:MOST_ROWS], len(report.judged) - MOST_ROWS
+        if hidden > 0:
+            note += f"\nThe first {MOST_ROWS} claims; {hidden} more are in the table."
+        height = _ROW * (len(shown) + 1)
         figure, body = page.sheet("Claims, published against measured", note, _legend(), height)
         axes = body.add_axes((0, 0, 1, 1))
-        _rows(axes, report.judged)
+        _rows(axes, shown)
         return page.save(figure, folder, name)
 
 

@@ -10,7 +10,7 @@ from normlab.analysis.arms import Arm, format_value
 from normlab.analysis.curves import loss_limits
 from normlab.analysis.statistics import mean_interval
 from normlab.analysis.stories.norm_comparison import shared_rate
-from normlab.analysis.stories.trials import Trial, best, by, rate, trials
+from normlab.analysis.stories.trials import Trial, best, best_arms, by, rate, trials
 from normlab.analysis.stories.u_curve import (
     crosses,
     dotted,
@@ -27,7 +27,7 @@ _CURVES, _ROW, _NAMES_WIDTH = 2.9, 0.27, 2.4  # inches
 
 def draw(study: Study) -> Figure:
     """Training at one rate, final loss at every rate, and each arm at its own best."""
-    found = trials(study)
+    found, hidden = best_arms(trials(study))
     arms = by(lambda trial: trial.name, found)
     look = Look.of([trial.arm for trial in found])
     shared = shared_rate(found)
@@ -35,7 +35,7 @@ def draw(study: Study) -> Figure:
     handles, _ = panels.legend_entries([some[0].arm for some in arms.values()], look)
     legend = handles, list(arms)
     figure, body = page.sheet(
-        f"Does it need a norm? {study.name}", _note(found), legend, sum(heights)
+        f"Does it need a norm? {study.name}", _note(found) + hidden, legend, sum(heights)
     )
     # Grids of their own: long names below must not press the curves together.
     outer = body.add_gridspec(2, 1, height_ratios=heights)
