@@ -52,8 +52,13 @@ def plan(study: Study) -> Plan:
     shown = tuple(facet for facet in every if facet in best)
     hidden = [facet.title for facet in every if facet not in best]
     left_out: tuple[str, ...] = ()
+    if arms and arms[0].unnamed:
+        left_out += (
+            f"Arms differ in more than their names tell: also in {some(sorted(arms[0].unnamed))}; "
+            f"report.html lists every key.",
+        )
     if hidden:
-        left_out = (
+        left_out += (
             f"The figures show the {MOST_FACETS} of {len(every)} combinations with the lowest "
             f"validation loss; left out: {some(hidden)}.",
         )
