@@ -19,13 +19,16 @@ from matplotlib.figure import Figure
 
 from cards import made_up
 from measurements import comparison, measured, stack, stream, timed, vanishing
-from normlab.analysis import card_figure, claims, figures, measured as measurement_figures
-from normlab.analysis import metric_figure, page, probe_figure
+from normlab.analysis import card_figure, figures, metric_figure, page, probe_figure
+from normlab.analysis import measured as measurement_figures
 from normlab.analysis.claims import figure as claims_figure
+from normlab.analysis.learning_rates import learning_rates
 from normlab.analysis.measured.times import WAYS
 from normlab.analysis.plan import plan
 from normlab.analysis.probe import slopes
+from normlab.analysis.rates_figure import learning_rate
 from normlab.analysis.spread import Spread
+from normlab.analysis.stories import story
 from normlab.analysis.style import RC
 from normlab.archive import judged, tags
 from normlab.archive.events import Events, Series
@@ -121,7 +124,14 @@ def series(steps: Any, values: Any) -> Series:
 def study(count: int) -> Study:
     """Arms with two seeds each; of every fifth both runs diverge."""
     runs = [
-        run(norm, placement, seed, 1.5 + 0.011 * at + 0.004 * seed, diverged=at % 5 == 4, probed=True)
+        run(
+            norm,
+            placement,
+            seed,
+            1.5 + 0.011 * at + 0.004 * seed,
+            diverged=at % 5 == 4,
+            probed=True,
+        )
         for at, (norm, placement) in enumerate(arms(count))
         for seed in (0, 1)
     ]
@@ -255,18 +265,32 @@ def benched(count: int) -> Report:
         Bar(name, Spread(1.0 + at, 0.9 + at, 1.2 + at, 5), kinds[at % 4])
         for at, name in enumerate(names)
     )
-    wide = tuple(replace(bar, value=Spread(10.0**at, 10.0**at, 10.0**at)) for at, bar in
-                 zip(itertools.cycle(range(5)), bars))
+    wide = tuple(
+        replace(bar, value=Spread(10.0**at, 10.0**at, 10.0**at))
+        for at, bar in zip(itertools.cycle(range(5)), bars)
+    )
     x = (128.0, 256.0, 512.0, 1024.0, 2048.0)
     lines = tuple(
-        Line(name, x, tuple(Spread(v * (1 + at), v, v * (2 + at), 5) for v in x),
-             Spread(1.0, 0.9, 1.1, 5))
+        Line(
+            name,
+            x,
+            tuple(Spread(v * (1 + at), v, v * (2 + at), 5) for v in x),
+            Spread(1.0, 0.9, 1.1, 5),
+        )
         for at, name in enumerate(names)
     )
     columns = ("256×128", "4096×512", "16384×2048")
     grid = Grid(tuple(names), columns, tuple((0.5, 1.0 + at, None) for at in range(count)))
-    machine = Machine("2026-11-24", "AMD EPYC 7B13 64-Core Processor", 2, 16.0, 2, "Linux",
-                      {"torch": "2.13.0+cpu"}, (0.4, 0.9))
+    machine = Machine(
+        "2026-11-24",
+        "AMD EPYC 7B13 64-Core Processor",
+        2,
+        16.0,
+        2,
+        "Linux",
+        {"torch": "2.13.0+cpu"},
+        (0.4, 0.9),
+    )
     panels = (
         Panel("Tokens a second", x_label="thousands", bars=bars, mark=2.0),
         Panel("Share of the time", x_label="seconds", bars=wide),
@@ -277,16 +301,33 @@ def benched(count: int) -> Report:
 
 
 def _cards(count: int, folder: Path) -> None:
-    cards = [made_up(f"{norm} eps=1e-{5 + at % 4}" if at % 4 else norm, time=0.3 + 0.4 * at)
-             for at, (norm, _) in enumerate(arms(count))]
-    cards = [replace(card, name=f"{card.name} p={at}" if at >= len(NORMS) else card.name)
-             for at, card in enumerate(cards)]
+    cards = [
+        made_up(f"{norm} eps=1e-{5 + at % 4}" if at % 4 else norm, time=0.3 + 0.4 * at)
+        for at, (norm, _) in enumerate(arms(count))
+    ]
+    cards = [
+        replace(card, name=f"{card.name} p={at}" if at >= len(NORMS) else card.name)
+        for at, card in enumerate(cards)
+    ]
     card_figure.draw(cards, folder)
 
 
 def _measured(count: int, folder: Path) -> None:
     for numbers in (vanished(count), compared(count)):
         measurement_figures.draw(measured(numbers), folder)
+
+
+def _rates(count: int, folder: Path) -> None:
+    of = rated(count)
+    rates = learning_rates(of)
+    assert rates
+    page.save(learning_rate(of.name, rates), folder, "learning_rate")
+
+
+def _story(of: Study, folder: Path) -> None:
+    told = story(of)
+    assert told
+    page.save(told.draw(of), folder, told.name)
 
 
 def _metric(count: int, folder: Path) -> None:
@@ -306,9 +347,9 @@ FIGURES: dict[str, tuple[Callable[[int, Path], object], ...]] = {
     "analysis/figures.py": (
         lambda count, folder: figures.draw(study(count), folder),
         lambda count, folder: figures.draw(faceted(count), folder),
-        lambda count, folder: figures.draw(rated(count), folder),
-        lambda count, folder: figures.draw(rated(count, "norm_comparison"), folder),
-        lambda count, folder: figures.draw(deepened(count), folder),
+        _rates,
+        lambda count, folder: _story(rated(count, "norm_comparison"), folder),
+        lambda count, folder: _story(deepened(count), folder),
     ),
     "analysis/metric_figure.py": (_metric,),
     "analysis/card_figure.py": (_cards,),
@@ -324,12 +365,13 @@ DRAWN_WITH_A_STUDY = ("analysis/probes.py",)
 
 
 @contextmanager
-def captured(monkeypatch: pytest.MonkeyPatch) -> Iterator[Capture]:
+def captured(monkeypatch: pytest.MonkeyPatch, *, laid_out: bool = True) -> Iterator[Capture]:
     """The figures that are saved inside, by name, laid out as in a file, and not written."""
     found: Capture = {}
 
     def keep(figure: Figure, folder: Path, name: str) -> list[Path]:
-        page.settle(figure)
+        if laid_out:
+            page.settle(figure)
         found[name] = figure
         return [folder / f"{name}.png", folder / f"{name}.svg"]
 

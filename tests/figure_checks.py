@@ -110,7 +110,9 @@ def _overlapping(figure: Figure) -> Iterator[str]:
             if _overlap(boxes[at], boxes[other]):
                 yield f"{text.get_text()!r} lies on {texts[other][0].get_text()!r}"
         for axes, extent in panels.items():
-            if axes is not own and _overlap(boxes[at], (extent.x0, extent.y0, extent.x1, extent.y1)):
+            if axes is not own and _overlap(
+                boxes[at], (extent.x0, extent.y0, extent.x1, extent.y1)
+            ):
                 yield f"{text.get_text()!r} lies on the panel {axes.get_title('left')!r}"
 
 

@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from normlab.analysis import page
 from normlab.analysis.style import GREY, INK, RC, norm_colours
 from normlab.archive.card import Card, Number, Ratio
+from normlab.archive.steadiness import NOT_COMPARABLE, is_steady
 
 NAME = "card"
 MOST_CARDS = 12
@@ -142,6 +143,10 @@ def _time(axes: Axes, cards: Sequence[Card], look: dict[str, str]) -> None:
 
 
 def _bar(axes: Axes, row: float, ratio: Ratio, colour: str, alpha: float) -> None:
+    if ratio.variation is not None and not is_steady(ratio.variation):
+        words = axes.annotate(NOT_COMPARABLE, (0, row), (4, 0), textcoords="offset points")
+        words.set(va="center", fontsize=7.5, color=colour)
+        return
     axes.barh(row, ratio.median, height=0.34, color=colour, alpha=alpha)
     axes.plot([ratio.low, ratio.high], [row, row], color=INK, lw=1.0)
     at = (max(ratio.high, ratio.median), row)
@@ -167,7 +172,8 @@ def _note(card: Card, hidden: int) -> str:
         "that the norm removes (those below 1e-8 drawn there).\n"
         "Error: the dot is the RMS, the tick the largest; dotted: exact, rounded once.\n"
         f"Time: pale forward, full with backward; fp32 {'×'.join(map(str, card.speed.shape))}, "
-        f"{threads}, median and quartiles."
+        f"{threads}, median and quartiles; not comparable: "
+        "they vary by 10 % or more over the measurement."
         + (f"\nThe first {MOST_CARDS} norms; {hidden} more are in card.json." * (hidden > 0))
     )
 

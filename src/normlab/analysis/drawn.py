@@ -18,7 +18,8 @@ from normlab.archive.cache import CACHE_FOLDER
 from normlab.archive.durable import write_text
 from normlab.archive.folder import Study
 
-CURVES = (tags.TRAIN_LOSS, tags.VALIDATION_LOSS, tags.PROBES)  # what is drawn
+# What figures and tables are made of.
+CURVES = (tags.TRAIN_LOSS, tags.VALIDATION_LOSS, tags.TOKENS_PER_SECOND, tags.PROBES)
 
 _NOTE = "figures.json"
 _CODE = ("analysis", "archive")

@@ -75,6 +75,11 @@ def figures(files: Sequence[Path]) -> list[InlineFigure]:
     return found
 
 
+def captioned() -> tuple[str, ...]:
+    """The names of the figures that a report can hold, apart from those of single scalars."""
+    return tuple(_CAPTIONS)
+
+
 def caption(name: str) -> str:
     """What the figure of this name shows."""
     return _CAPTIONS.get(name) or name.replace("_", " ").capitalize() + "."

@@ -22,9 +22,7 @@ _UNIT = 100.0  # points at which widths are measured; a width is proportional to
 
 @lru_cache(maxsize=4096)
 def _points(text: str, bold: bool, family: tuple[str, ...]) -> float:
-    font = FontProperties(
-        family=list(family), weight="bold" if bold else "normal", size=_UNIT
-    )
+    font = FontProperties(family=list(family), weight="bold" if bold else "normal", size=_UNIT)
     return float(_paths.get_text_width_height_descent(text, font, False)[0])
 
 

@@ -42,7 +42,11 @@ def sheet(title: str, note: str, legend: Legend | None, height: float) -> tuple[
     inside = WIDTH - 2 * _MARGIN
     title = wrap(title, inside, _TITLE_SIZE, bold=True, lines=_MOST_TITLE_LINES)
     note = wrap(note, inside, NOTE_SIZE)
-    labels = [shorten(label, inside - _HANDLE - _FRAME, _LEGEND_SIZE) for label in legend[1]] if legend else []
+    labels = (
+        [shorten(label, inside - _HANDLE - _FRAME, _LEGEND_SIZE) for label in legend[1]]
+        if legend
+        else []
+    )
     columns, lines = _legend_shape(labels, inside - _FRAME)
     head = _TITLE_LINE * (title.count("\n") + 1) + _LEGEND_LINE * lines + 2 * _MARGIN
     foot = _FOOTNOTE_LINE * (note.count("\n") + 1) + _MARGIN

@@ -62,7 +62,9 @@ def _sheet(report: Report) -> Figure:
     spreads = any(bar.value.count > 1 for panel in panels for bar in panel.bars)
     note = f"{'Median and quartiles. ' if spreads else ''}{report.machine}"
     if cut:
-        note += f"\nThe first {MOST_ROWS} rows or {MOST_LINES} curves of a panel; the tables hold all."
+        note += (
+            f"\nThe first {MOST_ROWS} rows or {MOST_LINES} curves of a panel; the tables hold all."
+        )
     figure, body = page.sheet(report.result.title, note, _legend(panels), sum(heights))
     grid = body.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
     for row, line in zip(rows, grid, strict=True):
@@ -78,9 +80,7 @@ def _first(panel: Panel) -> Panel:
     grid = panel.grid and replace(
         panel.grid, rows=panel.grid.rows[:MOST_ROWS], values=panel.grid.values[:MOST_ROWS]
     )
-    return replace(
-        panel, bars=panel.bars[:MOST_ROWS], lines=panel.lines[:MOST_LINES], grid=grid
-    )
+    return replace(panel, bars=panel.bars[:MOST_ROWS], lines=panel.lines[:MOST_LINES], grid=grid)
 
 
 def _height(panel: Panel) -> float:

@@ -93,7 +93,9 @@ def _rows(axes: Axes, judged: Sequence[Judged]) -> None:
 def _row(axes: Axes, at: int, one: Judged) -> None:
     colour, mark, filling = LOOKS[one.word]
     axes.text(_NAME, at, shorten(one.name, _width(_NAME, _LEFT), 8), fontsize=8, va="center")
-    axes.text(_VALUE, at, wrap(_numbers(one), _width(_VALUE, 1.0), 7, lines=1), fontsize=7, va="center")
+    axes.text(
+        _VALUE, at, wrap(_numbers(one), _width(_VALUE, 1.0), 7, lines=1), fontsize=7, va="center"
+    )
     axes.text(_WORD, at, one.word, fontsize=8, va="center", color=colour, weight="bold")
     scale = _scale(one)
     x = [_LEFT + (_RIGHT - _LEFT) * share for share in (0.0, 1.0)]

@@ -16,7 +16,9 @@ from normlab.analysis.measured.numbers import plain
 from normlab.analysis.measured.times import WAYS, over_torch, pairs, shapes
 from normlab.analysis.spread import Spread
 from normlab.analysis.style import GREY, INK, norm_colours
+from normlab.archive.identity import short_number
 from normlab.archive.measured import Comparison, Measured, Shown
+from normlab.archive.steadiness import NOT_COMPARABLE
 
 NORMS = ("layernorm", "rmsnorm")
 _HEIGHT = 6.1  # inches
@@ -31,11 +33,13 @@ def sheet(found: Measured) -> Figure:
     """The whole figure."""
     numbers: Comparison = found.numbers
     hidden = len(shapes(numbers)) - MOST_SHAPES
-    shown = set(shapes(numbers)[:MOST_SHAPES])
-    times = tuple(one for one in numbers.times if (one.tokens, one.width) in shown)
+    kept = set(shapes(numbers)[:MOST_SHAPES])
+    times = tuple(one for one in numbers.times if (one.tokens, one.width) in kept)
     numbers = replace(numbers, times=times)
     colours = norm_colours(NORMS)
-    note = _note(found) + (f"\nThe first {MOST_SHAPES} shapes; {hidden} more are in the numbers." * (hidden > 0))
+    note = _note(found) + (
+        f"\nThe first {MOST_SHAPES} shapes; {hidden} more are in the numbers." * (hidden > 0)
+    )
     handles: list[Artist] = [Patch(color=_INPUT)]
     handles += [Line2D([], [], color=colours[norm], lw=2.5) for norm in NORMS]
     legend: page.Legend = (handles, ["input", *NORMS])
@@ -113,7 +117,8 @@ def _invariances(axes: Axes, numbers: Comparison, colours: dict[str, str]) -> No
     )
     axes.set_ylim(len(tried) - 0.4, -0.6)
     axes.set_xlim(_LEAST, 100)
-    axes.set_xticks([1e-16, 1e-12, 1e-8, 1e-4, 1])
+    ticks = [1e-16, 1e-12, 1e-8, 1e-4, 1]
+    axes.set_xticks(ticks, [short_number(tick) for tick in ticks])
     axes.minorticks_off()
 
 
@@ -163,7 +168,9 @@ def _offset(numbers: Comparison, at: int) -> float:
     return 0.3 * ((at + 0.5) / count - 0.5)
 
 
-def _point(axes: Axes, value: Spread, y: float, colour: str, marker: str) -> None:
+def _point(axes: Axes, value: Spread | None, y: float, colour: str, marker: str) -> None:
+    if value is None:
+        return
     axes.plot([value.low, value.high], [y, y], color=colour, lw=0.9)
     axes.plot([value.median], [y], marker=marker, ms=4, color=colour)
 
@@ -178,7 +185,7 @@ def _ways(axes: Axes, there: Sequence[str], named: bool = True) -> None:
     axes.set_xlim(min(low, 0.5), max(high, 2.0))
     low, high = axes.get_xlim()
     ticks = [x for x in (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000) if low <= x <= high]
-    axes.set_xticks(ticks)
+    axes.set_xticks(ticks, [short_number(tick) for tick in ticks])
     axes.minorticks_off()
 
 
@@ -188,6 +195,15 @@ def _note(found: Measured) -> str:
     machine, versions = found.origin.machine, found.origin.versions
     threads = machine.get("threads", "")
     threads = "1 thread" if threads == 1 else f"{threads} threads"
+    every = [over_torch(numbers, one) for one in numbers.times]
+    every += [pair.both for pair in pairs(numbers, list(WAYS))]
+    noisy = every.count(None)
+    varying = (
+        f"Not drawn: {noisy} of {len(every)} ratios, {NOT_COMPARABLE}: their times vary by 10 % or "
+        "more over the measurement.\n"
+        if noisy
+        else ""
+    )
     missing = "; ".join(f"{way}: {why}" for way, why in numbers.not_timed.items())
     return (
         f"Distributions at width {numbers.width}, parameters as they start, all numbers of all "
@@ -195,6 +211,7 @@ def _note(found: Measured) -> str:
         "Times of forward and backward in fp32, tokens×width, all in turn: median and quartiles "
         f"of {rounds} ratios inside a round.\nfused: normlab's kernels; torch: its functions; "
         "composite: written out; x.var: the same with it, held against RMSNorm written out.\n"
+        f"{varying}"
         f"{machine.get('cpu', '')}, {threads}, torch "
         f"{versions.get('torch', '')}, seed {found.settings['seeds'][0]}, "
         f"{found.origin.started[:10]}.{' ' + missing[:80] if missing else ''}"

@@ -19,6 +19,7 @@ from normlab.analysis.measured import theory
 from normlab.analysis.measured.ends import End, label
 from normlab.analysis.measured.numbers import plain, short
 from normlab.analysis.style import GREY, INK, LineStyle, norm_colours, placement_styles
+from normlab.archive.identity import short_number
 from normlab.archive.measured import Measured, Profile, Vanishing
 
 # Norms whose output has unit RMS as they start, so that theory knows it.
@@ -219,7 +220,8 @@ def _decades(axes: Axes) -> None:
     low, high = (math.log10(limit) for limit in axes.get_ylim())
     powers = list(range(math.ceil(low), math.floor(high) + 1))
     powers = powers[:: max(1, math.ceil(len(powers) / 5))]
-    axes.set_yticks([10.0**power for power in powers])
+    ticks = [10.0**power for power in powers]
+    axes.set_yticks(ticks, [short_number(tick) for tick in ticks])
 
 
 def _note(found: Measured) -> str:

@@ -1,5 +1,6 @@
 """The numbers behind the figures of experiments that train nothing, as tables."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from normlab.analysis.spread import spread
 from normlab.archive.card import Number
 from normlab.archive.identity import said
 from normlab.archive.measured import Comparison, Measured, Profile, Timed, Vanishing
+from normlab.archive.steadiness import NOT_COMPARABLE
 
 
 def tables(found: Measured) -> tuple[Table, ...]:
@@ -74,7 +76,7 @@ def _timed(numbers: Comparison, one: Timed) -> tuple[Cell, ...]:
         Cell(one.way),
         *(Cell(str(count), count) for count in (one.tokens, one.width)),
         *(Cell(f"{median:.3f}", median) for median in medians),
-        Cell(str(over), over.median),
+        Cell(str(over), over.median) if over else Cell(NOT_COMPARABLE, math.nan),
     )
 
 

@@ -28,7 +28,10 @@ def draw(study: Study) -> Figure:
     shown = [some[0].arm for some in by(lambda trial: trial.name, found).values()]
     legend = panels.legend_entries(shown, look, endings=False)
     figure, body = page.sheet(
-        f"Pre-LN or Post-LN, by depth: {study.name}", _note(found) + hidden, legend, _PANEL * len(warmups)
+        f"Pre-LN or Post-LN, by depth: {study.name}",
+        _note(found) + hidden,
+        legend,
+        _PANEL * len(warmups),
     )
     grid = body.subplots(len(warmups), len(depths), sharex=True, sharey=True, squeeze=False)
     for row, warmup in enumerate(warmups):
