@@ -30,7 +30,7 @@ _POINTLIKE = {"", "None", "none", " ", ".", "x", "_", "|", 4, 5}
 
 
 def faults(figure: Figure) -> list[str]:
-    """Everything that keeps the figure from being read, in sentences; empty where it is in order."""
+    """Everything that keeps the figure from being read, in sentences; empty where nothing does."""
     with rc_context(RC):
         figure.draw_without_rendering()
         return [
@@ -141,25 +141,30 @@ def _without_legend(figure: Figure) -> Iterator[str]:
     dashes = {(_colours(handle)[0], _dash(handle)) for handle in handles if _dash(handle)}
     markers = {handle.get_marker() for handle in handles if isinstance(handle, Line2D)}
     words = {to_rgba(text.get_color())[:3] for text, _ in visible_texts(figure)}
+    for axes, artist in _to_be_explained(figure):
+        for colour in _colours(artist):
+            if _is_grey(colour) or colour in words:
+                continue
+            panel = axes.get_title("left")
+            if colour not in colours:
+                yield f"no legend for the colour {np.round(colour, 2)} in {panel!r}"
+            elif not _explains(dashes, colour, _dash(artist)):
+                yield f"no legend for the dashes {_dash(artist)} in {panel!r}"
+            elif _marker(artist) not in _POINTLIKE | markers | {"o"}:
+                yield f"no legend for the marker {_marker(artist)} in {panel!r}"
+
+
+def _to_be_explained(figure: Figure) -> Iterator[tuple[Axes, Artist]]:
+    """What is drawn in panels whose rows have no names, but for what is faint or empty."""
     for axes in figure.axes:
         if axes.get_label() == "<colorbar>" or not axes.axison:
             continue
-        rows = any(_names_rows(other) for other in _alike(axes))
+        if any(_names_rows(other) for other in _alike(axes)):
+            continue
         for artist in (*axes.lines, *axes.patches, *axes.collections):
-            if isinstance(artist, Line2D) and not len(artist.get_xdata()):
-                continue
-            if (artist.get_alpha() or 1.0) < _FAINT:
-                continue
-            for colour in _colours(artist):
-                if _is_grey(colour) or rows or colour in words:
-                    continue
-                panel = axes.get_title("left")
-                if colour not in colours:
-                    yield f"no legend for the colour {np.round(colour, 2)} in {panel!r}"
-                elif not _explains(dashes, colour, _dash(artist)):
-                    yield f"no legend for the dashes {_dash(artist)} in {panel!r}"
-                elif _marker(artist) not in _POINTLIKE | markers | {"o"}:
-                    yield f"no legend for the marker {_marker(artist)} in {panel!r}"
+            empty = isinstance(artist, Line2D) and not len(artist.get_xdata())
+            if not empty and (artist.get_alpha() or 1.0) >= _FAINT:
+                yield axes, artist
 
 
 def _alike(axes: Axes) -> list[Axes]:

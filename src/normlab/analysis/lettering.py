@@ -42,7 +42,7 @@ def shorten(text: str, width: float, size: float, *, bold: bool = False) -> str:
 
 
 def wrap(text: str, width: float, size: float, *, bold: bool = False, lines: int = 99) -> str:
-    """The text broken at spaces into lines of at most `width` inches; what is beyond `lines` is cut.
+    """The text broken at spaces into lines of at most `width` inches; beyond `lines` it is cut.
 
     Line breaks of the text itself stay.
     """

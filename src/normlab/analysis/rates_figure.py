@@ -158,6 +158,7 @@ def _draw_rows(body: SubFigure, grid: GridSpecBase, arms: Sequence[RatedArm], lo
     """LR sensitivity and the loss at the best rate, a row an arm."""
     tuned = body.add_subplot(grid[0, 0], title="Loss at its own best rate")
     across = body.add_subplot(grid[0, 1], title="LR sensitivity", sharey=tuned)
+    across.set_xlim(*_sensitivity_limits(arms))
     tuned.set_xlim(*panels.final_limits([one.best.arm for one in arms if one.best]))
     for row, one in enumerate(arms):
         if one.best is not None:
@@ -168,7 +169,6 @@ def _draw_rows(body: SubFigure, grid: GridSpecBase, arms: Sequence[RatedArm], lo
         values = list(one.sensitivity.values())
         if values:
             panels.draw_values(across, one.arm, look, row, values)
-    across.set_xlim(*_sensitivity_limits(arms))
     for axes in (tuned, across):
         axes.set_ylim(len(arms) - 0.4, -0.6)
         page.name_rows(axes, [one.name for one in arms], _NAMES_WIDTH)
@@ -216,7 +216,8 @@ def _note(rates: LearningRates, hidden: Mapping[str, int]) -> str:
         "it. Larger:",
         "the arm's best rate. LR sensitivity (arXiv 2309.14322): mean over the grid of min(loss, "
         "loss at initialisation) − the lowest;",
-        "an arm that learns nothing at any rate has a low one too. Intervals: 95 % t over seeds.",
+        "an arm that learns nothing at any rate has a low one too. Intervals: 95 % t over seeds; "
+        "an arrowhead: beyond the panel.",
     ]
     left_out = ", ".join(f"{count} {what}" for what, count in hidden.items() if count)
     if left_out:

@@ -92,8 +92,8 @@ def _not_comparable(like: Sequence[Pair]) -> Iterator[str]:
     noisy = sum(one.both is None for one in like)
     if noisy:
         yield (
-            f"{noisy} of {len(like)} comparisons of times are {NOT_COMPARABLE}, and in no sentence: "
-            f"the times vary by 10 % or more over the measurement."
+            f"{noisy} of {len(like)} comparisons of times are {NOT_COMPARABLE}, and in no "
+            f"sentence: the times vary by 10 % or more over the measurement."
         )
 
 

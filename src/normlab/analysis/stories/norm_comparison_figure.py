@@ -78,6 +78,7 @@ def _tuned(axes: Axes, arms: dict[str, list[Trial]], look: Look) -> None:
     axes.set_ylim(len(rows) - 0.4, -0.6)
     page.name_rows(axes, rows, _NAMES_WIDTH)
     axes.set_xlabel(f"final validation {panels.LOSS_LABEL}")
+    axes.set_xlim(*panels.final_limits([one.arm for one in tuned.values() if one]))
     across = axes.get_yaxis_transform()
     for row, name in enumerate(rows):
         trial = tuned[name]
@@ -88,8 +89,7 @@ def _tuned(axes: Axes, arms: dict[str, list[Trial]], look: Look) -> None:
         mean, half = mean_interval(values)
         colour = look.colour(trial.arm)
         axes.plot(values, [row] * len(values), "o", color=colour, ms=4, alpha=0.4, mew=0)
-        if half == half:
-            axes.plot([mean - half, mean + half], [row, row], color=colour, lw=1.6)
+        panels.draw_interval(axes, mean, half, row, colour)
         axes.plot([mean], [row], look.marker(trial.arm), color=colour, ms=6.5, mec="white", mew=0.9)
         width = "" if half != half else f" ± {half:.3f}"
         told = f"{mean:.3f}{width} at {format_value(trial.rate)}"
