@@ -274,8 +274,7 @@ def draw_interval(axes: Axes, mean: float, half: float, row: float, colour: str)
     axes.plot([low, high], [row, row], color=colour, lw=1.6, zorder=3)
     for end, edge, head in ((mean - half, left, CARETLEFT), (mean + half, right, CARETRIGHT)):
         if not left <= end <= right:
-            (arrow,) = axes.plot([edge], [row], marker=head, color=colour, ms=6, mew=0, zorder=4)
-            arrow.set_clip_on(False)
+            axes.scatter([edge], [row], s=36, marker=head, color=colour, clip_on=False, zorder=4)
     axes.set_xlim(left, right)
 
 
