@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.markers import CARETLEFT, CARETRIGHT
+from matplotlib.markers import CARETLEFT, CARETRIGHT, MarkerStyle
 
 from normlab.analysis.arms import Arm
 from normlab.analysis.curves import (
@@ -274,7 +274,9 @@ def draw_interval(axes: Axes, mean: float, half: float, row: float, colour: str)
     axes.plot([low, high], [row, row], color=colour, lw=1.6, zorder=3)
     for end, edge, head in ((mean - half, left, CARETLEFT), (mean + half, right, CARETRIGHT)):
         if not left <= end <= right:
-            axes.scatter([edge], [row], s=36, marker=head, color=colour, clip_on=False, zorder=4)
+            axes.scatter(
+                [edge], [row], s=36, marker=MarkerStyle(head), color=colour, clip_on=False, zorder=4
+            )
     axes.set_xlim(left, right)
 
 

@@ -165,5 +165,8 @@ def _mean(values: Sequence[float]) -> str:
         return "not finite"
     if mean and not 1e-3 <= abs(mean) < 1e5:
         return short(mean) + ("" if math.isnan(half) else f" ±{short(half)}")
-    digits = max(0, 2 - math.floor(math.log10(abs(mean)))) if mean else 2
+    digits = 2 - (math.floor(math.log10(abs(mean))) if mean else 0)
+    if half > 0:  # no more than the interval lets one know
+        digits = min(digits, -math.floor(math.log10(half)))
+    digits = max(0, digits)
     return f"{mean:.{digits}f}" + ("" if math.isnan(half) else f" ±{half:.{digits}f}")
