@@ -45,7 +45,7 @@ def made_up(name: str, *, time: float = 1.5, width: int = 8) -> Card:
         second_gradcheck="refuses",
         speed=Speed(
             (8, 256, width), 1, 20, (0.5, 1.5), Ratio(time, 0.9 * time, 1.2 * time),
-            Ratio(2 * time, 1.9 * time, 2.2 * time),
+            Ratio(2 * time, 1.9 * time, 2.2 * time, 0.12),
         ),
         curves=Curves(
             sweep,

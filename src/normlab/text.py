@@ -25,3 +25,9 @@ def printable(text: str) -> str:
 def on_a_line(text: str) -> str:
     """The same, for a name or a value that may not begin a new line."""
     return printable(text.replace("\n", _REPLACEMENT).replace("\t", _REPLACEMENT))
+
+
+def excerpt(value: object, most: int = 120) -> str:
+    """The beginning of a value on one line, for a message that names what was given."""
+    text = on_a_line(str(value))
+    return text if len(text) <= most else f"{text[:most]}…"

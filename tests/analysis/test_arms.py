@@ -75,7 +75,7 @@ def test_a_consequence_of_what_was_asked_for_is_not_repeated() -> None:
     ]
     # Nobody said which is the cause: both are named rather than one hidden.
     assert (
-        labels(with_rate(0.5, ""), with_rate(0.25, ""))[1] == "rmsnorm · pre · lr=0.5 · last=0.05"
+        labels(with_rate(0.5, ""), with_rate(0.25, ""))[1] == "rmsnorm · pre · lr=0.5 · last=5e-2"
     )
 
 
@@ -131,3 +131,24 @@ def test_one_facet_without_title_where_nothing_else_varies() -> None:
 )  # fmt: skip
 def test_values_are_written_as_one_would(value: object, text: str) -> None:
     assert format_value(value) == text
+
+
+def test_runs_of_unlike_commands_are_named_by_the_fewest_settings_that_tell_them_apart() -> None:
+    models = [(4, 128, 4, 0.1), (2, 128, 4, 0.1), (2, 64, 2, 0.1), (8, 64, 2, 0.2)]
+    runs = [
+        run(
+            command="train.py -m model.depth=1,2 model.width=1 model.heads=1 trainer.decay=1",
+            model={"depth": depth, "width": width, "heads": heads},
+            trainer={"decay": decay},
+        )
+        for depth, width, heads, decay in models
+    ]
+    arms = group(runs)
+    names = sorted(facet.title for facet in facets(arms))
+    assert names == [
+        "depth=2 · width=128",
+        "depth=2 · width=64",
+        "depth=4 · width=128",
+        "depth=8 · width=64",
+    ]
+    assert len(arms[0].settings) == 4  # what they are compared by

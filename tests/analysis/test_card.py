@@ -12,7 +12,7 @@ from rich.console import Console
 
 from cards import made_up
 from normlab.analysis.card import rows, show
-from normlab.analysis.card_figure import colours, draw
+from normlab.analysis.card_figure import MOST_CARDS, colours, draw
 from normlab.archive.card import Card, Invariance
 
 NAMES = ["rmsnorm", "layernorm", "dyt", "my_norm eps=1e-6", "none"]
@@ -62,6 +62,7 @@ def test_every_number_of_the_card_is_a_row() -> None:
     assert found["fp16 output"] == "– (no kernel)"
     assert found["second derivative"] == "refuses"
     assert found["forward"] == "1.50 (1.35–1.80)"
+    assert found["forward and backward"] == "not comparable"
 
 
 @pytest.mark.parametrize("names", [["dyt"], [*NAMES, *(f"norm_{k}" for k in range(9))]], ids=len)
@@ -69,7 +70,7 @@ def test_the_figure_is_drawn_the_same_every_time(names: list[str], tmp_path: Pat
     cards = [made_up(name, time=0.2 + 3 * at) for at, name in enumerate(names)]
     png, svg = draw(cards, tmp_path / "one")
     assert imread(png).shape[1] == 1760
-    assert all(name in svg.read_text() for name in names)
+    assert all(name in svg.read_text() for name in names[:MOST_CARDS])
     if len(names) == 1:
         again = draw(cards, tmp_path / "two")
         assert [path.read_bytes() for path in again] == [png.read_bytes(), svg.read_bytes()]

@@ -70,9 +70,21 @@ def test_it_holds_where_all_are_within_and_fits_none_where_none_is() -> None:
 
 
 def test_what_the_rounds_cannot_tell_is_said_so() -> None:
-    noisy = replace(timed("torch", "rmsnorm", 1.0), both=(0.5, 2.0) * 7 + (1.0,))
+    noisy = replace(timed("torch", "rmsnorm", 1.0), both=(0.95, 1.05) * 7 + (1.0,))
     text = said(comparison([timed("torch", "layernorm", 1.0), noisy]))
     assert "faster in 0, slower in 0 and in 1 the quartiles of 15 rounds cannot tell" in text
+
+
+def test_times_that_vary_over_the_measurement_are_in_no_sentence() -> None:
+    noisy = timed("torch", "rmsnorm", 1.0)
+    noisy = replace(noisy, both=(1.0,) * 8 + (1.5,) * 7, forward=(1e-4,) * 8 + (1.0,) * 7)
+    text = said(comparison([timed("torch", "layernorm", 1.0), noisy, *both("fused", 1.0, 0.8)]))
+    assert "1 of 2 comparisons of times are not comparable" in text
+    assert "Of 1 comparisons like for like RMSNorm is faster in 1" in text
+    assert "×1.25" in text  # and not the 10,000 of the first rounds
+    only = said(comparison([timed("torch", "layernorm", 1.0), noisy]))
+    assert "not comparable" in only
+    assert "faster in" not in only
 
 
 def test_a_factor_like_the_scripts_is_admitted_where_it_is_measured() -> None:

@@ -1,6 +1,7 @@
 """The report: one page that holds the whole study, and takes every word of a run as text."""
 
 import os
+import re
 from base64 import b64encode
 from collections import Counter
 from hashlib import sha256
@@ -278,3 +279,18 @@ def test_commands_can_be_typed_as_they_stand(maker: Any) -> None:
     assert found["Browse every curve"] == ["tensorboard --logdir 'my outputs'"]
     (one,) = found["One run again, to compare it bit by bit"]
     assert one == "python train.py --from 'my outputs/study/a b'"
+
+
+def test_a_drawing_has_other_colours_on_a_dark_ground(maker: Any) -> None:
+    maker.run(steps=50)
+    report(maker.folder)
+    page = (maker.folder / "report.html").read_text()
+    style = page[page.index("<style>") : page.index("</style>")]
+    drawing = page[page.index("<svg") : page.rindex("</svg>")]
+    dark = dict(re.findall(r"--on-([0-9a-f]{6}): (#[0-9a-f]{6})", style))
+    used = set(re.findall(r"var\(--on-([0-9a-f]{6}), #\1\)", drawing))
+    assert {"222222", "ffffff", "0072b2", "e6e6e6"} <= used
+    assert used <= dark.keys()
+    assert not re.findall(r"(?:fill|stroke): #(?:222222|ffffff)", drawing)
+    assert "max-height" not in style[style.index(".paper {") :].partition("}")[0]
+    assert "var(--on" not in (maker.folder / "figures" / "comparison.svg").read_text()

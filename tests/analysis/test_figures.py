@@ -273,3 +273,28 @@ def test_of_many_arms_the_best_are_drawn_and_that_is_said(maker: Any) -> None:
     ranking = build(study, "final_validation_loss")
     assert len(panel(ranking).get_yticks()) == 40
     assert "the 40 of 45 arms" in ranking.subfigs[2].texts[0].get_text()
+
+
+def test_an_interval_that_goes_on_beyond_the_panel_ends_in_an_arrowhead(maker: Any) -> None:
+    for seed, level in enumerate((1.5, 1.8)):
+        maker.run("rmsnorm", "pre", seed, level=level)
+    axes = panel(build(read_study(maker.folder), "final_validation_loss"))
+    heads = [float(one.get_offsets()[0][0]) for one in axes.collections]  # type: ignore[index]
+    assert heads == pytest.approx(sorted(axes.get_xlim()))
+    lines = [line.get_xdata() for line in axes.lines if line.get_linestyle() == "-"]
+    assert all(axes.get_xlim()[0] <= x <= axes.get_xlim()[1] for line in lines for x in line)
+
+
+def test_of_equal_curves_none_hides_another(maker: Any) -> None:
+    for norm in ("rmsnorm", "gemma", "layernorm"):
+        maker.run(norm, level=1.5 if norm != "layernorm" else 2.5, name=f"run-{norm:>9}")
+    study = read_study(maker.folder)
+    study.runs[0].events = study.runs[1].events  # the same numbers
+    figure = build(study, "validation_loss")
+    curves = [line for line in panel(figure).lines if len(line.get_xdata()) > 2]  # type: ignore[arg-type]
+    same = [line for line in curves if min(line.get_ydata()) < 2]  # type: ignore[type-var]
+    assert len(curves) == 3
+    assert len(same) == 2
+    assert same[0].get_linewidth() > 1.5 * same[1].get_linewidth()
+    note = figure.subfigs[2].texts[0].get_text()
+    assert "wider" in note

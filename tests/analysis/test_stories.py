@@ -70,7 +70,7 @@ def norms(maker: Any, seeds: int, **levels: tuple[float | None, float | None]) -
 def test_it_says_where_an_arm_diverges_and_who_ends_where(maker: Any) -> None:
     norms(maker, 1, none=(2.6, None), post=(2.5, 2.4), pre=(2.2, 2.3))
     words = told(maker)
-    assert "Diverged: no norm at lr=1e-2 (1 of 1), where layernorm · post ends at 2.4" in words
+    assert "Diverged: none at lr=1e-2 (1 of 1), where layernorm · post ends at 2.4" in words
     # 1e-3 is the one rate at which all finish; post is better at the other.
     assert "At one shared rate, lr=1e-3, the final losses are layernorm · pre at 2." in words
     assert "(lr=1e-2)" in words.partition("Each at its own best rate")[2]
@@ -82,8 +82,8 @@ def test_the_same_words_are_not_said_of_other_numbers(maker: Any) -> None:
     norms(maker, 3, none=(2.0, 2.05), post=(2.5, 2.4), pre=(2.21, None))
     words = told(maker)
     assert "Diverged: layernorm · pre at lr=1e-2 (3 of 3)" in words
-    assert "Diverged: no norm" not in words
-    assert "So no norm ends lower than layernorm · pre by 0.2" in words
+    assert "Diverged: none" not in words
+    assert "So none ends lower than layernorm · pre by 0.2" in words
     assert "layernorm · post by 0.4" in words
     assert "One seed" not in words
 

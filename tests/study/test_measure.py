@@ -91,7 +91,7 @@ def test_numbers_figure_and_paragraph_then_a_redraw(
     assert "linear and relu" in read.text.lower()
     assert "experiment=gradient_vanishing" in read.text
     (first, *_) = read.all("table")
-    assert [row.text.split()[0] for row in first.all("tr")][-1] == "no"  # the deep stack
+    assert [row.text.split()[0] for row in first.all("tr")][-1] == "none"  # the deep stack
 
 
 def test_other_settings_or_damage_measure_again(
@@ -132,7 +132,7 @@ def test_layernorm_against_rmsnorm(door: Callable, tmp_path: Path) -> None:
     assert found.settings["shapes"] == [[1024, 8], [1024, 16]]
     assert found.numbers.parameters == {"layernorm": 32, "rmsnorm": 16}
     assert (folder / "figures" / "layernorm_vs_rmsnorm.svg").stat().st_size > 10_000
-    assert "6713 % faster" in answer.out
+    assert "not comparable" in answer.out  # of two rounds nothing can be said
     tables = list(Page(folder / "report.html").root.all("table"))
     assert len(tables) == 3
     assert "over F.layer_norm" in tables[0].text

@@ -4,7 +4,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from normlab.archive.folder import Run
@@ -16,6 +16,7 @@ SEPARATOR = " · "
 # Where a run's results lie and how they are logged says nothing about what was trained.
 _IGNORED_GROUPS = {"logger", "hydra", "study", "output_dir", "jobs", "figure", "probes"}
 _NAMED_APART = ("norm", "placement")
+_MOST_NAMED = 3  # settings in the name of an arm, unless it takes more to tell the arms apart
 
 Settings = tuple[tuple[str, Any], ...]
 
@@ -24,13 +25,15 @@ Settings = tuple[tuple[str, Any], ...]
 class Arm:
     """Runs that differ in nothing but their seed.
 
-    `settings` are the other things that vary in the study, as (short name, value).
+    `settings` are the other things that vary in the study, as (short name, value); `unnamed` are
+    those of them that go without saying, as others tell the arms apart: see `name_apart`.
     """
 
     norm: str
     placement: str
     settings: Settings
     runs: tuple[Run, ...]
+    unnamed: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -39,8 +42,13 @@ class Arm:
 
     @property
     def label(self) -> str:
-        """The name and whatever else distinguishes the arm: `rmsnorm · pre · lr=3e-3`."""
-        return SEPARATOR.join([self.name, *map(describe, self.settings)])
+        """The name and what distinguishes the arm beside it: `rmsnorm · pre · lr=3e-3`."""
+        return SEPARATOR.join(filter(None, [self.name, self.setting]))
+
+    @property
+    def setting(self) -> str:
+        """The settings by which it is named."""
+        return SEPARATOR.join(describe(one) for one in self.settings if one[0] not in self.unnamed)
 
     def with_state(self, *states: str) -> list[Run]:
         """The arm's runs that ended in one of these states."""
@@ -56,8 +64,8 @@ class Facet:
 
     @property
     def title(self) -> str:
-        """The shared settings; empty where nothing but norm and placement varies."""
-        return SEPARATOR.join(map(describe, self.settings))
+        """The shared settings, by as few as tell the facets apart; empty of a single facet."""
+        return next(arm.setting for arm in self.arms if arm.settings == self.settings)
 
 
 def group(runs: Iterable[Run]) -> list[Arm]:
@@ -77,7 +85,32 @@ def group(runs: Iterable[Run]) -> list[Arm]:
         Arm(members[0].record.norm, members[0].record.placement, settings_of[key], tuple(members))
         for key, members in buckets.items()
     ]
-    return sorted(arms, key=_order)
+    return name_apart(sorted(arms, key=_order))
+
+
+def name_apart(arms: Sequence[Arm]) -> list[Arm]:
+    """The arms, named by all of few settings, or of many by the fewest that tell them apart.
+
+    Runs of unlike commands in one study differ in many keys at once; named by all of them, nobody
+    could read which is which. The settings themselves stay with the arms.
+    """
+    every = [dict(arm.settings) for arm in arms]
+    values = {
+        key: [_frozen(one[key]) if key in one else None for one in every]
+        for key in dict.fromkeys(key for one in every for key in one)
+    }
+
+    def combinations(keys: Iterable[str]) -> int:
+        return len(set(zip(*(values[key] for key in keys), strict=True)))
+
+    if len(values) <= _MOST_NAMED:
+        return [replace(arm, unnamed=frozenset()) for arm in arms]
+    named: list[str] = []
+    while combinations(named) < combinations(values):
+        others = [key for key in values if key not in named]
+        named.append(max(others, key=lambda key: combinations([*named, key])))
+    unnamed = frozenset(values.keys() - set(named))
+    return [replace(arm, unnamed=unnamed) for arm in arms]
 
 
 def _once(runs: Iterable[Run]) -> list[Run]:

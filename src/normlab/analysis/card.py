@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from normlab.archive.card import Card, Extreme, Number, Output, Ratio, Rounding
+from normlab.archive.steadiness import NOT_COMPARABLE, is_steady
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -102,7 +103,8 @@ def _notes(card: Card) -> Iterator[str]:
     threads = "1 thread" if card.speed.threads == 1 else f"{card.speed.threads} threads"
     yield (
         f"LayerNorm takes {forward:.2f} ms, with backward {both:.2f} ms: fp32, "
-        f"{'×'.join(map(str, card.speed.shape))}, {threads} of this CPU; quartiles in brackets."
+        f"{'×'.join(map(str, card.speed.shape))}, {threads} of this CPU; quartiles in brackets; "
+        f"{NOT_COMPARABLE}: the times vary by 10 % or more over the measurement."
     )
 
 
@@ -126,6 +128,8 @@ def _rounding(one: Rounding) -> Iterator[tuple[str, str]]:
 
 
 def _ratio(ratio: Ratio) -> str:
+    if ratio.variation is not None and not is_steady(ratio.variation):
+        return NOT_COMPARABLE
     digits = 2 if ratio.high < 10 else 1 if ratio.high < 100 else 0
     median, low, high = (f"{one:.{digits}f}" for one in (ratio.median, ratio.low, ratio.high))
     return f"{median} ({low}–{high})"

@@ -13,10 +13,12 @@ from matplotlib.lines import Line2D
 from normlab.analysis import page
 from normlab.analysis.style import GREY, INK, RC, norm_colours
 from normlab.archive.card import Card, Number, Ratio
+from normlab.archive.steadiness import NOT_COMPARABLE, is_steady
 
 NAME = "card"
+MOST_CARDS = 12
 
-_HEIGHT = 4.9  # inches
+_HEIGHT, _CARD = 4.9, 0.26  # inches: of the panels, and more for every card
 _LEAST_SHOWN = 1e-8  # smaller singular values are drawn here
 _Panel = Callable[[Axes, Sequence[Card], dict[str, str]], None]
 
@@ -37,11 +39,14 @@ def colours(cards: Sequence[Card]) -> dict[str, str]:
 
 
 def _sheet(cards: Sequence[Card]) -> Figure:
+    hidden = len(cards) - MOST_CARDS
+    cards = cards[:MOST_CARDS]
     look = colours(cards)
     handles = [Line2D([], [], color=look[card.name], lw=2.5) for card in cards]
     legend: page.Legend = ([*handles], [card.name for card in cards])
     title = f"Identity card{'s' if len(cards) > 1 else ''} at width {cards[0].width}"
-    figure, body = page.sheet(title, _note(cards[0]), legend, _HEIGHT + 0.2 * len(cards))
+    height = _HEIGHT + _CARD * (len(cards) - 1)
+    figure, body = page.sheet(title, _note(cards[0], hidden), legend, height)
     grid = body.subplots(2, 3).ravel()
     for axes, panel in zip(grid, _PANELS, strict=True):
         panel(axes, cards, look)
@@ -138,6 +143,10 @@ def _time(axes: Axes, cards: Sequence[Card], look: dict[str, str]) -> None:
 
 
 def _bar(axes: Axes, row: float, ratio: Ratio, colour: str, alpha: float) -> None:
+    if ratio.variation is not None and not is_steady(ratio.variation):
+        words = axes.annotate(NOT_COMPARABLE, (0, row), (4, 0), textcoords="offset points")
+        words.set(va="center", fontsize=7.5, color=colour)
+        return
     axes.barh(row, ratio.median, height=0.34, color=colour, alpha=alpha)
     axes.plot([ratio.low, ratio.high], [row, row], color=INK, lw=1.0)
     at = (max(ratio.high, ratio.median), row)
@@ -156,14 +165,16 @@ def _gaps(values: Sequence[Number]) -> "np.ndarray[Any, Any]":
     return np.array([np.nan if value is None else value for value in values])
 
 
-def _note(card: Card) -> str:
+def _note(card: Card, hidden: int) -> str:
     threads = "1 thread" if card.speed.threads == 1 else f"{card.speed.threads} threads"
     return (
         "Parameters as they start. Jacobian: dots are values under 1e-4 of the largest, directions "
         "that the norm removes (those below 1e-8 drawn there).\n"
         "Error: the dot is the RMS, the tick the largest; dotted: exact, rounded once.\n"
         f"Time: pale forward, full with backward; fp32 {'×'.join(map(str, card.speed.shape))}, "
-        f"{threads}, median and quartiles."
+        f"{threads}, median and quartiles; not comparable: "
+        "they vary by 10 % or more over the measurement."
+        + (f"\nThe first {MOST_CARDS} norms; {hidden} more are in card.json." * (hidden > 0))
     )
 
 

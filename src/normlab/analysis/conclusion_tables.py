@@ -8,6 +8,7 @@ from normlab.analysis.cells import Cell, Column, Table, interval, number
 from normlab.analysis.comparison import Comparison
 from normlab.analysis.readings import arm_cells
 from normlab.analysis.sentences import measured
+from normlab.analysis.speed import NOTE, speed_cell
 from normlab.analysis.style import Look
 from normlab.analysis.table import ArmSummary
 from normlab.archive.folder import Study
@@ -36,13 +37,14 @@ def arms_table(study: Study, summaries: Sequence[ArmSummary]) -> Table:
             interval(one.final_val),
             *([number(one.gap)] if gap else []),
             Cell(str(one.diverged), one.diverged),
-            number(one.tokens_per_second, ",.0f"),
+            speed_cell(one.tokens_per_second, one.speed_comparable),
             number(one.parameters, ",d"),
         )
         for one in summaries
     ]
     caption = (
-        "Losses in nats per token: mean of the finished runs ± half the 95 % t-interval over seeds."
+        "Losses in nats per token: mean of the finished runs ± half the 95 % t-interval over "
+        f"seeds. {NOTE}"
     )
     return Table(caption, tuple(columns), tuple(rows))
 

@@ -16,6 +16,10 @@ from normlab.archive.folder import Run
 # How many times the later range of a loss its first fall may take before it is cut.
 MOST_FALL = 2.5
 
+# Points: of a curve, and by how much it is wider for each that lies on it.
+_LINE, _WIDER, _MOST_WIDER = 1.5, 1.4, 3
+_UNSEEN = 0.006  # share of a panel's height that the eye does not separate
+
 _ON_THEIR_WAY = ("running", "interrupted")
 
 _Floats = NDArray[np.float64]
@@ -70,6 +74,25 @@ def curve(runs: Sequence[Run], tag: str, *, smooth: bool = False) -> Curve | Non
     end = len(steps) - window // 2 if steady else len(steps)
     shown, raw, steps = shown[:, :end], raw[:, :end], steps[:end]
     return Curve(steps, shown.mean(0), shown.min(0), shown.max(0), raw.mean(0), runs=len(series))
+
+
+def line_widths(curves: Sequence[Curve | None], span: float) -> list[float]:
+    """A width for every curve: each thinner than those under it that it would hide.
+
+    Curves hide each other where they are nowhere apart by more than a line of a panel that shows
+    `span`, from its lowest value to its highest.
+    """
+    widths = [_LINE] * len(curves)
+    for at, one in enumerate(curves):
+        above = [other for other in curves[at + 1 :] if one and other and _hides(one, other, span)]
+        widths[at] += _WIDER * min(len(above), _MOST_WIDER)
+    return widths
+
+
+def _hides(one: Curve, other: Curve, span: float) -> bool:
+    if not np.array_equal(one.steps, other.steps):
+        return False
+    return float(np.abs(one.mean - other.mean).max()) < _UNSEEN * span
 
 
 def broken(run: Run, tag: str, *, smooth: bool = False) -> Broken:

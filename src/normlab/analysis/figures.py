@@ -8,13 +8,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from normlab.analysis import page, panels, probes
-from normlab.analysis.arms import Arm
-from normlab.analysis.curves import ends_early, loss_limits, start_is_cut
+from normlab.analysis.arms import Arm, facets
+from normlab.analysis.curves import (
+    averaged,
+    curve,
+    ends_early,
+    line_widths,
+    loss_limits,
+    start_is_cut,
+)
 from normlab.analysis.learning_rates import learning_rates
 from normlab.analysis.plan import Plan, best_loss, plan
 from normlab.analysis.rates_figure import learning_rate
 from normlab.analysis.stories import story
 from normlab.analysis.style import RC, Look
+from normlab.archive import tags
 from normlab.archive.folder import Study
 
 _CURVES_HEIGHT = 3.0  # inches, in the comparison
@@ -59,12 +67,15 @@ def final_validation_loss(planned: Plan) -> Figure:
     alone = len(titles) == 1
     # One order for all panels: a mean over facets would rank an arm by where it survived.
     rows = panels.row_names(arms) if alone else list(dict.fromkeys(arm.name for arm in arms))
-    height = page.grid_shape(len(titles))[0] * _final_height(rows)
+    height = page.grid_shape(len(titles))[0] * _final_height(rows, 0.27 if alone else 0.2)
     title = f"Final validation loss: {planned.study}"
     note = _dots_note(arms) + _hidden(planned, arms)
     figure, body = page.sheet(title, note, None, height)
     for axes, facet in zip(page.panels_of(body, titles), planned.ranked, strict=True):
-        panels.final_validation_loss(axes, facet.arms, planned.look, rows, limits, numbers=alone)
+        panels.final_validation_loss(
+            axes, facet.arms, planned.look, rows, limits, numbers=alone,
+            names_width=2.6 if alone else 1.5,
+        )  # fmt: skip
     page.label_outer(body)
     return figure
 
@@ -87,10 +98,12 @@ def comparison(planned: Plan) -> Figure:
     legend = panels.legend_entries(arms, look)
     note = f"{_curve_note(arms)}\n{_dots_note(arms)}{_hidden(planned, planned.arms)}"
     figure, body = page.sheet(title, note, legend, sum(heights))
-    grid = body.add_gridspec(2, 2, height_ratios=heights)
-    train = body.add_subplot(grid[0, 0], title="Training loss")
-    validation = body.add_subplot(grid[0, 1], title="Validation loss", sharex=train, sharey=train)
-    final = body.add_subplot(grid[1, :], title="Final validation loss")
+    # Grids of their own: long names below must not press the curves together.
+    outer = body.add_gridspec(2, 1, height_ratios=heights)
+    above = outer[0].subgridspec(1, 2)
+    train = body.add_subplot(above[0], title="Training loss")
+    validation = body.add_subplot(above[1], title="Validation loss", sharex=train, sharey=train)
+    final = body.add_subplot(outer[1].subgridspec(1, 1)[0], title="Final validation loss")
     panels.training_loss(train, arms, look, limits)
     panels.validation_loss(validation, arms, look, limits)
     panels.final_validation_loss(final, arms, look, rows, panels.final_limits(arms))
@@ -127,14 +140,16 @@ def _hidden(planned: Plan, arms: Sequence[Arm]) -> str:
     return f"\nShown: {shown}; runs.csv holds all."
 
 
-def _final_height(rows: Sequence[str]) -> float:
-    return 0.27 * len(rows) + 0.85
+def _final_height(rows: Sequence[str], row: float = 0.27) -> float:
+    return max(0.5, row * len(rows)) + 0.85
 
 
 def _curve_note(arms: Sequence[Arm]) -> str:
     cut = " The first fall is above the axes." if start_is_cut(arms) else ""
     if any(ends_early(run) for arm in arms for run in arm.runs):
         cut += "\nA circle: steps beside it are missing."
+    if _some_hide(arms):
+        cut += "\nA line inside a wider one: two arms with the same curve."
     if max(len(arm.runs) for arm in arms) > 1:
         return (
             "Curves: mean over seeds, the band from the lowest to the highest seed; "
@@ -146,13 +161,22 @@ def _curve_note(arms: Sequence[Arm]) -> str:
     )
 
 
+def _some_hide(arms: Sequence[Arm]) -> bool:
+    """Whether in some panel a curve lies on another, which is then drawn wider."""
+    low, high = loss_limits(arms)
+    panels_ = [
+        [curve(averaged(arm), tags.VALIDATION_LOSS) for arm in facet.arms] for facet in facets(arms)
+    ]
+    return any(len(set(line_widths(curves, high - low))) > 1 for curves in panels_)
+
+
 def _dots_note(arms: Sequence[Arm]) -> str:
     seeds = max(len(panels.final_losses(arm)) for arm in arms)
     if seeds == 0:
         return "Final losses: no run has finished."
     if seeds > 1:
         return (
-            "Final losses: every seed a small dot, with their mean and its 95 % t-interval "
-            "(cut where it leaves the panel)."
+            "Final losses: every seed a small dot, with their mean and its 95 % t-interval; an "
+            "arrowhead where it goes on beyond the panel."
         )
     return "Final losses: one seed, so there is no interval; train more seeds to see what is noise."

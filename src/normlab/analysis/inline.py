@@ -10,6 +10,8 @@ from pathlib import Path
 from markupsafe import Markup
 from PIL import Image
 
+from normlab.analysis.web_page import TEMPLATES
+
 # Characters. A browser lays out this much of a drawing at once; beyond it, pixels are quicker.
 _LARGEST_DRAWING = 700_000
 _LARGEST_SUM = 2_000_000
@@ -36,6 +38,12 @@ _OPENING = re.compile(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>')
 _ID = re.compile(r'\bid="([^"]*)"')
 _REFERENCE = re.compile(r'(?:xlink:)?href="#([^"]*)"|url\(#([^)]*)\)')
 _PATH = re.compile(r'(?<= d=")[^"]*')
+_INLINE_STYLE = re.compile(r'(?<= style=")[^"]*')
+_COLOUR = re.compile(r"#([0-9a-f]{6})\b")
+# The colours for which the page's style has others on a dark ground.
+_ON_DARK = frozenset(
+    re.findall(r"--on-([0-9a-f]{6}):", (TEMPLATES / "report.css").read_text(encoding="utf-8"))
+)
 _DIGITS = re.compile(r"(\.\d\d)\d+")
 
 
@@ -75,6 +83,11 @@ def figures(files: Sequence[Path]) -> list[InlineFigure]:
     return found
 
 
+def captioned() -> tuple[str, ...]:
+    """The names of the figures that a report can hold, apart from those of single scalars."""
+    return tuple(_CAPTIONS)
+
+
 def caption(name: str) -> str:
     """What the figure of this name shows."""
     return _CAPTIONS.get(name) or name.replace("_", " ").capitalize() + "."
@@ -90,7 +103,13 @@ def _drawing(svg: str, name: str, told: str) -> Markup:
         lambda found: f'href="#{name}-{found[1]}"' if found[1] else f"url(#{name}-{found[2]})", svg
     )
     svg = _PATH.sub(lambda found: _DIGITS.sub(r"\1", found[0]).replace("\n", ""), svg)
+    svg = _INLINE_STYLE.sub(lambda found: _COLOUR.sub(_variable, found[0]), svg)
     return Markup(re.sub(r"\s*\n\s*", "\n", svg).strip())
+
+
+def _variable(colour: re.Match[str]) -> str:
+    """A colour as a variable of the page's style, which has another value on a dark ground."""
+    return f"var(--on-{colour[1]}, {colour[0]})" if colour[1] in _ON_DARK else colour[0]
 
 
 def _pixels(png: Path, told: str) -> Markup:

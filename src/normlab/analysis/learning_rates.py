@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from normlab.analysis.arms import Arm, group
+from normlab.analysis.arms import Arm, group, name_apart
 from normlab.analysis.comparison import losses_by_seed, mostly_diverged
 from normlab.analysis.sentences import some
 from normlab.analysis.statistics import mean_interval
@@ -189,10 +189,10 @@ def _over_rates(arms: Sequence[Arm]) -> list[Arm]:
     first: dict[str, Arm] = {}
     for arm in arms:
         others = tuple(setting for setting in arm.settings if setting[0] not in _NAMES)
-        whole = Arm(arm.norm, arm.placement, others, ())
-        first.setdefault(whole.label, whole)
-        runs[whole.label] += arm.runs
-    return [replace(arm, runs=tuple(runs[label])) for label, arm in first.items()]
+        together = Arm(arm.norm, arm.placement, others, ())  # its label names every setting
+        first.setdefault(together.label, together)
+        runs[together.label] += arm.runs
+    return name_apart([replace(arm, runs=tuple(runs[label])) for label, arm in first.items()])
 
 
 def _points(arm: Arm) -> tuple[Point, ...]:

@@ -9,7 +9,6 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from normlab.analysis import page, panels
 from normlab.analysis.arms import Arm
@@ -19,7 +18,6 @@ from normlab.analysis.style import RC, Look
 from normlab.archive import tags
 from normlab.archive.files import FIGURES_FOLDER, check_study_links
 from normlab.archive.folder import Study, read_study
-from normlab.archive.identity import short_number
 from normlab.errors import NormlabError
 
 METRICS_FOLDER = "metrics"
@@ -61,8 +59,6 @@ def metric(planned: Plan, tag: str) -> Figure:
     for axes, facet in zip(page.panels_of(body, titles), planned.facets, strict=True):
         if wide:
             axes.set_yscale("log")
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
-            axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_ylim(low, high)
         for arm in facet.arms:
             _draw_arm(axes, arm, planned.look, tag)

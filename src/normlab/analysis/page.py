@@ -12,6 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.text import Text
 
+from normlab.analysis.lettering import shorten, text_width, wrap
+from normlab.analysis.scales import write_plain_ticks
 from normlab.analysis.style import DPI, GREY, WIDTH
 from normlab.archive.durable import write_text, write_with
 from normlab.text import on_a_line, printable
@@ -22,28 +24,46 @@ Legend = tuple[list[Artist], list[str]]
 _TELLS = "tells "
 _TOLD = re.compile(f'<g id="{_TELLS}([^"]*)">')
 
+# Points.
+_TITLE_SIZE, _PANEL_TITLE_SIZE, _LEGEND_SIZE, _ROW_SIZE, NOTE_SIZE = 11.5, 10.0, 9.0, 8.5, 7.5
 # Inches.
-_MARGIN, _TITLE, _LEGEND_LINE, _FOOTNOTE_LINE = 0.1, 0.32, 0.2, 0.17
-_HANDLE, _CHARACTER = 0.6, 0.073
+_MARGIN, _TITLE_LINE, _LEGEND_LINE, _FOOTNOTE_LINE = 0.1, 0.2, 0.2, 0.17
+_HANDLE = 0.7  # of a legend: the line, and what separates it from its name and the next column
+_FRAME = 0.2  # around a legend
+_BESIDE_PANEL = 0.55  # what the labels of an axis take of a panel's share of the width
+_MOST_TITLE_LINES = 2
+_MOST_LEGEND_COLUMNS = 5
 
 
 def sheet(title: str, note: str, legend: Legend | None, height: float) -> tuple[Figure, SubFigure]:
     """An empty figure and the part of it, `height` inches high, that the panels go into.
 
-    The title and one legend for all panels stand above it, the note below.
+    The title and one legend for all panels stand above it, the note below; all are broken into
+    lines of the figure's width, and names too long for a line are shortened.
     """
-    columns, lines = _legend_shape(legend[1]) if legend else (1, 0)
-    head = _TITLE + _LEGEND_LINE * lines + _MARGIN
+    inside = WIDTH - 2 * _MARGIN
+    title = wrap(title, inside, _TITLE_SIZE, bold=True, lines=_MOST_TITLE_LINES)
+    note = wrap(note, inside, NOTE_SIZE)
+    labels = (
+        [shorten(label, inside - _HANDLE - _FRAME, _LEGEND_SIZE) for label in legend[1]]
+        if legend
+        else []
+    )
+    columns, lines = _legend_shape(labels, inside - _FRAME)
+    head = _TITLE_LINE * (title.count("\n") + 1) + _LEGEND_LINE * lines + 2 * _MARGIN
     foot = _FOOTNOTE_LINE * (note.count("\n") + 1) + _MARGIN
     figure = Figure(figsize=(WIDTH, head + height + foot), dpi=DPI, layout="constrained")
     parts = figure.subfigures(3, 1, height_ratios=[head, height, foot])
     header, body, footer = cast("list[SubFigure]", parts)
     left = _MARGIN / WIDTH
-    header.text(left, 1 - _MARGIN / head, title, va="top", fontsize=11.5, weight="bold")
+    header.text(left, 1 - _MARGIN / head, title, va="top", fontsize=_TITLE_SIZE, weight="bold")
     if legend:
         at = (left / 2, 0.0)
-        header.legend(*legend, loc="lower left", bbox_to_anchor=at, ncols=columns, handlelength=2.6)
-    footer.text(left, 1.0, note, va="top", fontsize=7.5, color=GREY, linespacing=1.3)
+        header.legend(
+            legend[0], labels, loc="lower left", bbox_to_anchor=at, ncols=columns,
+            handlelength=2.6, fontsize=_LEGEND_SIZE,
+        )  # fmt: skip
+    footer.text(left, 1.0, note, va="top", fontsize=NOTE_SIZE, color=GREY, linespacing=1.3)
     return figure, body
 
 
@@ -60,8 +80,14 @@ def panels_of(body: SubFigure, titles: Sequence[str]) -> Iterator[Axes]:
     for axes in grid[len(titles) :]:
         axes.remove()
     for axes, title in zip(grid, titles, strict=False):
-        axes.set_title(title)
+        axes.set_title(panel_title(title, columns))
         yield axes
+
+
+def panel_title(title: str, columns: int) -> str:
+    """The title of a panel in one of so many columns, broken or cut to the panel's width."""
+    width = WIDTH / columns - _BESIDE_PANEL
+    return wrap(title, width, _PANEL_TITLE_SIZE, bold=True, lines=_MOST_TITLE_LINES)
 
 
 def label_outer(body: SubFigure) -> None:
@@ -76,6 +102,13 @@ def label_outer(body: SubFigure) -> None:
         axes.yaxis.label.set_visible(first)
 
 
+def name_rows(axes: Axes, names: Sequence[str], width: float) -> None:
+    """Write the names of rows beside a panel, the first at the top; at most `width` inches each."""
+    axes.set_yticks(range(len(names)), [shorten(name, width, _ROW_SIZE) for name in names])
+    axes.tick_params(axis="y", length=0, labelsize=_ROW_SIZE)
+    axes.grid(visible=False, axis="y")
+
+
 def tell(artist: Artist, words: str) -> None:
     """Have the figure's SVG say these words where one points at what is drawn."""
     artist.set_gid(_TELLS + on_a_line(words))
@@ -88,7 +121,7 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
         OSError: the folder cannot be written.
     """
     _clean(figure)
-    _settle(figure)
+    settle(figure)
     png, svg = folder / f"{name}.png", folder / f"{name}.svg"
     _write(figure, png, {"Software": None})
     _write(figure, svg, {"Date": None, "Creator": None})
@@ -109,8 +142,9 @@ def _clean(figure: Figure) -> None:
                 axis.set_ticks(axis.get_ticklocs(), labels=list(map(printable, labels)))
 
 
-def _settle(figure: Figure) -> None:
+def settle(figure: Figure) -> None:
     """Lay out once and round: the last digits of the layout solver differ from call to call."""
+    write_plain_ticks(figure)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for part in _parts(figure):
@@ -132,11 +166,11 @@ def _write(figure: Figure, path: Path, metadata: dict[str, str | None]) -> None:
     write_with(path, lambda draft: figure.savefig(draft, format=kind, metadata=metadata))
 
 
-def _legend_shape(labels: Sequence[str]) -> tuple[int, int]:
+def _legend_shape(labels: Sequence[str], width: float) -> tuple[int, int]:
     """Columns and lines: as few lines as the labels, filled in column by column, allow."""
-    for lines in range(1, len(labels) + 1):
-        columns = [labels[at : at + lines] for at in range(0, len(labels), lines)]
-        widths = [_HANDLE + _CHARACTER * max(map(len, column)) for column in columns]
-        if len(columns) <= 5 and sum(widths) < WIDTH - 2 * _MARGIN:
-            return len(columns), lines
+    widths = [_HANDLE + text_width(label, _LEGEND_SIZE) for label in labels]
+    for count in range(min(_MOST_LEGEND_COLUMNS, len(labels)), 1, -1):
+        columns = np.array_split(widths, count)  # as a legend divides its entries
+        if sum(map(max, columns)) < width:
+            return count, len(columns[0])
     return 1, len(labels)

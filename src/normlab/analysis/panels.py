@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.markers import CARETLEFT, CARETRIGHT, MarkerStyle
 
 from normlab.analysis.arms import Arm
 from normlab.analysis.curves import (
@@ -17,9 +18,10 @@ from normlab.analysis.curves import (
     ending,
     ends_early,
     floors,
+    line_widths,
     single,
 )
-from normlab.analysis.page import tell
+from normlab.analysis.page import name_rows, tell
 from normlab.analysis.statistics import mean_interval
 from normlab.analysis.style import GREY, INK, Look
 from normlab.archive import tags
@@ -39,10 +41,11 @@ def training_loss(axes: Axes, arms: Sequence[Arm], look: Look, limits: tuple[flo
     """
     # The floor is that of the validation windows; by luck a training batch may be easier.
     _prepare(axes, arms, limits, "floor {:.2f} of the validation windows")
-    for arm in arms:
-        together = curve(averaged(arm), tags.TRAIN_LOSS, smooth=True)
+    curves = [curve(averaged(arm), tags.TRAIN_LOSS, smooth=True) for arm in arms]
+    widths = line_widths(curves, limits[1] - limits[0])
+    for arm, together, width in zip(arms, curves, widths, strict=True):
         if together:
-            draw_mean(axes, arm, look, together)
+            draw_mean(axes, arm, look, together, width=width)
             if together.runs == 1:
                 colour = look.colour(arm)
                 axes.plot(together.steps, together.raw, color=colour, lw=0.7, alpha=0.16, zorder=1)
@@ -54,10 +57,11 @@ def validation_loss(
 ) -> None:
     """Validation loss over steps, a marker at every measurement."""
     _prepare(axes, arms, limits, "floor {:.2f}: no model can do better")
-    for arm in arms:
-        together = curve(averaged(arm), tags.VALIDATION_LOSS)
+    curves = [curve(averaged(arm), tags.VALIDATION_LOSS) for arm in arms]
+    widths = line_widths(curves, limits[1] - limits[0])
+    for arm, together, width in zip(arms, curves, widths, strict=True):
         if together:
-            draw_mean(axes, arm, look, together, look.marker(arm))
+            draw_mean(axes, arm, look, together, look.marker(arm), width)
         _draw_singles(axes, arm, look, tags.VALIDATION_LOSS, limits, smooth=False)
 
 
@@ -69,17 +73,17 @@ def final_validation_loss(
     limits: tuple[float, float],
     *,
     numbers: bool = True,
+    names_width: float = 2.6,
 ) -> None:
     """Final validation loss of every arm: each seed a small dot, the mean, its 95 % t-interval.
 
     `rows` are the arms' names from top to bottom; an arm without a finished run says how it ended.
     `limits` are those of the loss axis. With `numbers`, mean and interval stand beside the row.
+    Names take at most `names_width` inches.
     """
     axes.set_ylim(len(rows) - 0.1, -0.6)
-    axes.set_yticks(range(len(rows)), rows)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(visible=False, axis="y")
-    axes.set_xlabel(LOSS_LABEL)
+    name_rows(axes, rows, names_width)
+    axes.set_xlabel(LOSS_LABEL if numbers else "nats per token")
     axes.set_xlim(*limits)
     across = axes.get_yaxis_transform()
     for arm in arms:
@@ -185,8 +189,10 @@ def _draw_final_floor(axes: Axes, arms: Sequence[Arm], height: float) -> None:
         )
 
 
-def draw_mean(axes: Axes, arm: Arm, look: Look, drawn: Curve, marker: str = "") -> None:
-    """An arm's mean curve with the band of its seeds."""
+def draw_mean(
+    axes: Axes, arm: Arm, look: Look, drawn: Curve, marker: str = "", width: float = 1.5
+) -> None:
+    """An arm's mean curve, `width` points wide, with the band of its seeds."""
     colour = look.colour(arm)
     if drawn.runs > 1:
         axes.fill_between(
@@ -197,8 +203,9 @@ def draw_mean(axes: Axes, arm: Arm, look: Look, drawn: Curve, marker: str = "") 
         drawn.mean,
         color=colour,
         ls=look.line(arm),
+        lw=width,
         marker=marker,
-        ms=3.2,
+        ms=1.7 + width,
         markevery=math.ceil(len(drawn.steps) / _MARKERS_PER_CURVE),
         zorder=3,
         label=arm.name,
@@ -247,12 +254,30 @@ def draw_values(axes: Axes, arm: Arm, look: Look, row: int, values: list[float])
             values, [row] * len(values), "o", color=colour, ms=4, alpha=0.4, mew=0, zorder=2
         )
         tell(dots, f"{arm.label}, each seed: {', '.join(f'{value:.4f}' for value in values)}")
-        axes.plot([mean - half, mean + half], [row, row], color=colour, lw=1.6, zorder=3)
+        draw_interval(axes, mean, half, row, colour)
     marker = look.marker(arm)
     (middle,) = axes.plot(
         [mean], [row], marker, color=colour, ms=6.5, mec="white", mew=0.9, zorder=4
     )
     tell(middle, f"{arm.label}: {_number(values)}")
+
+
+def draw_interval(axes: Axes, mean: float, half: float, row: float, colour: str) -> None:
+    """The interval as a line; an arrowhead where it goes on beyond the panel's limits.
+
+    Call it when the limits of x are set.
+    """
+    if not math.isfinite(half):
+        return
+    left, right = sorted(axes.get_xlim())
+    low, high = max(mean - half, left), min(mean + half, right)
+    axes.plot([low, high], [row, row], color=colour, lw=1.6, zorder=3)
+    for end, edge, head in ((mean - half, left, CARETLEFT), (mean + half, right, CARETRIGHT)):
+        if not left <= end <= right:
+            axes.scatter(
+                [edge], [row], s=36, marker=MarkerStyle(head), color=colour, clip_on=False, zorder=4
+            )
+    axes.set_xlim(left, right)
 
 
 def _number(values: list[float]) -> str:

@@ -13,6 +13,7 @@ from normlab.archive.folder import Study
 MOST_FACETS = 12
 MOST_CURVES = 20  # arms in one panel of curves
 MOST_RANKED = 40  # rows of a ranking
+MOST_RANKED_APART = 12  # rows of each of several rankings
 
 
 @dataclass(frozen=True)
@@ -51,21 +52,26 @@ def plan(study: Study) -> Plan:
     shown = tuple(facet for facet in every if facet in best)
     hidden = [facet.title for facet in every if facet not in best]
     left_out: tuple[str, ...] = ()
+    if arms and arms[0].unnamed:
+        left_out += (
+            f"Arms differ in more than their names tell: also in {some(sorted(arms[0].unnamed))}; "
+            f"report.html lists every key.",
+        )
     if hidden:
-        left_out = (
+        left_out += (
             f"The figures show the {MOST_FACETS} of {len(every)} combinations with the lowest "
             f"validation loss; left out: {some(hidden)}.",
         )
     names = _by_loss([arm for facet in shown for arm in facet.arms])
-    drawn, ranked = (_cut(shown, names[:most]) for most in (MOST_CURVES, MOST_RANKED))
+    rows = MOST_RANKED if len(shown) == 1 else MOST_RANKED_APART
+    drawn, ranked = (_cut(shown, names[:most]) for most in (MOST_CURVES, rows))
     if len(names) > MOST_CURVES:
         left_out += (
             f"The curves show the {MOST_CURVES} of {len(names)} arms with the lowest final loss, "
-            f"and a ranking at most {MOST_RANKED}; runs.csv and report.html hold all.",
+            f"and a ranking at most {rows}; runs.csv and report.html hold all.",
         )
-    alone = ranked if len(shown) == 1 else drawn
-    looks = Look.of([arm for facet in alone for arm in facet.arms])
-    return Plan(study.name, drawn, alone, len(names), len(every), looks, left_out)
+    looks = Look.of([arm for facet in (*drawn, *ranked) for arm in facet.arms])
+    return Plan(study.name, drawn, ranked, len(names), len(every), looks, left_out)
 
 
 def _by_loss(arms: Sequence[Arm]) -> list[str]:

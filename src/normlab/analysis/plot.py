@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 REPORT_FILE = "report.html"
-CURVES = (tags.TRAIN_LOSS, tags.VALIDATION_LOSS, tags.PROBES)  # what is drawn
+# What figures and tables are made of.
+CURVES = (tags.TRAIN_LOSS, tags.VALIDATION_LOSS, tags.TOKENS_PER_SECOND, tags.PROBES)
 
 _WIDEST = 100  # columns that are still easy to read
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from normlab.analysis.measured.numbers import short
 from normlab.analysis.statistics import mean_interval
 from normlab.archive import tags
 from normlab.archive.probe import Measurement, Probing, Slope
@@ -162,4 +163,10 @@ def _mean(values: Sequence[float]) -> str:
     mean, half = mean_interval(values)
     if not math.isfinite(mean):
         return "not finite"
-    return f"{mean:.3g}" + ("" if math.isnan(half) else f" ±{half:.1g}")
+    if mean and not 1e-3 <= abs(mean) < 1e5:
+        return short(mean) + ("" if math.isnan(half) else f" ±{short(half)}")
+    digits = 2 - (math.floor(math.log10(abs(mean))) if mean else 0)
+    if half > 0:  # no more than the interval lets one know
+        digits = min(digits, -math.floor(math.log10(half)))
+    digits = max(0, digits)
+    return f"{mean:.{digits}f}" + ("" if math.isnan(half) else f" ±{half:.{digits}f}")

@@ -13,9 +13,11 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from normlab.analysis import page
 from normlab.analysis.arms import Arm
 from normlab.analysis.curves import ending
+from normlab.analysis.lettering import shorten
 from normlab.analysis.panels import STEP_LABEL
 from normlab.analysis.plan import Plan
 from normlab.analysis.probed import Field, best, field, quantities
+from normlab.analysis.style import WIDTH
 from normlab.archive import tags
 from normlab.archive.identity import short_number
 
@@ -25,6 +27,7 @@ _MOST_COLUMNS = 6
 _COLOURS = "viridis"  # perceptually uniform
 _NOTHING = "#DDDDDD"
 _ROW, _BAR = 1.0, 0.62  # inches
+_HEAD_SIZE = 8.5  # points
 _LOG_FROM = 10.0  # largest over smallest from which colours follow the logarithm
 _CUT = 1.0  # per cent at either end that have the last colour: one arm must not press all flat
 
@@ -91,7 +94,7 @@ def _sheet(planned: Plan, title: str, arms: Sequence[Arm], columns: Sequence[str
     for bar, below, quantity in zip(panels[0], panels[1:].T, columns, strict=True):
         _column(body, bar, below, [grid.get((arm.label, quantity)) for arm in arms], quantity)
     for row, arm in zip(panels[1:], arms, strict=True):
-        row[0].set_title(_heading(arm), fontsize=8.5, pad=3)
+        _head(row[0], _heading(arm))
         row[0].set_ylabel("block", fontsize=8)
     last = max(_edges(one)[-1] for one in grid.values())
     for axes in panels[1:].ravel():
@@ -111,6 +114,7 @@ def _column(
         axes.tick_params(labelbottom=False)
     mesh = next(one for one in drawn if one is not None)
     shown = body.colorbar(mesh, cax=bar, orientation="horizontal")
+    bar.set_label("<colorbar>")  # as matplotlib calls those that it places itself
     bar.set_title(_NAMES.get(quantity, quantity.replace("_", " ")), fontsize=8.5, pad=4)
     if isinstance(norm, LogNorm):
         bar.xaxis.set_major_locator(LogLocator(numticks=3))
@@ -157,6 +161,17 @@ def _norm(fields: Sequence[Field | None]) -> Normalize:
     if finite.min() > 0 and high / low > _LOG_FROM:
         return LogNorm(low, high)
     return Normalize(low, high if high > low else low + max(abs(low), 1e-6))
+
+
+def _head(axes: Axes, words: str) -> None:
+    """The words above a row of panels, from its first to its last.
+
+    A title as long as that would take its width from the first panel; a blank one keeps the height.
+    """
+    axes.set_title(" ", fontsize=_HEAD_SIZE, pad=3)
+    words = shorten(words, WIDTH - 0.8, _HEAD_SIZE, bold=True)
+    head = axes.annotate(words, (0, 1), (0, 3), "axes fraction", "offset points", weight="bold")
+    head.set(fontsize=_HEAD_SIZE, in_layout=False)
 
 
 def _heading(arm: Arm) -> str:

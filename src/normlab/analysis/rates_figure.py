@@ -22,6 +22,7 @@ MOST_ROWS = 24
 MOST_CURVES = 12  # arms by name: they lie closer together than over steps
 
 _PAD = 0.06
+_NAMES_WIDTH = 2.1  # inches
 
 _Limits = tuple[float, float]
 
@@ -79,7 +80,8 @@ def _draw_facets(
     first: Axes | None = None
     for at, facet in enumerate(shown):
         place, lowest = grid[at // columns, at % columns], at + columns >= len(shown)
-        axes = body.add_subplot(place, title=facet.title, sharex=first, sharey=first)
+        title = page.panel_title(facet.title, columns)
+        axes = body.add_subplot(place, title=title, sharex=first, sharey=first)
         first = first or axes
         _draw_rates(axes, [rated[id(arm)] for arm in facet.arms], look, limits)
         _ticks(axes, arms, sparse=columns == 3)
@@ -156,6 +158,7 @@ def _draw_rows(body: SubFigure, grid: GridSpecBase, arms: Sequence[RatedArm], lo
     """LR sensitivity and the loss at the best rate, a row an arm."""
     tuned = body.add_subplot(grid[0, 0], title="Loss at its own best rate")
     across = body.add_subplot(grid[0, 1], title="LR sensitivity", sharey=tuned)
+    across.set_xlim(*_sensitivity_limits(arms))
     tuned.set_xlim(*panels.final_limits([one.best.arm for one in arms if one.best]))
     for row, one in enumerate(arms):
         if one.best is not None:
@@ -166,14 +169,11 @@ def _draw_rows(body: SubFigure, grid: GridSpecBase, arms: Sequence[RatedArm], lo
         values = list(one.sensitivity.values())
         if values:
             panels.draw_values(across, one.arm, look, row, values)
-    across.set_xlim(*_sensitivity_limits(arms))
     for axes in (tuned, across):
         axes.set_ylim(len(arms) - 0.4, -0.6)
-        axes.tick_params(axis="y", length=0)
-        axes.grid(visible=False, axis="y")
+        page.name_rows(axes, [one.name for one in arms], _NAMES_WIDTH)
         axes.set_xlabel("nats per token")
         axes.xaxis.set_major_locator(MaxNLocator(5))
-    tuned.set_yticks(range(len(arms)), [one.name for one in arms])
     across.tick_params(labelleft=False)
 
 
@@ -216,7 +216,8 @@ def _note(rates: LearningRates, hidden: Mapping[str, int]) -> str:
         "it. Larger:",
         "the arm's best rate. LR sensitivity (arXiv 2309.14322): mean over the grid of min(loss, "
         "loss at initialisation) − the lowest;",
-        "an arm that learns nothing at any rate has a low one too. Intervals: 95 % t over seeds.",
+        "an arm that learns nothing at any rate has a low one too. Intervals: 95 % t over seeds; "
+        "an arrowhead: beyond the panel.",
     ]
     left_out = ", ".join(f"{count} {what}" for what, count in hidden.items() if count)
     if left_out:

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from normlab.analysis.learning_rates import LearningRates
+from normlab.analysis.speed import speed_words
 from normlab.analysis.statistics import mean_interval
 from normlab.analysis.table import RUNS_FILE, ArmSummary
 from normlab.archive.identity import short_number
+from normlab.archive.steadiness import NOT_COMPARABLE
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,16 +21,20 @@ def render(summaries: Sequence[ArmSummary]) -> "Table":
     """The summaries as a table to print, in the order given; the first where they are many."""
     from rich.text import Text
 
-    headings = ("seeds", "best val loss", "final val loss", "diverged", "tok/s", "params")
-    table = _empty(headings, _caption(summaries))
+    speeds = any(one.speed_comparable for one in summaries)
+    headings = ["seeds", "best val loss", "final val loss", "diverged", "tok/s", "params"]
+    if not speeds:
+        headings.remove("tok/s")
+    table = _empty(headings, _caption(summaries, speeds))
     for one in summaries[:MOST_ROWS]:
+        speed = speed_words(one.tokens_per_second, one.speed_comparable)
         table.add_row(
             Text(one.label),
             _seeds(one),
             _loss(one.best_val),
             _loss(one.final_val),
             f"{one.diverged} of {one.runs}" if one.diverged else "0",
-            "" if math.isnan(one.tokens_per_second) else f"{one.tokens_per_second:,.0f}",
+            *([speed] if speeds else []),
             "" if one.parameters is None else f"{one.parameters:,}",
         )
     return table
@@ -86,7 +92,7 @@ def _loss(value: tuple[float, float]) -> str:
     return f"{mean:.4f}" if math.isnan(half) else f"{mean:.4f} ±{half:.4f}"
 
 
-def _caption(summaries: Sequence[ArmSummary]) -> str:
+def _caption(summaries: Sequence[ArmSummary], speeds: bool) -> str:
     lines = ["Losses in nats per token: mean of the finished runs ± 95 % t-interval over seeds."]
     if len(summaries) > MOST_ROWS:
         more = len(summaries) - MOST_ROWS
@@ -95,4 +101,8 @@ def _caption(summaries: Sequence[ArmSummary]) -> str:
     if floors:
         known = " or ".join(f"{floor:.4f}" for floor in floors)
         lines.append(f"Floor: {known}; no model can do better.")
+    if not speeds and any(not math.isnan(one.tokens_per_second) for one in summaries):
+        lines.append(
+            f"Speeds: {NOT_COMPARABLE}; they vary by 10 % or more over a run, or it is short."
+        )
     return "\n".join(lines)

@@ -7,6 +7,7 @@ from datetime import datetime
 from normlab.analysis.arms import Arm, describe, group
 from normlab.analysis.cells import Cell, Column, Table, number
 from normlab.analysis.curves import divergence
+from normlab.analysis.speed import comparable, speed_cell
 from normlab.analysis.style import Look
 from normlab.archive.folder import Run, Study
 from normlab.archive.record import RunRecord
@@ -55,7 +56,7 @@ def _run_row(run: Run, arm: Arm, look: Look, settings: Sequence[str]) -> tuple[C
         number(record.best.val_loss),
         number(record.best.step, "d"),
         number(record.final.val_loss),
-        number(record.tokens_per_second, ",.0f"),
+        speed_cell(record.tokens_per_second, comparable([run])),
         _duration(record.train_seconds),
     )
 

@@ -3,7 +3,8 @@
 import math
 from typing import Any
 
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogFormatter, LogLocator, NullFormatter
 
 from normlab.archive.identity import short_number
 
@@ -23,5 +24,17 @@ def logarithmic(axis: Any) -> None:
         return
     between = (1.0, 2.0, 5.0) if math.log10(high / low) < _FEW else (1.0,)
     axis.set_major_locator(LogLocator(subs=between, numticks=6))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
-    axis.set_minor_formatter(NullFormatter())
+
+
+def write_plain_ticks(figure: Figure) -> None:
+    """Write the ticks of every logarithmic axis plainly: 1e-3, 0.1, 100.
+
+    matplotlib writes them as mathematical text, which the looks of the figures do not parse, since
+    a name may hold dollar signs: an axis that is left as it is would show the raw markup.
+    """
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            if isinstance(axis.get_major_formatter(), LogFormatter):
+                axis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
+            if isinstance(axis.get_minor_formatter(), LogFormatter):
+                axis.set_minor_formatter(NullFormatter())

@@ -24,6 +24,11 @@ _NORM_COLOURS = {
 }
 _FREE_COLOURS = (_GREEN, _PURPLE, _ORANGE, _SKY, _YELLOW, "#6A3D9A", "#8C510A", "#01665E")
 
+# For what is still without a colour when those are taken: Paul Tol's muted ones.
+_MORE_COLOURS = (
+    *("#882255", "#332288", "#999933", "#AA4499", "#44AA99", "#661100", "#117733", "#DDAA33"),
+)
+
 _T = TypeVar("_T")
 
 LineStyle = str | tuple[int, tuple[float, ...]]
@@ -119,7 +124,7 @@ class Look:
 
 def norm_colours(norms: Sequence[str]) -> dict[str, str]:
     """A colour for each norm, that which it has in a study of the same norms."""
-    return _assign(set(norms), _NORM_COLOURS, _FREE_COLOURS)
+    return _assign(set(norms), _NORM_COLOURS, _FREE_COLOURS, _MORE_COLOURS)
 
 
 def placement_styles(placements: Sequence[str]) -> dict[str, tuple[LineStyle, str]]:
@@ -127,7 +132,9 @@ def placement_styles(placements: Sequence[str]) -> dict[str, tuple[LineStyle, st
     return _assign(set(placements), _PLACEMENT_STYLES, _FREE_STYLES)
 
 
-def _assign(names: set[str], known: dict[str, _T], free: Sequence[_T]) -> dict[str, _T]:
+def _assign(
+    names: set[str], known: dict[str, _T], free: Sequence[_T], more: Sequence[_T] = ()
+) -> dict[str, _T]:
     """Known names keep their look; another starts looking for a free one at a place of its own.
 
     So a norm seldom changes colour between studies, and two share one only when all are taken.
@@ -135,7 +142,7 @@ def _assign(names: set[str], known: dict[str, _T], free: Sequence[_T]) -> dict[s
     looks = {name: known[name] for name in names if name in known}
     for name in sorted(set(names) - set(known)):
         first = zlib.crc32(name.encode()) % len(free)
-        candidates = [*free[first:], *free[:first]]
+        candidates = [*free[first:], *free[:first], *more]
         taken = list(looks.values())
         looks[name] = next((look for look in candidates if look not in taken), candidates[0])
     return looks

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from normlab.analysis.arms import Arm, flatten, group
 from normlab.analysis.curves import floors
+from normlab.analysis.speed import comparable, mean_speed
 from normlab.analysis.statistics import mean_interval
 from normlab.archive.durable import write_text
 from normlab.archive.folder import Study
@@ -40,6 +41,7 @@ class ArmSummary:
         runs, finished, diverged, failed, interrupted: how many runs there are, and how they ended.
         best_val, final_val: mean and half width of its 95 % t-interval; NaN where unknown.
         tokens_per_second: mean over all runs that measured it, or NaN.
+        speed_comparable: whether that may be compared with other arms.
         parameters: of one run of the arm.
         floor: the best loss any model can reach, where it is known.
         gap: mean best validation loss over the floor, or NaN.
@@ -56,6 +58,7 @@ class ArmSummary:
     best_val: tuple[float, float]
     final_val: tuple[float, float]
     tokens_per_second: float
+    speed_comparable: bool
     parameters: int | None
     floor: float | None
     gap: float
@@ -120,7 +123,8 @@ def _summarise(arm: Arm) -> ArmSummary:
         interrupted=len(arm.with_state("interrupted")),
         best_val=best,
         final_val=mean_interval(_known(record.final.val_loss for record in done)),
-        tokens_per_second=mean_interval(_known(one.tokens_per_second for one in records))[0],
+        tokens_per_second=mean_speed(arm),
+        speed_comparable=comparable(arm.runs),
         parameters=next(iter(_known(one.parameters for one in records)), None),
         floor=floor,
         gap=math.nan if floor is None else best[0] - floor,

@@ -113,11 +113,15 @@ class Rounding:
 
 @dataclass(frozen=True)
 class Ratio:
-    """A time over LayerNorm's in the same round: median and quartiles over the rounds."""
+    """A time over LayerNorm's in the same round: median and quartiles over the rounds.
+
+    `variation` is that of the times, the larger of both; None in cards of older versions.
+    """
 
     median: float
     low: float
     high: float
+    variation: Number = None
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def run_name(norm: str, placement: str, lr: float, seed: int, identifier: str) -
     """`rmsnorm-pre-lr3e-3-s0-1a2b3c4d`: readable, unique, and safe as the name of a folder."""
     arm = "-".join(said(norm, placement))
     arm = re.sub(r"[^A-Za-z0-9._-]", "_", arm).lstrip("._-")[:48]
-    return f"{arm}-lr{short_number(lr)}-s{seed}-{identifier}"
+    return f"{arm}-lr{_number_in_name(lr)}-s{seed}-{identifier}"
 
 
 def said(norm: str, placement: str) -> list[str]:
@@ -41,10 +41,16 @@ def said(norm: str, placement: str) -> list[str]:
 
 
 def short_number(value: float) -> str:
-    """3e-3, 1.5e-4, 0.1 or 12: the shortest usual way to write a number."""
-    plain = f"{value:g}"
-    if value == 0 or 0.01 < abs(value) < 1e4:
-        return plain
+    """3e-2, 1.5e-4, 0.1 or 12: as a number of a configuration, or a tick, is written everywhere."""
+    return f"{value:g}" if value == 0 or 0.1 <= abs(value) < 1e4 else _scientific(value)
+
+
+def _number_in_name(value: float) -> str:
+    """The same but for 0.01 to 0.1, as the folders of runs have always been called."""
+    return f"{value:g}" if 0.01 < abs(value) < 0.1 else short_number(value)
+
+
+def _scientific(value: float) -> str:
     mantissa, exponent = f"{value:e}".split("e")
     return f"{float(mantissa):g}e{int(exponent)}"
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -23,16 +24,25 @@ _COLOURS: dict[Kind, str] = {
     "limit": norm_colours(["dyt"])["dyt"],
     "other": "#8FA3B5",
 }
+_LINE_COLOURS = tuple(
+    norm_colours(
+        [
+            *("rmsnorm", "layernorm", "dyt", "scalenorm"),
+            *("none", "layernorm_nobias", "partial_rmsnorm", "other"),
+        ]
+    ).values()
+)
 _WORDS: dict[Kind, str] = {
     "ours": "normlab",
     "peer": "other packages",
     "limit": "the machine's limit",
     "other": "for comparison",
 }
-_BAR, _GRID_ROW, _LINES, _FRAME = 0.21, 0.165, 2.5, 0.75  # inches
+_BAR, _GRID_ROW, _LINES, _FRAME, _LEAST = 0.21, 0.165, 2.5, 0.75, 0.6  # inches
 # Beyond this ratio, short bars cannot be told from none.
 _LOG_FROM = 30
 _COLUMNS = 2
+MOST_ROWS, MOST_LINES = 40, 8  # of a panel
 # Labels of an axis are at least this share of it apart.
 _LABELS_APART = 0.14
 
@@ -44,12 +54,17 @@ def draw(report: Report, folder: Path) -> list[Path]:
 
 
 def _sheet(report: Report) -> Figure:
-    panels = report.result.panels
+    panels = [_first(panel) for panel in report.result.panels]
+    cut = any(shown != panel for shown, panel in zip(panels, report.result.panels, strict=True))
     columns = 1 if len(panels) == 1 or any(panel.grid for panel in panels) else _COLUMNS
     rows = [panels[at : at + columns] for at in range(0, len(panels), columns)]
     heights = [max(_height(panel) for panel in row) for row in rows]
     spreads = any(bar.value.count > 1 for panel in panels for bar in panel.bars)
     note = f"{'Median and quartiles. ' if spreads else ''}{report.machine}"
+    if cut:
+        note += (
+            f"\nThe first {MOST_ROWS} rows or {MOST_LINES} curves of a panel; the tables hold all."
+        )
     figure, body = page.sheet(report.result.title, note, _legend(panels), sum(heights))
     grid = body.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
     for row, line in zip(rows, grid, strict=True):
@@ -60,10 +75,18 @@ def _sheet(report: Report) -> Figure:
     return figure
 
 
+def _first(panel: Panel) -> Panel:
+    """The panel with as much of it as can be read."""
+    grid = panel.grid and replace(
+        panel.grid, rows=panel.grid.rows[:MOST_ROWS], values=panel.grid.values[:MOST_ROWS]
+    )
+    return replace(panel, bars=panel.bars[:MOST_ROWS], lines=panel.lines[:MOST_LINES], grid=grid)
+
+
 def _height(panel: Panel) -> float:
     if panel.bars:
-        return _FRAME + _BAR * len(panel.bars)
-    return _FRAME + (_GRID_ROW * len(panel.grid.rows) if panel.grid else _LINES)
+        return _FRAME + max(_LEAST, _BAR * len(panel.bars))
+    return _FRAME + (max(_LEAST, _GRID_ROW * len(panel.grid.rows)) if panel.grid else _LINES)
 
 
 def _legend(panels: Sequence[Panel]) -> page.Legend | None:
@@ -117,8 +140,7 @@ def _bars(axes: Axes, bars: Sequence[Bar], mark: float | None, whole: float | No
 
 def _lines(axes: Axes, lines: Sequence[Line]) -> None:
     axes.set(xscale="log", yscale="log")
-    colours = norm_colours(["rmsnorm", "layernorm", "dyt", "scalenorm"])
-    for line, colour, marker in zip(lines, colours.values(), "os^D", strict=False):
+    for line, colour, marker in zip(lines, _LINE_COLOURS, "os^Dv<>p", strict=False):
         medians = [y.median for y in line.y]
         label = line.name if line.exponent is None else f"{line.name}, exponent {line.exponent}"
         axes.plot(line.x, medians, color=colour, marker=marker, ms=4, label=label)
@@ -144,9 +166,8 @@ def _apart(places: Sequence[float]) -> list[str]:
 
 
 def _ticked(axis: Axis, low: float, high: float) -> None:
-    """Numbers along a logarithmic axis as they are read: mathematical text is off in our looks."""
-    ticks = _decades(low, high)
-    axis.set_ticks(ticks, labels=[f"{tick:,g}" for tick in ticks])
+    """Few numbers along a logarithmic axis."""
+    axis.set_ticks(_decades(low, high))
 
 
 def _decades(low: float, high: float) -> list[float]:

@@ -23,8 +23,9 @@ from hydra.errors import HydraException
 from normlab import config
 from normlab.config.safe_yaml import MOST_CHARACTERS, parse_yaml, read_text
 from normlab.config.schema import DATA, TrainConfig
-from normlab.config.trust import UntrustedError, check_target, is_trusted, printable
+from normlab.config.trust import UntrustedError, check_target, is_trusted
 from normlab.errors import ConfigError
+from normlab.text import excerpt
 
 # What a file may set under `hydra`: what an experiment sweeps.
 SWEEPER_KEYS = ("arms", "params", "budgets")
@@ -90,7 +91,7 @@ def check_overrides(overrides: Sequence[str], folders: Sequence[Path] = ()) -> N
     for word in overrides:
         if len(word) > MOST_CHARACTERS:
             raise ConfigError(
-                f"{printable(word)} has {len(word):,} characters, and the most is "
+                f"{excerpt(word)} has {len(word):,} characters, and the most is "
                 f"{MOST_CHARACTERS:,}; write the value into a file of a folder for --config-dir."
             )
         key = word.partition("=")[0].strip().lstrip("+~").partition("@")[0].strip()
@@ -101,12 +102,12 @@ def check_overrides(overrides: Sequence[str], folders: Sequence[Path] = ()) -> N
         elif key.partition("/")[0] in (*_groups(), "hydra") and "." not in key:
             if ".." in value or re.search(r"(^|[\s,(\[{'\"])[/~]", value):
                 raise UntrustedError(
-                    f"{printable(word)} is not allowed: an option is a name, not a path; give the "
+                    f"{excerpt(word)} is not allowed: an option is a name, not a path; give the "
                     f"folder that holds {key}/<name>.yaml with --config-dir."
                 )
         elif any((folder / key).is_dir() for folder in folders if key and "." not in key):
             raise UntrustedError(
-                f"{printable(key)} is not a group; groups are {', '.join(_groups())}."
+                f"{excerpt(key)} is not a group; groups are {', '.join(_groups())}."
             )
 
 
@@ -119,7 +120,7 @@ def check_sweep_entry(override: str) -> None:
     key = re.sub(r"[\s'\"+~]", "", override.partition("=")[0])
     if key.startswith("hydra") or "defaults" in key or "_target_" in override:
         raise UntrustedError(
-            f"{printable(override)} is not allowed in hydra.sweeper: an entry sets a key of the "
+            f"{excerpt(override)} is not allowed in hydra.sweeper: an entry sets a key of the "
             f"run, as in optimizer.lr=1e-3; give everything else on the command line."
         )
     check_overrides([override])
@@ -196,7 +197,7 @@ def _check_header(path: Path, text: str) -> None:
         header = re.fullmatch(r"\s*#+\s*@package\s+(?P<package>[\w.]+)\s*", line)
         if header is None or not _is_package(header["package"]):
             raise UntrustedError(
-                f"{path}: {printable(line.strip())} is not taken; a header is # @package _global_ "
+                f"{path}: {excerpt(line.strip())} is not taken; a header is # @package _global_ "
                 f"or names a part of the run, and not hydra."
             )
 
@@ -225,7 +226,7 @@ def _check_values(path: Path, value: Any, key: str) -> None:
 def _check_class(path: Path, key: str, target: Any) -> None:
     if key.partition(".")[0] not in ("norm", "placement"):
         raise UntrustedError(
-            f"{path}: {printable(key)}={printable(target)} is not taken; only norm and placement "
+            f"{path}: {excerpt(key)}={excerpt(target)} is not taken; only norm and placement "
             f"name a class."
         )
     try:
@@ -241,7 +242,7 @@ def _check_interpolation(path: Path, value: Any, key: str) -> None:
     of its value; only `study`, which none refers to, may hold text beside it.
     """
     if isinstance(value, bytes):
-        raise UntrustedError(f"{path}: {printable(key)} holds bytes; write text or numbers.")
+        raise UntrustedError(f"{path}: {excerpt(key)} holds bytes; write text or numbers.")
     if not isinstance(value, str) or "${" not in value:
         return
     text = value.replace(_STUDY_NAME, "") if key == "study" else value
@@ -250,7 +251,7 @@ def _check_interpolation(path: Path, value: Any, key: str) -> None:
     allowed = all(part["key"] is None or part["key"] in _numbers() for part in parts)
     if not allowed or "${" in rest or (rest and key != "study"):
         raise UntrustedError(
-            f"{path}: {printable(key)}: {printable(value)} is not taken; an interpolation in a "
+            f"{path}: {excerpt(key)}: {excerpt(value)} is not taken; an interpolation in a "
             f"file is all of the value, and names a number, as ${{model.width}}, or "
             f"${{oc.env:NAME}}."
         )
@@ -275,7 +276,7 @@ def _check_hydra(path: Path, node: Any) -> None:
 
 def _hydra_refused(path: Path, what: str) -> UntrustedError:
     return UntrustedError(
-        f"{path}: {printable(what)} is not taken from a file; under hydra a file may set "
+        f"{path}: {excerpt(what)} is not taken from a file; under hydra a file may set "
         f"{', '.join(f'sweeper.{key}' for key in SWEEPER_KEYS)}, and all else is given on the "
         f"command line."
     )
@@ -300,7 +301,7 @@ def _check_defaults(path: Path, entries: Any, group: str) -> list[File]:
         named = _default_files(entry, group)
         if named is None:
             raise UntrustedError(
-                f"{path}: {printable(entry)} is not taken in defaults; an entry is _self_, an "
+                f"{path}: {excerpt(entry)} is not taken in defaults; an entry is _self_, an "
                 f"option of the file's own group, or group: option for one of "
                 f"{', '.join(_groups())}."
             )
@@ -363,7 +364,7 @@ def _search_path(word: str) -> list[str]:
         override: Override = OverridesParser.create().parse_override(word)
     except HydraException as error:
         raise ConfigError(
-            f"{printable(word)} cannot be read; write hydra.searchpath=[file:///a/folder]."
+            f"{excerpt(word)} cannot be read; write hydra.searchpath=[file:///a/folder]."
         ) from error
     value = override.value()
     entries = value if isinstance(value, list) else [value]
@@ -374,13 +375,13 @@ def _check_search_path(entry: str) -> None:
     """A folder is checked like that of --config-dir; anything else is imported to be read."""
     scheme, separator, place = entry.rpartition("://")
     if "${" in entry:
-        raise UntrustedError(f"{printable(entry)} cannot be checked; write the folder out.")
+        raise UntrustedError(f"{excerpt(entry)} cannot be checked; write the folder out.")
     if not separator or scheme == "file":
         if Path(place).is_dir():
             check_folder(Path(place))
     elif not is_trusted(place.replace("/", ".")):
         raise UntrustedError(
-            f"{printable(entry)} is not trusted, so it was not imported; give --config-dir a "
-            f"folder, or, if you know its code, set NORMLAB_TRUST={printable(place)} in the "
+            f"{excerpt(entry)} is not trusted, so it was not imported; give --config-dir a "
+            f"folder, or, if you know its code, set NORMLAB_TRUST={excerpt(place)} in the "
             f"environment."
         )

@@ -7,19 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf.errors import OmegaConfBaseException
 
 from normlab.archive.files import read_text
 from normlab.archive.record import CONFIG_FILE
+from normlab.config.safe_yaml import MOST_BYTES, parse_yaml
 from normlab.config.schema import merged
 from normlab.config.spec import RunSpec, specify
 from normlab.config.trust import UntrustedError
 from normlab.errors import ConfigError, NormlabError
-
-# Bytes and levels; a run writes about 3,000 and 6.
-LARGEST_CONFIG = 2**17
-_DEEPEST = 32
 
 
 def stored_spec(
@@ -35,14 +31,14 @@ def stored_spec(
     """
     path = folder / CONFIG_FILE
     try:
-        plain = _plain(read_text(path, LARGEST_CONFIG))
+        plain = _plain(path, read_text(path, MOST_BYTES))
         return specify(merged({**plain, **(changes or {})}), choices)
     except UntrustedError:
         raise  # another sentence: such a file is whole
     except OSError as error:
         raise NormlabError(f"{path} cannot be read ({error.strerror}).") from error
     except (
-        *(yaml.YAMLError, OmegaConfBaseException, ConfigError),
+        *(OmegaConfBaseException, ConfigError),
         *(ValueError, TypeError, KeyError, AttributeError, ArithmeticError),
     ) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
@@ -51,36 +47,11 @@ def stored_spec(
         ) from error
 
 
-def _plain(text: str) -> dict[str, Any]:
-    """What the YAML says. Raises ValueError or YAMLError."""
-    depth = 0
-    # Event by event, so that nothing is built of what is not going to be read.
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        if isinstance(event, yaml.AliasEvent):
-            raise ValueError("it has an alias")
-        depth += isinstance(event, yaml.CollectionStartEvent)
-        depth -= isinstance(event, yaml.CollectionEndEvent)
-        if depth > _DEEPEST:
-            raise ValueError("it is nested too deeply")
-    plain = yaml.safe_load(text)
+def _plain(path: Path, text: str) -> dict[str, Any]:
+    """What the YAML says. Raises ValueError or ConfigError."""
+    plain = parse_yaml(path, text)
     if not isinstance(plain, dict):
         raise ValueError("it is no mapping")
-    _check_values(plain)
+    if "${" in text:
+        raise ValueError("it has an interpolation")
     return plain
-
-
-def _check_values(value: Any) -> None:
-    if isinstance(value, dict):
-        for key, item in value.items():
-            _check_values(key)
-            _check_values(item)
-    elif isinstance(value, list):
-        for item in value:
-            _check_values(item)
-    elif isinstance(value, str):
-        if "${" in value:
-            raise ValueError("it has an interpolation")
-    elif isinstance(value, int) and abs(value) >= 2**63:
-        raise ValueError("it has a number beyond 64 bits")
-    elif not isinstance(value, int | float | None):
-        raise ValueError(f"it has a value of type {type(value).__name__}")

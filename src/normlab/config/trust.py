@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from normlab.errors import ConfigError
+from normlab.text import excerpt
 
 VARIABLE = "NORMLAB_TRUST"
 
@@ -18,7 +19,6 @@ VARIABLE = "NORMLAB_TRUST"
 # imports, so `normlab.norms.formula.torch.hub.load` is a path too.
 MODULES = ("torch.nn", "normlab.norms", "normlab.model.placement", "normlab.model.streams")
 _CLASS = re.compile(r"[A-Z]\w*", re.ASCII)
-_MOST_CHARACTERS = 120
 
 
 class UntrustedError(ConfigError):
@@ -45,9 +45,9 @@ def check_target(key: str, target: Any) -> None:
         module, _, name = target.rpartition(".")
         if (module in MODULES and _CLASS.fullmatch(name)) or is_trusted(target):
             return
-    text = printable(target)
+    text = excerpt(target)
     raise UntrustedError(
-        f"{printable(key)}={text} is not trusted, so nothing was imported; allowed is a class of "
+        f"{excerpt(key)}={text} is not trusted, so nothing was imported; allowed is a class of "
         f"{', '.join(MODULES)}. If you know its code, {VARIABLE}="
         f"{text.rpartition('.')[0] or text} in the environment trusts it."
     )
@@ -57,12 +57,6 @@ def is_trusted(path: str) -> bool:
     """Whether a dotted path lies in a package or module that NORMLAB_TRUST names."""
     words = (word.strip() for word in os.environ.get(VARIABLE, "").split(","))
     return any(path == word or path.startswith(f"{word}.") for word in words if word)
-
-
-def printable(value: Any) -> str:
-    """A stranger's words in one line that a terminal only prints."""
-    text = "".join(sign if sign.isprintable() else "?" for sign in str(value))
-    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}…"
 
 
 def _check(key: str, value: Any) -> None:
@@ -78,6 +72,6 @@ def _check(key: str, value: Any) -> None:
     elif isinstance(value, bytes) or (isinstance(value, str) and "${" in value):
         # Hydra resolves what it builds once more: \${…} would become a node after the check.
         raise UntrustedError(
-            f"{printable(key)}={printable(value)} cannot be checked; a value is a number, true, "
+            f"{excerpt(key)}={excerpt(value)} cannot be checked; a value is a number, true, "
             f"false, null, text without ${{, a list or a mapping."
         )

@@ -8,8 +8,8 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from normlab.config.gate import check_sweep_entry
-from normlab.config.trust import printable
 from normlab.errors import ConfigError
+from normlab.text import excerpt
 
 Overrides = tuple[str, ...]
 
@@ -92,7 +92,7 @@ class Asked:
 
 def _not_a_sweep(name: str, value: Any, allowed: str) -> ConfigError:
     return ConfigError(
-        f"hydra.sweeper.{name}={printable(value)} is not allowed; it must be {allowed}."
+        f"hydra.sweeper.{name}={excerpt(value)} is not allowed; it must be {allowed}."
     )
 
 

@@ -21,10 +21,10 @@ from normlab.config.gate import check_folder, check_overrides
 from normlab.config.help import groups
 from normlab.config.schema import register as register_schema
 from normlab.config.spec import RunSpec, specify
-from normlab.config.trust import printable
 from normlab.errors import ConfigError, in_words
 from normlab.study import engine
 from normlab.study.plan import ELSEWHERE, is_settled
+from normlab.text import excerpt
 from normlab.training import stopping
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def read_command(arguments: Sequence[str]) -> list[str]:
         flag = unknown[0].partition("=")[0]
         close = difflib.get_close_matches(flag, _FLAGS, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
-        raise ConfigError(f"{printable(flag)} is not a flag; {hint}--help shows what there is.")
+        raise ConfigError(f"{excerpt(flag)} is not a flag; {hint}--help shows what there is.")
     overrides = [word for word in words if word != "--"]
     folders = [Path(path) for path in (options.config_dir, options.config_path) if path]
     for folder in folders:

@@ -274,8 +274,15 @@ def test_measured(test, values: list[float], said: str) -> None:
 
 
 def test_a_ratio_is_averaged_on_a_logarithm() -> None:
-    one = judged(Ratio("x", 0.03, low=1.07), measured(x=[0.5, 2.0]))
+    one = judged(Ratio("x", 0.03, low=1.07), measured(x=[0.95, 1 / 0.95, 1.0]))
     assert one.value == pytest.approx(1.0)
+
+
+def test_a_ratio_of_times_that_vary_over_the_measurement_is_not_compared() -> None:
+    one = judged(Ratio("x", 0.03, low=1.07), measured(x=[2.0] * 10 + [2.6] * 10))
+    assert one.word == UNKNOWN
+    assert "not comparable" in one.reason
+    assert judged(Ratio("x", 0.03, low=1.07), measured(x=[2.0, 2.1] * 10)).word == YES
 
 
 def test_a_level_has_no_absence() -> None:

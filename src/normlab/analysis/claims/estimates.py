@@ -32,6 +32,7 @@ from normlab.archive.claim import (
     Value,
 )
 from normlab.archive.folder import Run, Study
+from normlab.archive.steadiness import is_steady, variation
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,13 @@ def _(test: Ratio, evidence: Evidence) -> Estimate:
     values, over = _series(evidence, test.of)
     if min(values) <= 0:
         raise NoBasisError(f"{test.of} holds a ratio that is not above zero")
+    if not is_steady(changes := variation(values)):
+        raise NoBasisError(
+            f"{test.of} varies by {100 * changes:.0f} % over equal parts of the measurement, so "
+            f"speeds are not comparable"
+            if changes == changes
+            else f"{test.of} has {len(values)} {over}s, too few to compare speeds"
+        )
     logs = _over([math.log(value) for value in values], _count(len(values), over))
     value, low, high = (math.exp(log) for log in (logs.value, logs.low, logs.high))
     return Estimate(value, low, high, logs.basis)

@@ -13,9 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from normlab.analysis import page
 from normlab.analysis.claims.show import interval, number, tally
-from normlab.analysis.page import save, sheet
-from normlab.analysis.style import GREY, INK, RC
+from normlab.analysis.lettering import shorten, wrap
+from normlab.analysis.style import GREY, INK, RC, WIDTH
 from normlab.archive.judged import Judged, Report, Word
 
 # Colour, mark and filling of every word; the marks differ for those who cannot tell the colours.
@@ -27,10 +28,11 @@ LOOKS: dict[Word, tuple[str, str, str]] = {
 }
 _CLAIMED, _ABSENT = "#CDE7DC", "#E3E3E3"
 
+MOST_ROWS = 60
+
 # Inches a row; where the columns begin, in shares of the width.
 _ROW = 0.235
 _NAME, _LEFT, _RIGHT, _WORD, _VALUE = 0.01, 0.265, 0.465, 0.48, 0.605
-_NAME_LETTERS, _VALUE_LETTERS = 34, 66
 _PAD = 0.12  # of a row's scale, on both sides
 
 
@@ -55,11 +57,14 @@ def draw(report: Report, folder: Path, name: str = "claims") -> list[Path]:
             f"{tally(report)}\nEvery row has a scale of its own: shaded, where the interval must "
             "lie for the claim to hold; grey, where there is no effect."
         )
-        height = _ROW * (len(report.judged) + 1)
-        figure, body = sheet("Claims, published against measured", note, _legend(), height)
+        shown, hidden = report.judged[:MOST_ROWS], len(report.judged) - MOST_ROWS
+        if hidden > 0:
+            note += f"\nThe first {MOST_ROWS} claims; {hidden} more are in the table."
+        height = _ROW * (len(shown) + 1)
+        figure, body = page.sheet("Claims, published against measured", note, _legend(), height)
         axes = body.add_axes((0, 0, 1, 1))
-        _rows(axes, report.judged)
-        return save(figure, folder, name)
+        _rows(axes, shown)
+        return page.save(figure, folder, name)
 
 
 def _legend() -> tuple[list[Artist], list[str]]:
@@ -87,8 +92,10 @@ def _rows(axes: Axes, judged: Sequence[Judged]) -> None:
 
 def _row(axes: Axes, at: int, one: Judged) -> None:
     colour, mark, filling = LOOKS[one.word]
-    axes.text(_NAME, at, _cut(one.name, _NAME_LETTERS), fontsize=8, va="center")
-    axes.text(_VALUE, at, _cut(_numbers(one), _VALUE_LETTERS), fontsize=7, va="center")
+    axes.text(_NAME, at, shorten(one.name, _width(_NAME, _LEFT), 8), fontsize=8, va="center")
+    axes.text(
+        _VALUE, at, wrap(_numbers(one), _width(_VALUE, 1.0), 7, lines=1), fontsize=7, va="center"
+    )
     axes.text(_WORD, at, one.word, fontsize=8, va="center", color=colour, weight="bold")
     scale = _scale(one)
     x = [_LEFT + (_RIGHT - _LEFT) * share for share in (0.0, 1.0)]
@@ -127,6 +134,6 @@ def _numbers(one: Judged) -> str:
     return f"{published}{number(one.value)}{interval(one)} {one.unit}"
 
 
-def _cut(text: str, letters: int) -> str:
-    """What fits into its column; the page holds the whole."""
-    return text if len(text) <= letters else f"{text[: letters - 1]}…"
+def _width(left: float, right: float) -> float:
+    """Inches between two shares of the width, less a margin."""
+    return WIDTH * (right - left) - 0.1

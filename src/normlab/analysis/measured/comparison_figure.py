@@ -1,6 +1,7 @@
 """The figure of `layernorm_vs_rmsnorm`: distributions, what each norm does not feel, and time."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import cast
 
 from matplotlib.artist import Artist
@@ -15,12 +16,15 @@ from normlab.analysis.measured.numbers import plain
 from normlab.analysis.measured.times import WAYS, over_torch, pairs, shapes
 from normlab.analysis.spread import Spread
 from normlab.analysis.style import GREY, INK, norm_colours
+from normlab.archive.identity import short_number
 from normlab.archive.measured import Comparison, Measured, Shown
+from normlab.archive.steadiness import NOT_COMPARABLE
 
 NORMS = ("layernorm", "rmsnorm")
 _HEIGHT = 6.1  # inches
 _INPUT = "#D0D0D0"
 _MARKERS = "osD^v<>p"
+MOST_SHAPES = len(_MARKERS)
 _LEAST = 1e-17  # smaller deviations are drawn here
 _SMALL = 7.5
 
@@ -28,11 +32,18 @@ _SMALL = 7.5
 def sheet(found: Measured) -> Figure:
     """The whole figure."""
     numbers: Comparison = found.numbers
+    hidden = len(shapes(numbers)) - MOST_SHAPES
+    kept = set(shapes(numbers)[:MOST_SHAPES])
+    times = tuple(one for one in numbers.times if (one.tokens, one.width) in kept)
+    numbers = replace(numbers, times=times)
     colours = norm_colours(NORMS)
+    note = _note(found) + (
+        f"\nThe first {MOST_SHAPES} shapes; {hidden} more are in the numbers." * (hidden > 0)
+    )
     handles: list[Artist] = [Patch(color=_INPUT)]
     handles += [Line2D([], [], color=colours[norm], lw=2.5) for norm in NORMS]
     legend: page.Legend = (handles, ["input", *NORMS])
-    figure, body = page.sheet("LayerNorm and RMSNorm", _note(found), legend, _HEIGHT)
+    figure, body = page.sheet("LayerNorm and RMSNorm", note, legend, _HEIGHT)
     above, middle, below = cast(
         "list[SubFigure]", body.subfigures(3, 1, height_ratios=[1, 1.15, 1.6])
     )
@@ -106,7 +117,8 @@ def _invariances(axes: Axes, numbers: Comparison, colours: dict[str, str]) -> No
     )
     axes.set_ylim(len(tried) - 0.4, -0.6)
     axes.set_xlim(_LEAST, 100)
-    axes.set_xticks([1e-16, 1e-12, 1e-8, 1e-4, 1], ["1e−16", "1e−12", "1e−8", "1e−4", "1"])
+    ticks = [1e-16, 1e-12, 1e-8, 1e-4, 1]
+    axes.set_xticks(ticks, [short_number(tick) for tick in ticks])
     axes.minorticks_off()
 
 
@@ -131,17 +143,17 @@ def _time(left: Axes, right: Axes, numbers: Comparison, colours: dict[str, str])
         row = there.index(one.way)
         at = shapes(numbers).index((one.tokens, one.width))
         y = row + (0.2 if one.norm == "rmsnorm" else -0.2) + _offset(numbers, at)
-        _point(left, over_torch(numbers, one), y, colours[one.norm], _MARKERS[at % 8])
+        _point(left, over_torch(numbers, one), y, colours[one.norm], _MARKERS[at])
     _ways(left, there)
     right.set_title("RMSNorm's time over LayerNorm's", fontsize=9)
     right.axvspan(1 / (1 + CLAIMED_HIGH), 1 / (1 + CLAIMED_LOW), color="#F3E3B3", lw=0, zorder=0)
     for pair in pairs(numbers, there):
         at = shapes(numbers).index(pair.shape)
         y = there.index(pair.way) + 2 * _offset(numbers, at)
-        _point(right, pair.both, y, INK, _MARKERS[at % 8])
+        _point(right, pair.both, y, INK, _MARKERS[at])
     _ways(right, there, named=False)
     marks: list[Artist] = [
-        Line2D([], [], color=GREY, marker=_MARKERS[at % 8], ls="none", ms=4)
+        Line2D([], [], color=GREY, marker=_MARKERS[at], ls="none", ms=4)
         for at in range(len(shapes(numbers)))
     ]
     names = [f"{tokens}×{width}" for tokens, width in shapes(numbers)]
@@ -156,7 +168,9 @@ def _offset(numbers: Comparison, at: int) -> float:
     return 0.3 * ((at + 0.5) / count - 0.5)
 
 
-def _point(axes: Axes, value: Spread, y: float, colour: str, marker: str) -> None:
+def _point(axes: Axes, value: Spread | None, y: float, colour: str, marker: str) -> None:
+    if value is None:
+        return
     axes.plot([value.low, value.high], [y, y], color=colour, lw=0.9)
     axes.plot([value.median], [y], marker=marker, ms=4, color=colour)
 
@@ -171,7 +185,7 @@ def _ways(axes: Axes, there: Sequence[str], named: bool = True) -> None:
     axes.set_xlim(min(low, 0.5), max(high, 2.0))
     low, high = axes.get_xlim()
     ticks = [x for x in (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000) if low <= x <= high]
-    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set_xticks(ticks, [short_number(tick) for tick in ticks])
     axes.minorticks_off()
 
 
@@ -181,6 +195,15 @@ def _note(found: Measured) -> str:
     machine, versions = found.origin.machine, found.origin.versions
     threads = machine.get("threads", "")
     threads = "1 thread" if threads == 1 else f"{threads} threads"
+    every = [over_torch(numbers, one) for one in numbers.times]
+    every += [pair.both for pair in pairs(numbers, list(WAYS))]
+    noisy = every.count(None)
+    varying = (
+        f"Not drawn: {noisy} of {len(every)} ratios, {NOT_COMPARABLE}: their times vary by 10 % or "
+        "more over the measurement.\n"
+        if noisy
+        else ""
+    )
     missing = "; ".join(f"{way}: {why}" for way, why in numbers.not_timed.items())
     return (
         f"Distributions at width {numbers.width}, parameters as they start, all numbers of all "
@@ -188,6 +211,7 @@ def _note(found: Measured) -> str:
         "Times of forward and backward in fp32, tokens×width, all in turn: median and quartiles "
         f"of {rounds} ratios inside a round.\nfused: normlab's kernels; torch: its functions; "
         "composite: written out; x.var: the same with it, held against RMSNorm written out.\n"
+        f"{varying}"
         f"{machine.get('cpu', '')}, {threads}, torch "
         f"{versions.get('torch', '')}, seed {found.settings['seeds'][0]}, "
         f"{found.origin.started[:10]}.{' ' + missing[:80] if missing else ''}"

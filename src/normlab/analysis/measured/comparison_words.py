@@ -1,10 +1,12 @@
 """What the numbers of `layernorm_vs_rmsnorm` show, in sentences that follow from them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from normlab.analysis.measured.numbers import joined, percent, plain, short
 from normlab.analysis.measured.times import NAIVE, WAYS, Pair, pairs
+from normlab.analysis.spread import Spread
 from normlab.archive.measured import Comparison
+from normlab.archive.steadiness import NOT_COMPARABLE
 
 # What the tutorial says of RMSNorm's speed, and what its script prints.
 CLAIMED_LOW, CLAIMED_HIGH, PRINTED = 0.07, 0.64, 67.13
@@ -20,8 +22,9 @@ def sentences(numbers: Comparison) -> list[str]:
         *_distribution(numbers),
         *_invariances(numbers),
         _parameters(numbers),
-        _like_for_like(like),
-        _claim(like),
+        *_not_comparable(like),
+        *_like_for_like(like),
+        *_claim(like),
         *_printed(like, list(pairs(numbers, [NAIVE]))),
         *(f"{WAYS[way]}: not timed, {why}." for way, why in numbers.not_timed.items()),
     ]
@@ -85,23 +88,37 @@ def _parameters(numbers: Comparison) -> str:
     return f"At width {numbers.width} {joined(said)}."
 
 
-def _like_for_like(like: Sequence[Pair]) -> str:
+def _not_comparable(like: Sequence[Pair]) -> Iterator[str]:
+    noisy = sum(one.both is None for one in like)
+    if noisy:
+        yield (
+            f"{noisy} of {len(like)} comparisons of times are {NOT_COMPARABLE}, and in no "
+            f"sentence: the times vary by 10 % or more over the measurement."
+        )
+
+
+def _like_for_like(like: Sequence[Pair]) -> Iterator[str]:
     said = []
-    for way in dict.fromkeys(one.way for one in like):
-        values = [one.both.median for one in like if one.way == way]
+    steady = [one for one in like if one.both]
+    for way in dict.fromkeys(one.way for one in steady):
+        values = [one.both.median for one in steady if one.both and one.way == way]
         span = short(min(values))
         if short(max(values)) != span:
             span += f"–{short(max(values))}"
         said.append(f"{span} {WAYS[way]}")
-    return f"RMSNorm's time over LayerNorm's, forward and backward, is {joined(said)}."
+    if said:
+        yield f"RMSNorm's time over LayerNorm's, forward and backward, is {joined(said)}."
 
 
-def _claim(like: Sequence[Pair]) -> str:
-    faster = [one for one in like if one.both.high < 1]
-    slower = [one for one in like if one.both.low > 1]
+def _claim(pairs_: Sequence[Pair]) -> Iterator[str]:
+    like = [one.both for one in pairs_ if one.both]
+    if not like:
+        return
+    faster = [one for one in like if one.high < 1]
+    slower = [one for one in like if one.low > 1]
     open_ = len(like) - len(faster) - len(slower)
     within = [one for one in faster if CLAIMED_LOW <= _gain(one) <= CLAIMED_HIGH]
-    rounds = min(one.both.count for one in like)
+    rounds = min(one.count for one in like)
     said = [f"faster in {len(faster)}", f"slower in {len(slower)}"]
     said += [f"in {open_} the quartiles of {rounds} rounds cannot tell"] if open_ else []
     verdict = (
@@ -111,28 +128,34 @@ def _claim(like: Sequence[Pair]) -> str:
         if within
         else "fits none of them"
     )
-    return (
+    yield (
         f"Of {len(like)} comparisons like for like RMSNorm is {joined(said)}; the tutorial's "
         f"“{100 * CLAIMED_LOW:.0f}–{100 * CLAIMED_HIGH:.0f} % faster” {verdict}."
     )
 
 
-def _gain(one: Pair) -> float:
+def _gain(one: Spread) -> float:
     """How much more is done in the same time: 0.07 is 7 % faster."""
-    return 1 / one.both.median - 1
+    return 1 / one.median - 1
+
+
+def _most(ratios: Iterable[Spread | None]) -> float:
+    """By what factor RMSNorm is faster at most, of the ratios that can be compared; 0 of none."""
+    return max((1 / one.median for one in ratios if one), default=0.0)
 
 
 def _printed(like: Sequence[Pair], naive: Sequence[Pair]) -> Iterator[str]:
     factor = 1 + PRINTED
-    best = max(max(1 / one.both.median, 1 / one.forward.median) for one in like)
+    best = _most(ratio for one in like for ratio in (one.both, one.forward))
+    if not best:
+        return
     claim = f"Its script's “{100 * PRINTED:.0f} % faster” would be a factor of {factor:.0f}"
     if best >= factor / 2:
         yield f"{claim}; like for like ×{short(best)} is reached."
         return
     yield f"{claim}; like for like the largest, forward or with backward, is ×{short(best)}."
-    if naive:
-        forward = max(1 / one.forward.median for one in naive)
-        both = max(1 / one.both.median for one in naive)
+    forward, both = _most(one.forward for one in naive), _most(one.both for one in naive)
+    if forward and both:
         near = "comes near it" if max(forward, both) >= factor / 4 else "is not so slow either"
         yield (
             f"A LayerNorm written with x.var {near}: the written-out RMSNorm is up to "

@@ -5,17 +5,21 @@ Transformer by placement.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from normlab.analysis import page
 from normlab.analysis.measured import theory
 from normlab.analysis.measured.ends import End, label
 from normlab.analysis.measured.numbers import plain, short
-from normlab.analysis.style import INK, LineStyle, norm_colours, placement_styles
+from normlab.analysis.style import GREY, INK, LineStyle, norm_colours, placement_styles
+from normlab.archive.identity import short_number
 from normlab.archive.measured import Measured, Profile, Vanishing
 
 # Norms whose output has unit RMS as they start, so that theory knows it.
@@ -26,7 +30,8 @@ _INIT_COLOURS = {"PyTorch": INK, "no biases": "#8C510A", "Kaiming": "#01665E"}
 _OTHER_WIDTH = "#8FA3B5"
 _MOST_MARKERS = 9
 _LEAST_SHARE = 1e-12  # what is smaller is drawn as if it were not there
-_MOST_NAMES = 10
+_MOST_NAMES = 10  # in a panel, beside the curves; of more a legend tells
+MOST_ARMS = 12  # in a panel
 
 
 @dataclass(frozen=True)
@@ -47,10 +52,18 @@ def sheet(found: Measured) -> Figure:
     """The whole figure."""
     numbers: Vanishing = found.numbers
     title = "What depth does to signal, information and gradient at initialisation"
-    figure, body = page.sheet(title, _note(found), None, _HEIGHT)
+    normed = [numbers.stacks[0], *(one for one in numbers.stacks if one.norm != "none")]
+    streams = [one for one in numbers.transformers if one.init == numbers.transformers[0].init]
+    hidden = sum(max(0, len(profiles) - MOST_ARMS) for profiles in (normed, streams))
+    normed, streams = normed[:MOST_ARMS], streams[:MOST_ARMS]
+    colours = norm_colours([one.norm for one in (*normed, *streams)])
+    columns = [_bare(numbers), _normed(normed, colours), _streams(streams, colours)]
+    note = _note(found)
+    if hidden:
+        note += f"\nThe first {MOST_ARMS} networks of a panel; {hidden} more are in the numbers."
+    figure, body = page.sheet(title, note, _legend(columns), _HEIGHT)
     grid = body.subplots(3, 3)
-    columns = [_bare(numbers), _normed(numbers), _streams(numbers)]
-    heads = ("no norm", "norm before ReLU", "Transformer")
+    heads = ("norm=none", "norm before ReLU", "Transformer")
     for row, (quantity, word) in enumerate(
         zip(QUANTITIES, ("Signal", "Information", "Gradient"), strict=True)
     ):
@@ -62,6 +75,22 @@ def sheet(found: Measured) -> Figure:
     ):
         axes.set_ylabel(name)
     return figure
+
+
+def _legend(columns: Sequence[Sequence[_Curve]]) -> page.Legend | None:
+    """Norms by colour, placements by line, where a panel has too many to name them beside it."""
+    curves = [one for some in columns if len(some) > _MOST_NAMES for one in some]
+    if not curves:
+        return None
+    norms = {one.profile.norm: one for one in curves}
+    placements = {one.profile.placement: one for one in curves if one.profile.placement}
+    placements.pop("any", None)
+    handles: list[Artist] = [Patch(color=one.colour) for one in norms.values()]
+    handles += [
+        Line2D([], [], color=GREY, ls=one.line, marker=one.marker, ms=3, lw=1)
+        for one in placements.values()
+    ]
+    return handles, [*norms, *map(str, placements)]
 
 
 def _bare(numbers: Vanishing) -> list[_Curve]:
@@ -81,13 +110,11 @@ def _bare(numbers: Vanishing) -> list[_Curve]:
     return found
 
 
-def _normed(numbers: Vanishing) -> list[_Curve]:
-    stacks = [numbers.stacks[0], *(one for one in numbers.stacks if one.norm != "none")]
-    colours = norm_colours([one.norm for one in stacks])
+def _normed(stacks: Sequence[Profile], colours: Mapping[str, str]) -> list[_Curve]:
     return [
         _Curve(
             one,
-            "no norm" if one.norm == "none" else one.norm,
+            one.norm,
             colours[one.norm],
             theory=one.norm in ("none", *UNIT_RMS),
             normed=one.norm != "none",
@@ -96,13 +123,11 @@ def _normed(numbers: Vanishing) -> list[_Curve]:
     ]
 
 
-def _streams(numbers: Vanishing) -> list[_Curve]:
-    first = [one for one in numbers.transformers if one.init == numbers.transformers[0].init]
-    colours = norm_colours([one.norm for one in first])
-    looks = placement_styles([one.placement or "" for one in first])
+def _streams(streams: Sequence[Profile], colours: Mapping[str, str]) -> list[_Curve]:
+    looks = placement_styles([one.placement or "" for one in streams])
     return [
         _Curve(one, one.name, colours[one.norm], *looks[one.placement or ""], theory=False)
-        for one in first
+        for one in streams
     ]
 
 
@@ -191,12 +216,12 @@ def _ticks(depth: int) -> list[int]:
 
 
 def _decades(axes: Axes) -> None:
-    """At most five powers of ten, written plainly: mathematical text is off in our looks."""
+    """At most five powers of ten."""
     low, high = (math.log10(limit) for limit in axes.get_ylim())
     powers = list(range(math.ceil(low), math.floor(high) + 1))
     powers = powers[:: max(1, math.ceil(len(powers) / 5))]
-    names = [f"{10.0**p:g}" if -3 <= p <= 3 else f"1e{p}".replace("-", "−") for p in powers]
-    axes.set_yticks([10.0**power for power in powers], names)
+    ticks = [10.0**power for power in powers]
+    axes.set_yticks(ticks, [short_number(tick) for tick in ticks])
 
 
 def _note(found: Measured) -> str:

@@ -1,14 +1,18 @@
 """The numbers behind the figures of experiments that train nothing, as tables."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from normlab.analysis.arms import SEPARATOR
 from normlab.analysis.cells import Cell, Column, Table
 from normlab.analysis.measured.numbers import plain, short
 from normlab.analysis.measured.times import over_torch
 from normlab.analysis.spread import spread
 from normlab.archive.card import Number
+from normlab.archive.identity import said
 from normlab.archive.measured import Comparison, Measured, Profile, Timed, Vanishing
+from normlab.archive.steadiness import NOT_COMPARABLE
 
 
 def tables(found: Measured) -> tuple[Table, ...]:
@@ -28,10 +32,10 @@ def _vanishing(numbers: Vanishing) -> tuple[Table, ...]:
     stacks, blocks = (*numbers.stacks, numbers.deep), numbers.transformers
     ends = "at the last {}: RMS, standard deviation, and the share of variance across inputs."
     back = "Gradient: that of the loss at the input over that at the last {}."
-    said = "Linear and ReLU, " + ends.format("layer") + " " + back.format("layer")
+    words = "Linear and ReLU, " + ends.format("layer") + " " + back.format("layer")
     streams = "The residual stream " + ends.format("block") + " " + back.format("block")
     return (
-        Table(said, _profile_columns("layers"), tuple(map(_profile, stacks))),
+        Table(words, _profile_columns("layers"), tuple(map(_profile, stacks))),
         Table(streams, _profile_columns("blocks"), tuple(map(_profile, blocks))),
     )
 
@@ -42,9 +46,8 @@ def _profile_columns(depth: str) -> tuple[Column, ...]:
 
 
 def _profile(one: Profile) -> tuple[Cell, ...]:
-    name = f"no norm · {one.placement}" if one.name == "none" and one.placement else one.name
     return (
-        Cell(name.removesuffix(" · any")),
+        Cell(one.norm if one.placement is None else SEPARATOR.join(said(one.norm, one.placement))),
         Cell(one.init),
         *(Cell(str(count), count) for count in (one.width, one.depth, one.seeds)),
         _number(one.rms[-1]),
@@ -73,7 +76,7 @@ def _timed(numbers: Comparison, one: Timed) -> tuple[Cell, ...]:
         Cell(one.way),
         *(Cell(str(count), count) for count in (one.tokens, one.width)),
         *(Cell(f"{median:.3f}", median) for median in medians),
-        Cell(str(over), over.median),
+        Cell(str(over), over.median) if over else Cell(NOT_COMPARABLE, math.nan),
     )
 
 

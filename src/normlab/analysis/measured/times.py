@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from normlab.analysis.spread import Spread, ratio
 from normlab.archive.measured import Comparison, Timed
+from normlab.archive.steadiness import is_steady, variation
 
 # In the order of the figure, with what they are.
 WAYS = {
@@ -20,12 +21,15 @@ NAIVE, WRITTEN_OUT = "x.var", "composite"
 
 @dataclass(frozen=True)
 class Pair:
-    """RMSNorm's time over LayerNorm's in one way at one shape: with backward, and forward alone."""
+    """RMSNorm's time over LayerNorm's in one way at one shape: with backward, and forward alone.
+
+    None where the times vary too much over the measurement to be compared.
+    """
 
     way: str
     shape: tuple[int, int]
-    both: Spread
-    forward: Spread
+    both: Spread | None
+    forward: Spread | None
 
 
 def shapes(numbers: Comparison) -> list[tuple[int, int]]:
@@ -33,10 +37,18 @@ def shapes(numbers: Comparison) -> list[tuple[int, int]]:
     return list(dict.fromkeys((one.tokens, one.width) for one in numbers.times))
 
 
-def over_torch(numbers: Comparison, one: Timed) -> Spread:
-    """Its time, forward with backward, over that of F.layer_norm at its shape."""
+def over_torch(numbers: Comparison, one: Timed) -> Spread | None:
+    """Its time, forward with backward, over that of F.layer_norm at its shape.
+
+    None where the times vary too much to be compared.
+    """
     base = _find(numbers, "torch", "layernorm", (one.tokens, one.width))
-    return ratio(one.both, base.both)
+    return _compared(one.both, base.both)
+
+
+def _compared(times: Sequence[float], others: Sequence[float]) -> Spread | None:
+    steady = all(is_steady(variation(some)) for some in (times, others))
+    return ratio(times, others) if steady else None
 
 
 def pairs(numbers: Comparison, ways: Sequence[str]) -> Iterator[Pair]:
@@ -49,7 +61,8 @@ def pairs(numbers: Comparison, ways: Sequence[str]) -> Iterator[Pair]:
                 rms = _find(numbers, other, "rmsnorm", shape)
             except LookupError:
                 continue
-            both, forward = ratio(rms.both, layer.both), ratio(rms.forward, layer.forward)
+            both = _compared(rms.both, layer.both)
+            forward = _compared(rms.forward, layer.forward)
             yield Pair(way, shape, both, forward)
 
 

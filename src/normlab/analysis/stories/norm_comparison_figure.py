@@ -10,7 +10,7 @@ from normlab.analysis.arms import Arm, format_value
 from normlab.analysis.curves import loss_limits
 from normlab.analysis.statistics import mean_interval
 from normlab.analysis.stories.norm_comparison import shared_rate
-from normlab.analysis.stories.trials import Trial, best, by, rate, trials
+from normlab.analysis.stories.trials import Trial, best, best_arms, by, rate, trials
 from normlab.analysis.stories.u_curve import (
     crosses,
     dotted,
@@ -22,12 +22,12 @@ from normlab.analysis.stories.u_curve import (
 from normlab.analysis.style import GREY, Look
 from normlab.archive.folder import Study
 
-_CURVES, _ROW = 2.9, 0.27  # inches
+_CURVES, _ROW, _NAMES_WIDTH = 2.9, 0.27, 2.4  # inches
 
 
 def draw(study: Study) -> Figure:
     """Training at one rate, final loss at every rate, and each arm at its own best."""
-    found = trials(study)
+    found, hidden = best_arms(trials(study))
     arms = by(lambda trial: trial.name, found)
     look = Look.of([trial.arm for trial in found])
     shared = shared_rate(found)
@@ -35,16 +35,18 @@ def draw(study: Study) -> Figure:
     handles, _ = panels.legend_entries([some[0].arm for some in arms.values()], look)
     legend = handles, list(arms)
     figure, body = page.sheet(
-        f"Does it need a norm? {study.name}", _note(found), legend, sum(heights)
+        f"Does it need a norm? {study.name}", _note(found) + hidden, legend, sum(heights)
     )
-    grid = body.add_gridspec(2, 2, height_ratios=heights)
-    training, over_rates = body.add_subplot(grid[0, 0]), body.add_subplot(grid[0, 1])
+    # Grids of their own: long names below must not press the curves together.
+    outer = body.add_gridspec(2, 1, height_ratios=heights)
+    above = outer[0].subgridspec(1, 2)
+    training, over_rates = body.add_subplot(above[0]), body.add_subplot(above[1])
     _at_one_rate(training, [trial.arm for trial in found if trial.rate == shared], look, shared)
     over_rates.set_title("Final loss at every rate")
     frame(over_rates, list(by(lambda trial: trial.rate, found)), limits(found))
     without_context(over_rates, found)
     draw_all(over_rates, found, look)
-    _tuned(body.add_subplot(grid[1, :]), arms, look)
+    _tuned(body.add_subplot(outer[1].subgridspec(1, 1)[0]), arms, look)
     return figure
 
 
@@ -74,10 +76,9 @@ def _tuned(axes: Axes, arms: dict[str, list[Trial]], look: Look) -> None:
     rows = sorted(tuned, key=lambda name: one.mean if (one := tuned[name]) else float("inf"))
     axes.set_title("Each at its own best rate")
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_yticks(range(len(rows)), rows)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(visible=False, axis="y")
+    page.name_rows(axes, rows, _NAMES_WIDTH)
     axes.set_xlabel(f"final validation {panels.LOSS_LABEL}")
+    axes.set_xlim(*panels.final_limits([one.arm for one in tuned.values() if one]))
     across = axes.get_yaxis_transform()
     for row, name in enumerate(rows):
         trial = tuned[name]
@@ -88,8 +89,7 @@ def _tuned(axes: Axes, arms: dict[str, list[Trial]], look: Look) -> None:
         mean, half = mean_interval(values)
         colour = look.colour(trial.arm)
         axes.plot(values, [row] * len(values), "o", color=colour, ms=4, alpha=0.4, mew=0)
-        if half == half:
-            axes.plot([mean - half, mean + half], [row, row], color=colour, lw=1.6)
+        panels.draw_interval(axes, mean, half, row, colour)
         axes.plot([mean], [row], look.marker(trial.arm), color=colour, ms=6.5, mec="white", mew=0.9)
         width = "" if half != half else f" ± {half:.3f}"
         told = f"{mean:.3f}{width} at {format_value(trial.rate)}"

@@ -3,7 +3,7 @@
 from matplotlib.figure import Figure
 
 from normlab.analysis import page, panels
-from normlab.analysis.stories.trials import Trial, by, trials
+from normlab.analysis.stories.trials import Trial, best_arms, by, trials
 from normlab.analysis.stories.u_curve import (
     crosses,
     dotted,
@@ -20,7 +20,7 @@ _PANEL = 2.1  # inches
 
 def draw(study: Study) -> Figure:
     """Final loss against learning rate, without and with warm-up, a column for every depth."""
-    found = trials(study)
+    found, hidden = best_arms(trials(study))
     look = Look.of([trial.arm for trial in found])
     depths = sorted(by(lambda trial: trial.depth, found))
     warmups = sorted(by(lambda trial: trial.warmup, found))
@@ -28,7 +28,10 @@ def draw(study: Study) -> Figure:
     shown = [some[0].arm for some in by(lambda trial: trial.name, found).values()]
     legend = panels.legend_entries(shown, look, endings=False)
     figure, body = page.sheet(
-        f"Pre-LN or Post-LN, by depth: {study.name}", _note(found), legend, _PANEL * len(warmups)
+        f"Pre-LN or Post-LN, by depth: {study.name}",
+        _note(found) + hidden,
+        legend,
+        _PANEL * len(warmups),
     )
     grid = body.subplots(len(warmups), len(depths), sharex=True, sharey=True, squeeze=False)
     for row, warmup in enumerate(warmups):

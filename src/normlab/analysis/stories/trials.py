@@ -20,6 +20,7 @@ from normlab.archive.folder import Study
 
 # Nats per token above the best guess without context within which a model has learned none.
 NO_CONTEXT = 0.05
+MOST_ARMS = 12  # in a figure
 ONE_SEED = "One seed: no interval, and nothing tells effect from noise; add seed=0,1,2."
 
 _K = TypeVar("_K")
@@ -46,8 +47,8 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """Norm and placement; `none` would read as "no arm"."""
-        return "no norm" if self.arm.name == "none" else self.arm.name
+        """Norm and placement."""
+        return self.arm.name
 
     @property
     def whole(self) -> bool:
@@ -81,6 +82,16 @@ def by(key: Callable[[Trial], _K], some: Iterable[Trial]) -> dict[_K, list[Trial
 def best(some: Iterable[Trial]) -> Trial | None:
     """The trial with the lowest mean among those all of whose runs finished; None without one."""
     return min((trial for trial in some if trial.whole), key=lambda trial: trial.mean, default=None)
+
+
+def best_arms(found: Sequence[Trial]) -> tuple[list[Trial], str]:
+    """The trials of the arms with the lowest losses, and a line for those that are not shown."""
+    arms = by(lambda trial: trial.name, found)
+    order = sorted(arms, key=lambda name: one.mean if (one := best(arms[name])) else math.inf)
+    shown = set(order[:MOST_ARMS])
+    hidden = len(order) - len(shown)
+    note = f"\nThe {MOST_ARMS} of {len(order)} arms with the lowest losses; runs.csv holds all."
+    return [trial for trial in found if trial.name in shown], note * (hidden > 0)
 
 
 def differences(some: Sequence[Trial]) -> list[tuple[Trial, Difference, float]]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from normlab.archive.card import Ratio, Speed
+from normlab.archive.steadiness import variation
 from normlab.norms.card.inputs import standard
 from normlab.norms.statistic import LayerNorm
 
@@ -41,8 +42,8 @@ def speed(norm: nn.Module, width: int, threads: int, seconds: float) -> Speed:
         threads=threads,
         rounds=len(kept),
         layernorm_milliseconds=(forward, both),
-        forward=_ratio([one[2] / one[0] for one in kept]),
-        both=_ratio([one[3] / one[1] for one in kept]),
+        forward=_ratio([(one[2], one[0]) for one in kept]),
+        both=_ratio([(one[3], one[1]) for one in kept]),
     )
 
 
@@ -58,9 +59,10 @@ def _both(norm: nn.Module, x: Tensor, weights: Tensor) -> float:
     return time.perf_counter() - began
 
 
-def _ratio(values: list[float]) -> Ratio:
-    low, median, high = statistics.quantiles(values, n=4)
-    return Ratio(median, low, high)
+def _ratio(times: list[tuple[float, float]]) -> Ratio:
+    """Of the times of the norm and of the reference, by round."""
+    low, median, high = statistics.quantiles([norm / base for norm, base in times], n=4)
+    return Ratio(median, low, high, max(map(variation, zip(*times, strict=True))))
 
 
 @contextmanager
