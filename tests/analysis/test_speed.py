@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from normlab.analysis.drawn import CURVES
+from normlab.analysis.plot import CURVES
 from rich.console import Console
 from torch.utils.tensorboard import SummaryWriter
 
