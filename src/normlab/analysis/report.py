@@ -17,11 +17,13 @@ MOST_ROWS = 40
 
 def render(summaries: Sequence[ArmSummary]) -> "Table":
     """The summaries as a table to print, in the order given; the first where they are many."""
+    from rich.text import Text
+
     headings = ("seeds", "best val loss", "final val loss", "diverged", "tok/s", "params")
     table = _empty(headings, _caption(summaries))
     for one in summaries[:MOST_ROWS]:
         table.add_row(
-            one.label,
+            Text(one.label),
             _seeds(one),
             _loss(one.best_val),
             _loss(one.final_val),
@@ -34,6 +36,8 @@ def render(summaries: Sequence[ArmSummary]) -> "Table":
 
 def render_rates(rates: LearningRates) -> "Table":
     """The arms of a learning-rate study at their best rates, lowest mean loss first."""
+    from rich.text import Text
+
     caption = (
         f"Over the {len(rates.grid)} learning rates that all arms share: each at the best of them; "
         "LR\nsensitivity (arXiv 2309.14322); stable up to: no run diverged there or below."
@@ -41,7 +45,7 @@ def render_rates(rates: LearningRates) -> "Table":
     table = _empty(("best lr", "tuned loss", "sensitivity", "stable up to", "diverged"), caption)
     for one in sorted(rates.arms, key=lambda one: one.tuned_mean)[:MOST_ROWS]:
         table.add_row(
-            one.name,
+            Text(one.name),
             _rate(one.best_rate),
             _loss(mean_interval(list(one.tuned.values()))),
             _loss(mean_interval(list(one.sensitivity.values()))),
@@ -53,11 +57,12 @@ def render_rates(rates: LearningRates) -> "Table":
 
 def _empty(headings: Sequence[str], caption: str) -> "Table":
     from rich import box
-    from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, padding=0)  # 80 columns are enough for plain arms
+    from normlab.analysis.fitting_table import FittingTable
+
+    table = FittingTable(box=box.SIMPLE_HEAD, padding=0)  # 80 columns are enough for plain arms
     table.caption, table.caption_justify = caption, "left"
-    table.add_column("arm")
+    table.add_column("arm", overflow="fold")
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     return table
