@@ -46,6 +46,12 @@ LEAKS = {
     "the mean over time": (FORWARD.format("x = x + 0.01 * x.mean(1, keepdim=True)"), "earlier"),
     "the next token": (FORWARD.format("x = x + 1e-3 * x.roll(-1, 1)"), "earlier"),
     "all later tokens": (FORWARD.format("x = x + x.flip(1).cumsum(1).flip(1)"), "earlier"),
+    "the mean of 16 tokens": (
+        FORWARD.format(
+            "x = x + x.unflatten(1, (-1, 16)).mean(2, True).expand(-1, -1, 16, -1).flatten(1, 2)"
+        ),
+        "earlier",
+    ),
     "only in training": (FORWARD.format("x = x - self.training * x.mean(1, True)"), "earlier"),
     "only in evaluation": (FORWARD.format("x = x - (not self.training) * x.mean(1, True)"), "ear"),
     "behind a gain of 0": (LEARNED, "earlier tokens"),
@@ -95,7 +101,7 @@ SOUND = {
     "random numbers of torch's": FORWARD.format("x = x * (1 + 0.1 * torch.randn_like(x))"),
     "two streams": STREAMS.format("2 * x", "stream[1]"),
     "rounding over time": FORWARD.format(
-        "x = x + torch.fft.irfft(torch.fft.rfft(x, 16, 1) * torch.ones(1, 9, 1), 16, 1)[:, :8]"
+        "x = x + torch.fft.irfft(torch.fft.rfft(x, 64, 1) * torch.ones(1, 33, 1), 64, 1)[:, :32]"
     ),
 }
 

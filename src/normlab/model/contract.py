@@ -12,8 +12,9 @@ from torch import Tensor
 from normlab.errors import ConfigError
 from normlab.model.gpt import GPT
 
-VOCABULARY, CONTEXT = 16, 8  # of the models to try
+VOCABULARY, CONTEXT = 16, 32  # of the models to try; what needs more tokens to leak is not seen
 _SEQUENCES = 3
+_LOUD = VOCABULARY - 1  # what tokens are changed to; its vector is long, as a maximum would see it
 # Matrices whose rows are the same give the same row, so the difference is 0; a class may order its
 # sums over time in another way, as a Fourier transform does, and be off by a few roundings.
 _ROUNDINGS = 64
@@ -29,7 +30,7 @@ def check_causal(model: GPT, name: str) -> None:
         ConfigError: naming the placement `name`, what it did, and what is allowed.
     """
     generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(VOCABULARY, (_SEQUENCES, CONTEXT), generator=generator)
+    tokens = torch.randint(_LOUD, (_SEQUENCES, CONTEXT), generator=generator)
     _check(model.eval(), tokens, name)
     _perturb(model, generator)
     _check(model.train(), tokens, name)
@@ -47,9 +48,9 @@ def _check(model: GPT, tokens: Tensor, name: str) -> None:
             f"repeated or continued; let its class keep nothing from call to call and draw random "
             f"numbers from torch alone."
         )
-    for sequence, token in ((0, CONTEXT - 1), (1, 1)):
+    for sequence, token in ((0, CONTEXT - 1), (1, CONTEXT // 3)):
         changed = tokens.clone()
-        changed[sequence, token] = (tokens[sequence, token] + VOCABULARY // 2) % VOCABULARY
+        changed[sequence, token:] = _LOUD
         difference = _difference(logits, _logits(model, changed, name))
         earlier = difference[sequence, :token].max().item()
         difference[sequence] = 0
@@ -92,6 +93,7 @@ def _perturb(model: GPT, generator: torch.Generator) -> None:
         fan_in = parameter.shape[-1] if parameter.dim() > 1 else 16
         noise = torch.randn(parameter.shape, generator=generator)
         parameter.add_(noise, alpha=1 / math.sqrt(fan_in))
+    model.embedding.weight[_LOUD] *= 30
 
 
 def _difference(before: Tensor, after: Tensor) -> Tensor:

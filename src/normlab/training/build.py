@@ -41,7 +41,7 @@ def build_model(config: TrainConfig, vocabulary: int) -> GPT:
 def check_networks(specs: Iterable[RunSpec]) -> None:
     """Build every norm of these runs once and try it, then a model of every network.
 
-    A network is tried with a short context: about 40 ms each for the default model.
+    A network is tried with a short context: about 60 ms each for the default model.
 
     Raises:
         ConfigError: one cannot be built, or would not be causal.
