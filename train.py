@@ -1,6 +1,14 @@
 """Train one run, or a study: python train.py -m norm=rmsnorm,layernorm placement=pre,post."""
 
-from normlab.door import study
+import sys
+
+try:
+    from normlab.door import study
+except ModuleNotFoundError as missing:
+    sys.exit(
+        f"normlab: {missing.name} is not installed for {sys.executable}; run `make demo` once, "
+        "then this command with .venv/bin/python in place of python."
+    )
 
 if __name__ == "__main__":
     study()

@@ -1,6 +1,14 @@
 """Measure normlab against what a user would pick instead: python scripts/bench.py step."""
 
-from normlab.bench.main import main
+import sys
+
+try:
+    from normlab.bench.main import main
+except ModuleNotFoundError as missing:
+    sys.exit(
+        f"normlab: {missing.name} is not installed for {sys.executable}; run `make demo` once, "
+        "then this command with .venv/bin/python in place of python."
+    )
 
 if __name__ == "__main__":
     main()

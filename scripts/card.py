@@ -1,6 +1,14 @@
 """A norm's identity card, before it is trained: python scripts/card.py norm=rmsnorm,layernorm."""
 
-from normlab.door import card
+import sys
+
+try:
+    from normlab.door import card
+except ModuleNotFoundError as missing:
+    sys.exit(
+        f"normlab: {missing.name} is not installed for {sys.executable}; run `make demo` once, "
+        "then this command with .venv/bin/python in place of python."
+    )
 
 if __name__ == "__main__":
     card()

@@ -1,6 +1,14 @@
 """Write docs/catalogue.md from conf/: python scripts/catalogue.py."""
 
-from normlab.study.catalogue import main
+import sys
+
+try:
+    from normlab.study.catalogue import main
+except ModuleNotFoundError as missing:
+    sys.exit(
+        f"normlab: {missing.name} is not installed for {sys.executable}; run `make demo` once, "
+        "then this command with .venv/bin/python in place of python."
+    )
 
 if __name__ == "__main__":
     main()

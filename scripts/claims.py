@@ -1,6 +1,14 @@
 """Put published claims to the test: python scripts/claims.py claim=rmsnorm_parity budget=quick."""
 
-from normlab.door import claims
+import sys
+
+try:
+    from normlab.door import claims
+except ModuleNotFoundError as missing:
+    sys.exit(
+        f"normlab: {missing.name} is not installed for {sys.executable}; run `make demo` once, "
+        "then this command with .venv/bin/python in place of python."
+    )
 
 if __name__ == "__main__":
     claims()

@@ -1,6 +1,14 @@
 """Redraw a study: python scripts/plot.py outputs/<study>."""
 
-from normlab.door import plot
+import sys
+
+try:
+    from normlab.door import plot
+except ModuleNotFoundError as missing:
+    sys.exit(
+        f"normlab: {missing.name} is not installed for {sys.executable}; run `make demo` once, "
+        "then this command with .venv/bin/python in place of python."
+    )
 
 if __name__ == "__main__":
     plot()

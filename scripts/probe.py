@@ -1,6 +1,14 @@
 """Models at initialisation, by depth: python scripts/probe.py norm=rmsnorm,none model.depth=4,8."""
 
-from normlab.door import probe
+import sys
+
+try:
+    from normlab.door import probe
+except ModuleNotFoundError as missing:
+    sys.exit(
+        f"normlab: {missing.name} is not installed for {sys.executable}; run `make demo` once, "
+        "then this command with .venv/bin/python in place of python."
+    )
 
 if __name__ == "__main__":
     probe()

@@ -1,6 +1,14 @@
 """Print text from a run's checkpoint: python scripts/sample.py outputs/<study>/<run>."""
 
-from normlab.door import sample
+import sys
+
+try:
+    from normlab.door import sample
+except ModuleNotFoundError as missing:
+    sys.exit(
+        f"normlab: {missing.name} is not installed for {sys.executable}; run `make demo` once, "
+        "then this command with .venv/bin/python in place of python."
+    )
 
 if __name__ == "__main__":
     sample()

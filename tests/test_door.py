@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from normlab import door
+
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
 
@@ -61,3 +63,41 @@ def test_ctrl_c_while_a_command_works_is_a_word(tmp_path: Path) -> None:
     assert "holds no runs" in done.stderr
     done = interrupted(CALLS["normlab-card"], "torch", "norm=rmsnorm", f"--out={tmp_path}")
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped\n")
+
+
+SCRIPTS = ["train.py", *sorted(f"scripts/{path.name}" for path in (ROOT / "scripts").glob("*.py"))]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_python_without_the_packages_is_told_which_and_what_to_do(script: str) -> None:
+    # Without `site`, no installed package is found.
+    done = subprocess.run(
+        [sys.executable, "-S", script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    for word in ("normlab is not installed", "make demo", ".venv/bin/python"):
+        assert word in done.stderr
+
+
+def test_a_package_that_is_missing_later_is_named_too() -> None:
+    done = subprocess.run(
+        [sys.executable, "-S", "train.py"],
+        cwd=ROOT,
+        env={"PYTHONPATH": "src"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "hydra is not installed" in done.stderr
+
+
+@pytest.mark.parametrize("version", [(3, 10, 12), (3, 14, 0)])
+def test_another_python_is_refused_in_a_sentence(
+    version: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "version_info", version)
+    with pytest.raises(SystemExit) as left:
+        door.study()
+    assert "use 3.11, 3.12 or 3.13" in str(left.value.code)

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 
+OLDEST, TOO_NEW = (3, 11), (3, 14)  # as pyproject.toml has it; Hydra 1.3 does not start on 3.14
+
 
 def study() -> None:
     """`train.py` and `normlab`; a study's torch is imported beside this process, from the start."""
@@ -47,13 +49,23 @@ def _begin() -> None:
 
 
 def _enter(room: str, first: Callable[[], None] = lambda: None) -> None:
+    if not OLDEST <= sys.version_info < TOO_NEW:
+        sys.exit(
+            f"normlab: Python {sys.version.split()[0]} does not fit; use 3.11, 3.12 or 3.13, for "
+            "which `make demo` makes .venv/bin/python."
+        )
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)
-    first()
-    main = import_module(room).main
     try:
+        first()
+        main = import_module(room).main
         # Python's own way again: what is half-written is tidied away before the end.
         signal.signal(signal.SIGINT, before)
         main()
+    except ModuleNotFoundError as missing:
+        sys.exit(
+            f"normlab: {missing.name} is not installed for {sys.executable}; run `make demo` once, "
+            "then this command with .venv/bin/python in place of python."
+        )
     except KeyboardInterrupt:
         sys.stderr.write("stopped\n")
         sys.exit(130)

@@ -4,11 +4,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from normlab.analysis.plot import CURVES
 from rich.console import Console
 from torch.utils.tensorboard import SummaryWriter
 
-from normlab.analysis.plot import report
+from normlab.analysis.plot import CURVES, report
 from normlab.analysis.report import render
 from normlab.analysis.speed import speeds_of_parts
 from normlab.analysis.table import summary

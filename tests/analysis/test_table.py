@@ -96,6 +96,21 @@ def test_the_printed_table_fits_eighty_columns_and_names_the_floor(maker: Any) -
     assert "Floor: 1.4300" in text
 
 
+@pytest.mark.parametrize("width", [40, 50, 60, 80, 120])
+def test_every_name_and_number_is_whole_in_every_window(maker: Any, width: int) -> None:
+    for seed in range(2):
+        for norm in ("layernorm", "gemma_rmsnorm[x]"):
+            maker.run(norm, "post", seed, steps=100, config={"optimizer": {"lr": 3e-3}})
+    text = printed(maker, width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    for arm in summary(read_study(maker.folder)):
+        speed = f"{arm.tokens_per_second:,.0f}"
+        loss = f"{arm.best_val[0]:.4f} ±{arm.best_val[1]:.4f}"
+        for word in (*arm.label.split(), loss, speed, "801,234"):
+            assert word in text
+
+
 def test_one_seed_has_no_interval(maker: Any) -> None:
     maker.run(steps=100, floor=None)
     text = printed(maker)

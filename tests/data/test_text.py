@@ -1,5 +1,8 @@
 """A text of one's own: every file is read or named, and tokenised only once."""
 
+import glob
+import gzip
+import json
 import mmap
 import os
 import subprocess
@@ -10,7 +13,9 @@ import numpy as np
 import pytest
 
 from normlab.data import build, files, token_file, windows
+from normlab.data.tokens import CharacterTokenizer, tokenizer_from_json
 from normlab.errors import ConfigError, NormlabError
+from tiny import TINY
 
 VERSE = "Über allen Gipfeln ist Ruh, 静夜思 🌙\n"
 SRC = Path(token_file.__file__).parents[2]
@@ -101,6 +106,77 @@ def test_the_same_corpus_is_read_only_once(corpus, tokens, monkeypatch):
     assert whole(again) == whole(first)
 
 
+def test_a_text_replaced_under_its_size_and_time_is_read_again(tmp_path):
+    text = tmp_path / "a.txt"
+    text.write_text("to be or not to be " * 20)
+    times = text.stat().st_mtime_ns
+    open_text(text)
+    text.write_text("eb ot ton ro eb ot " * 20)
+    os.utime(text, ns=(times, times))
+    assert whole(open_text(text)) == "eb ot ton ro eb ot " * 20
+
+
+def test_a_text_under_another_name_is_not_tokenised_again(corpus, tmp_path, monkeypatch):
+    text = whole(open_text(corpus))
+    corpus.rename(tmp_path / "moved")
+    monkeypatch.setattr(token_file, "text_chunks", lambda _: pytest.fail("read again"))
+    assert whole(open_text(tmp_path / "moved")) == text
+
+
+LINKED = {
+    "a folder": "corpus",
+    "a glob": "corpus/**/*.txt",
+    "a glob through the link": "corpus/linked/*.txt",
+    "a link": "also",
+}
+
+
+@pytest.mark.parametrize("path", LINKED.values(), ids=LINKED)
+def test_links_are_followed_however_the_path_is_given(tmp_path, path):
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a.txt").write_text("far away " * 20)
+    (tmp_path / "corpus" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "also").symlink_to("corpus")
+    assert whole(open_text(tmp_path / path)) == "far away " * 20
+
+
+@pytest.mark.parametrize("path", ["", "**/*.txt", "**", "*/**/*.txt", "**/**/*.txt"])
+def test_links_that_lead_back_end_and_no_text_is_taken_twice(tmp_path, path):
+    (tmp_path / "deep").mkdir()
+    for name in "bc":  # two: a search that follows them to the bottom takes 2⁴⁰ steps
+        (tmp_path / "deep" / name).symlink_to(tmp_path)
+    (tmp_path / "deep" / "a.txt").write_text("once " * 20)
+    (tmp_path / "deep" / "d.txt").symlink_to("a.txt")
+    assert whole(open_text(tmp_path / path)) == "once " * 20
+
+
+def test_a_link_that_leads_nowhere_is_named(tmp_path):
+    (tmp_path / "a.txt").write_text("there " * 20)
+    (tmp_path / "b.txt").symlink_to("gone.txt")
+    (tmp_path / "loop").symlink_to("loop")
+    for path in (tmp_path, tmp_path / "*.txt", tmp_path / "b.txt", tmp_path / "loop"):
+        with pytest.raises(NormlabError, match=r"(b\.txt|loop) is a link that leads nowhere"):
+            open_text(path)
+
+
+GLOBS = (
+    *("corpus/*", "corpus/*/*", "**/*.txt", "*/[ab].*", "corpus/*/../?.txt", "c*/**", "**/er/*"),
+    *("corpus/.git/*.txt", "corpus/.*", "corpus/.*/a*", "corpus/**/[[]*"),
+)
+
+
+def test_a_glob_takes_what_the_standard_library_does(corpus, monkeypatch):
+    (corpus / "deep" / "er").mkdir()
+    (corpus / "deep" / "er" / "[x].txt").write_text("odd")
+    (corpus / ".git" / "a.txt").write_text("hidden")
+    monkeypatch.chdir(corpus.parent)
+    for pattern in GLOBS:
+        expected = {Path(name) for name in glob.glob(pattern, recursive=True)}
+        files_only = {path.resolve() for path in expected if path.is_file()}
+        assert {path.resolve() for path in files.corpus_files(pattern)} == files_only, pattern
+
+
 def test_a_changed_corpus_or_option_is_tokenised_again(corpus, cache):
     open_text(corpus)
     open_text(corpus, tokens="bpe", vocabulary=300)
@@ -125,6 +201,60 @@ def _flip(path):
     path.write_bytes(content)
 
 
+def _forge(key, value):
+    def forge(path):
+        if path.suffix == ".json":
+            path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+
+    return forge
+
+
+def _nest(path):
+    path.write_text("[" * 100_000)
+
+
+def _pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _respell(path):
+    """A character of the tokenizer is another: the ids fit as before."""
+    if path.suffix == ".json":
+        path.write_text(path.read_text().replace("z", "{").replace("🌙", "🌚"))
+
+
+@pytest.mark.parametrize("suffix", [".ids", ".json"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _nest,
+        _pipe,
+        _respell,
+        _forge("digest", "0" * 16),
+        _forge("tokenizer", 3),
+        _forge("dtype", []),
+    ],
+)
+def test_a_forged_token_file_is_made_again(corpus, suffix, damage, cache):
+    text = whole(open_text(corpus))
+    (stored,) = (cache / "corpora").glob(f"*{suffix}")
+    damage(stored)
+    assert whole(open_text(corpus)) == text
+
+
+def test_ids_that_are_no_tokens_are_made_again(corpus, cache):
+    text = whole(open_text(corpus))
+    (stored,) = (cache / "corpora").glob("*.json")
+    described = json.loads(stored.read_text())
+    ids = np.full(400, 60_000, dtype="<u2")
+    ids.tofile(stored.with_suffix(".ids"))
+    tokenizer = tokenizer_from_json(described["tokenizer"])
+    described["digest"] = windows.corpus_digest(ids, tokenizer)  # all fits together
+    stored.write_text(json.dumps(described))
+    assert whole(open_text(corpus)) == text
+
+
 @pytest.mark.parametrize("suffix", [".ids", ".json"])
 @pytest.mark.parametrize("damage", [_cut, _empty, _flip, os.unlink])
 def test_a_damaged_token_file_is_made_again(corpus, cache, suffix, damage):
@@ -137,15 +267,12 @@ def test_a_damaged_token_file_is_made_again(corpus, cache, suffix, damage):
         assert stored.read_bytes() == before
 
 
-def test_the_checksum_of_a_large_file_looks_everywhere(monkeypatch):
-    monkeypatch.setattr(windows, "_SAMPLE_BYTES", 4)
-    ids = np.arange(5000, dtype=np.uint16)
-    sums = {windows.checksum(ids)}
-    for place in range(0, 5000, 5000 // 64):
-        changed = ids.copy()
-        changed[max(0, place - 78) : place + 78] += 1
-        sums.add(windows.checksum(changed))
-    assert len(sums) == 66
+def test_the_digest_of_a_large_corpus_misses_no_token():
+    ids = np.zeros(2**27 // 2, dtype=np.uint16)  # 128 MiB
+    tokenizer = CharacterTokenizer("ab")
+    before = windows.corpus_digest(ids, tokenizer)
+    ids[2**20 - 1] = 1
+    assert windows.corpus_digest(ids, tokenizer) != before
 
 
 def test_two_processes_may_build_at_once(corpus, cache):
@@ -176,7 +303,7 @@ def test_two_processes_may_build_at_once(corpus, cache):
         ("é".encode() * 9 + b"\xe9t\xe9", 5, "bytes that are not UTF-8", 18),
         ("é".encode() * 9 + b"\xc3", 2**22, "bytes that are not UTF-8", 18),
         ("é".encode() * 9 + b"\xc3", 19, "bytes that are not UTF-8", 18),
-        ("wide".encode("utf-16"), 2**22, "bytes that are not UTF-8", 0),
+        ("wide".encode("utf-16-le"), 2**22, "a NUL byte", 1),
     ],
 )
 def test_a_file_that_is_not_text_is_named_with_the_place(
@@ -189,7 +316,39 @@ def test_a_file_that_is_not_text_is_named_with_the_place(
     assert str(refused.value).startswith(
         f"{corpus}/deep/image.png is not text: it holds {what} at offset {offset};"
     )
-    assert not list((cache / "corpora").iterdir())
+    assert not list((cache / "corpora").glob("*"))
+
+
+NOT_PLAIN = {
+    "a.jsonl": (b'{"text": "to be"}\n' * 20, "JSON lines"),
+    "A.JSON": (b'["to be"]', "JSON"),
+    "a.csv": (b"text,label\nto be,1\n" * 20, "CSV"),
+    "a.txt.gz": (gzip.compress(b"to be"), "gzip"),
+    "a.docx": (b"PK\x03\x04 and the rest", "zip archive or an office document"),
+    "a.pdf": (b"%PDF-1.4\n all of it ASCII", "PDF"),
+    "utf16.txt": ("to be".encode("utf-16"), "UTF-16"),
+}
+
+
+@pytest.mark.parametrize("name", NOT_PLAIN)
+def test_a_file_that_is_not_plain_text_is_named_with_what_it_is(corpus, name):
+    content, kind = NOT_PLAIN[name]
+    (corpus / name).write_bytes(content)
+    for path in (corpus, corpus / name, corpus / "*"):
+        with pytest.raises(NormlabError, match=rf"{name} is .*{kind}.*data\.path"):
+            open_text(path)
+    (corpus / name).rename(corpus / ".aside")
+    open_text(corpus)
+
+
+@pytest.mark.parametrize("bytes_", [b"a", b"\n"])
+def test_a_text_of_one_symbol_is_refused(tmp_path, bytes_):
+    (tmp_path / "a.txt").write_bytes(bytes_ * 4000)
+    with pytest.raises(ConfigError, match=r"nothing but .*nothing to predict"):
+        open_text(tmp_path)
+    (tmp_path / "a.txt").write_bytes(b"xyz" * 1000 + bytes_ * 600)
+    with pytest.raises(ConfigError, match="validation split"):
+        open_text(tmp_path)
 
 
 @pytest.mark.parametrize("tokens", ["characters", "bpe"])
@@ -228,7 +387,7 @@ def test_a_file_or_folder_that_cannot_be_read_is_named(corpus, monkeypatch):
         with pytest.raises(NormlabError, match=r"a\.txt cannot be read \(Permission denied\)"):
             list(files.text_chunks([corpus / "a.txt"]))
     with monkeypatch.context() as patch:
-        patch.setattr(os, "scandir", refuse)
+        patch.setattr(os, "listdir", refuse)
         with pytest.raises(NormlabError, match=r"cannot be searched .*Permission denied"):
             open_text(corpus)
 
@@ -239,9 +398,14 @@ def test_a_corpus_that_changes_under_the_reader_is_refused(corpus, monkeypatch):
         with (corpus / "a.txt").open("a") as log:
             log.write("more")
 
-    monkeypatch.setattr(token_file, "text_chunks", growing)
-    with pytest.raises(NormlabError, match="changed while they were read"):
-        open_text(corpus)
+    before = (corpus / "a.txt").read_text()
+    with monkeypatch.context() as patch:
+        patch.setattr(token_file, "text_chunks", growing)
+        with pytest.raises(NormlabError, match="changed while they were read"):
+            open_text(corpus)
+    # As it was again: nothing of what was read in between is taken for it.
+    (corpus / "a.txt").write_text(before)
+    assert whole(open_text(corpus)).startswith(before + VERSE)
 
 
 def test_a_cache_that_cannot_be_written_is_said_before_anything_is_read(corpus, cache, monkeypatch):
@@ -273,3 +437,15 @@ def test_too_little_text_for_the_context_names_the_longest(corpus):
     with pytest.raises(ConfigError, match=r"data\.path=.*gives 270 for training and 30 for valid"):
         open_text(corpus / "a.txt", context=64)
     assert len(open_text(corpus / "a.txt", context=29).validation()) == 1
+
+
+def test_the_command_refuses_what_is_no_text_before_it_trains(door, tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "to be"}\n' * 200)
+    (tmp_path / "b.txt").write_text("\n" * 4000)
+    for name, code, word in (("a.jsonl", 1, "JSON lines"), ("b.txt", 2, r"nothing but '\n'")):
+        path = tmp_path / name
+        answer = door("data=text", f"data.path={path}", *TINY, f"output_dir={tmp_path}/out")
+        assert (answer.code, answer.err.count("\n")) == (code, 1)
+        assert f"{path}" in answer.err
+        assert word in answer.err
+    assert not (tmp_path / "out").exists()

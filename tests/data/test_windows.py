@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from normlab.data import IGNORED
 from normlab.data.tokens import CharacterTokenizer, letters
-from normlab.data.windows import CorpusSource, ValidationWindows
+from normlab.data.windows import Corpus, CorpusSource, ValidationWindows
 from normlab.errors import ConfigError
 
 ANY = CharacterTokenizer(letters(5000))
@@ -16,8 +16,7 @@ ANY = CharacterTokenizer(letters(5000))
 def counting(length, context=8, batch_size=3, fraction=0.25, windows=None):
     """A corpus whose token is its place, so a token says where it comes from."""
     return CorpusSource(
-        np.arange(length, dtype=np.uint16),
-        ANY,
+        Corpus(np.arange(length, dtype=np.uint16), ANY, "00"),
         "this corpus",
         context=context,
         batch_size=batch_size,

@@ -48,6 +48,30 @@ def test_a_norm_that_sees_what_is_to_be_predicted_is_refused(leak) -> None:
         check_contract(Of(leak), WIDTH, "it")
 
 
+class Gated(nn.Module):
+    """A leak behind a gain that starts at 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rms(x) + self.gain * x.mean(1, keepdim=True)
+
+
+class Evaluated(nn.Module):
+    """A leak that training does not have."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rms(x) if self.training else rms(x) - x.mean(1, keepdim=True)
+
+
+@pytest.mark.parametrize("norm", [Gated(), Evaluated()], ids=["at a gain of 0", "in evaluation"])
+def test_a_leak_that_the_first_call_does_not_show_is_refused(norm: nn.Module) -> None:
+    with pytest.raises(ConfigError, match="future"):
+        check_contract(norm, WIDTH, "it")
+
+
 @pytest.mark.parametrize("norm", [nn.BatchNorm1d(4), nn.LocalResponseNorm(3)], ids=str)
 def test_torchs_norms_over_other_dimensions_are_refused(norm: nn.Module) -> None:
     with pytest.raises(ConfigError, match="future"):

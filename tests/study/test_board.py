@@ -1,12 +1,16 @@
 """What is shown of runs side by side: plain lines without a terminal, one display with one."""
 
 import io
+import re
+from itertools import pairwise
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
-from normlab.study import board
+from normlab.study import board, terminal
 from normlab.study.board import Board
+from normlab.study.terminal import Countdown, RunLine, console
 
 NAMES = ["rmsnorm-pre-lr2e-3-s0-aaaaaaaa", "layernorm-pre-lr2e-3-s0-bbbbbbbb"]
 
@@ -22,7 +26,12 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(board, "time", clock)
+    monkeypatch.setattr(terminal, "time", clock)
     return clock
+
+
+def plain(line: str) -> str:
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", line)
 
 
 def test_without_a_terminal_a_run_says_a_line_now_and_then(
@@ -43,6 +52,71 @@ def test_without_a_terminal_a_run_says_a_line_now_and_then(
         assert line == f"run 2/2 {NAMES[1]}  step 30/100  loss 1.800  12,345 tok/s  2m 30s left"
         shown.say(0, "killed [red]not markup[/]")
         assert f"run 1/2 {NAMES[0]}  killed [red]not markup[/]" in capsys.readouterr().out
+
+
+def test_no_time_is_estimated_before_a_step_is_timed(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock.now = 100.0
+    for number, shown in ((1, RunLine(NAMES[0], 1, 1, 100)), (0, Board(NAMES, [100, 100]))):
+        place = () if number else (0,)
+        with shown:
+            if not number:
+                shown.start(0)
+            clock.now += 40.0
+            shown.update(*place, 10, 2.0, 5000.0)
+            assert "left" not in capsys.readouterr().out
+            clock.now += 40.0
+            shown.update(*place, 20, 2.0, 5000.0)
+            assert " left" in capsys.readouterr().out
+
+
+def test_a_log_is_never_long_silent_and_never_full(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoken = []
+    with RunLine(NAMES[0], 1, 1, 7200) as line:
+        for step in range(7200):
+            clock.now += 1.0
+            line.update(step, 2.0, 5000.0)
+            if capsys.readouterr().out:
+                spoken.append(clock.now)
+    gaps = [b - a for a, b in pairwise([0.0, *spoken])]
+    assert spoken[0] <= 11
+    assert max(gaps) <= 300
+    assert sorted(gaps) == gaps
+    assert len(spoken) < 60
+
+
+def test_a_log_of_measurements_is_never_long_silent(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Countdown(console(), "measure it", 94) as countdown:
+        for number in range(94):
+            countdown.begin(f"round {number}")
+            clock.now += 8.0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "measure it  3/94  round 2  12m 16s left"
+    assert 20 < len(lines) < 60
+
+
+def test_a_name_is_whole_in_every_window(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = "gemma_rmsnorm-hybridnorm-model.depth=12-lr2e-3-s0-cccccccc"
+    for width in (40, 50, 60, 80, 95, 120):
+        screen = Console(file=io.StringIO(), force_terminal=True, width=width, height=40)
+        monkeypatch.setattr(board, "console", lambda screen=screen: screen)
+        with Board([*NAMES, long], [100_000] * 3) as shown:
+            for run in range(3):
+                shown.start(run)
+                shown.update(run, 10_000, 1.5, 123_456.0)
+            with screen.capture() as capture:
+                screen.print(shown.progress.get_renderable())
+        lines = capture.get().splitlines()
+        assert max(map(cell_len, map(plain, lines))) <= width
+        seen = "".join(plain(line).strip() for line in lines).replace(" ", "")
+        for name in (*NAMES, long):
+            assert name.rpartition("-")[0] in seen, width
+        assert "…" not in seen
 
 
 def test_a_run_that_goes_on_has_steps_that_took_no_time(

@@ -71,10 +71,11 @@ def rows(card: Card) -> Iterator[tuple[str, str | None]]:
 
 def _table(cards: Sequence[Card]) -> "Table":
     from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+    from normlab.analysis.fitting_table import FittingTable
+
+    table = FittingTable(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     table.add_column(f"width {cards[0].width}", no_wrap=True)
     for card in cards:
         table.add_column(Text(card.name), overflow="fold", max_width=_COLUMN - 2)

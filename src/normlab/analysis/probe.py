@@ -114,10 +114,11 @@ def _rows(probing: Probing) -> list[tuple[str, int]]:
 
 def _values(probing: Probing) -> "Table":
     from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, padding=0)
+    from normlab.analysis.fitting_table import FittingTable
+
+    table = FittingTable(box=box.SIMPLE_HEAD, padding=0)
     table.add_column("arm", overflow="fold")
     for heading in ("blocks", "seeds", "RMS first", "RMS last", "variance last", "last ‖∇‖"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -142,10 +143,11 @@ def _values(probing: Probing) -> "Table":
 
 def _over_depths(probing: Probing) -> "Table":
     from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, padding=0)
+    from normlab.analysis.fitting_table import FittingTable
+
+    table = FittingTable(box=box.SIMPLE_HEAD, padding=0)
     table.add_column("arm", overflow="fold")
     table.add_column("slope of log(last ‖∇‖) on log(blocks)", justify="right")
     for arm in probing.arms:

@@ -63,11 +63,12 @@ def render_rates(rates: LearningRates) -> "Table":
 
 def _empty(headings: Sequence[str], caption: str) -> "Table":
     from rich import box
-    from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, padding=0)  # 80 columns are enough for plain arms
+    from normlab.analysis.fitting_table import FittingTable
+
+    table = FittingTable(box=box.SIMPLE_HEAD, padding=0)  # 80 columns are enough for plain arms
     table.caption, table.caption_justify = caption, "left"
-    table.add_column("arm")
+    table.add_column("arm", overflow="fold")
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     return table

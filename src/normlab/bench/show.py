@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 
 from rich import box
 from rich.console import Console
-from rich.table import Table as RichTable
 from rich.text import Text
 
+from normlab.analysis.fitting_table import FittingTable
 from normlab.bench.result import Goal, Report, Table
 
 _GOAL_COLUMNS = ("ratio or time", "measured", "goal", "reached")
@@ -43,15 +43,15 @@ def markdown(report: Report) -> str:
     return "\n".join(lines)
 
 
-def _rich(table: Table) -> RichTable:
+def _rich(table: Table) -> FittingTable:
     frame = _frame(table.title, _heads(table))
     for row, cells in zip(table.rows, _cells(table), strict=True):
         frame.add_row(*map(Text, cells), style=_STYLES[row.kind])
     return frame
 
 
-def _frame(title: str, columns: Sequence[str]) -> RichTable:
-    frame = RichTable(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+def _frame(title: str, columns: Sequence[str]) -> FittingTable:
+    frame = FittingTable(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
     for number, column in enumerate(columns):
         frame.add_column(column, justify="right" if number else "left", no_wrap=number > 0)
     return frame

@@ -15,7 +15,7 @@ import numpy as np
 from normlab.archive.durable import replacing
 from normlab.data.cache import cache_folder, writing_to_cache
 from normlab.data.tokens import CharacterTokenizer
-from normlab.data.windows import CorpusSource, check_ranges
+from normlab.data.windows import Corpus, CorpusSource, check_ranges, corpus_digest
 from normlab.errors import NormlabError
 
 URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
@@ -52,9 +52,9 @@ def open_shakespeare(
     check_ranges(batch_size, validation_fraction, validation_windows)
     text = read_shakespeare(path)
     tokenizer = CharacterTokenizer.of([text])
+    ids = tokenizer.encode_corpus(text).astype(np.uint16)
     return CorpusSource(
-        tokenizer.encode_corpus(text).astype(np.uint16),
-        tokenizer,
+        Corpus(ids, tokenizer, corpus_digest(ids, tokenizer)),
         "TinyShakespeare",
         context=context,
         batch_size=batch_size,
@@ -95,7 +95,8 @@ def _read_given(path: Path) -> str:
 
 def _read_checked(path: Path, advice: str) -> str:
     try:
-        content = path.read_bytes()
+        with path.open("rb") as stream:
+            content = stream.read(BYTES + 1)  # a longer file is another text: no need to hold it
     except OSError as error:
         raise NormlabError(f"{path} cannot be read ({error.strerror}): {advice}.") from error
     found = hashlib.sha256(content).hexdigest()

@@ -21,17 +21,15 @@ def open_text(
     They may be larger than memory: their token ids are kept in the user's cache and mapped.
 
     Raises:
-        ConfigError: a value out of range, no path, or too little text for `context`.
-        NormlabError: a file that is missing or not UTF-8 text, or a cache that cannot be written.
+        ConfigError: a value out of range, no path, too little text for `context`, one symbol only.
+        NormlabError: a file that is missing or no plain UTF-8 text, a cache that cannot be written.
     """
     if not path:
         raise ConfigError("data=text needs data.path=…: give a file, a folder or a glob.")
     check_ranges(batch_size, validation_fraction, validation_windows)
     one_of("data.tokens", tokens, ("characters", "bpe"))
-    ids, tokenizer = tokenized(corpus_files(path), tokens, vocabulary)
     return CorpusSource(
-        ids,
-        tokenizer,
+        tokenized(corpus_files(path), tokens, vocabulary),
         f"data.path={path}",
         context=context,
         batch_size=batch_size,

@@ -12,21 +12,21 @@ import numpy as np
 from normlab.archive.durable import replacing, write_text
 from normlab.data.cache import cache_folder, writing_to_cache
 from normlab.data.contracts import Tokenizer
-from normlab.data.files import text_chunks
+from normlab.data.files import content_digest, text_chunks
 from normlab.data.tokens import BytePairTokenizer, CharacterTokenizer, tokenizer_from_json
-from normlab.data.windows import Ids, checksum
+from normlab.data.windows import Corpus, Ids, corpus_digest
 from normlab.errors import NormlabError
 
-_VERSION = 1
+_VERSION = 2
 _DTYPES = ("<u2", "<u4")  # an array of Python's objects would follow the file's bytes as addresses
 _log = logging.getLogger(__name__)
 
 
-def tokenized(files: Sequence[Path], tokens: str, vocabulary: int) -> tuple[Ids, Tokenizer]:
-    """The ids of all text in `files`, (tokens,), mapped from the cache, and their tokenizer.
+def tokenized(files: Sequence[Path], tokens: str, vocabulary: int) -> Corpus:
+    """The ids of all text in `files`, mapped from the cache, and their tokenizer.
 
-    The corpus is read twice, in chunks, so it may be larger than memory; the next call with the
-    same files and options reads it no more.
+    What the files hold is the name in the cache: each call reads them once to work it out. The
+    first call reads them three times more, in chunks, so a corpus may be larger than memory.
 
     Args:
         files: UTF-8 text, in this order.
@@ -37,34 +37,20 @@ def tokenized(files: Sequence[Path], tokens: str, vocabulary: int) -> tuple[Ids,
         ConfigError: a BPE vocabulary below 256.
         NormlabError: a file is not text or cannot be read, no text at all, no room in the cache.
     """
-    key = _key(files, tokens, vocabulary)
-    stem = cache_folder() / "corpora" / key
-    found = _load(stem)
-    if found is None:
-        _build(stem, files, tokens, vocabulary)
-        if _key(files, tokens, vocabulary) != key:
-            raise NormlabError("The files of data.path changed while they were read: run again.")
-        found = _load(stem)
-    if found is None:
-        raise NormlabError(f"{stem}.ids disappeared from the cache as it was made: run again.")
-    return found
-
-
-def _key(files: Sequence[Path], tokens: str, vocabulary: int) -> str:
-    """What the token file depends on: another key is another file, so nothing goes stale."""
+    content = content_digest(files)
     rule = [tokens, vocabulary, importlib.metadata.version("tokenizers")] if tokens == "bpe" else []
-    try:
-        stamps = [
-            (str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files
-        ]
-    except OSError as error:
-        raise NormlabError(
-            f"{error.filename} cannot be read ({error.strerror}): leave it out of data.path."
-        ) from error
-    return hashlib.sha256(json.dumps([_VERSION, rule, stamps]).encode()).hexdigest()[:32]
+    key = hashlib.sha256(json.dumps([_VERSION, rule, content]).encode()).hexdigest()[:32]
+    stem = cache_folder() / "corpora" / key
+    corpus = _load(stem)
+    if corpus is None:
+        _build(stem, files, content, tokens, vocabulary)
+        corpus = _load(stem)
+    if corpus is None:
+        raise NormlabError(f"{stem}.ids disappeared from the cache as it was made: run again.")
+    return corpus
 
 
-def _build(stem: Path, files: Sequence[Path], tokens: str, vocabulary: int) -> None:
+def _build(stem: Path, files: Sequence[Path], content: str, tokens: str, vocabulary: int) -> None:
     _log.info("Tokenising %d files into %s.ids", len(files), stem)
     # Several processes may build at once: each writes drafts of its own, all with the same bytes,
     # and the description comes last, so whoever finds one finds the ids that it describes.
@@ -77,10 +63,12 @@ def _build(stem: Path, files: Sequence[Path], tokens: str, vocabulary: int) -> N
         if draft.stat().st_size == 0:
             empty = f"{files[0]} is" if len(files) == 1 else f"{files[0]} and all other files are"
             raise NormlabError(f"{empty} empty: give data.path=… a text.")
-        ids = _map(draft, dtype)
+        # Before the ids get their name: it says what text they are of.
+        if content_digest(files) != content:
+            raise NormlabError("The files of data.path changed while they were read: run again.")
         described = {
             "dtype": dtype,
-            "checksum": checksum(ids),
+            "digest": corpus_digest(_map(draft, dtype), tokenizer),
             "tokenizer": tokenizer.to_json(),
         }
     with writing_to_cache():
@@ -95,18 +83,22 @@ def _learn(
     return CharacterTokenizer.of(text_chunks(files))
 
 
-def _load(stem: Path) -> tuple[Ids, Tokenizer] | None:
-    """The token file of `stem`, or None where it is not there whole."""
+def _load(stem: Path) -> Corpus | None:
+    """The corpus of `stem`, or None where it is not there, cut or damaged."""
+    description, ids_file = stem.with_suffix(".json"), stem.with_suffix(".ids")
+    if not (description.is_file() and ids_file.is_file()):
+        return None
     try:
-        described = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))
+        described = json.loads(description.read_text(encoding="utf-8"))
         if described["dtype"] not in _DTYPES:
             return None
-        ids = _map(stem.with_suffix(".ids"), described["dtype"])
-        if checksum(ids) != described["checksum"]:
-            return None
-        return ids, tokenizer_from_json(described["tokenizer"])
-    except (OSError, ValueError, TypeError, KeyError, NormlabError):
+        ids = _map(ids_file, described["dtype"])
+        tokenizer: Tokenizer = tokenizer_from_json(described["tokenizer"])
+        digest = corpus_digest(ids, tokenizer)
+    except (OSError, ValueError, TypeError, KeyError, RecursionError, NormlabError):
         return None
+    intact = digest == described["digest"] and int(ids.max()) < tokenizer.vocabulary
+    return Corpus(ids, tokenizer, digest) if intact else None
 
 
 def _map(path: Path, dtype: str) -> Ids:

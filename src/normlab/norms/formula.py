@@ -76,7 +76,8 @@ class Formula(nn.Module):
     detached statistics).
 
     `parameters` has {init: number or expression in width, per: feature or scalar} under each name,
-    `constants` a number or an expression in width. The parameters are attributes of the module.
+    `constants` a number or an expression in width. The parameters are attributes of the module; the
+    expression and the constants cannot be set later.
 
     Raises:
         ConfigError: the expression cannot be understood, or does not give one number a feature of
@@ -93,6 +94,7 @@ class Formula(nn.Module):
         super().__init__()
         reading = read(width, expression, parameters, constants)
         self.expression = " ".join(expression.split())
+        self._fixed = ("expression", *(constants or {}))
         self._tree = reading.tree
         self._names = tuple(reading.parameters)
         self._function = _compiled(self._tree)
@@ -115,6 +117,14 @@ class Formula(nn.Module):
         values["x"] = wide = widened(x)
         values["index"] = torch.arange(x.shape[-1], device=x.device, dtype=wide.dtype)
         return self._function(values).to(x.dtype)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # The kernels are made, and torch's functions nested, from the expression with its numbers.
+        if "_fused" in self.__dict__ and name in self._fixed:
+            raise AttributeError(
+                f"{name} of a Formula is what it was built with; build another Formula to change it"
+            )
+        super().__setattr__(name, value)
 
     def extra_repr(self) -> str:
         """The expression."""

@@ -1,12 +1,13 @@
 """Norms that divide a token's vector by a statistic of it. x has shape (…, width)."""
 
 import math
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from normlab.norms.fused import Fused, formula
+from normlab.norms.fused import Fused, compute, formula
 from normlab.norms.precision import widened
 
 
@@ -18,12 +19,12 @@ class LayerNorm(nn.Module):
         self.eps = _not_negative(eps)
         self.gain = nn.Parameter(torch.ones(width))
         self.bias = nn.Parameter(torch.zeros(width)) if bias else None
-        self._fused = _layer_norm(width, self.eps, bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, width) → (…, width), in the dtype of x."""
         bias = () if self.bias is None else (self.bias,)
-        return self._fused(self._torch, x, self.gain, *bias)
+        settings = (x.shape[-1], self.eps, self.bias is not None)
+        return compute(_layer_norm, settings, self._torch, x, self.gain, *bias)
 
     def _torch(self, x: Tensor, gain: Tensor, bias: Tensor | None = None) -> Tensor:
         wide = widened(x)
@@ -42,13 +43,12 @@ class RMSNorm(nn.Module):
         super().__init__()
         self.eps, self.cast = _not_negative(eps), _one_of(cast)
         self.gain = nn.Parameter(torch.ones(width))
-        self._fused = formula(width, _RMS_NORM, gain="feature", eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, width) → (…, width), in the dtype of x."""
         if _rounds_otherwise(x, self.cast):
             return self._torch(x, self.gain)
-        return self._fused(self._torch, x, self.gain)
+        return compute(_rms_norm, (x.shape[-1], self.eps), self._torch, x, self.gain)
 
     def _torch(self, x: Tensor, gain: Tensor) -> Tensor:
         return _rms_normed(x, gain, self.eps, self.cast)
@@ -64,15 +64,12 @@ class UnitOffsetRMSNorm(nn.Module):
         super().__init__()
         self.eps, self.cast = _not_negative(eps), _one_of(cast)
         self.offset = nn.Parameter(torch.zeros(width))
-        self._fused = formula(
-            width, f"(1 + offset) * ({_RMS_NORM})", offset="feature", eps=eps, gain=1
-        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, width) → (…, width), in the dtype of x."""
         if _rounds_otherwise(x, self.cast):
             return self._torch(x, self.offset)
-        return self._fused(self._torch, x, self.offset)
+        return compute(_offset_norm, (x.shape[-1], self.eps), self._torch, x, self.offset)
 
     def _torch(self, x: Tensor, offset: Tensor) -> Tensor:
         gain = 1 + widened(offset)  # small offsets are lost beside 1 in bf16
@@ -84,23 +81,18 @@ class PartialRMSNorm(nn.Module):
 
     def __init__(self, width: int, part: float = 0.0625, eps: float = 1e-5) -> None:
         super().__init__()
-        self.eps = _not_negative(eps)
-        self.first = int(width * part)
-        if not 1 <= self.first <= width:
-            raise ValueError(
-                f"part={part} of {width} features is {self.first}, it must be from 1 to {width}"
-            )
+        self.part, self.eps = part, _not_negative(eps)
+        _first(width, part)
         self.gain = nn.Parameter(torch.ones(width))
-        part_of = f"sum(where(index < {self.first}, x**2, 0)) / {self.first}"
-        self._fused = formula(width, f"gain * x / sqrt({part_of} + eps)", gain="feature", eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, width) → (…, width), in the dtype of x."""
-        return self._fused(self._torch, x, self.gain)
+        settings = (x.shape[-1], self.part, self.eps)
+        return compute(_partial_norm, settings, self._torch, x, self.gain)
 
     def _torch(self, x: Tensor, gain: Tensor) -> Tensor:
         wide = widened(x)
-        mean_square = wide[..., : self.first].square().mean(-1, keepdim=True)
+        mean_square = wide[..., : _first(x.shape[-1], self.part)].square().mean(-1, keepdim=True)
         return (wide * torch.rsqrt(mean_square + self.eps) * gain).to(x.dtype)
 
 
@@ -111,12 +103,10 @@ class ScaleNorm(nn.Module):
         super().__init__()
         self.eps = _not_negative(eps)
         self.gain = nn.Parameter(torch.tensor(float(width)).sqrt())
-        length = "sqrt(maximum(sum(x**2), eps**2))"  # a token of zeros gets no gradient through it
-        self._fused = formula(width, f"gain * x / {length}", gain="scalar", eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, width) → (…, width), in the dtype of x."""
-        return self._fused(self._torch, x, self.gain)
+        return compute(_scale_norm, (x.shape[-1], self.eps), self._torch, x, self.gain)
 
     def _torch(self, x: Tensor, gain: Tensor) -> Tensor:
         return (F.normalize(widened(x), dim=-1, eps=self.eps) * gain).to(x.dtype)
@@ -127,16 +117,16 @@ class GroupNorm(nn.Module):
 
     def __init__(self, width: int, groups: int = 4, eps: float = 1e-5) -> None:
         super().__init__()
-        if groups < 1 or width % groups:
-            raise ValueError(f"groups={groups} does not divide the {width} features of a token")
+        _group_width(width, groups)
         self.groups, self.eps = groups, _not_negative(eps)
         self.gain = nn.Parameter(torch.ones(width))
         self.bias = nn.Parameter(torch.zeros(width))
-        self._fused = _layer_norm(width // groups, self.eps, bias=True, period=groups)
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, width) → (…, width), in the dtype of x."""
-        return self._fused(self._torch, x, self.gain, self.bias)
+        group = _group_width(x.shape[-1], self.groups)
+        settings = (group, self.eps, True, self.groups)
+        return compute(_layer_norm, settings, self._torch, x, self.gain, self.bias)
 
     def _torch(self, x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
         wide = widened(x)
@@ -150,11 +140,51 @@ class GroupNorm(nn.Module):
 _RMS_NORM = "gain * x / sqrt(mean(x**2) + eps)"
 
 
+@lru_cache
 def _layer_norm(width: int, eps: float, bias: bool, period: int = 1) -> Fused:
     normed = "(x - mean(x)) / sqrt(var(x) + eps) * gain"
     if not bias:
         return formula(width, normed, period, gain="feature", eps=eps)
     return formula(width, f"{normed} + bias", period, gain="feature", bias="feature", eps=eps)
+
+
+@lru_cache
+def _rms_norm(width: int, eps: float) -> Fused:
+    return formula(width, _RMS_NORM, gain="feature", eps=eps)
+
+
+@lru_cache
+def _offset_norm(width: int, eps: float) -> Fused:
+    return formula(width, f"(1 + offset) * ({_RMS_NORM})", offset="feature", eps=eps, gain=1)
+
+
+@lru_cache
+def _partial_norm(width: int, part: float, eps: float) -> Fused:
+    first = _first(width, part)
+    mean_square = f"sum(where(index < {first}, x**2, 0)) / {first}"
+    return formula(width, f"gain * x / sqrt({mean_square} + eps)", gain="feature", eps=eps)
+
+
+@lru_cache
+def _scale_norm(width: int, eps: float) -> Fused:
+    length = "sqrt(maximum(sum(x**2), eps**2))"  # a token of zeros gets no gradient through it
+    return formula(width, f"gain * x / {length}", gain="scalar", eps=eps)
+
+
+def _first(width: int, part: float) -> int:
+    """How many features are this part of them."""
+    first = int(width * part)
+    if not 1 <= first <= width:
+        raise ValueError(
+            f"part={part} of {width} features is {first}, it must be from 1 to {width}"
+        )
+    return first
+
+
+def _group_width(width: int, groups: int) -> int:
+    if groups < 1 or width % groups:
+        raise ValueError(f"groups={groups} does not divide the {width} features of a token")
+    return width // groups
 
 
 def _rounds_otherwise(x: Tensor, cast: str) -> bool:

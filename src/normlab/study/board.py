@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.progress import TaskID
 
 from normlab.archive.record import RunRecord
-from normlab.study.terminal import QUIET_SECONDS, console, duration, moving, outcome
+from normlab.study.terminal import Pace, console, duration, moving, outcome
 
 
 class Board:
@@ -21,7 +21,7 @@ class Board:
         self.done = 0
         self.ended = 0
         self.began: float | None = None
-        self.spoken: dict[int, float] = {}
+        self.paces: dict[int, Pace] = {}
         self.progress = moving(self.console)
         self.whole = self.progress.add_task("study", total=sum(steps), state="starting")
         self.tasks: dict[int, TaskID] = {}
@@ -36,7 +36,7 @@ class Board:
     def start(self, run: int) -> None:
         """A run begins."""
         name = self.names[run].rpartition("-")[0]
-        self.spoken[run] = time.monotonic()
+        self.paces[run] = Pace(time.monotonic())
         self.tasks[run] = self.progress.add_task(
             f"run {self._position(run)} {name}", total=self.steps[run], state="starting"
         )
@@ -53,11 +53,10 @@ class Board:
         left = self._left(now)
         if run in self.tasks:
             self.progress.update(self.tasks[run], completed=step, state=state)
-        whole = f"{self.ended}/{len(self.names)} runs  {left} left"
+        whole = f"{self.ended}/{len(self.names)} runs{left}"
         self.progress.update(self.whole, completed=sum(self.at.values()), state=whole)
-        if not self.console.is_terminal and now - self.spoken.get(run, now) > QUIET_SECONDS:
-            self.spoken[run] = now
-            self._print(run, f"{state}  {left} left")
+        if not self.console.is_terminal and run in self.paces and self.paces[run].is_due(now):
+            self._print(run, f"{state}{left}")
 
     def say(self, run: int, sentence: str) -> None:
         """A line that stays."""
@@ -77,10 +76,11 @@ class Board:
             self.progress.remove_task(self.tasks.pop(run))
 
     def _left(self, now: float) -> str:
-        """Time until the last run ends, in which all of them go on as they did."""
-        assert self.began is not None
+        """Time until the last run ends, if all go on as they did; nothing before the first step."""
+        if not self.done or self.began is None:
+            return ""
         left = sum(self.steps) - sum(self.at.values())
-        return duration((now - self.began) / max(1, self.done) * left) if self.done else "…"
+        return f"  {duration((now - self.began) / self.done * left)} left"
 
     def _print(self, run: int, text: str) -> None:
         self.console.print(f"run {self._position(run)} {self.names[run]}  {text}")

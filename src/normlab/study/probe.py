@@ -20,7 +20,7 @@ from normlab.config.spec import RunSpec
 from normlab.errors import ConfigError, NormlabError, in_words
 from normlab.study.card import folder_name
 from normlab.study.plan import Plan, combinations, specified
-from normlab.study.terminal import console, moving
+from normlab.study.terminal import Countdown, console
 
 # More would take an hour, and no figure holds them.
 MOST_MODELS = 2000
@@ -56,13 +56,8 @@ def probe(options: argparse.Namespace) -> Probing:
     wanted = _compose(options.overrides, options.config_dir)
     folder = options.out or _PLACE / folder_name([_said(options.overrides)], "probe")
     terminal = console()
-    with moving(terminal) as lines:
-        task = lines.add_task("measured", state="", total=len(wanted))
-
-        def done(number: int) -> None:
-            lines.update(task, completed=number, state=f"{number} of {len(wanted)} models")
-
-        probing = _measured(wanted, done)
+    with Countdown(terminal, "models", len(wanted)) as countdown:
+        probing = _measured(wanted, countdown.begin)
     files = _write(probing, folder, options.overrides)
     from normlab.analysis.probe import show
 
@@ -84,7 +79,7 @@ def measure(overrides: Sequence[str], config_dir: Path | None = None) -> Probing
         ConfigError: one of them cannot be composed or built.
         NormlabError: the data is not there.
     """
-    return _measured(_compose(overrides, config_dir), lambda n: None)
+    return _measured(_compose(overrides, config_dir), lambda words: None)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -145,7 +140,7 @@ def _said(overrides: Sequence[str]) -> str:
     return "-".join(word.replace("=", "_").replace(",", "-") for word in overrides)
 
 
-def _measured(wanted: Sequence[Wanted], done: Callable[[int], object]) -> Probing:
+def _measured(wanted: Sequence[Wanted], each: Callable[[str], None]) -> Probing:
     # A class in the folder one works in is found, as it is by train.py there.
     sys.path.append(os.getcwd())
     import torch
@@ -160,9 +155,9 @@ def _measured(wanted: Sequence[Wanted], done: Callable[[int], object]) -> Probin
         check_networks([one.spec for one in wanted])
         sources: dict[str, Any] = {}
         found = []
-        for number, one in enumerate(wanted, 1):
+        for one in wanted:
+            each(one.spec.name)
             found.append(_one(one, sources))
-            done(number)
     finally:
         torch.set_num_threads(threads)
     return Probing(tuple(found), slopes(found))

@@ -3,11 +3,13 @@
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from textwrap import fill
 from typing import Protocol
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column
 
 from normlab.archive.folder import is_run
 from normlab.archive.record import RunRecord, settled
@@ -17,11 +19,12 @@ from normlab.terminal import open_terminal
 from normlab.text import on_a_line
 from normlab.training.display import Display
 
-# Without a terminal a run says how it goes this often.
-QUIET_SECONDS = 20.0
+# Without a terminal a plain line is due this often (seconds): ever more seldom as time goes by.
+SOONEST, LATEST = 10.0, 300.0
 
-# Columns of a terminal from which a bar fits beside the numbers.
-WIDE = 110
+# Columns of a terminal from which a bar fits beside the numbers, and below which these have a line
+# of their own: beside a name, either would be cut.
+WIDE, NARROW = 110, 90
 
 
 def console() -> Console:
@@ -31,17 +34,70 @@ def console() -> Console:
 
 def moving(console: Console) -> Progress:
     """Lines that move, with a description and a state; none where nobody watches."""
+    name, state = "{task.description}", "{task.fields[state]}"
+    folded = Column(overflow="fold")  # a name is never cut
+    if console.width < NARROW:
+        columns = [TextColumn(f"{name}\n  {state}", markup=False, table_column=folded)]
+    else:
+        columns = [TextColumn(name, markup=False, table_column=folded)]
+        columns.append(TextColumn(state, markup=False))
     # The numbers come first: a bar only where there is room for it too.
     bar = [BarColumn(bar_width=20)] if console.width >= WIDE else []
     return Progress(
-        TextColumn("{task.description}"),
+        columns[0],
         *bar,
-        TextColumn("{task.fields[state]}"),
+        *columns[1:],
         console=console,
         transient=True,
         refresh_per_second=4,
         disable=not console.is_terminal,
     )
+
+
+class Pace:
+    """When plain lines are due: after SOONEST seconds, then at each tenth of the time until now."""
+
+    def __init__(self, now: float) -> None:
+        self.began = self.last = now
+
+    def is_due(self, now: float) -> bool:
+        """Whether it is time for a line; the next is counted from here."""
+        if now - self.last < min(LATEST, max(SOONEST, (now - self.began) / 10)):
+            return False
+        self.last = now
+        return True
+
+
+class Countdown(AbstractContextManager["Countdown"]):
+    """Work in `total` steps: a line that moves, or without a terminal plain lines now and then."""
+
+    def __init__(self, console: Console, description: str, total: int) -> None:
+        self.console, self.description, self.total = console, description, total
+        self.step = 0
+        self.began = time.monotonic()
+        self.pace = Pace(self.began)
+        self.progress = moving(console)
+        self.task = self.progress.add_task(description, total=total, state="starting")
+
+    def __enter__(self) -> "Countdown":
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def begin(self, words: str = "") -> None:
+        """The next step begins, and the one before is done."""
+        now, done = time.monotonic(), self.step
+        self.step += 1
+        parts = [f"{self.step}/{self.total}", words]
+        if done:
+            left = (now - self.began) / done * (self.total - done)
+            parts.append(f"{duration(left)} left")
+        state = "  ".join(filter(None, parts))
+        self.progress.update(self.task, completed=done, state=state)
+        if not self.console.is_terminal and self.pace.is_due(now):
+            self.console.print(f"{self.description}  {state}", markup=False)
 
 
 class Terminal:
@@ -54,6 +110,9 @@ class Terminal:
         """Say what varies, what is fixed, how many runs there are, how they share the machine."""
 
         def say(line: str) -> None:
+            if self.console.is_terminal:
+                width = self.console.width
+                line = fill(line, width, subsequent_indent=" " * 10, break_on_hyphens=False)
             self.console.print(line, markup=False)
 
         say(f"study {plan.specs[0].config.study}: {_count(len(plan.specs), 'run')}")
@@ -128,7 +187,8 @@ class RunLine:
         self.position = f"{number}/{runs}"
         self.left_after = runs - number
         self.max_steps = max_steps
-        self.started = self.spoken = time.monotonic()
+        self.started = time.monotonic()
+        self.pace = Pace(self.started)
         self.first: int | None = None
         self.step = 0
         self.progress = moving(self.console)
@@ -149,15 +209,13 @@ class RunLine:
         if self.first is None:  # a run that goes on has steps that took no time today
             self.first, self.started = step, now
         self.step = step
-        per_step = (now - self.started) / max(1, step - self.first)
-        left = per_step * (self.max_steps - step + self.left_after * self.max_steps)
-        state = (
-            f"step {step}/{self.max_steps}  loss {loss:.3f}  {tokens_per_second:,.0f} tok/s  "
-            f"{duration(left)} left"
-        )
+        state = f"step {step}/{self.max_steps}  loss {loss:.3f}  {tokens_per_second:,.0f} tok/s"
+        if step > self.first:  # before, nothing says how long a step takes
+            per_step = (now - self.started) / (step - self.first)
+            left = per_step * (self.max_steps - step + self.left_after * self.max_steps)
+            state = f"{state}  {duration(left)} left"
         self.progress.update(self.task, completed=step, state=state)
-        if not self.console.is_terminal and now - self.spoken > QUIET_SECONDS:
-            self.spoken = now
+        if not self.console.is_terminal and self.pace.is_due(now):
             self.console.print(f"run {self.position} {self.name}  {state}")
 
     def say(self, sentence: str) -> None:

@@ -2,14 +2,18 @@
 
 import importlib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from normlab.config.schema import TrainConfig
+import torch
+
+from normlab.config.schema import ModelConfig, TrainConfig
 from normlab.config.spec import RunSpec
 from normlab.config.wiring import Network, written_out
 from normlab.config.wiring import Wiring as WrittenWiring
 from normlab.errors import ConfigError
+from normlab.model.contract import CONTEXT, VOCABULARY, check_causal
 from normlab.model.feedforward import hidden_width
 from normlab.model.gpt import GPT
 from normlab.model.placement import NormFactory, Placement, Residual, Wiring
@@ -35,13 +39,15 @@ def build_model(config: TrainConfig, vocabulary: int) -> GPT:
 
 
 def check_networks(specs: Iterable[RunSpec]) -> None:
-    """Build every norm of these runs once, try it, and build one small model of every placement.
+    """Build every norm of these runs once and try it, then a model of every network.
+
+    A network is tried with a short context: about 60 ms each for the default model.
 
     Raises:
-        ConfigError: one cannot be built, or cannot stand in a causal model.
+        ConfigError: one cannot be built, or would not be causal.
     """
     norms: list[tuple[str, Any, int]] = []
-    placements: list[Any] = []
+    networks: list[tuple[Network, ModelConfig]] = []
     for spec in specs:
         model = spec.config.model
         network = written_out(spec.config.placement, spec.config.norm, model.depth)
@@ -51,10 +57,38 @@ def check_networks(specs: Iterable[RunSpec]) -> None:
                 key, norm, width = wanted
                 name = f"{key}._target_={norm['_target_']}"
                 check_contract(factory(norm, key)(width), width, name)
-        if network not in placements:
-            placements.append(network)
-            small = replace(model, context=1)
-            build_model(replace(spec.config, model=small), vocabulary=1)
+        small = replace(model, context=CONTEXT)
+        if (network, small) not in networks:
+            networks.append((network, small))
+            name = f"placement={spec.choices['placement']} with norm={spec.choices['norm']}"
+            if spec.config.placement._target_ != f"{Residual.__module__}.{Residual.__name__}":
+                name = f"{name} (placement._target_={spec.config.placement._target_})"
+            with _single_thread():
+                check_causal(_tried(replace(spec.config, model=small), name), name)
+
+
+@contextmanager
+def _single_thread() -> Iterator[None]:
+    """So few tokens are done before a second thread has woken: 10 times slower where it is busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _tried(config: TrainConfig, name: str) -> GPT:
+    try:
+        return build_model(config, VOCABULARY)
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever a user's own class raises
+        raise ConfigError(
+            f"{name} cannot be built ({type(error).__name__}: "
+            f"{' '.join(str(error).split())[:200]}); its class takes the sublayer, its wiring and "
+            f"the width."
+        ) from error
 
 
 def _sites(network: Network, config: TrainConfig) -> Iterator[tuple[str, Mapping[str, Any], int]]:

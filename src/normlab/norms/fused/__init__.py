@@ -34,11 +34,19 @@ class Fused:
         kinds = {name: _kind(parameter.per) for name, parameter in reading.parameters.items()}
         self.key = (reading.tree, tuple(kinds.items()), width, period)
         self._features = (width * period,)
+        self._shapes = [self._features if kind & Kind.FEATURE else () for kind in kinds.values()]
         self._kernels: dict[torch.dtype, _Kernels | None] = {}
 
     def __call__(self, otherwise: Torch, x: Tensor, *parameters: Tensor) -> Tensor:
         """The formula of x; what `otherwise` gives where kernels do not serve."""
-        fits = x.shape[-1:] == self._features and _serves(x, parameters)
+        if not _serves(x, parameters):
+            return otherwise(x, *parameters)
+        return self.serve(otherwise, x, *parameters)
+
+    def serve(self, otherwise: Torch, x: Tensor, *parameters: Tensor) -> Tensor:
+        """The same for what kernels serve, but for its shapes and its dtype."""
+        # A kernel goes by the sizes that it was made for, wherever that leads.
+        fits = x.shape[-1:] == self._features and self._shapes == [p.shape for p in parameters]
         if not fits or (kernels := self._made(x.dtype)) is None:
             return otherwise(x, *parameters)
         if torch.is_grad_enabled():
@@ -64,6 +72,23 @@ def formula(width: int, expression: str, period: int = 1, **per: Any) -> Fused:
     }
     numbers = {name: value for name, value in per.items() if not isinstance(value, str)}
     return Fused(read(width, expression, learned, numbers), width, period)
+
+
+def compute(
+    make: Callable[..., Fused],
+    settings: tuple[Any, ...],
+    otherwise: Torch,
+    x: Tensor,
+    *parameters: Tensor,
+) -> Tensor:
+    """The formula that `make` gives for these settings, of x; else what `otherwise` gives.
+
+    A norm's settings are read at every call, as torch's own norms read them; `make` has a cache.
+    """
+    # First: a compiler would go into `make`.
+    if not _serves(x, parameters):
+        return otherwise(x, *parameters)
+    return make(*settings).serve(otherwise, x, *parameters)
 
 
 def _kind(per: str) -> Kind:

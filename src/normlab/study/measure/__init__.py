@@ -22,7 +22,7 @@ from normlab.study import engine
 from normlab.study.measure import gradient_vanishing, layernorm_vs_rmsnorm
 from normlab.study.measure.request import Request
 from normlab.study.place import check_place, make_folder
-from normlab.study.terminal import console, duration, moving
+from normlab.study.terminal import Countdown, console, duration
 
 _ROOMS: dict[str, Any] = {
     "gradient_vanishing": gradient_vanishing,
@@ -94,16 +94,10 @@ def _measured(
 ) -> Measured:
     terminal = console()
     started, began = datetime.now().astimezone(), time.monotonic()
-    progress = moving(terminal)
-    task = progress.add_task(f"measure {name}", total=measurement.steps, state="starting")
     if not terminal.is_terminal:
         terminal.print(f"measure {name}: {measurement.steps} steps", markup=False)
-
-    def each(words: str) -> None:
-        progress.update(task, advance=1, state=words)
-
-    with progress:
-        numbers, machine = _numbers(measurement, threads, each)
+    with Countdown(terminal, f"measure {name}", measurement.steps) as countdown:
+        numbers, machine = _numbers(measurement, threads, countdown.begin)
     seconds = time.monotonic() - began
     terminal.print(f"measured in {duration(seconds)}", markup=False)
     from normlab.training.provenance import git, versions

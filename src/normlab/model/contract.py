@@ -1,0 +1,102 @@
+"""What every model promises: a token's logits depend on it and on the earlier ones alone.
+
+Tried on a few tokens before anything is trained. Attention and the norms are known to keep the
+promise; a placement's own class may not, and its losses would be wrong without looking so.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from normlab.errors import ConfigError
+from normlab.model.gpt import GPT
+
+VOCABULARY, CONTEXT = 16, 32  # of the models to try; what needs more tokens to leak is not seen
+_SEQUENCES = 3
+_LOUD = VOCABULARY - 1  # what tokens are changed to; its vector is long, as a maximum would see it
+# Matrices whose rows are the same give the same row, so the difference is 0; a class may order its
+# sums over time in another way, as a Fourier transform does, and be off by a few roundings.
+_ROUNDINGS = 64
+
+
+def check_causal(model: GPT, name: str) -> None:
+    """Refuse a model, of VOCABULARY and CONTEXT, whose logits depend on more than the past.
+
+    It is tried as it starts and evaluates, and as it trains with other weights: at the start, what
+    a gain of 0 stands before cannot be seen. The weights stay changed.
+
+    Raises:
+        ConfigError: naming the placement `name`, what it did, and what is allowed.
+    """
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(_LOUD, (_SEQUENCES, CONTEXT), generator=generator)
+    _check(model.eval(), tokens, name)
+    _perturb(model, generator)
+    _check(model.train(), tokens, name)
+
+
+def _check(model: GPT, tokens: Tensor, name: str) -> None:
+    logits = _logits(model, tokens, name)
+    finite = logits[logits.isfinite()].abs()
+    tolerance = (
+        _ROUNDINGS * torch.finfo(logits.dtype).eps * (finite.max().item() if len(finite) else 0)
+    )
+    if _difference(logits, _logits(model, tokens, name)).max() > tolerance:
+        raise ConfigError(
+            f"{name} gives other logits when the same tokens come again, so a run could not be "
+            f"repeated or continued; let its class keep nothing from call to call and draw random "
+            f"numbers from torch alone."
+        )
+    for sequence, token in ((0, CONTEXT - 1), (1, CONTEXT // 3)):
+        changed = tokens.clone()
+        changed[sequence, token:] = _LOUD
+        difference = _difference(logits, _logits(model, changed, name))
+        earlier = difference[sequence, :token].max().item()
+        difference[sequence] = 0
+        if max(earlier, others := difference.max().item()) > tolerance:
+            where = "earlier tokens" if earlier > tolerance else "other sequences"
+            raise ConfigError(
+                f"{name} moves the logits of {where} by up to {max(earlier, others):.2g} when a "
+                f"token changes, so the model would see what it has to predict and every loss "
+                f"would be wrong; let its class mix no tokens: each is a function of the stream at "
+                f"the same token, and the sublayer alone reads the ones before it."
+            )
+
+
+@torch.no_grad()
+def _logits(model: GPT, tokens: Tensor, name: str) -> Tensor:
+    """(batch, time, vocabulary), with the same random numbers each time."""
+    expected = (*tokens.shape, VOCABULARY)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            logits: Tensor = model(tokens)
+    except Exception as error:
+        raise ConfigError(
+            f"{name} cannot be run ({type(error).__name__}: {' '.join(str(error).split())[:200]}); "
+            f"its class takes the stream through a sublayer and gives the stream again, each token "
+            f"(batch, time, width)."
+        ) from error
+    if logits.shape != expected or not logits.is_floating_point():
+        raise ConfigError(
+            f"{name} gives logits of {tuple(logits.shape)} for tokens of {tuple(tokens.shape)}; "
+            f"its class has to leave the shape of the stream as it is."
+        )
+    return logits
+
+
+@torch.no_grad()
+def _perturb(model: GPT, generator: torch.Generator) -> None:
+    """Move every parameter, so that no gain of 0 hides what stands behind it."""
+    for parameter in model.parameters():
+        fan_in = parameter.shape[-1] if parameter.dim() > 1 else 16
+        noise = torch.randn(parameter.shape, generator=generator)
+        parameter.add_(noise, alpha=1 / math.sqrt(fan_in))
+    model.embedding.weight[_LOUD] *= 30
+
+
+def _difference(before: Tensor, after: Tensor) -> Tensor:
+    """By how much each number has changed; 0 for what stays infinite or no number."""
+    same = (before == after) | (before.isnan() & after.isnan())
+    return (after - before).abs().masked_fill(same, 0.0).nan_to_num(nan=torch.inf)

@@ -1,0 +1,141 @@
+"""A model lets no token see a later one, nor another sequence, wherever its placement stands."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from normlab.errors import ConfigError
+from normlab.training.build import check_networks
+from tiny import TINY
+
+HEAD = """
+import torch
+from normlab.model.placement import Residual
+from normlab.model.streams import TwoStream
+calls = 0
+"""
+FORWARD = """
+class Mine(Residual):
+    def forward(self, x, entered):
+        x = super().forward(x, entered)
+        {}
+        return x
+"""
+LEARNED = """
+class Mine(Residual):
+    def __init__(self, sublayer, wiring, width):
+        super().__init__(sublayer, wiring, width)
+        self.gate = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, x, entered):
+        return super().forward(x, entered) + self.gate * x.mean(1, keepdim=True)
+"""
+STREAMS = """
+class Mine(TwoStream):
+    @staticmethod
+    def enter(x):
+        return x, {}
+
+    @staticmethod
+    def leave(stream, final):
+        return stream[0] + final({})
+"""
+
+LEAKS = {
+    "the mean over time": (FORWARD.format("x = x + 0.01 * x.mean(1, keepdim=True)"), "earlier"),
+    "the next token": (FORWARD.format("x = x + 1e-3 * x.roll(-1, 1)"), "earlier"),
+    "all later tokens": (FORWARD.format("x = x + x.flip(1).cumsum(1).flip(1)"), "earlier"),
+    "the mean of 16 tokens": (
+        FORWARD.format(
+            "x = x + x.unflatten(1, (-1, 16)).mean(2, True).expand(-1, -1, 16, -1).flatten(1, 2)"
+        ),
+        "earlier",
+    ),
+    "only in training": (FORWARD.format("x = x - self.training * x.mean(1, True)"), "earlier"),
+    "only in evaluation": (FORWARD.format("x = x - (not self.training) * x.mean(1, True)"), "ear"),
+    "behind a gain of 0": (LEARNED, "earlier tokens"),
+    "the mean over the batch": (FORWARD.format("x = x - x.mean(0)"), "other sequences"),
+    "the sequence before": (FORWARD.format("x = x + 1e-3 * x.roll(1, 0)"), "other sequences"),
+    "the size of everything": (FORWARD.format("x = x / x.abs().max()"), "earlier tokens"),
+    "a stream of means": (STREAMS.format("x.mean(1, keepdim=True)", "stream[1]"), "earlier"),
+    "at the end": (STREAMS.format("x", "stream[1].flip(1)"), "earlier tokens"),
+    "a count of calls": (FORWARD.format("globals()['calls'] += 1; x = x + calls"), "come again"),
+    "numpy's random numbers": (
+        FORWARD.format("import numpy; x = x + float(numpy.random.rand())"),
+        "come again",
+    ),
+    "another shape": (STREAMS.format("x", "stream[1][:, 1:]") + "    pass\n", "cannot be run"),
+    "fewer tokens": (FORWARD.format("x = x[:, 1:]"), "has to leave the shape"),
+    "no arguments": ("class Mine(Residual):\n    def __init__(self): pass\n", "cannot be built"),
+}
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """Writes a class of one's own into a module that is trusted; gives its path."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("NORMLAB_TRUST", f"own_{tmp_path.name}")
+
+    def write(code: str) -> str:
+        (tmp_path / f"own_{tmp_path.name}.py").write_text(HEAD + code)
+        return f"placement._target_=own_{tmp_path.name}.Mine"
+
+    return write
+
+
+@pytest.mark.parametrize(("code", "word"), LEAKS.values(), ids=LEAKS)
+def test_a_placement_that_sees_what_is_to_be_predicted_is_refused(
+    code: str, word: str, mine: Callable, specified: Callable
+) -> None:
+    target = mine(code)
+    with pytest.raises(ConfigError, match=word) as refusal:
+        check_networks([specified(*TINY, target)])
+    message = str(refusal.value)
+    assert message.startswith("placement=pre with norm=rmsnorm (placement._target_=own_")
+    assert "\n" not in message
+
+
+SOUND = {
+    "of the past": FORWARD.format("x = x + x.cumsum(1) / 8"),
+    "random numbers of torch's": FORWARD.format("x = x * (1 + 0.1 * torch.randn_like(x))"),
+    "two streams": STREAMS.format("2 * x", "stream[1]"),
+    "rounding over time": FORWARD.format(
+        "x = x + torch.fft.irfft(torch.fft.rfft(x, 64, 1) * torch.ones(1, 33, 1), 64, 1)[:, :32]"
+    ),
+}
+
+
+@pytest.mark.parametrize("code", SOUND.values(), ids=SOUND)
+def test_what_looks_back_only_may_be_trained(
+    code: str, mine: Callable, specified: Callable
+) -> None:
+    check_networks([specified(*TINY, "model.dropout=0.1", mine(code))])
+
+
+def test_every_network_is_tried_and_each_once(
+    mine: Callable, specified: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from normlab.training import build
+
+    tried: list[str] = []
+    monkeypatch.setattr(build, "check_causal", lambda model, name: tried.append(name))
+    norms, placements = ("rmsnorm", "layernorm"), ("pre", "post")
+    check_networks(
+        specified(*TINY, f"norm={norm}", f"placement={placement}", f"seed={seed}")
+        for norm in norms
+        for placement in placements
+        for seed in (0, 1)
+    )
+    assert tried == [f"placement={p} with norm={n}" for n in norms for p in placements]
+
+
+def test_the_command_refuses_it_before_it_trains(
+    mine: Callable, door: Callable, tmp_path: Path
+) -> None:
+    leak = mine(FORWARD.format("x = x + 0.1 * x.mean(1, keepdim=True)"))
+    answer = door("-m", "seed=0,1", *TINY, leak, f"output_dir={tmp_path}/out")
+    assert answer.code == 2
+    assert answer.err.count("\n") == 1
+    assert "moves the logits of earlier tokens" in answer.err
+    assert not (tmp_path / "out").exists()
