@@ -141,7 +141,17 @@ class RunRecord:
         if isinstance(version, int) and version > SCHEMA_VERSION:
             raise ValueError(f"its schema version is {version}, this reads {SCHEMA_VERSION}")
         record: RunRecord = restored(cls, raw)
+        last = record.last_step
+        if record.state == "finished" and last is not None and record.step < last:
+            raise ValueError(f"it says finished, at step {record.step} of {last}")
         return record
+
+    @property
+    def last_step(self) -> int | None:
+        """The step at which it is finished; None where its configuration does not tell."""
+        trainer = self.config.get("trainer")
+        steps = trainer.get("max_steps") if isinstance(trainer, dict) else None
+        return steps if isinstance(steps, int) else None
 
 
 def settled(folder: Path) -> RunRecord | None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 
 from normlab.archive.durable import replacing
@@ -22,6 +21,7 @@ from normlab.archive.record import (
 from normlab.config.spec import RunSpec
 from normlab.errors import NormlabError
 from normlab.training import stopping
+from normlab.training.lightning import pl
 from normlab.training.recorder import Recorder
 
 # 0 (Lightning's own files, of the first builds) holds weights that can be used, but no exact state.
