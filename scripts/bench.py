@@ -1,6 +1,6 @@
 """Measure normlab against what a user would pick instead: python scripts/bench.py step."""
 
-from normlab.bench.main import main
+from normlab.door import bench
 
 if __name__ == "__main__":
-    main()
+    bench()

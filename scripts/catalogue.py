@@ -1,6 +1,6 @@
 """Write docs/catalogue.md from conf/: python scripts/catalogue.py."""
 
-from normlab.study.catalogue import main
+from normlab.door import catalogue
 
 if __name__ == "__main__":
-    main()
+    catalogue()

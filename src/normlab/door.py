@@ -3,15 +3,23 @@
 A KeyboardInterrupt in the middle of an import would be a traceback through other people's files.
 """
 
+import errno
+import os
 import signal
 import sys
 from collections.abc import Callable
 from importlib import import_module
 
+from normlab import output
+
+# Options of `train.py` whose answer is a text, and nothing else.
+_QUESTIONS = ("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "-i", "--info")
+
 
 def study() -> None:
     """`train.py` and `normlab`; a study's torch is imported beside this process, from the start."""
-    _enter("normlab.study.main", _begin)
+    asks = any(word.split("=")[0] in _QUESTIONS for word in sys.argv[1:])
+    _enter("normlab.study.main", _begin, trains=not asks)
 
 
 def plot() -> None:
@@ -39,6 +47,16 @@ def claims() -> None:
     _enter("normlab.study.claims.main")
 
 
+def bench() -> None:
+    """`scripts/bench.py`."""
+    _enter("normlab.bench.main")
+
+
+def catalogue() -> None:
+    """`scripts/catalogue.py`."""
+    _enter("normlab.study.catalogue")
+
+
 def _begin() -> None:
     if {"-m", "--multirun"} & set(sys.argv):
         from normlab.study import engine
@@ -46,8 +64,11 @@ def _begin() -> None:
         engine.begin()
 
 
-def _enter(room: str, first: Callable[[], None] = lambda: None) -> None:
+def _enter(room: str, first: Callable[[], None] = lambda: None, trains: bool = False) -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    output.secure()
+    # Figures go to files, in our own style: a user's window or notebook has no part in them.
+    os.environ.update(MPLBACKEND="agg", MATPLOTLIBRC=os.devnull)
     first()
     main = import_module(room).main
     try:
@@ -57,3 +78,11 @@ def _enter(room: str, first: Callable[[], None] = lambda: None) -> None:
     except KeyboardInterrupt:
         sys.stderr.write("stopped\n")
         sys.exit(130)
+    except SystemExit as left:
+        if left.code:
+            raise
+    lost = output.failure(sys.stdout)
+    if lost is not None and lost.errno != errno.EPIPE:  # as `| head` has read what it wanted
+        rest = "; all else was done" if trains else ""
+        sys.stderr.write(f"normlab: standard output cannot be written ({lost.strerror}){rest}.\n")
+        sys.exit(0 if trains else 1)

@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -14,7 +13,7 @@ from matplotlib.patches import Patch
 
 from normlab.analysis import page
 from normlab.analysis.spread import short
-from normlab.analysis.style import GREY, INK, RC, norm_colours
+from normlab.analysis.style import GREY, INK, norm_colours, own_style
 from normlab.bench.result import Bar, Grid, Kind, Line, Panel, Report
 
 _COLOURS: dict[Kind, str] = {
@@ -39,7 +38,7 @@ _LABELS_APART = 0.14
 
 def draw(report: Report, folder: Path) -> list[Path]:
     """Write `<suite>.png` and `.svg` into the folder; returns their paths. Raises OSError."""
-    with matplotlib.rc_context(RC):
+    with own_style():
         return page.save(_sheet(report), folder, report.result.suite)
 
 

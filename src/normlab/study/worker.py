@@ -21,6 +21,7 @@ from hydra.core.utils import JobReturn, JobRuntime, JobStatus, run_job, setup_gl
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
+from normlab import output
 from normlab.archive.record import RunRecord
 from normlab.config.spec import RunSpec
 from normlab.config.trust import TrustedLoader, check_hydra
@@ -94,6 +95,7 @@ def work(order: Order) -> JobReturn | Stopped:
 
 def _settle(environment: Mapping[str, str]) -> None:
     engine.hear()
+    output.secure()
     os.environ.clear()
     os.environ.update(environment)
     register()

@@ -37,7 +37,9 @@ def without_launcher_variables() -> Iterator[None]:
 with without_launcher_variables():
     import pytorch_lightning as pl
     from pytorch_lightning.loggers import TensorBoardLogger
-    from pytorch_lightning.plugins.environments import LightningEnvironment
+    from pytorch_lightning.plugins.environments import (
+        LightningEnvironment,  # type: ignore[attr-defined]  # exported without __all__
+    )
     from pytorch_lightning.utilities.exceptions import SIGTERMException
 
     # Whoever imported it before may have left it the rank of a launcher.

@@ -4,13 +4,14 @@ Elsewhere, where there is nothing to save, the first stops at once.
 """
 
 import _thread
-import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
+
+from normlab import output
 
 ANNOUNCEMENT = b"\nsaving, then stopping; once more stops at once\n"
 
@@ -113,8 +114,7 @@ def _note(signum: int, frame: FrameType | None) -> Any:
     if _asked is not None:
         raise stop(signum)
     _asked = signum
-    # Not through sys.stderr: the signal may have come while that was writing.
-    os.write(2, ANNOUNCEMENT)
+    output.write_error(ANNOUNCEMENT)
 
 
 def _serve(signum: int, frame: FrameType | None) -> Any:
