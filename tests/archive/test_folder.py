@@ -16,7 +16,8 @@ from normlab.errors import NormlabError
 def record(name: str = "rmsnorm-pre-s0", steps: int = 20, **changes: Any) -> RunRecord:
     return RunRecord(
         id="0", name=name, norm="rmsnorm", placement="pre", data="synthetic", seed=0,
-        choices={"norm": "rmsnorm"}, config={"trainer": {"max_steps": steps}}, floor=1.43, **changes,
+        choices={"norm": "rmsnorm"}, config={"trainer": {"max_steps": steps}}, floor=1.43,
+        **changes,
     )  # fmt: skip
 
 

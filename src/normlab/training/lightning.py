@@ -37,8 +37,8 @@ def without_launcher_variables() -> Iterator[None]:
 with without_launcher_variables():
     import pytorch_lightning as pl
     from pytorch_lightning.loggers import TensorBoardLogger
-    from pytorch_lightning.plugins.environments import (
-        LightningEnvironment,  # type: ignore[attr-defined]  # exported without __all__
+    from pytorch_lightning.plugins.environments import (  # type: ignore[attr-defined]
+        LightningEnvironment,  # documented, though it is in no __all__
     )
     from pytorch_lightning.utilities.exceptions import SIGTERMException
 
