@@ -11,6 +11,7 @@ from collections.abc import Callable
 from importlib import import_module
 
 from normlab import output
+from normlab.training import stopping
 
 # Options of `train.py` whose answer is a text, and nothing else.
 _QUESTIONS = ("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "-i", "--info")
@@ -64,6 +65,13 @@ def _begin() -> None:
         engine.begin()
 
 
+def _leave_signals() -> None:
+    """A signal that comes as Python ends would be a traceback; it ends the process instead."""
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        if callable(signal.getsignal(signum)):
+            signal.signal(signum, signal.SIG_DFL)
+
+
 def _enter(room: str, first: Callable[[], None] = lambda: None, trains: bool = False) -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)
     output.secure()
@@ -75,12 +83,15 @@ def _enter(room: str, first: Callable[[], None] = lambda: None, trains: bool = F
         # Python's own way again: what is half-written is tidied away before the end.
         signal.signal(signal.SIGINT, before)
         main()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        _leave_signals()
         sys.stderr.write("stopped\n")
-        sys.exit(130)
+        sys.exit(143 if isinstance(stop, stopping.Terminated) else 130)
     except SystemExit as left:
         if left.code:
             raise
+    finally:
+        _leave_signals()
     lost = output.failure(sys.stdout)
     if lost is not None and lost.errno != errno.EPIPE:  # as `| head` has read what it wanted
         rest = "; all else was done" if trains else ""

@@ -69,6 +69,7 @@ def register() -> None:
 
 def check(specs: Sequence[RunSpec], environment: Mapping[str, str]) -> list[str] | ConfigError:
     """The devices that these runs will train on, or why one of them cannot be trained."""
+    stopping.ignore()  # it is the parent's, which ends this process
     _settle(environment)
     from normlab.training.build import check_networks
     from normlab.training.hardware import resolve_device

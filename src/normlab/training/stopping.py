@@ -55,10 +55,13 @@ def asked() -> int | None:
 
 
 def listen() -> None:
-    """Let SIGINT raise KeyboardInterrupt and SIGTERM Terminated in this process."""
+    """Let the first SIGINT raise KeyboardInterrupt, or SIGTERM Terminated; a second ends at once.
+
+    A second one that were raised too would interrupt the answer to the first, with a traceback.
+    """
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, _raise)
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, _raise)
 
 
 def ignore() -> None:
@@ -129,4 +132,6 @@ def _serve(signum: int, frame: FrameType | None) -> Any:
 
 
 def _raise(signum: int, frame: FrameType | None) -> Any:
-    raise Terminated
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    raise stop(signum)
