@@ -24,9 +24,9 @@ def drawings(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     calls: list[Path] = []
     draw = figures.draw
 
-    def counted(study: Any, folder: Path) -> list[Path]:
+    def counted(study: Any, folder: Path, failures: list[str]) -> list[Path]:
         calls.append(folder)
-        return draw(study, folder)
+        return draw(study, folder, failures)
 
     monkeypatch.setattr(figures, "draw", counted)
     return calls

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -69,16 +70,18 @@ def register() -> None:
 
 def check(specs: Sequence[RunSpec], environment: Mapping[str, str]) -> list[str] | ConfigError:
     """The devices that these runs will train on, or why one of them cannot be trained."""
-    stopping.ignore()  # it is the parent's, which ends this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, and ends this process
     _settle(environment)
-    from normlab.training.build import check_networks
-    from normlab.training.hardware import resolve_device
-
     try:
+        from normlab.training.build import check_networks
+        from normlab.training.hardware import resolve_device
+
         check_networks(specs)
         return [resolve_device(spec.config.trainer) for spec in specs]
     except ConfigError as error:
         return error
+    finally:
+        _say_no_more()
 
 
 def work(order: Order) -> JobReturn | Stopped:
@@ -92,6 +95,12 @@ def work(order: Order) -> JobReturn | Stopped:
         return Stopped(stopping.signal_of(stop))
     finally:
         stopping.ignore()
+        _say_no_more()
+
+
+def _say_no_more() -> None:
+    """Only the answer is left: with a parent that has gone, it would end in a traceback."""
+    sys.stderr = open(os.devnull, "w")  # noqa: SIM115
 
 
 def _settle(environment: Mapping[str, str]) -> None:
