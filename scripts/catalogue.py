@@ -3,7 +3,7 @@
 import sys
 
 try:
-    from normlab.study.catalogue import main
+    from normlab.door import catalogue
 except ModuleNotFoundError as missing:
     sys.exit(
         f"normlab: {missing.name} is not installed for {sys.executable}; run `make demo` once, "
@@ -11,4 +11,4 @@ except ModuleNotFoundError as missing:
     )
 
 if __name__ == "__main__":
-    main()
+    catalogue()

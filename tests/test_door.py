@@ -57,6 +57,16 @@ def test_ctrl_c_during_imports_leaves_no_traceback(name: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
 
+def test_a_second_ctrl_c_does_not_interrupt_the_answer_to_the_first() -> None:
+    code = (
+        "import os, signal; from normlab.training import stopping; stopping.listen()\n"
+        "try: signal.raise_signal(signal.SIGINT)\n"
+        "except KeyboardInterrupt: signal.raise_signal(signal.SIGINT)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, b"")
+
+
 def test_ctrl_c_while_a_command_works_is_a_word(tmp_path: Path) -> None:
     done = interrupted(CALLS["normlab-plot"], "normlab.analysis.figures", str(tmp_path))
     assert done.returncode == 1  # there is nothing to draw

@@ -3,17 +3,25 @@
 A KeyboardInterrupt in the middle of an import would be a traceback through other people's files.
 """
 
+import errno
+import os
 import signal
 import sys
 from collections.abc import Callable
 from importlib import import_module
 
+from normlab import output
+from normlab.training import stopping
+
 OLDEST, TOO_NEW = (3, 11), (3, 14)  # as pyproject.toml has it; Hydra 1.3 does not start on 3.14
+# Options of `train.py` whose answer is a text, and nothing else.
+_QUESTIONS = ("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "-i", "--info")
 
 
 def study() -> None:
     """`train.py` and `normlab`; a study's torch is imported beside this process, from the start."""
-    _enter("normlab.study.main", _begin)
+    asks = any(word.split("=")[0] in _QUESTIONS for word in sys.argv[1:])
+    _enter("normlab.study.main", _begin, trains=not asks)
 
 
 def plot() -> None:
@@ -41,6 +49,16 @@ def claims() -> None:
     _enter("normlab.study.claims.main")
 
 
+def bench() -> None:
+    """`scripts/bench.py`."""
+    _enter("normlab.bench.main")
+
+
+def catalogue() -> None:
+    """`scripts/catalogue.py`."""
+    _enter("normlab.study.catalogue")
+
+
 def _begin() -> None:
     if {"-m", "--multirun"} & set(sys.argv):
         from normlab.study import engine
@@ -48,13 +66,23 @@ def _begin() -> None:
         engine.begin()
 
 
-def _enter(room: str, first: Callable[[], None] = lambda: None) -> None:
+def _leave_signals() -> None:
+    """A signal that comes as Python ends would be a traceback; it ends the process instead."""
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        if callable(signal.getsignal(signum)):
+            signal.signal(signum, signal.SIG_DFL)
+
+
+def _enter(room: str, first: Callable[[], None] = lambda: None, trains: bool = False) -> None:
     if not OLDEST <= sys.version_info < TOO_NEW:
         sys.exit(
             f"normlab: Python {sys.version.split()[0]} does not fit; use 3.11, 3.12 or 3.13, for "
             "which `make demo` makes .venv/bin/python."
         )
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    output.secure()
+    # Figures go to files, in our own style: a user's window or notebook has no part in them.
+    os.environ.update(MPLBACKEND="agg", MATPLOTLIBRC=os.devnull)
     try:
         first()
         main = import_module(room).main
@@ -66,6 +94,17 @@ def _enter(room: str, first: Callable[[], None] = lambda: None) -> None:
             f"normlab: {missing.name} is not installed for {sys.executable}; run `make demo` once, "
             "then this command with .venv/bin/python in place of python."
         )
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        _leave_signals()
         sys.stderr.write("stopped\n")
-        sys.exit(130)
+        sys.exit(143 if isinstance(stop, stopping.Terminated) else 130)
+    except SystemExit as left:
+        if left.code:
+            raise
+    finally:
+        _leave_signals()
+    lost = output.failure(sys.stdout)
+    if lost is not None and lost.errno != errno.EPIPE:  # as `| head` has read what it wanted
+        rest = "; all else was done" if trains else ""
+        sys.stderr.write(f"normlab: standard output cannot be written ({lost.strerror}){rest}.\n")
+        sys.exit(0 if trains else 1)

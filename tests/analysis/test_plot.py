@@ -42,6 +42,57 @@ def test_the_script_draws_a_study_and_says_where(maker: Any) -> None:
     assert lost.name in told
 
 
+def test_figures_are_ours_whatever_a_user_has_set_for_matplotlib(
+    maker: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    maker.run(steps=50)
+    assert plot(maker.folder).returncode == 0
+    figures = {path.name: path.read_bytes() for path in (maker.folder / "figures").iterdir()}
+    for path in (maker.folder / "figures").iterdir():
+        path.unlink()
+    own = tmp_path_factory.mktemp("own")
+    (own / "matplotlibrc").write_text("text.usetex: True\nfont.family: serif\nsavefig.dpi: 10\n")
+    done = subprocess.run(
+        [sys.executable, SCRIPT, maker.folder],
+        cwd=own,  # the first place that matplotlib looks for settings in
+        capture_output=True,
+        text=True,
+        env={
+            "PYTHONPATH": str(SOURCE),
+            "PATH": "",
+            "HOME": str(Path.home()),
+            "MPLBACKEND": "nonsense",
+            "MATPLOTLIBRC": str(own),
+        },
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert {path.name: path.read_bytes() for path in (maker.folder / "figures").iterdir()} == (
+        figures
+    )
+
+
+def test_a_figure_that_fails_costs_a_sentence(maker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from normlab.analysis import figures
+
+    maker.run(steps=50)
+
+    def training_loss(planned: object) -> None:
+        raise RuntimeError("no such font")
+
+    monkeypatch.setattr(figures, "training_loss", training_loss)
+    done = report(maker.folder)
+    assert {path.stem for path in done.figures} == {
+        *("comparison", "validation_loss", "final_validation_loss")
+    }
+    (sentence,) = done.left_out
+    assert "training_loss" in sentence
+    assert "no such font" in sentence
+    assert "no such font" in done.page.read_text()
+    monkeypatch.undo()
+    assert len(report(maker.folder).figures) == 8  # and is tried again
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
+from torch.utils.tensorboard import SummaryWriter
 
 from normlab.analysis.report import render
 from normlab.analysis.table import summary, write_runs
+from normlab.archive import tags
 from normlab.archive.folder import read_study
 
 
@@ -100,7 +102,10 @@ def test_the_printed_table_fits_eighty_columns_and_names_the_floor(maker: Any) -
 def test_every_name_and_number_is_whole_in_every_window(maker: Any, width: int) -> None:
     for seed in range(2):
         for norm in ("layernorm", "gemma_rmsnorm[x]"):
-            maker.run(norm, "post", seed, steps=100, config={"optimizer": {"lr": 3e-3}})
+            record = maker.run(norm, "post", seed, steps=100, config={"optimizer": {"lr": 3e-3}})
+            with SummaryWriter(str(maker.folder / record.name)) as writer:
+                for step in range(9, 100, 10):
+                    writer.add_scalar(tags.TOKENS_PER_SECOND, record.tokens_per_second, step)
     text = printed(maker, width)
     assert max(map(len, text.splitlines())) <= width
     assert "…" not in text

@@ -9,14 +9,15 @@ from torch.utils.tensorboard import SummaryWriter
 
 from normlab.archive import tags
 from normlab.archive.folder import read_run, read_study
-from normlab.archive.record import RunRecord
+from normlab.archive.record import RunRecord, settled
 from normlab.errors import NormlabError
 
 
-def record(name: str = "rmsnorm-pre-s0", **changes: Any) -> RunRecord:
+def record(name: str = "rmsnorm-pre-s0", steps: int = 20, **changes: Any) -> RunRecord:
     return RunRecord(
         id="0", name=name, norm="rmsnorm", placement="pre", data="synthetic", seed=0,
-        choices={"norm": "rmsnorm"}, config={"trainer": {"max_steps": 20}}, floor=1.43, **changes,
+        choices={"norm": "rmsnorm"}, config={"trainer": {"max_steps": steps}}, floor=1.43,
+        **changes,
     )  # fmt: skip
 
 
@@ -43,9 +44,9 @@ def make(
 
 def test_a_run_is_its_record_and_its_events(tmp_path: Path) -> None:
     make(tmp_path, None, [4.0, 3.0], {2: 2.5})
-    record(state="finished", step=2).write(tmp_path)
+    record(steps=2, state="finished", step=2).write(tmp_path)
     run = read_run(tmp_path)
-    assert run.record == record(state="finished", step=2)
+    assert run.record == record(steps=2, state="finished", step=2)
     assert run.events.scalars[tags.TRAIN_LOSS].values.tolist() == [4.0, 3.0]
     assert run.left_out == []
 
@@ -83,9 +84,18 @@ def test_a_rebuilt_run_that_did_not_close_is_still_running(tmp_path: Path) -> No
     assert read_run(tmp_path).record.state == "running"
 
 
+def test_a_run_that_says_finished_before_its_last_step_is_not_believed(tmp_path: Path) -> None:
+    make(tmp_path, record(), [4.0], {0: 4.5, 1: 4.0}, closing=4.0)
+    record(state="finished", step=1).write(tmp_path)
+    assert settled(tmp_path) is None
+    run = read_run(tmp_path)
+    assert run.record.state != "finished"
+    assert "step 1 of 20" in run.left_out[0]
+
+
 def test_a_run_that_nothing_describes_is_left_out_of_the_study_and_told(tmp_path: Path) -> None:
     make(tmp_path / "good", None, [4.0], {1: 3.0})
-    record("good", state="finished", step=1).write(tmp_path / "good")
+    record("good", steps=1, state="finished", step=1).write(tmp_path / "good")
     make(tmp_path / "bad", None, [4.0], {})
     (tmp_path / "figures").mkdir()
     study = read_study(tmp_path)

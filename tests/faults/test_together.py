@@ -37,7 +37,10 @@ def test_sweeps_at_once_train_nothing_twice(
     sweeps = [Process(tmp_path, *STUDY, f"output_dir={tmp_path}") for _ in range(number)]
     ended = [quiet(sweep.end()) for sweep in sweeps]
     counts["sweeps at once"] += number
-    assert [one.code for one in ended] == [0] * number, [one.err for one in ended]
+    # Who ends while another still trains says so; who ends last has all.
+    codes = {one.code for one in ended}
+    assert 0 in codes
+    assert codes <= {0, 1}, [one.err for one in ended]
     study = tmp_path / "synthetic"
     assert begun(study) == [1, 1]
     assert all(record.resumed_at == [] for record in records(study).values())
@@ -58,7 +61,8 @@ def test_a_run_in_other_hands_is_left_to_them(
     first.send(signal.SIGCONT)
     owner = quiet(first.end())
     counts["sweeps at once"] += 2
-    assert (second.code, owner.code) == (0, 0)
+    assert (second.code, owner.code) == (1, 0)
+    assert "1 of 2 runs are not there yet" in second.err
     assert f"it is being trained by process {first.pid} on" in second.out
     assert begun(study) == [1, 1]
     assert trained([second.out]) == trained([owner.out]) == 1

@@ -1,7 +1,11 @@
 """A fused kernel computes the formula it was made from: forward, back, and as exactly as torch."""
 
 import copy
+import os
 import pickle
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from normlab import config
 from normlab.config.formula import read
 from normlab.norms import Formula, GroupNorm, LayerNorm, RMSNorm, factory, fused
-from normlab.norms.fused import formula
+from normlab.norms.fused import formula, kernels
 
 NORMS = {
     path.stem: OmegaConf.to_container(OmegaConf.load(path))
@@ -76,8 +80,11 @@ def test_a_kernel_is_as_exact_as_torch(name, width, dtype, monkeypatch):
 @pytest.mark.parametrize("name", NORMS)
 def test_every_norm_of_the_catalogue_has_a_kernel(name, monkeypatch):
     calls = []
-    launch = fused._Kernels.forward
-    monkeypatch.setattr(fused._Kernels, "forward", lambda *given: calls.append(1) or launch(*given))
+    made = kernels.Kernels
+    launch = made.forward
+    monkeypatch.setattr(
+        kernels.Kernels, "forward", lambda *given: calls.append(1) or launch(*given)
+    )
     factory(NORMS[name])(32)(draw(4, 32))
     assert calls
 
@@ -273,12 +280,47 @@ def test_torchs_threads_are_found():
 
 def test_a_token_is_read_as_seldom_as_its_sums_allow():
     tree = read(8, "gain * x / sqrt(mean(x**2) + 1)", {"gain": {"init": 1}}, None)
-    kinds = {"x": fused.Kind.FULL, "gain": fused.Kind.FEATURE}
-    back = fused.backward_program(tree.tree, kinds, 8)
-    shape = fused.Shape(8, False, 1, (*kinds.items(), (fused.GRADIENT, fused.Kind.FULL)))
+    kinds = {"x": kernels.Kind.FULL, "gain": kernels.Kind.FEATURE}
+    back = kernels.backward_program(tree.tree, kinds, 8)
+    shape = kernels.Shape(8, False, 1, (*kinds.items(), (kernels.GRADIENT, kernels.Kind.FULL)))
     # One loop over the tokens, and for each a loop that sums and a loop that stores; beside them
     # those that clear a chunk's totals, and add up the chunks'.
-    assert str(fused.emit(back, shape)).count("phi") == 3 + 1 + 2
+    assert str(kernels.emit(back, shape)).count("phi") == 3 + 1 + 2
+
+
+def norm_by_script(before: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    code = (
+        f"{before}\nimport torch; torch.set_num_threads(2)\n"
+        "from normlab.norms import RMSNorm\n"
+        "x = torch.arange(1.0, 65537.0).view(256, 256)\n"
+        "print(RMSNorm(256)(x).square().mean().item())"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="torch's OpenMP is looked for on Linux alone")
+def test_openmp_may_stand_below_a_folder_with_a_space(tmp_path: Path) -> None:
+    (library,) = Path(torch.__file__).parent.glob("lib/libgomp*")
+    (tmp_path / "a b").mkdir()
+    copy = shutil.copy(library, tmp_path / "a b" / library.name)
+    # Loaded first, by the same name, it is the library that torch computes with.
+    done = norm_by_script(f"import ctypes; ctypes.CDLL({str(copy)!r})")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert float(done.stdout) == pytest.approx(1, rel=1e-3)
+
+
+def test_without_llvm_torch_computes_norms_and_a_sentence_says_so(tmp_path: Path) -> None:
+    (tmp_path / "llvmlite.py").write_text("raise ImportError('no LLVM here')")
+    done = norm_by_script("", PYTHONPATH=str(tmp_path))
+    assert (done.returncode, done.stderr.count("\n")) == (0, 1)
+    assert "no LLVM here" in done.stderr
+    assert float(done.stdout) == pytest.approx(1, rel=1e-3)
 
 
 def test_tangents_batches_of_gradients_and_traces_are_left_to_torch():

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from normlab.archive import lock
 from normlab.archive.folder import read_run
 from normlab.archive.lock import HeldError, owned
 from normlab.archive.record import RunRecord
@@ -298,7 +299,10 @@ def test_a_run_has_one_owner_at_a_time(here: Callable) -> None:
     assert run(spec).state == "finished"
 
 
-def test_a_dead_owners_note_means_nothing_here_and_little_elsewhere(here: Callable) -> None:
+def test_a_dead_owners_note_means_little_on_a_disk_that_machines_share(
+    here: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "_LOCAL", set())
     spec = here("stale")
     locks = spec.study_folder / ".locks"
     locks.mkdir(parents=True)

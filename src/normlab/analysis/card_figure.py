@@ -4,14 +4,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from normlab.analysis import page
-from normlab.analysis.style import GREY, INK, RC, norm_colours
+from normlab.analysis.style import GREY, INK, norm_colours, own_style
 from normlab.archive.card import Card, Number, Ratio
 from normlab.archive.steadiness import NOT_COMPARABLE, is_steady
 
@@ -25,7 +24,7 @@ _Panel = Callable[[Axes, Sequence[Card], dict[str, str]], None]
 
 def draw(cards: Sequence[Card], folder: Path) -> list[Path]:
     """Write `card.png` and `card.svg` into the folder; returns their paths. Raises OSError."""
-    with matplotlib.rc_context(RC):
+    with own_style():
         return page.save(_sheet(cards), folder, NAME)
 
 

@@ -1,9 +1,9 @@
 """The figures of a study, each as PNG and SVG, drawn without pyplot: no window, no global state."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -21,7 +21,7 @@ from normlab.analysis.learning_rates import learning_rates
 from normlab.analysis.plan import Plan, best_loss, plan
 from normlab.analysis.rates_figure import learning_rate
 from normlab.analysis.stories import story
-from normlab.analysis.style import RC, Look
+from normlab.analysis.style import Look, not_drawn, own_style
 from normlab.archive import tags
 from normlab.archive.folder import Study
 
@@ -29,25 +29,45 @@ _CURVES_HEIGHT = 3.0  # inches, in the comparison
 _Panel = Callable[[Axes, Sequence[Arm], Look, tuple[float, float]], None]
 
 
-def draw(study: Study, folder: Path) -> list[Path]:
+def draw(study: Study, folder: Path, failures: list[str] | None = None) -> list[Path]:
     """Draw all figures of a study into `folder`; returns the files, PNG and SVG of each.
+
+    A figure that fails is left out, and gives `failures` a sentence.
 
     Raises:
         OSError: the folder cannot be written.
     """
-    planned = plan(study)
-    files = []
-    with matplotlib.rc_context(RC):
-        for build in (comparison, training_loss, validation_loss, final_validation_loss):
-            files += page.save(build(planned), folder, build.__name__)
-        rates = learning_rates(study)
-        if rates is not None:
-            files += page.save(learning_rate(study.name, rates), folder, learning_rate.__name__)
-        told = story(study)
-        if told and any(run.record.state == "finished" for run in study.runs):
-            files += page.save(told.draw(study), folder, told.name)
-        files += probes.draw(planned, folder)
+    files: list[Path] = []
+    with own_style():
+        for name, save in _drawings(study, folder).items():
+            try:
+                files += save()
+            except OSError:
+                raise
+            except Exception as error:
+                if failures is None:
+                    raise
+                failures.append(not_drawn(f"The figure {name}", error))
     return files
+
+
+def _drawings(study: Study, folder: Path) -> dict[str, Callable[[], list[Path]]]:
+    """What draws and saves each figure of a study, by its name."""
+    planned, rates, told = plan(study), learning_rates(study), story(study)
+    builds: dict[str, Callable[[], Figure]] = {
+        build.__name__: partial(build, planned)
+        for build in (comparison, training_loss, validation_loss, final_validation_loss)
+    }
+    if rates is not None:
+        builds[learning_rate.__name__] = partial(learning_rate, study.name, rates)
+    if told and any(run.record.state == "finished" for run in study.runs):
+        builds[told.name] = partial(told.draw, study)
+
+    def save(name: str, build: Callable[[], Figure]) -> list[Path]:
+        return page.save(build(), folder, name)
+
+    drawings = {name: partial(save, name, build) for name, build in builds.items()}
+    return {**drawings, "probes": partial(probes.draw, planned, folder)}
 
 
 def training_loss(planned: Plan) -> Figure:

@@ -5,7 +5,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,7 +13,7 @@ from normlab.analysis import page, panels
 from normlab.analysis.arms import Arm
 from normlab.analysis.curves import averaged, broken, curve, finite, single
 from normlab.analysis.plan import Plan, plan
-from normlab.analysis.style import RC, Look
+from normlab.analysis.style import Look, own_style
 from normlab.archive import tags
 from normlab.archive.files import FIGURES_FOLDER, check_study_links
 from normlab.archive.folder import Study, read_study
@@ -38,7 +37,7 @@ def draw_metric(study_folder: Path, tag: str) -> list[Path]:
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", tag).strip("._") or "metric"
     try:
         check_study_links(study_folder)
-        with matplotlib.rc_context(RC):
+        with own_style():
             figure = metric(plan(study), tag)
             return page.save(figure, study_folder / FIGURES_FOLDER / METRICS_FOLDER, name)
     except OSError as error:

@@ -12,6 +12,7 @@ from normlab.analysis.learning_rates import learning_rates
 from normlab.analysis.plan import plan
 from normlab.analysis.report import render, render_rates
 from normlab.analysis.stories import story
+from normlab.analysis.style import not_drawn
 from normlab.analysis.table import ArmSummary, summary, write_runs
 from normlab.analysis.verdict import Verdict, verdict
 from normlab.archive import tags
@@ -87,10 +88,18 @@ def _unwritable(folder: Path, error: OSError) -> NormlabError:
     )
 
 
-def _draw(study: Study, found: Verdict, left_out: Sequence[str], page: Path) -> list[Path]:
-    from normlab.analysis import document, figures  # matplotlib takes half a second
+def _draw(study: Study, found: Verdict, left_out: list[str], page: Path) -> list[Path]:
+    from normlab.analysis import document
 
-    files = figures.draw(study, study.folder / FIGURES_FOLDER)
+    failures: list[str] = []
+    files: list[Path] = []
+    try:
+        from normlab.analysis import figures  # matplotlib takes half a second
+    except Exception as error:  # of its own: a folder for its cache, a font, a broken package
+        failures.append(not_drawn("The figures", error))
+    else:
+        files = figures.draw(study, study.folder / FIGURES_FOLDER, failures)
+    left_out += failures
     document.write(study, found, files, left_out, page)
     return files
 
@@ -165,7 +174,8 @@ def show(done: Report) -> None:
     own = [path for path in done.figures if told and path.name == f"{told.name}.png"]
     for path in own:
         console.print(f"figure   {path}", markup=False)
-    console.print(f"figures  {done.figures[0].parent}", markup=False)
+    if done.figures:
+        console.print(f"figures  {done.figures[0].parent}", markup=False)
     console.print(f"table    {done.csv}", markup=False)
     console.print(f"report   {done.page}", markup=False)
 

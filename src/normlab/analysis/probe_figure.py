@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -16,7 +15,7 @@ from normlab.analysis import page
 from normlab.analysis.arms import Arm
 from normlab.analysis.probe import LAST_GRADIENT, by_block, feedforward, last_gradient
 from normlab.analysis.scales import logarithmic
-from normlab.analysis.style import RC, Look
+from normlab.analysis.style import Look, own_style
 from normlab.archive import tags
 from normlab.archive.probe import Measurement, Probing, Slope
 
@@ -29,7 +28,7 @@ _Reading = Callable[[Measurement], Sequence[float]]
 
 def draw(probing: Probing, folder: Path) -> list[Path]:
     """Write `probe.png` and `probe.svg` into the folder; returns their paths. Raises OSError."""
-    with matplotlib.rc_context(RC):
+    with own_style():
         return page.save(_sheet(probing), folder, NAME)
 
 

@@ -1,7 +1,8 @@
 """How every figure looks: one colour per norm, one line style and marker per placement."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -91,6 +92,23 @@ RC: Any = {
     "svg.hashsalt": "normlab",  # the same figure is the same file
     "savefig.facecolor": "white",
 }
+
+
+@contextmanager
+def own_style() -> Iterator[None]:
+    """Draw in the style of this module alone, whatever a user's matplotlibrc sets."""
+    import matplotlib  # half a second, which tables do not need
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(RC)
+        yield
+
+
+def not_drawn(what: str, error: Exception) -> str:
+    """The sentence about a figure, or all of them, that could not be drawn."""
+    reason = " ".join(str(error).split())[:200]
+    return f"{what} could not be drawn ({type(error).__name__}: {reason}); all else is there."
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Writes that are there whole or not at all: a sibling file, flushed to disk, then renamed."""
 
+import errno
 import os
 import platform
 import time
@@ -9,6 +10,8 @@ from glob import escape
 from pathlib import Path
 
 _DRAFT = ".part"
+# What a file system answers that cannot be asked to flush (errno).
+_UNABLE = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
 # A draft that nobody has touched for so long is nobody's, whichever machine it was written on.
@@ -84,10 +87,19 @@ def write_with(path: Path, write: Callable[[Path], object]) -> None:
         write(draft)
 
 
-def sync(path: Path) -> None:
-    """Have the disk take a file or a folder's list of files."""
+def sync(path: Path) -> bool:
+    """Have the disk take a file or a folder's list of files.
+
+    Returns whether it did: some file systems cannot be asked for that, and nothing can be done
+    about it. Raises OSError.
+    """
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _UNABLE:
+            raise
+        return False
     finally:
         os.close(handle)
+    return True

@@ -104,15 +104,14 @@ def _infer_state(record: RunRecord, events: Events) -> None:
     steps = [step for step in broken if step is not None]
     closing = events.scalars.get(tags.FINAL_VALIDATION_LOSS)
     closed = closing is not None and closing.steps[-1] > 0  # at step 0 it holds a place for HParams
-    trainer = record.config.get("trainer")
-    target = trainer.get("max_steps") if isinstance(trainer, dict) else None
+    last = record.last_step
     if steps:
         record.state, record.diverged_step = "diverged", min(steps)
         record.reason = f"loss not finite at step {min(steps)}"
     elif closed and _last_finite(closing) is None:
         record.state, record.diverged_step = "diverged", record.step
         record.reason = "it ended without a final loss"
-    elif closed or (isinstance(target, int) and record.step >= target):
+    elif closed if last is None else record.step >= last:
         record.state = "finished"
 
 

@@ -154,12 +154,23 @@ class RunRecord:
         record.check()
         return record
 
+    @property
+    def last_step(self) -> int | None:
+        """The step at which it is finished; None where its configuration does not tell."""
+        trainer = self.config.get("trainer")
+        steps = trainer.get("max_steps") if isinstance(trainer, dict) else None
+        return steps if isinstance(steps, int) else None
+
     def check(self) -> None:
         """Refuse what no run writes, whatever its types.
 
         Raises:
-            ValueError: a count below 0, or a name that is longer than names are.
+            ValueError: a count below 0, a name that is longer than names are, or a finished run
+                that is not at its last step.
         """
+        last = self.last_step
+        if self.state == "finished" and last is not None and self.step < last:
+            raise ValueError(f"it says finished, at step {self.step} of {last}")
         counts = {key: getattr(self, key) for key in _COUNTS} | {"best.step": self.best.step}
         counts |= {f"resumed_at[{n}]": step for n, step in enumerate(self.resumed_at)}
         for key, value in counts.items():

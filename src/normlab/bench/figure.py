@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import matplotlib
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -15,7 +14,7 @@ from matplotlib.patches import Patch
 
 from normlab.analysis import page
 from normlab.analysis.spread import short
-from normlab.analysis.style import GREY, INK, RC, norm_colours
+from normlab.analysis.style import GREY, INK, norm_colours, own_style
 from normlab.bench.result import Bar, Grid, Kind, Line, Panel, Report
 
 _COLOURS: dict[Kind, str] = {
@@ -49,7 +48,7 @@ _LABELS_APART = 0.14
 
 def draw(report: Report, folder: Path) -> list[Path]:
     """Write `<suite>.png` and `.svg` into the folder; returns their paths. Raises OSError."""
-    with matplotlib.rc_context(RC):
+    with own_style():
         return page.save(_sheet(report), folder, report.result.suite)
 
 

@@ -1,15 +1,17 @@
 """Processes that train, each forked from one that has imported torch already: they start at once.
 
-Where there is no fork server (Windows) they are started afresh, and import it themselves. A process
-that dies takes nothing with it but its own run: none shares a lock or a queue with another.
+Where there is no fork server (Windows), or it cannot start, they are started afresh, and import it
+themselves. A process that dies takes nothing with it but its own run: none shares a lock or a queue
+with another.
 """
 
+import logging
 import multiprocessing
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing.context import BaseContext
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,17 +20,33 @@ if TYPE_CHECKING:
 _PRELOAD = "normlab.study.preload"
 # macOS has one too, but its own libraries do not survive a fork.
 FORKS = sys.platform.startswith("linux")
+_failed = False  # whether the fork server was tried, and could not start
 
 
-def begin() -> None:
-    """Let the fork server start, and import, while this process does something else."""
-    if FORKS:
-        from multiprocessing import forkserver, resource_tracker
+def begin() -> bool:
+    """Let the fork server start, and import, while this process does something else.
 
-        forkserver.set_forkserver_preload([_PRELOAD])
+    Returns whether there is one.
+    """
+    global _failed
+    if not FORKS or _failed:
+        return False
+    from multiprocessing import forkserver, resource_tracker
+
+    forkserver.set_forkserver_preload([_PRELOAD])
+    try:
         resource_tracker.ensure_running()
         with _deaf():
             forkserver.ensure_running()
+    except OSError as error:  # its socket is a file in TMPDIR, with at most 107 characters
+        _failed = True
+        logging.getLogger("normlab").warning(
+            "runs start a little slower: no fork server can be started with its socket in %s (%s);"
+            " another TMPDIR would help",
+            os.environ.get("TMPDIR", "TMPDIR"),
+            error.strerror or error,
+        )
+    return not _failed
 
 
 def end() -> None:
@@ -45,8 +63,7 @@ def call(function: Callable[..., Any], *arguments: Any) -> "ProcessFuture[Any]":
     """Call a function of a module in a process of its own; ProcessExpired if that is killed."""
     from pebble.concurrent import process as in_a_process
 
-    begin()
-    context = _context()
+    context = multiprocessing.get_context("forkserver" if begin() else "spawn")
     # It declares `mp_context`, reads `context`, and without it takes a plain fork.
     given: dict[str, Any] = {"mp_context": context, "context": context}
     started = in_a_process(daemon=True, **given)(function)
@@ -61,10 +78,6 @@ def hear() -> None:
 
 
 _STOPS = (signal.SIGINT, signal.SIGTERM)
-
-
-def _context() -> BaseContext:
-    return multiprocessing.get_context("forkserver" if FORKS else "spawn")
 
 
 @contextmanager

@@ -23,7 +23,7 @@ def load_lightning() -> None:
         stack.enter_context(_instead("torchmetrics", metrics))
         stack.enter_context(_instead("torch._dynamo", compiler))
         try:
-            importlib.import_module("pytorch_lightning")
+            importlib.import_module("normlab.training.lightning")
         except (ImportError, AttributeError):
             for name in [one for one in sys.modules if one.startswith(("pytorch_l", "lightning_"))]:
                 del sys.modules[name]

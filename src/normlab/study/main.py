@@ -14,7 +14,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from normlab import config
+from normlab import config, output
 from normlab.archive.lock import HeldError
 from normlab.config.explain import explain, is_configuration_error
 from normlab.config.gate import check_folder, check_overrides
@@ -182,6 +182,7 @@ def train_here(
     from normlab.study import warm
     from normlab.study.terminal import RunLine
 
+    output.secure()  # a launcher of Hydra's may have begun this process
     warm.load()
     from normlab.training.run import train
 

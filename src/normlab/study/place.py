@@ -1,8 +1,11 @@
 """Whether a folder can hold results, asked before anything is done for them."""
 
+import logging
 import os
 from pathlib import Path
 
+from normlab.archive.durable import sync
+from normlab.archive.lock import has_locks
 from normlab.errors import NormlabError
 
 
@@ -22,11 +25,25 @@ def check_place(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make the folder. Raises NormlabError where that cannot be."""
+    """Make the folder, and say what its file system lacks. Raises NormlabError if it cannot be."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        durable, locks = sync(folder), has_locks(folder)
     except OSError as error:
         raise NormlabError(
             f"{folder} cannot be made ({error.strerror}); give a place that can be written with "
             f"output_dir=…"
         ) from error
+    log = logging.getLogger("normlab")
+    if not durable:
+        log.warning(
+            "note: the file system of %s cannot flush folders: after a crash of the machine the "
+            "last files may be missing",
+            folder,
+        )
+    if not locks:
+        log.warning(
+            "note: the file system of %s has no locks: do not train the same study from two "
+            "machines at once",
+            folder,
+        )

@@ -19,6 +19,7 @@ from typing import Any
 from hydra.core.utils import JobReturn, JobStatus
 from pebble import ProcessExpired, ProcessFuture
 
+from normlab import output
 from normlab.archive.record import RunRecord
 from normlab.config.spec import RunSpec
 from normlab.errors import NormlabError
@@ -191,7 +192,7 @@ class SideBySide:
 
         def note(signum: int, frame: FrameType | None) -> None:
             if not self.signals:
-                os.write(2, stopping.ANNOUNCEMENT)
+                output.write_error(stopping.ANNOUNCEMENT)
             self.signals.append(signum)
 
         try:

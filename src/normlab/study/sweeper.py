@@ -88,7 +88,6 @@ class StudySweeper(Sweeper):
                 results = launcher.launch([job for job, _ in pending], 0)
         finally:
             undrawn = terminal.conclude(plan)
-        terminal.leave(plan, _elsewhere([spec for _, spec in pending], results))
         _raise_failures(plan, [spec for _, spec in pending], results, undrawn)
 
     def _launcher(self, runs: int) -> Launcher:
@@ -163,7 +162,7 @@ def get_ready(pending: Sequence[RunSpec], local: bool) -> None:
 
 
 def _raise_failures(
-    plan: Plan, pending: Sequence[RunSpec], results: Sequence[JobReturn], undrawn: str
+    plan: Plan, pending: Sequence[RunSpec], results: Sequence[JobReturn], problem: str
 ) -> None:
     """Name every run that has no result, with what its job or else its record says of it."""
     raised = {spec.id: _raised(result) for spec, result in zip(pending, results, strict=False)}
@@ -173,13 +172,20 @@ def _raise_failures(
         for spec in plan.specs
         if not is_settled(spec) and spec.id not in elsewhere
     ]
+    left = [spec for spec in plan.specs if spec.id in elsewhere and not is_settled(spec)]
+    if left:
+        waiting = (
+            f"{len(left)} of {len(plan.specs)} runs are not there yet, for another process trains "
+            f"them; once that has ended, the same command trains what is missing and draws all."
+        )
+        problem = f"{waiting} {problem}".strip()
     if rows:
         raise NormlabError(
             f"{len(rows)} of {len(plan.specs)} runs did not finish; the same command tries them "
-            "again:\n" + "\n".join([*rows, *([f"  {undrawn}"] if undrawn else [])])
+            "again:\n" + "\n".join([*rows, *([f"  {problem}"] if problem else [])])
         )
-    if undrawn:
-        raise NormlabError(undrawn)
+    if problem:
+        raise NormlabError(problem)
 
 
 def _elsewhere(pending: Sequence[RunSpec], results: Sequence[JobReturn]) -> set[str]:

@@ -132,16 +132,6 @@ class Terminal:
             if record is not None:
                 self.console.print(f"there {escape(on_a_line(record.name))}  {outcome(record)}")
 
-    def leave(self, plan: Plan, elsewhere: set[str]) -> None:
-        """Say what is not there yet because another process trains it."""
-        left = [s for s in plan.specs if s.id in elsewhere and settled(s.folder) is None]
-        if left:
-            self.console.print(
-                f"note: {_count(len(left), 'run')} of this study not there yet, left to another "
-                f"process; its end, or the same command, draws the whole.",
-                markup=False,
-            )
-
     def conclude(self, plan: Plan) -> str:
         """Draw the study's figures, and say what came out; returns why it could not, or nothing.
 

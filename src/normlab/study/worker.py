@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ from hydra.core.utils import JobReturn, JobRuntime, JobStatus, run_job, setup_gl
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
+from normlab import output
 from normlab.archive.record import RunRecord
 from normlab.config.spec import RunSpec
 from normlab.errors import ConfigError, NormlabError
@@ -67,15 +69,18 @@ def register() -> None:
 
 def check(specs: Sequence[RunSpec], environment: Mapping[str, str]) -> list[str] | ConfigError:
     """The devices that these runs will train on, or why one of them cannot be trained."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, and ends this process
     _settle(environment)
-    from normlab.training.build import check_networks
-    from normlab.training.hardware import resolve_device
-
     try:
+        from normlab.training.build import check_networks
+        from normlab.training.hardware import resolve_device
+
         check_networks(specs)
         return [resolve_device(spec.config.trainer) for spec in specs]
     except ConfigError as error:
         return error
+    finally:
+        _say_no_more()
 
 
 def work(order: Order) -> JobReturn | Stopped:
@@ -89,10 +94,17 @@ def work(order: Order) -> JobReturn | Stopped:
         return Stopped(stopping.signal_of(stop))
     finally:
         stopping.ignore()
+        _say_no_more()
+
+
+def _say_no_more() -> None:
+    """Only the answer is left: with a parent that has gone, it would end in a traceback."""
+    sys.stderr = open(os.devnull, "w")  # noqa: SIM115
 
 
 def _settle(environment: Mapping[str, str]) -> None:
     engine.hear()
+    output.secure()
     os.environ.clear()
     os.environ.update(environment)
     register()

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import pytorch_lightning as pl
 import torch
 
 from normlab.archive.durable import replacing
@@ -28,6 +27,7 @@ from normlab.archive.restore import restored
 from normlab.config.spec import RunSpec
 from normlab.errors import NormlabError
 from normlab.training import stopping
+from normlab.training.lightning import pl
 from normlab.training.recorder import Progress, Recorder
 
 # 0 (Lightning's own files, of the first builds) holds weights that can be used, but no exact state.

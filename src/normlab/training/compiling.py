@@ -2,11 +2,11 @@
 
 import time
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
 from normlab.errors import NormlabError
+from normlab.training.lightning import pl
 from normlab.training.module import LanguageModel
 
 Pair = tuple[Tensor, Tensor]

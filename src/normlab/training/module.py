@@ -2,13 +2,13 @@
 
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from normlab.config.schema import TrainConfig
 from normlab.data import IGNORED
+from normlab.training.lightning import pl
 from normlab.training.optimizer import PlainAdamW
 from normlab.training.schedules import factor
 

@@ -27,10 +27,16 @@ def git() -> dict[str, Any] | None:
     root = config.folder().parent
     if not (root / ".git").exists():
         return None
+    # Neither another repository that the environment names, nor a program that a setting names.
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("GIT_")
+    } | {"GIT_OPTIONAL_LOCKS": "0"}
     try:
         commit, changes = (
             subprocess.run(
-                ["git", "-C", str(root), *words],
+                ["git", "-c", "core.fsmonitor=false", "-C", str(root), *words],
+                env=environment,
+                stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
                 check=True,

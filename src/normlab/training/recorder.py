@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
 from normlab.archive import tags
 from normlab.archive.record import BestNumbers
 from normlab.training.display import Display
+from normlab.training.lightning import pl
 from normlab.training.tensorboard import RunLogger
 
 # Steps in a row above the limit before a run counts as diverged: one bad batch is not enough.

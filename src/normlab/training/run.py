@@ -7,10 +7,8 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import pytorch_lightning as pl
 import torch
 import yaml
-from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from normlab.archive import beside
 from normlab.archive.durable import clear_drafts
@@ -37,6 +35,12 @@ from normlab.training.checkpoints import Checkpoints, Saved, latest
 from normlab.training.compiling import compile_model
 from normlab.training.display import Display
 from normlab.training.hardware import Hardware, kept_threads, resolve
+from normlab.training.lightning import (
+    LightningEnvironment,
+    SIGTERMException,
+    pl,
+    without_launcher_variables,
+)
 from normlab.training.logs import log, logged_to, quiet
 from normlab.training.module import LanguageModel
 from normlab.training.probes.callback import Probes
@@ -145,12 +149,12 @@ def _fit(spec: RunSpec, record: RunRecord, job: Job) -> None:
     module = LanguageModel(model, config)
     # Dropout draws from here on: whatever a norm's constructor drew is forgotten.
     torch.manual_seed(config.seed)
-    with closing(logger.experiment), quiet():
+    with closing(logger.experiment), quiet(), without_launcher_variables():
         try:
             _loop(spec, hardware, checkpoints, module, source)
         finally:
             record.step = recorder.progress.step
-        _conclude(record, recorder.progress)
+        _conclude(record, recorder.progress, config.trainer.max_steps)
         logger.conclude(record)
 
 
@@ -171,6 +175,8 @@ def _loop(
     trainer = pl.Trainer(
         accelerator={"cuda": "gpu"}.get(hardware.device, hardware.device),
         devices=1,
+        # Not the one of Slurm, torchrun or MPI: what they start is a run of its own.
+        plugins=[LightningEnvironment()],
         precision=hardware.precision,  # type: ignore[arg-type]
         max_steps=settings.max_steps,
         max_epochs=-1,
@@ -255,8 +261,14 @@ def _prepare(spec: RunSpec, record: RunRecord) -> tuple[Saved | None, list[str]]
     return saved, left_out
 
 
-def _conclude(record: RunRecord, progress: Progress) -> None:
+def _conclude(record: RunRecord, progress: Progress, max_steps: int) -> None:
+    """Raises NormlabError where training ended, without divergence, before its last step."""
     diverged = progress.diverged_step is not None
+    if not diverged and progress.step != max_steps:
+        raise NormlabError(
+            f"training ended at step {progress.step} of {max_steps}, and nothing says why; the "
+            f"same command goes on with it."
+        )
     record.state = "diverged" if diverged else "finished"
     record.step, record.reason = progress.step, progress.reason
     record.diverged_step = progress.diverged_step

@@ -4,13 +4,14 @@ Elsewhere, where there is nothing to save, the first stops at once.
 """
 
 import _thread
-import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
+
+from normlab import output
 
 ANNOUNCEMENT = b"\nsaving, then stopping; once more stops at once\n"
 
@@ -54,10 +55,13 @@ def asked() -> int | None:
 
 
 def listen() -> None:
-    """Let SIGINT raise KeyboardInterrupt and SIGTERM Terminated in this process."""
+    """Let the first SIGINT raise KeyboardInterrupt, or SIGTERM Terminated; a second ends at once.
+
+    A second one that were raised too would interrupt the answer to the first, with a traceback.
+    """
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, _raise)
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, _raise)
 
 
 def ignore() -> None:
@@ -113,8 +117,7 @@ def _note(signum: int, frame: FrameType | None) -> Any:
     if _asked is not None:
         raise stop(signum)
     _asked = signum
-    # Not through sys.stderr: the signal may have come while that was writing.
-    os.write(2, ANNOUNCEMENT)
+    output.write_error(ANNOUNCEMENT)
 
 
 def _serve(signum: int, frame: FrameType | None) -> Any:
@@ -129,4 +132,6 @@ def _serve(signum: int, frame: FrameType | None) -> Any:
 
 
 def _raise(signum: int, frame: FrameType | None) -> Any:
-    raise Terminated
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    raise stop(signum)

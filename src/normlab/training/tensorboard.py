@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import yaml
-from pytorch_lightning.loggers import TensorBoardLogger
 from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
 from tensorboard.summary.writer import event_file_writer  # type: ignore[import-untyped]
 from torch import Tensor
@@ -29,6 +28,7 @@ from normlab.archive.record import RunRecord
 from normlab.config.schema import LoggerConfig
 from normlab.errors import NormlabError
 from normlab.text import printable
+from normlab.training.lightning import TensorBoardLogger
 
 # Custom Scalars page: what belongs together in one chart.
 _LAYOUT = {

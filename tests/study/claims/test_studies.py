@@ -64,7 +64,7 @@ def test_every_arm_of_a_claim_is_in_its_study(
 def test_every_run_of_every_budget_composes(
     experiment: str, budget: str, text: None, tmp_path: Path
 ) -> None:
-    assert check(experiment, Place(budget, tmp_path)) >= 3
+    assert check(experiment, Place(budget, tmp_path)) >= 2  # seeds, for an interval
 
 
 def test_text_that_is_not_there_is_why_a_study_cannot_be(

@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 from normlab.analysis import page
 from normlab.analysis.claims.show import interval, number, tally
 from normlab.analysis.lettering import shorten, wrap
-from normlab.analysis.style import GREY, INK, RC, WIDTH
+from normlab.analysis.style import GREY, INK, WIDTH, own_style
 from normlab.archive.judged import Judged, Report, Word
 
 # Colour, mark and filling of every word; the marks differ for those who cannot tell the colours.
@@ -50,9 +50,7 @@ class _Scale(NamedTuple):
 
 def draw(report: Report, folder: Path, name: str = "claims") -> list[Path]:
     """Write `<name>.png` and `.svg`, and return both. Raises OSError."""
-    import matplotlib
-
-    with matplotlib.rc_context(RC):
+    with own_style():
         note = (
             f"{tally(report)}\nEvery row has a scale of its own: shaded, where the interval must "
             "lie for the claim to hold; grey, where there is no effect."

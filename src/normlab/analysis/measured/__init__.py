@@ -49,17 +49,15 @@ def conclude(found: Measured, folder: Path) -> Conclusion:
 
 def draw(found: Measured, folder: Path) -> list[Path]:
     """Write `<name>.png` and `<name>.svg` into the folder; returns their paths. Raises OSError."""
-    import matplotlib
-
     from normlab.analysis import page
     from normlab.analysis.measured import comparison_figure, gradient_figure
-    from normlab.analysis.style import RC
+    from normlab.analysis.style import own_style
 
     sheets: dict[str, Callable[[Measured], Figure]] = {
         "gradient_vanishing": gradient_figure.sheet,
         "layernorm_vs_rmsnorm": comparison_figure.sheet,
     }
-    with matplotlib.rc_context(RC):
+    with own_style():
         return page.save(sheets[found.name](found), folder, found.name)
 
 

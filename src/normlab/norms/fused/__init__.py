@@ -4,9 +4,10 @@ The kernels are made from a formula's tree, at the first call, by LLVM in this p
 is needed and nothing is kept on disk. What they are not made for, torch computes.
 """
 
-from collections.abc import Callable, Mapping
-from functools import cached_property, lru_cache
-from typing import Any
+import logging
+from collections.abc import Callable
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -14,17 +15,13 @@ from torch.autograd import forward_ad
 
 from normlab.config.formula import Kind, Reading, read
 from normlab.config.tree import Tree
-from normlab.norms.fused.build import GRADIENT, UnsupportedError, backward_program, forward_program
-from normlab.norms.fused.emit import emit, total_size
-from normlab.norms.fused.rows import Shape
-from normlab.norms.fused.team import Kernel
+from normlab.norms.fused.build import UnsupportedError
+
+if TYPE_CHECKING:
+    from normlab.norms.fused.kernels import Kernels
 
 Torch = Callable[..., Tensor]
 _TENSORS = (Tensor, nn.Parameter)
-# Tokens of a chunk: few enough for threads to share the work evenly, enough for the totals' rows
-# to be small beside what is read; the number of chunks depends on the tokens alone, so that sums
-# over the tokens do not depend on the number of threads.
-_CHUNK, _MOST_CHUNKS = 32, 64
 
 
 class Fused:
@@ -35,7 +32,7 @@ class Fused:
         self.key = (reading.tree, tuple(kinds.items()), width, period)
         self._features = (width * period,)
         self._shapes = [self._features if kind & Kind.FEATURE else () for kind in kinds.values()]
-        self._kernels: dict[torch.dtype, _Kernels | None] = {}
+        self._kernels: dict[torch.dtype, Kernels | None] = {}
 
     def __call__(self, otherwise: Torch, x: Tensor, *parameters: Tensor) -> Tensor:
         """The formula of x; what `otherwise` gives where kernels do not serve."""
@@ -53,7 +50,7 @@ class Fused:
             return _FusedNorm.apply(kernels, otherwise, x, *parameters)  # type: ignore[no-any-return, no-untyped-call]
         return kernels.forward(x.contiguous(), parameters)
 
-    def _made(self, dtype: torch.dtype) -> "_Kernels | None":
+    def _made(self, dtype: torch.dtype) -> "Kernels | None":
         if dtype not in self._kernels:
             self._kernels[dtype] = _kernels(*self.key, dtype)
         return self._kernels[dtype]
@@ -115,76 +112,27 @@ def _serves(x: Tensor, parameters: tuple[Tensor, ...]) -> bool:
     )
 
 
-class _Kernels:
-    """Both kernels of a formula, for one width and dtype."""
-
-    def __init__(
-        self, tree: Tree, kinds: Mapping[str, Kind], width: int, period: int, dtype: torch.dtype
-    ) -> None:
-        self.width, self.period = width, period
-        half = dtype is torch.bfloat16
-        every = {"x": Kind.FULL, **kinds}
-        self.shape = Shape(width, half, period, tuple(every.items()))
-        self.back_shape = Shape(width, half, period, (*every.items(), (GRADIENT, Kind.FULL)))
-        self.lengths = [total_size(self.back_shape, name) for name in kinds]
-        self._forward = Kernel(emit(forward_program(tree, every, width), self.shape))
-        self._tree = tree
-        # Rows for a call's totals, taken and put back: no two threads have the same.
-        self._spare: list[Tensor] = []
-
-    @cached_property
-    def _backward(self) -> Kernel:
-        kinds = dict(self.shape.given)
-        return Kernel(emit(backward_program(self._tree, kinds, self.width), self.back_shape))
-
-    def forward(self, x: Tensor, parameters: tuple[Tensor, ...]) -> Tensor:
-        y = torch.empty_like(x)
-        self._forward(*self._sizes(x), x, *_whole(parameters), y)
-        return y
-
-    def backward(
-        self, x: Tensor, parameters: tuple[Tensor, ...], by_y: Tensor
-    ) -> tuple[Tensor, list[Tensor]]:
-        """The gradients by x and by each parameter."""
-        by_x = torch.empty_like(x)
-        tokens, chunks, numbers = self._sizes(x)
-        given = (x, *_whole(parameters), by_y.contiguous())
-        if not parameters:
-            self._backward(tokens, chunks, numbers, *given, by_x)
-            return by_x, []
-        size = sum(self.lengths)
-        # Every call into torch costs microseconds here, as much as a small kernel.
-        try:
-            rows = self._spare.pop()
-        except IndexError:
-            rows = torch.empty((_MOST_CHUNKS, size), dtype=torch.float32)
-        single = len(parameters) == 1
-        first = parameters[0]
-        result = torch.empty_like(first) if single else first.new_empty(size)
-        self._backward(tokens, chunks, numbers, *given, by_x, rows, result)
-        self._spare.append(rows)
-        if single:
-            return by_x, [result]
-        parts = torch.split(result, self.lengths)
-        return by_x, [part.view_as(p) for part, p in zip(parts, parameters, strict=True)]
-
-    def _sizes(self, x: Tensor) -> tuple[int, int, int]:
-        tokens = x.numel() // self.width
-        return tokens, max(1, min(_MOST_CHUNKS, tokens // _CHUNK)), x.numel()
-
-
 @lru_cache(maxsize=256)
 def _kernels(
     tree: Tree, kinds: tuple[tuple[str, Kind], ...], width: int, period: int, dtype: torch.dtype
-) -> _Kernels | None:
+) -> "Kernels | None":
     try:
-        return _Kernels(tree, dict(kinds), width, period, dtype)
+        from normlab.norms.fused.kernels import Kernels  # LLVM is not on every machine
+
+        return Kernels(tree, dict(kinds), width, period, dtype)
     except UnsupportedError:
+        return None
+    except Exception as error:  # of LLVM, or of the way to it: torch computes the same
+        _tell_slower(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
         return None
 
 
-def _whole(parameters: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(parameter.contiguous() for parameter in parameters)
+@cache
+def _tell_slower(reason: str) -> None:
+    logging.getLogger("normlab").warning(
+        "norms are computed by torch, a little slower: no kernels could be made for them (%s)",
+        reason,
+    )
 
 
 class _FusedNorm(torch.autograd.Function):
@@ -192,7 +140,7 @@ class _FusedNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, kernels: _Kernels, otherwise: Torch, x: Tensor, *parameters: Tensor
+        ctx: Any, kernels: "Kernels", otherwise: Torch, x: Tensor, *parameters: Tensor
     ) -> Tensor:
         x = x.contiguous()
         ctx.kernels, ctx.otherwise = kernels, otherwise

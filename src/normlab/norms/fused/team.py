@@ -5,8 +5,10 @@ OpenMP team that torch computes with.
 """
 
 import ctypes
+import logging
 import os
 import re
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -22,6 +24,7 @@ from normlab.norms.fused.emit import HEAD
 _ALONE = 2**14
 
 Launch = Callable[..., None]
+_OPENMP = re.compile(r"lib(?:gomp|omp|iomp5)\b")
 _TORCH = str(Path(torch.__file__).parent)
 
 
@@ -70,20 +73,31 @@ def _machine() -> llvm.TargetMachine:
 def _launch() -> Launch:
     """`GOMP_parallel` of the OpenMP runtime that torch has loaded, or a call in this thread."""
     for path in _openmp():
-        # Only what is loaded already: a second runtime would be a second pool.
-        parallel = getattr(ctypes.CDLL(path, mode=os.RTLD_NOLOAD), "GOMP_parallel", None)
+        try:
+            # Only what is loaded already: a second runtime would be a second pool.
+            library = ctypes.CDLL(path, mode=os.RTLD_NOLOAD)
+        except OSError:  # a file that was replaced since
+            continue
+        parallel = getattr(library, "GOMP_parallel", None)
         if parallel is not None:
             parallel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
             parallel.restype = None
             return cast(Launch, parallel)
+    if sys.platform == "linux":
+        logging.getLogger("normlab").warning(
+            "norms are computed on one thread, a little slower: torch's OpenMP was not found"
+        )
     return _alone
 
 
 def _openmp() -> list[str]:
-    maps = Path("/proc/self/maps")
-    if not maps.exists():
+    try:
+        lines = Path("/proc/self/maps").read_text(errors="surrogateescape").splitlines()
+    except OSError:
         return []
-    loaded = set(re.findall(r"/\S*lib(?:gomp|omp|iomp5)\b\S*", maps.read_text()))
+    # Address, rights, offset, device and inode stand before the path, which may hold spaces.
+    paths = {fields[5] for line in lines if len(fields := line.split(maxsplit=5)) == 6}
+    loaded = [path for path in paths if _OPENMP.match(Path(path).name)]
     # Other packages bring runtimes of their own; torch's stands with torch.
     return sorted(loaded, key=lambda path: (_TORCH not in path, path))
 

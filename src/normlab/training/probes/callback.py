@@ -2,9 +2,9 @@
 
 from typing import Any
 
-import pytorch_lightning as pl
 from torch import Tensor
 
+from normlab.training.lightning import pl
 from normlab.training.probes.activations import Readings, activations, plain
 from normlab.training.probes.parameters import (
     Weights,

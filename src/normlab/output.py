@@ -1,0 +1,91 @@
+"""Standard output and error that never raise: what a command does counts, not who reads along.
+
+A character that the terminal's encoding lacks is shown as a question mark. Where nothing can be
+written any more (a reader that has left, a full disk, a closed descriptor) the rest is dropped, and
+`failure` says why.
+"""
+
+import errno
+import io
+import os
+import select
+import sys
+from contextlib import suppress
+from typing import Any, TextIO
+
+
+class _Descriptor(io.RawIOBase):
+    """An open file descriptor that takes everything, and drops it after the first failure."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self.failure: OSError | None = None
+
+    def write(self, data: Any, /) -> int:
+        while self.failure is None:
+            try:
+                return os.write(self._descriptor, data)
+            except BlockingIOError:  # somebody else has made it one that does not wait
+                select.select([], [self._descriptor], [])
+            except OSError as error:
+                self.failure = error
+        return len(data)
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def isatty(self) -> bool:
+        return os.isatty(self._descriptor)
+
+
+def secure() -> None:
+    """Let neither standard stream of this process raise; one that was replaced is left alone."""
+    _open_closed()
+    if sys.stdout is sys.__stdout__:
+        sys.stdout = _secured(sys.stdout, 1, "replace")
+    if sys.stderr is sys.__stderr__:
+        sys.stderr = _secured(sys.stderr, 2, "backslashreplace")
+
+
+def failure(stream: TextIO | None) -> OSError | None:
+    """Why a stream of `secure` has dropped something; None where all was written."""
+    raw = getattr(getattr(stream, "buffer", None), "raw", None)
+    if not isinstance(raw, _Descriptor) or stream is None:
+        return None
+    stream.flush()
+    return raw.failure
+
+
+def write_error(data: bytes) -> None:
+    """Write to standard error from a signal handler: past `sys.stderr`, which it may interrupt."""
+    with suppress(OSError):
+        os.write(2, data)
+
+
+def _open_closed() -> None:
+    """Give descriptors 0 to 2 a file, or the next file that is opened would be standard output."""
+    with suppress(OSError):
+        descriptor = os.open(os.devnull, os.O_RDWR)
+        while descriptor <= 2:
+            os.set_inheritable(descriptor, True)
+            descriptor = os.dup(descriptor)
+        os.close(descriptor)
+
+
+def _secured(stream: TextIO | None, descriptor: int, errors: str) -> TextIO:
+    raw = _Descriptor(descriptor)
+    if stream is None:
+        raw.failure = OSError(errno.EBADF, os.strerror(errno.EBADF))
+        return io.TextIOWrapper(io.BufferedWriter(raw), "utf-8", errors)
+    with suppress(OSError):
+        stream.flush()
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw),
+        stream.encoding,
+        errors,
+        line_buffering=descriptor == 2 or stream.isatty(),
+        write_through=bool(getattr(stream, "write_through", False)),
+    )

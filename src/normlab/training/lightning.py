@@ -1,0 +1,48 @@
+"""Lightning, without what it reads from the environment.
+
+Lightning takes every argument of its Trainer from `PL_TRAINER_*`, and ranks from the variables of
+Slurm, torchrun, LSF and others, some already when it is imported. A run of ours is always one
+process on one device, also where such a launcher started it: none of these variables may decide.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# What Lightning reads begins so, and what it reads beside that.
+_PREFIXES = ("PL_", "LT_", "SLURM_", "TORCHELASTIC_", "LSB_", "JSM_", "OMPI_", "PMI_", "PMIX_")
+_NAMES = frozenset(
+    prefix + name
+    for prefix in ("", "LOCAL_", "GROUP_", "NODE_", "ROLE_")
+    for name in ("RANK", "WORLD_SIZE")
+) | {"MASTER_ADDR", "MASTER_PORT", "STANDALONE_PORT", "KUBERNETES_PORT", "DISABLE_MPS"}
+
+
+@contextmanager
+def without_launcher_variables() -> Iterator[None]:
+    """Hide from the body what Lightning would read from the environment."""
+    hidden = {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(_PREFIXES) or name in _NAMES
+    }
+    for name in hidden:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
+with without_launcher_variables():
+    import pytorch_lightning as pl
+    from pytorch_lightning.loggers import TensorBoardLogger
+    from pytorch_lightning.plugins.environments import (  # type: ignore[attr-defined]
+        LightningEnvironment,  # documented, though it is in no __all__
+    )
+    from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+    # Whoever imported it before may have left it the rank of a launcher.
+    LightningEnvironment().set_global_rank(0)
+
+__all__ = ["LightningEnvironment", "SIGTERMException", "TensorBoardLogger", "pl"]

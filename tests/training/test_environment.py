@@ -1,0 +1,115 @@
+"""Nothing in the environment decides over a run: no launcher's ranks, no default of Lightning's."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from normlab import config
+from normlab.archive.record import RunRecord
+from normlab.training import provenance
+from normlab.training import run as training_run
+from normlab.training.run import train
+from tiny import TINY, Silent
+
+ROOT = Path(__file__).resolve().parents[2]
+
+SLURM = {"SLURM_NTASKS": "2", "SLURM_PROCID": "1", "SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "x"}
+TORCHRUN = {
+    "TORCHELASTIC_RUN_ID": "x",
+    "RANK": "1",
+    "LOCAL_RANK": "1",
+    "GROUP_RANK": "0",
+    "WORLD_SIZE": "2",
+    "LOCAL_WORLD_SIZE": "2",
+    "MASTER_ADDR": "localhost",
+}
+ENVIRONMENTS = {
+    "one step": {"PL_TRAINER_FAST_DEV_RUN": "1"},
+    "a part of the validation": {"PL_TRAINER_LIMIT_VAL_BATCHES": "1"},
+    "a part of the training": {"PL_TRAINER_LIMIT_TRAIN_BATCHES": "2", "PL_TRAINER_MAX_TIME": "0"},
+    "clipping": {"PL_TRAINER_GRADIENT_CLIP_VAL": "1e-6", "PL_TRAINER_OVERFIT_BATCHES": "1"},
+    "Slurm": SLURM,
+    "Slurm, a task": {"SLURM_PROCID": "2"},
+    "Slurm, tasks": {"SLURM_NTASKS": "2"},
+    "torchrun": TORCHRUN,
+    "LSF": {"LSB_JOBID": "1", "JSM_NAMESPACE_SIZE": "2", "JSM_NAMESPACE_RANK": "1"},
+    "Open MPI": {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2", "PMI_RANK": "1"},
+}
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunRecord]:
+    return {}
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_a_run_is_the_same_whatever_a_launcher_has_set(
+    name: str,
+    plain: dict[str, RunRecord],
+    specified: Callable,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def trained(folder: str) -> RunRecord:
+        spec = specified(*TINY, f"output_dir={tmp_path / folder}")
+        return train(spec, "the command", Silent())
+
+    if not plain:
+        plain["record"] = trained("plain")
+    for variable, value in ENVIRONMENTS[name].items():
+        monkeypatch.setenv(variable, value)
+    record = trained("set")
+    assert (record.state, record.step) == ("finished", 6), record.reason
+    assert record.final == plain["record"].final
+    assert record.best == plain["record"].best
+    assert all(os.environ[variable] == value for variable, value in ENVIRONMENTS[name].items())
+
+
+def test_ranks_that_stand_before_python_starts_count_for_nothing(tmp_path: Path) -> None:
+    ranks = {**SLURM, **TORCHRUN, "RANK": "a", "PL_TRAINER_FAST_DEV_RUN": "1"}
+    done = subprocess.run(
+        [sys.executable, "train.py", *TINY, f"output_dir={tmp_path}"],
+        cwd=ROOT,
+        env={**os.environ, **ranks},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (folder,) = (path.parent for path in tmp_path.glob("*/*/run.json"))
+    record = RunRecord.read(folder)
+    assert (record.state, record.step) == ("finished", 6)
+    assert list(folder.glob("events.*"))  # a process of another rank would write none
+
+
+def test_a_run_that_ends_before_its_last_step_is_not_finished(
+    specified: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = partial(training_run.pl.Trainer, limit_train_batches=2, max_time={"seconds": 0})
+    monkeypatch.setattr(training_run.pl, "Trainer", short)
+    record = train(specified(*TINY, f"output_dir={tmp_path}"), "the command", Silent())
+    assert record.state == "failed"
+    assert "of 6" in (record.reason or "")
+
+
+def test_the_commit_is_of_these_sources_whatever_git_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not (config.folder().parent / ".git").exists():
+        pytest.skip("the sources are in no repository")
+    other = tmp_path / "other"
+    git = ["git", "-c", "user.email=a@b", "-c", "user.name=a", "-C", str(other)]
+    subprocess.run(["git", "init", "-q", str(other)], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
+    provenance.git.cache_clear()
+    expected = provenance.git()
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(other))
+    provenance.git.cache_clear()
+    assert provenance.git() == expected
+    provenance.git.cache_clear()
