@@ -61,7 +61,7 @@ _ASPECTS: dict[str, Callable[[Run], Any]] = {
     "steps": lambda run: _trainer(run).get("max_steps"),
     "precision": lambda run: run.record.precision,
     "device": lambda run: run.record.device,
-    "threads": lambda run: run.record.hardware.get("threads"),
+    "threads": lambda run: run.record.threads,
     "versions": lambda run: tuple(sorted(run.record.versions.items())) or None,
     "commit": lambda run: _commit(run),
 }

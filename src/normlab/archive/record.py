@@ -24,6 +24,15 @@ BEST_CHECKPOINT = "checkpoints/best.ckpt"
 
 _COUNTS = ("step", "seed", "diverged_step", "parameters", "tokens_per_second", "train_seconds")
 _MOST_THREADS = 1024
+# Of a configuration, which may be of any version: what results are sorted by and compared in.
+_SETTINGS: dict[str, dict[str, Any]] = {
+    "data": {"kind": str},
+    "model": {"depth": int, "width": int},
+    "optimizer": {"lr": float},
+    "schedule": {"warmup": float},
+    "trainer": {"max_steps": int, "val_every": int, "log_every": int},
+    "probes": {},
+}
 _LONGEST_NAME = 255  # as in a filesystem
 
 # An interrupted run was stopped from outside, and goes on where it was.
@@ -176,6 +185,13 @@ class RunRecord:
         for key, value in counts.items():
             if value is not None and value < 0:
                 raise ValueError(f"{key} is {value}, not a number from 0")
+        for section, kinds in _SETTINGS.items():
+            part = self.config.get(section, {})
+            if not isinstance(part, dict):
+                raise ValueError(f"config.{section} is no section")
+            for key, kind in kinds.items():
+                if key in part:
+                    restored(kind, part[key], f"config.{section}.{key}")
         names = (self.id, self.name, self.norm, self.placement, self.data)
         for name in (*names, *self.choices, *self.choices.values()):
             if len(name) > _LONGEST_NAME:
