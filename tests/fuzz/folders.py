@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 import mutations
-from normlab.analysis.plot import report
+from normlab.analysis.table import write_runs
+from normlab.analysis.verdict import verdict
 from normlab.archive.folder import read_study
 from normlab.training.sample import main as sample_main
 
@@ -36,13 +37,12 @@ def bend_folder(dice: random.Random, run: Path) -> None:
 
 
 def read_bent_study(dice: random.Random, run: Path) -> str:
-    """Read the study; now and then draw it all, or sample from the run, as a user would."""
+    """Read the study and write its table; now and then sample from the run, as a user would."""
     study = read_study(run.parent)
     assert all(len(line) < 2_000 for line in study.left_out)
-    chance = dice.random()
-    if chance < 0.02:
-        report(run.parent)
-    elif chance < 0.3:
+    write_runs(study)
+    verdict(study)
+    if dice.random() < 0.3:
         try:
             sample_main([str(run), "--length", "3"])
         except SystemExit as left:
@@ -53,12 +53,23 @@ def read_bent_study(dice: random.Random, run: Path) -> str:
     return "passed"
 
 
+def _is_within(path: Path) -> bool:
+    """Whether no link that was put here before leads to the path's folder."""
+    return path.parent.is_dir() and not path.parent.is_symlink()
+
+
+def _is_regular(path: Path) -> bool:
+    return _is_within(path) and path.is_file() and not path.is_symlink()
+
+
 def _forge_record(dice: random.Random, run: Path) -> None:
     """Another value under the right checksum."""
     path = run / "run.json"
+    if not _is_regular(path):
+        return
     try:
         raw = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except ValueError:
         return
     raw.pop("checksum", None)
     node: Any = raw
@@ -73,13 +84,13 @@ def _forge_record(dice: random.Random, run: Path) -> None:
 
 def _bend_text(dice: random.Random, run: Path) -> None:
     path = run / dice.choice(FILES[:4])
-    if path.is_file() and not path.is_symlink():
+    if _is_regular(path):
         path.write_bytes(mutations.text(dice, path.read_text(errors="replace")))
 
 
 def _bend_bytes(dice: random.Random, run: Path) -> None:
     path = run / dice.choice(FILES)
-    if path.is_file() and not path.is_symlink():
+    if _is_regular(path):
         content = bytearray(path.read_bytes() or b"x")
         for _ in range(dice.choice((1, 4, 64))):
             content[dice.randrange(len(content))] = dice.randrange(256)
@@ -90,7 +101,7 @@ def _bend_bytes(dice: random.Random, run: Path) -> None:
 def _bend_state(dice: random.Random, run: Path) -> None:
     """Other weights, keys and types in a state that loads."""
     path = run / dice.choice(STATES)
-    if not path.is_file() or path.is_symlink():
+    if not _is_regular(path):
         return
     try:
         state = torch.load(path, weights_only=True)
@@ -116,23 +127,24 @@ def _bend_state(dice: random.Random, run: Path) -> None:
 def _put_a_link(dice: random.Random, run: Path) -> None:
     path = run / dice.choice((*FILES, "checkpoints", "new"))
     target = dice.choice((run.parent / "elsewhere", Path("/etc/passwd"), Path("/dev/zero"), path))
+    if not _is_within(path):
+        return
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     path.unlink(missing_ok=True)
-    if path.parent.is_dir():
-        path.symlink_to(target)
+    path.symlink_to(target)
 
 
 def _put_a_pipe(dice: random.Random, run: Path) -> None:
     path = run / dice.choice(FILES)
-    path.unlink(missing_ok=True)
-    if path.parent.is_dir():
+    if _is_within(path):
+        path.unlink(missing_ok=True)
         os.mkfifo(path)
 
 
 def _remove(dice: random.Random, run: Path) -> None:
     path = run / dice.choice(FILES)
-    if path.parent.is_dir():
+    if _is_within(path):
         path.unlink(missing_ok=True)
 
 
