@@ -7,6 +7,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from normlab.analysis import page
 from normlab.analysis.spread import spread
 from normlab.analysis.style import RC
 from normlab.bench import figure
@@ -17,7 +18,7 @@ from pictured import overlaps, words
 def drawn(report: Report) -> Figure:
     with matplotlib.rc_context(RC):
         sheet = figure._sheet(report)
-        sheet.draw_without_rendering()
+        page.settle(sheet)
     return sheet
 
 

@@ -214,6 +214,46 @@ def test_a_folder_of_hydras_options_is_refused(strangers: Path, door: Callable) 
     assert_refused(door("--config-dir", "mine", "hydra/launcher=x", *TINY), strangers)
 
 
+EVIL = "# @package _global_\nhydra: {callbacks: {x: {_target_: mine.evil.X}}}"
+
+
+@pytest.mark.parametrize("group", ["schema", "seed", "jobs"])
+def test_no_folder_becomes_a_group_that_the_gate_does_not_read(
+    group: str, strangers: Path, door: Callable
+) -> None:
+    write(strangers, f"{group}/0.yaml", EVIL)
+    write(
+        strangers,
+        "norm/x.yaml",
+        "defaults: [{/schema@_global_: '0'}, _self_]\n_target_: torch.nn.RMSNorm",
+    )
+    assert_refused(door("--config-dir", "mine", "norm=x", *TINY), strangers)
+
+
+def test_a_primary_config_of_a_subfolder_is_refused(strangers: Path, door: Callable) -> None:
+    write(strangers, "sub/top.yaml", "# @package _global_\ndefaults: [train, _self_]")
+    write(strangers, "sub/train.yaml", EVIL)
+    assert_refused(door("--config-dir", "mine", "--config-name", "sub/top", *TINY), strangers)
+
+
+def test_a_root_config_of_another_folder_is_read_by_the_gate(
+    strangers: Path, door: Callable
+) -> None:
+    write(strangers, "top.yaml", "defaults: [train, _self_]")
+    write(strangers, "train.yaml", EVIL)
+    assert_refused(door("--config-path", "mine", "--config-name", "top", *TINY), strangers)
+
+
+def test_a_sweep_entry_reads_no_other_group(strangers: Path, door: Callable) -> None:
+    write(strangers, "foo/lol.yaml", (HOSTILE / "n_lol.norm.yaml").read_text())
+    write(
+        strangers,
+        "experiment/x.yaml",
+        "# @package _global_\nhydra: {sweeper: {arms: ['+foo=lol']}}",
+    )
+    assert_refused(door("-m", "--config-dir", "mine", "experiment=x", *TINY), strangers)
+
+
 def test_a_named_pipe_does_not_stop_the_program(strangers: Path) -> None:
     (strangers / "norm").mkdir()
     os.mkfifo(strangers / "norm" / "x.yaml")

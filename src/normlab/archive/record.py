@@ -34,6 +34,10 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     "probes": {},
 }
 _LONGEST_NAME = 255  # as in a filesystem
+_MOST = 10**12  # steps, parameters, tokens a second: more than any run has
+_MOST_LOSS = 100.0  # nats; a uniform guess among 10^43 tokens
+# As in a configuration that is read (config/safe_yaml.py).
+_MOST_VALUES, _LONGEST_TEXT = 2_000, 4_000
 
 # An interrupted run was stopped from outside, and goes on where it was.
 State = Literal["running", "finished", "diverged", "failed", "interrupted"]
@@ -174,28 +178,47 @@ class RunRecord:
         """Refuse what no run writes, whatever its types.
 
         Raises:
-            ValueError: a count below 0, a name that is longer than names are, or a finished run
-                that is not at its last step.
+            ValueError: a count or a loss out of range, a name that is longer than names are, a part
+                that is larger than configurations are, or a finished run not at its last step.
         """
-        last = self.last_step
-        if self.state == "finished" and last is not None and self.step < last:
-            raise ValueError(f"it says finished, at step {self.step} of {last}")
+        self._check_steps()
         counts = {key: getattr(self, key) for key in _COUNTS} | {"best.step": self.best.step}
         counts |= {f"resumed_at[{n}]": step for n, step in enumerate(self.resumed_at)}
         for key, value in counts.items():
-            if value is not None and value < 0:
-                raise ValueError(f"{key} is {value}, not a number from 0")
-        for section, kinds in _SETTINGS.items():
-            part = self.config.get(section, {})
-            if not isinstance(part, dict):
-                raise ValueError(f"config.{section} is no section")
-            for key, kind in kinds.items():
-                if key in part:
-                    restored(kind, part[key], f"config.{section}.{key}")
+            if value is not None and not 0 <= value <= _MOST:
+                raise ValueError(f"{key} is {value}, not a number from 0 to {_MOST}")
+        for key, loss in (("floor", self.floor), ("unigram", self.unigram)):
+            if loss is not None and not 0 <= loss <= _MOST_LOSS:
+                raise ValueError(f"{key} is {loss}, not a loss from 0 to {_MOST_LOSS}")
+        for key in ("config", "choices", "versions", "hardware", "git"):
+            _check_size(key, getattr(self, key))
         names = (self.id, self.name, self.norm, self.placement, self.data)
         for name in (*names, *self.choices, *self.choices.values()):
             if len(name) > _LONGEST_NAME:
                 raise ValueError(f"it holds a name of {len(name)} characters")
+
+    def _check_steps(self) -> None:
+        last, diverged = self.last_step, self.diverged_step
+        if self.state == "finished" and last is not None and self.step < last:
+            raise ValueError(f"it says finished, at step {self.step} of {last}")
+        if diverged is not None and diverged > self.step:
+            raise ValueError(f"it diverged at step {diverged}, after its last, {self.step}")
+
+
+def _check_size(key: str, value: Any) -> None:
+    """Refuse what is larger than any configuration: it would be a row, or a column, each."""
+    count, pending = 0, [value]
+    while pending:
+        item = pending.pop()
+        count += 1
+        if isinstance(item, dict):
+            pending += [*item, *item.values()]
+        elif isinstance(item, list):
+            pending += item
+        elif isinstance(item, str) and len(item) > _LONGEST_TEXT:
+            raise ValueError(f"{key} holds a text of {len(item):,} characters")
+        if count > _MOST_VALUES:
+            raise ValueError(f"{key} holds more than {_MOST_VALUES:,} keys and values")
 
 
 def settled(folder: Path) -> RunRecord | None:

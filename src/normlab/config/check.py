@@ -194,6 +194,19 @@ def check_like(key: str, given: Any, reference: Any) -> None:
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
+# What other programs call our keys.
+_OTHER_NAMES = {
+    **dict.fromkeys(("learning_rate", "max_lr"), "optimizer.lr"),
+    **dict.fromkeys(("epochs", "iterations", "iters", "max_iters"), "trainer.max_steps"),
+    **dict.fromkeys(("layers", "n_layer", "n_layers", "num_layers"), "model.depth"),
+    **dict.fromkeys(("d_model", "dim", "n_embd", "hidden_size", "embed_dim"), "model.width"),
+    **dict.fromkeys(("n_head", "n_heads", "num_heads"), "model.heads"),
+    **dict.fromkeys(("block_size", "seq_len", "context_length"), "model.context"),
+    **dict.fromkeys(("batch", "bs"), "data.batch_size"),
+    **dict.fromkeys(("dataset", "dataset_path"), "data or data.path"),
+}
+
+
 def _hint_below(name: str) -> str:
     """Where the schema has such a key in one of its parts, as optimizer.lr for lr."""
     parts = {item.name: item.type for item in fields(TrainConfig) if is_dataclass(item.type)}
@@ -204,7 +217,9 @@ def _hint_below(name: str) -> str:
     # `max_steps` holds the word `steps`, which counts more than letters in common.
     exact = [key for key in paths if key == name]
     with_word = [key for key in paths if name in key.split("_")]
-    close = exact or with_word or difflib.get_close_matches(name, paths, n=1)
+    close = exact or with_word or difflib.get_close_matches(name, paths, n=1, cutoff=0.75)
+    if name in _OTHER_NAMES:
+        return f"did you mean {_OTHER_NAMES[name]}? "
     # A run's own length is the trainer's key; the budget only gives it its value.
     named = [path for key in close for path in paths[key] if not path.startswith("budget.")]
     return f"did you mean {' or '.join(named)}? " if named else ""

@@ -118,7 +118,8 @@ def check_sweep_entry(override: str) -> None:
         UntrustedError: it begins with `hydra`, holds `defaults` or names a `_target_`.
     """
     key = re.sub(r"[\s'\"+~]", "", override.partition("=")[0])
-    if key.startswith("hydra") or "defaults" in key or "_target_" in override:
+    outside = re.split("[./@]", key)[0] not in (*_groups(), *_top_keys())
+    if outside or key.startswith("hydra") or "defaults" in key or "_target_" in override:
         raise UntrustedError(
             f"{excerpt(override)} is not allowed in hydra.sweeper: an entry sets a key of the "
             f"run, as in optimizer.lr=1e-3; give everything else on the command line."
@@ -131,6 +132,12 @@ def _groups() -> list[str]:
     """The groups of a run that conf/ has; claims are read by scripts/claims.py alone."""
     folders = sorted(path.name for path in config.folder().iterdir() if path.is_dir())
     return [name for name in folders if name not in ("hydra", "claim")]
+
+
+@cache
+def _top_keys() -> list[str]:
+    """The first level of the schema."""
+    return [item.name for item in fields(TrainConfig)]
 
 
 @cache
@@ -154,14 +161,10 @@ def _numbers() -> frozenset[str]:
 
 def _config_files(folder: Path, primary: str | None) -> Iterator[tuple[str, Path]]:
     """Group and path of every file that Hydra could read, through links as Hydra goes."""
-    if (folder / "hydra").exists():
-        raise UntrustedError(
-            f"{folder / 'hydra'} is not taken: options of Hydra's own groups come from the "
-            f"command line and from normlab's conf/; remove the folder."
-        )
+    _check_names(folder, primary)
     count = 0
-    if primary is not None:
-        path = folder / (primary if primary.endswith(".yaml") else f"{primary}.yaml")
+    for name in dict.fromkeys(("train", (primary or "train").removesuffix(".yaml"))):
+        path = folder / f"{name}.yaml"
         if path.exists():
             yield "", path
     for group in _groups():
@@ -183,6 +186,22 @@ def _config_files(folder: Path, primary: str | None) -> Iterator[tuple[str, Path
                         f"groups; give --config-dir one with fewer."
                     )
                 yield group, Path(place, name)
+
+
+def _check_names(folder: Path, primary: str | None) -> None:
+    """Refuse folders and names by which Hydra would read files that are not checked here."""
+    # A folder of that name would be a group: hydra's own, or `seed=0` read as a file seed/0.yaml.
+    for name in ("hydra", "schema", *_top_keys()):
+        if name not in _groups() and (folder / name).is_dir():
+            raise UntrustedError(
+                f"{folder / name} is not taken: a folder for --config-dir holds options of "
+                f"{', '.join(_groups())}; remove or rename it."
+            )
+    if primary is not None and not re.fullmatch(r"\w[\w.-]*", primary):
+        raise UntrustedError(
+            f"--config-name {excerpt(primary)} is not taken: it is the name of a file of the "
+            f"folder itself."
+        )
 
 
 def _option_name(group_folder: Path, path: Path) -> str:

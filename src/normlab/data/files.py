@@ -17,11 +17,20 @@ _EXPECTED = "give a file, a folder or a glob such as 'corpus/**/*.txt'"
 _STRUCTURED = {
     ".json": "JSON",
     ".jsonl": "JSON lines",
+    ".jsonlines": "JSON lines",
     ".ndjson": "JSON lines",
+    ".json5": "JSON",
     ".geojson": "JSON",
     ".ipynb": "a notebook in JSON",
     ".csv": "a table (CSV)",
     ".tsv": "a table (TSV)",
+    ".parquet": "a Parquet table",
+    ".html": "HTML",
+    ".htm": "HTML",
+    ".xml": "XML",
+    **dict.fromkeys(
+        (".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".tar"), "an archive by its name"
+    ),
 }
 # What other kinds of files begin with, and what makes text of them.
 _UNPACK, _EXPORT, _CONVERT = "unpack it", "export its text", "convert it to UTF-8"

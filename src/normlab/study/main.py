@@ -39,7 +39,7 @@ def main() -> None:
     )(train_one)
     stopping.listen()
     with in_words(), _hydras_errors_in_words():
-        if "--from" in sys.argv:
+        if any(word.partition("=")[0] == "--from" for word in sys.argv):
             from normlab.study.repeat import repeat
 
             repeat(sys.argv[1:], shlex.join(sys.argv))

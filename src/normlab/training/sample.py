@@ -67,16 +67,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(options: argparse.Namespace) -> None:
-    for name, value, least in (
-        ("--length", options.length, 1),
-        ("--top-k", options.top_k, 1),
-        ("--seed", options.seed, 0),
+    for name, value, least, most in (
+        ("--length", options.length, 1, 10**6),
+        ("--top-k", options.top_k, 1, 10**9),
+        ("--seed", options.seed, 0, 2**63 - 1),
+        # Below it the quotient of a logit may overflow; so small, it always draws the likeliest.
+        ("--temperature", options.temperature, 1e-3, 1e6),
     ):
-        if value is not None and value < least:
-            raise ConfigError(f"{name} {value} is not allowed; it must be {least} or more.")
-    if not options.temperature > 0:
-        given = f"--temperature {options.temperature}"
-        raise ConfigError(f"{given} is not allowed; it must be above 0.")
+        if value is not None and not least <= value <= most:
+            raise ConfigError(f"{name} {value} is not allowed; it must be from {least} to {most}.")
 
 
 def _tokenizer(folder: Path) -> Tokenizer:

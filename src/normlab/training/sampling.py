@@ -47,14 +47,20 @@ def continue_tokens(
         raise _another_model(checkpoint, folder, problem)
     model.load_state_dict(weights)
     generator = torch.Generator().manual_seed(draw.seed)
-    tokens = model.eval().generate(
-        torch.tensor([prompt]),
-        draw.length,
-        spec.config.model.context,
-        draw.temperature,
-        draw.top_k,
-        generator,
-    )
+    try:
+        tokens = model.eval().generate(
+            torch.tensor([prompt]),
+            draw.length,
+            spec.config.model.context,
+            draw.temperature,
+            draw.top_k,
+            generator,
+        )
+    except RuntimeError as error:  # finite weights can be too large for finite logits
+        raise NormlabError(
+            f"{checkpoint} cannot be sampled: its weights give numbers that are not finite; give "
+            f"another with --checkpoint."
+        ) from error
     return cast(list[int], tokens[0].tolist())
 
 
