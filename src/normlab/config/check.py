@@ -88,7 +88,8 @@ def _ranges(config: TrainConfig) -> Iterator[Rule]:
     every = trainer.save_seconds
     yield "trainer.save_seconds", every, "a number from 0", _within(every, 0)
     yield _count("probes.every", config.probes.every, optional=True)
-    yield _count("logger.flush_seconds", config.logger.flush_seconds)
+    flush = config.logger.flush_seconds
+    yield "logger.flush_seconds", flush, f"a whole number from 0 to {MOST}", 0 <= flush <= MOST
     limit = trainer.divergence_limit
     yield "trainer.divergence_limit", limit, "above 1", limit > 1
 
