@@ -132,7 +132,9 @@ def _missing(folder: Path, record: RunRecord, events: Events) -> list[str]:
     if steps > 0 and not events.last_steps:
         # Nothing bears out what the record says of them.
         record.final, record.best, record.tokens_per_second = FinalNumbers(), BestNumbers(), None
-        return [f"{folder} has no readable scalars: it is in the table without its losses."]
+        return [
+            f"{folder} has no readable scalars: it is in the table, but has no curves, and no losses that they bear out."
+        ]
     train, validation = map(events.scalars.get, (tags.TRAIN_LOSS, tags.VALIDATION_LOSS))
     found = int(np.count_nonzero(train.steps < steps)) if train else 0
     unvalidated = record.state == "finished" and (

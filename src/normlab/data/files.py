@@ -28,9 +28,6 @@ _STRUCTURED = {
     ".html": "HTML",
     ".htm": "HTML",
     ".xml": "XML",
-    **dict.fromkeys(
-        (".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".tar"), "an archive by its name"
-    ),
 }
 # What other kinds of files begin with, and what makes text of them.
 _UNPACK, _EXPORT, _CONVERT = "unpack it", "export its text", "convert it to UTF-8"
