@@ -133,7 +133,8 @@ def _missing(folder: Path, record: RunRecord, events: Events) -> list[str]:
         # Nothing bears out what the record says of them.
         record.final, record.best, record.tokens_per_second = FinalNumbers(), BestNumbers(), None
         return [
-            f"{folder} has no readable scalars: it is in the table, but has no curves, and no losses that they bear out."
+            f"{folder} has no readable scalars: it is in the table, but has no curves, and no "
+            f"losses that they bear out."
         ]
     train, validation = map(events.scalars.get, (tags.TRAIN_LOSS, tags.VALIDATION_LOSS))
     found = int(np.count_nonzero(train.steps < steps)) if train else 0
