@@ -11,7 +11,7 @@ from normlab.study.experiment import Asked
 from tiny import TINY
 
 ARMS = ("norm=none", "norm=layernorm placement=post")
-SIZES = {"quick": {"seed": "0", "lr": 1}, "full": {"seed": "0,1,2"}}
+SIZES = {"quick": {"seed": "0", "optimizer.lr": 1}, "full": {"seed": "0,1,2"}}
 
 EXPERIMENT = """
 # @package _global_
@@ -46,11 +46,11 @@ def test_a_norm_on_the_command_line_stands_beside_the_arms() -> None:
 
 
 def test_a_budget_brings_its_sizes_and_the_command_line_wins() -> None:
-    asked = Asked(params={"lr": 7, "data": "text"}, budgets=SIZES)
-    assert asked.overrides([], "quick")[1] == ["seed=0", "lr=7", "data=text"]
+    asked = Asked(params={"optimizer.lr": 7, "data": "text"}, budgets=SIZES)
+    assert asked.overrides([], "quick")[1] == ["seed=0", "optimizer.lr=7", "data=text"]
     full = asked.overrides(["budget=full"], "full")[1]
-    assert full == ["seed=0,1,2", "lr=7", "data=text", "budget=full"]
-    assert asked.overrides(["seed=9"], "full")[1] == ["lr=7", "data=text", "seed=9"]
+    assert full == ["seed=0,1,2", "optimizer.lr=7", "data=text", "budget=full"]
+    assert asked.overrides(["seed=9"], "full")[1] == ["optimizer.lr=7", "data=text", "seed=9"]
     assert asked.study("mine", "full") == "mine-full"
     assert Asked().study("mine", "full") == "mine"
 
