@@ -115,7 +115,8 @@ def check_sweep_entry(override: str) -> None:
     """Refuse an override of an experiment's sweep that reaches beyond the run's own keys.
 
     Raises:
-        UntrustedError: it begins with `hydra`, holds `defaults` or names a `_target_`.
+        UntrustedError: it is no key of the run, begins with `hydra`, holds `defaults` or names a
+            `_target_`.
     """
     key = re.sub(r"[\s'\"+~]", "", override.partition("=")[0])
     outside = re.split("[./@]", key)[0] not in (*_groups(), *_top_keys())
