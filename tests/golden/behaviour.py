@@ -17,10 +17,11 @@ from typing import Any
 from tiny import TINY
 
 # Keys of run.json, of the other JSON files and columns of runs.csv.
-VARYING = frozenset(
-    "started ended command git versions hardware tokens_per_second train_seconds files checksum "
-    "date machine origin speed output_dir device seconds".split()
-)
+VARYING = {
+    *("started", "ended", "seconds", "train_seconds", "tokens_per_second", "speed", "date"),
+    *("command", "output_dir", "git", "versions", "hardware", "machine", "device", "origin"),
+    *("files", "checksum"),
+}
 VARYING_COLUMNS = ("tokens/s", "time")  # of the report's tables
 
 RATES = ("norm=rmsnorm", "placement=pre,post", "optimizer.lr=1e-4,3e-4,1e-3", "seed=0,1")
