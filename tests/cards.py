@@ -2,7 +2,7 @@
 
 import math
 
-from normlab.archive.card import (
+from normlab.apps.card.record import (
     Card,
     Curves,
     Extreme,

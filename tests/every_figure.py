@@ -19,22 +19,25 @@ from matplotlib.figure import Figure
 
 from cards import made_up
 from measurements import comparison, measured, stack, stream, timed, vanishing
-from normlab.analysis import card_figure, figures, metric_figure, page, probe_figure
-from normlab.analysis import measured as measurement_figures
-from normlab.analysis.claims import figure as claims_figure
+from normlab.analysis import figures, metric_figure, page
 from normlab.analysis.learning_rates import learning_rates
-from normlab.analysis.measured.times import WAYS
 from normlab.analysis.plan import plan
-from normlab.analysis.probe import slopes
 from normlab.analysis.rates_figure import learning_rate
 from normlab.analysis.spread import Spread
-from normlab.analysis.stories import story
 from normlab.analysis.style import RC
-from normlab.archive import judged, tags
+from normlab.apps.card import figure as card_figure
+from normlab.apps.claims import figure as claims_figure
+from normlab.apps.claims import verdicts as judged
+from normlab.apps.experiments import conclusion as measurement_figures
+from normlab.apps.experiments.record import Comparison
+from normlab.apps.experiments.stories import story
+from normlab.apps.experiments.times import WAYS
+from normlab.apps.probe import figure as probe_figure
+from normlab.apps.probe.record import Measurement, Probing
+from normlab.apps.probe.tables import slopes
+from normlab.archive import tags
 from normlab.archive.events import Events, Series
 from normlab.archive.folder import Run, Study
-from normlab.archive.measured import Comparison
-from normlab.archive.probe import Measurement, Probing
 from normlab.archive.record import BestNumbers, FinalNumbers, RunRecord
 from normlab.bench import figure as bench_figure
 from normlab.bench.result import Bar, Grid, Line, Machine, Panel, Report, Result

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from normlab.analysis.claims import Evidence, judge
+from normlab.apps.claims.claim import Claim, Published, Test
+from normlab.apps.claims.evidence import Evidence
+from normlab.apps.claims.judge import judge
+from normlab.apps.claims.verdicts import Judged, Measured
 from normlab.archive import tags
-from normlab.archive.claim import Claim, Published, Test
 from normlab.archive.events import Events, Series
 from normlab.archive.folder import Run
-from normlab.archive.judged import Judged, Measured
 from normlab.archive.record import BestNumbers, FinalNumbers, RunRecord, State
 
 START = 3.0

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from normlab.analysis.measured import theory
-from normlab.archive.card import Invariance
-from normlab.archive.measured import (
+from normlab.apps.card.record import Invariance
+from normlab.apps.experiments import theory
+from normlab.apps.experiments.record import (
     Comparison,
     Measured,
     Moments,

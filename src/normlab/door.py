@@ -31,22 +31,22 @@ def plot() -> None:
 
 def sample() -> None:
     """`scripts/sample.py` and `normlab-sample`."""
-    _enter("normlab.training.sample")
+    _enter("normlab.apps.sample")
 
 
 def card() -> None:
     """`scripts/card.py` and `normlab-card`."""
-    _enter("normlab.study.card")
+    _enter("normlab.apps.card.main")
 
 
 def probe() -> None:
     """`scripts/probe.py` and `normlab-probe`."""
-    _enter("normlab.study.probe")
+    _enter("normlab.apps.probe.main")
 
 
 def claims() -> None:
     """`scripts/claims.py` and `normlab-claims`."""
-    _enter("normlab.study.claims.main")
+    _enter("normlab.apps.claims.main")
 
 
 def bench() -> None:
@@ -56,7 +56,7 @@ def bench() -> None:
 
 def catalogue() -> None:
     """`scripts/catalogue.py`."""
-    _enter("normlab.study.catalogue")
+    _enter("normlab.apps.catalogue")
 
 
 def _begin() -> None:

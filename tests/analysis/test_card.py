@@ -11,9 +11,9 @@ from matplotlib.image import imread
 from rich.console import Console
 
 from cards import made_up
-from normlab.analysis.card import rows, show
-from normlab.analysis.card_figure import MOST_CARDS, colours, draw
-from normlab.archive.card import Card, Invariance
+from normlab.apps.card.figure import MOST_CARDS, colours, draw
+from normlab.apps.card.record import Card, Invariance
+from normlab.apps.card.tables import rows, show
 
 NAMES = ["rmsnorm", "layernorm", "dyt", "my_norm eps=1e-6", "none"]
 
@@ -86,7 +86,7 @@ def test_a_norm_has_the_colour_it_has_in_studies_unless_it_is_there_twice() -> N
 
 def test_showing_a_card_imports_no_torch() -> None:
     code = (
-        "import sys; import normlab.analysis.card, normlab.analysis.card_figure; "
+        "import sys; import normlab.apps.card.tables, normlab.apps.card.figure; "
         "sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from measurements import comparison, measured, shown, timed
-from normlab.analysis.measured import sentences
-from normlab.archive.measured import Comparison, Timed
+from normlab.apps.experiments.conclusion import sentences
+from normlab.apps.experiments.record import Comparison, Timed
 
 
 def said(numbers: Comparison) -> str:

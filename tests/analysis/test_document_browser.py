@@ -16,11 +16,11 @@ import pytest
 
 from measurements import comparison, measured
 from normlab.analysis import document, figures
-from normlab.analysis.measured import conclude
 from normlab.analysis.page import save
 from normlab.analysis.plan import plan
 from normlab.analysis.style import RC
 from normlab.analysis.verdict import verdict
+from normlab.apps.experiments.conclusion import conclude
 from normlab.archive.folder import read_study
 from pages import Page
 

@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 from measurements import measured, stack, stream, vanishing
-from normlab.analysis.measured import sentences
-from normlab.analysis.measured.gradient_words import deviation
-from normlab.archive.measured import Profile, Vanishing
+from normlab.apps.experiments.conclusion import sentences
+from normlab.apps.experiments.gradient_words import deviation
+from normlab.apps.experiments.record import Profile, Vanishing
 
 
 def said(numbers: Vanishing) -> str:

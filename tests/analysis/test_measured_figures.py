@@ -9,10 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from measurements import comparison, measured, stack, stream, timed, vanishing
-from normlab.analysis.measured import comparison_figure, draw, gradient_figure
-from normlab.analysis.measured.ends import apart
 from normlab.analysis.style import RC
-from normlab.archive.measured import Comparison, Vanishing
+from normlab.apps.experiments import comparison_figure, gradient_figure
+from normlab.apps.experiments.conclusion import draw
+from normlab.apps.experiments.ends import apart
+from normlab.apps.experiments.record import Comparison, Vanishing
 from pictured import outside, overlaps, words
 
 MANY = ("rmsnorm", "layernorm", "dyt", "scalenorm")

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from normlab.analysis.plot import report, show
-from normlab.analysis.stories import story
 from normlab.analysis.verdict import verdict
+from normlab.apps.experiments.stories import story
 from normlab.archive.folder import Study, read_study
 from normlab.data import build, unigram_loss
 from pages import Page

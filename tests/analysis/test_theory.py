@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from normlab.analysis.measured.theory import (
+from normlab.apps.experiments.theory import (
     PYTORCH_WEIGHT,
     RECTIFIED,
     floor,
@@ -81,7 +81,7 @@ def test_the_mean_of_a_rectified_sum_is_its_integral() -> None:
 @pytest.mark.parametrize("apart", [1e-14, 1e-8, 0.01, 0.3, 1.0])
 def test_what_two_inputs_keep_apart_is_the_integral_over_their_plane(apart: float) -> None:
     """E[max(0, u) max(0, v)] for unit Gaussians u, v that correlate by 1 − apart."""
-    from normlab.analysis.measured.theory import _kept
+    from normlab.apps.experiments.theory import _kept
 
     turn = math.acos(1 - apart) if apart > 1e-6 else math.sqrt(2 * apart)
     angles = np.linspace(0, 2 * math.pi, 200_001)

@@ -8,7 +8,7 @@ from typing import NoReturn
 import pytest
 
 from cards import made_up
-from normlab.archive.card import Rounding, number, read_cards, write_cards
+from normlab.apps.card.record import Rounding, number, read_cards, write_cards
 from normlab.errors import NormlabError
 
 

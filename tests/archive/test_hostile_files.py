@@ -13,8 +13,8 @@ from tensorboard.compat.proto import event_pb2, types_pb2
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from torch.utils.tensorboard import SummaryWriter
 
+from normlab.apps.card.record import read_cards
 from normlab.archive import frames, tags
-from normlab.archive.card import read_cards
 from normlab.archive.durable import replacing
 from normlab.archive.events import read_events
 from normlab.archive.folder import read_run

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from measurements import comparison, measured, vanishing
-from normlab.archive.measured import Comparison, Vanishing, read_measured
+from normlab.apps.experiments.record import Comparison, Vanishing, read_measured
 from normlab.errors import NormlabError
 
 

@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from normlab import config
-from normlab.archive.claim import ARMS_KINDS, MEASURED_KINDS, Lower, Quantity
-from normlab.config.claims import claims, read
+from normlab.apps.claims.claim import ARMS_KINDS, MEASURED_KINDS, Lower, Quantity
+from normlab.apps.claims.config import claims, read
 from normlab.errors import ConfigError
 
 GOOD = {

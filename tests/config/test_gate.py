@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from normlab.apps.claims.main import main as claims_main
 from normlab.config import gate
 from normlab.config.gate import check_file, check_folder
 from normlab.config.safe_yaml import read_yaml
 from normlab.config.trust import UntrustedError
 from normlab.errors import ConfigError
-from normlab.study.claims.main import main as claims_main
 from tiny import TINY
 
 ROOT = Path(__file__).resolve().parents[2]

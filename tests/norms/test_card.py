@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from normlab import config
-from normlab.archive.card import Card
+from normlab.apps.card.inputs import standard
+from normlab.apps.card.invariances import invariances
+from normlab.apps.card.measure import measure
+from normlab.apps.card.record import Card
+from normlab.apps.card.timing import speed
 from normlab.errors import ConfigError
 from normlab.norms import DynamicTanh, LayerNorm, PartialRMSNorm, RMSNorm, ScaleNorm, factory
-from normlab.norms.card import measure
-from normlab.norms.card.inputs import standard
-from normlab.norms.card.invariances import invariances
-from normlab.norms.card.timing import speed
 
 FILES = {path.stem: path for path in sorted((config.folder() / "norm").glob("*.yaml"))}
 WIDTH = 48

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from normlab import config
+from normlab.apps.catalogue import catalogue, read
 from normlab.errors import NormlabError
-from normlab.study.catalogue import catalogue, read
 
 ROOT = Path(__file__).parents[2]
 COUNTS = {

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from normlab.study.measure import distribution, speed
+from normlab.apps.experiments import distribution, speed
 
 
 def test_layernorm_takes_the_mean_out_and_rmsnorm_keeps_the_direction() -> None:

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from normlab.analysis import plot
-from normlab.analysis.measured import Conclusion
-from normlab.archive.measured import read_measured
-from normlab.study import measure
-from normlab.study.measure import stack
+from normlab.apps.experiments import main as measure
+from normlab.apps.experiments import stack
+from normlab.apps.experiments.conclusion import Conclusion
+from normlab.apps.experiments.record import read_measured
 from pages import Page
 
 VANISHING = (

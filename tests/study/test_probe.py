@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 
 from called import Call, called, refused
-from normlab.analysis.probe import (
+from normlab.apps.probe.main import main, measure
+from normlab.apps.probe.record import Measurement, read_probing
+from normlab.apps.probe.tables import (
     GRADIENT_DECAY,
     LAST_GRADIENT,
     STREAM_GROWTH,
     feedforward,
     slopes,
 )
-from normlab.archive.probe import Measurement, read_probing
 from normlab.errors import NormlabError
-from normlab.study.probe import main, measure
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ("model.width=16", "model.heads=2", "model.context=8", "data.batch_size=2")

@@ -8,14 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from normlab.analysis.measured import theory
-from normlab.analysis.measured.gradient_figure import expected
-from normlab.analysis.measured.gradient_words import deviation
-from normlab.archive.measured import Profile
+from normlab.apps.experiments import stack, theory, transformer
+from normlab.apps.experiments.gradient_figure import expected
+from normlab.apps.experiments.gradient_words import deviation
+from normlab.apps.experiments.profile import Gathered
+from normlab.apps.experiments.record import Profile
 from normlab.config.spec import RunSpec
 from normlab.norms import RMSNorm
-from normlab.study.measure import stack, transformer
-from normlab.study.measure.profile import Gathered
 
 WIDTH, DEPTH, SEEDS = 128, 6, range(40)
 

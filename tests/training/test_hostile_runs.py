@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 
+from normlab.apps.sample import main
 from normlab.archive.folder import read_run, read_study
 from normlab.archive.lock import owned
 from normlab.archive.record import LAST_CHECKPOINT, RunRecord
@@ -24,7 +25,6 @@ from normlab.errors import NormlabError
 from normlab.study.share import begun_with
 from normlab.training.checkpoints import latest, read
 from normlab.training.run import train
-from normlab.training.sample import main
 from normlab.training.tensorboard import rewind
 from tiny import TINY, Impatient, Silent
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from normlab.apps.sample import main
 from normlab.training.run import train
-from normlab.training.sample import main
 from tiny import TINY, Silent
 
 Call = Callable[..., tuple[int, str, str]]

@@ -12,13 +12,13 @@ import yaml
 from tensorboard.plugin_util import markdown_to_safe_html
 
 import normlab
+from normlab.apps.sample import main
 from normlab.archive import tags
 from normlab.archive.folder import read_run
 from normlab.data import build
 from normlab.errors import NormlabError
 from normlab.training.checkpoints import load_weights
 from normlab.training.run import train
-from normlab.training.sample import main
 from normlab.training.tensorboard import _card, _fence
 from tiny import TINY, Silent
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from normlab.analysis import conclusion_tables, differences, inline, run_tables, web_page
 from normlab.analysis.readings import readings
-from normlab.analysis.stories import story
 from normlab.analysis.table import summary
 from normlab.analysis.verdict import Verdict
+from normlab.apps.experiments.stories import story
 from normlab.archive.folder import Study
 
 _STATES = ("finished", "diverged", "failed", "interrupted", "running")

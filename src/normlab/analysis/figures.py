@@ -20,8 +20,8 @@ from normlab.analysis.curves import (
 from normlab.analysis.learning_rates import learning_rates
 from normlab.analysis.plan import Plan, best_loss, plan
 from normlab.analysis.rates_figure import learning_rate
-from normlab.analysis.stories import story
 from normlab.analysis.style import Look, not_drawn, own_style
+from normlab.apps.experiments.stories import story
 from normlab.archive import tags
 from normlab.archive.folder import Study
 

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 from normlab.analysis.learning_rates import learning_rates
 from normlab.analysis.plan import plan
 from normlab.analysis.report import render, render_rates
-from normlab.analysis.stories import story
 from normlab.analysis.style import not_drawn
 from normlab.analysis.table import ArmSummary, summary, write_runs
 from normlab.analysis.verdict import Verdict, verdict
+from normlab.apps.experiments.record import measured_in, read_measured
+from normlab.apps.experiments.stories import story
 from normlab.archive import tags
 from normlab.archive.files import FIGURES_FOLDER, check_study_links
 from normlab.archive.folder import Study, read_study
-from normlab.archive.measured import measured_in, read_measured
 from normlab.errors import NormlabError, in_words
 from normlab.text import printable
 
@@ -131,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _redraw_measured(numbers: Path, metric: str | None) -> None:
     """Draw anew what an experiment that trains nothing has left."""
-    from normlab.analysis.measured import conclude
+    from normlab.apps.experiments.conclusion import conclude
     from normlab.terminal import open_terminal
 
     if metric is not None:

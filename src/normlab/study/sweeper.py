@@ -54,7 +54,7 @@ class StudySweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Train what the command asks for and is not there yet, then draw the study.
 
-        An experiment that measures without training goes to `normlab.study.measure`.
+        An experiment that measures without training goes to `normlab.apps.experiments.main`.
 
         Raises:
             ConfigError: a combination cannot be trained; nothing was trained.
@@ -70,7 +70,7 @@ class StudySweeper(Sweeper):
             check_place(Path(str(self.config.hydra[key].dir)))
         loader = self.hydra_context.config_loader
         if self.config.measure is not None:
-            from normlab.study.measure import carry_out
+            from normlab.apps.experiments.main import carry_out
 
             carry_out(loader, self.config, overrides, study)
             return

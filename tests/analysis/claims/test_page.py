@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from judging import arm, judged, measured
-from normlab.analysis.claims import Evidence
-from normlab.analysis.claims.figure import draw
-from normlab.analysis.claims.page import write
-from normlab.analysis.claims.show import lines, tally
-from normlab.archive.claim import Exact, Lower, Slope, Value
-from normlab.archive.judged import Report
+from normlab.apps.claims.claim import Exact, Lower, Slope, Value
+from normlab.apps.claims.evidence import Evidence
+from normlab.apps.claims.figure import draw
+from normlab.apps.claims.page import write
+from normlab.apps.claims.show import lines, tally
+from normlab.apps.claims.verdicts import Report
 from normlab.archive.stamped import write_stamped
 from normlab.errors import NormlabError
 

@@ -5,10 +5,7 @@ import math
 import pytest
 
 from judging import arm, judged, made, measured
-from normlab.analysis.claims import Evidence
-from normlab.analysis.claims.proportions import share_difference, wilson
-from normlab.analysis.claims.words import MEANING, ranges, word
-from normlab.archive.claim import (
+from normlab.apps.claims.claim import (
     KINDS,
     Diverges,
     Exact,
@@ -21,7 +18,10 @@ from normlab.archive.claim import (
     Slope,
     Value,
 )
-from normlab.archive.judged import WORDS, Range
+from normlab.apps.claims.evidence import Evidence
+from normlab.apps.claims.proportions import share_difference, wilson
+from normlab.apps.claims.verdicts import WORDS, Range
+from normlab.apps.claims.words import MEANING, ranges, word
 
 YES, ABSENT, NO, UNKNOWN = WORDS
 A, B = "norm=rmsnorm", "norm=layernorm"

@@ -6,11 +6,11 @@ import pytest
 import yaml
 
 from called import Call, called
-from normlab.archive.judged import Measured, Report
+from normlab.apps.claims import measuring
+from normlab.apps.claims.main import main
+from normlab.apps.claims.measuring import Measurement, Size
+from normlab.apps.claims.verdicts import Measured, Report
 from normlab.errors import NormlabError
-from normlab.study.claims import measuring
-from normlab.study.claims.main import main
-from normlab.study.claims.measuring import Measurement, Size
 from tiny import TINY
 
 
@@ -137,7 +137,7 @@ def test_runs_are_trained_once_and_a_study_that_fails_leaves_the_others(
     # One run is damaged and one is gone: neither is passed over.
     next(iter(records)).write_text("{")
     experiment(mine, "tiny", "trainer.max_steps=7")
-    from normlab.study.claims import gathering
+    from normlab.apps.claims import gathering
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(gathering, "train", lambda *_: "left with code 1")
@@ -225,7 +225,7 @@ def test_damaged_verdicts_are_told_before_anything_runs(call: Call, tmp_path: Pa
 
 
 def test_nothing_is_timed_beside_other_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    from normlab.study.claims.measurements import norm_time
+    from normlab.apps.claims.measurements import norm_time
 
     monkeypatch.setattr("os.getloadavg", lambda: (norm_time.cores() + 0.5, 0.0, 0.0))
     with pytest.raises(NormlabError, match=r"too busy to time anything \(load \d+\.5 on"):

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from normlab.analysis.claims.arms import parsed, runs_of
-from normlab.archive.claim import ARMS_KINDS, Claim
+from normlab.apps.claims.arms import parsed, runs_of
+from normlab.apps.claims.claim import ARMS_KINDS, Claim
+from normlab.apps.claims.config import claims
+from normlab.apps.claims.measuring import SIZES, Size
+from normlab.apps.claims.studies import Place, planned
 from normlab.archive.events import Events
 from normlab.archive.folder import Run
-from normlab.config.claims import claims
-from normlab.study.claims.measuring import SIZES, Size
-from normlab.study.claims.studies import Place, planned
 from normlab.study.experiment import Asked
 
 CLAIMS = claims()
@@ -87,7 +87,7 @@ def test_a_place_with_spaces_is_quoted_for_hydra_and_for_the_shell() -> None:
 
 def test_every_number_that_a_claim_asks_for_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """At a size that takes a second; the timing needs a compiler, its names are enough."""
-    from normlab.study.claims.measurements import MEASUREMENTS, depth, linear_stack, output_change
+    from normlab.apps.claims.measurements import MEASUREMENTS, depth, linear_stack, output_change
 
     monkeypatch.setattr(output_change, "_DEPTHS", (1, 2))
     monkeypatch.setattr(linear_stack, "_WIDTH", 16)
@@ -104,7 +104,7 @@ def test_every_number_that_a_claim_asks_for_is_measured(monkeypatch: pytest.Monk
 
 
 def test_the_stack_shows_what_theory_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    from normlab.study.claims.measurements import MEASUREMENTS, linear_stack
+    from normlab.apps.claims.measurements import MEASUREMENTS, linear_stack
 
     monkeypatch.setattr(linear_stack, "_DEPTH", 10)
     series = MEASUREMENTS["linear_stack"].measure(Size(seeds=1, depth=8, rounds=1))

@@ -1,0 +1,1 @@
+"""Applications of the library. Nothing below imports them."""

@@ -1,0 +1,70 @@
+"""Figures, words and pages of experiments that train nothing, from their numbers alone."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from normlab.apps.experiments import comparison_words, gradient_words
+from normlab.apps.experiments.record import Measured, path_of
+from normlab.archive.files import FIGURES_FOLDER, check_study_links
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from rich.console import Console
+
+REPORT_FILE = "report.html"
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """What was made of a measurement: sentences, and the files by what they are."""
+
+    sentences: tuple[str, ...]
+    files: dict[str, Path]
+
+    def show(self, console: "Console") -> None:
+        """Print where the files are, then the paragraph."""
+        for what, path in self.files.items():
+            console.print(f"{what:8} {path}", markup=False)
+        console.print(f"\n{' '.join(self.sentences)}", markup=False)
+
+
+def conclude(found: Measured, folder: Path) -> Conclusion:
+    """Write the figure, PNG and SVG, and `report.html` into the folder.
+
+    Raises:
+        NormlabError: the folder of figures is or holds a link.
+        OSError: the folder cannot be written.
+    """
+    from normlab.apps.experiments import document
+
+    check_study_links(folder)
+    words, page = sentences(found), folder / REPORT_FILE
+    files = draw(found, folder / FIGURES_FOLDER)
+    document.write(found, words, files, folder, page)
+    made = {"figure": files[0], "numbers": path_of(folder, found.name), "report": page}
+    return Conclusion(tuple(words), made)
+
+
+def draw(found: Measured, folder: Path) -> list[Path]:
+    """Write `<name>.png` and `<name>.svg` into the folder; returns their paths. Raises OSError."""
+    from normlab.analysis import page
+    from normlab.analysis.style import own_style
+    from normlab.apps.experiments import comparison_figure, gradient_figure
+
+    sheets: dict[str, Callable[[Measured], Figure]] = {
+        "gradient_vanishing": gradient_figure.sheet,
+        "layernorm_vs_rmsnorm": comparison_figure.sheet,
+    }
+    with own_style():
+        return page.save(sheets[found.name](found), folder, found.name)
+
+
+def sentences(found: Measured) -> list[str]:
+    """What the numbers show, each sentence following from them."""
+    words: dict[str, Callable[[Any], list[str]]] = {
+        "gradient_vanishing": gradient_words.sentences,
+        "layernorm_vs_rmsnorm": comparison_words.sentences,
+    }
+    return words[found.name](found.numbers)
