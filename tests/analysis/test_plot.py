@@ -96,7 +96,7 @@ def test_a_figure_that_fails_costs_a_sentence(maker: Any, monkeypatch: pytest.Mo
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from normlab.archive.durable import replacing
+from normlab.archive.files import replace_atomically
 
 study = Path(sys.argv[1])
 csv, png = replacing(study / "runs.csv"), replacing(study / "figures" / "comparison.png")

@@ -23,7 +23,7 @@ from normlab.analysis.rates_figure import learning_rate
 from normlab.analysis.style import Look, not_drawn, own_style
 from normlab.apps.experiments.stories import story
 from normlab.archive import tags
-from normlab.archive.folder import Study
+from normlab.archive.study import Study
 
 _CURVES_HEIGHT = 3.0  # inches, in the comparison
 _Panel = Callable[[Axes, Sequence[Arm], Look, tuple[float, float]], None]

@@ -18,7 +18,7 @@ from normlab.apps.experiments.record import measured_in, read_measured
 from normlab.apps.experiments.stories import story
 from normlab.archive import tags
 from normlab.archive.files import FIGURES_FOLDER, check_study_links
-from normlab.archive.folder import Study, read_study
+from normlab.archive.study import Study, read_study
 from normlab.errors import NormlabError, in_words
 from normlab.text import printable
 

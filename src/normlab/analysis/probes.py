@@ -19,7 +19,7 @@ from normlab.analysis.plan import Plan
 from normlab.analysis.probed import Field, best, field, quantities
 from normlab.analysis.style import WIDTH
 from normlab.archive import tags
-from normlab.archive.identity import short_number
+from normlab.archive.record import short_number
 
 MOST_ARMS = 12
 _MOST_COLUMNS = 6

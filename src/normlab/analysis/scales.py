@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogFormatter, LogLocator, NullFormatter
 
-from normlab.archive.identity import short_number
+from normlab.archive.record import short_number
 
 _FEW = 1.5  # powers of ten below which the ticks between are needed
 

@@ -11,8 +11,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 
-from normlab.archive.folder import is_run
-from normlab.archive.record import RunRecord, settled
+from normlab.archive.record import RunRecord, read_result
+from normlab.archive.study import is_run_folder
 from normlab.errors import NormlabError
 from normlab.study.plan import Plan
 from normlab.terminal import open_terminal
@@ -128,7 +128,7 @@ class Terminal:
         if pending < len(plan.specs):
             say(f"  {len(plan.specs) - pending} already there, {pending} to train")
         for spec in plan.specs:
-            record = settled(spec.folder)
+            record = read_result(spec.folder)
             if record is not None:
                 self.console.print(f"there {escape(on_a_line(record.name))}  {outcome(record)}")
 
@@ -139,7 +139,7 @@ class Terminal:
         """
         from normlab.analysis.plot import report, show
 
-        if not any(is_run(spec.folder) for spec in plan.specs):
+        if not any(is_run_folder(spec.folder) for spec in plan.specs):
             return ""  # stopped before the first run began
         folder = plan.specs[0].study_folder
         try:

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
 from normlab.analysis.arms import group
-from normlab.archive.folder import Study
+from normlab.archive.study import Study
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
