@@ -99,7 +99,8 @@ from pathlib import Path
 from normlab.archive.files import replace_atomically
 
 study = Path(sys.argv[1])
-csv, png = replacing(study / "runs.csv"), replacing(study / "figures" / "comparison.png")
+csv = replace_atomically(study / "runs.csv")
+png = replace_atomically(study / "figures" / "comparison.png")
 for draft in (csv, png):
     draft.__enter__().write_text("half of it")
 os.kill(os.getpid(), signal.SIGKILL)
