@@ -10,11 +10,13 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Text
 
 from normlab.analysis.lettering import shorten, text_width, wrap
 from normlab.analysis.scales import write_plain_ticks
 from normlab.analysis.style import DPI, GREY, WIDTH
+from normlab.analysis.visibility import HIDDEN_NOTE, mark_cut_curves, widen_hidden_curves
 from normlab.archive.durable import write_text, write_with
 from normlab.text import on_a_line, printable
 
@@ -28,6 +30,7 @@ _TOLD = re.compile(f'<g id="{_TELLS}([^"]*)">')
 _TITLE_SIZE, _PANEL_TITLE_SIZE, _LEGEND_SIZE, _ROW_SIZE, NOTE_SIZE = 11.5, 10.0, 9.0, 8.5, 7.5
 # Inches.
 _MARGIN, _TITLE_LINE, _LEGEND_LINE, _FOOTNOTE_LINE = 0.1, 0.2, 0.2, 0.17
+_PAD = 0.04  # around every panel and what belongs to it
 _HANDLE = 0.7  # of a legend: the line, and what separates it from its name and the next column
 _FRAME = 0.2  # around a legend
 _BESIDE_PANEL = 0.55  # what the labels of an axis take of a panel's share of the width
@@ -52,10 +55,13 @@ def sheet(title: str, note: str, legend: Legend | None, height: float) -> tuple[
     columns, lines = _legend_shape(labels, inside - _FRAME)
     head = _TITLE_LINE * (title.count("\n") + 1) + _LEGEND_LINE * lines + 2 * _MARGIN
     foot = _FOOTNOTE_LINE * (note.count("\n") + 1) + _MARGIN
-    figure = Figure(figsize=(WIDTH, head + height + foot), dpi=DPI, layout="constrained")
+    # The solver pads panels; with the rest of the margin, labels begin where the title does.
+    edge = (_MARGIN - _PAD) / WIDTH
+    layout = ConstrainedLayoutEngine(h_pad=_PAD, w_pad=_PAD, rect=(edge, 0, 1 - 2 * edge, 1))
+    figure = Figure(figsize=(WIDTH, head + height + foot), dpi=DPI, layout=layout)
     parts = figure.subfigures(3, 1, height_ratios=[head, height, foot])
     header, body, footer = cast("list[SubFigure]", parts)
-    left = _MARGIN / WIDTH
+    left = (_MARGIN / WIDTH - edge) / (1 - 2 * edge)
     header.text(left, 1 - _MARGIN / head, title, va="top", fontsize=_TITLE_SIZE, weight="bold")
     if legend:
         at = (left / 2, 0.0)
@@ -129,6 +135,19 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     return [png, svg]
 
 
+def _add_note(figure: Figure, words: str) -> None:
+    """Add words to the note of a sheet, which grows by their lines."""
+    footer = cast("SubFigure", figure.subfigs[2])
+    note = footer.texts[0]
+    words = wrap(words, WIDTH - 2 * _MARGIN, NOTE_SIZE)
+    note.set_text(f"{note.get_text()}\n{words}")
+    more = _FOOTNOTE_LINE * (words.count("\n") + 1)
+    grid = cast(Any, footer.get_subplotspec()).get_gridspec()
+    head, body, foot = grid.get_height_ratios()
+    grid.set_height_ratios([head, body, foot + more])
+    figure.set_figheight(figure.get_figheight() + more)
+
+
 def _clean(figure: Figure) -> None:
     """Leave in the figure's texts only what can be drawn, and stand in an SVG."""
     for text in cast("list[Text]", figure.findobj(Text)):
@@ -145,6 +164,9 @@ def _clean(figure: Figure) -> None:
 def settle(figure: Figure) -> None:
     """Lay out once and round: the last digits of the layout solver differ from call to call."""
     write_plain_ticks(figure)
+    mark_cut_curves(figure)
+    if widen_hidden_curves(figure):
+        _add_note(figure, HIDDEN_NOTE)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for part in _parts(figure):
