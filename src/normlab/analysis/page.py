@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.gridspec import GridSpec
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Text
 
@@ -38,6 +39,22 @@ _MOST_TITLE_LINES = 2
 _MOST_LEGEND_COLUMNS = 5
 
 
+class Sheet(Figure):
+    """A figure in three parts, one under the other: heading and legend, panels, note."""
+
+    heights: GridSpec
+
+    def add_note(self, words: str) -> None:
+        """Add words to the note; the figure grows by their lines."""
+        (note,) = cast("SubFigure", self.subfigs[2]).texts
+        words = wrap(words, WIDTH - 2 * _MARGIN, NOTE_SIZE)
+        note.set_text(f"{note.get_text()}\n{words}")
+        more = _FOOTNOTE_LINE * (words.count("\n") + 1)
+        head, body, foot = cast("list[float]", self.heights.get_height_ratios())
+        self.heights.set_height_ratios([head, body, foot + more])
+        self.set_figheight(self.get_figheight() + more)
+
+
 def sheet(title: str, note: str, legend: Legend | None, height: float) -> tuple[Figure, SubFigure]:
     """An empty figure and the part of it, `height` inches high, that the panels go into.
 
@@ -58,15 +75,15 @@ def sheet(title: str, note: str, legend: Legend | None, height: float) -> tuple[
     # The solver pads panels; with the rest of the margin, labels begin where the title does.
     edge = (_MARGIN - _PAD) / WIDTH
     layout = ConstrainedLayoutEngine(h_pad=_PAD, w_pad=_PAD, rect=(edge, 0, 1 - 2 * edge, 1))
-    figure = Figure(figsize=(WIDTH, head + height + foot), dpi=DPI, layout=layout)
-    parts = figure.subfigures(3, 1, height_ratios=[head, height, foot])
-    header, body, footer = cast("list[SubFigure]", parts)
+    figure = Sheet(figsize=(WIDTH, head + height + foot), dpi=DPI, layout=layout)
+    figure.heights = figure.add_gridspec(3, 1, height_ratios=[head, height, foot])
+    header, body, footer = (figure.add_subfigure(figure.heights[at]) for at in range(3))
     left = (_MARGIN / WIDTH - edge) / (1 - 2 * edge)
     header.text(left, 1 - _MARGIN / head, title, va="top", fontsize=_TITLE_SIZE, weight="bold")
     if legend:
-        at = (left / 2, 0.0)
+        at = (left - _FRAME / 4 / WIDTH, 0.06 / head)  # its frame, which is not drawn, stands out
         header.legend(
-            legend[0], labels, loc="lower left", bbox_to_anchor=at, ncols=columns,
+            legend[0], labels, loc="lower left", bbox_to_anchor=at, ncols=columns, borderaxespad=0,
             handlelength=2.6, fontsize=_LEGEND_SIZE,
         )  # fmt: skip
     footer.text(left, 1.0, note, va="top", fontsize=NOTE_SIZE, color=GREY, linespacing=1.3)
@@ -135,19 +152,6 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     return [png, svg]
 
 
-def _add_note(figure: Figure, words: str) -> None:
-    """Add words to the note of a sheet, which grows by their lines."""
-    footer = cast("SubFigure", figure.subfigs[2])
-    note = footer.texts[0]
-    words = wrap(words, WIDTH - 2 * _MARGIN, NOTE_SIZE)
-    note.set_text(f"{note.get_text()}\n{words}")
-    more = _FOOTNOTE_LINE * (words.count("\n") + 1)
-    grid = cast(Any, footer.get_subplotspec()).get_gridspec()
-    head, body, foot = grid.get_height_ratios()
-    grid.set_height_ratios([head, body, foot + more])
-    figure.set_figheight(figure.get_figheight() + more)
-
-
 def _clean(figure: Figure) -> None:
     """Leave in the figure's texts only what can be drawn, and stand in an SVG."""
     for text in cast("list[Text]", figure.findobj(Text)):
@@ -165,8 +169,8 @@ def settle(figure: Figure) -> None:
     """Lay out once and round: the last digits of the layout solver differ from call to call."""
     write_plain_ticks(figure)
     mark_cut_curves(figure)
-    if widen_hidden_curves(figure):
-        _add_note(figure, HIDDEN_NOTE)
+    if widen_hidden_curves(figure) and isinstance(figure, Sheet):
+        figure.add_note(HIDDEN_NOTE)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for part in _parts(figure):

@@ -189,9 +189,9 @@ def _note(planned: Plan, grid: _Grid) -> str:
     most = max(one.runs for one in grid.values())
     mean = f"Mean over up to {most} seeds" if most > 1 else "One seed"
     lines = [
-        f"{mean}, from the first block (below) to the last, attention under feed-forward. Colours "
-        f"are the same for all arms, cut at {_CUT:g} % of the\nvalues at either end; grey: not "
-        f"finite, or not measured."
+        f"{mean}, from the first block (below) to the last, attention under feed-forward. A column "
+        f"reaches half-way to the next measurement. Colours are the same for all arms, cut at "
+        f"{_CUT:g} % of the values at either end; grey: not finite, or not measured."
     ]
     probed = len({arm.label for arm in planned.arms if quantities([arm])})
     if probed > MOST_ARMS:
