@@ -42,6 +42,7 @@ def faults(figure: Figure) -> list[str]:
             *_without_legend(figure),
             *_alike_in_a_legend(figure),
             *_with_few_ticks(figure),
+            *_second_minus_sign(figure),
             *_curves_cut_in_silence(figure),
         ]
 
@@ -120,6 +121,13 @@ def _overlapping(figure: Figure) -> Iterator[str]:
                 boxes[at], (extent.x0, extent.y0, extent.x1, extent.y1)
             ):
                 yield f"{text.get_text()!r} lies on the panel {axes.get_title('left')!r}"
+
+
+def _second_minus_sign(figure: Figure) -> Iterator[str]:
+    """Numbers with a minus sign (U+2212) beside the hyphens of 1e-4 and of names."""
+    for text, _ in visible_texts(figure):
+        if re.search("\u2212[\\d.]", text.get_text()):
+            yield f"{text.get_text()!r} has another minus sign"
 
 
 def _with_few_ticks(figure: Figure) -> Iterator[str]:

@@ -274,7 +274,7 @@ def test_a_panel_says_how_far_a_run_rises_above_it(maker: Any) -> None:
         figure = build(study, name)
         page.settle(figure)
         lines = [line for line in panel(figure).lines if len(line.get_xydata()) > 2]  # type: ignore[arg-type]
-        highest = max(max(line.get_ydata()) for line in lines if not line.get_alpha() == 0.16)  # type: ignore[type-var]
+        highest = max(max(line.get_ydata()) for line in lines if line.get_alpha() != 0.16)  # type: ignore[type-var]
         (words,) = [text for text in texts(panel(figure)) if "above the axis" in text]
         assert words == f"↑ rises to {highest:.2f}, above the axis"
 

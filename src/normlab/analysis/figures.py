@@ -1,6 +1,7 @@
 """The figures of a study, each as PNG and SVG, drawn without pyplot: no window, no global state."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -14,17 +15,17 @@ from normlab.analysis.learning_rates import learning_rates
 from normlab.analysis.plan import Plan, best_loss, plan
 from normlab.analysis.rates_figure import learning_rate
 from normlab.analysis.stories import story
-from normlab.analysis.style import Look, not_drawn, own_style
+from normlab.analysis.style import Look, own_style, without_figure
 from normlab.archive.folder import Study
 
 _CURVES_HEIGHT = 3.0  # inches, in the comparison
 _Panel = Callable[[Axes, Sequence[Arm], Look, tuple[float, float]], None]
 
 
-def draw(study: Study, folder: Path, failures: list[str] | None = None) -> list[Path]:
+def draw(study: Study, folder: Path, left_out: list[str] | None = None) -> list[Path]:
     """Draw all figures of a study into `folder`; returns the files, PNG and SVG of each.
 
-    A figure that fails is left out, and gives `failures` a sentence.
+    A figure that fails is left out, and gives `left_out` a sentence.
 
     Raises:
         OSError: the folder cannot be written.
@@ -32,14 +33,12 @@ def draw(study: Study, folder: Path, failures: list[str] | None = None) -> list[
     files: list[Path] = []
     with own_style():
         for name, save in _drawings(study, folder).items():
-            try:
+            with (
+                nullcontext()
+                if left_out is None
+                else without_figure(f"The figure {name}", left_out)
+            ):
                 files += save()
-            except OSError:
-                raise
-            except Exception as error:
-                if failures is None:
-                    raise
-                failures.append(not_drawn(f"The figure {name}", error))
     return files
 
 

@@ -46,7 +46,7 @@ class Sheet(Figure):
 
     def add_note(self, words: str) -> None:
         """Add words to the note; the figure grows by their lines."""
-        (note,) = cast("SubFigure", self.subfigs[2]).texts
+        (note,) = self.subfigs[2].texts
         words = wrap(words, WIDTH - 2 * _MARGIN, NOTE_SIZE)
         note.set_text(f"{note.get_text()}\n{words}")
         more = _FOOTNOTE_LINE * (words.count("\n") + 1)

@@ -84,7 +84,7 @@ def _heights(axes: Axes, line: Line2D) -> NDArray[np.float64]:
     axes.get_xlim(), axes.get_ylim()  # which sets limits that are still to be found
     points = (axes.transScale + axes.transLimits).transform(line.get_xydata())
     # What is outside cannot be seen, and so makes no difference.
-    return np.clip(points[:, 1], -_UNSEEN, 1 + _UNSEEN)
+    return np.asarray(np.clip(points[:, 1], -_UNSEEN, 1 + _UNSEEN))
 
 
 def _coincide(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
