@@ -12,7 +12,7 @@ from normlab.analysis.learning_rates import learning_rates
 from normlab.analysis.plan import plan
 from normlab.analysis.report import render, render_rates
 from normlab.analysis.stories import story
-from normlab.analysis.style import not_drawn
+from normlab.analysis.style import without_figure
 from normlab.analysis.table import ArmSummary, summary, write_runs
 from normlab.analysis.verdict import Verdict, verdict
 from normlab.archive import tags
@@ -91,15 +91,11 @@ def _unwritable(folder: Path, error: OSError) -> NormlabError:
 def _draw(study: Study, found: Verdict, left_out: list[str], page: Path) -> list[Path]:
     from normlab.analysis import document
 
-    failures: list[str] = []
     files: list[Path] = []
-    try:
+    with without_figure("The figures", left_out):
         from normlab.analysis import figures  # matplotlib takes half a second
-    except Exception as error:  # of its own: a folder for its cache, a font, a broken package
-        failures.append(not_drawn("The figures", error))
-    else:
-        files = figures.draw(study, study.folder / FIGURES_FOLDER, failures)
-    left_out += failures
+
+        files = figures.draw(study, study.folder / FIGURES_FOLDER, left_out)
     document.write(study, found, files, left_out, page)
     return files
 
@@ -182,6 +178,8 @@ def show(done: Report) -> None:
 
 def _say(console: "Console", before: str, sentence: str) -> None:
     """A sentence on a line of its own, or in a window as many as it needs, indented."""
-    width = min(console.width, _WIDEST) if console.is_terminal else len(before + sentence)
+    from normlab.terminal import is_width_given
+
+    width = min(console.width, _WIDEST) if is_width_given(console) else len(before + sentence)
     lines = wrap(sentence, width - len(before), break_long_words=False, break_on_hyphens=False)
     console.print(before + f"\n{' ' * len(before)}".join(lines), markup=False)

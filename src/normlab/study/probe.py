@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from normlab.analysis.style import without_figure
 from normlab.archive.probe import Measurement, Probing, measurement, write_probing
 from normlab.config.compose import composed_config
 from normlab.config.gate import check_overrides
@@ -55,17 +56,17 @@ def probe(options: argparse.Namespace) -> Probing:
     """
     wanted = _compose(options.overrides, options.config_dir)
     folder = options.out or _PLACE / folder_name([_said(options.overrides)], "probe")
-    terminal = console()
+    terminal = console(110)
     with Countdown(terminal, "models", len(wanted)) as countdown:
         probing = _measured(wanted, countdown.begin)
-    files = _write(probing, folder, options.overrides)
+    files, left_out = _write(probing, folder, options.overrides)
     from normlab.analysis.probe import show
 
-    if not terminal.is_terminal:
-        terminal.width = 110
     show(terminal, probing)
     for word, path in files:
         terminal.print(f"{word:8} {path}", markup=False)
+    for sentence in left_out:
+        terminal.print(f"note: {sentence}", markup=False)
     return probing
 
 
@@ -180,17 +181,23 @@ def _one(wanted: Wanted, sources: dict[str, Any]) -> Measurement:
     return measurement(arm, config_.model.depth, config_.seed, found)
 
 
-def _write(probing: Probing, folder: Path, overrides: Sequence[str]) -> list[tuple[str, Path]]:
+def _write(
+    probing: Probing, folder: Path, overrides: Sequence[str]
+) -> tuple[list[tuple[str, Path]], list[str]]:
+    """The files by what they are, and a sentence where the figure could not be drawn."""
     import torch
 
-    from normlab.analysis.probe_figure import draw
-
     about = {"overrides": list(overrides), "versions": {"torch": str(torch.__version__)}}
+    left_out: list[str] = []
     try:
         numbers = write_probing(folder, probing, about)
-        png, _ = draw(probing, folder)
+        files = [("numbers", numbers)]
+        with without_figure("The figure", left_out):
+            from normlab.analysis.probe_figure import draw
+
+            files.insert(0, ("figure", draw(probing, folder)[0]))
     except OSError as error:
         raise NormlabError(
             f"{folder} cannot be written ({error.strerror or error}); give another with --out DIR."
         ) from error
-    return [("figure", png), ("numbers", numbers)]
+    return files, left_out

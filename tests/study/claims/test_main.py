@@ -232,3 +232,17 @@ def test_nothing_is_timed_beside_other_work(monkeypatch: pytest.MonkeyPatch) -> 
         norm_time.check_quiet()
     monkeypatch.setattr("os.getloadavg", lambda: (float(norm_time.cores()), 0.0, 0.0))
     norm_time.check_quiet()
+
+
+def test_a_figure_that_fails_costs_a_sentence_and_not_the_verdicts(
+    call: Call, tmp_path: Path, ours: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("no font")
+
+    monkeypatch.setattr("normlab.analysis.claims.figure.draw", broken)
+    measured(tmp_path / "mine", "five", "counted")
+    code, out, err = call("claim=five", "--config-dir", "mine")
+    assert (code, err) == (0, "")
+    assert "note: The figure could not be drawn (ValueError: no font); all else is there." in out
+    assert Report.read(Path("outputs/claims/claims-quick.json")).judged

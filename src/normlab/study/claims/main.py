@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from normlab import config
+from normlab.analysis.style import without_figure
 from normlab.archive.claim import Claim
 from normlab.archive.judged import Report
 from normlab.config.claims import claims
@@ -107,19 +108,25 @@ def _judged(asked: Asked, evidence: "dict[str, Evidence]") -> Report:
 
 
 def _draw(asked: Asked, report: Report, terminal: "Console") -> None:
-    from normlab.analysis.claims.figure import draw
     from normlab.analysis.claims.page import write
 
+    left_out: list[str] = []
     try:
-        png, _ = draw(report, asked.folder, f"claims-{asked.place.budget}")
-        terminal.print(f"figure   {png}", markup=False)
+        with without_figure("The figure", left_out):
+            from normlab.analysis.claims.figure import draw
+
+            png, _ = draw(report, asked.folder, f"claims-{asked.place.budget}")
+            terminal.print(f"figure   {png}", markup=False)
         terminal.print(f"numbers  {asked.results}", markup=False)
         if asked.docs is not None:
             report = report.only(claims())  # not those of another folder, judged before
-            draw(report, asked.docs / "figures")
-            (asked.docs / "figures" / "claims.svg").unlink()  # the page shows one of the two
+            with without_figure("The figure of the page", left_out):
+                draw(report, asked.docs / "figures")
+                (asked.docs / "figures" / "claims.svg").unlink()  # the page shows one of the two
             write(asked.docs / "claims.md", report)
             terminal.print(f"page     {asked.docs / 'claims.md'}", markup=False)
+        for sentence in left_out:
+            terminal.print(f"note: {sentence}", markup=False)
     except OSError as error:
         raise _unwritable(asked.docs or asked.folder, error) from error
 
