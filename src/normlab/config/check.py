@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from normlab.archive.identity import check_output_dir, check_study_name
 from normlab.config.check_placement import check_expression, check_norm, check_placement
+from normlab.config.grammar import closest
 from normlab.config.schema import InitConfig, ModelConfig, Positions, TrainConfig
 from normlab.errors import ConfigError
 
@@ -230,8 +231,7 @@ def unknown_key(key: str, allowed: Iterable[str]) -> ConfigError:
     """The sentence about a key that does not exist."""
     names = sorted(name for name in allowed if name != "_target_")
     *parents, last = key.split(".")
-    close = difflib.get_close_matches(last, names, n=1)
-    hint = f"did you mean {'.'.join([*parents, close[0]])}? " if close else ""
+    hint = closest(last, names, ".".join([*parents, ""]))
     if not hint and not parents:
         hint = _hint_below(last)
     where = ".".join(parents) or "the configuration"

@@ -1,7 +1,6 @@
 """The front door: Hydra composes, the sweeper plans and launches, this prints what went wrong."""
 
 import argparse
-import difflib
 import os
 import shlex
 import sys
@@ -18,6 +17,7 @@ from normlab import config, output
 from normlab.archive.lock import HeldError
 from normlab.config.explain import explain, is_configuration_error
 from normlab.config.gate import check_folder, check_overrides
+from normlab.config.grammar import closest
 from normlab.config.help import groups
 from normlab.config.schema import register as register_schema
 from normlab.config.spec import RunSpec, specify
@@ -75,9 +75,9 @@ def read_command(arguments: Sequence[str]) -> list[str]:
     unknown = [word for word in words if word.startswith("-") and word != "--"]
     if unknown:
         flag = unknown[0].partition("=")[0]
-        close = difflib.get_close_matches(flag, _FLAGS, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        raise ConfigError(f"{excerpt(flag)} is not a flag; {hint}--help shows what there is.")
+        raise ConfigError(
+            f"{excerpt(flag)} is not a flag; {closest(flag, _FLAGS)}--help shows what there is."
+        )
     overrides = [word for word in words if word != "--"]
     folders = [Path(path) for path in (options.config_dir, options.config_path) if path]
     for folder in folders:

@@ -14,10 +14,12 @@ from normlab import config
 from normlab.archive.claim import Claim
 from normlab.archive.judged import Report
 from normlab.config.claims import claims
+from normlab.config.grammar import closest
 from normlab.errors import ConfigError, NormlabError, in_words
 from normlab.study.claims.machine import machine
 from normlab.study.claims.measuring import check_measurement
 from normlab.study.claims.studies import Place, check_budget
+from normlab.text import excerpt
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from normlab.analysis.claims import Evidence
 
 FOLDER = "claims"
-_KEYS = ("claim", "budget", "output_dir")
+_KEYS = ("claim=", "budget=", "output_dir=")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -145,9 +147,10 @@ def _asked(options: argparse.Namespace) -> Asked:
     given = {"budget": "quick", "output_dir": "outputs", "claim": ""}
     for word in options.overrides:
         key, sign, value = word.partition("=")
-        if key not in _KEYS or not sign or not value:
+        if key + sign not in _KEYS or not value:
             raise ConfigError(
-                f"{word} is not allowed; give {', '.join(f'{one}=…' for one in _KEYS)}."
+                f"{excerpt(word)} is not allowed; {closest(f'{key}=', _KEYS)}give "
+                f"{', '.join(f'{one}…' for one in _KEYS)}."
             )
         given[key] = value
     check_budget(given["budget"])
