@@ -16,6 +16,7 @@ from normlab.config.check_placement import check_expression, check_norm, check_p
 from normlab.config.grammar import closest
 from normlab.config.schema import InitConfig, ModelConfig, Positions, TrainConfig
 from normlab.errors import ConfigError
+from normlab.text import excerpt
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
 COMPILE = (True, False, "auto", "graphs")
@@ -41,7 +42,7 @@ def check(config: TrainConfig) -> None:
     check_output_dir(config.output_dir)
     for key, value, allowed, ok in _ranges(config):
         if not ok:
-            raise ConfigError(f"{key}={value} is not allowed; it must be {allowed}.")
+            raise ConfigError(f"{key}={excerpt(value)} is not allowed; it must be {allowed}.")
     _check_shape(config.model)
     check_norm("norm", config.norm, config.model.width)
     check_placement(config.placement, config.model)
@@ -190,7 +191,9 @@ def check_like(key: str, given: Any, reference: Any) -> None:
     if isinstance(reference, float) and isinstance(given, int) and not isinstance(given, bool):
         return
     kind = _KINDS.get(type(reference), type(reference).__name__)
-    raise ConfigError(f"{key}={given} is not allowed; it must be {kind}, as {reference} is.")
+    raise ConfigError(
+        f"{key}={excerpt(given)} is not allowed; it must be {kind}, as {reference} is."
+    )
 
 
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}

@@ -110,8 +110,8 @@ def _misfit(cause: OmegaConfBaseException, message: str) -> ConfigError:
     where = f"in {file[1]}.yaml, " if file else ""
     if isinstance(cause, ValidationError):
         # Hydra names the override or the file, or says nothing.
-        named = message.splitlines()[0].rpartition(" ")[2] if message and not file else ""
-        given = where + (named or str(cause.full_key or "a value of a file"))
+        override = re.match(r"Error merging override (.*)", message)
+        given = where + (override[1] if override else str(cause.full_key or "a value of a file"))
         return ConfigError(f"{given} is not allowed: {_reason(cause)}.")
     parent = cause.parent_node
     if cause.full_key is None or parent is None:

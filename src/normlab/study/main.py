@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -21,7 +21,7 @@ from normlab.config.grammar import closest
 from normlab.config.help import groups
 from normlab.config.schema import register as register_schema
 from normlab.config.spec import RunSpec, specify
-from normlab.errors import ConfigError, in_words
+from normlab.errors import ConfigError, Parser, in_words
 from normlab.study import engine
 from normlab.study.plan import ELSEWHERE, is_settled
 from normlab.text import excerpt
@@ -107,14 +107,9 @@ _FLAGS = (
 )
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; --help shows what there is.")
-
-
 def _command_parser() -> argparse.ArgumentParser:
     """Hydra's flags without its abbreviations, and without the one that reads a pickle."""
-    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser = Parser(add_help=False, allow_abbrev=False)
     for names in (
         ("--help", "-h"),
         ("--hydra-help",),

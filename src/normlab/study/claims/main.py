@@ -15,7 +15,7 @@ from normlab.archive.claim import Claim
 from normlab.archive.judged import Report
 from normlab.config.claims import claims
 from normlab.config.grammar import closest
-from normlab.errors import ConfigError, NormlabError, in_words
+from normlab.errors import ConfigError, NormlabError, Parser, in_words
 from normlab.study.claims.machine import machine
 from normlab.study.claims.measuring import check_measurement
 from normlab.study.claims.studies import Place, check_budget
@@ -34,9 +34,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command line of `scripts/claims.py`."""
     from normlab.training import stopping
 
-    options = _parser().parse_intermixed_args(argv)
     stopping.listen()
     with in_words():
+        options = _parser().parse_intermixed_args(argv)
         try:
             carry_out(_asked(options))
         except KeyboardInterrupt as stop:
@@ -127,7 +127,7 @@ def _draw(asked: Asked, report: Report, terminal: "Console") -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="claims.py",
         description="Put published claims to the test: train and measure what is missing, and say "
         "reproduced, not reproduced, refuted or cannot tell, by rule.",
