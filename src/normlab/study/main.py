@@ -142,7 +142,7 @@ def _hydras_errors_in_words() -> Iterator[None]:
         stopping.ignore()
         rest = str(stop) or "goes on where it was"
         sys.stderr.write(f"stopped; the same command {rest}\n")
-        sys.exit(143 if isinstance(stop, stopping.Terminated) else 130)
+        sys.exit(stopping.exit_code(stop))
     except Exception as error:
         # Who set the variable wants to see the traceback.
         if before == "1" or not is_configuration_error(error):

@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         except KeyboardInterrupt as stop:
             stopping.ignore()
             sys.stderr.write("stopped; the same command goes on where it was\n")
-            sys.exit(143 if isinstance(stop, stopping.Terminated) else 130)
+            sys.exit(stopping.exit_code(stop))
 
 
 @dataclass(frozen=True)
