@@ -1,6 +1,5 @@
 """Redraw a study from what its runs left: `runs.csv`, figures, `report.html`, verdict."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from normlab.archive import tags
 from normlab.archive.files import FIGURES_FOLDER, check_study_links
 from normlab.archive.folder import Study, read_study
 from normlab.archive.measured import measured_in, read_measured
-from normlab.errors import NormlabError, in_words
+from normlab.errors import NormlabError, Parser, in_words
 from normlab.text import printable
 
 if TYPE_CHECKING:
@@ -102,7 +101,7 @@ def _draw(study: Study, found: Verdict, left_out: list[str], page: Path) -> list
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line of `scripts/plot.py`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="Redraw a study from its event files: runs.csv, figures/*.png, *.svg and "
         "report.html.",
         epilog="example: python scripts/plot.py outputs/mystudy",
@@ -114,8 +113,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="draw this scalar of the event files instead, as train/grad_norm or a probe's tag, "
         "into figures/metrics",
     )
-    arguments = parser.parse_args(argv)
     with in_words():
+        arguments = parser.parse_args(argv)
         numbers = measured_in(arguments.study)
         if numbers is not None:
             _redraw_measured(numbers, arguments.metric)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from normlab.analysis.style import without_figure
 from normlab.bench.result import Machine, Report, Result, Settings
-from normlab.errors import ConfigError, NormlabError, in_words
+from normlab.errors import ConfigError, NormlabError, Parser, in_words
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,8 +35,8 @@ _QUIET_SECONDS = 10.0  # between two lines where there is no terminal
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line of `scripts/bench.py`."""
-    options = _parser().parse_intermixed_args(argv)
     with in_words():
+        options = _parser().parse_intermixed_args(argv)
         suites, settings = _asked(options)
         try:
             for suite in suites:
@@ -103,7 +103,7 @@ def _run(suite: str, settings: Settings, console: "Console") -> Result:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="bench.py",
         description="Measure normlab against what a user would pick instead, in turn, in one run.",
         epilog="example: python scripts/bench.py step norms --quick",

@@ -17,7 +17,7 @@ from normlab.archive.card import Card, write_cards
 from normlab.config.compose import composed_config
 from normlab.config.gate import check_overrides
 from normlab.config.spec import RunSpec
-from normlab.errors import ConfigError, NormlabError, in_words
+from normlab.errors import ConfigError, NormlabError, Parser, in_words
 from normlab.study.plan import Plan, combinations, specified
 from normlab.study.terminal import console
 
@@ -29,8 +29,8 @@ _LONGEST_NAME = 80
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line of `scripts/card.py`."""
-    options = _parser().parse_intermixed_args(argv)
     with in_words():
+        options = _parser().parse_intermixed_args(argv)
         card(options)
 
 
@@ -58,7 +58,7 @@ def card(options: argparse.Namespace) -> list[Card]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="card.py",
         description="A norm's identity card, in seconds and before it is trained: parameters, "
         "invariances, Jacobian, extreme inputs, half precision, speed.",

@@ -18,7 +18,7 @@ from normlab.archive.probe import Measurement, Probing, measurement, write_probi
 from normlab.config.compose import composed_config
 from normlab.config.gate import check_overrides
 from normlab.config.spec import RunSpec
-from normlab.errors import ConfigError, NormlabError, in_words
+from normlab.errors import ConfigError, NormlabError, Parser, in_words
 from normlab.study.card import folder_name
 from normlab.study.plan import Plan, combinations, specified
 from normlab.study.terminal import Countdown, console
@@ -42,8 +42,8 @@ class Wanted:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line of `scripts/probe.py`."""
-    options = _parser().parse_intermixed_args(argv)
     with in_words():
+        options = _parser().parse_intermixed_args(argv)
         probe(options)
 
 
@@ -84,7 +84,7 @@ def measure(overrides: Sequence[str], config_dir: Path | None = None) -> Probing
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="probe.py",
         description="Signal and gradient through depth at initialisation, for any norm, placement, "
         "depth and init: a table, probe.json and a figure, in seconds and without training.",

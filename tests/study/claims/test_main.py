@@ -188,7 +188,11 @@ def test_measurements_are_kept_and_one_that_fails_leaves_the_others(
     ("words", "code", "said"),
     [
         (["claim=kaimig"], 2, "did you mean kaiming?"),
+        (["claim=xiong"], 2, "claim=xiong is not there; did you mean xiong_post_decay?"),
         (["claim=,"], 2, "names no claim"),
+        (["buget=standard"], 2, "buget=standard is not allowed; did you mean budget=?"),
+        (["budget"], 2, "budget is not allowed; did you mean budget=?"),
+        (["budget=Standard"], 2, "budget=Standard is not an option; did you mean standard?"),
         (["budget=tiny"], 2, "budget=tiny is not an option; budget has full, quick, standard"),
         (["norm=rmsnorm"], 2, "norm=rmsnorm is not allowed; give claim=…"),
         (["claim=one", "--config-dir", "nowhere"], 2, "--config-dir nowhere is not a folder"),

@@ -15,10 +15,12 @@ from normlab.analysis.style import without_figure
 from normlab.archive.claim import Claim
 from normlab.archive.judged import Report
 from normlab.config.claims import claims
-from normlab.errors import ConfigError, NormlabError, in_words
+from normlab.config.grammar import closest
+from normlab.errors import ConfigError, NormlabError, Parser, in_words
 from normlab.study.claims.machine import machine
 from normlab.study.claims.measuring import check_measurement
 from normlab.study.claims.studies import Place, check_budget
+from normlab.text import excerpt
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,22 +28,22 @@ if TYPE_CHECKING:
     from normlab.analysis.claims import Evidence
 
 FOLDER = "claims"
-_KEYS = ("claim", "budget", "output_dir")
+_KEYS = ("claim=", "budget=", "output_dir=")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line of `scripts/claims.py`."""
     from normlab.training import stopping
 
-    options = _parser().parse_intermixed_args(argv)
     stopping.listen()
     with in_words():
+        options = _parser().parse_intermixed_args(argv)
         try:
             carry_out(_asked(options))
         except KeyboardInterrupt as stop:
             stopping.ignore()
             sys.stderr.write("stopped; the same command goes on where it was\n")
-            sys.exit(143 if isinstance(stop, stopping.Terminated) else 130)
+            sys.exit(stopping.exit_code(stop))
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ def _draw(asked: Asked, report: Report, terminal: "Console") -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="claims.py",
         description="Put published claims to the test: train and measure what is missing, and say "
         "reproduced, not reproduced, refuted or cannot tell, by rule.",
@@ -152,9 +154,10 @@ def _asked(options: argparse.Namespace) -> Asked:
     given = {"budget": "quick", "output_dir": "outputs", "claim": ""}
     for word in options.overrides:
         key, sign, value = word.partition("=")
-        if key not in _KEYS or not sign or not value:
+        if key + sign not in _KEYS or not value:
             raise ConfigError(
-                f"{word} is not allowed; give {', '.join(f'{one}=…' for one in _KEYS)}."
+                f"{excerpt(word)} is not allowed; {closest(f'{key}=', _KEYS)}give "
+                f"{', '.join(f'{one}…' for one in _KEYS)}."
             )
         given[key] = value
     check_budget(given["budget"])
