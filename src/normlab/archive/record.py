@@ -4,14 +4,18 @@ import hashlib
 import json
 import math
 import re
-import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from normlab.archive.files import read_bytes, write_text
-from normlab.archive.versioned_json import read_json, restore_value
+from normlab.archive.versioned_json import (
+    check_checksum,
+    compute_checksum,
+    read_json,
+    restore_value,
+)
 from normlab.errors import ConfigError, NormlabError
 
 SCHEMA_VERSION = 1
@@ -71,9 +75,9 @@ class RunRecord:
     is the resolved configuration as plain containers; `git` is the commit of normlab's own sources,
     with `dirty`, where they are a repository; `resumed_at` the steps at which the run went on after
     it was stopped; `data_digest` tells one text from another under the same name; `files` are the
-    digests of the small files beside this one, none in a record of the first builds; `floor` is the
-    lowest loss any model can reach on the data, in nats per token, or None where nobody knows it;
-    `unigram` the lowest of one that ignores the context.
+    digests of the small files beside this one; `floor` is the lowest loss any model can reach on
+    the data, in nats per token, or None where nobody knows it; `unigram` the lowest of one that
+    ignores the context.
     """
 
     id: str
@@ -118,7 +122,7 @@ class RunRecord:
     def write(self, folder: Path) -> None:
         """Write `run.json` into the run's folder, atomically. Raises OSError."""
         raw = _finite(asdict(self))
-        text = json.dumps({**raw, "checksum": _checksum(raw)}, indent=2, allow_nan=False)
+        text = json.dumps({**raw, "checksum": compute_checksum(raw)}, indent=2, allow_nan=False)
         write_text(folder / RUN_FILE, text + "\n")
 
     @classmethod
@@ -132,9 +136,7 @@ class RunRecord:
         path = folder / RUN_FILE
         try:
             raw = read_json(path)
-            # A flipped bit can turn a digit into another; the first builds wrote no checksum.
-            if isinstance(raw, dict) and raw.pop("checksum", None) not in (None, _checksum(raw)):
-                raise ValueError("wrong checksum")
+            check_checksum(raw)
             return cls.parse(raw)
         except ValueError as error:
             raise NormlabError(
@@ -231,10 +233,6 @@ def read_result(folder: Path) -> RunRecord | None:
     except (OSError, NormlabError):
         return None
     return record if record.state in SETTLED_STATES else None
-
-
-def _checksum(raw: dict[str, Any]) -> int:
-    return zlib.crc32(json.dumps(raw).encode())
 
 
 def _finite(value: Any) -> Any:
@@ -336,7 +334,7 @@ def write_run_file(folder: Path, record: RunRecord, name: str, text: str) -> Non
 def describe_file_change(folder: Path, record: RunRecord, name: str) -> str:
     """What is wrong with the small file `name` of a run; empty where it is as the run wrote it.
 
-    A record of the first builds knows no digests: nothing is wrong then.
+    Where the record has no digest of it, nothing is wrong.
     """
     if name not in record.files:
         return ""
