@@ -29,8 +29,8 @@ from normlab.apps.card import figure as card_figure
 from normlab.apps.claims import figure as claims_figure
 from normlab.apps.claims import verdicts as judged
 from normlab.apps.experiments import conclusion as measurement_figures
+from normlab.apps.experiments import find_trained_experiment
 from normlab.apps.experiments.record import Comparison
-from normlab.apps.experiments.stories import story
 from normlab.apps.experiments.times import WAYS
 from normlab.apps.probe import figure as probe_figure
 from normlab.apps.probe.record import Measurement, Probing
@@ -328,9 +328,9 @@ def _rates(count: int, folder: Path) -> None:
 
 
 def _story(of: Study, folder: Path) -> None:
-    told = story(of)
+    told = find_trained_experiment(of)
     assert told
-    page.save(told.draw(of), folder, told.name)
+    page.save(told.draw_figure(of), folder, told.name)
 
 
 def _metric(count: int, folder: Path) -> None:

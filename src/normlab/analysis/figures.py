@@ -21,7 +21,7 @@ from normlab.analysis.learning_rates import learning_rates
 from normlab.analysis.plan import Plan, best_loss, plan
 from normlab.analysis.rates_figure import learning_rate
 from normlab.analysis.style import Look, not_drawn, own_style
-from normlab.apps.experiments.stories import story
+from normlab.apps.experiments import find_trained_experiment
 from normlab.archive import tags
 from normlab.archive.folder import Study
 
@@ -53,7 +53,7 @@ def draw(study: Study, folder: Path, failures: list[str] | None = None) -> list[
 
 def _drawings(study: Study, folder: Path) -> dict[str, Callable[[], list[Path]]]:
     """What draws and saves each figure of a study, by its name."""
-    planned, rates, told = plan(study), learning_rates(study), story(study)
+    planned, rates, told = plan(study), learning_rates(study), find_trained_experiment(study)
     builds: dict[str, Callable[[], Figure]] = {
         build.__name__: partial(build, planned)
         for build in (comparison, training_loss, validation_loss, final_validation_loss)
@@ -61,7 +61,7 @@ def _drawings(study: Study, folder: Path) -> dict[str, Callable[[], list[Path]]]
     if rates is not None:
         builds[learning_rate.__name__] = partial(learning_rate, study.name, rates)
     if told and any(run.record.state == "finished" for run in study.runs):
-        builds[told.name] = partial(told.draw, study)
+        builds[told.name] = partial(told.draw_figure, study)
 
     def save(name: str, build: Callable[[], Figure]) -> list[Path]:
         return page.save(build(), folder, name)

@@ -14,8 +14,7 @@ from normlab.analysis.report import render, render_rates
 from normlab.analysis.style import not_drawn
 from normlab.analysis.table import ArmSummary, summary, write_runs
 from normlab.analysis.verdict import Verdict, verdict
-from normlab.apps.experiments.record import measured_in, read_measured
-from normlab.apps.experiments.stories import story
+from normlab.apps.experiments import find_trained_experiment, redraw
 from normlab.archive import tags
 from normlab.archive.files import FIGURES_FOLDER, check_study_links
 from normlab.archive.folder import Study, read_study
@@ -120,30 +119,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     arguments = parser.parse_args(argv)
     with in_words():
-        numbers = measured_in(arguments.study)
-        if numbers is not None:
-            _redraw_measured(numbers, arguments.metric)
-        elif arguments.metric is None:
+        if redraw(arguments.study, arguments.metric):
+            return
+        if arguments.metric is None:
             show(report(arguments.study))
         else:
             _show_metric(arguments.study, arguments.metric)
-
-
-def _redraw_measured(numbers: Path, metric: str | None) -> None:
-    """Draw anew what an experiment that trains nothing has left."""
-    from normlab.apps.experiments.conclusion import conclude
-    from normlab.terminal import open_terminal
-
-    if metric is not None:
-        raise NormlabError(
-            f"{numbers.parent} holds a measurement and no curves, so none of {metric}; leave out "
-            f"--metric, or read {numbers}."
-        )
-    try:
-        done = conclude(read_measured(numbers), numbers.parent)
-    except OSError as error:
-        raise _unwritable(numbers.parent, error) from error
-    done.show(open_terminal())
 
 
 def _show_metric(study_folder: Path, tag: str) -> None:
@@ -170,7 +151,7 @@ def show(done: Report) -> None:
     for kind, sentences in (("warning: ", done.verdict.warnings), ("note: ", done.left_out)):
         for sentence in sentences:
             _say(console, kind, sentence)
-    told = story(done.study)
+    told = find_trained_experiment(done.study)
     own = [path for path in done.figures if told and path.name == f"{told.name}.png"]
     for path in own:
         console.print(f"figure   {path}", markup=False)

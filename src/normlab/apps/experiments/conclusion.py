@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from normlab.apps.experiments import comparison_words, gradient_words
-from normlab.apps.experiments.record import Measured, path_of
+from normlab.apps.experiments.record import Measured, measured_in, path_of, read_measured
 from normlab.archive.files import FIGURES_FOLDER, check_study_links
+from normlab.errors import NormlabError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,3 +69,26 @@ def sentences(found: Measured) -> list[str]:
         "layernorm_vs_rmsnorm": comparison_words.sentences,
     }
     return words[found.name](found.numbers)
+
+
+def redraw_measurement(folder: Path, metric: str | None) -> bool:
+    """Draw anew what is in the folder, and print what it shows; see `experiments.redraw`."""
+    from normlab.terminal import open_terminal
+
+    path = measured_in(folder)
+    if path is None:
+        return False
+    if metric is not None:
+        raise NormlabError(
+            f"{folder} holds a measurement and no curves, so none of {metric}; leave out "
+            f"--metric, or read {path}."
+        )
+    try:
+        conclude(read_measured(path), folder).show(open_terminal())
+    except OSError as error:
+        raise NormlabError(
+            f"The results of {folder} cannot be written: {error.strerror or error} "
+            f"({error.filename or folder}); free space or permit writing there, and run "
+            f"python scripts/plot.py {folder}."
+        ) from error
+    return True
