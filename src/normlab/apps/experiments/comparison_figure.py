@@ -18,7 +18,7 @@ from normlab.apps.experiments.comparison_words import CLAIMED_HIGH, CLAIMED_LOW
 from normlab.apps.experiments.numbers import plain
 from normlab.apps.experiments.record import Comparison, Measured, Shown
 from normlab.apps.experiments.times import WAYS, over_torch, pairs, shapes
-from normlab.archive.identity import short_number
+from normlab.archive.record import short_number
 from normlab.archive.steadiness import NOT_COMPARABLE
 
 NORMS = ("layernorm", "rmsnorm")
