@@ -4,8 +4,6 @@ import math
 
 import numpy as np
 import pytest
-from scipy import integrate, stats
-
 from normlab.apps.experiments.theory import (
     PYTORCH_WEIGHT,
     RECTIFIED,
@@ -14,6 +12,7 @@ from normlab.apps.experiments.theory import (
     pytorch_bias,
     signal,
 )
+from scipy import integrate, stats
 
 WIDTH = 512
 STACK = (PYTORCH_WEIGHT, pytorch_bias(WIDTH))

@@ -6,12 +6,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from torch import nn
-
-from normlab.apps.experiments import stack, theory, transformer
 from normlab.apps.experiments.gradient_figure import expected
 from normlab.apps.experiments.gradient_words import deviation
 from normlab.apps.experiments.profile import Gathered
+from torch import nn
+
+from normlab.apps.experiments import stack, theory, transformer
 from normlab.apps.experiments.record import Profile
 from normlab.config.spec import RunSpec
 from normlab.norms import RMSNorm

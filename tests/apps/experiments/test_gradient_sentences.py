@@ -2,9 +2,10 @@
 
 from dataclasses import replace
 
-from measurements import measured, stack, stream, vanishing
 from normlab.apps.experiments.conclusion import sentences
 from normlab.apps.experiments.gradient_words import deviation
+
+from measurements import measured, stack, stream, vanishing
 from normlab.apps.experiments.record import Profile, Vanishing
 
 

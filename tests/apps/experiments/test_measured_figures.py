@@ -7,12 +7,12 @@ import matplotlib
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+from normlab.apps.experiments.conclusion import draw
+from normlab.apps.experiments.ends import apart
 
 from measurements import comparison, measured, stack, stream, timed, vanishing
 from normlab.analysis.style import RC
 from normlab.apps.experiments import comparison_figure, gradient_figure
-from normlab.apps.experiments.conclusion import draw
-from normlab.apps.experiments.ends import apart
 from normlab.apps.experiments.record import Comparison, Vanishing
 from pictured import outside, overlaps, words
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from normlab.apps.experiments.conclusion import Conclusion
 
 from normlab.analysis import plot
 from normlab.apps.experiments import main as measure
 from normlab.apps.experiments import stack
-from normlab.apps.experiments.conclusion import Conclusion
 from normlab.apps.experiments.record import read_measured
 from pages import Page
 

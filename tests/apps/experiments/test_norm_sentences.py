@@ -2,8 +2,9 @@
 
 from dataclasses import replace
 
-from measurements import comparison, measured, shown, timed
 from normlab.apps.experiments.conclusion import sentences
+
+from measurements import comparison, measured, shown, timed
 from normlab.apps.experiments.record import Comparison, Timed
 
 
