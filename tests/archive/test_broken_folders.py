@@ -2,6 +2,7 @@
 
 import json
 import random
+import zlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from normlab.archive import folder as folders
 from normlab.archive import tags
 from normlab.archive.folder import read_run, read_study
-from normlab.archive.record import RunRecord
+from normlab.archive.record import RunRecord, settled
 from normlab.errors import NormlabError
 
 STEPS = 10
@@ -157,9 +158,24 @@ def test_an_older_record_without_newer_keys_and_a_newer_one_with_more_are_read(
 ) -> None:
     record("interrupted").write(tmp_path)
     raw = json.loads((tmp_path / "run.json").read_text())
-    del raw["floor"], raw["best"]["step"], raw["checksum"]  # the first builds wrote none
-    (tmp_path / "run.json").write_text(json.dumps(raw | {"mood": "good"}))
+    del raw["floor"], raw["best"]["step"], raw["checksum"]
+    raw["mood"] = "good"
+    raw["checksum"] = zlib.crc32(json.dumps(raw).encode())
+    (tmp_path / "run.json").write_text(json.dumps(raw))
     assert RunRecord.read(tmp_path) == record("interrupted")
+
+
+def test_a_record_that_leaves_its_checksum_out_is_not_believed(tmp_path: Path) -> None:
+    run = make(tmp_path / "study" / "run", record(), train=4, val=4)
+    raw = json.loads((run / "run.json").read_text())
+    del raw["checksum"]
+    (run / "run.json").write_text(json.dumps(raw))
+    with pytest.raises(NormlabError, match=r"it has no checksum\); the command .* trains it again"):
+        RunRecord.read(run)
+    assert settled(run) is None
+    (rebuilt,) = read_study(run.parent).runs
+    assert (rebuilt.record.state, rebuilt.record.step) == ("running", 4)
+    assert "unreadable (it has no checksum): the run was rebuilt" in rebuilt.left_out[-1]
 
 
 def test_whatever_happens_to_run_json_the_study_is_read(tmp_path: Path) -> None:

@@ -80,12 +80,6 @@ def test_the_files_are_a_png_and_an_svg(report: Report, tmp_path: Path) -> None:
     assert "<svg" in svg.read_text()
 
 
-def test_ticks_are_few_and_enough() -> None:
-    assert figure._decades(0.9, 1100) == [1, 10, 100, 1000]
-    assert figure._decades(9, 55) == [10, 20, 50]
-    assert figure._decades(90, 310) == [100, 150, 200, 300]
-
-
 def test_labels_that_would_run_into_each_other_are_left_out() -> None:
     assert figure._apart([65, 1024, 4096, 16384, 32768]) == ["65", "1024", "4096", "", "32768"]
     assert figure._apart([32, 64, 128]) == ["32", "64", "128"]

@@ -17,6 +17,7 @@ from normlab.archive.lock import HeldError, owned
 from normlab.archive.record import RunRecord
 from normlab.config.spec import RunSpec
 from normlab.errors import NormlabError
+from normlab.training import stopping
 from normlab.training.checkpoints import latest, read
 from normlab.training.module import LanguageModel
 from normlab.training.run import train
@@ -58,7 +59,10 @@ def whole(here: Callable) -> Path:
     return spec.folder
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+
+@pytest.mark.parametrize("signum", SIGNALS, ids=lambda signum: signum.name)
 @pytest.mark.parametrize("after", [1, 4, 7, 8])
 def test_a_run_stopped_anywhere_goes_on_as_if_it_never_stopped(
     after: int, signum: int, here: Callable, whole: Path
@@ -67,7 +71,7 @@ def test_a_run_stopped_anywhere_goes_on_as_if_it_never_stopped(
     if after < 7:
         whole = here("each", "trainer.log_every=1").folder
         run(here("each", "trainer.log_every=1"))
-    kind = Terminated if signum == signal.SIGTERM else KeyboardInterrupt
+    kind = KeyboardInterrupt if signum == signal.SIGINT else Terminated
     with pytest.raises(kind):
         run(spec, after, signum)
     record = RunRecord.read(spec.folder)
@@ -78,15 +82,14 @@ def test_a_run_stopped_anywhere_goes_on_as_if_it_never_stopped(
     assert_same_run(spec.folder, whole)
 
 
-@pytest.mark.parametrize(
-    ("signum", "kind"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)]
-)
+@pytest.mark.parametrize("signum", SIGNALS, ids=lambda signum: signum.name)
 def test_a_signal_too_late_for_its_run_stops_the_study(
-    signum: int, kind: type[BaseException], here: Callable, whole: Path
+    signum: int, here: Callable, whole: Path
 ) -> None:
     spec = here("late")
-    with pytest.raises(kind):
+    with pytest.raises(KeyboardInterrupt) as stopped:
         run(spec, STEPS, signum)
+    assert stopping.signal_of(stopped.value) == signum
     assert_same_run(spec.folder, whole)
 
 

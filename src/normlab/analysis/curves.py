@@ -16,10 +16,6 @@ from normlab.archive.folder import Run
 # How many times the later range of a loss its first fall may take before it is cut.
 MOST_FALL = 2.5
 
-# Points: of a curve, and by how much it is wider for each that lies on it.
-_LINE, _WIDER, _MOST_WIDER = 1.5, 1.4, 3
-_UNSEEN = 0.006  # share of a panel's height that the eye does not separate
-
 _ON_THEIR_WAY = ("running", "interrupted")
 
 _Floats = NDArray[np.float64]
@@ -74,25 +70,6 @@ def curve(runs: Sequence[Run], tag: str, *, smooth: bool = False) -> Curve | Non
     end = len(steps) - window // 2 if steady else len(steps)
     shown, raw, steps = shown[:, :end], raw[:, :end], steps[:end]
     return Curve(steps, shown.mean(0), shown.min(0), shown.max(0), raw.mean(0), runs=len(series))
-
-
-def line_widths(curves: Sequence[Curve | None], span: float) -> list[float]:
-    """A width for every curve: each thinner than those under it that it would hide.
-
-    Curves hide each other where they are nowhere apart by more than a line of a panel that shows
-    `span`, from its lowest value to its highest.
-    """
-    widths = [_LINE] * len(curves)
-    for at, one in enumerate(curves):
-        above = [other for other in curves[at + 1 :] if one and other and _hides(one, other, span)]
-        widths[at] += _WIDER * min(len(above), _MOST_WIDER)
-    return widths
-
-
-def _hides(one: Curve, other: Curve, span: float) -> bool:
-    if not np.array_equal(one.steps, other.steps):
-        return False
-    return float(np.abs(one.mean - other.mean).max()) < _UNSEEN * span
 
 
 def broken(run: Run, tag: str, *, smooth: bool = False) -> Broken:
@@ -182,45 +159,36 @@ def floors(arms: Iterable[Arm]) -> list[float]:
 def loss_limits(arms: Sequence[Arm]) -> tuple[float, float]:
     """Limits of the loss axis, in nats per token, for every panel of a figure.
 
-    From below the floor to just above the loss at initialisation, the highest that is not twice
-    the usual one: what rises beyond that is cut, so that it does not press the others flat. So is
-    the first fall, where it would; see `start_is_cut`.
+    From below the floor to above the highest smoothed loss of the runs that did not diverge; a loss
+    at initialisation more than twice the usual one does not count, nor what rises beyond that, for
+    it would press the others flat. Nor does the fall in the first tenth of the runs where it is
+    more than MOST_FALL times the later range. The panels say what they cut.
     """
-    found = _losses(arms)
+    runs = [run for arm in arms for run in arm.runs]
+    logged = (tags.TRAIN_LOSS, tags.VALIDATION_LOSS)
+    both = [(run, finite(run, tag)) for run in runs for tag in logged]
+    found = [(run, series) for run, series in both if series]
     if not found:
         return 0.0, 1.0
-    lowest, early, first = _landmarks(arms, found)
-    highest = max(float(series.values.max()) for series in found)
-    top = early if start_is_cut(arms) else min(highest, first)
+    smoothed = [running_mean(one.values, smoothing_window(len(one))) for _, one in found]
+    lowest = min([float(values.min()) for values in smoothed] + floors(arms))
+    initial = np.array([series.values[0] for _, series in found])
+    most = 2 * np.median(initial)
+    first = float(initial[initial <= most].max())
+    last = max(int(series.steps[-1]) for _, series in found)
+    peaks, later_peaks = [first], [lowest]
+    for (run, series), values in zip(found, smoothed, strict=True):
+        later = values[np.searchsorted(series.steps, last / 10) :]
+        if run.record.state == "diverged":
+            later_peaks += later[:1].tolist()
+            continue
+        peaks += values[values <= most].tolist()
+        later_peaks += later[later <= most].tolist()
+    top = max(peaks)
+    if top - lowest > MOST_FALL * (max(later_peaks) - lowest) > 0:
+        top = max(later_peaks)
     span = max(top - lowest, 1e-3)
     return lowest - 0.12 * span, top + 0.06 * span
-
-
-def start_is_cut(arms: Sequence[Arm]) -> bool:
-    """Whether the first tenth of the runs falls so far that the rest would be pressed flat."""
-    found = _losses(arms)
-    if not found:
-        return False
-    lowest, early, first = _landmarks(arms, found)
-    return first - lowest > MOST_FALL * (early - lowest) > 0
-
-
-def _losses(arms: Sequence[Arm]) -> list[Series]:
-    runs = [run for arm in arms for run in arm.runs]
-    both = [finite(run, tag) for run in runs for tag in (tags.TRAIN_LOSS, tags.VALIDATION_LOSS)]
-    return [series for series in both if series]
-
-
-def _landmarks(arms: Sequence[Arm], found: Sequence[Series]) -> tuple[float, float, float]:
-    """The lowest loss or floor, the highest after a tenth of the run, the usual initial one."""
-    initial = np.array([series.values[0] for series in found])
-    first = float(initial[initial <= 2 * np.median(initial)].max())
-    smoothed = [running_mean(one.values, smoothing_window(len(one))) for one in found]
-    lowest = min([float(values.min()) for values in smoothed] + floors(arms))
-    last = max(int(series.steps[-1]) for series in found)
-    tenths = (np.searchsorted(series.steps, last / 10) for series in found)
-    early = [values[at] for values, at in zip(smoothed, tenths, strict=True) if at < len(values)]
-    return lowest, float(max(early, default=first)), first
 
 
 def ending(arm: Arm) -> str:

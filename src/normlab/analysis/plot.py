@@ -1,6 +1,5 @@
 """Redraw a study from what its runs left: `runs.csv`, figures, `report.html`, verdict."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,14 +10,14 @@ from typing import TYPE_CHECKING
 from normlab.analysis.learning_rates import learning_rates
 from normlab.analysis.plan import plan
 from normlab.analysis.report import render, render_rates
-from normlab.analysis.style import not_drawn
+from normlab.analysis.style import without_figure
 from normlab.analysis.table import ArmSummary, summary, write_runs
 from normlab.analysis.verdict import Verdict, verdict
 from normlab.apps.experiments import find_trained_experiment, redraw
 from normlab.archive import tags
 from normlab.archive.files import FIGURES_FOLDER, check_study_links
 from normlab.archive.folder import Study, read_study
-from normlab.errors import NormlabError, in_words
+from normlab.errors import NormlabError, Parser, in_words
 from normlab.text import printable
 
 if TYPE_CHECKING:
@@ -90,22 +89,18 @@ def _unwritable(folder: Path, error: OSError) -> NormlabError:
 def _draw(study: Study, found: Verdict, left_out: list[str], page: Path) -> list[Path]:
     from normlab.analysis import document
 
-    failures: list[str] = []
     files: list[Path] = []
-    try:
+    with without_figure("The figures", left_out):
         from normlab.analysis import figures  # matplotlib takes half a second
-    except Exception as error:  # of its own: a folder for its cache, a font, a broken package
-        failures.append(not_drawn("The figures", error))
-    else:
-        files = figures.draw(study, study.folder / FIGURES_FOLDER, failures)
-    left_out += failures
+
+        files = figures.draw(study, study.folder / FIGURES_FOLDER, left_out)
     document.write(study, found, files, left_out, page)
     return files
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line of `scripts/plot.py`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="Redraw a study from its event files: runs.csv, figures/*.png, *.svg and "
         "report.html.",
         epilog="example: python scripts/plot.py outputs/mystudy",
@@ -117,8 +112,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="draw this scalar of the event files instead, as train/grad_norm or a probe's tag, "
         "into figures/metrics",
     )
-    arguments = parser.parse_args(argv)
     with in_words():
+        arguments = parser.parse_args(argv)
         if redraw(arguments.study, arguments.metric):
             return
         if arguments.metric is None:
@@ -163,6 +158,8 @@ def show(done: Report) -> None:
 
 def _say(console: "Console", before: str, sentence: str) -> None:
     """A sentence on a line of its own, or in a window as many as it needs, indented."""
-    width = min(console.width, _WIDEST) if console.is_terminal else len(before + sentence)
+    from normlab.terminal import is_width_given
+
+    width = min(console.width, _WIDEST) if is_width_given(console) else len(before + sentence)
     lines = wrap(sentence, width - len(before), break_long_words=False, break_on_hyphens=False)
     console.print(before + f"\n{' ' * len(before)}".join(lines), markup=False)

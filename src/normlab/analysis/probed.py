@@ -26,12 +26,14 @@ class Field:
         depths: where each site stands, in blocks: a block's sites divide the stretch from its
             number less one to its number. Increasing, from bottom to top, with the end of the last.
         values: (sites, steps); NaN or infinite where a run was.
+        end: the step at which the runs ended, at least one after the first measurement.
         runs: how many runs the mean is of.
     """
 
     steps: NDArray[np.int64]
     depths: NDArray[np.float64]
     values: NDArray[np.float64]
+    end: int
     runs: int
 
 
@@ -60,8 +62,9 @@ def field(arm: Arm, quantity: str) -> Field | None:
     if not steps.size:
         return None
     values = np.array([[one.values[np.isin(one.steps, steps)] for one in some] for some in series])
+    end = max(int(steps[-1]), int(steps[0]) + 1, *(run.record.step for run in probed))
     with np.errstate(invalid="ignore"):  # infinities of both signs have no mean
-        return Field(steps, _depths(sites), values.mean(axis=0), len(probed))
+        return Field(steps, _depths(sites), values.mean(axis=0), end, len(probed))
 
 
 def best(arms: Sequence[Arm], most: int) -> list[Arm]:

@@ -14,14 +14,14 @@ from normlab.archive.record import (
     VOCABULARY_FILE,
 )
 from normlab.data import Tokenizer, tokenizer_from_json
-from normlab.errors import ConfigError, NormlabError, in_words
+from normlab.errors import ConfigError, NormlabError, Parser, in_words
 from normlab.text import printable
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line of `scripts/sample.py`."""
-    options = _parser().parse_args(argv)
     with in_words():
+        options = _parser().parse_args(argv)
         sys.stdout.write(printable(sample(options) + "\n"))
         told = altered_as_told(Path(options.run))
         if told:
@@ -53,9 +53,7 @@ def sample(options: argparse.Namespace) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="sample.py", description="Print text from a run's checkpoint."
-    )
+    parser = Parser(prog="sample.py", description="Print text from a run's checkpoint.")
     parser.add_argument("run", help="folder of a run: outputs/<study>/<run>")
     parser.add_argument("--checkpoint", help="another checkpoint of this run's model")
     parser.add_argument("--prompt", default="", help="text to continue (default: none)")

@@ -30,7 +30,7 @@ def write(folder: Path, record: RunRecord, name: str, text: str) -> None:
 def changed(folder: Path, record: RunRecord, name: str) -> str:
     """What is wrong with the small file `name` of a run; empty where it is as the run wrote it.
 
-    A record of the first builds knows no digests: nothing is wrong then.
+    Where the record has no digest of it, nothing is wrong.
     """
     if name not in record.files:
         return ""

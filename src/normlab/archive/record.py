@@ -2,13 +2,13 @@
 
 import json
 import math
-import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from normlab.archive.durable import write_text
 from normlab.archive.restore import read_json, restored
+from normlab.archive.stamped import check_checksum, checksum
 from normlab.errors import NormlabError
 
 SCHEMA_VERSION = 1
@@ -68,9 +68,9 @@ class RunRecord:
     is the resolved configuration as plain containers; `git` is the commit of normlab's own sources,
     with `dirty`, where they are a repository; `resumed_at` the steps at which the run went on after
     it was stopped; `data_digest` tells one text from another under the same name; `files` are the
-    digests of the small files beside this one, none in a record of the first builds; `floor` is the
-    lowest loss any model can reach on the data, in nats per token, or None where nobody knows it;
-    `unigram` the lowest of one that ignores the context.
+    digests of the small files beside this one; `floor` is the lowest loss any model can reach on
+    the data, in nats per token, or None where nobody knows it; `unigram` the lowest of one that
+    ignores the context.
     """
 
     id: str
@@ -115,7 +115,7 @@ class RunRecord:
     def write(self, folder: Path) -> None:
         """Write `run.json` into the run's folder, atomically. Raises OSError."""
         raw = _finite(asdict(self))
-        text = json.dumps({**raw, "checksum": _checksum(raw)}, indent=2, allow_nan=False)
+        text = json.dumps({**raw, "checksum": checksum(raw)}, indent=2, allow_nan=False)
         write_text(folder / RUN_FILE, text + "\n")
 
     @classmethod
@@ -129,9 +129,7 @@ class RunRecord:
         path = folder / RUN_FILE
         try:
             raw = read_json(path)
-            # A flipped bit can turn a digit into another; the first builds wrote no checksum.
-            if isinstance(raw, dict) and raw.pop("checksum", None) not in (None, _checksum(raw)):
-                raise ValueError("wrong checksum")
+            check_checksum(raw)
             return cls.parse(raw)
         except ValueError as error:
             raise NormlabError(
@@ -228,10 +226,6 @@ def settled(folder: Path) -> RunRecord | None:
     except (OSError, NormlabError):
         return None
     return record if record.state in SETTLED else None
-
-
-def _checksum(raw: dict[str, Any]) -> int:
-    return zlib.crc32(json.dumps(raw).encode())
 
 
 def _finite(value: Any) -> Any:

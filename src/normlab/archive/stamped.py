@@ -21,7 +21,7 @@ def write_stamped(path: Path, plain: dict[str, Any], version: int) -> Path:
         ValueError: a number is not finite.
     """
     raw = {"schema_version": version, **plain}
-    whole = {**raw, "checksum": _checksum(raw)}
+    whole = {**raw, "checksum": checksum(raw)}
     write_text(path, json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return path
 
@@ -35,8 +35,7 @@ def read_stamped(path: Path, version: int, parse: Callable[[Any], _T], remedy: s
     """
     try:
         raw = read_json(path)
-        if not isinstance(raw, dict) or raw.pop("checksum", None) != _checksum(raw):
-            raise ValueError("wrong checksum")
+        check_checksum(raw)
         check_schema_version(raw.pop("schema_version"), version)
         return parse(raw)
     except FileNotFoundError:
@@ -55,5 +54,14 @@ def check_schema_version(written: Any, version: int) -> None:
         raise ValueError(f"its schema version is {json.dumps(written)}, this reads {version}")
 
 
-def _checksum(raw: dict[str, Any]) -> int:
+def check_checksum(raw: Any) -> None:
+    """Take the checksum out of what a file holds. Raises ValueError where it is not that of it."""
+    if not isinstance(raw, dict) or "checksum" not in raw:
+        raise ValueError("it has no checksum")
+    if raw.pop("checksum") != checksum(raw):
+        raise ValueError("wrong checksum")
+
+
+def checksum(raw: dict[str, Any]) -> int:
+    """Of what is written as JSON; a flipped bit can turn a digit into another."""
     return zlib.crc32(json.dumps(raw).encode())

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from normlab.analysis import page
+from normlab.analysis.scales import log_ticks
 from normlab.analysis.spread import short
 from normlab.analysis.style import GREY, INK, norm_colours, own_style
 from normlab.bench.result import Bar, Grid, Kind, Line, Panel, Report
@@ -119,7 +119,7 @@ def _bars(axes: Axes, bars: Sequence[Bar], mark: float | None, whole: float | No
         low, high = smallest / 1.6, largest * (largest / smallest) ** 0.28
         axes.set_xlim(low, high)
         axes.minorticks_off()
-        _ticked(axes.xaxis, low, high)
+        axes.set_xticks(log_ticks(low, high))
     else:
         axes.set_xlim(0, 1.3 * max(largest, mark or 0))
     for place, bar in enumerate(bars):
@@ -150,7 +150,7 @@ def _lines(axes: Axes, lines: Sequence[Line]) -> None:
     low, high = axes.get_ylim()
     axes.set_ylim(low, high * (high / low) ** 0.35)  # the legend stands above the curves
     axes.legend(loc="upper left", fontsize=7.5, borderaxespad=0.2)
-    _ticked(axes.yaxis, low, high)
+    axes.set_yticks(log_ticks(low, high))
 
 
 def _apart(places: Sequence[float]) -> list[str]:
@@ -162,23 +162,6 @@ def _apart(places: Sequence[float]) -> list[str]:
         labels.append(f"{x:g}" if fits else "")
         last = x if fits else last
     return labels[::-1]
-
-
-def _ticked(axis: Axis, low: float, high: float) -> None:
-    """Few numbers along a logarithmic axis."""
-    axis.set_ticks(_decades(low, high))
-
-
-def _decades(low: float, high: float) -> list[float]:
-    """Powers of ten, with 2 and 5 between them where there would be few."""
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for factors in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7)):
-        ticks = [
-            f * 10.0**power for power in powers for f in factors if low <= f * 10.0**power <= high
-        ]
-        if len(ticks) >= 3:
-            break
-    return ticks
 
 
 def _grid(axes: Axes, grid: Grid) -> None:

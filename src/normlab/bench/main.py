@@ -13,8 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from normlab.analysis.style import without_figure
 from normlab.bench.result import Machine, Report, Result, Settings
-from normlab.errors import ConfigError, NormlabError, in_words
+from normlab.errors import ConfigError, NormlabError, Parser, in_words
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,8 +35,8 @@ _QUIET_SECONDS = 10.0  # between two lines where there is no terminal
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line of `scripts/bench.py`."""
-    options = _parser().parse_intermixed_args(argv)
     with in_words():
+        options = _parser().parse_intermixed_args(argv)
         suites, settings = _asked(options)
         try:
             for suite in suites:
@@ -66,8 +67,9 @@ def measure(suite: str, settings: Settings, folder: Path, command: str) -> Repor
     machine = _machine(settings, (load, os.getloadavg()[0]))
     report = Report(command, seconds, machine, result, settings.quick)
     show(console, report)
-    for word, path in _write(report, folder):
-        console.print(f"{word:8} {path}", markup=False, soft_wrap=True)
+    files, left_out = _write(report, folder)
+    for word, text in [*files, *(("note", sentence) for sentence in left_out)]:
+        console.print(f"{word:8} {text}", markup=False, soft_wrap=True)
     return report
 
 
@@ -101,7 +103,7 @@ def _run(suite: str, settings: Settings, console: "Console") -> Result:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="bench.py",
         description="Measure normlab against what a user would pick instead, in turn, in one run.",
         epilog="example: python scripts/bench.py step norms --quick",
@@ -226,15 +228,18 @@ def _processor() -> str:
     return str(name)
 
 
-def _write(report: Report, folder: Path) -> list[tuple[str, Path]]:
-    from normlab.bench.figure import draw
-
+def _write(report: Report, folder: Path) -> tuple[list[tuple[str, Path]], list[str]]:
+    """The files by what they are, and a sentence where the figure could not be drawn."""
     numbers = folder / f"{report.result.suite}.json"
+    files, left_out = [("numbers", numbers)], list[str]()
     try:
         report.write(numbers)
-        png, _ = draw(report, folder)
+        with without_figure("The figure", left_out):
+            from normlab.bench.figure import draw
+
+            files.insert(0, ("figure", draw(report, folder)[0]))
     except OSError as error:
         raise NormlabError(
             f"{folder} cannot be written ({error.strerror or error}); give another with --out DIR."
         ) from error
-    return [("figure", png), ("numbers", numbers)]
+    return files, left_out

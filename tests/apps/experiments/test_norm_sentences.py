@@ -2,17 +2,16 @@
 
 from dataclasses import replace
 
-from normlab.apps.experiments.conclusion import sentences
-
-from measurements import comparison, measured, shown, timed
-from normlab.apps.experiments.record import Comparison, Timed
-
-
-def said(numbers: Comparison) -> str:
-    return " ".join(sentences(measured(numbers)))
+from measurements import comparison, shown, timed
+from normlab.apps.experiments.measured_sentences import describe_layernorm_vs_rmsnorm
+from normlab.apps.experiments.record import LayerNormVsRmsNorm, NormTimes
 
 
-def both(way: str, layer: float, rms: float, width: int = 512) -> list[Timed]:
+def said(numbers: LayerNormVsRmsNorm) -> str:
+    return " ".join(describe_layernorm_vs_rmsnorm(numbers))
+
+
+def both(way: str, layer: float, rms: float, width: int = 512) -> list[NormTimes]:
     return [timed(way, "layernorm", layer, width), timed(way, "rmsnorm", rms, width)]
 
 
@@ -34,7 +33,7 @@ def test_what_each_does_to_a_token() -> None:
 def test_what_neither_feels_and_what_one_does() -> None:
     text = said(comparison())
     assert "Neither feels weight scale (N((cW)h) = N(Wh)): at eps=0" in text
-    assert "with the default eps by 6.0e−4" in text
+    assert "with the default eps by 6.0e-4" in text
     assert (
         "RMSNorm alone feels weight shift (N((W + 1cᵀ)h) = N(Wh)): its output changes by 5.00"
         in text

@@ -135,7 +135,7 @@ def test_depths_are_compared_at_their_best_settings(maker: Any) -> None:
     shallow, deep = words.split("At depth 16")
     assert "layernorm · post is lower by 0." in shallow
     assert "layernorm · pre is lower by 1.1" in deep.partition("Warm-up")[0]
-    assert "Warm-up changes the best final loss of layernorm · post by −0.0" in words
+    assert "Warm-up changes the best final loss of layernorm · post by -0.0" in words
     assert "4 settings" not in words
     assert (
         "of 8 settings of layernorm · pre 0 diverge and 0 end above, or less than 0.05 below,"

@@ -271,7 +271,7 @@ def describe_prenorm_vs_postnorm(study: Study) -> list[str]:
                 f"Warm-up changes the best final loss of {name} by {join_words(changes)}."
             )
     if trials:
-        failures = "; ".join(_describe_failures(name, arm) for name, arm in _arms(trials))
+        failures = "; of ".join(_describe_failures(name, arm) for name, arm in _arms(trials))
         sentences.append(f"Of {failures}.")
     if _has_single_seed(trials):
         return [*sentences, _SINGLE_SEED]
