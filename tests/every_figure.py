@@ -36,8 +36,8 @@ from normlab.apps.probe.record import Measurement, Probing
 from normlab.apps.probe.tables import slopes
 from normlab.archive import tags
 from normlab.archive.events import Events, Series
-from normlab.archive.folder import Run, Study
 from normlab.archive.record import BestNumbers, FinalNumbers, RunRecord
+from normlab.archive.study import Run, Study
 from normlab.bench import figure as bench_figure
 from normlab.bench.result import Bar, Grid, Line, Machine, Panel, Report, Result
 
@@ -93,7 +93,7 @@ def run(
     for quantity, block in itertools.product(quantities, range(1, 4)):
         for site in ("attention", "feedforward"):
             values = block * loss * np.exp(validated / 300)
-            name = tags.probe(quantity, f"block_{block:02d}/{site}")
+            name = tags.probe_tag(quantity, f"block_{block:02d}/{site}")
             scalars[name] = series(validated, values)
     whole = {"seed": seed, "trainer": {"max_steps": STEPS, "val_every": 50}, **config}
     setting = "-".join(str(part) for value in config.values() for part in np.ravel([value]))
@@ -333,7 +333,7 @@ def _story(of: Study, folder: Path) -> None:
 
 
 def _metric(count: int, folder: Path) -> None:
-    for tag in (tags.GRADIENT_NORM, tags.probe(tags.STREAM_RMS, "block_01/attention")):
+    for tag in (tags.GRADIENT_NORM, tags.probe_tag(tags.STREAM_RMS, "block_01/attention")):
         page.save(metric_figure.metric(plan(study(count)), tag), folder, tag)
 
 
@@ -356,9 +356,7 @@ FIGURES: dict[str, tuple[Callable[[int, Path], object], ...]] = {
     "analysis/metric_figure.py": (_metric,),
     "apps/card/figure.py": (_cards,),
     "apps/probe/figure.py": (lambda count, folder: probe_figure.draw(probing(count), folder),),
-    "apps/claims/figure.py": (
-        lambda count, folder: claims_figure.draw(claimed(count), folder),
-    ),
+    "apps/claims/figure.py": (lambda count, folder: claims_figure.draw(claimed(count), folder),),
     "apps/experiments/report.py": (_measured,),
     "bench/figure.py": (_bench,),
 }

@@ -213,7 +213,7 @@ def test_a_disk_that_fills_up_is_one_sentence(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("normlab.archive.stamped.write_text", full)
+    monkeypatch.setattr("normlab.archive.versioned_json.write_text", full)
     answer = door(*VANISHING, f"output_dir={tmp_path}")
     assert answer.code == 1
     assert "cannot be written (No space left on device)" in answer.err

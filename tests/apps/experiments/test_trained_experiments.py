@@ -9,8 +9,8 @@ import pytest
 from normlab.analysis.plot import report, show
 from normlab.analysis.verdict import verdict
 from normlab.apps.experiments import find_trained_experiment
-from normlab.archive.folder import Study, read_study
-from normlab.data import build, unigram_loss
+from normlab.archive.study import Study, read_study
+from normlab.data import build_source, unigram_loss
 from pages import Page
 
 UNIGRAM = 3.3
@@ -112,7 +112,7 @@ def test_who_is_no_better_than_frequencies_is_named(maker: Any) -> None:
 
 
 def test_the_loss_without_context_is_the_entropy_of_what_is_scored() -> None:
-    source = build({"kind": "synthetic", "source": "random", "vocabulary": 4}, 16)
+    source = build_source({"kind": "synthetic", "source": "random", "vocabulary": 4}, 16)
     assert unigram_loss(source) == pytest.approx(1.3863, abs=1e-3)
 
 

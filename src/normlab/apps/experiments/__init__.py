@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from omegaconf import DictConfig
 
-    from normlab.archive.folder import Study
+    from normlab.archive.study import Study
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from normlab.apps.card.record import number
 from normlab.apps.experiments.record import DepthProfile, GradientVanishing
 from normlab.apps.experiments.settings import GradientVanishingSettings
-from normlab.archive.identity import said
+from normlab.archive.record import arm_name_parts
 from normlab.config.schema import AttentionKernel
 from normlab.config.spec import RunSpec
 from normlab.norms import factory
@@ -161,7 +161,7 @@ def profile_streams(
     profiles = []
     for spec in specs:
         norm, placement = spec.choices["norm"], spec.choices["placement"]
-        name = " · ".join(said(norm, placement))
+        name = " · ".join(arm_name_parts(norm, placement))
         moments = []
         for seed in seeds:
             report_step(f"Transformer, {name}, {init}, seed {seed}")

@@ -25,7 +25,7 @@ from normlab.apps.experiments.signal_theory import (
     expected_gradient,
     expected_signal,
 )
-from normlab.archive.identity import short_number
+from normlab.archive.record import short_number
 
 _ROWS = {  # by quantity: the row's name and its y-axis
     "std": ("Signal", "std"),

@@ -22,7 +22,7 @@ from normlab.apps.experiments.record import (
     MeasurementRecord,
     NormalizedInput,
 )
-from normlab.archive.identity import short_number
+from normlab.archive.record import short_number
 from normlab.archive.steadiness import NOT_COMPARABLE
 
 _NORMS = ("layernorm", "rmsnorm")

@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from normlab.apps.experiments.record import MeasurementRecord, Origin, read_record, record_path
 from normlab.apps.experiments.report import write_report
 from normlab.apps.experiments.settings import SETTINGS, MeasurementArguments
-from normlab.archive.identity import check_output_dir
+from normlab.archive.record import check_output_dir
 from normlab.errors import NormlabError
 from normlab.study import engine
 from normlab.study.place import check_place, make_folder

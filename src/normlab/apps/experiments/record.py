@@ -11,9 +11,8 @@ from typing import Any
 
 from normlab.analysis.spread import Spread, ratio
 from normlab.apps.card.record import Invariance, Number
-from normlab.archive.restore import restored
-from normlab.archive.stamped import read_stamped, write_stamped
-from normlab.archive.steadiness import is_steady, variation
+from normlab.archive.steadiness import is_steady, speed_variation
+from normlab.archive.versioned_json import read_versioned_json, restore_value, write_versioned_json
 
 SCHEMA_VERSION = 1
 
@@ -184,7 +183,7 @@ class LayerNormVsRmsNorm:
 
 
 def _steady_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Spread | None:
-    if is_steady(variation(numerators)) and is_steady(variation(denominators)):
+    if is_steady(speed_variation(numerators)) and is_steady(speed_variation(denominators)):
         return ratio(numerators, denominators)
     return None
 
@@ -206,7 +205,7 @@ class MeasurementRecord:
 
     def write(self, folder: Path) -> Path:
         """Write `<name>.json` into the folder, all of it or nothing. Raises OSError."""
-        return write_stamped(record_path(folder, self.name), asdict(self), SCHEMA_VERSION)
+        return write_versioned_json(record_path(folder, self.name), asdict(self), SCHEMA_VERSION)
 
 
 def record_path(folder: Path, name: str) -> Path:
@@ -229,8 +228,10 @@ def read_record(path: Path) -> MeasurementRecord:
     """
 
     def parse(raw: Any) -> MeasurementRecord:
-        record: MeasurementRecord = restored(MeasurementRecord, raw)
-        numbers = restored(NUMBERS[record.name], record.numbers, "numbers")
+        record: MeasurementRecord = restore_value(MeasurementRecord, raw)
+        numbers = restore_value(NUMBERS[record.name], record.numbers, "numbers")
         return replace(record, numbers=numbers)
 
-    return read_stamped(path, SCHEMA_VERSION, parse, "the command that made it measures again")
+    return read_versioned_json(
+        path, SCHEMA_VERSION, parse, "the command that made it measures again"
+    )

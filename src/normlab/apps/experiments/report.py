@@ -23,7 +23,7 @@ from normlab.apps.experiments.record import (
     record_path,
 )
 from normlab.archive.files import FIGURES_FOLDER, check_study_links
-from normlab.archive.identity import said
+from normlab.archive.record import arm_name_parts
 from normlab.archive.steadiness import NOT_COMPARABLE
 from normlab.errors import NormlabError
 
@@ -197,7 +197,7 @@ def _profile_table(caption: str, depth: str, profiles: tuple[DepthProfile, ...])
     for profile in profiles:
         name = profile.norm
         if profile.placement is not None:
-            name = SEPARATOR.join(said(profile.norm, profile.placement))
+            name = SEPARATOR.join(arm_name_parts(profile.norm, profile.placement))
         counts = (profile.width, profile.depth, profile.seeds)
         ends = (profile.rms[-1], profile.std[-1], profile.share[-1], profile.gradient[0])
         rows.append(

@@ -21,7 +21,7 @@ from normlab.apps.experiments.trained_sentences import (
     group_trials,
     read_trials,
 )
-from normlab.archive.folder import Study
+from normlab.archive.study import Study
 
 _MOST_ARMS = 12  # in a figure
 _CURVES_HEIGHT, _ROW_HEIGHT, _NAMES_WIDTH = 2.9, 0.27, 2.4  # inches, of norm_comparison

@@ -20,7 +20,7 @@ from normlab.analysis.statistics import (
     seeds_needed,
 )
 from normlab.apps.experiments.formatting import join_words
-from normlab.archive.folder import Study
+from normlab.archive.study import Study
 
 # Nats per token above the best guess without context within which a model has learned none.
 _NO_CONTEXT = 0.05
