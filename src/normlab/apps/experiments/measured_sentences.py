@@ -161,8 +161,8 @@ def _describe_kaiming(stack: DepthProfile) -> str:
     gradient, share = stack.by_layer("gradient")[0], stack.by_layer("share")[-1]
     return (
         f"Kaiming's weights {'hold' if steady else 'do not hold'} both (std {min(std):.2f} to "
-        f"{max(std):.2f}, gradient ×{format_short(gradient)}); {format_short(share)} of the variance "
-        f"still depends on the input."
+        f"{max(std):.2f}, gradient ×{format_short(gradient)}); {format_short(share)} of the "
+        f"variance still depends on the input."
     )
 
 
