@@ -28,16 +28,16 @@ from normlab.apps.card import figure as card_figure
 from normlab.apps.claims import figure as claims_figure
 from normlab.apps.claims import verdicts as judged
 from normlab.apps.experiments import conclusion as measurement_figures
+from normlab.apps.experiments import find_trained_experiment
 from normlab.apps.experiments.record import Comparison
-from normlab.apps.experiments.stories import story
 from normlab.apps.experiments.times import WAYS
 from normlab.apps.probe import figure as probe_figure
 from normlab.apps.probe.record import Measurement, Probing
 from normlab.apps.probe.tables import slopes
 from normlab.archive import tags
 from normlab.archive.events import Events, Series
-from normlab.archive.folder import Run, Study
 from normlab.archive.record import BestNumbers, FinalNumbers, RunRecord
+from normlab.archive.study import Run, Study
 
 Capture = dict[str, Figure]
 
@@ -91,7 +91,7 @@ def run(
     for quantity, block in itertools.product(quantities, range(1, 4)):
         for site in ("attention", "feedforward"):
             values = block * loss * np.exp(validated / 300)
-            name = tags.probe(quantity, f"block_{block:02d}/{site}")
+            name = tags.probe_tag(quantity, f"block_{block:02d}/{site}")
             scalars[name] = series(validated, values)
     whole = {"seed": seed, "trainer": {"max_steps": STEPS, "val_every": 50}, **config}
     setting = "-".join(str(part) for value in config.values() for part in np.ravel([value]))
@@ -283,13 +283,13 @@ def _rates(count: int, folder: Path) -> None:
 
 
 def _story(of: Study, folder: Path) -> None:
-    told = story(of)
+    told = find_trained_experiment(of)
     assert told
-    page.save(told.draw(of), folder, told.name)
+    page.save(told.draw_figure(of), folder, told.name)
 
 
 def _metric(count: int, folder: Path) -> None:
-    for tag in (tags.GRADIENT_NORM, tags.probe(tags.STREAM_RMS, "block_01/attention")):
+    for tag in (tags.GRADIENT_NORM, tags.probe_tag(tags.STREAM_RMS, "block_01/attention")):
         page.save(metric_figure.metric(plan(study(count)), tag), folder, tag)
 
 

@@ -20,6 +20,7 @@ from normlab.analysis.style import RC
 # Least share of the canvas's width, and least inches of height, that a panel takes.
 LEAST_WIDTH, LEAST_HEIGHT = 0.09, 0.4
 COLOURBAR_HEIGHT = 0.08
+MARGIN = 12  # pixels between any text and the edge of the canvas
 # More inches than this no page shows; a sheet of 12 panels or 40 rows is lower.
 MOST_HEIGHT = 16.0
 
@@ -40,6 +41,9 @@ def faults(figure: Figure) -> list[str]:
             *_slivers(figure),
             *_without_legend(figure),
             *_alike_in_a_legend(figure),
+            *_with_few_ticks(figure),
+            *_second_minus_sign(figure),
+            *_curves_cut_in_silence(figure),
         ]
 
 
@@ -95,8 +99,11 @@ def _outside(figure: Figure) -> Iterator[str]:
     page = figure.bbox
     for text, _ in visible_texts(figure):
         x0, y0, x1, y1 = _box(text)
-        if x0 < -1 or y0 < -1 or x1 > page.x1 + 1 or y1 > page.y1 + 1:
+        room = min(x0, y0, page.x1 - x1, page.y1 - y1)
+        if room < -1:
             yield f"{text.get_text()!r} leaves the canvas"
+        elif room < MARGIN:
+            yield f"{text.get_text()!r} stands {room:.0f} pixels from the edge of the canvas"
     if figure.get_figheight() > MOST_HEIGHT:
         yield f"the canvas is {figure.get_figheight():.1f} inches high"
 
@@ -114,6 +121,36 @@ def _overlapping(figure: Figure) -> Iterator[str]:
                 boxes[at], (extent.x0, extent.y0, extent.x1, extent.y1)
             ):
                 yield f"{text.get_text()!r} lies on the panel {axes.get_title('left')!r}"
+
+
+def _second_minus_sign(figure: Figure) -> Iterator[str]:
+    """Numbers with a minus sign (U+2212) beside the hyphens of 1e-4 and of names."""
+    for text, _ in visible_texts(figure):
+        if re.search("\u2212[\\d.]", text.get_text()):
+            yield f"{text.get_text()!r} has another minus sign"
+
+
+def _with_few_ticks(figure: Figure) -> Iterator[str]:
+    """Axes of numbers along which fewer than two have a label: no distance can be read there."""
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis) if axes.axison else ():
+            low, high = sorted(axis.get_view_interval())
+            ticks = [one for one in axis.get_major_ticks() if low <= one.get_loc() <= high]
+            words = [one.label1.get_text() for one in ticks if one.label1.get_visible()]
+            if len(words) == 1 and re.fullmatch(r"[-\d.e]+", words[0]):
+                yield f"one tick alone, {words[0]}, in {axes.get_title('left')!r}"
+
+
+def _curves_cut_in_silence(figure: Figure) -> Iterator[str]:
+    """Curves that leave a panel at the top without a word about it there."""
+    for axes in figure.axes:
+        top = max(axes.get_ylim())
+        lines = [one for one in axes.lines if one.get_transform() == axes.transData]
+        lines = [one for one in lines if (one.get_alpha() or 1.0) >= _FAINT]
+        values = [y for one in lines if len(one.get_xydata()) > 1 for y in one.get_ydata()]
+        highest = np.nanmax([*values, -np.inf])
+        if highest > top and not any("above the axis" in text.get_text() for text in axes.texts):
+            yield f"a curve goes to {highest:g}, above {axes.get_title('left')!r}"
 
 
 def _raw_markup(figure: Figure) -> Iterator[str]:

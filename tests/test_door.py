@@ -67,6 +67,20 @@ def test_a_second_ctrl_c_does_not_interrupt_the_answer_to_the_first() -> None:
     assert (done.returncode, done.stderr) == (-signal.SIGINT, b"")
 
 
+@pytest.mark.parametrize("ignored", [True, False])
+def test_a_terminal_that_closes_is_no_signal_for_what_nohup_began(ignored: bool) -> None:
+    code = (
+        f"import signal; {ignored} and signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "from normlab.training import stopping; stopping.listen()\n"
+        "try: signal.raise_signal(signal.SIGHUP)\n"
+        "except stopping.Terminated as stopped: print(stopping.exit_code(stopped))\n"
+        "else: print('goes on')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False)
+    assert done.stdout == (b"goes on\n" if ignored else b"129\n")
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_ctrl_c_while_a_command_works_is_a_word(tmp_path: Path) -> None:
     done = interrupted(CALLS["normlab-plot"], "normlab.analysis.figures", str(tmp_path))
     assert done.returncode == 1  # there is nothing to draw

@@ -9,7 +9,7 @@ from rich.progress import Progress, TextColumn
 from rich.table import Table
 
 from normlab.errors import NormlabError, in_words
-from normlab.terminal import Terminal
+from normlab.terminal import Terminal, is_width_given, open_terminal
 from normlab.text import on_a_line, printable
 from normlab.training.logs import log, logged_to
 
@@ -57,3 +57,17 @@ def test_a_log_gets_no_sign_that_acts(tmp_path: Path) -> None:
     text = (tmp_path / "train.log").read_bytes().decode()
     assert "[31m" in text
     assert not SIGNS & set(text)
+
+
+@pytest.mark.parametrize(("columns", "width"), [("40", 40), ("", 140), ("0", 140), ("x", 140)])
+def test_columns_sets_the_width_where_nobody_watches(
+    columns: str, width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    terminal = open_terminal()
+    assert terminal.width == width
+    assert is_width_given(terminal) == (width == 40)
+    table = Table("a column", "another")
+    table.add_row("word " * 12, "word " * 12)
+    terminal.print(table)
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= width

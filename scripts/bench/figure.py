@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from normlab.analysis import page
+from normlab.analysis.scales import log_ticks
 from normlab.analysis.spread import Spread, short
 from normlab.analysis.style import INK, own_style
 
@@ -76,8 +77,10 @@ def draw_bars(axes: Axes, bars: list[Json], total: float | None) -> None:
     axes.set_xlim(0, 1.3 * largest)
     if total is None and smallest > 0 and largest / smallest > LOG_RANGE:
         axes.set_xscale("log")
-        axes.set_xlim(smallest / 1.6, largest * (largest / smallest) ** 0.28)
+        low, high = smallest / 1.6, largest * (largest / smallest) ** 0.28
+        axes.set_xlim(low, high)
         axes.minorticks_off()
+        axes.set_xticks(log_ticks(low, high))
     for row, bar in enumerate(bars):
         value = Spread(**bar["value"])
         axes.barh(row, value.median, height=0.68, color=OWNERS[bar["kind"]][0])
@@ -104,6 +107,8 @@ def draw_lines(axes: Axes, lines: list[Json]) -> None:
     low, high = axes.get_ylim()
     axes.set_ylim(low, high * (high / low) ** 0.35)  # the legend stands above the curves
     axes.legend(loc="upper left", fontsize=7.5, borderaxespad=0.2)
+    axes.set_yticks(log_ticks(low, high))
+    axes.set_xticks(log_ticks(*axes.get_xlim()))
     axes.minorticks_off()
 
 

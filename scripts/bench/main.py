@@ -8,7 +8,7 @@
 | `study`   | four runs as a study against one after the other                          |
 | `read`    | reading results against tbparse                                           |
 | `start`   | how long until a command answers, or trains                               |
-| `scaling` | cost and memory against the model's size; the largest that fits           |
+| `scaling` | cost and memory against the model's size                                 |
 """
 
 import argparse
@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import Settings
-from normlab.errors import ConfigError, NormlabError, in_words
+from normlab.errors import ConfigError, NormlabError, Parser, in_words
 
 # torch, Lightning and matplotlib are imported in functions: every worker process imports this
 # file, and their memory is not that of a contender.
@@ -50,7 +50,7 @@ OUTPUT = Path("outputs") / "bench"
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="main.py",
         description="What normlab costs, against what a user would pick instead, in one run.",
         epilog="example: python scripts/bench/main.py step norms --quick",
@@ -69,8 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--docs", action="store_true", help="write what --out holds into docs/performance.md"
     )
-    options = parser.parse_intermixed_args(arguments)
     with in_words():
+        options = parser.parse_intermixed_args(arguments)
         suites, settings = check_options(options)
         try:
             for suite in suites:
@@ -142,7 +142,7 @@ def run_suite(suite: str, settings: Settings, folder: Path) -> None:
     from rich.console import Console
     from rich.markdown import Markdown
 
-    from figure import draw_report
+    from normlab.analysis.style import without_figure
     from report import format_machine, format_markdown, write_report
 
     module, _, function = SUITES[suite].partition(":")
@@ -166,12 +166,16 @@ def run_suite(suite: str, settings: Settings, folder: Path) -> None:
     Console().print(Markdown(format_markdown(report)))
     try:
         write_report(report, folder / f"{suite}.json")
-        figure, _ = draw_report(result, format_machine(report["machine"]), folder)
+        notes: list[str] = []
+        with without_figure("The figure", notes):
+            from figure import draw_report
+
+            draw_report(result, format_machine(report["machine"]), folder)
     except OSError as error:
         raise NormlabError(
             f"{folder} cannot be written ({error.strerror or error}); give another with --out DIR."
         ) from error
-    print(f"written  {figure}")
+    print(f"written  {folder}", *notes, sep="\n")
 
 
 def format_command(suite: str, settings: Settings) -> str:

@@ -18,10 +18,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from figure import draw_report
 from harness import ROOT, Block, Samples
 from normlab.analysis.spread import Spread, spread
-from normlab.archive.durable import write_text
+from normlab.archive.files import write_text
 from normlab.errors import NormlabError
 
 SCHEMA_VERSION = 1
@@ -157,6 +156,7 @@ def refresh_page(results: Path, docs: Path = ROOT / "docs") -> Path:
     Raises:
         NormlabError: the page cannot be written, or a result cannot be read.
     """
+    from figure import draw_report
 
     def write_part(match: re.Match[str]) -> str:
         suite = match["suite"]

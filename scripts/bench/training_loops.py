@@ -23,7 +23,7 @@ from harness import Block, RunBlock, read_peak_memory
 from models import PEERS, MatrixProduct, Shape
 from normlab.config.compose import composed_config
 from normlab.config.spec import RunSpec, specify
-from normlab.data import Source, build
+from normlab.data import Source, build_source
 from normlab.errors import NormlabError
 from normlab.model.gpt import count_parameters
 from normlab.training.build import build_model
@@ -107,7 +107,7 @@ def train_peer(shape: Shape, peer: str, precision: str) -> RunBlock:
     """A plain loop around another package's model, with the tokens that normlab's runs get."""
     torch.manual_seed(0)
     spec = compose_run(shape.overrides)
-    source = build(spec.plain["data"], shape.context)
+    source = build_source(spec.plain["data"], shape.context)
     return time_steps(make_plain_loop(PEERS[peer][1](shape), source, precision))
 
 
@@ -115,7 +115,7 @@ def build_own_model(overrides: Sequence[str]) -> tuple[nn.Module, TrainSteps]:
     """Normlab's model, and a plain loop around it."""
     spec = compose_run(overrides)
     hardware = resolve(spec.config.trainer)
-    source = build(spec.plain["data"], spec.config.model.context)
+    source = build_source(spec.plain["data"], spec.config.model.context)
     model = build_model(spec.config, source.vocabulary)
     accumulate = spec.config.trainer.accumulate
     return model, make_plain_loop(model, source, hardware.precision, accumulate)

@@ -63,7 +63,7 @@ def _begin() -> None:
 
 def _leave_signals() -> None:
     """A signal that comes as Python ends would be a traceback; it ends the process instead."""
-    for signum in (signal.SIGINT, signal.SIGTERM):
+    for signum in stopping.SIGNALS:
         if callable(signal.getsignal(signum)):
             signal.signal(signum, signal.SIG_DFL)
 
@@ -92,7 +92,7 @@ def _enter(room: str, first: Callable[[], None] = lambda: None, trains: bool = F
     except KeyboardInterrupt as stop:
         _leave_signals()
         sys.stderr.write("stopped\n")
-        sys.exit(143 if isinstance(stop, stopping.Terminated) else 130)
+        sys.exit(stopping.exit_code(stop))
     except SystemExit as left:
         if left.code:
             raise

@@ -1,20 +1,26 @@
 """The errors a user can cause, each one sentence: what was given, what is allowed, what to do.
 
 The doors (train.py, scripts/) stand in `in_words`, which prints the sentence and leaves with the
-code; nothing else prints errors.
+code; nothing else prints errors. What a message names is shortened here, whoever wrote it.
 """
 
+import argparse
+import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
-from normlab.text import printable
+from normlab.text import LONGEST_PART, excerpt, printable, without_long_parts
 
 
 class NormlabError(Exception):
     """Something outside the program went wrong: a file, the disk, a download. Exit code 1."""
 
     exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(without_long_parts(message))
 
 
 class ConfigError(NormlabError):
@@ -28,6 +34,29 @@ def in_words() -> Iterator[None]:
     """Turn a user's error in the body into its sentence on stderr and its exit code."""
     try:
         yield
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        _leave(
+            ConfigError(f"{excerpt(error.filename)} is too long for a path; give a shorter one.")
+        )
     except NormlabError as error:
-        sys.stderr.write(printable(f"normlab: {error}\n"))
-        sys.exit(error.exit_code)
+        _leave(error)
+
+
+def _leave(error: NormlabError) -> NoReturn:
+    message = str(error)
+    for argument in sys.argv[1:]:  # with commas, a value looks like many parts
+        for given in (argument, argument.partition("=")[2].strip()):
+            if len(given) > LONGEST_PART:
+                message = message.replace(given, excerpt(given))
+    sys.stderr.write(printable(f"normlab: {message}\n"))
+    sys.exit(error.exit_code)
+
+
+class Parser(argparse.ArgumentParser):
+    """Reads a command's flags; what is wrong with them is a sentence as any other."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the sentence."""
+        raise ConfigError(f"{message}; --help shows what there is.")

@@ -1,6 +1,8 @@
 """The terminal: rich's console, on which text can only be read."""
 
+import os
 from collections.abc import Iterable
+from shutil import get_terminal_size
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
@@ -24,8 +26,16 @@ class Terminal(Console):
 
 
 def open_terminal(unwatched: int = UNWATCHED) -> Terminal:
-    """Standard output; lines are never broken, and where nobody watches it has a fixed width."""
+    """Standard output; text is never broken, and where nobody watches it has a fixed width.
+
+    COLUMNS sets that width, as it does everywhere.
+    """
     terminal = Terminal(highlight=False, soft_wrap=True, emoji=False)
     if not terminal.is_terminal:
-        terminal.width = unwatched
+        terminal.width = get_terminal_size((unwatched, 0)).columns
     return terminal
+
+
+def is_width_given(console: Console) -> bool:
+    """Whether there is a window, or COLUMNS says how wide the text may be."""
+    return console.is_terminal or os.environ.get("COLUMNS", "").strip("0").isdigit()

@@ -15,6 +15,9 @@ _ACTING = re.compile(
     "\ufff0-\ufffb\ufffe\uffff\ud800-\udfff\U000e0000-\U000e0fff]"
 )
 _REPLACEMENT = "\ufffd"
+# Characters; no part of a sentence that is written here has more, two paths included.
+LONGEST_PART = 400
+_LONG_PART = re.compile(rf"(?:(?![,;:.]\s).){{{LONGEST_PART + 1},}}")
 
 
 def printable(text: str) -> str:
@@ -25,6 +28,11 @@ def printable(text: str) -> str:
 def on_a_line(text: str) -> str:
     """The same, for a name or a value that may not begin a new line."""
     return printable(text.replace("\n", _REPLACEMENT).replace("\t", _REPLACEMENT))
+
+
+def without_long_parts(message: str) -> str:
+    """The message, of a value longer than any part of a sentence only the beginning and the end."""
+    return _LONG_PART.sub(lambda part: f"{part[0][:150]}…{part[0][-150:]}", message)
 
 
 def excerpt(value: object, most: int = 120) -> str:

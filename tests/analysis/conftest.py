@@ -74,10 +74,10 @@ class StudyMaker:
             if diverge_at and step >= diverge_at:
                 writer.add_scalar(tags.TRAIN_LOSS, math.nan, step)
                 break
-            train = loss + rng.normal(0, 0.05)
+            train = float(np.float32(loss + rng.normal(0, 0.05)))  # as an event holds it
             writer.add_scalar(tags.TRAIN_LOSS, train, step)
             if step % 50 == 0:
-                validation = loss + rng.normal(0, 0.004)
+                validation = float(np.float32(loss + rng.normal(0, 0.004)))
                 writer.add_scalar(tags.VALIDATION_LOSS, validation, step)
                 if best.val_loss is None or validation < best.val_loss:
                     best = BestNumbers(validation, step)

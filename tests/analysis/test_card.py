@@ -7,10 +7,12 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.image import imread
 from rich.console import Console
 
 from cards import made_up
+from every_figure import captured
 from normlab.apps.card.figure import MOST_CARDS, colours, draw
 from normlab.apps.card.record import Card, Invariance
 from normlab.apps.card.tables import rows, show
@@ -51,10 +53,10 @@ def test_every_number_of_the_card_is_a_row() -> None:
     found = dict(rows(made_up("dyt")))
     assert found["numbers"] == "9"
     assert found["tensors"] == "gain 8, alpha scalar"
-    assert found["N(0,1)"] == "0.630 (−0.0100)"
+    assert found["N(0,1)"] == "0.630 (-0.0100)"
     assert found["N(cx) = N(x), c > 0"] == "no (1.25)"
-    assert found["N(x + c1) = N(x)"] == "to eps (3e−4)"
-    assert found["median, smallest"] == "1.00, 1e−17"
+    assert found["N(x + c1) = N(x)"] == "to eps (3e-4)"
+    assert found["median, smallest"] == "1.00, 1e-17"
     assert found["zeros"] == "0, ∂ 316"
     assert found["a NaN"] == "NaN, ∂ inf"
     assert found["  reaches"] == "token"
@@ -90,3 +92,39 @@ def test_showing_a_card_imports_no_torch() -> None:
         "sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def times(cards: list[Card], monkeypatch: pytest.MonkeyPatch, folder: Path) -> Axes:
+    with captured(monkeypatch) as found:
+        draw(cards, folder)
+    return found["card"].axes[-1]
+
+
+def test_times_that_cannot_be_compared_are_a_sentence_or_a_dot_in_the_colour_of_their_norm(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def varying(card: Card) -> Card:
+        unsteady = replace(card.speed.both, variation=0.2)
+        return replace(card, speed=replace(card.speed, forward=unsteady, both=unsteady))
+
+    one, other = (varying(made_up(name)) for name in ("rmsnorm", "layernorm"))
+    none = times([one, other], monkeypatch, tmp_path)
+    (sentence,) = [text.get_text() for text in none.texts]
+    assert sentence.startswith("No time is comparable")
+    assert not none.axison
+    some = times([one, made_up("layernorm")], monkeypatch, tmp_path)
+    dots = [line for line in some.lines if line.get_marker() == "o"]
+    look = colours([one, other])
+    assert [dot.get_color() for dot in dots] == [look["rmsnorm"]] * 2 + [look["layernorm"]]
+    assert dots[0].get_alpha() < dots[1].get_alpha()  # forward is pale
+
+
+def test_of_equal_norms_every_curve_is_seen_and_that_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with captured(monkeypatch) as found:
+        draw([made_up("rmsnorm"), made_up("layernorm")], tmp_path)
+    response, *_ = found["card"].axes
+    widths = [line.get_linewidth() for line in response.lines]
+    assert widths[0] > 1.5 * widths[1]
+    assert "inside a wider one" in found["card"].subfigs[2].texts[0].get_text()

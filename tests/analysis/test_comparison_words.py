@@ -33,7 +33,7 @@ def test_what_each_does_to_a_token() -> None:
 def test_what_neither_feels_and_what_one_does() -> None:
     text = said(comparison())
     assert "Neither feels weight scale (N((cW)h) = N(Wh)): at eps=0" in text
-    assert "with the default eps by 6.0e−4" in text
+    assert "with the default eps by 6.0e-4" in text
     assert (
         "RMSNorm alone feels weight shift (N((W + 1cᵀ)h) = N(Wh)): its output changes by 5.00"
         in text

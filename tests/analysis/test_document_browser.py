@@ -21,7 +21,7 @@ from normlab.analysis.plan import plan
 from normlab.analysis.style import RC
 from normlab.analysis.verdict import verdict
 from normlab.apps.experiments.conclusion import conclude
-from normlab.archive.folder import read_study
+from normlab.archive.study import read_study
 from pages import Page
 
 BROWSER = next(

@@ -9,14 +9,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
-from normlab.analysis import figures, panels
+from normlab.analysis import figures, page, panels
 from normlab.analysis.arms import group
 from normlab.analysis.curves import curve, loss_limits
 from normlab.analysis.figures import plan
 from normlab.analysis.statistics import running_mean, smoothing_window
 from normlab.analysis.style import RC
 from normlab.archive import tags
-from normlab.archive.folder import Study, read_study
+from normlab.archive.study import Study, read_study
 
 NAMES = ["comparison", "training_loss", "validation_loss", "final_validation_loss"]
 
@@ -29,6 +29,10 @@ def panel(figure: Figure, title: str = "") -> Axes:
 def legend(figure: Figure) -> list[str]:
     (only,) = [legend for part in figure.subfigs for legend in part.legends]
     return [text.get_text() for text in only.get_texts()]
+
+
+def note(figure: Figure) -> str:
+    return figure.subfigs[2].texts[0].get_text()
 
 
 def texts(axes: Axes) -> list[str]:
@@ -256,9 +260,34 @@ def test_a_first_fall_that_would_press_the_rest_flat_is_cut_and_said(
     study = read_study(maker.folder)
     _, high = loss_limits(group(study.runs))
     assert (high < 2.5) == cut
-    parts = build(study, "training_loss").subfigs
-    said = " ".join(text.get_text() for part in parts for text in part.texts)
-    assert ("first fall is above the axes" in said) == cut
+    figure = build(study, "training_loss")
+    page.settle(figure)
+    words = [text for text in texts(panel(figure)) if "above the axis" in text]
+    assert words == ["↑ starts at 6.00, above the axis"] * cut
+
+
+def test_a_panel_says_how_far_a_run_rises_above_it(maker: Any) -> None:
+    maker.run("rmsnorm", level=1.5)
+    maker.run("none", diverge_at=230)
+    study = read_study(maker.folder)
+    for name in ("training_loss", "validation_loss"):
+        figure = build(study, name)
+        page.settle(figure)
+        lines = [line for line in panel(figure).lines if len(line.get_xydata()) > 2]  # type: ignore[arg-type]
+        highest = max(max(line.get_ydata()) for line in lines if line.get_alpha() != 0.16)  # type: ignore[type-var]
+        (words,) = [text for text in texts(panel(figure)) if "above the axis" in text]
+        assert words == f"↑ rises to {highest:.2f}, above the axis"
+
+
+def test_a_loss_that_rises_after_its_start_stays_in_the_panel(maker: Any) -> None:
+    record = maker.run(floor=None, steps=0)
+    with SummaryWriter(str(maker.folder / record.name)) as writer:
+        for step in range(200):
+            value = 3.0 + 1.5 * (step / 100 if step < 100 else 2 - step / 50)
+            for tag in (tags.TRAIN_LOSS, tags.VALIDATION_LOSS):
+                writer.add_scalar(tag, value, step)
+    _, high = loss_limits(group(read_study(maker.folder).runs))
+    assert high > 4.4
 
 
 def test_of_many_arms_the_best_are_drawn_and_that_is_said(maker: Any) -> None:
@@ -291,10 +320,22 @@ def test_of_equal_curves_none_hides_another(maker: Any) -> None:
     study = read_study(maker.folder)
     study.runs[0].events = study.runs[1].events  # the same numbers
     figure = build(study, "validation_loss")
+    page.settle(figure)
     curves = [line for line in panel(figure).lines if len(line.get_xdata()) > 2]  # type: ignore[arg-type]
     same = [line for line in curves if min(line.get_ydata()) < 2]  # type: ignore[type-var]
     assert len(curves) == 3
     assert len(same) == 2
     assert same[0].get_linewidth() > 1.5 * same[1].get_linewidth()
-    note = figure.subfigs[2].texts[0].get_text()
-    assert "wider" in note
+    assert "inside a wider one" in note(figure)
+
+
+def test_where_no_curves_coincide_no_note_says_so(maker: Any) -> None:
+    for norm, level in (("rmsnorm", 1.5), ("gemma", 1.9)):
+        maker.run(norm, level=level)
+    study = read_study(maker.folder)
+    first, second = (run.events.scalars for run in study.runs)
+    first[tags.VALIDATION_LOSS] = second[tags.VALIDATION_LOSS]
+    for name, some in (("training_loss", False), ("validation_loss", True), ("comparison", True)):
+        figure = build(study, name)
+        page.settle(figure)
+        assert ("inside a wider one" in note(figure)) == some

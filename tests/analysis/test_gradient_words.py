@@ -52,7 +52,7 @@ def test_a_std_that_goes_on_falling_is_no_floor() -> None:
     numbers = vanishing()
     deep = scaled(numbers.deep, 80, 0.01)
     text = said(replace(numbers, deep=deep))
-    assert "goes on falling from there: layer 80 has 1.6e−4" in text
+    assert "goes on falling from there: layer 80 has 1.6e-4" in text
     assert "is right: it is 0.0159 there, and it goes on changing" in text
     assert "floor" not in text
 
@@ -87,7 +87,7 @@ def test_a_norm_that_does_not_hold_them_is_told_apart() -> None:
     numbers = vanishing()
     fallen = replace(numbers.stacks[0], norm="dyt", name="dyt")
     text = said(replace(numbers, stacks=(*numbers.stacks, fallen)))
-    assert "dyt (std 0.0159, gradient ×7.7e−4, information 6.9e−4) does not hold" in text
+    assert "dyt (std 0.0159, gradient ×7.7e-4, information 6.9e-4) does not hold" in text
     bad = replace(numbers.stacks[2], gradient=(0.001,) + (1.0,) * 8)
     text = said(replace(numbers, stacks=(*numbers.stacks[:2], bad, *numbers.stacks[3:])))
     assert "Kaiming's weights do not hold both" in text

@@ -1,5 +1,6 @@
 """Probes become depth × step pictures; a study without them has none, and reads none."""
 
+import itertools
 import math
 import re
 from pathlib import Path
@@ -8,13 +9,14 @@ import numpy as np
 import pytest
 from torch.utils.tensorboard import SummaryWriter
 
+from every_figure import captured
 from normlab.analysis import probes
 from normlab.analysis.arms import group
 from normlab.analysis.plan import plan
 from normlab.analysis.plot import CURVES, report
 from normlab.analysis.probed import best, field, quantities
 from normlab.archive import tags
-from normlab.archive.folder import read_study
+from normlab.archive.study import read_study
 
 SITES = [f"block_0{l}/{name}" for l in (1, 2) for name in ("attention", "feedforward")]
 STEPS = (0, 200, 400)
@@ -28,10 +30,10 @@ def probed(maker, level=1.0, nan_from=math.inf, gains=True, **run):
     for step in STEPS:
         for number, site in enumerate(SITES, 1):
             value = level * number * (1 + step / 100) if step < nan_from else math.nan
-            writer.add_scalar(tags.probe(tags.STREAM_RMS, site), value, step)
-        writer.add_scalar(tags.probe(tags.STREAM_RMS, "embedding"), 7.0, step)
+            writer.add_scalar(tags.probe_tag(tags.STREAM_RMS, site), value, step)
+        writer.add_scalar(tags.probe_tag(tags.STREAM_RMS, "embedding"), 7.0, step)
         if gains:
-            writer.add_scalar(tags.probe("gain_mean", "block_01/attention/input"), 1.0, step)
+            writer.add_scalar(tags.probe_tag("gain_mean", "block_01/attention/input"), 1.0, step)
     writer.close()
     return record
 
@@ -109,3 +111,35 @@ def test_a_run_trained_without_probes_and_again_with_them_counts_once(maker):
 def test_nothing_is_drawn_where_nothing_was_probed(folder, maker, tmp_path):
     maker.run()
     assert probes.draw(plan(study(maker)), Path(tmp_path / folder)) == []
+
+
+def test_pictures_are_as_long_as_the_run_and_show_its_last_measurement(
+    maker, monkeypatch, tmp_path
+):
+    probed(maker, gains=False)
+    with captured(monkeypatch) as found:
+        probes.draw(plan(study(maker)), tmp_path)
+    _, picture = found["probes"].axes
+    assert picture.get_xlim() == (0, 400)
+    (mesh,) = picture.collections
+    assert mesh.get_coordinates()[0, :, 0].tolist() == [0, 100, 300, 400]
+
+
+@pytest.mark.parametrize("ratio", [1.0, 1.3, 3.0, 11.0, 40.0, 1e4])
+def test_a_colour_bar_has_two_numbers_at_least(ratio, maker, monkeypatch, tmp_path):
+    for norm, level in (("rmsnorm", 1.3), ("layernorm", 1.3 * ratio)):
+        record = maker.run(norm, steps=400, config=ON)
+        with SummaryWriter(str(maker.folder / record.name)) as writer:
+            for site, step in itertools.product(SITES, STEPS):
+                writer.add_scalar(tags.probe_tag(tags.STREAM_RMS, site), level, step)
+    with captured(monkeypatch) as found:
+        probes.draw(plan(study(maker)), tmp_path)
+    bar = found["probes"].axes[0]
+    found["probes"].draw_without_rendering()
+    low, high = bar.get_xlim()
+    words = {
+        tick.label1.get_text()
+        for tick in bar.xaxis.get_major_ticks()
+        if low <= tick.get_loc() <= high
+    }
+    assert len(words - {""}) >= 2

@@ -8,9 +8,9 @@ import pytest
 
 from normlab.analysis.plot import report, show
 from normlab.analysis.verdict import verdict
-from normlab.apps.experiments.stories import story
-from normlab.archive.folder import Study, read_study
-from normlab.data import build, unigram_loss
+from normlab.apps.experiments import find_trained_experiment
+from normlab.archive.study import Study, read_study
+from normlab.data import build_source, unigram_loss
 from pages import Page
 
 UNIGRAM = 3.3
@@ -50,9 +50,9 @@ def trained(
 
 def told(maker: Any) -> str:
     study = read_study(maker.folder)
-    found = story(study)
+    found = find_trained_experiment(study)
     assert found is not None
-    sentences = found.tell(study)
+    sentences = found.write_sentences(study)
     assert verdict(study).story == tuple(sentences)
     assert all(sentence.endswith(".") for sentence in sentences)
     return " ".join(sentences)
@@ -112,7 +112,7 @@ def test_who_is_no_better_than_frequencies_is_named(maker: Any) -> None:
 
 
 def test_the_loss_without_context_is_the_entropy_of_what_is_scored() -> None:
-    source = build({"kind": "synthetic", "source": "random", "vocabulary": 4}, 16)
+    source = build_source({"kind": "synthetic", "source": "random", "vocabulary": 4}, 16)
     assert unigram_loss(source) == pytest.approx(1.3863, abs=1e-3)
 
 
@@ -135,7 +135,7 @@ def test_depths_are_compared_at_their_best_settings(maker: Any) -> None:
     shallow, deep = words.split("At depth 16")
     assert "layernorm · post is lower by 0." in shallow
     assert "layernorm · pre is lower by 1.1" in deep.partition("Warm-up")[0]
-    assert "Warm-up changes the best final loss of layernorm · post by −0.0" in words
+    assert "Warm-up changes the best final loss of layernorm · post by -0.0" in words
     assert "4 settings" not in words
     assert (
         "of 8 settings of layernorm · pre 0 diverge and 0 end above, or less than 0.05 below,"
@@ -183,13 +183,13 @@ def test_a_study_of_two_stories_or_without_a_result_tells_none(maker: Any) -> No
     assert "No run has finished" in " ".join(verdict(study).sentences)
     assert not [path for path in report(maker.folder).figures if "norm_comparison" in path.name]
     trained(maker, "layernorm post", 2.0, figure="prenorm_vs_postnorm")
-    assert story(read_study(maker.folder)) is None
-    assert story(Study(Path("empty"), [])) is None
+    assert find_trained_experiment(read_study(maker.folder)) is None
+    assert find_trained_experiment(Study(Path("empty"), [])) is None
 
 
 def test_runs_that_differ_in_something_else_are_no_story(maker: Any) -> None:
     norms(maker, 1, post=(2.4, 2.5), pre=(2.2, 2.3))
-    assert story(read_study(maker.folder)) is not None
+    assert find_trained_experiment(read_study(maker.folder)) is not None
     maker.run(
         "rmsnorm", "pre", steps=100, name="rmsnorm-pre-others", precision="32-true",
         config={
@@ -203,7 +203,7 @@ def test_runs_that_differ_in_something_else_are_no_story(maker: Any) -> None:
     study = read_study(maker.folder)
     for run in study.runs[:2]:
         run.record.config["trainer"] = {"max_steps": 50, "precision": "bf16-mixed"}
-    assert story(study) is None
+    assert find_trained_experiment(study) is None
     assert not verdict(study).story
     assert "Diverged" not in verdict(study).sentences[0]
 

@@ -14,6 +14,7 @@ CASES = {
     "norm.eps=true": ["norm.eps=True", "number"],
     "model.widht=3": ["model.widht", "did you mean model.width"],
     "model.width=abc": ["model.width=abc", "whole number"],
+    "model.width=3 of 4": ["model.width=3 of 4", "whole number"],
     "model.bias=maybe": ["model.bias=maybe", "true or false"],
     "seed=1.5": ["seed=1.5", "whole number"],
     "seed=-1": ["seed=-1", "from 0"],
@@ -93,6 +94,30 @@ def test_a_request_that_cannot_be_met_is_one_sentence(
         assert word in answer.err
     assert not answer.out
     assert not (tmp_path / "outputs").exists()
+
+
+LONG = {"a word": "x" * 3000, "words": "ab " * 1000, "a list": "ab, " * 750}
+ECHOED = (
+    *("norm=VALUE", "VALUE=3", "model.VALUE=3", "study=VALUE", "model.width=VALUE", "jobs=VALUE"),
+    *("output_dir=VALUE", "trainer.precision=VALUE", "placement.skip=VALUE", "hydra.run.dir=VALUE"),
+    *("data=text data.path=VALUE", "--config-dir VALUE", "--from VALUE", "--VALUE", "--cfg VALUE"),
+)
+
+
+@pytest.mark.parametrize("kind", LONG)
+@pytest.mark.parametrize("request_", ECHOED)
+def test_a_long_value_does_not_come_back_whole(
+    request_: str, kind: str, door: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    value = LONG[kind]
+    answer = door(*(word.replace("VALUE", value) for word in request_.split(" ")))
+    assert answer.code in (1, 2)
+    assert answer.err.startswith("normlab: ")
+    assert answer.err.count("\n") == 1
+    assert value[:20] in answer.err
+    assert value[:400] not in answer.err
+    assert len(answer.err) < 800
 
 
 def test_one_impossible_combination_stops_the_whole_sweep(door: Callable, tmp_path: Path) -> None:

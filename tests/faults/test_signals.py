@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, whenever, once or twice: an exit code, no traceback, the same end."""
+"""Ctrl-C, SIGTERM and SIGHUP, whenever, once or twice: an exit code, no traceback, the same end."""
 
 import signal
 import time
@@ -11,7 +11,9 @@ import pytest
 from faulted import STUDY, Process, drafts, pauses, shell_code
 from normlab.archive.record import RunRecord
 
-SIGNALS = pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM], ids=lambda s: s.name)
+SIGNALS = pytest.mark.parametrize(
+    "signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda s: s.name
+)
 TWICE = pytest.mark.parametrize("times", [1, 2], ids=["once", "twice"])
 
 # Long enough that a signal comes before its end; never trained to that end.
@@ -106,3 +108,17 @@ def test_a_signal_during_imports_ends_it_without_a_traceback(
     time.sleep(0.3)
     stopped(process, signum, 1, counts)
     assert quiet(process.end()).code == shell_code(signum)
+
+
+@pytest.mark.slow
+def test_what_nohup_began_outlives_its_terminal(
+    tmp_path: Path, counts: Counter[str], quiet: Callable
+) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        process = Process(tmp_path, *STUDY, f"output_dir={tmp_path}")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert process.until(lambda: a_step_was_logged(tmp_path / "synthetic"))
+    stopped(process, signal.SIGHUP, 2, counts)
+    assert quiet(process.end()).code == 0

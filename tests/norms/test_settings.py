@@ -51,6 +51,17 @@ def test_a_setting_that_is_changed_counts_from_the_next_call(name: str, dtype: t
     assert torch.equal(mine, x.grad)
 
 
+@pytest.mark.parametrize("kind", [RMSNorm, UnitOffsetRMSNorm])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_an_order_of_casts_that_is_none_is_refused_at_the_next_call(
+    kind: Callable[..., nn.Module], dtype: torch.dtype
+) -> None:
+    norm = kind(WIDTH)
+    norm.cast = "lama"
+    with pytest.raises(ValueError, match="cast=lama is not one of gemma, llama, none"):
+        norm(torch.ones(1, WIDTH, dtype=dtype))
+
+
 def test_layernorms_settings_are_torchs() -> None:
     ours, torchs = LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
     x = torch.randn(5, WIDTH)

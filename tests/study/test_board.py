@@ -8,6 +8,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from normlab.archive.record import BestNumbers, FinalNumbers, RunRecord
 from normlab.study import board, terminal
 from normlab.study.board import Board
 from normlab.study.terminal import Countdown, RunLine, console
@@ -49,9 +50,33 @@ def test_without_a_terminal_a_run_says_a_line_now_and_then(
         shown.update(1, 30, 1.8, 12345.0)
         # Thirty steps of both in thirty seconds, and 150 of 200 still to come.
         (line,) = capsys.readouterr().out.splitlines()
-        assert line == f"run 2/2 {NAMES[1]}  step 30/100  loss 1.800  12,345 tok/s  2m 30s left"
+        assert line == f"run 2/2 {NAMES[1]}  step 30/100  loss 1.800  ~12,000 tok/s  2m 30s left"
         shown.say(0, "killed [red]not markup[/]")
         assert f"run 1/2 {NAMES[0]}  killed [red]not markup[/]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("speeds", "words"),
+    [
+        ([18_500.0, 18_081.0, 18_300.0, 18_200.0], "18,012 tokens/s"),
+        ([33_849.0, 13_249.0, 18_300.0, 18_200.0], "~18,000 tokens/s"),
+        ([18_081.0], "~18,000 tokens/s"),  # too few to tell
+    ],
+)
+def test_a_speed_that_is_not_steady_is_said_to_be_about(
+    speeds: list[float], words: str, clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = RunRecord("id", NAMES[0], "rmsnorm", "pre", "synthetic", 0, {}, {}, state="finished")
+    record.final, record.best = FinalNumbers(1.5), BestNumbers(1.5, 100)
+    record.tokens_per_second = 18_012.0
+    with Board(NAMES[:1], [100]) as shown, RunLine(NAMES[0], 1, 1, 100) as line:
+        for step, speed in enumerate(speeds):
+            shown.update(0, step, 2.0, speed)
+            line.update(step, 2.0, speed)
+        shown.finish(0, record)
+        line.finish(record)
+    said = capsys.readouterr().out
+    assert said.count(f"  {words}  ") == 2
 
 
 def test_no_time_is_estimated_before_a_step_is_timed(

@@ -37,6 +37,20 @@ def test_norms_side_by_side_become_a_table_numbers_and_a_figure(call: Call, tmp_
     assert f"figure   {folder / 'card.png'}" in out
 
 
+def test_a_figure_that_fails_costs_a_sentence_and_not_the_card(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("no font\nat all")
+
+    monkeypatch.setattr("normlab.apps.card.figure.draw", broken)
+    code, out, err = call("norm=none", "--out", "here", *FAST)
+    assert (code, err) == (0, "")
+    assert "note: The figure could not be drawn (ValueError: no font at all)" in out
+    assert "largest singular value" in out
+    assert [path.name for path in Path("here").iterdir()] == ["card.json"]
+
+
 def test_a_norm_of_ones_own_and_its_arguments(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

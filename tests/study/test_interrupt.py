@@ -12,6 +12,7 @@ import pytest
 
 from normlab.analysis import figures
 from normlab.archive.record import RunRecord
+from normlab.training import stopping
 from tiny import TINY
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,13 +51,15 @@ def test_ctrl_c_stops_in_words_and_draws_what_is_there(tmp_path: Path) -> None:
 @pytest.fixture
 def signals() -> Iterator[None]:
     """A command that was stopped leaves this process deaf."""
-    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    before = {signum: signal.getsignal(signum) for signum in stopping.SIGNALS}
     yield
     for signum, handler in before.items():
         signal.signal(signum, handler)
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 @pytest.mark.usefixtures("signals")
 def test_stopped_with_nothing_but_figures_left_it_says_so(
     signum: int, code: int, door: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -212,7 +212,7 @@ def test_a_disk_that_fills_up_is_one_sentence(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("normlab.archive.stamped.write_text", full)
+    monkeypatch.setattr("normlab.archive.versioned_json.write_text", full)
     answer = door(*VANISHING, f"output_dir={tmp_path}")
     assert answer.code == 1
     assert "cannot be written (No space left on device)" in answer.err
@@ -258,3 +258,16 @@ def test_each_budget_has_its_numbers_and_its_folder(
 
 def test_measuring_is_in_no_runs_identity(specified: Callable) -> None:
     assert specified().id == specified("experiment=gradient_vanishing").id
+
+
+def test_a_figure_that_fails_costs_a_sentence_and_not_the_report(
+    door: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("normlab.apps.experiments.conclusion.draw", broken)
+    answer = door(*VANISHING, f"output_dir={tmp_path}")
+    assert answer.code == 0, answer.err
+    sentence = "The figure could not be drawn (RuntimeError: no compiler); all else is there."
+    assert f"note: {sentence}" in answer.out
+    page = (tmp_path / "gradient_vanishing-quick" / "report.html").read_text()
+    assert sentence in page
+    assert "The numbers" in page

@@ -168,3 +168,16 @@ def test_theory_init_has_the_slopes_of_the_theory() -> None:
     for l in range(1, 33):  # the lemma is about the mean: E‖x‖² in [(1 + l/2)d, (1 + 3l/2)d]
         squares = [one.value("stream_rms", feedforward(l)) ** 2 for one in deepest]
         assert 1 + l / 2 <= sum(squares) / len(squares) <= 1 + 3 * l / 2
+
+
+def test_a_figure_that_fails_costs_a_sentence_and_not_the_table(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("no font")
+
+    monkeypatch.setattr("normlab.apps.probe.figure.draw", broken)
+    code, out, err = call("norm=none", "model.depth=1", *SMALL, "--out", "here")
+    assert (code, err) == (0, "")
+    assert "note: The figure could not be drawn (ValueError: no font); all else is there." in out
+    assert [path.name for path in Path("here").iterdir()] == ["probe.json"]

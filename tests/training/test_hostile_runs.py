@@ -17,9 +17,9 @@ import torch
 import yaml
 
 from normlab.apps.sample import main
-from normlab.archive.folder import read_run, read_study
-from normlab.archive.lock import owned
-from normlab.archive.record import LAST_CHECKPOINT, RunRecord
+from normlab.archive.lock import lock_run
+from normlab.archive.record import BEST_CHECKPOINT, LAST_CHECKPOINT, RunRecord
+from normlab.archive.study import read_run, read_study
 from normlab.config.spec import RunSpec
 from normlab.errors import NormlabError
 from normlab.study.share import begun_with
@@ -134,7 +134,7 @@ def test_nothing_is_written_through_a_linked_folder_of_a_study(
     with pytest.raises(NormlabError, match="is a link"):
         report(study)
     if folder == ".locks":
-        with pytest.raises(NormlabError, match="is a link"), owned(study, stopped.id):
+        with pytest.raises(NormlabError, match="is a link"), lock_run(study, stopped.id):
             pass
     assert not list(elsewhere.iterdir())
 
@@ -199,6 +199,11 @@ STATES: dict[str, Callable[[dict[str, Any]], object]] = {
     "sparse weights": _set("state_dict", "x", to=torch.eye(3).to_sparse()),
     "weights without memory": _set("state_dict", "x", to=torch.empty(3, device="meta")),
     "format of text": _set("format", to="1"),
+    "a weight of stride 0": _set("state_dict", "x", to=torch.zeros(1).expand(2**20)),
+    "a moment of stride 0": _set(
+        "optimizer", "state", 0, "exp_avg", to=torch.zeros(1).expand(8, 16)
+    ),
+    "a tensor of stride 0 in a list": _set("x", to=[(torch.zeros(1).expand(2),)]),
 }  # fmt: skip
 
 
@@ -282,6 +287,17 @@ def test_a_tensor_that_claims_more_than_it_holds_is_refused(stopped: RunSpec) ->
         read(path)
 
 
+def test_a_checkpoint_of_stride_0_is_not_sampled(
+    stopped: RunSpec, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wide = torch.zeros(1).expand(2**13, 2**13)
+    changed(stopped, _set("state_dict", "model.embedding.weight", to=wide))
+    (stopped.folder / BEST_CHECKPOINT).unlink()
+    code, err = sampled(stopped.folder, capsys)
+    assert (code, err.count("\n")) == (1, 1)
+    assert "a tensor of 8192x8192 numbers has fewer in the file" in err
+
+
 CONFIGS: dict[str, tuple[Callable[[str], str], str]] = {
     "a value out of range": (lambda text: text.replace("depth: 2", "depth: -1"), "model.depth"),
     "a width without an end": (lambda text: text.replace("width: 16", "width: 1000000"), "weights"),
@@ -328,6 +344,10 @@ def test_a_configuration_larger_than_its_checkpoint_is_not_built(
     from normlab.training import sampling
 
     monkeypatch.setattr(sampling, "build_model", lambda *_: pytest.fail("built"))
+    # A tensor under a thousand names is one tensor.
+    large = torch.zeros(512, 512)
+    names = dict.fromkeys(map(str, range(1000)), large)
+    torch.save({"state_dict": names}, stopped.folder / BEST_CHECKPOINT)
     path = stopped.folder / "config.yaml"
     plain = yaml.safe_load(path.read_text())
     plain["model"]["width"] = 4096

@@ -12,11 +12,12 @@ import pytest
 import torch
 
 from normlab.archive import lock
-from normlab.archive.folder import read_run
-from normlab.archive.lock import HeldError, owned
+from normlab.archive.lock import RunLockedError, lock_run
 from normlab.archive.record import RunRecord
+from normlab.archive.study import read_run
 from normlab.config.spec import RunSpec
 from normlab.errors import NormlabError
+from normlab.training import stopping
 from normlab.training.checkpoints import latest, read
 from normlab.training.module import LanguageModel
 from normlab.training.run import train
@@ -58,7 +59,10 @@ def whole(here: Callable) -> Path:
     return spec.folder
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+
+@pytest.mark.parametrize("signum", SIGNALS, ids=lambda signum: signum.name)
 @pytest.mark.parametrize("after", [1, 4, 7, 8])
 def test_a_run_stopped_anywhere_goes_on_as_if_it_never_stopped(
     after: int, signum: int, here: Callable, whole: Path
@@ -67,7 +71,7 @@ def test_a_run_stopped_anywhere_goes_on_as_if_it_never_stopped(
     if after < 7:
         whole = here("each", "trainer.log_every=1").folder
         run(here("each", "trainer.log_every=1"))
-    kind = Terminated if signum == signal.SIGTERM else KeyboardInterrupt
+    kind = KeyboardInterrupt if signum == signal.SIGINT else Terminated
     with pytest.raises(kind):
         run(spec, after, signum)
     record = RunRecord.read(spec.folder)
@@ -78,15 +82,14 @@ def test_a_run_stopped_anywhere_goes_on_as_if_it_never_stopped(
     assert_same_run(spec.folder, whole)
 
 
-@pytest.mark.parametrize(
-    ("signum", "kind"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)]
-)
+@pytest.mark.parametrize("signum", SIGNALS, ids=lambda signum: signum.name)
 def test_a_signal_too_late_for_its_run_stops_the_study(
-    signum: int, kind: type[BaseException], here: Callable, whole: Path
+    signum: int, here: Callable, whole: Path
 ) -> None:
     spec = here("late")
-    with pytest.raises(kind):
+    with pytest.raises(KeyboardInterrupt) as stopped:
         run(spec, STEPS, signum)
+    assert stopping.signal_of(stopped.value) == signum
     assert_same_run(spec.folder, whole)
 
 
@@ -231,7 +234,7 @@ def test_a_run_that_says_it_is_running_and_is_not_was_killed(here: Callable) -> 
     replace(RunRecord.read(spec.folder), state="running", step=0).write(spec.folder)
     found = read_run(spec.folder)
     assert (found.record.state, found.record.reason) == ("interrupted", "killed at about step 4")
-    with owned(spec.study_folder, spec.id):
+    with lock_run(spec.study_folder, spec.id):
         assert read_run(spec.folder).record.state == "running"
 
 
@@ -293,7 +296,10 @@ def test_a_finished_run_is_left_alone(here: Callable, whole: Path) -> None:
 
 def test_a_run_has_one_owner_at_a_time(here: Callable) -> None:
     spec = here("owned")
-    with owned(spec.study_folder, spec.id), pytest.raises(HeldError, match=f"{os.getpid()}"):
+    with (
+        lock_run(spec.study_folder, spec.id),
+        pytest.raises(RunLockedError, match=f"{os.getpid()}"),
+    ):
         run(spec)
     assert not spec.folder.exists()
     assert run(spec).state == "finished"
@@ -308,7 +314,7 @@ def test_a_dead_owners_note_means_little_on_a_disk_that_machines_share(
     locks.mkdir(parents=True)
     note = locks / f"{spec.id}.json"
     note.write_text(json.dumps({"pid": 999999, "host": "another"}))
-    with pytest.raises(HeldError, match="999999 on another"):
+    with pytest.raises(RunLockedError, match="999999 on another"):
         run(spec)
     os.utime(note, (0, 0))
     assert run(spec).state == "finished"

@@ -108,6 +108,7 @@ def test_a_folder_that_is_no_run_is_refused(call: Call, tmp_path: Path) -> None:
         (("--prompt", "xyz!"), "!"),
         (("--temperature", 0), "--temperature"),
         (("--length", 0), "--length"),
+        (("--length", "ten"), "argument --length: invalid int value: 'ten'; --help shows"),
     ],
 )
 def test_what_cannot_be_sampled_is_said(

@@ -43,7 +43,7 @@ def number(value: float | None, spec: str = ".4f") -> Cell:
     """A number, or a dash where it is not known."""
     if value is None or math.isnan(value):
         return Cell("–", math.nan)
-    return Cell(format(value, spec).replace("-", "−"), float(value))
+    return Cell(format(value, spec), float(value))
 
 
 def interval(pair: tuple[float, float]) -> Cell:

@@ -11,14 +11,10 @@ from normlab.analysis.arms import Arm
 from normlab.analysis.statistics import running_mean, smoothing_window
 from normlab.archive import tags
 from normlab.archive.events import Series
-from normlab.archive.folder import Run
+from normlab.archive.study import Run
 
 # How many times the later range of a loss its first fall may take before it is cut.
 MOST_FALL = 2.5
-
-# Points: of a curve, and by how much it is wider for each that lies on it.
-_LINE, _WIDER, _MOST_WIDER = 1.5, 1.4, 3
-_UNSEEN = 0.006  # share of a panel's height that the eye does not separate
 
 _ON_THEIR_WAY = ("running", "interrupted")
 
@@ -76,25 +72,6 @@ def curve(runs: Sequence[Run], tag: str, *, smooth: bool = False) -> Curve | Non
     return Curve(steps, shown.mean(0), shown.min(0), shown.max(0), raw.mean(0), runs=len(series))
 
 
-def line_widths(curves: Sequence[Curve | None], span: float) -> list[float]:
-    """A width for every curve: each thinner than those under it that it would hide.
-
-    Curves hide each other where they are nowhere apart by more than a line of a panel that shows
-    `span`, from its lowest value to its highest.
-    """
-    widths = [_LINE] * len(curves)
-    for at, one in enumerate(curves):
-        above = [other for other in curves[at + 1 :] if one and other and _hides(one, other, span)]
-        widths[at] += _WIDER * min(len(above), _MOST_WIDER)
-    return widths
-
-
-def _hides(one: Curve, other: Curve, span: float) -> bool:
-    if not np.array_equal(one.steps, other.steps):
-        return False
-    return float(np.abs(one.mean - other.mean).max()) < _UNSEEN * span
-
-
 def broken(run: Run, tag: str, *, smooth: bool = False) -> Broken:
     """The run's finite values; a running mean never reaches across a hole."""
     series = finite(run, tag)
@@ -114,7 +91,7 @@ def broken(run: Run, tag: str, *, smooth: bool = False) -> Broken:
         pieces[-1] = steps[:end], values[:end]
     ends = pieces if _lacks_its_end(run, tag, series) else pieces[:-1]
     marks = [(int(steps[-1]), float(values[-1])) for steps, values in ends]
-    if not run.whole and series.steps[0] > 0:
+    if not run.complete and series.steps[0] > 0:
         marks.insert(0, (int(series.steps[0]), float(series.values[0])))
     return Broken(pieces, marks)
 
@@ -122,7 +99,7 @@ def broken(run: Run, tag: str, *, smooth: bool = False) -> Broken:
 def _holes(run: Run, tag: str, series: Series) -> NDArray[np.int64]:
     """The points before which steps are missing, as indices."""
     interval = _interval(run, tag)
-    if run.whole or interval is None:
+    if run.complete or interval is None:
         return np.empty(0, np.int64)
     return np.flatnonzero(np.diff(series.steps) > interval) + 1
 
@@ -138,7 +115,7 @@ def _interval(run: Run, tag: str) -> int | None:
 
 def _lacks_its_end(run: Run, tag: str, series: Series) -> bool:
     record, last = run.record, int(series.steps[-1])
-    if run.whole or record.state in _ON_THEIR_WAY:
+    if run.complete or record.state in _ON_THEIR_WAY:
         return ends_early(run)
     end = record.step if record.diverged_step is None else record.diverged_step
     if tag == tags.VALIDATION_LOSS and record.state == "finished":
@@ -159,12 +136,14 @@ def averaged(arm: Arm) -> list[Run]:
     A curve that is not whole is in no mean: what is lost of it may be its worst part.
     """
     finished, on_their_way = arm.with_state("finished"), arm.with_state(*_ON_THEIR_WAY)
-    return [run for run in finished if run.whole] or [run for run in on_their_way if run.whole]
+    return [run for run in finished if run.complete] or [
+        run for run in on_their_way if run.complete
+    ]
 
 
 def ends_early(run: Run) -> bool:
     """Whether the run's curves do not show the whole run, so that their end means nothing."""
-    return not run.whole or run.record.state in _ON_THEIR_WAY
+    return not run.complete or run.record.state in _ON_THEIR_WAY
 
 
 def single(arm: Arm) -> list[Run]:
@@ -182,45 +161,36 @@ def floors(arms: Iterable[Arm]) -> list[float]:
 def loss_limits(arms: Sequence[Arm]) -> tuple[float, float]:
     """Limits of the loss axis, in nats per token, for every panel of a figure.
 
-    From below the floor to just above the loss at initialisation, the highest that is not twice
-    the usual one: what rises beyond that is cut, so that it does not press the others flat. So is
-    the first fall, where it would; see `start_is_cut`.
+    From below the floor to above the highest smoothed loss of the runs that did not diverge; a loss
+    at initialisation more than twice the usual one does not count, nor what rises beyond that, for
+    it would press the others flat. Nor does the fall in the first tenth of the runs where it is
+    more than MOST_FALL times the later range. The panels say what they cut.
     """
-    found = _losses(arms)
+    runs = [run for arm in arms for run in arm.runs]
+    logged = (tags.TRAIN_LOSS, tags.VALIDATION_LOSS)
+    both = [(run, finite(run, tag)) for run in runs for tag in logged]
+    found = [(run, series) for run, series in both if series]
     if not found:
         return 0.0, 1.0
-    lowest, early, first = _landmarks(arms, found)
-    highest = max(float(series.values.max()) for series in found)
-    top = early if start_is_cut(arms) else min(highest, first)
+    smoothed = [running_mean(one.values, smoothing_window(len(one))) for _, one in found]
+    lowest = min([float(values.min()) for values in smoothed] + floors(arms))
+    initial = np.array([series.values[0] for _, series in found])
+    most = 2 * np.median(initial)
+    first = float(initial[initial <= most].max())
+    last = max(int(series.steps[-1]) for _, series in found)
+    peaks, later_peaks = [first], [lowest]
+    for (run, series), values in zip(found, smoothed, strict=True):
+        later = values[np.searchsorted(series.steps, last / 10) :]
+        if run.record.state == "diverged":
+            later_peaks += later[:1].tolist()
+            continue
+        peaks += values[values <= most].tolist()
+        later_peaks += later[later <= most].tolist()
+    top = max(peaks)
+    if top - lowest > MOST_FALL * (max(later_peaks) - lowest) > 0:
+        top = max(later_peaks)
     span = max(top - lowest, 1e-3)
     return lowest - 0.12 * span, top + 0.06 * span
-
-
-def start_is_cut(arms: Sequence[Arm]) -> bool:
-    """Whether the first tenth of the runs falls so far that the rest would be pressed flat."""
-    found = _losses(arms)
-    if not found:
-        return False
-    lowest, early, first = _landmarks(arms, found)
-    return first - lowest > MOST_FALL * (early - lowest) > 0
-
-
-def _losses(arms: Sequence[Arm]) -> list[Series]:
-    runs = [run for arm in arms for run in arm.runs]
-    both = [finite(run, tag) for run in runs for tag in (tags.TRAIN_LOSS, tags.VALIDATION_LOSS)]
-    return [series for series in both if series]
-
-
-def _landmarks(arms: Sequence[Arm], found: Sequence[Series]) -> tuple[float, float, float]:
-    """The lowest loss or floor, the highest after a tenth of the run, the usual initial one."""
-    initial = np.array([series.values[0] for series in found])
-    first = float(initial[initial <= 2 * np.median(initial)].max())
-    smoothed = [running_mean(one.values, smoothing_window(len(one))) for one in found]
-    lowest = min([float(values.min()) for values in smoothed] + floors(arms))
-    last = max(int(series.steps[-1]) for series in found)
-    tenths = (np.searchsorted(series.steps, last / 10) for series in found)
-    early = [values[at] for values, at in zip(smoothed, tenths, strict=True) if at < len(values)]
-    return lowest, float(max(early, default=first)), first
 
 
 def ending(arm: Arm) -> str:
@@ -233,7 +203,7 @@ def ending(arm: Arm) -> str:
             word = "still running" if state == "running" else state
             when = _when(some) if state == "diverged" else ""
             parts.append(f"{_count(some, total)}{word}{when}")
-    broken = [run for run in arm.with_state("finished", "diverged") if not run.whole]
+    broken = [run for run in arm.with_state("finished", "diverged") if not run.complete]
     if broken:
         parts.append(f"{_count(broken, total)}curve{'s' * (total > 1)} incomplete")
     return "; ".join(parts)
@@ -242,7 +212,7 @@ def ending(arm: Arm) -> str:
 def divergence(run: Run) -> tuple[int, float] | None:
     """The last step with a finite training loss, and that loss; None where it is not known."""
     series = finite(run, tags.TRAIN_LOSS)
-    if run.record.state != "diverged" or not run.whole or series is None:
+    if run.record.state != "diverged" or not run.complete or series is None:
         return None
     return int(series.steps[-1]), float(series.values[-1])
 

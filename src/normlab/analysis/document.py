@@ -9,8 +9,8 @@ from normlab.analysis import conclusion_tables, differences, inline, run_tables,
 from normlab.analysis.readings import readings
 from normlab.analysis.table import summary
 from normlab.analysis.verdict import Verdict
-from normlab.apps.experiments.stories import story
-from normlab.archive.folder import Study
+from normlab.apps.experiments import find_trained_experiment
+from normlab.archive.study import Study
 
 _STATES = ("finished", "diverged", "failed", "interrupted", "running")
 
@@ -33,7 +33,7 @@ def write(
 def _content(study: Study, figures: Sequence[Path], notes: Sequence[str]) -> dict[str, Any]:
     records = [run.record for run in study.runs]
     counts = {state: sum(one.state == state for one in records) for state in _STATES}
-    told = story(study)
+    told = find_trained_experiment(study)
     circumstances = differences.circumstances(study.runs)
     return {
         "name": study.name,

@@ -1,6 +1,7 @@
 """The figures of a study, each as PNG and SVG, drawn without pyplot: no window, no global state."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -8,31 +9,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from normlab.analysis import page, panels, probes
-from normlab.analysis.arms import Arm, facets
-from normlab.analysis.curves import (
-    averaged,
-    curve,
-    ends_early,
-    line_widths,
-    loss_limits,
-    start_is_cut,
-)
+from normlab.analysis.arms import Arm
+from normlab.analysis.curves import ends_early, loss_limits
 from normlab.analysis.learning_rates import learning_rates
 from normlab.analysis.plan import Plan, best_loss, plan
 from normlab.analysis.rates_figure import learning_rate
-from normlab.analysis.style import Look, not_drawn, own_style
-from normlab.apps.experiments.stories import story
-from normlab.archive import tags
-from normlab.archive.folder import Study
+from normlab.analysis.style import Look, own_style, without_figure
+from normlab.apps.experiments import find_trained_experiment
+from normlab.archive.study import Study
 
 _CURVES_HEIGHT = 3.0  # inches, in the comparison
 _Panel = Callable[[Axes, Sequence[Arm], Look, tuple[float, float]], None]
 
 
-def draw(study: Study, folder: Path, failures: list[str] | None = None) -> list[Path]:
+def draw(study: Study, folder: Path, left_out: list[str] | None = None) -> list[Path]:
     """Draw all figures of a study into `folder`; returns the files, PNG and SVG of each.
 
-    A figure that fails is left out, and gives `failures` a sentence.
+    A figure that fails is left out, and gives `left_out` a sentence.
 
     Raises:
         OSError: the folder cannot be written.
@@ -40,20 +33,18 @@ def draw(study: Study, folder: Path, failures: list[str] | None = None) -> list[
     files: list[Path] = []
     with own_style():
         for name, save in _drawings(study, folder).items():
-            try:
+            with (
+                nullcontext()
+                if left_out is None
+                else without_figure(f"The figure {name}", left_out)
+            ):
                 files += save()
-            except OSError:
-                raise
-            except Exception as error:
-                if failures is None:
-                    raise
-                failures.append(not_drawn(f"The figure {name}", error))
     return files
 
 
 def _drawings(study: Study, folder: Path) -> dict[str, Callable[[], list[Path]]]:
     """What draws and saves each figure of a study, by its name."""
-    planned, rates, told = plan(study), learning_rates(study), story(study)
+    planned, rates, told = plan(study), learning_rates(study), find_trained_experiment(study)
     builds: dict[str, Callable[[], Figure]] = {
         build.__name__: partial(build, planned)
         for build in (comparison, training_loss, validation_loss, final_validation_loss)
@@ -61,7 +52,7 @@ def _drawings(study: Study, folder: Path) -> dict[str, Callable[[], list[Path]]]
     if rates is not None:
         builds[learning_rate.__name__] = partial(learning_rate, study.name, rates)
     if told and any(run.record.state == "finished" for run in study.runs):
-        builds[told.name] = partial(told.draw, study)
+        builds[told.name] = partial(told.draw_figure, study)
 
     def save(name: str, build: Callable[[], Figure]) -> list[Path]:
         return page.save(build(), folder, name)
@@ -165,29 +156,18 @@ def _final_height(rows: Sequence[str], row: float = 0.27) -> float:
 
 
 def _curve_note(arms: Sequence[Arm]) -> str:
-    cut = " The first fall is above the axes." if start_is_cut(arms) else ""
+    missing = ""
     if any(ends_early(run) for arm in arms for run in arm.runs):
-        cut += "\nA circle: steps beside it are missing."
-    if _some_hide(arms):
-        cut += "\nA line inside a wider one: two arms with the same curve."
+        missing = "\nA circle: steps beside it are missing."
     if max(len(arm.runs) for arm in arms) > 1:
         return (
             "Curves: mean over seeds, the band from the lowest to the highest seed; "
-            f"training loss is a running mean.{cut}"
+            f"training loss is a running mean.{missing}"
         )
     return (
         "Curves: one seed; training loss is a running mean, faint behind it what was "
-        f"measured.{cut}"
+        f"measured.{missing}"
     )
-
-
-def _some_hide(arms: Sequence[Arm]) -> bool:
-    """Whether in some panel a curve lies on another, which is then drawn wider."""
-    low, high = loss_limits(arms)
-    panels_ = [
-        [curve(averaged(arm), tags.VALIDATION_LOSS) for arm in facet.arms] for facet in facets(arms)
-    ]
-    return any(len(set(line_widths(curves, high - low))) > 1 for curves in panels_)
 
 
 def _dots_note(arms: Sequence[Arm]) -> str:

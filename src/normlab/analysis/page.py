@@ -10,12 +10,15 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.gridspec import GridSpec
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Text
 
 from normlab.analysis.lettering import shorten, text_width, wrap
 from normlab.analysis.scales import write_plain_ticks
 from normlab.analysis.style import DPI, GREY, WIDTH
-from normlab.archive.durable import write_text, write_with
+from normlab.analysis.visibility import HIDDEN_NOTE, mark_cut_curves, widen_hidden_curves
+from normlab.archive.files import write_atomically, write_text
 from normlab.text import on_a_line, printable
 
 Legend = tuple[list[Artist], list[str]]
@@ -28,11 +31,28 @@ _TOLD = re.compile(f'<g id="{_TELLS}([^"]*)">')
 _TITLE_SIZE, _PANEL_TITLE_SIZE, _LEGEND_SIZE, _ROW_SIZE, NOTE_SIZE = 11.5, 10.0, 9.0, 8.5, 7.5
 # Inches.
 _MARGIN, _TITLE_LINE, _LEGEND_LINE, _FOOTNOTE_LINE = 0.1, 0.2, 0.2, 0.17
+_PAD = 0.04  # around every panel and what belongs to it
 _HANDLE = 0.7  # of a legend: the line, and what separates it from its name and the next column
 _FRAME = 0.2  # around a legend
 _BESIDE_PANEL = 0.55  # what the labels of an axis take of a panel's share of the width
 _MOST_TITLE_LINES = 2
 _MOST_LEGEND_COLUMNS = 5
+
+
+class Sheet(Figure):
+    """A figure in three parts, one under the other: heading and legend, panels, note."""
+
+    heights: GridSpec
+
+    def add_note(self, words: str) -> None:
+        """Add words to the note; the figure grows by their lines."""
+        (note,) = self.subfigs[2].texts
+        words = wrap(words, WIDTH - 2 * _MARGIN, NOTE_SIZE)
+        note.set_text(f"{note.get_text()}\n{words}")
+        more = _FOOTNOTE_LINE * (words.count("\n") + 1)
+        head, body, foot = cast("list[float]", self.heights.get_height_ratios())
+        self.heights.set_height_ratios([head, body, foot + more])
+        self.set_figheight(self.get_figheight() + more)
 
 
 def sheet(title: str, note: str, legend: Legend | None, height: float) -> tuple[Figure, SubFigure]:
@@ -52,15 +72,18 @@ def sheet(title: str, note: str, legend: Legend | None, height: float) -> tuple[
     columns, lines = _legend_shape(labels, inside - _FRAME)
     head = _TITLE_LINE * (title.count("\n") + 1) + _LEGEND_LINE * lines + 2 * _MARGIN
     foot = _FOOTNOTE_LINE * (note.count("\n") + 1) + _MARGIN
-    figure = Figure(figsize=(WIDTH, head + height + foot), dpi=DPI, layout="constrained")
-    parts = figure.subfigures(3, 1, height_ratios=[head, height, foot])
-    header, body, footer = cast("list[SubFigure]", parts)
-    left = _MARGIN / WIDTH
+    # The solver pads panels; with the rest of the margin, labels begin where the title does.
+    edge = (_MARGIN - _PAD) / WIDTH
+    layout = ConstrainedLayoutEngine(h_pad=_PAD, w_pad=_PAD, rect=(edge, 0, 1 - 2 * edge, 1))
+    figure = Sheet(figsize=(WIDTH, head + height + foot), dpi=DPI, layout=layout)
+    figure.heights = figure.add_gridspec(3, 1, height_ratios=[head, height, foot])
+    header, body, footer = (figure.add_subfigure(figure.heights[at]) for at in range(3))
+    left = (_MARGIN / WIDTH - edge) / (1 - 2 * edge)
     header.text(left, 1 - _MARGIN / head, title, va="top", fontsize=_TITLE_SIZE, weight="bold")
     if legend:
-        at = (left / 2, 0.0)
+        at = (left - _FRAME / 4 / WIDTH, 0.06 / head)  # its frame, which is not drawn, stands out
         header.legend(
-            legend[0], labels, loc="lower left", bbox_to_anchor=at, ncols=columns,
+            legend[0], labels, loc="lower left", bbox_to_anchor=at, ncols=columns, borderaxespad=0,
             handlelength=2.6, fontsize=_LEGEND_SIZE,
         )  # fmt: skip
     footer.text(left, 1.0, note, va="top", fontsize=NOTE_SIZE, color=GREY, linespacing=1.3)
@@ -145,6 +168,9 @@ def _clean(figure: Figure) -> None:
 def settle(figure: Figure) -> None:
     """Lay out once and round: the last digits of the layout solver differ from call to call."""
     write_plain_ticks(figure)
+    mark_cut_curves(figure)
+    if widen_hidden_curves(figure) and isinstance(figure, Sheet):
+        figure.add_note(HIDDEN_NOTE)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for part in _parts(figure):
@@ -163,7 +189,7 @@ def _parts(figure: Figure | SubFigure) -> Iterator[SubFigure]:
 
 def _write(figure: Figure, path: Path, metadata: dict[str, str | None]) -> None:
     kind = path.suffix[1:]  # the draft beside it has another suffix
-    write_with(path, lambda draft: figure.savefig(draft, format=kind, metadata=metadata))
+    write_atomically(path, lambda draft: figure.savefig(draft, format=kind, metadata=metadata))
 
 
 def _legend_shape(labels: Sequence[str], width: float) -> tuple[int, int]:

@@ -18,7 +18,6 @@ from normlab.analysis.curves import (
     ending,
     ends_early,
     floors,
-    line_widths,
     single,
 )
 from normlab.analysis.page import name_rows, tell
@@ -41,11 +40,10 @@ def training_loss(axes: Axes, arms: Sequence[Arm], look: Look, limits: tuple[flo
     """
     # The floor is that of the validation windows; by luck a training batch may be easier.
     _prepare(axes, arms, limits, "floor {:.2f} of the validation windows")
-    curves = [curve(averaged(arm), tags.TRAIN_LOSS, smooth=True) for arm in arms]
-    widths = line_widths(curves, limits[1] - limits[0])
-    for arm, together, width in zip(arms, curves, widths, strict=True):
+    for arm in arms:
+        together = curve(averaged(arm), tags.TRAIN_LOSS, smooth=True)
         if together:
-            draw_mean(axes, arm, look, together, width=width)
+            draw_mean(axes, arm, look, together)
             if together.runs == 1:
                 colour = look.colour(arm)
                 axes.plot(together.steps, together.raw, color=colour, lw=0.7, alpha=0.16, zorder=1)
@@ -57,11 +55,10 @@ def validation_loss(
 ) -> None:
     """Validation loss over steps, a marker at every measurement."""
     _prepare(axes, arms, limits, "floor {:.2f}: no model can do better")
-    curves = [curve(averaged(arm), tags.VALIDATION_LOSS) for arm in arms]
-    widths = line_widths(curves, limits[1] - limits[0])
-    for arm, together, width in zip(arms, curves, widths, strict=True):
+    for arm in arms:
+        together = curve(averaged(arm), tags.VALIDATION_LOSS)
         if together:
-            draw_mean(axes, arm, look, together, look.marker(arm), width)
+            draw_mean(axes, arm, look, together, look.marker(arm))
         _draw_singles(axes, arm, look, tags.VALIDATION_LOSS, limits, smooth=False)
 
 
@@ -189,10 +186,8 @@ def _draw_final_floor(axes: Axes, arms: Sequence[Arm], height: float) -> None:
         )
 
 
-def draw_mean(
-    axes: Axes, arm: Arm, look: Look, drawn: Curve, marker: str = "", width: float = 1.5
-) -> None:
-    """An arm's mean curve, `width` points wide, with the band of its seeds."""
+def draw_mean(axes: Axes, arm: Arm, look: Look, drawn: Curve, marker: str = "") -> None:
+    """An arm's mean curve with the band of its seeds."""
     colour = look.colour(arm)
     if drawn.runs > 1:
         axes.fill_between(
@@ -203,9 +198,8 @@ def draw_mean(
         drawn.mean,
         color=colour,
         ls=look.line(arm),
-        lw=width,
         marker=marker,
-        ms=1.7 + width,
+        ms=3.2,
         markevery=math.ceil(len(drawn.steps) / _MARKERS_PER_CURVE),
         zorder=3,
         label=arm.name,

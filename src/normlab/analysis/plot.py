@@ -1,6 +1,5 @@
 """Redraw a study from what its runs left: `runs.csv`, figures, `report.html`, verdict."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,15 +10,14 @@ from typing import TYPE_CHECKING
 from normlab.analysis.learning_rates import learning_rates
 from normlab.analysis.plan import plan
 from normlab.analysis.report import render, render_rates
-from normlab.analysis.style import not_drawn
+from normlab.analysis.style import without_figure
 from normlab.analysis.table import ArmSummary, summary, write_runs
 from normlab.analysis.verdict import Verdict, verdict
-from normlab.apps.experiments.record import measured_in, read_measured
-from normlab.apps.experiments.stories import story
+from normlab.apps.experiments import find_trained_experiment, redraw
 from normlab.archive import tags
 from normlab.archive.files import FIGURES_FOLDER, check_study_links
-from normlab.archive.folder import Study, read_study
-from normlab.errors import NormlabError, in_words
+from normlab.archive.study import Study, read_study
+from normlab.errors import NormlabError, Parser, in_words
 from normlab.text import printable
 
 if TYPE_CHECKING:
@@ -91,22 +89,18 @@ def _unwritable(folder: Path, error: OSError) -> NormlabError:
 def _draw(study: Study, found: Verdict, left_out: list[str], page: Path) -> list[Path]:
     from normlab.analysis import document
 
-    failures: list[str] = []
     files: list[Path] = []
-    try:
+    with without_figure("The figures", left_out):
         from normlab.analysis import figures  # matplotlib takes half a second
-    except Exception as error:  # of its own: a folder for its cache, a font, a broken package
-        failures.append(not_drawn("The figures", error))
-    else:
-        files = figures.draw(study, study.folder / FIGURES_FOLDER, failures)
-    left_out += failures
+
+        files = figures.draw(study, study.folder / FIGURES_FOLDER, left_out)
     document.write(study, found, files, left_out, page)
     return files
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line of `scripts/plot.py`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="Redraw a study from its event files: runs.csv, figures/*.png, *.svg and "
         "report.html.",
         epilog="example: python scripts/plot.py outputs/mystudy",
@@ -118,32 +112,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="draw this scalar of the event files instead, as train/grad_norm or a probe's tag, "
         "into figures/metrics",
     )
-    arguments = parser.parse_args(argv)
     with in_words():
-        numbers = measured_in(arguments.study)
-        if numbers is not None:
-            _redraw_measured(numbers, arguments.metric)
-        elif arguments.metric is None:
+        arguments = parser.parse_args(argv)
+        if redraw(arguments.study, arguments.metric):
+            return
+        if arguments.metric is None:
             show(report(arguments.study))
         else:
             _show_metric(arguments.study, arguments.metric)
-
-
-def _redraw_measured(numbers: Path, metric: str | None) -> None:
-    """Draw anew what an experiment that trains nothing has left."""
-    from normlab.apps.experiments.conclusion import conclude
-    from normlab.terminal import open_terminal
-
-    if metric is not None:
-        raise NormlabError(
-            f"{numbers.parent} holds a measurement and no curves, so none of {metric}; leave out "
-            f"--metric, or read {numbers}."
-        )
-    try:
-        done = conclude(read_measured(numbers), numbers.parent)
-    except OSError as error:
-        raise _unwritable(numbers.parent, error) from error
-    done.show(open_terminal())
 
 
 def _show_metric(study_folder: Path, tag: str) -> None:
@@ -170,7 +146,7 @@ def show(done: Report) -> None:
     for kind, sentences in (("warning: ", done.verdict.warnings), ("note: ", done.left_out)):
         for sentence in sentences:
             _say(console, kind, sentence)
-    told = story(done.study)
+    told = find_trained_experiment(done.study)
     own = [path for path in done.figures if told and path.name == f"{told.name}.png"]
     for path in own:
         console.print(f"figure   {path}", markup=False)
@@ -182,6 +158,8 @@ def show(done: Report) -> None:
 
 def _say(console: "Console", before: str, sentence: str) -> None:
     """A sentence on a line of its own, or in a window as many as it needs, indented."""
-    width = min(console.width, _WIDEST) if console.is_terminal else len(before + sentence)
+    from normlab.terminal import is_width_given
+
+    width = min(console.width, _WIDEST) if is_width_given(console) else len(before + sentence)
     lines = wrap(sentence, width - len(before), break_long_words=False, break_on_hyphens=False)
     console.print(before + f"\n{' ' * len(before)}".join(lines), markup=False)

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure, SubFigure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from normlab.analysis import page
 from normlab.analysis.arms import Arm
@@ -17,9 +17,10 @@ from normlab.analysis.lettering import shorten
 from normlab.analysis.panels import STEP_LABEL
 from normlab.analysis.plan import Plan
 from normlab.analysis.probed import Field, best, field, quantities
+from normlab.analysis.scales import log_ticks
 from normlab.analysis.style import WIDTH
 from normlab.archive import tags
-from normlab.archive.identity import short_number
+from normlab.archive.record import short_number
 
 MOST_ARMS = 12
 _MOST_COLUMNS = 6
@@ -96,7 +97,7 @@ def _sheet(planned: Plan, title: str, arms: Sequence[Arm], columns: Sequence[str
     for row, arm in zip(panels[1:], arms, strict=True):
         _head(row[0], _heading(arm))
         row[0].set_ylabel("block", fontsize=8)
-    last = max(_edges(one)[-1] for one in grid.values())
+    last = max(one.end for one in grid.values())
     for axes in panels[1:].ravel():
         axes.set_xlim(0, last)
     for axes in panels[-1]:
@@ -117,10 +118,11 @@ def _column(
     bar.set_label("<colorbar>")  # as matplotlib calls those that it places itself
     bar.set_title(_NAMES.get(quantity, quantity.replace("_", " ")), fontsize=8.5, pad=4)
     if isinstance(norm, LogNorm):
-        bar.xaxis.set_major_locator(LogLocator(numticks=3))
-        bar.xaxis.set_minor_formatter(NullFormatter())
+        ticks = log_ticks(cast(float, norm.vmin), cast(float, norm.vmax), fewest=2, most=3)
+        bar.xaxis.set_major_locator(FixedLocator(ticks))
+        bar.xaxis.set_minor_locator(NullLocator())
     else:
-        bar.xaxis.set_major_locator(MaxNLocator(2))
+        bar.xaxis.set_major_locator(MaxNLocator(2, min_n_ticks=2))
     bar.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(float(f"{value:g}"))))
     bar.tick_params(labelsize=7)
     shown.outline.set_visible(False)
@@ -145,10 +147,14 @@ def _picture(axes: Axes, one: Field | None, norm: Normalize) -> Any:
 
 
 def _edges(one: Field) -> "np.ndarray[Any, Any]":
-    """Where columns begin, and the last ends: a measurement holds until the next."""
+    """Where columns begin, and the last ends: each reaches half-way to the next measurement.
+
+    So the last, at the end of the run, is seen too. What was lost of a run's end stays empty.
+    """
     steps = one.steps.astype(float)
-    width = steps[-1] - steps[-2] if len(steps) > 1 else 1.0
-    return np.append(steps, steps[-1] + width)
+    between = (steps[1:] + steps[:-1]) / 2
+    width = steps[-1] - steps[-2] if len(steps) > 1 else float(one.end)
+    return np.concatenate([steps[:1], between, [min(steps[-1] + width, one.end)]])
 
 
 def _norm(fields: Sequence[Field | None]) -> Normalize:
@@ -183,9 +189,9 @@ def _note(planned: Plan, grid: _Grid) -> str:
     most = max(one.runs for one in grid.values())
     mean = f"Mean over up to {most} seeds" if most > 1 else "One seed"
     lines = [
-        f"{mean}, from the first block (below) to the last, attention under feed-forward. Colours "
-        f"are the same for all arms, cut at {_CUT:g} % of the\nvalues at either end; grey: not "
-        f"finite, or not measured."
+        f"{mean}, from the first block (below) to the last, attention under feed-forward. A column "
+        f"reaches half-way to the next measurement. Colours are the same for all arms, cut at "
+        f"{_CUT:g} % of the values at either end; grey: not finite, or not measured."
     ]
     probed = len({arm.label for arm in planned.arms if quantities([arm])})
     if probed > MOST_ARMS:

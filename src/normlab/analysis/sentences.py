@@ -102,7 +102,7 @@ def measured(value: float, half: float) -> str:
     """`0.0207 ± 0.0064`, or without an interval `0.0207`; more digits where four are none."""
     largest = max((abs(one) for one in (value, half) if math.isfinite(one)), default=0)
     digits = 4 if largest == 0 else max(4, 1 - math.floor(math.log10(largest)))
-    said = f"{value:.{digits}f}".replace("-", "−")
+    said = f"{value:.{digits}f}"
     return said if math.isnan(half) else f"{said} ± {half:.{digits}f}"
 
 

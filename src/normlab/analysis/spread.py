@@ -48,7 +48,7 @@ def short(value: float) -> str:
     if value == 0:
         return "0"
     if value < 0:
-        return f"−{short(-value)}"
+        return f"-{short(-value)}"
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"

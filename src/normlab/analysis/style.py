@@ -73,6 +73,7 @@ RC: Any = {
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
+    "axes.unicode_minus": False,  # as in 1e-4, which names and overrides hold: one sign everywhere
     "grid.color": GRID,
     "grid.linewidth": 0.6,
     "xtick.labelsize": 8.5,
@@ -105,10 +106,22 @@ def own_style() -> Iterator[None]:
         yield
 
 
-def not_drawn(what: str, error: Exception) -> str:
-    """The sentence about a figure, or all of them, that could not be drawn."""
-    reason = " ".join(str(error).split())[:200]
-    return f"{what} could not be drawn ({type(error).__name__}: {reason}); all else is there."
+@contextmanager
+def without_figure(what: str, left_out: list[str]) -> Iterator[None]:
+    """Where what is inside cannot draw, `left_out` gets a sentence, and all else goes on.
+
+    Raises:
+        OSError: a file cannot be written. matplotlib raises one without a number for other reasons.
+    """
+    try:
+        yield
+    except Exception as error:  # a folder for its cache, a font, a broken package, our own fault
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        reason = " ".join(str(error).split())[:200]
+        left_out.append(
+            f"{what} could not be drawn ({type(error).__name__}: {reason}); all else is there."
+        )
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from normlab.analysis.comparison import Comparison, compare
 from normlab.analysis.learning_rates import LearningRates, learning_rates
 from normlab.analysis.sentences import compared, diverged, measured, nothing_to_compare, some
 from normlab.analysis.statistics import mean_interval
-from normlab.apps.experiments.stories import story
-from normlab.archive.folder import Study
-from normlab.archive.identity import short_number
+from normlab.apps.experiments import find_trained_experiment
+from normlab.archive.record import short_number
+from normlab.archive.study import Study
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,12 @@ def verdict(study: Study) -> Verdict:
     whole = arms if rates is None else [one.arm for one in rates.arms]
     entered = arms if rates is None else [best for one in rates.arms if (best := one.at_its_best)]
     comparisons = compare(facets(entered))
-    told = story(study)
-    whose = told.tell(study) if told and any(arm.with_state("finished") for arm in arms) else []
+    told = find_trained_experiment(study)
+    whose = (
+        told.write_sentences(study)
+        if told and any(arm.with_state("finished") for arm in arms)
+        else []
+    )
     words: list[str] = []
     if not whose:
         words += compared(comparisons) if comparisons else [nothing_to_compare(entered)]

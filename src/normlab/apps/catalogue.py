@@ -1,6 +1,5 @@
 """`docs/catalogue.md`: every norm and placement of conf/, from the files and what they build."""
 
-import argparse
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,10 +9,10 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from normlab import config
-from normlab.archive.durable import write_text
+from normlab.archive.files import write_text
 from normlab.config.compose import composed_config
 from normlab.config.spec import typed
-from normlab.errors import NormlabError, in_words
+from normlab.errors import NormlabError, Parser, in_words
 
 if TYPE_CHECKING:
     from torch import nn
@@ -158,8 +157,8 @@ def _composed(*overrides: str) -> DictConfig:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line of `scripts/catalogue.py`."""
-    parser = argparse.ArgumentParser(description=f"Write {PATH} from the files in conf/.")
-    parser.parse_args(argv)
+    parser = Parser(description=f"Write {PATH} from the files in conf/.")
     with in_words():
+        parser.parse_args(argv)
         write_text(PATH, catalogue())
         print(f"wrote {PATH}")  # noqa: T201

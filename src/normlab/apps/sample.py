@@ -5,25 +5,25 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from normlab.archive.beside import altered_as_told
 from normlab.archive.files import check_links, read_text
 from normlab.archive.record import (
     BEST_CHECKPOINT,
     CONFIG_FILE,
     LAST_CHECKPOINT,
     VOCABULARY_FILE,
+    describe_folder_changes,
 )
 from normlab.data import Tokenizer, tokenizer_from_json
-from normlab.errors import ConfigError, NormlabError, in_words
+from normlab.errors import ConfigError, NormlabError, Parser, in_words
 from normlab.text import printable
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line of `scripts/sample.py`."""
-    options = _parser().parse_args(argv)
     with in_words():
+        options = _parser().parse_args(argv)
         sys.stdout.write(printable(sample(options) + "\n"))
-        told = altered_as_told(Path(options.run))
+        told = describe_folder_changes(Path(options.run))
         if told:
             sys.stderr.write(printable(f"note: {told}\n"))
 
@@ -53,9 +53,7 @@ def sample(options: argparse.Namespace) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="sample.py", description="Print text from a run's checkpoint."
-    )
+    parser = Parser(prog="sample.py", description="Print text from a run's checkpoint.")
     parser.add_argument("run", help="folder of a run: outputs/<study>/<run>")
     parser.add_argument("--checkpoint", help="another checkpoint of this run's model")
     parser.add_argument("--prompt", default="", help="text to continue (default: none)")

@@ -6,12 +6,112 @@ for what is read or written through it is elsewhere, and no pipe or device, whic
 
 import errno
 import os
+import platform
 import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
-from normlab.archive.durable import replacing
 from normlab.errors import NormlabError
+
+_DRAFT = ".part"
+# What a file system answers that cannot be asked to flush (errno).
+_UNABLE = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+
+
+# A draft that nobody has touched for so long is nobody's, whichever machine it was written on.
+_ABANDONED_SECONDS = 3600.0
+
+
+@contextmanager
+def replace_atomically(path: Path, *, synced: bool = True) -> Iterator[Path]:
+    """Yield a sibling path to write; on success it takes the place of `path`, durably.
+
+    When the body raises, `path` is as it was and the sibling is gone. What a killed process left
+    beside `path` is swept away. Without `synced` nothing waits for the disk, and what a machine
+    that crashes leaves at `path` may be damaged.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path)
+    draft = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}{_DRAFT}")
+    # Made here, and by nobody before: a link that waits under this name is not written through.
+    draft.unlink(missing_ok=True)
+    os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    try:
+        yield draft
+        if synced:
+            sync_to_disk(draft)
+        os.replace(draft, path)
+        if synced:
+            sync_to_disk(path.parent)
+    finally:
+        with suppress(FileNotFoundError):
+            draft.unlink()
+
+
+def remove_drafts(folder: Path) -> None:
+    """Remove the siblings that killed writers left below a folder nobody else writes to."""
+    for draft in folder.rglob(".*.part"):
+        draft.unlink(missing_ok=True)
+
+
+def _sweep(path: Path) -> None:
+    """Remove the drafts of `path` whose writers are gone."""
+    for draft in path.parent.glob(f".{escape(path.name)}.*{_DRAFT}"):
+        with suppress(OSError):  # another process may be sweeping too
+            if _is_abandoned(draft):
+                draft.unlink()
+
+
+def _is_abandoned(draft: Path) -> bool:
+    node, _, writer = draft.name.removesuffix(_DRAFT).rpartition(".")
+    if node.endswith(f".{platform.node()}") and writer.isdecimal():
+        return not _is_alive(int(writer))
+    return time.time() - draft.stat().st_mtime > _ABANDONED_SECONDS
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace `path` by `text` in UTF-8."""
+    with replace_atomically(path) as draft:
+        draft.write_text(text, encoding="utf-8")
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Replace `path` by what `write` puts into the path it is given."""
+    with replace_atomically(path) as draft:
+        write(draft)
+
+
+def sync_to_disk(path: Path) -> bool:
+    """Have the disk take a file or a folder's list of files.
+
+    Returns whether it did: some file systems cannot be asked for that, and nothing can be done
+    about it. Raises OSError.
+    """
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _UNABLE:
+            raise
+        return False
+    finally:
+        os.close(handle)
+    return True
+
 
 # Bytes. A record takes a few thousand; ten million training steps fit into an event file.
 LARGEST_TEXT = 2**24
@@ -57,7 +157,7 @@ def open_to_append(path: Path) -> TextIO:
     """
     if path.is_file() and path.stat().st_nlink > 1:
         content = read_bytes(path)
-        with replacing(path) as draft:
+        with replace_atomically(path) as draft:
             draft.write_bytes(content)
     handle = _opened(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     return open(handle, "a", encoding="utf-8", errors="replace")

@@ -20,9 +20,8 @@ from pathlib import Path
 import psutil
 from filelock import FileLock, Timeout
 
-from normlab.archive.durable import write_text
-from normlab.archive.files import LOCKS_FOLDER, check_links, read_text
-from normlab.archive.restore import parse_json, restored
+from normlab.archive.files import LOCKS_FOLDER, check_links, read_text, write_text
+from normlab.archive.versioned_json import parse_json, restore_value
 from normlab.errors import NormlabError
 
 # A note of another machine that was not renewed for this long (seconds) is a dead owner's.
@@ -47,14 +46,14 @@ class Owner:
         return f"process {self.pid} on {self.host}"
 
 
-class HeldError(Exception):
+class RunLockedError(Exception):
     """Another process trains this run."""
 
     def __init__(self, owner: Owner | None) -> None:
         super().__init__(f"it is being trained by {owner or 'another process'}")
 
 
-class Lock:
+class RunLock:
     """The lock of one run, while it is held."""
 
     def __init__(self, note: Path) -> None:
@@ -70,11 +69,11 @@ class Lock:
 
 
 @contextmanager
-def owned(study_folder: Path, run_id: str) -> Iterator[Lock]:
+def lock_run(study_folder: Path, run_id: str) -> Iterator[RunLock]:
     """Hold the lock of a run of a study.
 
     Raises:
-        HeldError: another living process holds it.
+        RunLockedError: another living process holds it.
         OSError: the study's folder cannot be written.
         NormlabError: a lock is a link.
     """
@@ -91,25 +90,25 @@ def owned(study_folder: Path, run_id: str) -> Iterator[Lock]:
             if locked:
                 other = None if _is_local(folder) else _elsewhere(note)
                 if other is not None:
-                    raise HeldError(other)
+                    raise RunLockedError(other)
                 write_text(note, owner)
             else:
                 _create(note, owner)
             try:
-                yield Lock(note)
+                yield RunLock(note)
             finally:
                 note.unlink(missing_ok=True)
     except Timeout as error:
-        raise HeldError(_owner(note)) from error
+        raise RunLockedError(_owner(note)) from error
 
 
-def is_held(study_folder: Path, run_id: str) -> bool:
+def is_run_locked(study_folder: Path, run_id: str) -> bool:
     """Whether a living process seems to train this run; its lock is not touched."""
     note = study_folder / LOCKS_FOLDER / f"{run_id}.json"
     return _seems_alive(note)
 
 
-def has_locks(study_folder: Path) -> bool:
+def supports_locks(study_folder: Path) -> bool:
     """Whether the file system of a study's folder has locks. Raises OSError."""
     folder = study_folder / LOCKS_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
@@ -147,7 +146,7 @@ def _create(note: Path, text: str) -> None:
     """Write the note where there is none: of two processes at once, one fails.
 
     Raises:
-        HeldError: there is one, of an owner that seems to live.
+        RunLockedError: there is one, of an owner that seems to live.
     """
     with suppress(FileNotFoundError):
         # A container that comes back may have the process number that its killed one had.
@@ -159,7 +158,7 @@ def _create(note: Path, text: str) -> None:
         with note.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        raise HeldError(_owner(note)) from None
+        raise RunLockedError(_owner(note)) from None
 
 
 def _is_local(folder: Path) -> bool:
@@ -184,7 +183,7 @@ def _seems_alive(note: Path) -> bool:
 
 def _owner(note: Path) -> Owner | None:
     try:
-        owner: Owner = restored(Owner, parse_json(read_text(note)))
+        owner: Owner = restore_value(Owner, parse_json(read_text(note)))
     except (OSError, ValueError):
         return None  # it has just been taken, or just been left
     return owner if 0 < owner.pid < 2**31 else None

@@ -1,15 +1,22 @@
 """`run.json`: what a run is, how it stands and what it reached."""
 
+import hashlib
 import json
 import math
-import zlib
+import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from normlab.archive.durable import write_text
-from normlab.archive.restore import read_json, restored
-from normlab.errors import NormlabError
+from normlab.archive.files import read_bytes, write_text
+from normlab.archive.versioned_json import (
+    check_checksum,
+    compute_checksum,
+    read_json,
+    restore_value,
+)
+from normlab.errors import ConfigError, NormlabError
 
 SCHEMA_VERSION = 1
 RUN_FILE = "run.json"
@@ -41,7 +48,7 @@ _MOST_VALUES, _LONGEST_TEXT = 2_000, 4_000
 
 # An interrupted run was stopped from outside, and goes on where it was.
 State = Literal["running", "finished", "diverged", "failed", "interrupted"]
-SETTLED = ("finished", "diverged")  # results that need no more training
+SETTLED_STATES = ("finished", "diverged")  # results that need no more training
 
 
 @dataclass
@@ -68,9 +75,9 @@ class RunRecord:
     is the resolved configuration as plain containers; `git` is the commit of normlab's own sources,
     with `dirty`, where they are a repository; `resumed_at` the steps at which the run went on after
     it was stopped; `data_digest` tells one text from another under the same name; `files` are the
-    digests of the small files beside this one, none in a record of the first builds; `floor` is the
-    lowest loss any model can reach on the data, in nats per token, or None where nobody knows it;
-    `unigram` the lowest of one that ignores the context.
+    digests of the small files beside this one; `floor` is the lowest loss any model can reach on
+    the data, in nats per token, or None where nobody knows it; `unigram` the lowest of one that
+    ignores the context.
     """
 
     id: str
@@ -115,7 +122,7 @@ class RunRecord:
     def write(self, folder: Path) -> None:
         """Write `run.json` into the run's folder, atomically. Raises OSError."""
         raw = _finite(asdict(self))
-        text = json.dumps({**raw, "checksum": _checksum(raw)}, indent=2, allow_nan=False)
+        text = json.dumps({**raw, "checksum": compute_checksum(raw)}, indent=2, allow_nan=False)
         write_text(folder / RUN_FILE, text + "\n")
 
     @classmethod
@@ -129,9 +136,7 @@ class RunRecord:
         path = folder / RUN_FILE
         try:
             raw = read_json(path)
-            # A flipped bit can turn a digit into another; the first builds wrote no checksum.
-            if isinstance(raw, dict) and raw.pop("checksum", None) not in (None, _checksum(raw)):
-                raise ValueError("wrong checksum")
+            check_checksum(raw)
             return cls.parse(raw)
         except ValueError as error:
             raise NormlabError(
@@ -163,7 +168,7 @@ class RunRecord:
         version = raw.get("schema_version") if isinstance(raw, dict) else None
         if isinstance(version, int) and version > SCHEMA_VERSION:
             raise ValueError(f"its schema version is {version}, this reads {SCHEMA_VERSION}")
-        record: RunRecord = restored(cls, raw)
+        record: RunRecord = restore_value(cls, raw)
         record.check()
         return record
 
@@ -221,17 +226,13 @@ def _check_size(key: str, value: Any) -> None:
             raise ValueError(f"{key} holds more than {_MOST_VALUES:,} keys and values")
 
 
-def settled(folder: Path) -> RunRecord | None:
+def read_result(folder: Path) -> RunRecord | None:
     """The record of a run that has a result, finished or diverged; None where there is none."""
     try:
         record = RunRecord.read(folder)
     except (OSError, NormlabError):
         return None
-    return record if record.state in SETTLED else None
-
-
-def _checksum(raw: dict[str, Any]) -> int:
-    return zlib.crc32(json.dumps(raw).encode())
+    return record if record.state in SETTLED_STATES else None
 
 
 def _finite(value: Any) -> Any:
@@ -243,3 +244,141 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return cast(Any, value)
+
+
+# Keys that say where and how results are made and kept, and cannot change them; `budget` is only
+# where trainer.max_steps and trainer.val_every come from.
+_INDIFFERENT = ("study", "output_dir", "jobs", "measure", "figure", "logger", "budget")
+_INDIFFERENT_OF_TRAINER = ("log_every", "save_seconds", "gradient_checkpointing")
+
+# What filesystems take, in bytes: a name, and a whole path with room for what stands below it.
+_LONGEST_NAME, _LONGEST_PATH = 255, 3000
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def fingerprint(config: Mapping[str, Any]) -> str:
+    """Eight hexadecimal digits of the resolved configuration, without what cannot matter."""
+    decisive = {key: value for key, value in config.items() if key not in _INDIFFERENT}
+    trainer = config.get("trainer", {})
+    decisive["trainer"] = {k: v for k, v in trainer.items() if k not in _INDIFFERENT_OF_TRAINER}
+    text = json.dumps(decisive, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def run_name(norm: str, placement: str, lr: float, seed: int, identifier: str) -> str:
+    """`rmsnorm-pre-lr3e-3-s0-1a2b3c4d`: readable, unique, and safe as the name of a folder."""
+    arm = "-".join(arm_name_parts(norm, placement))
+    arm = re.sub(r"[^A-Za-z0-9._-]", "_", arm).lstrip("._-")[:48]
+    return f"{arm}-lr{_number_in_name(lr)}-s{seed}-{identifier}"
+
+
+def arm_name_parts(norm: str, placement: str) -> list[str]:
+    """Norm and placement as they are shown: `any`, which makes no difference, is left out."""
+    return [word for word in (norm, placement) if word != "any"]
+
+
+def short_number(value: float) -> str:
+    """3e-2, 1.5e-4, 0.1 or 12: as a number of a configuration, or a tick, is written everywhere."""
+    return f"{value:g}" if value == 0 or 0.1 <= abs(value) < 1e4 else _scientific(value)
+
+
+def _number_in_name(value: float) -> str:
+    """The same but for 0.01 to 0.1, as the folders of runs have always been called."""
+    return f"{value:g}" if 0.01 < abs(value) < 0.1 else short_number(value)
+
+
+def _scientific(value: float) -> str:
+    mantissa, exponent = f"{value:e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
+
+
+def check_study_name(name: str) -> None:
+    """Refuse a study name that is not the plain name of a folder.
+
+    Raises:
+        ConfigError: it holds a separator, begins with a dot, or is too long.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"study={name!r} cannot be the name of a folder; use up to 64 letters, digits, "
+            f"dots, dashes and underscores, beginning with a letter or digit."
+        )
+
+
+def check_output_dir(path: str) -> None:
+    """Refuse a path that no folder can have; any other place is the user's to choose.
+
+    Raises:
+        ConfigError: it holds what cannot be printed, or is too long.
+    """
+    size = max(len(name.encode()) for name in path.split("/"))
+    if not path.isprintable() or size > _LONGEST_NAME or len(path.encode()) > _LONGEST_PATH:
+        raise ConfigError(
+            f"output_dir={path[:60]!r}… cannot be a folder; give a path whose names have up to "
+            f"{_LONGEST_NAME} characters, all of which can be printed."
+        )
+
+
+def write_run_file(folder: Path, record: RunRecord, name: str, text: str) -> None:
+    """Write a small file and its digest (SHA-256, in hexadecimal digits), which comes first.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    record.files[name] = _digest(text.encode())
+    record.write(folder)
+    write_text(folder / name, text)
+
+
+def describe_file_change(folder: Path, record: RunRecord, name: str) -> str:
+    """What is wrong with the small file `name` of a run; empty where it is as the run wrote it.
+
+    Where the record has no digest of it, nothing is wrong.
+    """
+    if name not in record.files:
+        return ""
+    try:
+        found = _digest(read_bytes(folder / name))
+    except FileNotFoundError:
+        return f"{name} is missing"
+    except OSError as error:
+        return f"{name} cannot be read ({error.strerror})"
+    return "" if found == record.files[name] else f"{name} is not what the run wrote"
+
+
+def describe_file_changes(folder: Path, record: RunRecord) -> str:
+    """One sentence about all files of a run that are missing or changed; empty where none is.
+
+    Of checkpoints only those of a finished run are looked for, and not into.
+    """
+    problems = [
+        describe_file_change(folder, record, name) for name in (CONFIG_FILE, VOCABULARY_FILE)
+    ]
+    if record.files and record.state == "finished":
+        problems += [
+            f"{name} is missing"
+            for name in (LAST_CHECKPOINT, BEST_CHECKPOINT)
+            if not (folder / name).is_file()
+        ]
+    told = ", ".join(filter(None, problems))
+    return told and (
+        f"{folder}: {told}; tables and figures do without, but scripts/sample.py and --from may "
+        f"give something else than this run."
+    )
+
+
+def describe_folder_changes(folder: Path) -> str:
+    """The same for a folder whose record has not been read, or cannot be."""
+    try:
+        record = RunRecord.read(folder)
+    except (OSError, NormlabError):
+        return (
+            f"{folder / RUN_FILE} cannot be read, so nothing tells whether the run's other files "
+            f"are what it wrote."
+        )
+    return describe_file_changes(folder, record)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

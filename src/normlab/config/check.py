@@ -11,10 +11,12 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from normlab.archive.identity import check_output_dir, check_study_name
+from normlab.archive.record import check_output_dir, check_study_name
 from normlab.config.check_placement import check_expression, check_norm, check_placement
+from normlab.config.grammar import closest
 from normlab.config.schema import InitConfig, ModelConfig, Positions, TrainConfig
 from normlab.errors import ConfigError
+from normlab.text import excerpt
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
 COMPILE = (True, False, "auto", "graphs")
@@ -40,7 +42,7 @@ def check(config: TrainConfig) -> None:
     check_output_dir(config.output_dir)
     for key, value, allowed, ok in _ranges(config):
         if not ok:
-            raise ConfigError(f"{key}={value} is not allowed; it must be {allowed}.")
+            raise ConfigError(f"{key}={excerpt(value)} is not allowed; it must be {allowed}.")
     _check_shape(config.model)
     check_norm("norm", config.norm, config.model.width)
     check_placement(config.placement, config.model)
@@ -189,7 +191,9 @@ def check_like(key: str, given: Any, reference: Any) -> None:
     if isinstance(reference, float) and isinstance(given, int) and not isinstance(given, bool):
         return
     kind = _KINDS.get(type(reference), type(reference).__name__)
-    raise ConfigError(f"{key}={given} is not allowed; it must be {kind}, as {reference} is.")
+    raise ConfigError(
+        f"{key}={excerpt(given)} is not allowed; it must be {kind}, as {reference} is."
+    )
 
 
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
@@ -230,8 +234,7 @@ def unknown_key(key: str, allowed: Iterable[str]) -> ConfigError:
     """The sentence about a key that does not exist."""
     names = sorted(name for name in allowed if name != "_target_")
     *parents, last = key.split(".")
-    close = difflib.get_close_matches(last, names, n=1)
-    hint = f"did you mean {'.'.join([*parents, close[0]])}? " if close else ""
+    hint = closest(last, names, ".".join([*parents, ""]))
     if not hint and not parents:
         hint = _hint_below(last)
     where = ".".join(parents) or "the configuration"

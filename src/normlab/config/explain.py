@@ -1,6 +1,5 @@
 """Hydra's and OmegaConf's errors as one sentence each: what was given, what is allowed."""
 
-import difflib
 import os
 import re
 from traceback import walk_tb
@@ -17,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException, ValidationError
 from yaml import YAMLError
 
 from normlab.config.check import unknown_key
+from normlab.config.grammar import closest
 from normlab.errors import ConfigError
 
 
@@ -85,13 +85,9 @@ def _missing_option(file: str, options: list[str]) -> ConfigError:
             f"norm={option} takes statistics over all tokens of a batch, so a token would see the "
             f"future ones it has to predict; norm has {', '.join(options)}."
         )
-    # Upper and lower case are confused as easily as letters are.
-    lower = {name.lower(): name for name in options}
-    close = difflib.get_close_matches(option.lower(), lower, n=1)
-    hint = f"did you mean {group}={lower[close[0]]}? " if close else ""
     return ConfigError(
-        f"{group}={option} is not an option; {hint}{group} has {', '.join(options) or 'none'}, "
-        f"and --config-dir DIR adds those in DIR/{group}/."
+        f"{group}={option} is not an option; {closest(option, options, f'{group}=')}{group} has "
+        f"{', '.join(options) or 'none'}, and --config-dir DIR adds those in DIR/{group}/."
     )
 
 
@@ -114,8 +110,8 @@ def _misfit(cause: OmegaConfBaseException, message: str) -> ConfigError:
     where = f"in {file[1]}.yaml, " if file else ""
     if isinstance(cause, ValidationError):
         # Hydra names the override or the file, or says nothing.
-        named = message.splitlines()[0].rpartition(" ")[2] if message and not file else ""
-        given = where + (named or str(cause.full_key or "a value of a file"))
+        override = re.match(r"Error merging override (.*)", message)
+        given = where + (override[1] if override else str(cause.full_key or "a value of a file"))
         return ConfigError(f"{given} is not allowed: {_reason(cause)}.")
     parent = cause.parent_node
     if cause.full_key is None or parent is None:

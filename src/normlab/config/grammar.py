@@ -82,11 +82,15 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def closest(name: str, names: Iterable[str]) -> str:
-    """`did you mean …? ` with the name that is nearly this one, or nothing."""
+def closest(name: str, names: Iterable[str], before: str = "") -> str:
+    """`did you mean …? ` with the name that is nearly this one or begins with it, or nothing.
+
+    `before` is what stands before a name where it is written, as `norm=`.
+    """
     lower = {known.lower(): known for known in names}
     found = difflib.get_close_matches(name.lower(), list(lower), n=1)
-    return f"did you mean {lower[found[0]]}? " if found else ""
+    found += [known for known in sorted(lower, key=len) if name and known.startswith(name.lower())]
+    return f"did you mean {before}{lower[found[0]]}? " if found else ""
 
 
 def _check_characters(text: str, most: int) -> None:

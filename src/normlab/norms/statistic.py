@@ -189,7 +189,7 @@ def _group_width(width: int, groups: int) -> int:
 
 def _rounds_otherwise(x: Tensor, cast: str) -> bool:
     """Whether this order of rounding is another than the kernels', who round last."""
-    return cast != "gemma" and x.dtype is not torch.float32
+    return _one_of(cast) != "gemma" and x.dtype is not torch.float32
 
 
 def _rms_normed(x: Tensor, gain: Tensor, eps: float, cast: str) -> Tensor:

@@ -1,13 +1,14 @@
 """Runs that are trained side by side: a moving line each, one for the whole, lines that stay."""
 
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 
 from rich.markup import escape
 from rich.progress import TaskID
 
 from normlab.archive.record import RunRecord
-from normlab.study.terminal import Pace, console, duration, moving, outcome
+from normlab.study.terminal import Pace, console, duration, moving, outcome, speed_words
 
 
 class Board:
@@ -18,6 +19,7 @@ class Board:
         self.names = names
         self.steps = steps
         self.at: dict[int, int] = {}  # the step at which each run is
+        self.speeds: dict[int, list[float]] = defaultdict(list)
         self.done = 0
         self.ended = 0
         self.began: float | None = None
@@ -49,7 +51,9 @@ class Board:
         # A run that goes on has steps that took no time today.
         self.done += step - self.at.get(run, step)
         self.at[run] = step
-        state = f"step {step}/{self.steps[run]}  loss {loss:.3f}  {tokens_per_second:,.0f} tok/s"
+        self.speeds[run].append(tokens_per_second)
+        speed = speed_words(tokens_per_second, self.speeds[run])
+        state = f"step {step}/{self.steps[run]}  loss {loss:.3f}  {speed} tok/s"
         left = self._left(now)
         if run in self.tasks:
             self.progress.update(self.tasks[run], completed=step, state=state)
@@ -66,7 +70,7 @@ class Board:
 
     def finish(self, run: int, record: RunRecord) -> None:
         """The line that stays of a run that ended by itself."""
-        self._print(run, outcome(record))
+        self._print(run, outcome(record, self.speeds[run]))
 
     def end(self, run: int) -> None:
         """Take a run's moving line away."""

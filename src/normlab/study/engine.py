@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from normlab.training.stopping import SIGNALS
+
 if TYPE_CHECKING:
     from pebble import ProcessFuture
 
@@ -35,9 +37,9 @@ def begin() -> bool:
 
     forkserver.set_forkserver_preload([_PRELOAD])
     try:
-        resource_tracker.ensure_running()
-        with _deaf():
-            forkserver.ensure_running()
+        for start in (resource_tracker.ensure_running, forkserver.ensure_running):
+            with _deaf():
+                start()
     except OSError as error:  # its socket is a file in TMPDIR, with at most 107 characters
         _failed = True
         logging.getLogger("normlab").warning(
@@ -74,16 +76,13 @@ def call(function: Callable[..., Any], *arguments: Any) -> "ProcessFuture[Any]":
 def hear() -> None:
     """In such a process: take the signals that its fork server does not."""
     if FORKS:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
-
-
-_STOPS = (signal.SIGINT, signal.SIGTERM)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 @contextmanager
 def _deaf() -> Iterator[None]:
     """What is started here keeps the signals for later: Ctrl-C reaches it too, as it imports."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
     finally:

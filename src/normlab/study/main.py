@@ -1,27 +1,27 @@
 """The front door: Hydra composes, the sweeper plans and launches, this prints what went wrong."""
 
 import argparse
-import difflib
 import os
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from normlab import config, output
-from normlab.archive.lock import HeldError
+from normlab.archive.lock import RunLockedError
 from normlab.config.explain import explain, is_configuration_error
 from normlab.config.gate import check_folder, check_overrides
+from normlab.config.grammar import closest
 from normlab.config.help import groups
 from normlab.config.schema import register as register_schema
 from normlab.config.spec import RunSpec, specify
-from normlab.errors import ConfigError, in_words
+from normlab.errors import ConfigError, Parser, in_words
 from normlab.study import engine
 from normlab.study.plan import ELSEWHERE, is_settled
 from normlab.text import excerpt
@@ -75,9 +75,9 @@ def read_command(arguments: Sequence[str]) -> list[str]:
     unknown = [word for word in words if word.startswith("-") and word != "--"]
     if unknown:
         flag = unknown[0].partition("=")[0]
-        close = difflib.get_close_matches(flag, _FLAGS, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        raise ConfigError(f"{excerpt(flag)} is not a flag; {hint}--help shows what there is.")
+        raise ConfigError(
+            f"{excerpt(flag)} is not a flag; {closest(flag, _FLAGS)}--help shows what there is."
+        )
     overrides = [word for word in words if word != "--"]
     folders = [Path(path) for path in (options.config_dir, options.config_path) if path]
     for folder in folders:
@@ -107,14 +107,9 @@ _FLAGS = (
 )
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; --help shows what there is.")
-
-
 def _command_parser() -> argparse.ArgumentParser:
     """Hydra's flags without its abbreviations, and without the one that reads a pickle."""
-    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser = Parser(add_help=False, allow_abbrev=False)
     for names in (
         ("--help", "-h"),
         ("--hydra-help",),
@@ -147,7 +142,7 @@ def _hydras_errors_in_words() -> Iterator[None]:
         stopping.ignore()
         rest = str(stop) or "goes on where it was"
         sys.stderr.write(f"stopped; the same command {rest}\n")
-        sys.exit(143 if isinstance(stop, stopping.Terminated) else 130)
+        sys.exit(stopping.exit_code(stop))
     except Exception as error:
         # Who set the variable wants to see the traceback.
         if before == "1" or not is_configuration_error(error):
@@ -189,7 +184,7 @@ def train_here(
     with (lines or RunLine)(spec.name, number, runs, spec.config.trainer.max_steps) as line:
         try:
             record = train(spec, command, line)
-        except HeldError as held:
+        except RunLockedError as held:
             line.say(str(held))
             return ELSEWHERE
     line.finish(record)

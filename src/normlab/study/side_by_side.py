@@ -188,7 +188,7 @@ class SideBySide:
     @contextmanager
     def _hearing(self) -> Iterator[None]:
         """Signals are noted, and passed on: the processes have the states to save."""
-        before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+        before = {signum: signal.getsignal(signum) for signum in stopping.SIGNALS}
 
         def note(signum: int, frame: FrameType | None) -> None:
             if not self.signals:

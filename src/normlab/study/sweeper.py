@@ -14,8 +14,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from normlab.archive.identity import check_study_name
-from normlab.archive.record import RunRecord
+from normlab.archive.record import RunRecord, check_study_name
 from normlab.config.spec import RunSpec
 from normlab.errors import ConfigError, NormlabError
 from normlab.study import engine, warm
@@ -54,7 +53,7 @@ class StudySweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Train what the command asks for and is not there yet, then draw the study.
 
-        An experiment that measures without training goes to `normlab.apps.experiments.main`.
+        An experiment that measures without training goes to `normlab.apps.experiments`.
 
         Raises:
             ConfigError: a combination cannot be trained; nothing was trained.
@@ -70,9 +69,10 @@ class StudySweeper(Sweeper):
             check_place(Path(str(self.config.hydra[key].dir)))
         loader = self.hydra_context.config_loader
         if self.config.measure is not None:
-            from normlab.apps.experiments.main import carry_out
+            from normlab.apps.experiments import MEASURED_EXPERIMENTS
 
-            carry_out(loader, self.config, overrides, study)
+            run_measurement = MEASURED_EXPERIMENTS[self.config.measure.name]
+            run_measurement(loader, self.config, overrides, study)
             return
         from normlab.study.terminal import Terminal
 

@@ -1,7 +1,7 @@
 """What a study shows: the plan, one line that moves, a line for each run, a table at the end."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from textwrap import fill
 from typing import Protocol
@@ -11,11 +11,12 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 
-from normlab.archive.folder import is_run
-from normlab.archive.record import RunRecord, settled
+from normlab.archive.record import RunRecord, read_result
+from normlab.archive.steadiness import is_steady, speed_variation
+from normlab.archive.study import is_run_folder
 from normlab.errors import NormlabError
 from normlab.study.plan import Plan
-from normlab.terminal import open_terminal
+from normlab.terminal import UNWATCHED, is_width_given, open_terminal
 from normlab.text import on_a_line
 from normlab.training.display import Display
 
@@ -27,9 +28,9 @@ SOONEST, LATEST = 10.0, 300.0
 WIDE, NARROW = 110, 90
 
 
-def console() -> Console:
+def console(unwatched: int = UNWATCHED) -> Console:
     """The one console; lines are never broken when nobody watches."""
-    return open_terminal()
+    return open_terminal(unwatched)
 
 
 def moving(console: Console) -> Progress:
@@ -110,7 +111,7 @@ class Terminal:
         """Say what varies, what is fixed, how many runs there are, how they share the machine."""
 
         def say(line: str) -> None:
-            if self.console.is_terminal:
+            if is_width_given(self.console):
                 width = self.console.width
                 line = fill(line, width, subsequent_indent=" " * 10, break_on_hyphens=False)
             self.console.print(line, markup=False)
@@ -128,7 +129,7 @@ class Terminal:
         if pending < len(plan.specs):
             say(f"  {len(plan.specs) - pending} already there, {pending} to train")
         for spec in plan.specs:
-            record = settled(spec.folder)
+            record = read_result(spec.folder)
             if record is not None:
                 self.console.print(f"there {escape(on_a_line(record.name))}  {outcome(record)}")
 
@@ -139,7 +140,7 @@ class Terminal:
         """
         from normlab.analysis.plot import report, show
 
-        if not any(is_run(spec.folder) for spec in plan.specs):
+        if not any(is_run_folder(spec.folder) for spec in plan.specs):
             return ""  # stopped before the first run began
         folder = plan.specs[0].study_folder
         try:
@@ -181,6 +182,7 @@ class RunLine:
         self.pace = Pace(self.started)
         self.first: int | None = None
         self.step = 0
+        self.speeds: list[float] = []
         self.progress = moving(self.console)
         self.task = self.progress.add_task(
             f"run {self.position} {name.rpartition('-')[0]}", total=max_steps, state="starting"
@@ -199,7 +201,9 @@ class RunLine:
         if self.first is None:  # a run that goes on has steps that took no time today
             self.first, self.started = step, now
         self.step = step
-        state = f"step {step}/{self.max_steps}  loss {loss:.3f}  {tokens_per_second:,.0f} tok/s"
+        self.speeds.append(tokens_per_second)
+        speed = speed_words(tokens_per_second, self.speeds)
+        state = f"step {step}/{self.max_steps}  loss {loss:.3f}  {speed} tok/s"
         if step > self.first:  # before, nothing says how long a step takes
             per_step = (now - self.started) / (step - self.first)
             left = per_step * (self.max_steps - step + self.left_after * self.max_steps)
@@ -216,14 +220,21 @@ class RunLine:
 
     def finish(self, record: RunRecord) -> None:
         """The line that stays."""
-        self.console.print(f"run {self.position} {self.name}  {outcome(record)}")
+        self.console.print(f"run {self.position} {self.name}  {outcome(record, self.speeds)}")
 
 
-def outcome(record: RunRecord) -> str:
-    """How a run ended, in markup."""
+def speed_words(tokens_per_second: float, measured: Sequence[float]) -> str:
+    """`18,081`, or `~18,000` unless the speeds measured so far are steady."""
+    if is_steady(speed_variation(measured)):
+        return f"{tokens_per_second:,.0f}"
+    return f"~{float(f'{tokens_per_second:.2g}'):,.0f}"
+
+
+def outcome(record: RunRecord, speeds: Sequence[float] = ()) -> str:
+    """How a run ended, in markup; `speeds` are the tokens/s measured while it trained."""
     match record.state:
         case "finished":
-            speed = f"{record.tokens_per_second or 0:,.0f} tokens/s"
+            speed = f"{speed_words(record.tokens_per_second or 0, speeds)} tokens/s"
             return (
                 f"val {_loss(record.final.val_loss)}  best {_loss(record.best.val_loss)} at step "
                 f"{record.best.step}  {speed}  {duration(record.train_seconds or 0)}"

@@ -69,7 +69,8 @@ def register() -> None:
 
 def check(specs: Sequence[RunSpec], environment: Mapping[str, str]) -> list[str] | ConfigError:
     """The devices that these runs will train on, or why one of them cannot be trained."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, and ends this process
+    for signum in {*stopping.SIGNALS} - {signal.SIGTERM}:
+        signal.signal(signum, signal.SIG_IGN)  # the parent hears it, and ends this process
     _settle(environment)
     try:
         from normlab.training.build import check_networks

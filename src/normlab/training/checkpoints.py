@@ -14,16 +14,15 @@ from typing import Any, BinaryIO
 
 import torch
 
-from normlab.archive.durable import replacing
-from normlab.archive.files import LARGEST_TEXT, open_to_read
-from normlab.archive.lock import Lock
+from normlab.archive.files import LARGEST_TEXT, open_to_read, replace_atomically
+from normlab.archive.lock import RunLock
 from normlab.archive.record import (
     BEST_CHECKPOINT,
     LAST_CHECKPOINT,
     PREVIOUS_CHECKPOINT,
     RUN_FILE,
 )
-from normlab.archive.restore import restored
+from normlab.archive.versioned_json import restore_value
 from normlab.config.spec import RunSpec
 from normlab.errors import NormlabError
 from normlab.training import stopping
@@ -92,7 +91,7 @@ class Checkpoints(pl.Callback):
         spec: RunSpec,
         data_digest: str | None,
         recorder: Recorder,
-        lock: Lock,
+        lock: RunLock,
         resumed: Saved | None,
     ) -> None:
         self.folder = spec.folder
@@ -197,7 +196,7 @@ class Checkpoints(pl.Callback):
             raise NormlabError(f"{self.folder} has vanished")
         path = self.folder / name
         try:
-            with replacing(path) as draft:
+            with replace_atomically(path) as draft:
                 torch.save(content, draft)
                 if keep is not None and path.exists():
                     os.replace(path, self.folder / keep)
@@ -289,15 +288,35 @@ def _check_content(content: Any) -> None:
         raise ValueError("it has no weights")
     if type(content.setdefault("format", 0)) is not int:
         raise ValueError("its format is no number")
+    _check_tensors(content)
     for name, value in content["state_dict"].items():
         if not isinstance(name, str):
             raise ValueError("a tensor has no name")
         if not isinstance(value, torch.Tensor):
             continue  # a module's own extra state
-        if value.layout is not torch.strided or value.device.type != "cpu":
-            raise ValueError(f"{name} is no plain tensor")
         if value.is_floating_point() and not value.isfinite().all():
             raise ValueError(f"{name} holds numbers that are not finite")
+
+
+def _check_tensors(content: Any) -> None:
+    """Hold every tensor to the bytes that the file has for it. Raises ValueError.
+
+    With a stride of 0 four bytes are a tensor of any size, and a kernel that goes through it
+    without its strides, as AdamW's does, would read beyond them.
+    """
+    pending, visited = [content], set()
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict | list | tuple) and id(value) not in visited:
+            visited.add(id(value))
+            pending += value.values() if isinstance(value, dict) else value
+        elif isinstance(value, torch.Tensor):
+            if value.layout is not torch.strided or value.device.type != "cpu":
+                raise ValueError("it holds what is no plain tensor")
+            end = (value.storage_offset() + value.numel()) * value.element_size()
+            if end > value.untyped_storage().nbytes():
+                shape = "x".join(map(str, value.shape))
+                raise ValueError(f"a tensor of {shape} numbers has fewer in the file")
 
 
 def _check_state(content: dict[str, Any]) -> None:
@@ -308,7 +327,7 @@ def _check_state(content: dict[str, Any]) -> None:
     plain["recorder"] = {
         key: value for key, value in content["recorder"].items() if key not in ("losses", "norms")
     }
-    state: _PlainState = restored(_PlainState, plain)
+    state: _PlainState = restore_value(_PlainState, plain)
     if type(content["best"]) is not float or math.isnan(content["best"]):
         raise ValueError("best is no loss")
     losses, norms = (content["recorder"][key] for key in ("losses", "norms"))

@@ -1,8 +1,9 @@
 """A run's model with a checkpoint's weights, continuing tokens."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 
@@ -37,8 +38,7 @@ def continue_tokens(
     spec = stored_spec(folder, dict.fromkeys(GROUPS, "stored"))
     weights = load_weights(checkpoint)
     # Before anything of the size that the configuration asks for is made.
-    tensors = [value for value in weights.values() if isinstance(value, torch.Tensor)]
-    if _least_weights(spec.config.model, vocabulary) > sum(map(torch.numel, tensors)):
+    if _least_weights(spec.config.model, vocabulary) > _stored_weights(weights):
         raise _another_model(checkpoint, folder, "it has too few weights")
     check_networks([spec])
     model = build_model(spec.config, vocabulary)
@@ -68,6 +68,15 @@ def _least_weights(shape: ModelConfig, vocabulary: int) -> int:
     """As many weights as a model of this shape has at least: one matrix of each kind."""
     block = shape.width * (shape.width + hidden_width(shape))
     return vocabulary * shape.width + shape.depth * block
+
+
+def _stored_weights(weights: Mapping[str, Any]) -> int:
+    """As many numbers as a checkpoint holds; what several tensors share counts once."""
+    tensors = [value for value in weights.values() if isinstance(value, torch.Tensor)]
+    storages = {value.untyped_storage().data_ptr(): value for value in tensors}
+    return sum(
+        value.untyped_storage().nbytes() // value.element_size() for value in storages.values()
+    )
 
 
 def _another_model(path: Path, folder: Path, problem: str) -> NormlabError:

@@ -1,10 +1,12 @@
-"""Ctrl-C and SIGTERM: while a run trains, the first asks it to save and stop, the second stops it.
+"""Ctrl-C, SIGTERM, SIGHUP: the first asks a run that trains to save and stop, the second stops it.
 
-Elsewhere, where there is nothing to save, the first stops at once.
+Elsewhere, where there is nothing to save, the first stops at once. SIGHUP is sent where a terminal
+closes; Windows has none, and what was begun by `nohup` ignores it.
 """
 
 import _thread
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +18,15 @@ from normlab import output
 ANNOUNCEMENT = b"\nsaving, then stopping; once more stops at once\n"
 
 
+SIGNALS: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM)
+if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+    SIGNALS += (signal.SIGHUP,)
+
+
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, as Python raises KeyboardInterrupt for SIGINT."""
+    """SIGTERM or SIGHUP, as Python raises KeyboardInterrupt for SIGINT."""
+
+    signum = signal.SIGTERM
 
 
 class InterruptedTrainingError(Exception):
@@ -38,7 +47,7 @@ def serve() -> None:
     """
     global _served
     _served = True
-    for signum in (signal.SIGINT, signal.SIGTERM):
+    for signum in SIGNALS:
         signal.signal(signum, _serve)
 
 
@@ -55,18 +64,18 @@ def asked() -> int | None:
 
 
 def listen() -> None:
-    """Let the first SIGINT raise KeyboardInterrupt, or SIGTERM Terminated; a second ends at once.
+    """Let the first signal raise KeyboardInterrupt, or Terminated; a second ends at once.
 
     A second one that were raised too would interrupt the answer to the first, with a traceback.
     """
     if threading.current_thread() is threading.main_thread():
-        for signum in (signal.SIGINT, signal.SIGTERM):
+        for signum in SIGNALS:
             signal.signal(signum, _raise)
 
 
 def ignore() -> None:
     """The process is leaving: another signal would only interrupt its last words."""
-    for signum in (signal.SIGINT, signal.SIGTERM):
+    for signum in SIGNALS:
         signal.signal(signum, signal.SIG_IGN)
 
 
@@ -74,12 +83,21 @@ def signal_of(error: BaseException) -> signal.Signals:
     """The signal behind an interruption."""
     if isinstance(error, InterruptedTrainingError) and _asked is not None:
         return signal.Signals(_asked)
-    return signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
+    return error.signum if isinstance(error, Terminated) else signal.SIGINT
 
 
 def stop(signum: int) -> KeyboardInterrupt:
     """What to raise for a signal."""
-    return Terminated() if signum == signal.SIGTERM else KeyboardInterrupt()
+    if signum == signal.SIGINT:
+        return KeyboardInterrupt()
+    stopped = Terminated()
+    stopped.signum = signal.Signals(signum)
+    return stopped
+
+
+def exit_code(stopped: KeyboardInterrupt) -> int:
+    """What a shell says of a process that the signal behind an interruption has ended."""
+    return 128 + signal_of(stopped)
 
 
 def obey() -> None:
@@ -93,7 +111,7 @@ def politely() -> Iterator[None]:
     """Note the first signal for `asked`, instead of raising."""
     global _asked, _training
     _asked = None
-    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    before = {signum: signal.getsignal(signum) for signum in SIGNALS}
     try:
         heed()
         _training = True
@@ -108,7 +126,7 @@ def politely() -> Iterator[None]:
 def heed() -> None:
     """Take the signals, also from a library that has taken them in between."""
     if threading.current_thread() is threading.main_thread():
-        for signum in (signal.SIGINT, signal.SIGTERM):
+        for signum in SIGNALS:
             signal.signal(signum, _serve if _served else _note)
 
 
@@ -132,6 +150,6 @@ def _serve(signum: int, frame: FrameType | None) -> Any:
 
 
 def _raise(signum: int, frame: FrameType | None) -> Any:
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     raise stop(signum)

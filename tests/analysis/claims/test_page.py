@@ -12,7 +12,7 @@ from normlab.apps.claims.figure import draw
 from normlab.apps.claims.page import write
 from normlab.apps.claims.show import lines, tally
 from normlab.apps.claims.verdicts import Report
-from normlab.archive.stamped import write_stamped
+from normlab.archive.versioned_json import write_versioned_json
 from normlab.errors import NormlabError
 
 
@@ -60,7 +60,7 @@ def test_a_word_that_is_none_is_damage(report: Report, tmp_path: Path) -> None:
     raw = json.loads(path.read_text())
     raw["judged"][0]["word"] = "proven"
     plain = {k: v for k, v in raw.items() if k not in ("checksum", "schema_version")}
-    write_stamped(path, plain, raw["schema_version"])
+    write_versioned_json(path, plain, raw["schema_version"])
     with pytest.raises(NormlabError, match="damaged"):
         Report.read(path)
 
@@ -82,7 +82,7 @@ def test_the_tally_counts_and_says_what_luck_may_do(report: Report) -> None:
 
 def test_lines_hold_effect_interval_runs_and_what_differs(report: Report) -> None:
     said = "\n".join(lines(report.judged[0]))
-    assert "measured   −1.07 [−1.21, −0.923] nats a token; claimed: below 0; 3 pairs of" in said
+    assert "measured   -1.07 [-1.21, -0.923] nats a token; claimed: below 0; 3 pairs of" in said
     assert "6 runs" in said
     assert "differs    the size" in said
     assert "because    there is no data" in lines(report.judged[5])
@@ -93,7 +93,7 @@ def test_the_page_has_a_table_and_a_section_a_claim(report: Report, tmp_path: Pa
     page = (tmp_path / "claims.md").read_text()
     assert (
         "| [lower_one](#lower_one) | [1910.07467](https://arxiv.org/abs/1910.07467) | so \\| much "
-        "| −1.07 [−1.21, −0.923] nats a token | reproduced |"
+        "| -1.07 [-1.21, -0.923] nats a token | reproduced |"
     ) in page
     for one in report.judged:
         section = page.split(f"## {one.name}\n")[1].split("\n## ")[0]

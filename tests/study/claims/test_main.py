@@ -188,7 +188,11 @@ def test_measurements_are_kept_and_one_that_fails_leaves_the_others(
     ("words", "code", "said"),
     [
         (["claim=kaimig"], 2, "did you mean kaiming?"),
+        (["claim=xiong"], 2, "claim=xiong is not there; did you mean xiong_post_decay?"),
         (["claim=,"], 2, "names no claim"),
+        (["buget=standard"], 2, "buget=standard is not allowed; did you mean budget=?"),
+        (["budget"], 2, "budget is not allowed; did you mean budget=?"),
+        (["budget=Standard"], 2, "budget=Standard is not an option; did you mean standard?"),
         (["budget=tiny"], 2, "budget=tiny is not an option; budget has full, quick, standard"),
         (["norm=rmsnorm"], 2, "norm=rmsnorm is not allowed; give claim=…"),
         (["claim=one", "--config-dir", "nowhere"], 2, "--config-dir nowhere is not a folder"),
@@ -232,3 +236,17 @@ def test_nothing_is_timed_beside_other_work(monkeypatch: pytest.MonkeyPatch) -> 
         norm_time.check_quiet()
     monkeypatch.setattr("os.getloadavg", lambda: (float(norm_time.cores()), 0.0, 0.0))
     norm_time.check_quiet()
+
+
+def test_a_figure_that_fails_costs_a_sentence_and_not_the_verdicts(
+    call: Call, tmp_path: Path, ours: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("no font")
+
+    monkeypatch.setattr("normlab.apps.claims.figure.draw", broken)
+    measured(tmp_path / "mine", "five", "counted")
+    code, out, err = call("claim=five", "--config-dir", "mine")
+    assert (code, err) == (0, "")
+    assert "note: The figure could not be drawn (ValueError: no font); all else is there." in out
+    assert Report.read(Path("outputs/claims/claims-quick.json")).judged

@@ -19,6 +19,10 @@ MOST_CARDS = 12
 
 _HEIGHT, _CARD = 4.9, 0.26  # inches: of the panels, and more for every card
 _LEAST_SHOWN = 1e-8  # smaller singular values are drawn here
+_NOTHING_COMPARABLE = (
+    "No time is comparable: each varies\nby 10 % or more over the\nmeasurement, as on a machine\n"
+    "that does other work."
+)
 _Panel = Callable[[Axes, Sequence[Card], dict[str, str]], None]
 
 
@@ -45,7 +49,7 @@ def _sheet(cards: Sequence[Card]) -> Figure:
     legend: page.Legend = ([*handles], [card.name for card in cards])
     title = f"Identity card{'s' if len(cards) > 1 else ''} at width {cards[0].width}"
     height = _HEIGHT + _CARD * (len(cards) - 1)
-    figure, body = page.sheet(title, _note(cards[0], hidden), legend, height)
+    figure, body = page.sheet(title, _note(cards, hidden), legend, height)
     grid = body.subplots(2, 3).ravel()
     for axes, panel in zip(grid, _PANELS, strict=True):
         panel(axes, cards, look)
@@ -55,16 +59,16 @@ def _sheet(cards: Sequence[Card]) -> Figure:
 def _response(axes: Axes, cards: Sequence[Card], look: dict[str, str]) -> None:
     axes.set_title("One feature's response")
     axes.set_ylabel("its output")
-    for card, width in zip(cards, _widths(cards), strict=True):
-        axes.plot(card.curves.feature, _gaps(card.curves.response), color=look[card.name], lw=width)
+    for card in cards:
+        axes.plot(card.curves.feature, _gaps(card.curves.response), color=look[card.name])
     _feature_axis(axes)
 
 
 def _slope(axes: Axes, cards: Sequence[Card], look: dict[str, str]) -> None:
     axes.set_title("… and its slope")
     axes.set_ylabel("∂ output / ∂ input")
-    for card, width in zip(cards, _widths(cards), strict=True):
-        axes.plot(card.curves.feature, _gaps(card.curves.slope), color=look[card.name], lw=width)
+    for card in cards:
+        axes.plot(card.curves.feature, _gaps(card.curves.slope), color=look[card.name])
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, -0.05 * high), 1.05 * high)
     _feature_axis(axes)
@@ -79,8 +83,8 @@ def _feature_axis(axes: Axes) -> None:
 def _scale(axes: Axes, cards: Sequence[Card], look: dict[str, str]) -> None:
     axes.set_title("RMS out against RMS in")
     axes.set(xscale="log", yscale="log", xlabel="input RMS", ylabel="output RMS")
-    for card, width in zip(cards, _widths(cards), strict=True):
-        axes.plot(card.curves.rms_in, _gaps(card.curves.rms_out), color=look[card.name], lw=width)
+    for card in cards:
+        axes.plot(card.curves.rms_in, _gaps(card.curves.rms_out), color=look[card.name])
     axes.set_xticks([1e-6, 1e-3, 1e0, 1e3, 1e6])
     axes.minorticks_off()
 
@@ -88,14 +92,13 @@ def _scale(axes: Axes, cards: Sequence[Card], look: dict[str, str]) -> None:
 def _spectrum(axes: Axes, cards: Sequence[Card], look: dict[str, str]) -> None:
     axes.set_title("Jacobian")
     axes.set(yscale="log", xlabel="singular values, falling", ylabel="size at N(0, 1)")
-    for card, width in zip(cards, _widths(cards), strict=True):
+    for card in cards:
         values = np.maximum(card.spectrum.values, _LEAST_SHOWN)
         place = np.linspace(0, 1, len(values))
-        axes.plot(place, values, color=look[card.name], lw=width)
-        few, size = card.spectrum.near_zero, 2.5 + 1.6 * width
-        if few:
-            at, low = place[-few:], values[-few:]
-            axes.plot(at, low, "o", color=look[card.name], ms=size, clip_on=False)
+        dotted = list(range(len(values) - card.spectrum.near_zero, len(values)))
+        axes.plot(
+            place, values, "o-", color=look[card.name], markevery=dotted, ms=4.5, clip_on=False
+        )
     axes.set_xticks([0, 0.5, 1], ["first", "half", "last"])
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, 1e-3), max(high, 10))
@@ -130,10 +133,14 @@ def _rounding(axes: Axes, cards: Sequence[Card], look: dict[str, str]) -> None:
 
 def _time(axes: Axes, cards: Sequence[Card], look: dict[str, str]) -> None:
     axes.set_title("Time over LayerNorm's")
+    if not any(map(_is_comparable, _ratios(cards))):
+        axes.set_axis_off()
+        axes.text(0, 1, _NOTHING_COMPARABLE, transform=axes.transAxes, va="top", fontsize=8)
+        return
     axes.set_xlabel("× LayerNorm")
     for row, card in enumerate(cards):
-        for shift, ratio, faint in ((-0.19, card.speed.forward, 0.45), (0.19, card.speed.both, 1)):
-            _bar(axes, row + shift, ratio, look[card.name], faint)
+        for shift, ratio, alpha in ((-0.19, card.speed.forward, 0.45), (0.19, card.speed.both, 1)):
+            _bar(axes, row + shift, ratio, look[card.name], alpha)
     axes.axvline(1, color=GREY, lw=1.0, ls=(0, (1.0, 1.6)), zorder=3)
     axes.set_ylim(len(cards) - 0.4, -0.6)
     axes.set_yticks([])
@@ -141,10 +148,19 @@ def _time(axes: Axes, cards: Sequence[Card], look: dict[str, str]) -> None:
     axes.grid(visible=False, axis="y")
 
 
+def _ratios(cards: Sequence[Card]) -> list[Ratio]:
+    return [ratio for card in cards for ratio in (card.speed.forward, card.speed.both)]
+
+
+def _is_comparable(ratio: Ratio) -> bool:
+    return ratio.variation is None or is_steady(ratio.variation)
+
+
 def _bar(axes: Axes, row: float, ratio: Ratio, colour: str, alpha: float) -> None:
-    if ratio.variation is not None and not is_steady(ratio.variation):
-        words = axes.annotate(NOT_COMPARABLE, (0, row), (4, 0), textcoords="offset points")
-        words.set(va="center", fontsize=7.5, color=colour)
+    if not _is_comparable(ratio):
+        axes.plot([0], [row], "o", color=colour, alpha=alpha, ms=5, clip_on=False)
+        words = axes.annotate(NOT_COMPARABLE, (0, row), (6, 0), textcoords="offset points")
+        words.set(va="center", fontsize=7.5, color=GREY)
         return
     axes.barh(row, ratio.median, height=0.34, color=colour, alpha=alpha)
     axes.plot([ratio.low, ratio.high], [row, row], color=INK, lw=1.0)
@@ -153,26 +169,24 @@ def _bar(axes: Axes, row: float, ratio: Ratio, colour: str, alpha: float) -> Non
     value.set(va="center", fontsize=7.5)
 
 
-def _widths(cards: Sequence[Card]) -> list[float]:
-    """Each line thinner than the one it may lie on: norms often agree."""
-    thickest = 1.3 + 1.2 * min(len(cards) - 1, 3)
-    return [float(width) for width in np.linspace(thickest, 1.3, len(cards))]
-
-
 def _gaps(values: Sequence[Number]) -> "np.ndarray[Any, Any]":
     """What is not finite leaves a gap."""
     return np.array([np.nan if value is None else value for value in values])
 
 
-def _note(card: Card, hidden: int) -> str:
+def _note(cards: Sequence[Card], hidden: int) -> str:
+    card = cards[0]
+    comparable = list(map(_is_comparable, _ratios(cards)))
+    pale = "pale forward, full with backward; " * any(comparable)
+    some_vary = any(comparable) and not all(comparable)
+    varying = f"; {NOT_COMPARABLE}: varies by 10 % or more over the measurement" * some_vary
     threads = "1 thread" if card.speed.threads == 1 else f"{card.speed.threads} threads"
     return (
         "Parameters as they start. Jacobian: dots are values under 1e-4 of the largest, directions "
         "that the norm removes (those below 1e-8 drawn there).\n"
         "Error: the dot is the RMS, the tick the largest; dotted: exact, rounded once.\n"
-        f"Time: pale forward, full with backward; fp32 {'×'.join(map(str, card.speed.shape))}, "
-        f"{threads}, median and quartiles; not comparable: "
-        "they vary by 10 % or more over the measurement."
+        f"Time: {pale}fp32 {'×'.join(map(str, card.speed.shape))}, {threads}, median and quartiles"
+        f"{varying}."
         + (f"\nThe first {MOST_CARDS} norms; {hidden} more are in card.json." * (hidden > 0))
     )
 

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from normlab.analysis.style import without_figure
 from normlab.apps.card.record import Card, write_cards
 from normlab.config.compose import composed_config
 from normlab.config.gate import check_overrides
 from normlab.config.spec import RunSpec
-from normlab.errors import ConfigError, NormlabError, in_words
+from normlab.errors import ConfigError, NormlabError, Parser, in_words
 from normlab.study.plan import Plan, combinations, specified
 from normlab.study.terminal import console
 
@@ -28,8 +29,8 @@ _LONGEST_NAME = 80
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line of `scripts/card.py`."""
-    options = _parser().parse_intermixed_args(argv)
     with in_words():
+        options = _parser().parse_intermixed_args(argv)
         card(options)
 
 
@@ -44,20 +45,20 @@ def card(options: argparse.Namespace) -> list[Card]:
     specs = _compose(options.overrides, options.config_dir)
     folder = options.out or _PLACE / folder_name(list(specs), "card")
     cards = _measure(specs, options.width, options.threads, options.seconds)
-    files = _write(cards, folder)
+    files, left_out = _write(cards, folder)
     from normlab.apps.card.tables import show
 
-    terminal = console()
-    if not terminal.is_terminal:
-        terminal.width = 100
+    terminal = console(100)
     show(terminal, cards)
     for word, path in files:
         terminal.print(f"{word:8} {path}", markup=False)
+    for sentence in left_out:
+        terminal.print(f"note: {sentence}", markup=False)
     return cards
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="card.py",
         description="A norm's identity card, in seconds and before it is trained: parameters, "
         "invariances, Jacobian, extreme inputs, half precision, speed.",
@@ -133,16 +134,20 @@ def _measure(specs: dict[str, RunSpec], width: int, threads: int, seconds: float
     ]
 
 
-def _write(cards: list[Card], folder: Path) -> list[tuple[str, Path]]:
+def _write(cards: list[Card], folder: Path) -> tuple[list[tuple[str, Path]], list[str]]:
+    """The files by what they are, and a sentence where the figure could not be drawn."""
     import torch
 
-    from normlab.apps.card.figure import draw
-
+    left_out: list[str] = []
     try:
         numbers = write_cards(folder, cards, {"torch": str(torch.__version__)})
-        png, _ = draw(cards, folder)
+        files = [("numbers", numbers)]
+        with without_figure("The figure", left_out):
+            from normlab.apps.card.figure import draw
+
+            files.insert(0, ("figure", draw(cards, folder)[0]))
     except OSError as error:
         raise NormlabError(
             f"{folder} cannot be written ({error.strerror or error}); give another with --out DIR."
         ) from error
-    return [("figure", png), ("numbers", numbers)]
+    return files, left_out

@@ -148,4 +148,4 @@ def _short(value: Number) -> str:
         return "0"
     near = 1e-3 <= abs(value) < 1e4
     text = f"{value:#.3g}".rstrip(".") if near else f"{value:.0e}".replace("e+", "e")
-    return re.sub(r"e(-?)0", r"e\1", text).replace("-", "−")
+    return re.sub(r"e(-?)0", r"e\1", text)

@@ -1,6 +1,5 @@
 """The claims in conf/claim and in --config-dir, read and held to their types."""
 
-import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import MISSING, fields
@@ -13,8 +12,10 @@ from omegaconf.errors import OmegaConfBaseException, ValidationError
 from normlab import config
 from normlab.apps.claims.claim import ARMS_KINDS, KINDS, Claim, Published, Test
 from normlab.config.check import unknown_key
+from normlab.config.grammar import closest
 from normlab.config.safe_yaml import read_yaml
 from normlab.errors import ConfigError
+from normlab.text import excerpt
 
 GROUP = "claim"
 
@@ -28,9 +29,10 @@ def claims(names: Sequence[str] = (), config_dir: Path | None = None) -> dict[st
     files = _files(config_dir)
     for name in names:
         if name not in files:
-            close = difflib.get_close_matches(name, files, n=1)
-            hint = f"did you mean {close[0]}? " if close else ""
-            raise ConfigError(f"claim={name} is not there; {hint}there are {', '.join(files)}.")
+            raise ConfigError(
+                f"claim={excerpt(name)} is not there; {closest(name, files)}there are "
+                f"{', '.join(files)}."
+            )
     if not files:
         raise ConfigError(f"there is no claim; {config.folder() / GROUP} holds no *.yaml.")
     found = {name: read(files[name]) for name in dict.fromkeys(names or files)}
@@ -81,11 +83,10 @@ def _check_experiment(path: Path, claim: Claim, config_dir: Path | None) -> None
     folders = [folder / "experiment" for folder in (config.folder(), config_dir) if folder]
     options = sorted({one.stem for folder in folders for one in folder.glob("*.yaml")})
     if claim.experiment is not None and claim.experiment not in options:
-        close = difflib.get_close_matches(claim.experiment, options, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
         raise _wrong(
             path,
-            f"experiment={claim.experiment} is not there; {hint}there are {', '.join(options)}",
+            f"experiment={claim.experiment} is not there; {closest(claim.experiment, options)}"
+            f"there are {', '.join(options)}",
         )
 
 

@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from normlab import config
+from normlab.analysis.style import without_figure
 from normlab.apps.claims.claim import Claim
 from normlab.apps.claims.config import claims
 from normlab.apps.claims.machine import machine
 from normlab.apps.claims.measuring import check_measurement
 from normlab.apps.claims.studies import Place, check_budget
 from normlab.apps.claims.verdicts import Report
-from normlab.errors import ConfigError, NormlabError, in_words
+from normlab.config.grammar import closest
+from normlab.errors import ConfigError, NormlabError, Parser, in_words
+from normlab.text import excerpt
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,22 +28,22 @@ if TYPE_CHECKING:
     from normlab.apps.claims.evidence import Evidence
 
 FOLDER = "claims"
-_KEYS = ("claim", "budget", "output_dir")
+_KEYS = ("claim=", "budget=", "output_dir=")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line of `scripts/claims.py`."""
     from normlab.training import stopping
 
-    options = _parser().parse_intermixed_args(argv)
     stopping.listen()
     with in_words():
+        options = _parser().parse_intermixed_args(argv)
         try:
             carry_out(_asked(options))
         except KeyboardInterrupt as stop:
             stopping.ignore()
             sys.stderr.write("stopped; the same command goes on where it was\n")
-            sys.exit(143 if isinstance(stop, stopping.Terminated) else 130)
+            sys.exit(stopping.exit_code(stop))
 
 
 @dataclass(frozen=True)
@@ -107,25 +110,31 @@ def _judged(asked: Asked, evidence: "dict[str, Evidence]") -> Report:
 
 
 def _draw(asked: Asked, report: Report, terminal: "Console") -> None:
-    from normlab.apps.claims.figure import draw
     from normlab.apps.claims.page import write
 
+    left_out: list[str] = []
     try:
-        png, _ = draw(report, asked.folder, f"claims-{asked.place.budget}")
-        terminal.print(f"figure   {png}", markup=False)
+        with without_figure("The figure", left_out):
+            from normlab.apps.claims.figure import draw
+
+            png, _ = draw(report, asked.folder, f"claims-{asked.place.budget}")
+            terminal.print(f"figure   {png}", markup=False)
         terminal.print(f"numbers  {asked.results}", markup=False)
         if asked.docs is not None:
             report = report.only(claims())  # not those of another folder, judged before
-            draw(report, asked.docs / "figures")
-            (asked.docs / "figures" / "claims.svg").unlink()  # the page shows one of the two
+            with without_figure("The figure of the page", left_out):
+                draw(report, asked.docs / "figures")
+                (asked.docs / "figures" / "claims.svg").unlink()  # the page shows one of the two
             write(asked.docs / "claims.md", report)
             terminal.print(f"page     {asked.docs / 'claims.md'}", markup=False)
+        for sentence in left_out:
+            terminal.print(f"note: {sentence}", markup=False)
     except OSError as error:
         raise _unwritable(asked.docs or asked.folder, error) from error
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="claims.py",
         description="Put published claims to the test: train and measure what is missing, and say "
         "reproduced, not reproduced, refuted or cannot tell, by rule.",
@@ -145,9 +154,10 @@ def _asked(options: argparse.Namespace) -> Asked:
     given = {"budget": "quick", "output_dir": "outputs", "claim": ""}
     for word in options.overrides:
         key, sign, value = word.partition("=")
-        if key not in _KEYS or not sign or not value:
+        if key + sign not in _KEYS or not value:
             raise ConfigError(
-                f"{word} is not allowed; give {', '.join(f'{one}=…' for one in _KEYS)}."
+                f"{excerpt(word)} is not allowed; {closest(f'{key}=', _KEYS)}give "
+                f"{', '.join(f'{one}…' for one in _KEYS)}."
             )
         given[key] = value
     check_budget(given["budget"])

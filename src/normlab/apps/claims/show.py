@@ -44,7 +44,7 @@ def lines(one: Judged) -> list[str]:
 
 
 def measured(one: Judged) -> str:
-    """`−0.031 [−0.040, −0.022] nats; claimed: below 0; 3 pairs of seeds; 12 runs, 2 diverged`."""
+    """`-0.031 [-0.040, -0.022] nats; claimed: below 0; 3 pairs of seeds; 12 runs, 2 diverged`."""
     if one.value is None:
         return f"nothing: {one.reason}"
     parts = [f"{number(one.value)}{interval(one)} {one.unit}".rstrip()]
@@ -69,7 +69,7 @@ def region(one: Range) -> str:
 
 def _border(value: float) -> str:
     """As the claim's file says it; what stands for the first number beyond zero is zero."""
-    return "0" if abs(value) < 1e-300 else f"{value:.6g}".replace("-", "−")
+    return "0" if abs(value) < 1e-300 else f"{value:.6g}"
 
 
 def counted(runs: Runs) -> str:
@@ -102,6 +102,6 @@ def number(value: float) -> str:
         return "0"
     if not 1e-3 <= abs(value) < 1e5:
         mantissa, exponent = f"{value:.1e}".split("e")
-        return f"{mantissa.removesuffix('.0')}e{int(exponent)}".replace("-", "−")
+        return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
     digits = max(0, 2 - math.floor(math.log10(abs(value))))
-    return f"{value:.{digits}f}".replace("-", "−")
+    return f"{value:.{digits}f}"

@@ -11,10 +11,12 @@ from pathlib import Path
 from normlab import config
 from normlab.archive.record import RunRecord
 from normlab.config.compose import composed_config
+from normlab.config.grammar import closest
 from normlab.config.spec import RunSpec
 from normlab.errors import ConfigError, NormlabError
 from normlab.study.experiment import Asked
 from normlab.study.plan import Plan, make_plan, specified
+from normlab.text import excerpt
 
 # What `train.py` does; there is no such file beside an installed package.
 _TRAIN = "import sys; sys.argv[0] = 'train.py'; from normlab.door import study; study()"
@@ -123,7 +125,10 @@ def check_budget(budget: str) -> None:
     """
     options = sorted(path.stem for path in (config.folder() / "budget").glob("*.yaml"))
     if budget not in options:
-        raise ConfigError(f"budget={budget} is not an option; budget has {', '.join(options)}.")
+        raise ConfigError(
+            f"budget={excerpt(budget)} is not an option; {closest(budget, options)}budget has "
+            f"{', '.join(options)}."
+        )
 
 
 def _quoted(text: str) -> str:

@@ -11,13 +11,14 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from normlab.analysis import page
+from normlab.analysis.scales import log_ticks
 from normlab.analysis.spread import Spread
 from normlab.analysis.style import GREY, INK, norm_colours
 from normlab.apps.experiments.comparison_words import CLAIMED_HIGH, CLAIMED_LOW
 from normlab.apps.experiments.numbers import plain
 from normlab.apps.experiments.record import Comparison, Measured, Shown
 from normlab.apps.experiments.times import WAYS, over_torch, pairs, shapes
-from normlab.archive.identity import short_number
+from normlab.archive.record import short_number
 from normlab.archive.steadiness import NOT_COMPARABLE
 
 NORMS = ("layernorm", "rmsnorm")
@@ -184,7 +185,7 @@ def _ways(axes: Axes, there: Sequence[str], named: bool = True) -> None:
     low, high = axes.get_xlim()
     axes.set_xlim(min(low, 0.5), max(high, 2.0))
     low, high = axes.get_xlim()
-    ticks = [x for x in (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000) if low <= x <= high]
+    ticks = log_ticks(low, high)
     axes.set_xticks(ticks, [short_number(tick) for tick in ticks])
     axes.minorticks_off()
 

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from normlab.analysis.style import without_figure
 from normlab.apps.experiments import comparison_words, gradient_words
-from normlab.apps.experiments.record import Measured, path_of
+from normlab.apps.experiments.record import Measured, measured_in, path_of, read_measured
 from normlab.archive.files import FIGURES_FOLDER, check_study_links
+from normlab.errors import NormlabError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,15 +20,18 @@ REPORT_FILE = "report.html"
 
 @dataclass(frozen=True)
 class Conclusion:
-    """What was made of a measurement: sentences, and the files by what they are."""
+    """What was made of a measurement: sentences, the files by what they are, what is missing."""
 
     sentences: tuple[str, ...]
     files: dict[str, Path]
+    left_out: tuple[str, ...] = ()
 
     def show(self, console: "Console") -> None:
         """Print where the files are, then the paragraph."""
         for what, path in self.files.items():
             console.print(f"{what:8} {path}", markup=False)
+        for sentence in self.left_out:
+            console.print(f"note: {sentence}", markup=False)
         console.print(f"\n{' '.join(self.sentences)}", markup=False)
 
 
@@ -41,10 +46,14 @@ def conclude(found: Measured, folder: Path) -> Conclusion:
 
     check_study_links(folder)
     words, page = sentences(found), folder / REPORT_FILE
-    files = draw(found, folder / FIGURES_FOLDER)
-    document.write(found, words, files, folder, page)
-    made = {"figure": files[0], "numbers": path_of(folder, found.name), "report": page}
-    return Conclusion(tuple(words), made)
+    files: list[Path] = []
+    left_out: list[str] = []
+    with without_figure("The figure", left_out):
+        files = draw(found, folder / FIGURES_FOLDER)
+    document.write(found, [*words, *left_out], files, folder, page)
+    made = {"figure": files[0]} if files else {}
+    made |= {"numbers": path_of(folder, found.name), "report": page}
+    return Conclusion(tuple(words), made, tuple(left_out))
 
 
 def draw(found: Measured, folder: Path) -> list[Path]:
@@ -68,3 +77,26 @@ def sentences(found: Measured) -> list[str]:
         "layernorm_vs_rmsnorm": comparison_words.sentences,
     }
     return words[found.name](found.numbers)
+
+
+def redraw_measurement(folder: Path, metric: str | None) -> bool:
+    """Draw anew what is in the folder, and print what it shows; see `experiments.redraw`."""
+    from normlab.terminal import open_terminal
+
+    path = measured_in(folder)
+    if path is None:
+        return False
+    if metric is not None:
+        raise NormlabError(
+            f"{folder} holds a measurement and no curves, so none of {metric}; leave out "
+            f"--metric, or read {path}."
+        )
+    try:
+        conclude(read_measured(path), folder).show(open_terminal())
+    except OSError as error:
+        raise NormlabError(
+            f"The results of {folder} cannot be written: {error.strerror or error} "
+            f"({error.filename or folder}); free space or permit writing there, and run "
+            f"python scripts/plot.py {folder}."
+        ) from error
+    return True

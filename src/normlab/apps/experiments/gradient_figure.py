@@ -20,7 +20,7 @@ from normlab.apps.experiments import theory
 from normlab.apps.experiments.ends import End, label
 from normlab.apps.experiments.numbers import plain, short
 from normlab.apps.experiments.record import Measured, Profile, Vanishing
-from normlab.archive.identity import short_number
+from normlab.archive.record import short_number
 
 # Norms whose output has unit RMS as they start, so that theory knows it.
 UNIT_RMS = ("rmsnorm", "layernorm", "layernorm_nobias", "gemma_rmsnorm", "scalenorm", "l1")

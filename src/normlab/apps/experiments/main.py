@@ -18,7 +18,7 @@ from normlab.apps.experiments import gradient_vanishing, layernorm_vs_rmsnorm
 from normlab.apps.experiments.conclusion import conclude
 from normlab.apps.experiments.record import Measured, Origin, path_of, read_measured
 from normlab.apps.experiments.request import Request
-from normlab.archive.identity import check_output_dir
+from normlab.archive.record import check_output_dir
 from normlab.errors import NormlabError
 from normlab.study import engine
 from normlab.study.place import check_place, make_folder

@@ -17,7 +17,7 @@ from normlab.apps.experiments.trials import (
     said,
     trials,
 )
-from normlab.archive.folder import Study
+from normlab.archive.study import Study
 
 
 def tell(study: Study) -> list[str]:

@@ -20,7 +20,7 @@ from normlab.apps.experiments.u_curve import (
     limits,
     without_context,
 )
-from normlab.archive.folder import Study
+from normlab.archive.study import Study
 
 _CURVES, _ROW, _NAMES_WIDTH = 2.9, 0.27, 2.4  # inches
 

@@ -22,7 +22,7 @@ def short(value: float) -> str:
     if 10 <= size < 10_000:
         return f"{value:,.0f}"
     mantissa, exponent = f"{value:.1e}".split("e")
-    return f"{mantissa}e{int(exponent)}".replace("-", "−")
+    return f"{mantissa}e{int(exponent)}"
 
 
 def percent(share: float) -> str:

@@ -18,7 +18,7 @@ from normlab.apps.experiments.trials import (
     said,
     trials,
 )
-from normlab.archive.folder import Study
+from normlab.archive.study import Study
 
 
 @dataclass

@@ -13,7 +13,7 @@ from normlab.apps.experiments.u_curve import (
     limits,
     without_context,
 )
-from normlab.archive.folder import Study
+from normlab.archive.study import Study
 
 _PANEL = 2.1  # inches
 

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from normlab.apps.card.record import Invariance, Number
-from normlab.archive.restore import restored
-from normlab.archive.stamped import read_stamped, write_stamped
+from normlab.archive.versioned_json import read_versioned_json, restore_value, write_versioned_json
 
 SCHEMA_VERSION = 1
 
@@ -139,7 +138,7 @@ class Measured:
 
     def write(self, folder: Path) -> Path:
         """Write `<name>.json` into the folder, whole or not at all. Raises OSError."""
-        return write_stamped(path_of(folder, self.name), asdict(self), SCHEMA_VERSION)
+        return write_versioned_json(path_of(folder, self.name), asdict(self), SCHEMA_VERSION)
 
 
 def path_of(folder: Path, name: str) -> Path:
@@ -160,10 +159,12 @@ def read_measured(path: Path) -> Measured:
         FileNotFoundError: it is not there.
         NormlabError: it cannot be read, is damaged, or was written by a newer normlab.
     """
-    return read_stamped(path, SCHEMA_VERSION, _parse, "the command that made it measures again")
+    return read_versioned_json(
+        path, SCHEMA_VERSION, _parse, "the command that made it measures again"
+    )
 
 
 def _parse(raw: Any) -> Measured:
-    found: Measured = restored(Measured, raw)
-    numbers = restored(NUMBERS[found.name], found.numbers, "numbers")
+    found: Measured = restore_value(Measured, raw)
+    numbers = restore_value(NUMBERS[found.name], found.numbers, "numbers")
     return replace(found, numbers=numbers)

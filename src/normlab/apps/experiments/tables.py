@@ -11,7 +11,7 @@ from normlab.apps.card.record import Number
 from normlab.apps.experiments.numbers import plain, short
 from normlab.apps.experiments.record import Comparison, Measured, Profile, Timed, Vanishing
 from normlab.apps.experiments.times import over_torch
-from normlab.archive.identity import said
+from normlab.archive.record import arm_name_parts
 from normlab.archive.steadiness import NOT_COMPARABLE
 
 
@@ -47,7 +47,11 @@ def _profile_columns(depth: str) -> tuple[Column, ...]:
 
 def _profile(one: Profile) -> tuple[Cell, ...]:
     return (
-        Cell(one.norm if one.placement is None else SEPARATOR.join(said(one.norm, one.placement))),
+        Cell(
+            one.norm
+            if one.placement is None
+            else SEPARATOR.join(arm_name_parts(one.norm, one.placement))
+        ),
         Cell(one.init),
         *(Cell(str(count), count) for count in (one.width, one.depth, one.seeds)),
         _number(one.rms[-1]),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from normlab.analysis.spread import Spread, ratio
 from normlab.apps.experiments.record import Comparison, Timed
-from normlab.archive.steadiness import is_steady, variation
+from normlab.archive.steadiness import is_steady, speed_variation
 
 # In the order of the figure, with what they are.
 WAYS = {
@@ -47,7 +47,7 @@ def over_torch(numbers: Comparison, one: Timed) -> Spread | None:
 
 
 def _compared(times: Sequence[float], others: Sequence[float]) -> Spread | None:
-    steady = all(is_steady(variation(some)) for some in (times, others))
+    steady = all(is_steady(speed_variation(some)) for some in (times, others))
     return ratio(times, others) if steady else None
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from normlab.apps.experiments.profile import Gathered
 from normlab.apps.experiments.record import Profile
-from normlab.archive.identity import said
+from normlab.archive.record import arm_name_parts
 from normlab.config.schema import AttentionKernel
 from normlab.config.spec import RunSpec
 from normlab.training.build import build_model
@@ -36,7 +36,7 @@ def profiles(
     for spec in specs:
         kept = Gathered()
         norm, placement = spec.choices["norm"], spec.choices["placement"]
-        name = " · ".join(said(norm, placement))
+        name = " · ".join(arm_name_parts(norm, placement))
         for seed in seeds:
             each(f"Transformer, {name}, {init}, seed {seed}")
             kept.add(*streams(with_init(spec, std, output), seed))

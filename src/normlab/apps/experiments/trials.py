@@ -16,7 +16,7 @@ from normlab.analysis.statistics import (
     paired_difference,
     seeds_needed,
 )
-from normlab.archive.folder import Study
+from normlab.archive.study import Study
 
 # Nats per token above the best guess without context within which a model has learned none.
 NO_CONTEXT = 0.05

@@ -130,7 +130,7 @@ def _slope(slope: Slope | None) -> str:
     if slope is None or slope.mean is None:
         return ""
     half = "" if slope.half is None else f" ±{slope.half:.2f}"
-    return f": slope {slope.mean:.2f}{half}".replace("-", "−")
+    return f": slope {slope.mean:.2f}{half}"
 
 
 def _words(depths: Sequence[int], noun: str) -> str:

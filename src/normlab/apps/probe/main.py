@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from normlab.analysis.style import without_figure
 from normlab.apps.card.main import folder_name
 from normlab.apps.probe.record import Measurement, Probing, measurement, write_probing
 from normlab.config.compose import composed_config
 from normlab.config.gate import check_overrides
 from normlab.config.spec import RunSpec
-from normlab.errors import ConfigError, NormlabError, in_words
+from normlab.errors import ConfigError, NormlabError, Parser, in_words
 from normlab.study.plan import Plan, combinations, specified
 from normlab.study.terminal import Countdown, console
 
@@ -41,8 +42,8 @@ class Wanted:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line of `scripts/probe.py`."""
-    options = _parser().parse_intermixed_args(argv)
     with in_words():
+        options = _parser().parse_intermixed_args(argv)
         probe(options)
 
 
@@ -55,17 +56,17 @@ def probe(options: argparse.Namespace) -> Probing:
     """
     wanted = _compose(options.overrides, options.config_dir)
     folder = options.out or _PLACE / folder_name([_said(options.overrides)], "probe")
-    terminal = console()
+    terminal = console(110)
     with Countdown(terminal, "models", len(wanted)) as countdown:
         probing = _measured(wanted, countdown.begin)
-    files = _write(probing, folder, options.overrides)
+    files, left_out = _write(probing, folder, options.overrides)
     from normlab.apps.probe.tables import show
 
-    if not terminal.is_terminal:
-        terminal.width = 110
     show(terminal, probing)
     for word, path in files:
         terminal.print(f"{word:8} {path}", markup=False)
+    for sentence in left_out:
+        terminal.print(f"note: {sentence}", markup=False)
     return probing
 
 
@@ -83,7 +84,7 @@ def measure(overrides: Sequence[str], config_dir: Path | None = None) -> Probing
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="probe.py",
         description="Signal and gradient through depth at initialisation, for any norm, placement, "
         "depth and init: a table, probe.json and a figure, in seconds and without training.",
@@ -164,7 +165,7 @@ def _measured(wanted: Sequence[Wanted], each: Callable[[str], None]) -> Probing:
 
 
 def _one(wanted: Wanted, sources: dict[str, Any]) -> Measurement:
-    from normlab.data import build
+    from normlab.data import build_source
     from normlab.training.batches import tensors
     from normlab.training.build import build_model
     from normlab.training.probes import at_initialization
@@ -172,7 +173,7 @@ def _one(wanted: Wanted, sources: dict[str, Any]) -> Measurement:
     spec, config_ = wanted.spec, wanted.spec.config
     key = json.dumps([spec.plain["data"], config_.model.context])
     if key not in sources:
-        sources[key] = build(spec.plain["data"], config_.model.context)
+        sources[key] = build_source(spec.plain["data"], config_.model.context)
     source = sources[key]
     model = build_model(config_, source.vocabulary)
     found = at_initialization(model, tensors(source.batch(config_.seed, 0)))
@@ -180,17 +181,23 @@ def _one(wanted: Wanted, sources: dict[str, Any]) -> Measurement:
     return measurement(arm, config_.model.depth, config_.seed, found)
 
 
-def _write(probing: Probing, folder: Path, overrides: Sequence[str]) -> list[tuple[str, Path]]:
+def _write(
+    probing: Probing, folder: Path, overrides: Sequence[str]
+) -> tuple[list[tuple[str, Path]], list[str]]:
+    """The files by what they are, and a sentence where the figure could not be drawn."""
     import torch
 
-    from normlab.apps.probe.figure import draw
-
     about = {"overrides": list(overrides), "versions": {"torch": str(torch.__version__)}}
+    left_out: list[str] = []
     try:
         numbers = write_probing(folder, probing, about)
-        png, _ = draw(probing, folder)
+        files = [("numbers", numbers)]
+        with without_figure("The figure", left_out):
+            from normlab.apps.probe.figure import draw
+
+            files.insert(0, ("figure", draw(probing, folder)[0]))
     except OSError as error:
         raise NormlabError(
             f"{folder} cannot be written ({error.strerror or error}); give another with --out DIR."
         ) from error
-    return [("figure", png), ("numbers", numbers)]
+    return files, left_out

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from normlab.data import tokenizer_from_json
-from normlab.data.tokens import BytePairTokenizer, CharacterTokenizer
+from normlab.data.tokenizers import BytePairTokenizer, CharacterTokenizer
 from normlab.errors import ConfigError, NormlabError
 
 TEXT = "Whether 'tis nobler in the mind — whether not; naïve café, 日本語 🙂\r\n\n" * 20

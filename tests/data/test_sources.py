@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from normlab.data import IGNORED
-from normlab.data.tokens import CharacterTokenizer, letters
-from normlab.data.windows import Corpus, CorpusSource, ValidationWindows
+from normlab.data.sources import Corpus, CorpusSource, ValidationWindows
+from normlab.data.tokenizers import CharacterTokenizer, letters
 from normlab.errors import ConfigError
 
 ANY = CharacterTokenizer(letters(5000))

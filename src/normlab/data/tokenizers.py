@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from normlab.data.contracts import Tokenizer
+from normlab.data.sources import Tokenizer
 from normlab.errors import ConfigError, NormlabError
 
 if TYPE_CHECKING:

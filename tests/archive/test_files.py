@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import normlab
-from normlab.archive.durable import replacing, write_text, write_with
+from normlab.archive.files import replace_atomically, write_atomically, write_text
 
 SOURCE = Path(normlab.__path__[0]).parent
 
@@ -19,9 +19,9 @@ SOURCE = Path(normlab.__path__[0]).parent
 HALF = """
 import sys, time
 from pathlib import Path
-from normlab.archive.durable import replacing
+from normlab.archive.files import replace_atomically
 
-with replacing(Path(sys.argv[1])) as draft, draft.open("w") as out:
+with replace_atomically(Path(sys.argv[1])) as draft, draft.open("w") as out:
     out.write("half of it")
     out.flush()
     print("writing", flush=True)
@@ -32,7 +32,7 @@ with replacing(Path(sys.argv[1])) as draft, draft.open("w") as out:
 AGAIN = """
 import itertools, sys
 from pathlib import Path
-from normlab.archive.durable import write_text
+from normlab.archive.files import write_text
 
 for letter in itertools.cycle("abc"):
     write_text(Path(sys.argv[1]), letter * 300_000)
@@ -117,7 +117,7 @@ def test_what_fails_midway_leaves_no_draft(tmp_path: Path) -> None:
         raise OSError("no space")
 
     with pytest.raises(OSError, match="no space"):
-        write_with(tmp_path / "figure.png", fail)
+        write_atomically(tmp_path / "figure.png", fail)
     assert names(tmp_path) == []
 
 
@@ -128,6 +128,6 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(
     sync, rename = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda handle: (done.append("sync"), sync(handle)))
     monkeypatch.setattr(os, "replace", lambda *paths: (done.append("rename"), rename(*paths)))
-    with replacing(tmp_path / "card.json") as draft:
+    with replace_atomically(tmp_path / "card.json") as draft:
         draft.write_text("{}")
     assert done == ["sync", "rename", "sync"]

@@ -1,16 +1,16 @@
-"""Dataclasses from what JSON holds, every value held to its type: no damage gets further than here.
-
-Newer keys are passed over, and an older file may lack those that have a default.
-"""
+"""JSON files with a schema version and a checksum, so that damage is told and never read."""
 
 import json
 import math
+import zlib
+from collections.abc import Callable
 from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from normlab.archive.files import read_text
+from normlab.archive.files import read_text, write_text
+from normlab.errors import NormlabError
 
 _DEEPEST = 64  # what is written here is ten levels deep at most
 
@@ -58,7 +58,7 @@ def parse_json(text: str) -> Any:
     return value
 
 
-def restored(kind: Any, raw: Any, key: str = "") -> Any:
+def restore_value(kind: Any, raw: Any, key: str = "") -> Any:
     """`raw`, from JSON, as a `kind`: a dataclass, a plain type, a list, tuple, dict or union.
 
     Raises:
@@ -68,14 +68,18 @@ def restored(kind: Any, raw: Any, key: str = "") -> Any:
         return _dataclass(kind, raw, key)
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (tuple, list) and isinstance(raw, list):
-        return origin(restored(arguments[0], item, f"{key}[{n}]") for n, item in enumerate(raw))
+        return origin(
+            restore_value(arguments[0], item, f"{key}[{n}]") for n, item in enumerate(raw)
+        )
     if origin is dict and isinstance(raw, dict):
-        return {name: restored(arguments[1], item, f"{key}.{name}") for name, item in raw.items()}
+        return {
+            name: restore_value(arguments[1], item, f"{key}.{name}") for name, item in raw.items()
+        }
     if isinstance(kind, UnionType):
         if raw is None and NoneType in arguments:
             return None
         (kind,) = [one for one in arguments if one is not NoneType]
-        return restored(kind, raw, key)
+        return restore_value(kind, raw, key)
     if kind is float and isinstance(raw, int | float) and not isinstance(raw, bool):
         return _finite(raw, key)
     if not _is(raw, kind):
@@ -93,7 +97,7 @@ def _dataclass(kind: Any, raw: Any, key: str) -> Any:
     values = {}
     for one in fields(kind):
         if one.name in raw:
-            values[one.name] = restored(hints[one.name], raw[one.name], prefix + one.name)
+            values[one.name] = restore_value(hints[one.name], raw[one.name], prefix + one.name)
         elif not _has_default(one):
             raise ValueError(f"{prefix}{one.name} is missing")
     return kind(**values)
@@ -121,3 +125,60 @@ def _is(raw: Any, kind: Any) -> bool:
 def _shown(raw: Any) -> str:
     text = json.dumps(raw)
     return text if len(text) <= 40 else f"{text[:37]}…"
+
+
+_T = TypeVar("_T")
+
+
+def write_versioned_json(path: Path, plain: dict[str, Any], version: int) -> Path:
+    """Write what JSON can hold, whole or not at all, and return the path.
+
+    Raises:
+        OSError: it cannot be written.
+        ValueError: a number is not finite.
+    """
+    raw = {"schema_version": version, **plain}
+    whole = {**raw, "checksum": compute_checksum(raw)}
+    write_text(path, json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    return path
+
+
+def read_versioned_json(path: Path, version: int, parse: Callable[[Any], _T], remedy: str) -> _T:
+    """What `parse` makes of a file of `write_versioned_json`; `remedy` says what to do otherwise.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        NormlabError: it cannot be read, is damaged, or was written by a newer normlab.
+    """
+    try:
+        raw = read_json(path)
+        check_checksum(raw)
+        check_schema_version(raw.pop("schema_version"), version)
+        return parse(raw)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise NormlabError(f"{path} cannot be read ({error.strerror}); {remedy}.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise NormlabError(
+            f"{path} is damaged or was written by another version ({error}); {remedy}."
+        ) from error
+
+
+def check_schema_version(written: Any, version: int) -> None:
+    """Refuse a file of a newer version than the one that is read here. Raises ValueError."""
+    if not isinstance(written, int) or written > version:
+        raise ValueError(f"its schema version is {json.dumps(written)}, this reads {version}")
+
+
+def check_checksum(raw: Any) -> None:
+    """Take the checksum out of what a file holds. Raises ValueError where it is not that of it."""
+    if not isinstance(raw, dict) or "checksum" not in raw:
+        raise ValueError("it has no checksum")
+    if raw.pop("checksum") != compute_checksum(raw):
+        raise ValueError("wrong checksum")
+
+
+def compute_checksum(raw: dict[str, Any]) -> int:
+    """Of what is written as JSON; a flipped bit can turn a digit into another."""
+    return zlib.crc32(json.dumps(raw).encode())

@@ -1,15 +1,14 @@
 """The files beside run.json: damage to them changes no number, and is told all the same."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from torch.utils.tensorboard import SummaryWriter
 
-from normlab.archive import beside, tags
-from normlab.archive.folder import read_run, read_study
-from normlab.archive.record import RunRecord
+from normlab.archive import tags
+from normlab.archive.record import RunRecord, describe_folder_changes, write_run_file
+from normlab.archive.study import read_run, read_study
 
 TEXTS = {"config.yaml": "seed: 0\nname: Übung\n", "vocabulary.json": '{"symbols": ["a", "σ"]}'}
 CHECKPOINTS = ("checkpoints/last.ckpt", "checkpoints/best.ckpt")
@@ -27,7 +26,7 @@ def run(tmp_path: Path) -> Path:
         choices={}, config={}, step=1,
     )  # fmt: skip
     for name, text in TEXTS.items():
-        beside.write(folder, record, name, text)
+        write_run_file(folder, record, name, text)
     for name in CHECKPOINTS:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(b"weights")
@@ -39,7 +38,7 @@ def run(tmp_path: Path) -> Path:
 def test_what_was_written_is_there_and_nothing_is_told(run: Path) -> None:
     assert {name: (run / name).read_text(encoding="utf-8") for name in TEXTS} == TEXTS
     assert read_run(run).left_out == []
-    assert beside.altered_as_told(run) == ""
+    assert describe_folder_changes(run) == ""
 
 
 @pytest.mark.parametrize("name", TEXTS)
@@ -49,11 +48,11 @@ def test_any_flipped_bit_is_told_and_the_curves_stay_whole(name: str, bit: int, 
     content[bit // 8] ^= 1 << bit % 8
     (run / name).write_bytes(bytes(content))
     found = read_run(run)
-    assert found.whole
+    assert found.complete
     (sentence,) = found.left_out
     assert sentence.startswith(f"{run}: {name} is not what the run wrote; ")
     assert read_study(run.parent).left_out == [sentence]
-    assert beside.altered_as_told(run) == sentence
+    assert describe_folder_changes(run) == sentence
 
 
 @pytest.mark.parametrize("name", [*TEXTS, *CHECKPOINTS])
@@ -83,9 +82,9 @@ def test_a_run_that_goes_on_writes_them_anew_and_is_not_reproached(state: Any, r
 
 
 def test_a_record_without_digests_is_read_as_before(run: Path) -> None:
-    raw = json.loads((run / "run.json").read_text())
-    del raw["files"], raw["checksum"]
-    (run / "run.json").write_text(json.dumps(raw))
+    record = RunRecord.read(run)
+    record.files = {}
+    record.write(run)
     for name in (*TEXTS, *CHECKPOINTS):
         (run / name).unlink()
     assert read_run(run).left_out == []

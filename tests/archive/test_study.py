@@ -8,8 +8,8 @@ import pytest
 from torch.utils.tensorboard import SummaryWriter
 
 from normlab.archive import tags
-from normlab.archive.folder import read_run, read_study
-from normlab.archive.record import RunRecord, settled
+from normlab.archive.record import RunRecord, read_result
+from normlab.archive.study import read_run, read_study
 from normlab.errors import NormlabError
 
 
@@ -87,7 +87,7 @@ def test_a_rebuilt_run_that_did_not_close_is_still_running(tmp_path: Path) -> No
 def test_a_run_that_says_finished_before_its_last_step_is_not_believed(tmp_path: Path) -> None:
     make(tmp_path, record(), [4.0], {0: 4.5, 1: 4.0}, closing=4.0)
     record(state="finished", step=1).write(tmp_path)
-    assert settled(tmp_path) is None
+    assert read_result(tmp_path) is None
     run = read_run(tmp_path)
     assert run.record.state != "finished"
     assert "step 1 of 20" in run.left_out[0]
