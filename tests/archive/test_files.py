@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import normlab
-from normlab.archive.files import replace_atomically, write_atomically, write_text
+from normlab.archive.files import replace_atomically, write_text
 
 SOURCE = Path(normlab.__path__[0]).parent
 
@@ -112,12 +112,13 @@ def test_the_draft_of_another_machine_is_left_alone_for_an_hour(tmp_path: Path) 
 
 
 def test_what_fails_midway_leaves_no_draft(tmp_path: Path) -> None:
-    def fail(draft: Path) -> None:
-        draft.write_text("half")
-        raise OSError("no space")
+    def write_half() -> None:
+        with replace_atomically(tmp_path / "figure.png") as draft:
+            draft.write_text("half")
+            raise OSError("no space")
 
     with pytest.raises(OSError, match="no space"):
-        write_atomically(tmp_path / "figure.png", fail)
+        write_half()
     assert names(tmp_path) == []
 
 

@@ -14,7 +14,7 @@ from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from torch.utils.tensorboard import SummaryWriter
 
 from normlab.apps.card.record import read_cards
-from normlab.archive import frames, tags
+from normlab.archive import event_file, tags
 from normlab.archive.events import read_events
 from normlab.archive.files import replace_atomically
 from normlab.archive.lock import is_run_locked
@@ -189,14 +189,14 @@ def test_records_made_to_overlap_are_searched_in_linear_time(tmp_path: Path) -> 
     path = tmp_path / "events.out.tfevents.1.host.1.0"
     path.write_bytes(b"x" + b"".join(header))
     checked = []
-    masked = frames.masked
+    masked = event_file.masked_crc32c
 
     def counting(data: Any, starts: Any, lengths: Any) -> Any:
         checked.append(int(lengths.sum()))
         return masked(data, starts, lengths)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(frames, "masked", counting)
+        patch.setattr(event_file, "masked_crc32c", counting)
         events = read_events(tmp_path)
     assert sum(checked) < 40 * size
     assert "damaged" in events.left_out[0]

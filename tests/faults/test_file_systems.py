@@ -90,7 +90,7 @@ def test_on_a_local_disk_a_lock_that_can_be_taken_is_free(tmp_path: Path) -> Non
 def test_on_a_disk_that_machines_share_the_note_of_another_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lock, "_LOCAL", set())
+    monkeypatch.setattr(lock, "_LOCAL_FILE_SYSTEMS", set())
     note_of_another_host(tmp_path)
     with pytest.raises(RunLockedError, match="1 on another"), lock_run(tmp_path, "run"):
         pass

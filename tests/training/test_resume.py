@@ -308,7 +308,7 @@ def test_a_run_has_one_owner_at_a_time(here: Callable) -> None:
 def test_a_dead_owners_note_means_little_on_a_disk_that_machines_share(
     here: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lock, "_LOCAL", set())
+    monkeypatch.setattr(lock, "_LOCAL_FILE_SYSTEMS", set())
     spec = here("stale")
     locks = spec.study_folder / ".locks"
     locks.mkdir(parents=True)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 PARTS = 10
-FEWEST = 3  # parts; of fewer nothing can be said
+FEWEST_PARTS = 3
 MOST_VARIATION = 0.10
 NOT_COMPARABLE = "not comparable"
 
@@ -18,9 +18,9 @@ NOT_COMPARABLE = "not comparable"
 def speed_variation(values: Sequence[float]) -> float:
     """Coefficient of variation of the means of equal parts of the values, in their order.
 
-    Fewer than `PARTS` values are a part each; NaN for fewer than `FEWEST`, or a mean of zero.
+    Fewer than `PARTS` values are a part each; NaN for fewer than `FEWEST_PARTS`, or a mean of zero.
     """
-    if len(values) < FEWEST:
+    if len(values) < FEWEST_PARTS:
         return math.nan
     parts = np.array_split(np.asarray(values, float), min(PARTS, len(values)))
     return coefficient_of_variation([float(part.mean()) for part in parts])

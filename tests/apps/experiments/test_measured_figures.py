@@ -10,25 +10,28 @@ from matplotlib.image import imread
 
 from measurements import comparison, measured, stack, stream, timed, vanishing
 from normlab.analysis.style import RC
-from normlab.apps.experiments import comparison_figure, gradient_figure
-from normlab.apps.experiments.conclusion import draw
-from normlab.apps.experiments.ends import apart
-from normlab.apps.experiments.record import Comparison, Vanishing
+from normlab.apps.experiments import gradient_vanishing_figure, layernorm_vs_rmsnorm_figure
+from normlab.apps.experiments.gradient_vanishing_figure import separate_heights
+from normlab.apps.experiments.record import GradientVanishing, LayerNormVsRmsNorm
+from normlab.apps.experiments.report import draw_figure
 from pictured import outside, overlaps, words
 
 MANY = ("rmsnorm", "layernorm", "dyt", "scalenorm")
 WAYS = ("fused", "torch", "compiled", "composite")
 
 
-def drawn(numbers: Vanishing | Comparison) -> Figure:
-    sheets = {Vanishing: gradient_figure.sheet, Comparison: comparison_figure.sheet}
+def drawn(numbers: GradientVanishing | LayerNormVsRmsNorm) -> Figure:
+    sheets = {
+        GradientVanishing: gradient_vanishing_figure.draw_figure,
+        LayerNormVsRmsNorm: layernorm_vs_rmsnorm_figure.draw_figure,
+    }
     with matplotlib.rc_context(RC):
         sheet = sheets[type(numbers)](measured(numbers))
         sheet.draw_without_rendering()
     return sheet
 
 
-def every_way(widths: tuple[int, ...]) -> Comparison:
+def every_way(widths: tuple[int, ...]) -> LayerNormVsRmsNorm:
     times = [
         timed(way, norm, time * width**0.5, width)
         for width in widths
@@ -50,7 +53,9 @@ def every_way(widths: tuple[int, ...]) -> Comparison:
     ],
     ids=["ordinary", "deep", "widths", "two shapes", "five shapes"],
 )
-def test_nothing_lies_on_another_or_beyond_the_page(numbers: Vanishing | Comparison) -> None:
+def test_nothing_lies_on_another_or_beyond_the_page(
+    numbers: GradientVanishing | LayerNormVsRmsNorm,
+) -> None:
     sheet = drawn(numbers)
     assert outside(sheet) == []
     assert overlaps(sheet) == []
@@ -87,17 +92,17 @@ def test_the_note_says_what_the_numbers_are_from() -> None:
     ids=["vanishing", "comparison"],
 )
 def test_the_same_numbers_give_the_same_files(
-    numbers: Vanishing | Comparison, tmp_path: Path
+    numbers: GradientVanishing | LayerNormVsRmsNorm, tmp_path: Path
 ) -> None:
-    once, again = (draw(measured(numbers), tmp_path / name) for name in ("once", "again"))
+    once, again = (draw_figure(measured(numbers), tmp_path / name) for name in ("once", "again"))
     assert imread(once[0]).shape[1] == 1760
     assert [path.read_bytes() for path in once] == [path.read_bytes() for path in again]
 
 
 def test_names_are_moved_apart_and_no_farther() -> None:
-    assert apart([0.2, 0.8], 0.1) == [0.2, 0.8]
-    assert apart([0.5, 0.5], 0.1) == pytest.approx([0.45, 0.55])
-    assert apart([0.0, 0.0, 1.0], 0.2) == pytest.approx([0.1, 0.3, 0.9])
-    crowd = apart([0.4, 0.41, 0.42, 0.9], 0.15)
+    assert separate_heights([0.2, 0.8], 0.1) == pytest.approx([0.2, 0.8])
+    assert separate_heights([0.5, 0.5], 0.1) == pytest.approx([0.45, 0.55])
+    assert separate_heights([0.0, 0.0, 1.0], 0.2) == pytest.approx([0.1, 0.3, 0.9])
+    crowd = separate_heights([0.4, 0.41, 0.42, 0.9], 0.15)
     assert min(b - a for a, b in zip(sorted(crowd), sorted(crowd)[1:], strict=False)) > 0.149
     assert crowd == sorted(crowd)

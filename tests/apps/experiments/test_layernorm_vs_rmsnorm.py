@@ -7,11 +7,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from normlab.apps.experiments import distribution, speed
+from normlab.apps.experiments import layernorm_vs_rmsnorm
+from normlab.apps.experiments.layernorm_vs_rmsnorm import (
+    distribution_moments,
+    measure_invariances,
+    normalize_inputs,
+    time_norms,
+)
 
 
 def test_layernorm_takes_the_mean_out_and_rmsnorm_keeps_the_direction() -> None:
-    for shown in distribution.shown(32, 64, 0):
+    for shown in normalize_inputs(32, 64, 0):
         layer, rms = shown.after["layernorm"], shown.after["rmsnorm"]
         assert layer.mean == pytest.approx(0, abs=1e-9)
         assert layer.rms == pytest.approx(1, rel=1e-3)
@@ -22,7 +28,7 @@ def test_layernorm_takes_the_mean_out_and_rmsnorm_keeps_the_direction() -> None:
 
 
 def test_they_are_the_same_where_the_mean_is_zero_and_a_known_angle_apart_elsewhere() -> None:
-    found = {one.input: one for one in distribution.shown(512, 256, 0)}
+    found = {one.input: one for one in normalize_inputs(512, 256, 0)}
     assert found["mean 0"].apart < 1e-12
     shifted = found["mean 2"]
     # A token of mean m and variance 1: cos of x and x − m is 1/√(1 + m²).
@@ -36,7 +42,7 @@ def test_the_bins_hold_what_is_within_them() -> None:
     torch.manual_seed(0)
     x = torch.randn(50, 40, dtype=torch.float64) * 3
     edges = torch.linspace(-4, 6, 51, dtype=torch.float64)
-    found = distribution._moments(x, edges)
+    found = distribution_moments(x, edges)
     counts, _ = np.histogram(x.numpy().ravel(), edges.numpy())
     assert found.shares == pytest.approx(counts / x.numel())
     assert sum(found.shares) < 1
@@ -45,7 +51,7 @@ def test_the_bins_hold_what_is_within_them() -> None:
 def test_both_are_blind_to_scales_and_layernorm_alone_to_shifts() -> None:
     verdicts = {
         key: {one.name: one.verdict for one in several}
-        for key, several in distribution.invariances_of(16).items()
+        for key, several in measure_invariances(16).items()
     }
     blind = {"input scale": "yes", "weight scale": "yes"}
     shifts = {"input shift", "weight shift"}
@@ -53,15 +59,18 @@ def test_both_are_blind_to_scales_and_layernorm_alone_to_shifts() -> None:
     assert verdicts["rmsnorm eps=0"] == blind | dict.fromkeys(shifts, "no")
     for norm in ("layernorm", "rmsnorm"):
         assert verdicts[norm]["input scale"] == verdicts[norm]["weight scale"] == "to eps"
-    assert distribution.parameters(16) == {"layernorm": 32, "rmsnorm": 16}
 
 
 def test_what_is_timed_is_the_norm() -> None:
     x, gain, bias = torch.randn(8, 16), torch.randn(16), torch.randn(16)
-    layer = F.layer_norm(x, (16,), gain, bias, speed.EPS)
-    for written in (speed.layer_norm, speed.naive_layer_norm):
+    layer = F.layer_norm(x, (16,), gain, bias, layernorm_vs_rmsnorm.EPS)
+    for written in (layernorm_vs_rmsnorm.layer_norm, layernorm_vs_rmsnorm.naive_layer_norm):
         assert torch.allclose(written(x, gain, bias), layer, atol=1e-5)
-    assert torch.allclose(speed.rms_norm(x, gain), F.rms_norm(x, (16,), gain, speed.EPS), atol=1e-5)
+    assert torch.allclose(
+        layernorm_vs_rmsnorm.rms_norm(x, gain),
+        F.rms_norm(x, (16,), gain, layernorm_vs_rmsnorm.EPS),
+        atol=1e-5,
+    )
 
 
 def broken(*_: object, **__: object) -> None:
@@ -71,7 +80,7 @@ def broken(*_: object, **__: object) -> None:
 def test_without_a_compiler_the_rest_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", broken)
     told: list[str] = []
-    found, not_timed = speed.times([(4, 8), (4, 16)], 2, 0, told.append)
+    found, not_timed = time_norms([(4, 8), (4, 16)], 2, 0, told.append)
     ways = {(one.way, one.norm, one.width) for one in found}
     both = {"fused", "torch", "composite"}
     expected = {
@@ -88,7 +97,7 @@ def test_without_a_compiler_the_rest_is_timed(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.slow
 def test_compiled_norms_are_timed_where_there_is_a_compiler() -> None:
-    found, not_timed = speed.times([(4, 8)], 2, 0, lambda _: None)
+    found, not_timed = time_norms([(4, 8)], 2, 0, lambda _: None)
     assert not_timed or {one.norm for one in found if one.way == "compiled"} == {
         "layernorm",
         "rmsnorm",

@@ -16,9 +16,9 @@ from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
-from normlab.archive import checksums, messages
+from normlab.archive import event_file
+from normlab.archive.event_file import EventFile
 from normlab.archive.events import read_events
-from normlab.archive.frames import read_frames
 
 NAME = "events.out.tfevents.1.host.1.0"
 # Two of one length, one that another's longer step could be taken for, and lengths of two bytes.
@@ -125,15 +125,15 @@ def test_plain_scalars_need_no_protobuf(tmp_path: Path, monkeypatch: pytest.Monk
     start = Event(session_log=SessionLog(status=SessionLog.START), step=7)
     write(tmp_path / NAME, [start, *(scalar(tag, 1.5, s) for s in STEPS for tag in TAGS[:3])])
     taken: list[Any] = []
-    read = messages.read_messages
+    parse = event_file._parse_messages
 
-    def watched(buffer: bytes, spans: Any, into: Any) -> Any:
-        taken.extend(spans)
-        return read(buffer, taken, into)
+    def watched(buffer: bytes, records: Any, *rest: Any) -> Any:
+        taken.extend(records.tolist())
+        return parse(buffer, records, *rest)
 
-    monkeypatch.setattr(messages, "read_messages", watched)
+    monkeypatch.setattr(event_file, "_parse_messages", watched)
     assert set(read_events(tmp_path).scalars) == set(TAGS[:3])
-    assert [number for number, _, _ in taken] == [0]
+    assert taken == [0]
 
 
 def test_two_scalars_in_one_record_are_not_taken_for_one_of_that_length(tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_many_checksums_at_once_are_those_of_tensorboard(
     data = rng.integers(0, spread, 6000, dtype=np.uint8)
     starts = np.array([rng.integers(0, 6000 - length + 1) for length in lengths], np.int64)
     pieces = [data[at : at + length] for at, length in zip(starts, lengths, strict=True)]
-    sums = checksums.masked(data, starts, np.array(lengths, np.int64))
+    sums = event_file.masked_crc32c(data, starts, np.array(lengths, np.int64))
     assert sums.tolist() == [masked_crc32c(piece.tobytes()) for piece in pieces]
 
 
@@ -214,7 +214,7 @@ def test_many_checksums_at_once_are_those_of_tensorboard(
     times=st.integers(1, 1500),
     stray=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 60)), max_size=4),
 )
-def test_repeated_sizes_are_foreseen_rightly(
+def test_records_of_any_sizes_are_found(
     repeated: list[int], times: int, stray: list[tuple[int, int]], tmp_path: Path
 ) -> None:
     lengths = repeated * times
@@ -230,7 +230,8 @@ def test_repeated_sizes_are_foreseen_rightly(
     }
     buffer = b"".join(framed[n] for n in lengths)
     bounds = np.cumsum([0, *(n + 16 for n in lengths)])
-    frames = read_frames(buffer)
-    np.testing.assert_array_equal(frames.starts, bounds[:-1] + 12)
-    np.testing.assert_array_equal(frames.ends, bounds[1:] - 4)
-    assert (frames.damaged, frames.cut) == ([], None)
+    file = EventFile(len(buffer))
+    starts, ends = event_file._find_records(np.frombuffer(buffer, np.uint8), file)
+    np.testing.assert_array_equal(starts, bounds[:-1] + 12)
+    np.testing.assert_array_equal(ends, bounds[1:] - 4)
+    assert (file.damaged, file.cut_at) == ([], None)

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from normlab.analysis import plot
+from normlab.apps.experiments import gradient_vanishing
 from normlab.apps.experiments import main as measure
-from normlab.apps.experiments import stack
-from normlab.apps.experiments.conclusion import Conclusion
-from normlab.apps.experiments.record import read_measured
+from normlab.apps.experiments.record import read_record
+from normlab.apps.experiments.report import Report
+from normlab.apps.experiments.settings import LayerNormVsRmsNormSettings
 from pages import Page
 
 VANISHING = (
@@ -45,7 +46,7 @@ def broken(*_: object, **__: object) -> None:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two rounds, and no compiler."""
     monkeypatch.setattr(torch, "compile", broken)
-    monkeypatch.setitem(measure.layernorm_vs_rmsnorm.ROUNDS, "quick", 2)
+    monkeypatch.setitem(LayerNormVsRmsNormSettings.ROUNDS, "quick", 2)
 
 
 def test_numbers_figure_and_paragraph_then_a_redraw(
@@ -61,7 +62,7 @@ def test_numbers_figure_and_paragraph_then_a_redraw(
     assert f"figure   {figure}" in answer.out
     assert figure.with_suffix(".svg").stat().st_size > 10_000
     json.loads((folder / "gradient_vanishing.json").read_text(), parse_constant=no_constant)
-    found = read_measured(folder / "gradient_vanishing.json")
+    found = read_record(folder / "gradient_vanishing.json")
     assert found.settings["seeds"] == [0, 1]
     assert found.settings["norms"]["rmsnorm"]["_target_"] == "normlab.norms.RMSNorm"
     assert found.origin.versions["torch"] == torch.__version__
@@ -72,7 +73,7 @@ def test_numbers_figure_and_paragraph_then_a_redraw(
     assert "16 wide, with PyTorch's initialisation" in answer.out.splitlines()[-1]
 
     figure.unlink()
-    monkeypatch.setattr(stack, "profiles", never)
+    monkeypatch.setattr(gradient_vanishing, "profile_stacks", never)
     again = door(*VANISHING, f"output_dir={tmp_path}")
     assert again.code == 0, again.err
     assert "there" in again.out
@@ -97,7 +98,7 @@ def test_numbers_figure_and_paragraph_then_a_redraw(
 def test_other_settings_or_damage_measure_again(
     door: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measure, "conclude", lambda *_: Conclusion((), {}))
+    monkeypatch.setattr(measure, "write_report", lambda *_: Report([], {}, []))
     where = f"output_dir={tmp_path}"
     assert door(*VANISHING, where).code == 0
     path = tmp_path / "gradient_vanishing-quick" / "gradient_vanishing.json"
@@ -105,12 +106,12 @@ def test_other_settings_or_damage_measure_again(
     other = door(*fewer, "seed=3", where)
     assert other.code == 0, other.err
     assert "was measured with other settings (seeds)" in other.out
-    assert read_measured(path).settings["seeds"] == [3]
+    assert read_record(path).settings["seeds"] == [3]
     path.write_text(path.read_text()[:-90])
     damaged = door(*fewer, "seed=3", where)
     assert damaged.code == 0, damaged.err
     assert "is damaged" in damaged.out
-    assert read_measured(path).settings["seeds"] == [3]
+    assert read_record(path).settings["seeds"] == [3]
 
 
 def test_a_measurement_has_no_curves_to_draw(
@@ -128,7 +129,7 @@ def test_layernorm_against_rmsnorm(door: Callable, tmp_path: Path) -> None:
     answer = door(*COMPARISON, f"output_dir={tmp_path}")
     assert answer.code == 0, answer.err
     folder = tmp_path / "layernorm_vs_rmsnorm-quick"
-    found = read_measured(folder / "layernorm_vs_rmsnorm.json")
+    found = read_record(folder / "layernorm_vs_rmsnorm.json")
     assert found.settings["shapes"] == [[1024, 8], [1024, 16]]
     assert found.numbers.parameters == {"layernorm": 32, "rmsnorm": 16}
     assert (folder / "figures" / "layernorm_vs_rmsnorm.svg").stat().st_size > 10_000
@@ -190,7 +191,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything(
     door: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tmp_path.chmod(0o500)
-    monkeypatch.setattr(stack, "profiles", never)
+    monkeypatch.setattr(gradient_vanishing, "profile_stacks", never)
     answer = door(*VANISHING, f"output_dir={tmp_path / 'out'}")
     assert answer.code == 1
     assert "cannot be written; give a place" in answer.err
@@ -200,7 +201,7 @@ def test_a_place_that_is_no_folder_is_told_before_anything(
     door: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "out").write_text("")
-    monkeypatch.setattr(stack, "profiles", never)
+    monkeypatch.setattr(gradient_vanishing, "profile_stacks", never)
     answer = door(*VANISHING, f"output_dir={tmp_path / 'out'}")
     assert answer.code == 1
     assert "is not a folder; give a place" in answer.err
@@ -221,7 +222,9 @@ def test_a_disk_that_fills_up_is_one_sentence(
 def test_a_stop_says_what_the_same_command_does(
     door: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stack, "profiles", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr(
+        gradient_vanishing, "profile_stacks", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT)
+    )
     answer = door(*VANISHING, f"output_dir={tmp_path}")
     assert answer.code == 130
     assert "the same command measures from the beginning" in answer.err
@@ -244,11 +247,11 @@ def test_each_budget_has_its_numbers_and_its_folder(
 ) -> None:
     asked = []
 
-    def measured(self: Any, *_: object) -> None:
-        asked.append((len(self.widths), self.depth, len(self.seeds)))
+    def measured(settings: Any, *_: object) -> None:
+        asked.append((len(settings.widths), settings.depth, len(settings.seeds)))
         raise EnoughError
 
-    monkeypatch.setattr(measure.gradient_vanishing.Measurement, "measure", measured)
+    monkeypatch.setattr(gradient_vanishing, "measure", measured)
     words = ("norm=rmsnorm", "placement=pre", f"budget={budget}", f"output_dir={tmp_path}")
     with pytest.raises(EnoughError):
         door("experiment=gradient_vanishing", *words)
@@ -263,7 +266,7 @@ def test_measuring_is_in_no_runs_identity(specified: Callable) -> None:
 def test_a_figure_that_fails_costs_a_sentence_and_not_the_report(
     door: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("normlab.apps.experiments.conclusion.draw", broken)
+    monkeypatch.setattr("normlab.apps.experiments.report.draw_figure", broken)
     answer = door(*VANISHING, f"output_dir={tmp_path}")
     assert answer.code == 0, answer.err
     sentence = "The figure could not be drawn (RuntimeError: no compiler); all else is there."

@@ -2,16 +2,16 @@
 
 from dataclasses import replace
 
-from measurements import comparison, measured, shown, timed
-from normlab.apps.experiments.conclusion import sentences
-from normlab.apps.experiments.record import Comparison, Timed
+from measurements import comparison, shown, timed
+from normlab.apps.experiments.measured_sentences import describe_layernorm_vs_rmsnorm
+from normlab.apps.experiments.record import LayerNormVsRmsNorm, NormTimes
 
 
-def said(numbers: Comparison) -> str:
-    return " ".join(sentences(measured(numbers)))
+def said(numbers: LayerNormVsRmsNorm) -> str:
+    return " ".join(describe_layernorm_vs_rmsnorm(numbers))
 
 
-def both(way: str, layer: float, rms: float, width: int = 512) -> list[Timed]:
+def both(way: str, layer: float, rms: float, width: int = 512) -> list[NormTimes]:
     return [timed(way, "layernorm", layer, width), timed(way, "rmsnorm", rms, width)]
 
 

@@ -2,22 +2,24 @@
 
 from dataclasses import replace
 
-from measurements import measured, stack, stream, vanishing
-from normlab.apps.experiments.conclusion import sentences
-from normlab.apps.experiments.gradient_words import deviation
-from normlab.apps.experiments.record import Profile, Vanishing
+from measurements import stack, stream, vanishing
+from normlab.apps.experiments.measured_sentences import (
+    describe_gradient_vanishing,
+    theory_deviation,
+)
+from normlab.apps.experiments.record import DepthProfile, GradientVanishing
 
 
-def said(numbers: Vanishing) -> str:
-    return " ".join(sentences(measured(numbers)))
+def said(numbers: GradientVanishing) -> str:
+    return " ".join(describe_gradient_vanishing(numbers))
 
 
-def changed(numbers: Vanishing, profile: Profile) -> Vanishing:
+def changed(numbers: GradientVanishing, profile: DepthProfile) -> GradientVanishing:
     """The numbers with another plain stack."""
     return replace(numbers, stacks=(profile, *numbers.stacks[1:]))
 
 
-def scaled(profile: Profile, layer: int, factor: float) -> Profile:
+def scaled(profile: DepthProfile, layer: int, factor: float) -> DepthProfile:
     values = {
         name: tuple(v * factor if at == layer else v for at, v in enumerate(getattr(profile, name)))
         for name in ("rms", "std")
@@ -33,12 +35,12 @@ def test_numbers_as_theory_has_them_confirm_it_and_the_floor() -> None:
     assert "What is lost is information" in text
     assert "falls by ×0.408 a layer" in text
     assert "Kaiming's weights hold both" in text
-    assert "layernorm (std 0.58, gradient ×0.70, information 0.24) hold signal" in text
+    assert "layernorm (std 0.58, gradient ×0.70, information 0.24)." in text
 
 
 def test_a_layer_that_theory_misses_is_named_and_chance_is_told_from_it() -> None:
     off = scaled(stack(), 5, 1.2)
-    assert deviation(off) == (1 - 1 / 1.2, 5)
+    assert theory_deviation(off) == (1 - 1 / 1.2, 5)
     assert "theory is 17 % off at layer 5 (60 seeds), more than the 5.0 %" in said(
         changed(vanishing(), off)
     )
@@ -87,7 +89,7 @@ def test_a_norm_that_does_not_hold_them_is_told_apart() -> None:
     numbers = vanishing()
     fallen = replace(numbers.stacks[0], norm="dyt", name="dyt")
     text = said(replace(numbers, stacks=(*numbers.stacks, fallen)))
-    assert "dyt (std 0.0159, gradient ×7.7e-4, information 6.9e-4) does not hold" in text
+    assert "do not hold with dyt (std 0.0159, gradient ×7.7e-4, information 6.9e-4)." in text
     bad = replace(numbers.stacks[2], gradient=(0.001,) + (1.0,) * 8)
     text = said(replace(numbers, stacks=(*numbers.stacks[:2], bad, *numbers.stacks[3:])))
     assert "Kaiming's weights do not hold both" in text

@@ -1,16 +1,17 @@
-"""Numbers as these figures and paragraphs write them."""
+"""Numbers and lists as the figures and paragraphs of experiments write them."""
 
 import math
+from collections.abc import Sequence
 
 from normlab.apps.card.record import Number
 
 
-def plain(value: Number) -> float:
-    """A number, NaN where it was not finite."""
+def finite_or_nan(value: Number) -> float:
+    """A number of a record, NaN where it was not finite."""
     return math.nan if value is None else value
 
 
-def short(value: float) -> str:
+def format_short(value: float) -> str:
     """Three figures or two; what is far from 1 by its power of ten."""
     if math.isnan(value):
         return "not finite"
@@ -25,11 +26,11 @@ def short(value: float) -> str:
     return f"{mantissa}e{int(exponent)}"
 
 
-def percent(share: float) -> str:
+def format_percent(share: float) -> str:
     """A share as a percentage: 0.4 %, 12 %."""
     return f"{100 * share:.1f} %" if abs(share) < 0.1 else f"{100 * share:.0f} %"
 
 
-def joined(words: list[str]) -> str:
-    """a, b and c."""
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+def join_words(words: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))

@@ -6,16 +6,18 @@ from pathlib import Path
 import pytest
 
 from measurements import comparison, measured, vanishing
-from normlab.apps.experiments.record import Comparison, Vanishing, read_measured
+from normlab.apps.experiments.record import GradientVanishing, LayerNormVsRmsNorm, read_record
 from normlab.errors import NormlabError
 
 
 @pytest.mark.parametrize("numbers", [vanishing(), comparison()], ids=["vanishing", "comparison"])
-def test_numbers_come_back_as_they_went(numbers: Vanishing | Comparison, tmp_path: Path) -> None:
+def test_numbers_come_back_as_they_went(
+    numbers: GradientVanishing | LayerNormVsRmsNorm, tmp_path: Path
+) -> None:
     found = measured(numbers)
     path = found.write(tmp_path / "new")
     assert path == tmp_path / "new" / f"{found.name}.json"
-    assert read_measured(path) == found
+    assert read_record(path) == found
 
 
 @pytest.mark.parametrize(
@@ -37,9 +39,9 @@ def test_a_damaged_or_newer_file_is_one_sentence(
     assert damage(text) != text
     path.write_text(damage(text))
     with pytest.raises(NormlabError, match=r"gradient_vanishing\.json is damaged"):
-        read_measured(path)
+        read_record(path)
 
 
 def test_a_file_that_is_not_there_is_not_damaged(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        read_measured(tmp_path / "gradient_vanishing.json")
+        read_record(tmp_path / "gradient_vanishing.json")
