@@ -72,6 +72,6 @@ def test_without_a_page_it_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_our_page_has_a_place_for_every_suite() -> None:
-    text = (config.folder().parent / "docs" / "performance.md").read_text(encoding="utf-8")
+    text = (config.conf_folder().parent / "docs" / "performance.md").read_text(encoding="utf-8")
     for suite in SUITES:
         assert f"<!-- bench {suite} -->\n" in text

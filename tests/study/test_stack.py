@@ -13,7 +13,7 @@ from normlab.apps.experiments.gradient_figure import expected
 from normlab.apps.experiments.gradient_words import deviation
 from normlab.apps.experiments.profile import Gathered
 from normlab.apps.experiments.record import Profile
-from normlab.config.spec import RunSpec
+from normlab.config.run_spec import RunSpec
 from normlab.norms import RMSNorm
 
 WIDTH, DEPTH, SEEDS = 128, 6, range(40)

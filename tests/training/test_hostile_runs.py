@@ -20,7 +20,7 @@ from normlab.apps.sample import main
 from normlab.archive.folder import read_run, read_study
 from normlab.archive.lock import owned
 from normlab.archive.record import BEST_CHECKPOINT, LAST_CHECKPOINT, RunRecord
-from normlab.config.spec import RunSpec
+from normlab.config.run_spec import RunSpec
 from normlab.errors import NormlabError
 from normlab.study.share import begun_with
 from normlab.training.checkpoints import latest, read

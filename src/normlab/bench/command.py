@@ -25,7 +25,7 @@ def root() -> Path:
     Raises:
         NormlabError: normlab is installed without them.
     """
-    top = config.folder().parent
+    top = config.conf_folder().parent
     if not (top / "train.py").is_file():
         raise NormlabError(
             "train.py is not beside conf/, so commands cannot be timed; run bench.py in a checkout."

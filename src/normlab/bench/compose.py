@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from omegaconf import open_dict
 
 from normlab.config.compose import composed_config
-from normlab.config.spec import RunSpec, specify
+from normlab.config.run_spec import RunSpec, make_run_spec
 
 
 def specified(overrides: Sequence[str]) -> RunSpec:
@@ -20,4 +20,4 @@ def specified(overrides: Sequence[str]) -> RunSpec:
     choices = dict(composed.hydra.runtime.choices)
     with open_dict(composed):
         del composed["hydra"]
-    return specify(composed, choices)
+    return make_run_spec(composed, choices)

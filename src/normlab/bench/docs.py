@@ -25,7 +25,7 @@ def refresh(results: Path, top: Path | None = None) -> Path:
     Raises:
         NormlabError: the page is not there or cannot be written, or a result cannot be read.
     """
-    docs = (top or config.folder().parent) / "docs"
+    docs = (top or config.conf_folder().parent) / "docs"
     page, kept = docs / "performance.md", docs / "bench"
     try:
         text = page.read_text(encoding="utf-8")

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from normlab.bench.worker import Turns
-from normlab.norms import factory
-from normlab.norms.timing import Call, both, calls_in_block, milliseconds
+from normlab.norms import norm_factory
+from normlab.norms.timing import Call, calls_per_block, forward_and_backward, median_milliseconds
 
 COPY, LAYER_NORM, RMS_NORM, MODULE = "copy", "F.layer_norm", "F.rms_norm", "nn.LayerNorm"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -25,10 +25,10 @@ def measure(turns: Turns, norms: Mapping[str, Mapping[str, Any]]) -> None:
         key = turn["tokens"], turn["width"], turn["dtype"]
         if turn["first"]:
             built = {
-                key: {name: (call, calls_in_block(call)) for name, call in _calls_of(norms, *key)}
+                key: {name: (call, calls_per_block(call)) for name, call in _calls_of(norms, *key)}
             }
         turns.report(
-            **{name: milliseconds(call, calls) for name, (call, calls) in built[key].items()}
+            **{name: median_milliseconds(call, calls) for name, (call, calls) in built[key].items()}
         )
 
 
@@ -47,9 +47,9 @@ def _calls_of(
         RMS_NORM: (lambda x: F.rms_norm(x, (width,), gain_here), [gain_here]),
     }
     modules: dict[str, nn.Module] = {MODULE: nn.LayerNorm(width, dtype=DTYPES[dtype])}
-    modules |= {name: factory(config)(width) for name, config in norms.items()}
+    modules |= {name: norm_factory(config)(width) for name, config in norms.items()}
     functions |= {name: (module, list(module.parameters())) for name, module in modules.items()}
     calls: list[tuple[str, Call]] = [(COPY, lambda: copied.copy_(above))]
     for name, (function, parameters) in functions.items():
-        calls.append((name, both(function, [x, *parameters], x, above)))
+        calls.append((name, forward_and_backward(function, [x, *parameters], x, above)))
     return calls

@@ -88,7 +88,7 @@ def _setups(settings: Settings) -> list[Setup]:
 
 def configurations() -> dict[str, Any]:
     """Every norm of conf/norm but `none`, as a run's configuration has it."""
-    files = sorted((config.folder() / "norm").glob("*.yaml"))
+    files = sorted((config.conf_folder() / "norm").glob("*.yaml"))
     names = [file.stem for file in files if file.stem != "none"]
     return {name: specified([f"norm={name}"]).plain["norm"] for name in names}
 

@@ -8,8 +8,7 @@ from normlab.archive.beside import altered, changed
 from normlab.archive.events import Series, read_events
 from normlab.archive.files import check_links
 from normlab.archive.record import CONFIG_FILE, RunRecord
-from normlab.config.spec import RunSpec, now_other_text
-from normlab.config.stored import stored_spec
+from normlab.config.run_spec import RunSpec, describe_changed_text, read_run_spec
 from normlab.data import build
 from normlab.errors import ConfigError, NormlabError
 from normlab.terminal import open_terminal
@@ -43,7 +42,7 @@ def repeat(arguments: Sequence[str], command: str) -> None:
         )
     get_ready([spec], local=True)
     if build(spec.plain["data"], spec.config.model.context).digest != before.data_digest:
-        raise NormlabError(f"{folder} cannot be repeated: {now_other_text(spec)}.")
+        raise NormlabError(f"{folder} cannot be repeated: {describe_changed_text(spec)}.")
     if told := altered(folder, before):
         terminal.print(f"note: {told}", markup=False)
     terminal.print(f"repeats {folder} in {spec.folder}", markup=False)
@@ -89,7 +88,7 @@ def _read_arguments(arguments: Sequence[str]) -> tuple[Path, dict[str, str]]:
 
 def _spec(folder: Path, before: RunRecord, places: dict[str, str]) -> RunSpec:
     changes = {"study": f"{before.config.get('study')}-repeat", **places}
-    spec = stored_spec(folder, before.choices, changes)
+    spec = read_run_spec(folder, before.choices, changes)
     if spec.id != before.id and (told := changed(folder, before, CONFIG_FILE)):
         raise NormlabError(f"{folder} cannot be repeated: {told}, and asks for another run.")
     if spec.id != before.id:

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from normlab.archive.identity import check_study_name
 from normlab.archive.record import RunRecord
-from normlab.config.spec import RunSpec
+from normlab.config.run_spec import RunSpec
 from normlab.errors import ConfigError, NormlabError
 from normlab.study import engine, warm
 from normlab.study.experiment import Asked

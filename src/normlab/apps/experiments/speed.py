@@ -11,7 +11,12 @@ from torch import Tensor
 
 from normlab.apps.experiments.record import Timed
 from normlab.norms import LayerNorm, RMSNorm
-from normlab.norms.timing import Call, both, calls_in_block, milliseconds
+from normlab.norms.timing import (
+    Call,
+    calls_per_block,
+    forward_and_backward,
+    median_milliseconds,
+)
 
 Function = Callable[[Tensor], Tensor]
 EPS = 1e-5
@@ -31,12 +36,12 @@ def times(
         calls, reason = _calls(tokens, width, seed)
         if reason:
             not_timed[COMPILED] = reason
-        repeats = {key: tuple(map(calls_in_block, pair)) for key, pair in calls.items()}
+        repeats = {key: tuple(map(calls_per_block, pair)) for key, pair in calls.items()}
         kept: dict[tuple[str, str], list[tuple[float, float]]] = {key: [] for key in calls}
         for number in range(rounds):
             each(f"{tokens}×{width}, round {number + 1} of {rounds}")
             for key, pair in calls.items():
-                forward, back = map(milliseconds, pair, repeats[key])
+                forward, back = map(median_milliseconds, pair, repeats[key])
                 kept[key].append((forward, back))
         for (way, norm), pairs in kept.items():
             forwards, backs = zip(*pairs, strict=True)
@@ -56,7 +61,7 @@ def _calls(
 
     def pair(function: Function, *parameters: Tensor) -> tuple[Call, Call]:
         # Forward as training has it, which keeps what the backward pass will need.
-        return (lambda: function(x)), both(function, [x, *parameters], x, above)
+        return (lambda: function(x)), forward_and_backward(function, [x, *parameters], x, above)
 
     layer, rms = LayerNorm(width), RMSNorm(width)
     calls = {

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from normlab.apps.experiments.profile import Gathered
 from normlab.apps.experiments.record import Profile
-from normlab.norms import factory
+from normlab.norms import norm_factory
 
 Layers = list[nn.Linear]
 Build = Callable[[int], nn.Module]
@@ -88,7 +88,7 @@ def profiles(
 
 def norms_variants(norms: dict[str, dict[str, object]]) -> list[Variant]:
     """PyTorch's initialisation with each of these norms, by name and configuration."""
-    return [Variant(name, name, "PyTorch", factory(config)) for name, config in norms.items()]
+    return [Variant(name, name, "PyTorch", norm_factory(config)) for name, config in norms.items()]
 
 
 def _drawn(width: int, depth: int, seed: int, inputs: int) -> tuple[Layers, Tensor, Tensor]:

@@ -14,8 +14,8 @@ from torch import Tensor
 from normlab.apps.experiments.profile import Gathered
 from normlab.apps.experiments.record import Profile
 from normlab.archive.identity import said
+from normlab.config.run_spec import RunSpec
 from normlab.config.schema import AttentionKernel
-from normlab.config.spec import RunSpec
 from normlab.training.build import build_model
 from normlab.training.probes.activations import listening, undisturbed
 
