@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from normlab.bench.worker import Turns
 from normlab.norms import norm_factory
-from normlab.norms.timing import Call, calls_per_block, forward_and_backward, median_milliseconds
+from normlab.norms.timing import Call, build_gradient_call, calls_per_block, median_milliseconds
 
 COPY, LAYER_NORM, RMS_NORM, MODULE = "copy", "F.layer_norm", "F.rms_norm", "nn.LayerNorm"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -51,5 +51,5 @@ def _calls_of(
     functions |= {name: (module, list(module.parameters())) for name, module in modules.items()}
     calls: list[tuple[str, Call]] = [(COPY, lambda: copied.copy_(above))]
     for name, (function, parameters) in functions.items():
-        calls.append((name, forward_and_backward(function, [x, *parameters], x, above)))
+        calls.append((name, build_gradient_call(function, [x, *parameters], x, above)))
     return calls

@@ -13,8 +13,7 @@ from omegaconf.errors import (
 )
 
 from normlab.archive.files import read_text
-from normlab.archive.identity import fingerprint, run_name
-from normlab.archive.record import CONFIG_FILE
+from normlab.archive.record import CONFIG_FILE, fingerprint, run_name
 from normlab.config.gate import UntrustedError, check_trusted
 from normlab.config.placement import PlacementConfig, ResolvedPlacement, resolve_placement
 from normlab.config.safe_yaml import MAX_BYTES, parse_yaml

@@ -18,7 +18,7 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from normlab.archive.identity import check_output_dir, check_study_name
+from normlab.archive.record import check_output_dir, check_study_name
 from normlab.config.expressions import evaluate, evaluate_condition
 from normlab.config.formula import check_formula, is_formula
 from normlab.config.placement import (

@@ -18,7 +18,7 @@ _BLOCK_SECONDS = 0.006
 _FEWEST_CALLS, _MOST_CALLS = 3, 51
 
 
-def forward_and_backward(
+def build_gradient_call(
     function: Callable[[Tensor], Tensor], leaves: list[Tensor], x: Tensor, above: Tensor
 ) -> Call:
     """Forward, and the gradients of `leaves` from `above`, the gradient of the output."""

@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from normlab import config, output
-from normlab.archive.lock import HeldError
+from normlab.archive.lock import RunLockedError
 from normlab.config.compose import explain_error, is_configuration_error
 from normlab.config.compose import register_schemas as register_schema
 from normlab.config.gate import check_folder, check_overrides
@@ -182,7 +182,7 @@ def train_here(
     with (lines or RunLine)(spec.name, number, runs, spec.config.trainer.max_steps) as line:
         try:
             record = train(spec, command, line)
-        except HeldError as held:
+        except RunLockedError as held:
             line.say(str(held))
             return ELSEWHERE
     line.finish(record)

@@ -4,8 +4,8 @@ import logging
 import os
 from pathlib import Path
 
-from normlab.archive.durable import sync
-from normlab.archive.lock import has_locks
+from normlab.archive.files import sync_to_disk
+from normlab.archive.lock import supports_locks
 from normlab.errors import NormlabError
 
 
@@ -28,7 +28,7 @@ def make_folder(folder: Path) -> None:
     """Make the folder, and say what its file system lacks. Raises NormlabError if it cannot be."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        durable, locks = sync(folder), has_locks(folder)
+        durable, locks = sync_to_disk(folder), supports_locks(folder)
     except OSError as error:
         raise NormlabError(
             f"{folder} cannot be made ({error.strerror}); give a place that can be written with "

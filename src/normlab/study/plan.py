@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from normlab.archive.record import settled
+from normlab.archive.record import read_result
 from normlab.config.formula import is_formula
 from normlab.config.run_spec import RunSpec, changed_text_message, make_run_spec
 from normlab.config.validation import check_against_file
@@ -115,7 +115,7 @@ def specified(loader: ConfigLoader, master: DictConfig, overrides: Sequence[str]
 
 def is_settled(spec: RunSpec) -> bool:
     """Whether the run is there with a result: finished, or diverged."""
-    return settled(spec.folder) is not None
+    return read_result(spec.folder) is not None
 
 
 def _values(override: Override, plan: Plan) -> list[str]:
@@ -159,7 +159,7 @@ def _checked_data(specs: Sequence[RunSpec]) -> dict[str, int]:
 
     Returns the vocabulary of each run, by its id.
     """
-    from normlab.data import build
+    from normlab.data import build_source
 
     found: dict[str, tuple[str | None, int]] = {}
     vocabularies = {}
@@ -167,10 +167,10 @@ def _checked_data(specs: Sequence[RunSpec]) -> dict[str, int]:
         data, context = spec.plain["data"], spec.config.model.context
         key = json.dumps([data, context])
         if key not in found:
-            source = build(data, context)
+            source = build_source(data, context)
             found[key] = source.digest, source.vocabulary
         digest, vocabularies[spec.id] = found[key]
-        record = settled(spec.folder)
+        record = read_result(spec.folder)
         if record is not None and record.data_digest != digest:
             raise ConfigError(changed_text_message(spec))
     return vocabularies

@@ -4,12 +4,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from normlab.archive import tags
-from normlab.archive.beside import altered, changed
 from normlab.archive.events import Series, read_events
 from normlab.archive.files import check_links
-from normlab.archive.record import CONFIG_FILE, RunRecord
+from normlab.archive.record import (
+    CONFIG_FILE,
+    RunRecord,
+    describe_file_change,
+    describe_file_changes,
+)
 from normlab.config.run_spec import RunSpec, describe_changed_text, read_run_spec
-from normlab.data import build
+from normlab.data import build_source
 from normlab.errors import ConfigError, NormlabError
 from normlab.terminal import open_terminal
 
@@ -41,9 +45,9 @@ def repeat(arguments: Sequence[str], command: str) -> None:
             f"{folder} cannot be repeated into itself; give another study=… or output_dir=…"
         )
     get_ready([spec], local=True)
-    if build(spec.plain["data"], spec.config.model.context).digest != before.data_digest:
+    if build_source(spec.plain["data"], spec.config.model.context).digest != before.data_digest:
         raise NormlabError(f"{folder} cannot be repeated: {describe_changed_text(spec)}.")
-    if told := altered(folder, before):
+    if told := describe_file_changes(folder, before):
         terminal.print(f"note: {told}", markup=False)
     terminal.print(f"repeats {folder} in {spec.folder}", markup=False)
     _take_threads(before)
@@ -89,7 +93,7 @@ def _read_arguments(arguments: Sequence[str]) -> tuple[Path, dict[str, str]]:
 def _spec(folder: Path, before: RunRecord, places: dict[str, str]) -> RunSpec:
     changes = {"study": f"{before.config.get('study')}-repeat", **places}
     spec = read_run_spec(folder, before.choices, changes)
-    if spec.id != before.id and (told := changed(folder, before, CONFIG_FILE)):
+    if spec.id != before.id and (told := describe_file_change(folder, before, CONFIG_FILE)):
         raise NormlabError(f"{folder} cannot be repeated: {told}, and asks for another run.")
     if spec.id != before.id:
         raise NormlabError(

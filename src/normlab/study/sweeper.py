@@ -14,8 +14,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from normlab.archive.identity import check_study_name
-from normlab.archive.record import RunRecord
+from normlab.archive.record import RunRecord, check_study_name
 from normlab.config.run_spec import RunSpec
 from normlab.errors import ConfigError, NormlabError
 from normlab.study import engine, warm

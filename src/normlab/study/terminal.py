@@ -11,9 +11,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 
-from normlab.archive.folder import is_run
-from normlab.archive.record import RunRecord, settled
-from normlab.archive.steadiness import is_steady, variation
+from normlab.archive.record import RunRecord, read_result
+from normlab.archive.steadiness import is_steady, speed_variation
+from normlab.archive.study import is_run_folder
 from normlab.errors import NormlabError
 from normlab.study.plan import Plan
 from normlab.terminal import UNWATCHED, is_width_given, open_terminal
@@ -129,7 +129,7 @@ class Terminal:
         if pending < len(plan.specs):
             say(f"  {len(plan.specs) - pending} already there, {pending} to train")
         for spec in plan.specs:
-            record = settled(spec.folder)
+            record = read_result(spec.folder)
             if record is not None:
                 self.console.print(f"there {escape(on_a_line(record.name))}  {outcome(record)}")
 
@@ -140,7 +140,7 @@ class Terminal:
         """
         from normlab.analysis.plot import report, show
 
-        if not any(is_run(spec.folder) for spec in plan.specs):
+        if not any(is_run_folder(spec.folder) for spec in plan.specs):
             return ""  # stopped before the first run began
         folder = plan.specs[0].study_folder
         try:
@@ -225,7 +225,7 @@ class RunLine:
 
 def speed_words(tokens_per_second: float, measured: Sequence[float]) -> str:
     """`18,081`, or `~18,000` unless the speeds measured so far are steady."""
-    if is_steady(variation(measured)):
+    if is_steady(speed_variation(measured)):
         return f"{tokens_per_second:,.0f}"
     return f"~{float(f'{tokens_per_second:.2g}'):,.0f}"
 

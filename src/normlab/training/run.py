@@ -10,22 +10,21 @@ from datetime import UTC, datetime
 import torch
 import yaml
 
-from normlab.archive import beside
-from normlab.archive.durable import clear_drafts
-from normlab.archive.files import check_links
-from normlab.archive.lock import Lock, owned
+from normlab.archive.files import check_links, remove_drafts
+from normlab.archive.lock import RunLock, lock_run
 from normlab.archive.record import (
     CONFIG_FILE,
     LOG_FILE,
     RUN_FILE,
-    SETTLED,
+    SETTLED_STATES,
     VOCABULARY_FILE,
     FinalNumbers,
     RunRecord,
-    settled,
+    read_result,
+    write_run_file,
 )
 from normlab.config.run_spec import RunSpec, changed_text_message
-from normlab.data import Source, build, unigram_loss
+from normlab.data import Source, build_source, unigram_loss
 from normlab.errors import NormlabError
 from normlab.model.gpt import count_parameters
 from normlab.training import stopping
@@ -56,15 +55,15 @@ def train(spec: RunSpec, command: str, display: Display) -> RunRecord:
     A failure is recorded, not raised. A run that has a result is left alone.
 
     Raises:
-        HeldError: another process trains it.
+        RunLockedError: another process trains it.
         NormlabError: the run's folder cannot be written, or is or holds a link.
         KeyboardInterrupt: a signal stopped it; the record says so.
     """
     threads = torch.get_num_threads()
     try:
-        with owned(spec.study_folder, spec.id) as lock:
+        with lock_run(spec.study_folder, spec.id) as lock:
             check_links(spec.folder)
-            return settled(spec.folder) or _train(spec, command, display, lock)
+            return read_result(spec.folder) or _train(spec, command, display, lock)
     except OSError as error:
         raise NormlabError(
             f"{spec.folder} cannot be written ({error.strerror or error}); "
@@ -74,7 +73,7 @@ def train(spec: RunSpec, command: str, display: Display) -> RunRecord:
         torch.set_num_threads(threads)  # the next run in this process has its own
 
 
-def _train(spec: RunSpec, command: str, display: Display, lock: Lock) -> RunRecord:
+def _train(spec: RunSpec, command: str, display: Display, lock: RunLock) -> RunRecord:
     record = _new_record(spec, command)
     saved, left_out = _prepare(spec, record)
     with logged_to(spec.folder / LOG_FILE):
@@ -86,7 +85,7 @@ def _train(spec: RunSpec, command: str, display: Display, lock: Lock) -> RunReco
         _carry_out(spec, record, Job(display, lock, saved))
     record.ended = _now()
     record.write(spec.folder)
-    if record.state in SETTLED:
+    if record.state in SETTLED_STATES:
         stopping.obey()
     return record
 
@@ -96,7 +95,7 @@ class Job:
     """What surrounds a run: who watches, who owns it, and the state it goes on from."""
 
     display: Display
-    lock: Lock
+    lock: RunLock
     saved: Saved | None
 
 
@@ -122,7 +121,7 @@ def _carry_out(spec: RunSpec, record: RunRecord, job: Job) -> None:
 def _fit(spec: RunSpec, record: RunRecord, job: Job) -> None:
     config = spec.config
     hardware = resolve(config.trainer, kept_threads(record.threads, job.display))
-    source = build(spec.plain["data"], config.model.context)
+    source = build_source(spec.plain["data"], config.model.context)
     model = build_model(config, source.vocabulary)
     model.gradient_checkpointing = config.trainer.gradient_checkpointing
     if record.data_digest not in (None, source.digest):
@@ -132,7 +131,7 @@ def _fit(spec: RunSpec, record: RunRecord, job: Job) -> None:
     record.data_digest = source.digest
     record.precision, record.device = hardware.precision, f"{hardware.device} ({hardware.name})"
     record.hardware = machine(hardware)
-    beside.write(spec.folder, record, VOCABULARY_FILE, source.tokenizer.to_json())
+    write_run_file(spec.folder, record, VOCABULARY_FILE, source.tokenizer.to_json())
     log.info("%s: %d parameters, %s", record.name, record.parameters, hardware)
 
     logger = RunLogger(spec.folder, config.logger)
@@ -255,9 +254,9 @@ def _prepare(spec: RunSpec, record: RunRecord) -> tuple[Saved | None, list[str]]
             record.resumed_at = [*before.resumed_at, saved.step]
     if saved is None and spec.folder.exists():
         shutil.rmtree(spec.folder)
-    clear_drafts(spec.folder)
+    remove_drafts(spec.folder)
     config = yaml.safe_dump(spec.plain, sort_keys=False)
-    beside.write(spec.folder, record, CONFIG_FILE, config)
+    write_run_file(spec.folder, record, CONFIG_FILE, config)
     return saved, left_out
 
 
