@@ -49,11 +49,6 @@ def claims() -> None:
     _enter("normlab.apps.claims.main")
 
 
-def bench() -> None:
-    """`scripts/bench.py`."""
-    _enter("normlab.bench.main")
-
-
 def catalogue() -> None:
     """`scripts/catalogue.py`."""
     _enter("normlab.apps.catalogue")
