@@ -184,6 +184,18 @@ def test_in_a_window_sentences_are_wrapped_and_indented(
     assert all(len(line) <= 80 for line in lines[at : at + 2])
 
 
+def test_what_is_piped_keeps_to_columns(
+    maker: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    for norm, level in (("rmsnorm", 1.5), ("layernorm", 1.6)):
+        maker.run(norm, level=level, steps=100)
+    show(report(maker.folder))
+    lines = capsys.readouterr().out.splitlines()
+    paths = ("figures ", "table ", "report ")
+    assert max(len(line) for line in lines if not line.startswith(paths)) <= 40
+
+
 def pixels(figures: list[Path]) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in figures if path.suffix == ".png"}
 
