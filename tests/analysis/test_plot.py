@@ -128,10 +128,10 @@ def test_what_is_no_study_gets_one_sentence_and_no_traceback(maker: Any, given: 
     assert "Traceback" not in done.stderr
 
 
-def test_a_missing_argument_is_a_usage_error() -> None:
+def test_a_missing_argument_is_named() -> None:
     done = plot()
     assert done.returncode == 2
-    assert "usage" in done.stderr
+    assert "required: study" in done.stderr
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(

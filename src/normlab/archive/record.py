@@ -180,6 +180,7 @@ class RunRecord:
                 that is larger than configurations are, or a finished run not at its last step.
         """
         self._check_steps()
+        self._check_settings()
         counts = {key: getattr(self, key) for key in _COUNTS} | {"best.step": self.best.step}
         counts |= {f"resumed_at[{n}]": step for n, step in enumerate(self.resumed_at)}
         for key, value in counts.items():
@@ -201,6 +202,15 @@ class RunRecord:
             raise ValueError(f"it says finished, at step {self.step} of {last}")
         if diverged is not None and diverged > self.step:
             raise ValueError(f"it diverged at step {diverged}, after its last, {self.step}")
+
+    def _check_settings(self) -> None:
+        for section, kinds in _SETTINGS.items():
+            part = self.config.get(section, {})
+            if not isinstance(part, dict):
+                raise ValueError(f"config.{section} is no section")
+            for key, kind in kinds.items():
+                if key in part:
+                    restored(kind, part[key], f"config.{section}.{key}")
 
 
 def _check_size(key: str, value: Any) -> None:

@@ -223,8 +223,6 @@ def _hint_below(name: str) -> str:
     exact = [key for key in paths if key == name]
     with_word = [key for key in paths if name in key.split("_")]
     close = exact or with_word or difflib.get_close_matches(name, paths, n=1, cutoff=0.75)
-    if name in _OTHER_NAMES:
-        return f"did you mean {_OTHER_NAMES[name]}? "
     # A run's own length is the trainer's key; the budget only gives it its value.
     named = [path for key in close for path in paths[key] if not path.startswith("budget.")]
     return f"did you mean {' or '.join(named)}? " if named else ""
@@ -235,7 +233,9 @@ def unknown_key(key: str, allowed: Iterable[str]) -> ConfigError:
     names = sorted(name for name in allowed if name != "_target_")
     *parents, last = key.split(".")
     hint = closest(last, names, ".".join([*parents, ""]))
-    if not hint and not parents:
+    if not parents and last in _OTHER_NAMES:
+        hint = f"did you mean {_OTHER_NAMES[last]}? "
+    elif not parents and not hint:
         hint = _hint_below(last)
     where = ".".join(parents) or "the configuration"
     if last == "_target_":
