@@ -59,7 +59,10 @@ def _of_python(error: Exception) -> ConfigError | None:
                 f"0x{error.object[error.start]:02x}); save it as UTF-8."
             )
         case ValueError() if "must be a string or a list" in str(error):
-            return ConfigError("a group cannot be null; take one of its options, as --help lists.")
+            return ConfigError(
+                "a group takes the name of one of its options, as --help lists; it cannot be null, "
+                "a number or a list of keys."
+            )
         case KeyError() if isinstance(error.args[0], str) and error.args[0] not in os.environ:
             return ConfigError(
                 f"the environment has no variable {error.args[0]}, which hydra.job.env_copy names; "
@@ -114,6 +117,12 @@ def _misfit(cause: OmegaConfBaseException, message: str) -> ConfigError:
         given = where + (override[1] if override else str(cause.full_key or "a value of a file"))
         return ConfigError(f"{given} is not allowed: {_reason(cause)}.")
     parent = cause.parent_node
+    # Hydra looks up ${…} in place of an option under a key of its own.
+    if str(cause.full_key) == "_dummy_":
+        return ConfigError(
+            "a group takes the name of one of its options, as --help lists; an interpolation ${…} "
+            "there cannot be resolved."
+        )
     if cause.full_key is None or parent is None:
         return ConfigError(where + _one_line(str(cause).splitlines()[0]))
     allowed = [str(key) for key in parent] if hasattr(parent, "__iter__") else []

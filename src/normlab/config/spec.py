@@ -1,9 +1,9 @@
 """From a composed configuration to a run that is known: typed, checked, named."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
@@ -16,6 +16,7 @@ from normlab.config.schema import TrainConfig
 from normlab.config.trust import check_network
 from normlab.config.wiring import Network, written_out
 from normlab.errors import ConfigError
+from normlab.text import excerpt
 
 GROUPS = (
     *("norm", "placement", "data", "model", "optimizer", "schedule", "budget", "trainer"),
@@ -68,9 +69,31 @@ def typed(composed: DictConfig) -> TrainConfig:
         OmegaConfBaseException: a value is missing or cannot be resolved.
     """
     config = cast(TrainConfig, OmegaConf.to_object(composed))
+    _check_sections(config)
     config.placement.blocks = dict(typed_rules(config.placement.blocks))
     check_network(config.norm, asdict(config.placement))
     return config
+
+
+def _check_sections(section: Any, path: str = "") -> None:
+    """Refuse a part with keys of its own that an interpolation has made something else.
+
+    OmegaConf holds every value to its type but those that `${…}` gives.
+
+    Raises:
+        ConfigError: the first such part.
+    """
+    for name, hint in get_type_hints(type(section)).items():
+        value = getattr(section, name)
+        kind = get_origin(hint) or hint
+        if (is_dataclass(hint) or kind in (dict, list)) and not isinstance(value, kind):
+            expected = "a list" if kind is list else "a part with keys of its own"
+            raise ConfigError(
+                f"{path}{name} is {expected}, which an interpolation ${{…}} makes "
+                f"{excerpt(value)}; write its values instead, or leave it out."
+            )
+        if is_dataclass(hint):
+            _check_sections(value, f"{path}{name}.")
 
 
 def specify(composed: DictConfig, choices: Mapping[str, str]) -> RunSpec:
