@@ -7,7 +7,7 @@ from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.utils import JobReturn
 from omegaconf import DictConfig, open_dict
 
-from normlab.config.spec import RunSpec
+from normlab.config.run_spec import RunSpec
 
 if TYPE_CHECKING:
     from normlab.study.share import Share

@@ -15,16 +15,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from normlab import config, output
 from normlab.archive.lock import RunLockedError
-from normlab.config.explain import explain, is_configuration_error
+from normlab.config.compose import explain_error, is_configuration_error
+from normlab.config.compose import register_schemas as register_schema
 from normlab.config.gate import check_folder, check_overrides
-from normlab.config.grammar import closest
-from normlab.config.help import groups
-from normlab.config.schema import register as register_schema
-from normlab.config.spec import RunSpec, specify
+from normlab.config.run_spec import RunSpec, make_run_spec
 from normlab.errors import ConfigError, Parser, in_words
 from normlab.study import engine
 from normlab.study.plan import ELSEWHERE, is_settled
-from normlab.text import excerpt
+from normlab.text import excerpt, suggest_closest
 from normlab.training import stopping
 
 if TYPE_CHECKING:
@@ -35,7 +33,7 @@ def main() -> None:
     """Run the command in `sys.argv`; leave with 1 or 2 and one sentence when it cannot be done."""
     register()
     run_hydra = hydra.main(
-        version_base="1.3", config_path=str(config.folder()), config_name="train"
+        version_base="1.3", config_path=str(config.conf_folder()), config_name="train"
     )(train_one)
     stopping.listen()
     with in_words(), _hydras_errors_in_words():
@@ -58,7 +56,6 @@ def main() -> None:
 def register() -> None:
     """Make known what the files of conf/ refer to. Calling it again changes nothing."""
     register_schema()
-    OmegaConf.register_new_resolver("normlab.groups", groups, replace=True)
 
 
 def read_command(arguments: Sequence[str]) -> list[str]:
@@ -76,7 +73,8 @@ def read_command(arguments: Sequence[str]) -> list[str]:
     if unknown:
         flag = unknown[0].partition("=")[0]
         raise ConfigError(
-            f"{excerpt(flag)} is not a flag; {closest(flag, _FLAGS)}--help shows what there is."
+            f"{excerpt(flag)} is not a flag; {suggest_closest(flag, _FLAGS)}"
+            f"--help shows what there is."
         )
     overrides = [word for word in words if word != "--"]
     folders = [Path(path) for path in (options.config_dir, options.config_path) if path]
@@ -147,7 +145,7 @@ def _hydras_errors_in_words() -> Iterator[None]:
         # Who set the variable wants to see the traceback.
         if before == "1" or not is_configuration_error(error):
             raise
-        raise explain(error) from error
+        raise explain_error(error) from error
     finally:
         if before is None:
             del os.environ["HYDRA_FULL_ERROR"]
@@ -161,7 +159,7 @@ def train_one(composed: DictConfig, runs: int = 1, lines: "Lines | None" = None)
     The state of a run that another process trains is `elsewhere`. `lines` makes the run's line,
     where it is not this process that shows it.
     """
-    spec = specify(composed, HydraConfig.get().runtime.choices)
+    spec = make_run_spec(composed, HydraConfig.get().runtime.choices)
     if is_settled(spec):
         return "there"
     job = HydraConfig.get().job

@@ -11,9 +11,9 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from normlab.archive.record import read_result
-from normlab.config.check import check_like
 from normlab.config.formula import is_formula
-from normlab.config.spec import RunSpec, other_data, specify
+from normlab.config.run_spec import RunSpec, changed_text_message, make_run_spec
+from normlab.config.validation import check_against_file
 from normlab.errors import ConfigError
 
 # What is the same for all runs of a command: where they go, and what an experiment asks for.
@@ -107,10 +107,10 @@ def specified(loader: ConfigLoader, master: DictConfig, overrides: Sequence[str]
         given, expected = (
             OmegaConf.to_container(config.norm, resolve=True) for config in (composed, reference)
         )
-        # A formula's parameters and constants are the user's to add; `specify` checks all of it.
+        # A formula's parameters and constants are the user's to add; `make_run_spec` checks them.
         if not is_formula(given):
-            check_like("norm", given, expected)
-    return specify(composed, choices)
+            check_against_file("norm", given, expected)
+    return make_run_spec(composed, choices)
 
 
 def is_settled(spec: RunSpec) -> bool:
@@ -172,5 +172,5 @@ def _checked_data(specs: Sequence[RunSpec]) -> dict[str, int]:
         digest, vocabularies[spec.id] = found[key]
         record = read_result(spec.folder)
         if record is not None and record.data_digest != digest:
-            raise ConfigError(other_data(spec))
+            raise ConfigError(changed_text_message(spec))
     return vocabularies

@@ -9,4 +9,3 @@ with suppress(Exception):  # whoever trains says what is wrong, in its own proce
 
     normlab.study.worker.register()
     warm.load()
-    import normlab.norms.fused.kernels

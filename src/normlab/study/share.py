@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from normlab.archive.record import LAST_CHECKPOINT, RunRecord
+from normlab.config.run_spec import RunSpec
 from normlab.config.schema import FeedForwardKind, Positions, TrainConfig
-from normlab.config.spec import RunSpec
 from normlab.errors import NormlabError
 from normlab.study import machine
 

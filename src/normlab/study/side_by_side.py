@@ -21,7 +21,7 @@ from pebble import ProcessExpired, ProcessFuture
 
 from normlab import output
 from normlab.archive.record import RunRecord
-from normlab.config.spec import RunSpec
+from normlab.config.run_spec import RunSpec
 from normlab.errors import NormlabError
 from normlab.study import engine, worker
 from normlab.study.board import Board

@@ -24,7 +24,7 @@ from omegaconf import DictConfig
 
 from normlab import output
 from normlab.archive.record import RunRecord
-from normlab.config.spec import RunSpec
+from normlab.config.run_spec import RunSpec
 from normlab.errors import ConfigError, NormlabError
 from normlab.study import engine, warm
 from normlab.training import stopping

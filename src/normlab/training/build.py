@@ -8,17 +8,15 @@ from typing import Any
 
 import torch
 
+from normlab.config.placement import ResolvedPlacement, ResolvedSublayer, resolve_placement
+from normlab.config.run_spec import RunSpec
 from normlab.config.schema import ModelConfig, TrainConfig
-from normlab.config.spec import RunSpec
-from normlab.config.wiring import Network, written_out
-from normlab.config.wiring import Wiring as WrittenWiring
 from normlab.errors import ConfigError
 from normlab.model.contract import CONTEXT, VOCABULARY, check_causal
-from normlab.model.feedforward import hidden_width
-from normlab.model.gpt import GPT
+from normlab.model.gpt import GPT, hidden_width
 from normlab.model.placement import NormFactory, Placement, Residual, Wiring
-from normlab.norms import factory
-from normlab.norms.contract import check_contract
+from normlab.norms import norm_factory
+from normlab.norms.build import check_contract
 
 
 def build_model(config: TrainConfig, vocabulary: int) -> GPT:
@@ -27,7 +25,7 @@ def build_model(config: TrainConfig, vocabulary: int) -> GPT:
     Raises:
         ConfigError: a norm or the placement's class cannot be built.
     """
-    network = written_out(config.placement, config.norm, config.model.depth)
+    network = resolve_placement(config.placement, config.norm, config.model.depth)
     placement = Placement(
         [(_wiring(block["attention"]), _wiring(block["feedforward"])) for block in network.blocks],
         embedding=_slot(network.ends["embedding"]),
@@ -47,16 +45,16 @@ def check_networks(specs: Iterable[RunSpec]) -> None:
         ConfigError: one cannot be built, or would not be causal.
     """
     norms: list[tuple[str, Any, int]] = []
-    networks: list[tuple[Network, ModelConfig]] = []
+    networks: list[tuple[ResolvedPlacement, ModelConfig]] = []
     for spec in specs:
         model = spec.config.model
-        network = written_out(spec.config.placement, spec.config.norm, model.depth)
+        network = resolve_placement(spec.config.placement, spec.config.norm, model.depth)
         for wanted in _sites(network, spec.config):
             if wanted not in norms:
                 norms.append(wanted)
                 key, norm, width = wanted
                 name = f"{key}._target_={norm['_target_']}"
-                check_contract(factory(norm, key)(width), width, name)
+                check_contract(norm_factory(norm, key)(width), width, name)
         small = replace(model, context=CONTEXT)
         if (network, small) not in networks:
             networks.append((network, small))
@@ -91,7 +89,9 @@ def _tried(config: TrainConfig, name: str) -> GPT:
         ) from error
 
 
-def _sites(network: Network, config: TrainConfig) -> Iterator[tuple[str, Mapping[str, Any], int]]:
+def _sites(
+    network: ResolvedPlacement, config: TrainConfig
+) -> Iterator[tuple[str, Mapping[str, Any], int]]:
     """Every norm of a model with its key and the widths it has to take."""
 
     def site(slot: str, norm: Mapping[str, Any], width: int) -> tuple[str, Mapping[str, Any], int]:
@@ -116,7 +116,7 @@ def _sites(network: Network, config: TrainConfig) -> Iterator[tuple[str, Mapping
                     yield site(slot, norm, widths[slot])
 
 
-def _wiring(written: WrittenWiring) -> Wiring:
+def _wiring(written: ResolvedSublayer) -> Wiring:
     sites: dict[str, Any] = {slot: _slot(norm) for slot, norm in written.norms.items()}
     return Wiring(
         **(sites | written.scales),
@@ -127,7 +127,7 @@ def _wiring(written: WrittenWiring) -> Wiring:
 
 
 def _slot(norm: Mapping[str, Any] | None) -> NormFactory | None:
-    return None if norm is None else factory(norm)
+    return None if norm is None else norm_factory(norm)
 
 
 def _residual(target: str) -> type[Residual]:

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from normlab.archive import tags
-from normlab.model.attention import Attention
-from normlab.model.gpt import GPT
+from normlab.model.gpt import GPT, Attention
 from normlab.training.probes import sites
 
 Key = tuple[str, str]  # quantity, site
