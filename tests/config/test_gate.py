@@ -1,6 +1,7 @@
 """Files from elsewhere are stopped before Hydra reads them: what they ask for, and their size."""
 
 import itertools
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -251,6 +252,42 @@ def test_a_sweep_entry_reads_no_other_group(strangers: Path, door: Callable) -> 
         "# @package _global_\nhydra: {sweeper: {arms: ['+foo=lol']}}",
     )
     assert_refused(door("-m", "--config-dir", "mine", "experiment=x", *TINY), strangers)
+
+
+PACKAGES = (
+    "+norm@hydra.job_logging=x",
+    "+norm@hydra=x",
+    "+norm@_global_.hydra.job=x",
+    "+norm@foo:hydra.job=x",
+    "+norm@_name_=hydra",
+    "+norm@ 'hydra.job'=x",
+)
+
+
+@pytest.mark.parametrize("entry", PACKAGES)
+@pytest.mark.parametrize("way", ["arms", "params", "typed"])
+def test_no_option_is_merged_into_hydra(
+    entry: str, way: str, strangers: Path, door: Callable, tmp_path: Path
+) -> None:
+    """Python's logging imports the classes that hydra.job_logging names, and opens files."""
+    precious = tmp_path / "precious.txt"
+    precious.write_text("numbers")
+    handler = {"class": "logging.FileHandler", "filename": str(precious), "mode": "w"}
+    logging = {"version": 1, "handlers": {"a": handler}, "root": {"handlers": ["a"]}}
+    (strangers / "norm").mkdir(exist_ok=True)
+    for name in ("x", "hydra"):
+        (strangers / "norm" / f"{name}.yaml").write_text(json.dumps(logging))
+    name, _, value = entry.partition("=")
+    sweeper = {"arms": [f"{entry} norm=rmsnorm"]} if way == "arms" else {"params": {name: value}}
+    (strangers / "experiment").mkdir(exist_ok=True)
+    (strangers / "experiment" / "a.yaml").write_text(
+        "# @package _global_\n" + json.dumps({"hydra": {"sweeper": sweeper}})
+    )
+    word = entry if way == "typed" else "experiment=a"
+    answer = door("--config-dir", str(strangers), "-m", word, *TINY)
+    assert answer.code in (1, 2), answer.err
+    assert "Traceback" not in answer.err
+    assert precious.read_text() == "numbers"
 
 
 def test_a_named_pipe_does_not_stop_the_program(strangers: Path) -> None:

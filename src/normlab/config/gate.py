@@ -94,8 +94,8 @@ def check_overrides(overrides: Sequence[str], folders: Sequence[Path] = ()) -> N
     A folder in `hydra.searchpath` is checked as one from elsewhere.
 
     Raises:
-        UntrustedError: an option is a path, a search path imports a package, or a group is read
-            that conf/ does not have.
+        UntrustedError: an option is a path or is merged into hydra, a search path imports a
+            package, or a group is read that conf/ does not have.
         ConfigError: see `check_folder`.
     """
     for word in overrides:
@@ -104,8 +104,14 @@ def check_overrides(overrides: Sequence[str], folders: Sequence[Path] = ()) -> N
                 f"{excerpt(word)} has {len(word):,} characters, and the most is "
                 f"{MAX_CHARACTERS:,}; write the value into a file of a folder for --config-dir."
             )
-        key = word.partition("=")[0].strip().lstrip("+~").partition("@")[0].strip()
-        value = word.partition("=")[2]
+        name, _, value = word.partition("=")
+        key, _, packages = re.sub(r"[\s'\"]", "", name).lstrip("+~").partition("@")
+        # group@package=option merges the option's file there, and group@package:package moves it.
+        if not all(map(_is_package, packages.split(":"))):
+            raise UntrustedError(
+                f"{excerpt(word)} is not allowed: the file of an option is merged into the run's "
+                f"own keys, as in norm@placement.attention.norm=dyt, and not into hydra."
+            )
         if key == "hydra.searchpath":
             for entry in _search_path(word):
                 _check_search_path(entry)
@@ -285,8 +291,13 @@ def _check_header(path: Path, text: str) -> None:
 
 
 def _is_package(name: str) -> bool:
-    """Hydra reads its header from a cut text, so a part that begins like hydra counts too."""
-    return not any(part and "hydra".startswith(part[:5]) for part in name.split("."))
+    """Whether a file may be merged there: nowhere below hydra, nor where its own name says.
+
+    Hydra reads its header from a cut text, so a part that begins like hydra counts too.
+    """
+    parts = name.split(".")
+    hydra = any(part and "hydra".startswith(part[:5]) for part in parts)
+    return not hydra and "_name_" not in parts and re.fullmatch(r"[\w.]*", name) is not None
 
 
 def _check_values(path: Path, value: Any, key: str) -> None:
@@ -404,7 +415,7 @@ def _default_files(entry: Any, group: str) -> list[File] | None:
         group = match["group"].strip("/")
     elif isinstance(entry, str):
         name, _, package = entry.partition("@")
-        if not re.fullmatch(r"[\w.]*", package) or not _is_package(package):
+        if not _is_package(package):
             return None
         of, _, options = name.rpartition("/")
         group = of.strip("/") or group
