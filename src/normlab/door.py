@@ -4,6 +4,7 @@ A KeyboardInterrupt in the middle of an import would be a traceback through othe
 """
 
 import errno
+import logging
 import os
 import signal
 import sys
@@ -78,6 +79,9 @@ def _enter(room: str, first: Callable[[], None] = lambda: None, trains: bool = F
     output.secure()
     # Figures go to files, in our own style: a user's window or notebook has no part in them.
     os.environ.update(MPLBACKEND="agg", MATPLOTLIBRC=os.devnull)
+    # A matplotlibrc in the current folder is read all the same. Its values are not used
+    # (analysis/style.py), so complaints about them would only confuse.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
         first()
         main = import_module(room).main

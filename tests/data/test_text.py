@@ -325,6 +325,10 @@ def test_a_file_that_is_not_text_is_named_with_the_place(
 
 NOT_PLAIN = {
     "a.jsonl": (b'{"text": "to be"}\n' * 20, "JSON lines"),
+    # Recognized by what they hold, whatever they are called.
+    "a": (b'{"text": "to be"}\n' * 20, "JSON lines"),
+    "a.jsonl.bak": (b'\n{"text": "to be"}\n' * 20, "JSON lines"),
+    "a.yaml": (b"text: to be\n" * 20, "YAML"),
     "A.JSON": (b'["to be"]', "JSON"),
     "a.csv": (b"text,label\nto be,1\n" * 20, "CSV"),
     "a.txt.gz": (gzip.compress(b"to be"), "gzip"),

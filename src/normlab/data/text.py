@@ -56,6 +56,9 @@ _STRUCTURED_FORMATS = {
     ".html": "HTML",
     ".htm": "HTML",
     ".xml": "XML",
+    ".toml": "TOML",
+    ".yml": "YAML",
+    ".yaml": "YAML",
 }
 # What other kinds of files begin with, and what makes text of them.
 _UNPACK, _EXPORT, _CONVERT = "unpack it", "export its text", "convert it to UTF-8"
@@ -230,17 +233,32 @@ def read_text_chunks(files: Sequence[Path]) -> Iterator[str]:
         _decode_chunk(decoder, b"", file, offset)
 
 
+def _structured_text_error(file: Path, kind: str) -> NormlabError:
+    return NormlabError(
+        f"{file} is {kind}, and its names and quotes would be learned with its text: write the "
+        f"text alone into a .txt file, or rename this one to .txt to train on it as it is, or "
+        f"leave it out of data.path."
+    )
+
+
+def _looks_like_json_lines(start: bytes) -> bool:
+    """Whether the first complete lines of a file, up to three, are JSON objects."""
+    lines = [line for line in start.split(b"\n", 20)[:-1] if line.strip()][:3]
+    try:
+        return bool(lines) and all(isinstance(json.loads(line), dict) for line in lines)
+    except (ValueError, RecursionError):
+        return False
+
+
 def _read_chunks(file: Path) -> Iterator[bytes]:
     """The bytes of a file, if its name and its first bytes may be those of a plain text."""
     if kind := _STRUCTURED_FORMATS.get(file.suffix.lower()):
-        raise NormlabError(
-            f"{file} is {kind}, and its names and quotes would be learned with its text: write the "
-            f"text alone into a .txt file, or rename this one to .txt to train on it as it is, or "
-            f"leave it out of data.path."
-        )
+        raise _structured_text_error(file, kind)
     try:
         with file.open("rb") as stream:
             chunk = stream.read(CHUNK_BYTES)
+            if file.suffix.lower() != ".txt" and _looks_like_json_lines(chunk):
+                raise _structured_text_error(file, "JSON lines")
             for signature, kind, advice in _SIGNATURES:
                 if chunk.startswith(signature):
                     raise NormlabError(
