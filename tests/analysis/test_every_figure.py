@@ -46,7 +46,7 @@ def test_every_figure_of_a_report_is_in_the_list(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     names: set[str] = set()
-    for module in ("analysis/figures.py", "analysis/measured/__init__.py"):
+    for module in ("analysis/figures.py", "apps/experiments/report.py"):
         for draw in FIGURES[module]:
             with captured(monkeypatch, laid_out=False) as drawn:
                 draw(1, tmp_path)

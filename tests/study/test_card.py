@@ -105,7 +105,7 @@ def test_a_mistake_is_one_sentence(given: str, call: Call, tmp_path: Path) -> No
         ("torch.nn.BatchNorm1d", ["norm=my_norm takes statistics", "future"]),
         ("torch.nn.Linear\nout_features: 8", ["norm=my_norm changes the shape to (2, 4, 8)"]),
         ("torch.nn.Linear", ["cannot be built", "out_features"]),
-        ("normlab.norms.ConfigError", ["gave a ConfigError"]),
+        ("normlab.model.placement.Placement", ["gave a Placement"]),
         ("math.sqrt", ["norm._target_=math.sqrt is not trusted", "NORMLAB_TRUST=math"]),
     ],
 )
