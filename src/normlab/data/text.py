@@ -380,11 +380,14 @@ def _tokenize_files(
 
 def _load_corpus(stem: Path) -> Corpus | None:
     """The corpus of `stem`, or None where it is missing, cut or damaged."""
+    description_file, ids_file = stem.with_suffix(".json"), stem.with_suffix(".ids")
+    if not (description_file.is_file() and ids_file.is_file()):  # opening a pipe would not return
+        return None
     try:
-        description = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))
+        description = json.loads(description_file.read_text(encoding="utf-8"))
         if description["dtype"] not in _ID_TYPES:
             return None
-        ids = _map_ids(stem.with_suffix(".ids"), description["dtype"])
+        ids = _map_ids(ids_file, description["dtype"])
         tokenizer = tokenizer_from_json(description["tokenizer"])
         digest = corpus_digest(ids, tokenizer)
     except (OSError, ValueError, TypeError, KeyError, RecursionError, NormlabError):
