@@ -30,6 +30,12 @@ def specified() -> Callable[..., RunSpec]:
     return compose_run
 
 
+@pytest.fixture(autouse=True)
+def no_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Piped text is as long as it is: whoever runs the tests may have set a width."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @dataclass
 class Answer:
     code: int

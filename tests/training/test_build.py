@@ -261,6 +261,6 @@ def test_a_norm_spans_all_heads_as_in_olmo_2(specified: Callable) -> None:
     assert attention.k_norm.gain.shape == (8,)
     x = torch.randn(2, 5, 16)
     q = attention.qkv(x)[..., :16]
-    heads, *_ = attention._heads(attention.qkv(x))
+    heads, *_ = attention._split_heads(attention.qkv(x))
     whole = q / q.square().mean(-1, keepdim=True).add(1e-5).sqrt()
     torch.testing.assert_close(heads.permute(1, 2, 0, 3).flatten(-2), whole)
