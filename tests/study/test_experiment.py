@@ -66,6 +66,7 @@ def test_a_budget_without_a_size_is_refused(given: list[str], budget: str, said:
     assert "budget=quick, budget=full" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_an_experiment_trains_its_arms_at_the_size_of_its_budget(
     door: Callable, tmp_path: Path
 ) -> None:

@@ -75,6 +75,7 @@ def test_side_by_side_is_to_the_bit_what_one_after_the_other_is(
         assert len(re.findall(r"^run [12]/2 .*  val ", answer.out, re.MULTILINE)) == 2
 
 
+@pytest.mark.slow
 def test_a_run_whose_process_is_killed_fails_alone_and_goes_on(tmp_path: Path) -> None:
     study = tmp_path / "hit" / "synthetic"
     arguments = (*LONG, f"output_dir={tmp_path}/hit")
@@ -185,6 +186,7 @@ class Broken(torch.nn.Module):
 """
 
 
+@pytest.mark.slow
 def test_every_failure_is_listed(
     door: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -225,6 +227,7 @@ def test_the_number_of_runs_at_once_is_no_part_of_a_run(specified: Callable) -> 
     assert specified("jobs=3").id == specified().id
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_keeps_its_threads(door: Callable, tmp_path: Path) -> None:
     shape = [word for word in STUDY if not word.startswith("trainer.threads")]
     study = tmp_path / "synthetic"

@@ -114,6 +114,7 @@ def test_a_plain_command_is_a_study_of_one(door: Callable, tmp_path: Path) -> No
     assert (tmp_path / "one" / "figures" / "comparison.png").is_file()
 
 
+@pytest.mark.slow
 def test_an_experiment_may_bring_its_own_sweep(door: Callable, tmp_path: Path) -> None:
     own = tmp_path / "own" / "experiment"
     own.mkdir(parents=True)
@@ -156,6 +157,7 @@ def test_a_norm_of_ones_own_needs_a_file_and_nothing_else(door: Callable, tmp_pa
     assert [r.norm for r in records(tmp_path / "synthetic")] == ["torch_rms"]
 
 
+@pytest.mark.slow
 def test_data_may_vary_within_one_study(door: Callable, tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("the quick brown fox jumps over the lazy dog\n" * 100)
