@@ -1,4 +1,4 @@
-"""Every figure that can be drawn can be read: at one arm, at four, and (slow) at a dozen and at hundreds."""
+"""Every figure that can be drawn can be read: at one to four arms, and (slow) at many more."""
 
 import ast
 from pathlib import Path
