@@ -79,6 +79,7 @@ def test_a_stopped_study_goes_on_to_the_same_end(
     whole_again(stop_and_go_on(tmp_path, phase, signum, times, counts, quiet), whole)
 
 
+@pytest.mark.slow
 def test_stopped_twice_while_it_saves_a_study_goes_on_to_the_same_end(
     tmp_path: Path, whole: Path, counts: Counter[str], quiet: Callable, whole_again: Callable
 ) -> None:

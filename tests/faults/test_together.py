@@ -48,6 +48,7 @@ def test_sweeps_at_once_train_nothing_twice(
     whole_again(study, whole)
 
 
+@pytest.mark.slow
 def test_a_run_in_other_hands_is_left_to_them(
     tmp_path: Path, whole: Path, counts: Counter[str], quiet: Callable, whole_again: Callable
 ) -> None:

@@ -93,6 +93,7 @@ def test_without_a_norm_two_placements_are_one_run(door: Callable, tmp_path: Pat
     assert "left out  placement=post: the same network as none-lr2e-3-s0" in answer.out
 
 
+@pytest.mark.slow
 def test_the_same_network_under_another_name_is_the_run_that_is_there(
     door: Callable, tmp_path: Path
 ) -> None:
@@ -129,6 +130,7 @@ def test_an_experiment_may_bring_its_own_sweep(door: Callable, tmp_path: Path) -
     assert sorted(r.seed for r in records(tmp_path / "two_seeds")) == [3, 4, 5]
 
 
+@pytest.mark.slow
 def test_a_sweep_of_learning_rates_names_no_run_and_yields_to_the_command_line(
     door: Callable, tmp_path: Path
 ) -> None:
