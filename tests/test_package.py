@@ -42,7 +42,7 @@ def test_the_command_of_an_installed_wheel_finds_its_own_conf(
     unpacked: Path, tmp_path: Path
 ) -> None:
     code = (
-        "import normlab.config, normlab.study.main as door; print(normlab.config.folder()); "
+        "import normlab.config, normlab.study.command as door; print(normlab.config.folder()); "
         "import sys; sys.argv[1:] = ['--cfg', 'job']; door.main()"
     )
     done = subprocess.run(

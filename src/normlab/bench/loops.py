@@ -23,7 +23,7 @@ from normlab.data import Batch, Source, build
 from normlab.errors import NormlabError
 from normlab.model.gpt import count_parameters
 from normlab.training.build import build_model
-from normlab.training.hardware import resolve
+from normlab.training.hardware import resolve_hardware
 
 HALF = "bf16-mixed"
 
@@ -59,7 +59,7 @@ def trained_steps(turns: Turns, overrides: list[str]) -> Iterator[tuple[dict[str
 def _ours(overrides: list[str]) -> tuple[nn.Module, Source, str, int]:
     """Our model, its data, its precision, and how many batches a step takes."""
     spec = specified(overrides)
-    hardware = resolve(spec.config.trainer)
+    hardware = resolve_hardware(spec.config.trainer)
     source = build(spec.plain["data"], spec.config.model.context)
     model = build_model(spec.config, source.vocabulary)
     return model, source, hardware.precision, spec.config.trainer.accumulate

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from normlab.analysis.style import without_figure
 from normlab.bench.result import Machine, Report, Result, Settings
-from normlab.errors import ConfigError, NormlabError, Parser, in_words
+from normlab.errors import CommandParser, ConfigError, NormlabError, report_user_errors
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,7 +35,7 @@ _QUIET_SECONDS = 10.0  # between two lines where there is no terminal
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line of `scripts/bench.py`."""
-    with in_words():
+    with report_user_errors():
         options = _parser().parse_intermixed_args(argv)
         suites, settings = _asked(options)
         try:
@@ -103,7 +103,7 @@ def _run(suite: str, settings: Settings, console: "Console") -> Result:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
+    parser = CommandParser(
         prog="bench.py",
         description="Measure normlab against what a user would pick instead, in turn, in one run.",
         epilog="example: python scripts/bench.py step norms --quick",
@@ -201,9 +201,9 @@ def _machine(settings: Settings, load: tuple[float, ...]) -> Machine:
 
     import torch
 
-    from normlab.training.provenance import versions
+    from normlab.training.hardware import package_versions
 
-    found = versions()
+    found = package_versions()
     for name in ("transformers", "x-transformers"):
         try:
             found = found | {name: version(name)}

@@ -20,9 +20,9 @@ from normlab.apps.experiments.record import Measured, Origin, path_of, read_meas
 from normlab.apps.experiments.request import Request
 from normlab.archive.identity import check_output_dir
 from normlab.errors import NormlabError
-from normlab.study import engine
-from normlab.study.place import check_place, make_folder
-from normlab.study.terminal import Countdown, console, duration
+from normlab.study.plan import check_writable, make_study_folder
+from normlab.study.progress import Countdown, format_duration
+from normlab.terminal import open_terminal
 
 _ROOMS: dict[str, Any] = {
     "gradient_vanishing": gradient_vanishing,
@@ -41,21 +41,20 @@ def carry_out(
         ConfigError: an override means nothing to it, or a value is not allowed.
         NormlabError: the results cannot be written.
     """
-    engine.end()  # nothing is trained
     room = _ROOMS[master.measure.name]
     request = Request.read(loader, master, arguments, room.TAKES)
     measurement = room.Measurement(request)
     check_output_dir(str(master.output_dir))
     folder = Path(master.output_dir) / study
-    check_place(folder)
+    check_writable(folder)
     settings = measurement.settings
     found = _found(folder, request.name, settings)
     try:
         if found is None:
-            make_folder(folder)
+            make_study_folder(folder)
             found = _measured(request.name, settings, measurement, request.threads)
             found.write(folder)
-        conclude(found, folder).show(console())
+        conclude(found, folder).show(open_terminal())
     except KeyboardInterrupt as stop:
         stop.args = ("measures from the beginning",)
         raise
@@ -68,7 +67,7 @@ def carry_out(
 
 def _found(folder: Path, name: str, settings: dict[str, Any]) -> Measured | None:
     """The numbers that are there, if they are what would be measured."""
-    terminal = console()
+    terminal = open_terminal()
     try:
         found = read_measured(path_of(folder, name))
     except OSError:
@@ -92,23 +91,23 @@ def _found(folder: Path, name: str, settings: dict[str, Any]) -> Measured | None
 def _measured(
     name: str, settings: dict[str, Any], measurement: Any, threads: int | None
 ) -> Measured:
-    terminal = console()
+    terminal = open_terminal()
     started, began = datetime.now().astimezone(), time.monotonic()
     if not terminal.is_terminal:
         terminal.print(f"measure {name}: {measurement.steps} steps", markup=False)
     with Countdown(terminal, f"measure {name}", measurement.steps) as countdown:
         numbers, machine = _numbers(measurement, threads, countdown.begin)
     seconds = time.monotonic() - began
-    terminal.print(f"measured in {duration(seconds)}", markup=False)
-    from normlab.training.provenance import git, versions
+    terminal.print(f"measured in {format_duration(seconds)}", markup=False)
+    from normlab.training.hardware import git_state, package_versions
 
     origin = Origin(
         shlex.join(sys.argv),
         started.isoformat(timespec="seconds"),
         round(seconds, 1),
         machine,
-        versions(),
-        git(),
+        package_versions(),
+        git_state(),
     )
     return Measured(name, settings, origin, numbers)
 
@@ -118,9 +117,8 @@ def _numbers(
 ) -> tuple[Any, dict[str, Any]]:
     """The numbers, and the machine that they were measured on: its processor, in full precision."""
     from normlab.config.schema import Device, TrainerConfig
-    from normlab.training.hardware import resolve
-    from normlab.training.provenance import machine
+    from normlab.training.hardware import describe_machine, resolve_hardware
 
     trainer = TrainerConfig(1, 1, precision="32-true", device=Device.cpu, compile=False)
-    hardware = resolve(trainer, threads)
-    return measurement.measure(hardware.threads, each), machine(hardware)
+    hardware = resolve_hardware(trainer, threads)
+    return measurement.measure(hardware.threads, each), describe_machine(hardware)

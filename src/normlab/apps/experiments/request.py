@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from normlab.config.spec import RunSpec
 from normlab.errors import ConfigError
-from normlab.study.plan import Plan, combinations, specified
+from normlab.study.plan import Plan, compose_spec, expand_overrides
 
 # Keys that every measurement takes.
 _ALWAYS = ("experiment", "study", "output_dir", "budget", "seed", "trainer.threads")
@@ -40,7 +40,7 @@ class Request:
             HydraException: one cannot be read.
         """
         plan = Plan()
-        for _ in combinations(loader, arguments, plan):
+        for _ in expand_overrides(loader, arguments, plan):
             break
         given = {key: [value] for key, value in plan.fixed.items()} | plan.varied
         request = cls(loader, master, str(master.measure.name), given)
@@ -103,7 +103,7 @@ class Request:
         kept = [f"{key}={values[0]}" for key, values in self.values.items() if len(values) == 1]
         words = {key.replace("__", "."): value for key, value in overrides.items()}
         others = [word for word in kept if word.partition("=")[0].lstrip("+") not in words]
-        return specified(
+        return compose_spec(
             self.loader, self.master, [*others, *(f"{k}={v}" for k, v in words.items())]
         )
 

@@ -17,7 +17,7 @@ from normlab.archive.identity import said
 from normlab.config.schema import AttentionKernel
 from normlab.config.spec import RunSpec
 from normlab.training.build import build_model
-from normlab.training.probes.activations import listening, undisturbed
+from normlab.training.probes import collect_readings, evaluation_mode
 
 # Tokens are drawn evenly from so many, and every one is to be guessed from those before it.
 VOCABULARY, BATCH = 64, 4
@@ -68,7 +68,7 @@ def streams(spec: RunSpec, seed: int) -> tuple[list[Tensor], list[Tensor]]:
 
     shape = BATCH, spec.config.model.context + 1
     tokens = torch.randint(VOCABULARY, shape, generator=torch.Generator().manual_seed(seed))
-    with undisturbed(model), listening(model, {}, keep):
+    with evaluation_mode(model), collect_readings(model, {}, keep):
         logits = model.forward(tokens[:, :-1])
     loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
     gradients = torch.autograd.grad(loss, kept, allow_unused=True, materialize_grads=True)
