@@ -28,17 +28,16 @@ from normlab.analysis.style import RC
 from normlab.apps.card import figure as card_figure
 from normlab.apps.claims import figure as claims_figure
 from normlab.apps.claims import verdicts as judged
-from normlab.apps.experiments import conclusion as measurement_figures
 from normlab.apps.experiments import find_trained_experiment
-from normlab.apps.experiments.record import Comparison
-from normlab.apps.experiments.times import WAYS
+from normlab.apps.experiments import report as experiment_report
+from normlab.apps.experiments.record import IMPLEMENTATIONS, LayerNormVsRmsNorm
 from normlab.apps.probe import figure as probe_figure
 from normlab.apps.probe.record import Measurement, Probing
 from normlab.apps.probe.tables import slopes
 from normlab.archive import tags
 from normlab.archive.events import Events, Series
-from normlab.archive.folder import Run, Study
 from normlab.archive.record import BestNumbers, FinalNumbers, RunRecord
+from normlab.archive.study import Run, Study
 from normlab.bench import figure as bench_figure
 from normlab.bench.result import Bar, Grid, Line, Machine, Panel, Report, Result
 
@@ -94,7 +93,7 @@ def run(
     for quantity, block in itertools.product(quantities, range(1, 4)):
         for site in ("attention", "feedforward"):
             values = block * loss * np.exp(validated / 300)
-            name = tags.probe(quantity, f"block_{block:02d}/{site}")
+            name = tags.probe_tag(quantity, f"block_{block:02d}/{site}")
             scalars[name] = series(validated, values)
     whole = {"seed": seed, "trainer": {"max_steps": STEPS, "val_every": 50}, **config}
     setting = "-".join(str(part) for value in config.values() for part in np.ravel([value]))
@@ -235,12 +234,12 @@ def claimed(count: int) -> judged.Report:
     return judged.Report("quick", tuple(map(one, range(count))))
 
 
-def compared(count: int) -> Comparison:
+def compared(count: int) -> LayerNormVsRmsNorm:
     """LayerNorm and RMSNorm at so many shapes."""
     times = [
         timed(way, norm, (1 + at + 0.3 * (norm == "rmsnorm")) * (1 + width % 5), width)
         for width in (64 * (2 + at) for at in range(count))
-        for at, way in enumerate(WAYS)
+        for at, way in enumerate(IMPLEMENTATIONS)
         for norm in ("layernorm", "rmsnorm")
         if (way, norm) != ("x.var", "rmsnorm")
     ]
@@ -317,7 +316,7 @@ def _cards(count: int, folder: Path) -> None:
 
 def _measured(count: int, folder: Path) -> None:
     for numbers in (vanished(count), compared(count)):
-        measurement_figures.draw(measured(numbers), folder)
+        experiment_report.draw_figure(measured(numbers), folder)
 
 
 def _rates(count: int, folder: Path) -> None:
@@ -334,7 +333,7 @@ def _story(of: Study, folder: Path) -> None:
 
 
 def _metric(count: int, folder: Path) -> None:
-    for tag in (tags.GRADIENT_NORM, tags.probe(tags.STREAM_RMS, "block_01/attention")):
+    for tag in (tags.GRADIENT_NORM, tags.probe_tag(tags.STREAM_RMS, "block_01/attention")):
         page.save(metric_figure.metric(plan(study(count)), tag), folder, tag)
 
 
@@ -355,12 +354,10 @@ FIGURES: dict[str, tuple[Callable[[int, Path], object], ...]] = {
         lambda count, folder: _story(deepened(count), folder),
     ),
     "analysis/metric_figure.py": (_metric,),
-    "analysis/card_figure.py": (_cards,),
-    "analysis/probe_figure.py": (lambda count, folder: probe_figure.draw(probing(count), folder),),
-    "analysis/claims/figure.py": (
-        lambda count, folder: claims_figure.draw(claimed(count), folder),
-    ),
-    "analysis/measured/__init__.py": (_measured,),
+    "apps/card/figure.py": (_cards,),
+    "apps/probe/figure.py": (lambda count, folder: probe_figure.draw(probing(count), folder),),
+    "apps/claims/figure.py": (lambda count, folder: claims_figure.draw(claimed(count), folder),),
+    "apps/experiments/report.py": (_measured,),
     "bench/figure.py": (_bench,),
 }
 # Modules whose figures `figures.draw` saves.

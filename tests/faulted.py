@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from normlab.archive.record import RunRecord, settled
+from normlab.archive.record import RunRecord, read_result
 from tiny import TINY
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -138,7 +138,7 @@ def _train(arguments: tuple[str, ...], files: list[Path]) -> None:
 
 def records(study: Path) -> dict[str, RunRecord]:
     """The records of a study's runs, by the run's name; those that can be read."""
-    found = {path.parent.name: settled(path.parent) for path in study.glob("*/run.json")}
+    found = {path.parent.name: read_result(path.parent) for path in study.glob("*/run.json")}
     return {name: record for name, record in found.items() if record is not None}
 
 

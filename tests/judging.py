@@ -12,8 +12,8 @@ from normlab.apps.claims.judge import judge
 from normlab.apps.claims.verdicts import Judged, Measured
 from normlab.archive import tags
 from normlab.archive.events import Events, Series
-from normlab.archive.folder import Run
 from normlab.archive.record import BestNumbers, FinalNumbers, RunRecord, State
+from normlab.archive.study import Run
 
 START = 3.0
 
@@ -49,8 +49,8 @@ def made(
     scalars = {tags.VALIDATION_LOSS: series([0, 10], [START, math.nan if loss is None else loss])}
     for block in range(1, 5):
         if growth is not None:
-            scalars[tags.probe(tags.STREAM_VARIANCE, "embedding")] = series([0, 10], [1.0, 0.5])
-            tag = tags.probe(tags.STREAM_VARIANCE, f"block_{block:02d}/feedforward")
+            scalars[tags.probe_tag(tags.STREAM_VARIANCE, "embedding")] = series([0, 10], [1.0, 0.5])
+            tag = tags.probe_tag(tags.STREAM_VARIANCE, f"block_{block:02d}/feedforward")
             scalars[tag] = series([0, 10], [1.0, 0.5 + 3 * block**growth])
     return Run(Path("study") / record.name, record, Events(scalars))
 

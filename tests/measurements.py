@@ -3,17 +3,17 @@
 from collections.abc import Sequence
 
 from normlab.apps.card.record import Invariance
-from normlab.apps.experiments import theory
 from normlab.apps.experiments.record import (
-    Comparison,
-    Measured,
+    DepthProfile,
+    GradientVanishing,
+    LayerNormVsRmsNorm,
+    MeasurementRecord,
     Moments,
+    NormalizedInput,
+    NormTimes,
     Origin,
-    Profile,
-    Shown,
-    Timed,
-    Vanishing,
 )
+from normlab.apps.experiments.signal_theory import expected_gradient, expected_signal
 
 ORIGIN = Origin(
     "train.py experiment=…",
@@ -28,13 +28,13 @@ _VARIANCES = {"PyTorch": (1 / 3, 1 / 3), "no biases": (1 / 3, 0.0), "Kaiming": (
 
 def stack(
     init: str = "PyTorch", norm: str = "none", width: int = 512, depth: int = 8, seeds: int = 60
-) -> Profile:
+) -> DepthProfile:
     """A profile that is what theory says."""
     weight, bias = _VARIANCES[init]
     normed = norm != "none"
-    layers = theory.signal(depth, weight, bias / width, normed)
+    layers = expected_signal(depth, weight, bias / width, normed)
     error = (0.005,) * (depth + 1)
-    return Profile(
+    return DepthProfile(
         name={"PyTorch": "no norm", "no biases": "without biases"}.get(init, init),
         norm=norm,
         placement=None,
@@ -44,7 +44,7 @@ def stack(
         rms=tuple(layer.rms for layer in layers),
         std=tuple(layer.std for layer in layers),
         share=tuple(layer.share for layer in layers),
-        gradient=tuple(theory.gradient(depth, weight, bias / width, normed)),
+        gradient=tuple(expected_gradient(depth, weight, bias / width, normed)),
         rms_error=error,
         gradient_error=error,
         weight=weight,
@@ -54,10 +54,10 @@ def stack(
 
 def stream(
     norm: str, placement: str, growth: float, init: str = "1/√width", depth: int = 8
-) -> Profile:
+) -> DepthProfile:
     """A residual stream that grows by a factor a block, and its gradient as much backwards."""
     up = tuple(growth**block for block in range(depth + 1))
-    return Profile(
+    return DepthProfile(
         name=norm if placement == "any" else f"{norm} · {placement}",
         norm=norm,
         placement=placement,
@@ -73,10 +73,10 @@ def stream(
     )
 
 
-def vanishing(norms: Sequence[str] = ("rmsnorm", "layernorm"), depth: int = 8) -> Vanishing:
+def vanishing(norms: Sequence[str] = ("rmsnorm", "layernorm"), depth: int = 8) -> GradientVanishing:
     bare = [stack(init, depth=depth) for init in _VARIANCES]
     arms = [(norm, place) for norm in norms for place in ("pre", "post")]
-    return Vanishing(
+    return GradientVanishing(
         stacks=(*bare, *(stack(norm=norm, depth=depth) for norm in norms)),
         deep=stack(depth=10 * depth),
         transformers=tuple(
@@ -94,16 +94,16 @@ def _moments(mean: float, std: float) -> Moments:
     return Moments(mean, std, (mean**2 + std**2) ** 0.5, (0.1, 0.5, 0.4))
 
 
-def shown(name: str, mean: float, apart: float) -> Shown:
+def shown(name: str, mean: float, apart: float) -> NormalizedInput:
     after = {"layernorm": _moments(0.0, 1.0), "rmsnorm": _moments(mean / 2, 0.5)}
     cosine = {"layernorm": 1.0 if apart < 1e-6 else 0.45, "rmsnorm": 1.0}
-    return Shown(name, (-4.0, -1.0, 2.0, 5.0), _moments(mean, 1.0), after, cosine, apart)
+    return NormalizedInput(name, (-4.0, -1.0, 2.0, 5.0), _moments(mean, 1.0), after, cosine, apart)
 
 
-def timed(way: str, norm: str, both: float, width: int = 512, forward: float = 0.0) -> Timed:
+def timed(way: str, norm: str, both: float, width: int = 512, forward: float = 0.0) -> NormTimes:
     """Times that spread by one in a hundred around a value."""
     spread = [0.99, 1.0, 1.01] * 5
-    return Timed(
+    return NormTimes(
         way,
         norm,
         1024,
@@ -124,14 +124,14 @@ def invariances(norm: str, eps: bool) -> tuple[Invariance, ...]:
     return scale, shift
 
 
-def comparison(times: Sequence[Timed] = ()) -> Comparison:
+def comparison(times: Sequence[NormTimes] = ()) -> LayerNormVsRmsNorm:
     ordinary = [
         timed(way, norm, time, width)
         for width in (128, 512)
         for way, layer, rms in (("fused", 1.0, 0.8), ("torch", 1.0, 4.0), ("composite", 6.0, 3.0))
         for norm, time in (("layernorm", layer), ("rmsnorm", rms))
     ]
-    return Comparison(
+    return LayerNormVsRmsNorm(
         inputs=(shown("mean 0", 0.0, 1e-17), shown("mean 2", 2.0, 1.05)),
         invariances={
             norm + words: invariances(norm, eps)
@@ -145,6 +145,8 @@ def comparison(times: Sequence[Timed] = ()) -> Comparison:
     )
 
 
-def measured(numbers: Vanishing | Comparison) -> Measured:
-    name = "gradient_vanishing" if isinstance(numbers, Vanishing) else "layernorm_vs_rmsnorm"
-    return Measured(name, {"seeds": [0, 1]}, ORIGIN, numbers)
+def measured(numbers: GradientVanishing | LayerNormVsRmsNorm) -> MeasurementRecord:
+    name = (
+        "gradient_vanishing" if isinstance(numbers, GradientVanishing) else "layernorm_vs_rmsnorm"
+    )
+    return MeasurementRecord(name, {"seeds": [0, 1]}, ORIGIN, numbers)

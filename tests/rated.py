@@ -7,8 +7,8 @@ import numpy as np
 
 from normlab.archive import tags
 from normlab.archive.events import Events, Series
-from normlab.archive.folder import Run, Study
 from normlab.archive.record import FinalNumbers, RunRecord
+from normlab.archive.study import Run, Study
 
 INITIAL = 4.0
 

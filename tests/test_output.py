@@ -8,7 +8,7 @@ from typing import IO, Any
 
 import pytest
 
-from normlab.archive.record import settled
+from normlab.archive.record import read_result
 from tiny import TINY
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -54,7 +54,7 @@ def test_output_that_fails_fails_no_run(command: str, tmp_path: Path) -> None:
     done = in_shell(command, tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stdout + done.stderr
-    records = [settled(path.parent) for path in tmp_path.glob("*/*/run.json")]
+    records = [read_result(path.parent) for path in tmp_path.glob("*/*/run.json")]
     assert records
     assert all(record is not None and record.state == "finished" for record in records)
     (report,) = tmp_path.glob("*/report.html")

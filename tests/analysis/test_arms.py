@@ -5,8 +5,8 @@ import pytest
 
 from normlab.analysis.arms import facets, format_value, group
 from normlab.archive.events import Events
-from normlab.archive.folder import Run
 from normlab.archive.record import RunRecord
+from normlab.archive.study import Run
 
 
 def run(

@@ -14,7 +14,7 @@ from normlab.analysis import differences, document, inline
 from normlab.analysis.plot import report
 from normlab.analysis.readings import readings
 from normlab.analysis.verdict import verdict
-from normlab.archive.folder import read_study
+from normlab.archive.study import read_study
 from pages import Page
 
 

@@ -20,8 +20,8 @@ from normlab.analysis.page import save
 from normlab.analysis.plan import plan
 from normlab.analysis.style import RC
 from normlab.analysis.verdict import verdict
-from normlab.apps.experiments.conclusion import conclude
-from normlab.archive.folder import read_study
+from normlab.apps.experiments.report import write_report
+from normlab.archive.study import read_study
 from pages import Page
 
 BROWSER = next(
@@ -126,7 +126,7 @@ def test_the_page_works_as_it_is_and_nothing_complains(page: Path) -> None:
 
 
 def test_the_page_of_a_measurement_works_too(tmp_path: Path) -> None:
-    conclude(measured(comparison()), tmp_path)
+    write_report(measured(comparison()), tmp_path)
     found, complaints = browse(tmp_path / "report.html")
     assert complaints == ""
     assert found.count('<button type="button">over F.layer_norm</button>') == 1

@@ -16,7 +16,7 @@ from normlab.analysis.figures import plan
 from normlab.analysis.statistics import running_mean, smoothing_window
 from normlab.analysis.style import RC
 from normlab.archive import tags
-from normlab.archive.folder import Study, read_study
+from normlab.archive.study import Study, read_study
 
 NAMES = ["comparison", "training_loss", "validation_loss", "final_validation_loss"]
 

@@ -8,7 +8,7 @@ import pytest
 
 from normlab.analysis.plot import report, show
 from normlab.analysis.table import write_runs
-from normlab.archive.folder import read_study
+from normlab.archive.study import read_study
 
 ACTING = "\x1b[31m\x07\x9b\r\u202e\u2066\u200b\ufffe"
 SIGNS = set(ACTING) - set("[31m")

@@ -13,8 +13,8 @@ from normlab.analysis.arms import group
 from normlab.analysis.curves import averaged, ending, single
 from normlab.analysis.plot import report
 from normlab.analysis.style import RC
-from normlab.archive.folder import read_study
 from normlab.archive.record import RunRecord
+from normlab.archive.study import read_study
 
 
 def cut(folder: Path, share: float = 0.5) -> None:

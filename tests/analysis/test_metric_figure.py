@@ -13,7 +13,7 @@ from normlab.analysis.metric_figure import metric
 from normlab.analysis.plan import plan
 from normlab.analysis.plot import main
 from normlab.analysis.style import RC
-from normlab.archive.folder import read_study
+from normlab.archive.study import read_study
 
 TAG = "probe/stream_rms/block_01/attention"
 

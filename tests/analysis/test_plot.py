@@ -96,10 +96,11 @@ def test_a_figure_that_fails_costs_a_sentence(maker: Any, monkeypatch: pytest.Mo
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from normlab.archive.durable import replacing
+from normlab.archive.files import replace_atomically
 
 study = Path(sys.argv[1])
-csv, png = replacing(study / "runs.csv"), replacing(study / "figures" / "comparison.png")
+csv = replace_atomically(study / "runs.csv")
+png = replace_atomically(study / "figures" / "comparison.png")
 for draft in (csv, png):
     draft.__enter__().write_text("half of it")
 os.kill(os.getpid(), signal.SIGKILL)

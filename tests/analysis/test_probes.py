@@ -16,7 +16,7 @@ from normlab.analysis.plan import plan
 from normlab.analysis.plot import CURVES, report
 from normlab.analysis.probed import best, field, quantities
 from normlab.archive import tags
-from normlab.archive.folder import read_study
+from normlab.archive.study import read_study
 
 SITES = [f"block_0{l}/{name}" for l in (1, 2) for name in ("attention", "feedforward")]
 STEPS = (0, 200, 400)
@@ -30,10 +30,10 @@ def probed(maker, level=1.0, nan_from=math.inf, gains=True, **run):
     for step in STEPS:
         for number, site in enumerate(SITES, 1):
             value = level * number * (1 + step / 100) if step < nan_from else math.nan
-            writer.add_scalar(tags.probe(tags.STREAM_RMS, site), value, step)
-        writer.add_scalar(tags.probe(tags.STREAM_RMS, "embedding"), 7.0, step)
+            writer.add_scalar(tags.probe_tag(tags.STREAM_RMS, site), value, step)
+        writer.add_scalar(tags.probe_tag(tags.STREAM_RMS, "embedding"), 7.0, step)
         if gains:
-            writer.add_scalar(tags.probe("gain_mean", "block_01/attention/input"), 1.0, step)
+            writer.add_scalar(tags.probe_tag("gain_mean", "block_01/attention/input"), 1.0, step)
     writer.close()
     return record
 
@@ -131,7 +131,7 @@ def test_a_colour_bar_has_two_numbers_at_least(ratio, maker, monkeypatch, tmp_pa
         record = maker.run(norm, steps=400, config=ON)
         with SummaryWriter(str(maker.folder / record.name)) as writer:
             for site, step in itertools.product(SITES, STEPS):
-                writer.add_scalar(tags.probe(tags.STREAM_RMS, site), level, step)
+                writer.add_scalar(tags.probe_tag(tags.STREAM_RMS, site), level, step)
     with captured(monkeypatch) as found:
         probes.draw(plan(study(maker)), tmp_path)
     bar = found["probes"].axes[0]

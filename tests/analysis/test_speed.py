@@ -13,8 +13,8 @@ from normlab.analysis.speed import speeds_of_parts
 from normlab.analysis.table import summary
 from normlab.archive import tags
 from normlab.archive.events import Events, Series
-from normlab.archive.folder import Run, read_study
-from normlab.archive.steadiness import variation
+from normlab.archive.steadiness import speed_variation
+from normlab.archive.study import Run, read_study
 
 STEADY, DISTURBED = [20_000.0] * 20, [22_406.0] * 10 + [12_654.0] * 10
 
@@ -78,6 +78,6 @@ def test_parts_are_equal_in_steps_however_the_run_was_measured() -> None:
 
 
 def test_variation_is_over_the_means_of_equal_parts() -> None:
-    assert variation([1.0, 3.0] * 20) == pytest.approx(0.0)  # noise inside the parts
-    assert variation([1.0] * 20 + [3.0] * 20) == pytest.approx(np.std([1, 3] * 5, ddof=1) / 2)
-    assert np.isnan(variation([1.0, 1.0]))
+    assert speed_variation([1.0, 3.0] * 20) == pytest.approx(0.0)  # noise inside the parts
+    assert speed_variation([1.0] * 20 + [3.0] * 20) == pytest.approx(np.std([1, 3] * 5, ddof=1) / 2)
+    assert np.isnan(speed_variation([1.0, 1.0]))

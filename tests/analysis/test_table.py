@@ -12,7 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 from normlab.analysis.report import render
 from normlab.analysis.table import summary, write_runs
 from normlab.archive import tags
-from normlab.archive.folder import read_study
+from normlab.archive.study import read_study
 
 
 def rows(folder: Path) -> list[dict[str, str]]:

@@ -13,8 +13,8 @@ from normlab.analysis.comparison import compare, losses_by_seed
 from normlab.analysis.sentences import measured
 from normlab.analysis.verdict import Verdict, verdict
 from normlab.archive.events import Events
-from normlab.archive.folder import Run, Study
 from normlab.archive.record import FinalNumbers, RunRecord
+from normlab.archive.study import Run, Study
 
 
 def run(
@@ -256,7 +256,7 @@ def test_missing_failed_interrupted_running_and_damaged_runs_are_named() -> None
     runs = arm([1.90, 1.91, 1.92], *PRE) + arm([1.95, 1.96, None], *POST)
     for at, (state, reason) in enumerate([("failed", "disk full"), ("interrupted", None)], 3):
         runs.append(run(1.9, *PRE, at, state=state, reason=reason, step=7))
-    runs[3].whole = False
+    runs[3].complete = False
     runs[4].record.state = "running"
     told = " ".join(judged(runs).warnings)
     assert "Failed, and in no number: rmsnorm-pre-s3 (disk full)." in told

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from torch.utils.tensorboard import SummaryWriter
 
-from normlab.archive import folder as folders
+from normlab.archive import study as study_module
 from normlab.archive import tags
-from normlab.archive.folder import read_run, read_study
-from normlab.archive.record import RunRecord, settled
+from normlab.archive.record import RunRecord, read_result
+from normlab.archive.study import read_run, read_study
 from normlab.errors import NormlabError
 
 STEPS = 10
@@ -50,28 +50,28 @@ def events_of(folder: Path) -> Path:
 @pytest.mark.parametrize("state", ["finished", "diverged", "failed", "interrupted", "running"])
 def test_a_run_with_all_its_losses_is_whole(state: str, tmp_path: Path) -> None:
     run = read_run(make(tmp_path / "run", record(state)))
-    assert run.whole
+    assert run.complete
     assert run.left_out == []
 
 
 @pytest.mark.parametrize("state", ["finished", "diverged", "failed", "interrupted"])
 def test_a_curve_that_lacks_a_step_is_not_whole_and_told(state: str, tmp_path: Path) -> None:
     run = read_run(make(tmp_path / "run", record(state), train=STEPS - 1))
-    assert not run.whole
+    assert not run.complete
     (sentence,) = run.left_out
     assert f"{STEPS - 1} of {STEPS} training losses" in sentence
 
 
 def test_a_finished_run_without_its_last_validation_is_not_whole(tmp_path: Path) -> None:
     run = read_run(make(tmp_path / "run", record(), val=STEPS - 5))
-    assert not run.whole
+    assert not run.complete
     assert "not the last validation loss" in run.left_out[0]
 
 
 def test_a_diverged_run_is_whole_up_to_its_divergence(tmp_path: Path) -> None:
     diverged = record("diverged", diverged_step=4, step=6)
-    assert read_run(make(tmp_path / "whole", diverged, train=4)).whole
-    assert not read_run(make(tmp_path / "short", diverged, train=3)).whole
+    assert read_run(make(tmp_path / "whole", diverged, train=4)).complete
+    assert not read_run(make(tmp_path / "short", diverged, train=3)).complete
 
 
 def test_a_run_being_written_may_end_in_half_a_record_and_a_finished_one_may_not(
@@ -81,20 +81,20 @@ def test_a_run_being_written_may_end_in_half_a_record_and_a_finished_one_may_not
         run = make(tmp_path / state, record(state), train=STEPS + 1)
         events_of(run).write_bytes(events_of(run).read_bytes()[:-3])
         found = read_run(run)
-        assert found.whole == whole
+        assert found.complete == whole
         assert bool(found.left_out) != whole
 
 
 def test_a_run_may_go_on_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make(tmp_path / "run", record("running"), train=3, val=0)
-    read = folders.read_events
+    read = study_module.read_events
 
     def finishing(folder: Path, *how: Any) -> Any:
         found = read(folder, *how)
         record("finished").write(folder)
         return found
 
-    monkeypatch.setattr(folders, "read_events", finishing)
+    monkeypatch.setattr(study_module, "read_events", finishing)
     found = read_run(run)
     assert (found.record.state, found.left_out) == ("running", [])
 
@@ -172,7 +172,7 @@ def test_a_record_that_leaves_its_checksum_out_is_not_believed(tmp_path: Path) -
     (run / "run.json").write_text(json.dumps(raw))
     with pytest.raises(NormlabError, match=r"it has no checksum\); the command .* trains it again"):
         RunRecord.read(run)
-    assert settled(run) is None
+    assert read_result(run) is None
     (rebuilt,) = read_study(run.parent).runs
     assert (rebuilt.record.state, rebuilt.record.step) == ("running", 4)
     assert "unreadable (it has no checksum): the run was rebuilt" in rebuilt.left_out[-1]
@@ -210,18 +210,18 @@ def test_a_folder_that_cannot_be_listed_is_told(
 ) -> None:
     make(tmp_path / "run", record())
     (tmp_path / "closed").mkdir()
-    listed = folders.os.listdir
+    listed = study_module.os.listdir
 
     def refusing(path: Path) -> list[str]:
         if Path(path).name == "closed":
             raise error
         return listed(path)
 
-    monkeypatch.setattr(folders.os, "listdir", refusing)
+    monkeypatch.setattr(study_module.os, "listdir", refusing)
     study = read_study(tmp_path)
     assert len(study.runs) == 1
     assert "closed was left out" in study.left_out[0]
-    assert not folders.is_run(tmp_path / "closed")
+    assert not study_module.is_run_folder(tmp_path / "closed")
 
 
 def test_a_record_that_may_not_be_read_is_rebuilt(tmp_path: Path) -> None:

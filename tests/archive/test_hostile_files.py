@@ -14,12 +14,12 @@ from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from torch.utils.tensorboard import SummaryWriter
 
 from normlab.apps.card.record import read_cards
-from normlab.archive import frames, tags
-from normlab.archive.durable import replacing
+from normlab.archive import event_file, tags
 from normlab.archive.events import read_events
-from normlab.archive.folder import read_run
-from normlab.archive.lock import is_held
+from normlab.archive.files import replace_atomically
+from normlab.archive.lock import is_run_locked
 from normlab.archive.record import BestNumbers, FinalNumbers, RunRecord
+from normlab.archive.study import read_run
 from normlab.errors import NormlabError
 
 STEPS = 10
@@ -189,14 +189,14 @@ def test_records_made_to_overlap_are_searched_in_linear_time(tmp_path: Path) -> 
     path = tmp_path / "events.out.tfevents.1.host.1.0"
     path.write_bytes(b"x" + b"".join(header))
     checked = []
-    masked = frames.masked
+    masked = event_file.masked_crc32c
 
     def counting(data: Any, starts: Any, lengths: Any) -> Any:
         checked.append(int(lengths.sum()))
         return masked(data, starts, lengths)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(frames, "masked", counting)
+        patch.setattr(event_file, "masked_crc32c", counting)
         events = read_events(tmp_path)
     assert sum(checked) < 40 * size
     assert "damaged" in events.left_out[0]
@@ -222,16 +222,16 @@ def test_event_files_of_any_name_can_be_followed(tmp_path: Path) -> None:
 def test_a_note_of_an_owner_that_is_none_holds_nothing(note: str, tmp_path: Path) -> None:
     (tmp_path / ".locks").mkdir()
     (tmp_path / ".locks" / "0.json").write_text(note)
-    assert not is_held(tmp_path, "0")
+    assert not is_run_locked(tmp_path, "0")
 
 
 def test_a_draft_is_not_written_through_a_link_that_waits(tmp_path: Path) -> None:
     precious, path = tmp_path / "precious", tmp_path / "runs.csv"
     precious.write_text("mine")
-    with replacing(path) as draft:
+    with replace_atomically(path) as draft:
         name = draft.name
     (tmp_path / name).symlink_to(precious)
-    with replacing(path) as draft:
+    with replace_atomically(path) as draft:
         draft.write_text("table")
     assert (precious.read_text(), path.read_text()) == ("mine", "table")
     assert not path.is_symlink()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from normlab.archive.identity import check_output_dir, check_study_name, run_name
+from normlab.archive.record import check_output_dir, check_study_name, run_name
 from normlab.errors import ConfigError
 
 ODD = [

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from normlab.archive.identity import run_name, short_number
+from normlab.archive.record import run_name, short_number
 
 
 def test_where_results_are_kept_does_not_change_who_a_run_is(specified: Callable) -> None:

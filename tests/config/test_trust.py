@@ -190,7 +190,7 @@ def test_trust_ends_at_a_dot(trusted: str, target: str, monkeypatch: pytest.Monk
     "target",
     [
         "normlab.study.command.main",
-        "normlab.archive.durable.write_text",
+        "normlab.archive.files.write_text",
         "normlab.norms.factory",
         "normlab.norms.formula.torch.hub.load",
         "normlab.norms.nn.RMSNorm",

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from normlab.data import IGNORED, build, shakespeare
+from normlab.data import IGNORED, build_source, shakespeare
 from normlab.errors import NormlabError
 
 FOLDER = Path(os.environ.get("NORMLAB_DATA", "/nowhere"))
@@ -77,7 +77,7 @@ GOOD = (200, STAND_IN, len(STAND_IN))
 
 @needs_the_file
 def test_tinyshakespeare_has_nanogpt_s_numbers():
-    source = build({"kind": "shakespeare", "path": str(FOLDER)}, 64)
+    source = build_source({"kind": "shakespeare", "path": str(FOLDER)}, 64)
     assert source.vocabulary == 65
     assert math.log(source.vocabulary) == pytest.approx(4.174, abs=5e-4)
     assert source.floor is None
@@ -110,14 +110,14 @@ def test_the_file_is_found_where_it_is(way, cache, monkeypatch, tmp_path):
     else:
         cache.mkdir(parents=True)
         (cache / shakespeare.NAME).write_bytes(REAL.read_bytes())
-    assert build(options, 64).vocabulary == 65
+    assert build_source(options, 64).vocabulary == 65
 
 
 def test_another_text_is_refused_with_a_way_on(tmp_path):
     other = tmp_path / "input.txt"
     other.write_text("Call me Ishmael.")
     with pytest.raises(NormlabError) as refused:
-        build({"kind": "shakespeare", "path": str(tmp_path)}, 8)
+        build_source({"kind": "shakespeare", "path": str(tmp_path)}, 8)
     found = hashlib.sha256(b"Call me Ishmael.").hexdigest()[:12]
     assert f"SHA-256 {found}… where 86c4e6aa9db7… is expected" in str(refused.value)
     assert f"use data=text data.path={other}" in str(refused.value)
@@ -126,24 +126,24 @@ def test_another_text_is_refused_with_a_way_on(tmp_path):
 def test_a_path_that_holds_nothing_is_refused(tmp_path):
     for path in (tmp_path, tmp_path / "absent.txt"):
         with pytest.raises(NormlabError, match="is neither TinyShakespeare nor a folder with"):
-            build({"kind": "shakespeare", "path": str(path)}, 8)
+            build_source({"kind": "shakespeare", "path": str(path)}, 8)
 
 
 def test_a_wrong_file_in_the_environment_or_the_cache_is_refused(cache, monkeypatch, tmp_path):
     cache.mkdir(parents=True)
     (cache / shakespeare.NAME).write_text("half a fi")
     with pytest.raises(NormlabError, match="delete it and run again"):
-        build({"kind": "shakespeare"}, 8)
+        build_source({"kind": "shakespeare"}, 8)
     (tmp_path / shakespeare.NAME).write_text("other")
     monkeypatch.setenv("NORMLAB_DATA", str(tmp_path))
     with pytest.raises(NormlabError, match="unset NORMLAB_DATA="):
-        build({"kind": "shakespeare"}, 8)
+        build_source({"kind": "shakespeare"}, 8)
 
 
 def test_it_is_downloaded_once_and_kept(cache, serve, stand_in):
     requests = serve([GOOD])
-    first = build({"kind": "shakespeare"}, 16)
-    again = build({"kind": "shakespeare"}, 16)
+    first = build_source({"kind": "shakespeare"}, 16)
+    again = build_source({"kind": "shakespeare"}, 16)
     assert requests == ["/input.txt"]
     assert [file.name for file in cache.iterdir()] == [shakespeare.NAME]
     assert (cache / shakespeare.NAME).read_bytes() == STAND_IN
@@ -165,7 +165,7 @@ def test_it_is_downloaded_once_and_kept(cache, serve, stand_in):
 def test_a_failed_download_is_tried_again_and_leaves_nothing(bad, cache, serve, stand_in):
     requests = serve([bad, bad, bad, GOOD])
     with pytest.raises(NormlabError) as refused:
-        build({"kind": "shakespeare"}, 16)
+        build_source({"kind": "shakespeare"}, 16)
     message = str(refused.value)
     assert len(requests) == 3
     assert not cache.exists() or not list(cache.iterdir())
@@ -173,19 +173,19 @@ def test_a_failed_download_is_tried_again_and_leaves_nothing(bad, cache, serve, 
     assert "HTTP Error 500" in message or f"where {shakespeare.SHA256[:12]}…" in message
     for way_out in ("data.path=", "NORMLAB_DATA", "data=synthetic"):
         assert way_out in message
-    assert build({"kind": "shakespeare"}, 16).vocabulary == len(set(STAND_IN))
+    assert build_source({"kind": "shakespeare"}, 16).vocabulary == len(set(STAND_IN))
 
 
 def test_one_failure_is_forgiven(serve, stand_in):
     requests = serve([(500, b"", 0), (200, STAND_IN[:9], 9), GOOD])
-    build({"kind": "shakespeare"}, 16)
+    build_source({"kind": "shakespeare"}, 16)
     assert len(requests) == 3
 
 
 def test_without_a_network_the_sentence_says_what_was_tried(cache, monkeypatch, tmp_path):
     monkeypatch.setenv("NORMLAB_DATA", str(tmp_path))
     with pytest.raises(NormlabError) as refused:
-        build({"kind": "shakespeare"}, 16)
+        build_source({"kind": "shakespeare"}, 16)
     message = str(refused.value)
     assert f"NORMLAB_DATA={tmp_path} holds no tinyshakespeare.txt" in message
     assert str(cache / shakespeare.NAME) in message
@@ -201,7 +201,7 @@ def test_a_server_that_says_nothing_is_not_waited_for(cache, monkeypatch):
         monkeypatch.setattr(shakespeare, "URL", f"http://127.0.0.1:{port}/")
         start = time.monotonic()
         with pytest.raises(NormlabError, match="timed out"):
-            build({"kind": "shakespeare"}, 16)
+            build_source({"kind": "shakespeare"}, 16)
     assert time.monotonic() - start < 2
 
 
@@ -227,7 +227,7 @@ def test_a_server_that_sends_a_byte_now_and_then_is_not_waited_for(sent, cache, 
         start = time.monotonic()
         try:
             with pytest.raises(NormlabError, match=r"0\.3 s"):
-                build({"kind": "shakespeare"}, 16)
+                build_source({"kind": "shakespeare"}, 16)
             assert time.monotonic() - start < 5
         finally:
             stopped.set()
@@ -240,4 +240,4 @@ def test_a_cache_that_cannot_be_written_is_said(cache, serve, stand_in):
     cache.parent.mkdir(exist_ok=True)
     cache.write_text("a file where the folder should be")
     with pytest.raises(NormlabError, match=r"cache folder .* cannot be written"):
-        build({"kind": "shakespeare"}, 16)
+        build_source({"kind": "shakespeare"}, 16)

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
-from normlab.data import IGNORED, build
+from normlab.data import IGNORED, build_source
 from normlab.data.synthetic import MarkovLanguage
 from normlab.errors import ConfigError
 
@@ -62,7 +62,7 @@ def entropy_of_prefix(length, vocabulary, order, concentration):
 def test_the_floor_is_the_mean_loss_of_the_predictive_rule_on_the_validation_sequences(
     vocabulary, order, concentration, context
 ):
-    source = build(
+    source = build_source(
         {
             "kind": "synthetic",
             "vocabulary": vocabulary,
@@ -93,7 +93,7 @@ def test_the_floor_of_many_sequences_is_the_language_s_entropy(order, context):
     }
     entropies = [entropy_of_prefix(n, 2, order, 0.3) for n in range(1, context + 2)]
     np.testing.assert_allclose(
-        build(options, context).floor_by_position(), np.diff(entropies), atol=0.008
+        build_source(options, context).floor_by_position(), np.diff(entropies), atol=0.008
     )
 
 
@@ -133,7 +133,7 @@ def test_a_long_sequence_keeps_to_one_transition_matrix():
 
 
 def test_random_symbols_cost_ln_v_and_are_uniform():
-    source = build({"kind": "synthetic", "source": "random", "vocabulary": 10}, 64)
+    source = build_source({"kind": "synthetic", "source": "random", "vocabulary": 10}, 64)
     assert source.floor == pytest.approx(math.log(10), rel=1e-12)
     symbols = sequences(source.validation())
     assert source.floor_by_position().shape == (64,)
@@ -144,7 +144,7 @@ def test_random_symbols_cost_ln_v_and_are_uniform():
 @pytest.mark.parametrize("source", ["markov", "random"])
 def test_a_batch_is_a_function_of_seed_and_step(source):
     options = {"kind": "synthetic", "source": source, "batch_size": 4}
-    one, other = build(options, 16), build(options, 16)
+    one, other = build_source(options, 16), build_source(options, 16)
     steps = [0, 1, 31, 32, 33, 100, 7]
     forward = {step: one.batch(3, step) for step in steps}
     for step in reversed(steps):
@@ -161,13 +161,13 @@ def test_a_batch_is_a_function_of_seed_and_step(source):
 
 def test_no_sequence_comes_twice():
     # At a small concentration a few would, by chance: constant ones are then not rare.
-    source = build({"kind": "synthetic", "concentration": 1.0}, 64)
+    source = build_source({"kind": "synthetic", "concentration": 1.0}, 64)
     rows = sequences([source.batch(seed, step) for seed in range(2) for step in range(70)])
     assert len({row.tobytes() for row in rows}) == 2 * 70 * 32
 
 
 def test_writing_into_a_batch_changes_no_later_one():
-    source = build({"kind": "synthetic"}, 16)
+    source = build_source({"kind": "synthetic"}, 16)
     before = source.batch(0, 0).tokens.copy()
     source.batch(0, 0).tokens[:] = 0
     np.testing.assert_array_equal(source.batch(0, 0).tokens, before)
@@ -179,11 +179,11 @@ def test_writing_into_a_batch_changes_no_later_one():
 def test_validation_is_the_same_for_every_seed_and_never_in_training():
     # As many as training draws at once: the same random numbers would give the same sequences.
     options = {"kind": "synthetic", "validation_windows": 1024, "concentration": 1.0}
-    source = build(options, 64)
+    source = build_source(options, 64)
     for seed in range(3):
         source.batch(seed, 0)
     held_out = sequences(source.validation())
-    np.testing.assert_array_equal(held_out, sequences(build(options, 64).validation()))
+    np.testing.assert_array_equal(held_out, sequences(build_source(options, 64).validation()))
     assert held_out.shape == (1024, 65)
     assert [len(batch.tokens) for batch in source.validation()] == [128] * 8
     assert all((batch.targets != IGNORED).all() for batch in source.validation())
@@ -193,7 +193,7 @@ def test_validation_is_the_same_for_every_seed_and_never_in_training():
 
 def test_a_large_vocabulary_of_second_order_stays_small_in_memory():
     tracemalloc.start()
-    source = build({"kind": "synthetic", "order": 2, "vocabulary": 64}, 64)
+    source = build_source({"kind": "synthetic", "order": 2, "vocabulary": 64}, 64)
     source.batch(0, 0)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -203,7 +203,7 @@ def test_a_large_vocabulary_of_second_order_stays_small_in_memory():
 
 @pytest.mark.parametrize("vocabulary", [2, 26, 70, 1000])
 def test_symbols_are_letters(vocabulary):
-    source = build({"kind": "synthetic", "source": "random", "vocabulary": vocabulary}, 8)
+    source = build_source({"kind": "synthetic", "source": "random", "vocabulary": vocabulary}, 8)
     tokens = source.batch(0, 0).tokens[0].tolist()
     assert source.vocabulary == source.tokenizer.vocabulary == vocabulary
     assert source.tokenizer.encode(source.tokenizer.decode(tokens)) == tokens
@@ -229,26 +229,26 @@ def test_symbols_are_letters(vocabulary):
 )
 def test_an_impossible_language_is_refused_in_a_sentence(option, value, said):
     with pytest.raises(ConfigError) as refused:
-        build({"kind": "synthetic", option: value}, 8)
+        build_source({"kind": "synthetic", option: value}, 8)
     assert said in str(refused.value)
 
 
 def test_a_random_vocabulary_has_a_limit_too():
     with pytest.raises(ConfigError, match=r"data\.vocabulary=40000 is too large"):
-        build({"kind": "synthetic", "source": "random", "vocabulary": 40_000}, 8)
+        build_source({"kind": "synthetic", "source": "random", "vocabulary": 40_000}, 8)
 
 
 def test_a_negative_seed_is_refused():
     with pytest.raises(ConfigError, match="seed=-1 is negative"):
-        build({"kind": "synthetic"}, 8).batch(-1, 0)
+        build_source({"kind": "synthetic"}, 8).batch(-1, 0)
 
 
 @pytest.mark.parametrize("options", [{"kind": "wikipedia"}, {}])
 def test_an_unknown_kind_is_refused(options):
     with pytest.raises(ConfigError, match="choose one of synthetic, shakespeare, text"):
-        build(options, 8)
+        build_source(options, 8)
 
 
 def test_a_context_of_nothing_is_refused():
     with pytest.raises(ConfigError, match=r"model\.context=0 is too small"):
-        build({"kind": "synthetic"}, 0)
+        build_source({"kind": "synthetic"}, 0)

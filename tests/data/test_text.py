@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from normlab.data import build, files, token_file, windows
-from normlab.data.tokens import CharacterTokenizer, tokenizer_from_json
+from normlab.data import build_source, sources
+from normlab.data import text as user_text
+from normlab.data.tokenizers import CharacterTokenizer, tokenizer_from_json
 from normlab.errors import ConfigError, NormlabError
 from tiny import TINY
 
 VERSE = "Über allen Gipfeln ist Ruh, 静夜思 🌙\n"
-SRC = Path(token_file.__file__).parents[2]
+SRC = Path(user_text.__file__).parents[2]
 
 
 @pytest.fixture
@@ -40,13 +41,13 @@ def whole(source):
 
 
 def open_text(path, context=8, **options):
-    return build({"kind": "text", "path": str(path), **options}, context)
+    return build_source({"kind": "text", "path": str(path), **options}, context)
 
 
 @pytest.mark.parametrize("tokens", ["characters", "bpe"])
 @pytest.mark.parametrize("chunk", [2**22, 5])
 def test_a_folder_is_all_its_files_in_order(corpus, tokens, chunk, monkeypatch):
-    monkeypatch.setattr(files, "CHUNK_BYTES", chunk)
+    monkeypatch.setattr(user_text, "CHUNK_BYTES", chunk)
     source = open_text(corpus, tokens=tokens, vocabulary=300)
     expected = "first " * 50 + VERSE * 30 + "last\r\n" * 40
     assert whole(source) == expected
@@ -100,7 +101,7 @@ def test_ids_are_mapped_from_a_file_of_the_smallest_type(tmp_path, distinct, dty
 @pytest.mark.parametrize("tokens", ["characters", "bpe"])
 def test_the_same_corpus_is_read_only_once(corpus, tokens, monkeypatch):
     first = open_text(corpus, tokens=tokens)
-    monkeypatch.setattr(token_file, "text_chunks", lambda _: pytest.fail("read again"))
+    monkeypatch.setattr(user_text, "text_chunks", lambda _: pytest.fail("read again"))
     again = open_text(corpus, tokens=tokens, batch_size=2, validation_fraction=0.3)
     assert again.tokenizer.to_json() == first.tokenizer.to_json()
     assert whole(again) == whole(first)
@@ -119,7 +120,7 @@ def test_a_text_replaced_under_its_size_and_time_is_read_again(tmp_path):
 def test_a_text_under_another_name_is_not_tokenised_again(corpus, tmp_path, monkeypatch):
     text = whole(open_text(corpus))
     corpus.rename(tmp_path / "moved")
-    monkeypatch.setattr(token_file, "text_chunks", lambda _: pytest.fail("read again"))
+    monkeypatch.setattr(user_text, "text_chunks", lambda _: pytest.fail("read again"))
     assert whole(open_text(tmp_path / "moved")) == text
 
 
@@ -174,7 +175,7 @@ def test_a_glob_takes_what_the_standard_library_does(corpus, monkeypatch):
     for pattern in GLOBS:
         expected = {Path(name) for name in glob.glob(pattern, recursive=True)}
         files_only = {path.resolve() for path in expected if path.is_file()}
-        assert {path.resolve() for path in files.corpus_files(pattern)} == files_only, pattern
+        assert {path.resolve() for path in user_text.corpus_files(pattern)} == files_only, pattern
 
 
 def test_a_changed_corpus_or_option_is_tokenised_again(corpus, cache):
@@ -250,7 +251,7 @@ def test_ids_that_are_no_tokens_are_made_again(corpus, cache):
     ids = np.full(400, 60_000, dtype="<u2")
     ids.tofile(stored.with_suffix(".ids"))
     tokenizer = tokenizer_from_json(described["tokenizer"])
-    described["digest"] = windows.corpus_digest(ids, tokenizer)  # all fits together
+    described["digest"] = sources.corpus_digest(ids, tokenizer)  # all fits together
     stored.write_text(json.dumps(described))
     assert whole(open_text(corpus)) == text
 
@@ -270,15 +271,16 @@ def test_a_damaged_token_file_is_made_again(corpus, cache, suffix, damage):
 def test_the_digest_of_a_large_corpus_misses_no_token():
     ids = np.zeros(2**27 // 2, dtype=np.uint16)  # 128 MiB
     tokenizer = CharacterTokenizer("ab")
-    before = windows.corpus_digest(ids, tokenizer)
+    before = sources.corpus_digest(ids, tokenizer)
     ids[2**20 - 1] = 1
-    assert windows.corpus_digest(ids, tokenizer) != before
+    assert sources.corpus_digest(ids, tokenizer) != before
 
 
 def test_two_processes_may_build_at_once(corpus, cache):
     code = (
-        "import sys; from normlab.data import build\n"
-        "s = build({'kind': 'text', 'path': sys.argv[1], 'tokens': 'bpe', 'vocabulary': 400}, 8)\n"
+        "import sys; from normlab.data import build_source\n"
+        "options = {'kind': 'text', 'path': sys.argv[1], 'tokens': 'bpe', 'vocabulary': 400}\n"
+        "s = build_source(options, 8)\n"
         "print(s.batch(0, 0).tokens.tolist())"
     )
     environment = {**os.environ, "PYTHONPATH": str(SRC), "XDG_CACHE_HOME": str(cache.parent)}
@@ -309,7 +311,7 @@ def test_two_processes_may_build_at_once(corpus, cache):
 def test_a_file_that_is_not_text_is_named_with_the_place(
     corpus, content, chunk, what, offset, monkeypatch, cache
 ):
-    monkeypatch.setattr(files, "CHUNK_BYTES", chunk)
+    monkeypatch.setattr(user_text, "CHUNK_BYTES", chunk)
     (corpus / "deep" / "image.png").write_bytes(content)
     with pytest.raises(NormlabError) as refused:
         open_text(corpus)
@@ -385,7 +387,7 @@ def test_a_file_or_folder_that_cannot_be_read_is_named(corpus, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", refuse)
         with pytest.raises(NormlabError, match=r"a\.txt cannot be read \(Permission denied\)"):
-            list(files.text_chunks([corpus / "a.txt"]))
+            list(user_text.text_chunks([corpus / "a.txt"]))
     with monkeypatch.context() as patch:
         patch.setattr(os, "listdir", refuse)
         with pytest.raises(NormlabError, match=r"cannot be searched .*Permission denied"):
@@ -393,14 +395,16 @@ def test_a_file_or_folder_that_cannot_be_read_is_named(corpus, monkeypatch):
 
 
 def test_a_corpus_that_changes_under_the_reader_is_refused(corpus, monkeypatch):
+    read_chunks = user_text.text_chunks
+
     def growing(found):
-        yield from files.text_chunks(found)
+        yield from read_chunks(found)
         with (corpus / "a.txt").open("a") as log:
             log.write("more")
 
     before = (corpus / "a.txt").read_text()
     with monkeypatch.context() as patch:
-        patch.setattr(token_file, "text_chunks", growing)
+        patch.setattr(user_text, "text_chunks", growing)
         with pytest.raises(NormlabError, match="changed while they were read"):
             open_text(corpus)
     # As it was again: nothing of what was read in between is taken for it.
@@ -409,7 +413,7 @@ def test_a_corpus_that_changes_under_the_reader_is_refused(corpus, monkeypatch):
 
 
 def test_a_cache_that_cannot_be_written_is_said_before_anything_is_read(corpus, cache, monkeypatch):
-    monkeypatch.setattr(token_file, "text_chunks", lambda _: pytest.fail("read"))
+    monkeypatch.setattr(user_text, "text_chunks", lambda _: pytest.fail("read"))
     cache.parent.mkdir(exist_ok=True)
     cache.write_text("a file where the folder should be")
     with pytest.raises(NormlabError, match=r"cache folder .* cannot be written"):
@@ -429,7 +433,7 @@ def test_a_cache_that_cannot_be_written_is_said_before_anything_is_read(corpus, 
 )
 def test_an_impossible_request_is_refused_by_name(corpus, options, said):
     with pytest.raises(ConfigError) as refused:
-        build({"kind": "text", "path": str(corpus), **options}, 8)
+        build_source({"kind": "text", "path": str(corpus), **options}, 8)
     assert said in str(refused.value)
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from normlab.analysis.plot import report
 from normlab.analysis.table import write_runs
-from normlab.archive.folder import read_run, read_study
 from normlab.archive.record import RunRecord
+from normlab.archive.study import read_run, read_study
 from normlab.config.spec import RunSpec
 from normlab.errors import NormlabError
 from normlab.training.run import train

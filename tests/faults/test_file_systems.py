@@ -14,7 +14,7 @@ import pytest
 
 from faulted import Process, environment_here, records
 from normlab.archive import lock
-from normlab.archive.lock import HeldError, owned
+from normlab.archive.lock import RunLockedError, lock_run
 from tiny import TINY
 
 SOURCE = Path(__file__).parent / "nolock.c"
@@ -48,11 +48,11 @@ def test_a_run_is_trained_where_neither_folders_are_flushed_nor_locks_are_there(
 OWN = """
 import sys
 from pathlib import Path
-from normlab.archive.lock import HeldError, owned
+from normlab.archive.lock import RunLockedError, lock_run
 try:
-    with owned(Path(sys.argv[1]), "run"):
+    with lock_run(Path(sys.argv[1]), "run"):
         print("taken")
-except HeldError as held:
+except RunLockedError as held:
     print(held)
 """
 
@@ -83,14 +83,14 @@ def note_of_another_host(folder: Path) -> None:
 
 def test_on_a_local_disk_a_lock_that_can_be_taken_is_free(tmp_path: Path) -> None:
     note_of_another_host(tmp_path)
-    with owned(tmp_path, "run"):
+    with lock_run(tmp_path, "run"):
         pass
 
 
 def test_on_a_disk_that_machines_share_the_note_of_another_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lock, "_LOCAL", set())
+    monkeypatch.setattr(lock, "_LOCAL_FILE_SYSTEMS", set())
     note_of_another_host(tmp_path)
-    with pytest.raises(HeldError, match="1 on another"), owned(tmp_path, "run"):
+    with pytest.raises(RunLockedError, match="1 on another"), lock_run(tmp_path, "run"):
         pass

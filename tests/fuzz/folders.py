@@ -14,7 +14,7 @@ import mutations
 from normlab.analysis.table import write_runs
 from normlab.analysis.verdict import verdict
 from normlab.apps.sample import main as sample_main
-from normlab.archive.folder import read_study
+from normlab.archive.study import read_study
 
 NUMBERS = (0, -1, 1.5, 1e308, 10**400, 2**63, -(2**63), True, None)
 TEXTS = ("", "x", "=1+1", "\x1b]0;x\x07", "\u202e", "a" * 5000, "../x", "<b>", "$x$", "nan")

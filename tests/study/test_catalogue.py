@@ -19,12 +19,17 @@ def test_the_page_is_current() -> None:
     assert written == catalogue(), "run python scripts/catalogue.py"
 
 
-def test_the_readme_counts_what_is_there() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert f"| norms, by name | {COUNTS['norm']} |" in readme
-    assert f"| placements, by name | {COUNTS['placement']} |" in readme
-    assert f"`none` and {COUNTS['norm'] - 3} others" in readme
-    assert f"`post` and {COUNTS['placement'] - 2} others" in readme
+def test_the_pages_count_the_options_that_exist() -> None:
+    norms, placements = COUNTS["norm"], COUNTS["placement"]
+    readme, using, comparison = (
+        (ROOT / name).read_text(encoding="utf-8")
+        for name in ("README.md", "docs/using.md", "docs/comparison_with_other_tools.md")
+    )
+    assert f"{norms} norms and {placements} placements" in readme
+    assert f"`none` and {norms - 3} others" in using
+    assert f"`post` and {placements - 2} others" in using
+    assert f"| norms, by name | {norms} |" in comparison
+    assert f"| placements, by name | {placements} |" in comparison
 
 
 @pytest.mark.parametrize("group", COUNTS)

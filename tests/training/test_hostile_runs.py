@@ -17,9 +17,9 @@ import torch
 import yaml
 
 from normlab.apps.sample import main
-from normlab.archive.folder import read_run, read_study
-from normlab.archive.lock import owned
+from normlab.archive.lock import lock_run
 from normlab.archive.record import BEST_CHECKPOINT, LAST_CHECKPOINT, RunRecord
+from normlab.archive.study import read_run, read_study
 from normlab.config.spec import RunSpec
 from normlab.errors import NormlabError
 from normlab.study.allocation import resumed_threads
@@ -134,7 +134,7 @@ def test_nothing_is_written_through_a_linked_folder_of_a_study(
     with pytest.raises(NormlabError, match="is a link"):
         report(study)
     if folder == ".locks":
-        with pytest.raises(NormlabError, match="is a link"), owned(study, stopped.id):
+        with pytest.raises(NormlabError, match="is a link"), lock_run(study, stopped.id):
             pass
     assert not list(elsewhere.iterdir())
 

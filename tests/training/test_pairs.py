@@ -15,7 +15,7 @@ from torch import Tensor
 from normlab import config
 from normlab.config.schema import TrainConfig
 from normlab.config.spec import RunSpec
-from normlab.data import build
+from normlab.data import build_source
 from normlab.model.gpt import GPT
 from normlab.model.initialization import Embedding, Linear
 from normlab.training.build import build_model, check_networks
@@ -58,7 +58,7 @@ def pair(specified: Callable) -> Callable[[str, str], RunSpec]:
 @pytest.fixture(scope="module")
 def batches() -> list[Batch]:
     data = {"kind": "synthetic", "batch_size": 4, "source": "markov", "vocabulary": 8, "order": 1}
-    source = build({**data, "concentration": 0.2, "validation_windows": 1}, 8)
+    source = build_source({**data, "concentration": 0.2, "validation_windows": 1}, 8)
     return [to_tensors(source.batch(0, index)) for index in range(STEPS)]
 
 

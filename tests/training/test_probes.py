@@ -258,7 +258,10 @@ def test_a_run_with_probes_is_the_run_without_them(
     plain, probed = here("plain", *overrides), here("probed", *overrides, *ON)
     assert [train(spec, "", Silent()).state for spec in (plain, probed)] == ["finished"] * 2
     assert_same_run(plain.folder, probed.folder)
-    for tag in (tags.probe("stream_rms", "block_02/feedforward"), tags.probe("angle", "block_01")):
+    for tag in (
+        tags.probe_tag("stream_rms", "block_02/feedforward"),
+        tags.probe_tag("angle", "block_01"),
+    ):
         assert points(probed.folder, tag) == [0, 3, 6, 7]
         assert points(plain.folder, tag) == []
 
@@ -306,7 +309,7 @@ def test_updates_and_gradients_are_those_of_the_step(here: Callable[..., RunSpec
         math.sqrt(sum(float(of(name).square().sum()) for name in names))
         for of in (lambda n: after[n] - before[n], lambda n: before[n])
     )
-    ratio = scalars[tags.probe("update_ratio", "block_02/feedforward")].values
+    ratio = scalars[tags.probe_tag("update_ratio", "block_02/feedforward")].values
     assert ratio.tolist() == pytest.approx([moved / own], rel=1e-3)
     # Before clipping, and all sites together are the whole model.
     norms = [one.values[0] for tag, one in scalars.items() if "/gradient_norm/" in tag]
@@ -322,7 +325,7 @@ def test_histograms_and_a_page_of_probes(here: Callable[..., RunSpec]) -> None:
     spec = here("shown", *ON)
     train(spec, "", Silent())
     events = EventAccumulator(str(spec.folder), {"histograms": 0, "tensors": 0}).Reload()
-    shown = events.Histograms(tags.probe("gain_distribution", "block_01/attention/input"))
+    shown = events.Histograms(tags.probe_tag("gain_distribution", "block_01/attention/input"))
     assert [one.step for one in shown] == [0, 3, 6, 7]
     first = shown[0].histogram_value
     assert (first.min, first.max, first.num) == (1, 1, 16)
@@ -331,14 +334,14 @@ def test_histograms_and_a_page_of_probes(here: Callable[..., RunSpec]) -> None:
     layout = layout_pb2.Layout.FromString(written.tensor_proto.string_val[0])
     pages = {page.title: page for page in layout.category}
     charts = [tag for chart in pages["Probes"].chart for tag in chart.multiline.tag]
-    assert tags.probe("stream_rms", ".*") in charts
+    assert tags.probe_tag("stream_rms", ".*") in charts
 
 
 def test_a_diverged_run_keeps_its_probes(here: Callable[..., RunSpec]) -> None:
     spec = here("wild", *ON, "optimizer.lr=1e30", "schedule.warmup=0", "norm=none")
     assert train(spec, "", Silent()).state == "diverged"
     assert RunRecord.read(spec.folder).diverged_step is not None
-    rms = read_events(spec.folder).scalars[tags.probe("stream_rms", "block_01/attention")]
+    rms = read_events(spec.folder).scalars[tags.probe_tag("stream_rms", "block_01/attention")]
     assert math.isfinite(rms.values[0])
 
 
@@ -361,7 +364,7 @@ def test_probes_measure_what_is_compiled(
     monkeypatch.setattr(run, "compile_model", strictly)
     assert train(probed, "", Silent()).reason is None
     assert_same_run(plain.folder, probed.folder)
-    assert points(probed.folder, tags.probe("angle", "block_01")) == [0, 3, 6, 7]
+    assert points(probed.folder, tags.probe_tag("angle", "block_01")) == [0, 3, 6, 7]
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "1.5", "often"])

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from normlab.archive import lock
-from normlab.archive.folder import read_run
-from normlab.archive.lock import HeldError, owned
+from normlab.archive.lock import RunLockedError, lock_run
 from normlab.archive.record import RunRecord
+from normlab.archive.study import read_run
 from normlab.config.spec import RunSpec
 from normlab.errors import NormlabError
 from normlab.training import stopping
@@ -234,7 +234,7 @@ def test_a_run_that_says_it_is_running_and_is_not_was_killed(here: Callable) -> 
     replace(RunRecord.read(spec.folder), state="running", step=0).write(spec.folder)
     found = read_run(spec.folder)
     assert (found.record.state, found.record.reason) == ("interrupted", "killed at about step 4")
-    with owned(spec.study_folder, spec.id):
+    with lock_run(spec.study_folder, spec.id):
         assert read_run(spec.folder).record.state == "running"
 
 
@@ -296,7 +296,10 @@ def test_a_finished_run_is_left_alone(here: Callable, whole: Path) -> None:
 
 def test_a_run_has_one_owner_at_a_time(here: Callable) -> None:
     spec = here("owned")
-    with owned(spec.study_folder, spec.id), pytest.raises(HeldError, match=f"{os.getpid()}"):
+    with (
+        lock_run(spec.study_folder, spec.id),
+        pytest.raises(RunLockedError, match=f"{os.getpid()}"),
+    ):
         run(spec)
     assert not spec.folder.exists()
     assert run(spec).state == "finished"
@@ -305,13 +308,13 @@ def test_a_run_has_one_owner_at_a_time(here: Callable) -> None:
 def test_a_dead_owners_note_means_little_on_a_disk_that_machines_share(
     here: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lock, "_LOCAL", set())
+    monkeypatch.setattr(lock, "_LOCAL_FILE_SYSTEMS", set())
     spec = here("stale")
     locks = spec.study_folder / ".locks"
     locks.mkdir(parents=True)
     note = locks / f"{spec.id}.json"
     note.write_text(json.dumps({"pid": 999999, "host": "another"}))
-    with pytest.raises(HeldError, match="999999 on another"):
+    with pytest.raises(RunLockedError, match="999999 on another"):
         run(spec)
     os.utime(note, (0, 0))
     assert run(spec).state == "finished"

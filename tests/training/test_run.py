@@ -98,9 +98,9 @@ def test_the_curve_is_that_of_a_plain_loop(trained: Callable, specified: Callabl
 
 
 def plain_losses(spec: RunSpec, steps: int = 6) -> list[float]:
-    from normlab.data import build
+    from normlab.data import build_source
 
-    source = build(spec.plain["data"], spec.config.model.context)
+    source = build_source(spec.plain["data"], spec.config.model.context)
     model = build_model(spec.config, source.vocabulary)
     matrices = [p for p in model.parameters() if p.dim() >= 2]
     vectors = [p for p in model.parameters() if p.dim() < 2]

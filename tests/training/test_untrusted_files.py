@@ -14,8 +14,8 @@ from tensorboard.plugin_util import markdown_to_safe_html
 import normlab
 from normlab.apps.sample import main
 from normlab.archive import tags
-from normlab.archive.folder import read_run
-from normlab.data import build
+from normlab.archive.study import read_run
+from normlab.data import build_source
 from normlab.errors import NormlabError
 from normlab.training.checkpoints import load_weights
 from normlab.training.run import train
@@ -122,7 +122,7 @@ def test_a_bomb_in_the_cache_is_made_anew(
     stored = kept.with_suffix(suffix)
     whole = stored.read_bytes()
     stored.write_bytes(pickle.dumps(Bomb(mark)))
-    build({"kind": "text", "path": str(text)}, 8)
+    build_source({"kind": "text", "path": str(text)}, 8)
     assert stored.read_bytes() == whole
     assert not mark.exists()
 
@@ -131,24 +131,24 @@ def test_a_bomb_in_the_cache_is_made_anew(
 def test_a_cache_of_anything_but_token_ids_is_made_anew(
     dtype: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from normlab.data import token_file
+    from normlab.data import text as user_text
 
     kept, text = _cached(tmp_path, monkeypatch)
     whole = kept.read_text()
     kept.write_text(json.dumps(json.loads(whole) | {"dtype": dtype}))
     opened = []
-    map_ids = token_file._map
-    monkeypatch.setattr(token_file, "_map", lambda *a: opened.append(a[1]) or map_ids(*a))
-    build({"kind": "text", "path": str(text)}, 8)
+    map_ids = user_text._map
+    monkeypatch.setattr(user_text, "_map", lambda *a: opened.append(a[1]) or map_ids(*a))
+    build_source({"kind": "text", "path": str(text)}, 8)
     assert kept.read_text() == whole
     assert dtype not in opened
 
 
 def _cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
-    monkeypatch.setattr("normlab.data.cache.user_cache_path", lambda name: tmp_path / "cache")
+    monkeypatch.setattr("normlab.data.text.user_cache_path", lambda name: tmp_path / "cache")
     text = tmp_path / "text.txt"
     text.write_text("to be or not to be " * 50)
-    build({"kind": "text", "path": str(text)}, 8)
+    build_source({"kind": "text", "path": str(text)}, 8)
     (kept,) = (tmp_path / "cache" / "corpora").glob("*.json")
     return kept, text
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from normlab.archive.folder import Run
-from normlab.archive.identity import said, short_number
+from normlab.archive.record import arm_name_parts, short_number
+from normlab.archive.study import Run
 from normlab.text import printable_line
 
 SEPARATOR = " · "
@@ -38,7 +38,7 @@ class Arm:
     @property
     def name(self) -> str:
         """Norm and placement, without the one that means nothing."""
-        return printable_line(SEPARATOR.join(said(self.norm, self.placement)))
+        return printable_line(SEPARATOR.join(arm_name_parts(self.norm, self.placement)))
 
     @property
     def label(self) -> str:

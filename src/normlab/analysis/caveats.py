@@ -8,7 +8,7 @@ from normlab.analysis.arms import Arm, Facet, format_value
 from normlab.analysis.comparison import learned
 from normlab.analysis.sentences import some
 from normlab.archive import tags
-from normlab.archive.folder import Run, Study
+from normlab.archive.study import Run, Study
 
 _RESULTS = ("finished", "diverged")
 
@@ -158,13 +158,13 @@ def _without_a_result(runs: Sequence[Run]) -> Iterator[str]:
 
 
 def _damaged(study: Study) -> Iterator[str]:
-    damaged = [run.record.name for run in study.runs if not run.whole]
+    damaged = [run.record.name for run in study.runs if not run.complete]
     if damaged:
         yield f"The logs are damaged or incomplete, and with them the curves: {some(damaged)}."
 
 
 def _probed(runs: Sequence[Run]) -> Iterator[str]:
-    probed = [run for run in runs if any(map(tags.probed, run.events.last_steps))]
+    probed = [run for run in runs if any(map(tags.split_probe_tag, run.events.last_steps))]
     if 0 < len(probed) < len(runs):
         yield (
             f"Probes were on in {len(probed)} of {len(runs)} runs, which costs time: speeds do not "

@@ -11,7 +11,7 @@ from normlab.analysis.sentences import measured
 from normlab.analysis.speed import NOTE, speed_cell
 from normlab.analysis.style import Look
 from normlab.analysis.table import ArmSummary
-from normlab.archive.folder import Study
+from normlab.archive.study import Study
 
 
 def arms_table(study: Study, summaries: Sequence[ArmSummary]) -> Table:

@@ -11,7 +11,7 @@ from normlab.analysis.arms import Arm
 from normlab.analysis.statistics import running_mean, smoothing_window
 from normlab.archive import tags
 from normlab.archive.events import Series
-from normlab.archive.folder import Run
+from normlab.archive.study import Run
 
 # How many times the later range of a loss its first fall may take before it is cut.
 MOST_FALL = 2.5
@@ -91,7 +91,7 @@ def broken(run: Run, tag: str, *, smooth: bool = False) -> Broken:
         pieces[-1] = steps[:end], values[:end]
     ends = pieces if _lacks_its_end(run, tag, series) else pieces[:-1]
     marks = [(int(steps[-1]), float(values[-1])) for steps, values in ends]
-    if not run.whole and series.steps[0] > 0:
+    if not run.complete and series.steps[0] > 0:
         marks.insert(0, (int(series.steps[0]), float(series.values[0])))
     return Broken(pieces, marks)
 
@@ -99,7 +99,7 @@ def broken(run: Run, tag: str, *, smooth: bool = False) -> Broken:
 def _holes(run: Run, tag: str, series: Series) -> NDArray[np.int64]:
     """The points before which steps are missing, as indices."""
     interval = _interval(run, tag)
-    if run.whole or interval is None:
+    if run.complete or interval is None:
         return np.empty(0, np.int64)
     return np.flatnonzero(np.diff(series.steps) > interval) + 1
 
@@ -115,7 +115,7 @@ def _interval(run: Run, tag: str) -> int | None:
 
 def _lacks_its_end(run: Run, tag: str, series: Series) -> bool:
     record, last = run.record, int(series.steps[-1])
-    if run.whole or record.state in _ON_THEIR_WAY:
+    if run.complete or record.state in _ON_THEIR_WAY:
         return ends_early(run)
     end = record.step if record.diverged_step is None else record.diverged_step
     if tag == tags.VALIDATION_LOSS and record.state == "finished":
@@ -136,12 +136,14 @@ def averaged(arm: Arm) -> list[Run]:
     A curve that is not whole is in no mean: what is lost of it may be its worst part.
     """
     finished, on_their_way = arm.with_state("finished"), arm.with_state(*_ON_THEIR_WAY)
-    return [run for run in finished if run.whole] or [run for run in on_their_way if run.whole]
+    return [run for run in finished if run.complete] or [
+        run for run in on_their_way if run.complete
+    ]
 
 
 def ends_early(run: Run) -> bool:
     """Whether the run's curves do not show the whole run, so that their end means nothing."""
-    return not run.whole or run.record.state in _ON_THEIR_WAY
+    return not run.complete or run.record.state in _ON_THEIR_WAY
 
 
 def single(arm: Arm) -> list[Run]:
@@ -201,7 +203,7 @@ def ending(arm: Arm) -> str:
             word = "still running" if state == "running" else state
             when = _when(some) if state == "diverged" else ""
             parts.append(f"{_count(some, total)}{word}{when}")
-    broken = [run for run in arm.with_state("finished", "diverged") if not run.whole]
+    broken = [run for run in arm.with_state("finished", "diverged") if not run.complete]
     if broken:
         parts.append(f"{_count(broken, total)}curve{'s' * (total > 1)} incomplete")
     return "; ".join(parts)
@@ -210,7 +212,7 @@ def ending(arm: Arm) -> str:
 def divergence(run: Run) -> tuple[int, float] | None:
     """The last step with a finite training loss, and that loss; None where it is not known."""
     series = finite(run, tags.TRAIN_LOSS)
-    if run.record.state != "diverged" or not run.whole or series is None:
+    if run.record.state != "diverged" or not run.complete or series is None:
         return None
     return int(series.steps[-1]), float(series.values[-1])
 

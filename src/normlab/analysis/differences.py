@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from normlab.analysis.arms import flatten, format_value
-from normlab.archive.folder import Run
 from normlab.archive.record import RunRecord
+from normlab.archive.study import Run
 
 # Where results lie and how they are logged says nothing about what was trained.
 _IGNORED = ("study", "output_dir", "jobs", "logger")

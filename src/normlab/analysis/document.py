@@ -10,7 +10,7 @@ from normlab.analysis.readings import readings
 from normlab.analysis.table import summary
 from normlab.analysis.verdict import Verdict
 from normlab.apps.experiments import find_trained_experiment
-from normlab.archive.folder import Study
+from normlab.archive.study import Study
 
 _STATES = ("finished", "diverged", "failed", "interrupted", "running")
 

@@ -16,7 +16,7 @@ from normlab.analysis.plan import Plan, best_loss, plan
 from normlab.analysis.rates_figure import learning_rate
 from normlab.analysis.style import Look, own_style, without_figure
 from normlab.apps.experiments import find_trained_experiment
-from normlab.archive.folder import Study
+from normlab.archive.study import Study
 
 _CURVES_HEIGHT = 3.0  # inches, in the comparison
 _Panel = Callable[[Axes, Sequence[Arm], Look, tuple[float, float]], None]

@@ -15,8 +15,8 @@ from normlab.analysis.comparison import losses_by_seed, mostly_diverged
 from normlab.analysis.sentences import some
 from normlab.analysis.statistics import mean_interval
 from normlab.archive import tags
-from normlab.archive.folder import Run, Study
-from normlab.archive.identity import short_number
+from normlab.archive.record import short_number
+from normlab.archive.study import Run, Study
 
 FEWEST_RATES = 3
 

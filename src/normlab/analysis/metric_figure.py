@@ -16,7 +16,7 @@ from normlab.analysis.plan import Plan, plan
 from normlab.analysis.style import Look, own_style
 from normlab.archive import tags
 from normlab.archive.files import FIGURES_FOLDER, check_study_links
-from normlab.archive.folder import Study, read_study
+from normlab.archive.study import Study, read_study
 from normlab.errors import NormlabError
 
 METRICS_FOLDER = "metrics"
@@ -110,7 +110,7 @@ def _note(arms: Sequence[Arm], tag: str) -> str:
     runs = [run for arm in arms for run in arm.runs]
     have = sum(finite(run, tag) is not None for run in runs)
     lacking = f" {len(runs) - have} of {len(runs)} runs did not log it." if have < len(runs) else ""
-    probe = tags.probed(tag)
+    probe = tags.split_probe_tag(tag)
     meaning = tags.QUANTITIES.get(probe[0], "") if probe else ""
     lacking += f"\n{meaning.capitalize()}." if meaning else ""
     if max(len(arm.runs) for arm in arms) > 1:
@@ -127,7 +127,7 @@ def _missing(study: Study, tag: str) -> str:
         return f"No run of {study.folder} has readable scalars, so there is no {tag} to draw."
     sites: dict[str, list[str]] = defaultdict(list)
     for name in known:
-        probe = tags.probed(name)
+        probe = tags.split_probe_tag(name)
         sites[f"{tags.PROBES}{probe[0]}" if probe else name].append(name)
     names = [
         found[0] + (f" ({len(found) - 1} more sites)" if len(found) > 1 else "")

@@ -18,7 +18,7 @@ from normlab.analysis.lettering import shorten, text_width, wrap
 from normlab.analysis.scales import write_plain_ticks
 from normlab.analysis.style import DPI, GREY, WIDTH
 from normlab.analysis.visibility import HIDDEN_NOTE, mark_cut_curves, widen_hidden_curves
-from normlab.archive.durable import write_text, write_with
+from normlab.archive.files import replace_atomically, write_text
 from normlab.text import printable, printable_line
 
 Legend = tuple[list[Artist], list[str]]
@@ -189,7 +189,8 @@ def _parts(figure: Figure | SubFigure) -> Iterator[SubFigure]:
 
 def _write(figure: Figure, path: Path, metadata: dict[str, str | None]) -> None:
     kind = path.suffix[1:]  # the draft beside it has another suffix
-    write_with(path, lambda draft: figure.savefig(draft, format=kind, metadata=metadata))
+    with replace_atomically(path) as draft:
+        figure.savefig(draft, format=kind, metadata=metadata)
 
 
 def _legend_shape(labels: Sequence[str], width: float) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from normlab.analysis.arms import Arm, Facet, facets, group
 from normlab.analysis.sentences import some
 from normlab.analysis.statistics import mean_interval
 from normlab.analysis.style import Look
-from normlab.archive.folder import Study
+from normlab.archive.study import Study
 
 MOST_FACETS = 12
 MOST_CURVES = 20  # arms in one panel of curves

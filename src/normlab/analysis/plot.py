@@ -16,7 +16,7 @@ from normlab.analysis.verdict import Verdict, verdict
 from normlab.apps.experiments import find_trained_experiment, redraw
 from normlab.archive import tags
 from normlab.archive.files import FIGURES_FOLDER, check_study_links
-from normlab.archive.folder import Study, read_study
+from normlab.archive.study import Study, read_study
 from normlab.errors import CommandParser, NormlabError, report_user_errors
 from normlab.text import printable
 

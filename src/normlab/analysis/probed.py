@@ -12,7 +12,7 @@ from normlab.analysis.arms import Arm
 from normlab.analysis.curves import averaged
 from normlab.analysis.statistics import mean_interval
 from normlab.archive import tags
-from normlab.archive.folder import Run
+from normlab.archive.study import Run
 
 _BLOCK = re.compile(r"block_(\d+)(/|$)")
 
@@ -40,7 +40,7 @@ class Field:
 def quantities(arms: Sequence[Arm]) -> list[str]:
     """The quantities that were measured at some block of some arm, in the order of their tags."""
     runs = [run for arm in arms for run in arm.runs]
-    found = {tags.probed(tag): None for run in runs for tag in run.events.scalars}
+    found = {tags.split_probe_tag(tag): None for run in runs for tag in run.events.scalars}
     return list(dict.fromkeys(key[0] for key in found if key and _BLOCK.match(key[1])))
 
 
@@ -55,7 +55,9 @@ def field(arm: Arm, quantity: str) -> Field | None:
     if not probed:
         return None
     sites = _sites(probed[0], quantity)
-    series = [[run.events.scalars[tags.probe(quantity, site)] for site in sites] for run in probed]
+    series = [
+        [run.events.scalars[tags.probe_tag(quantity, site)] for site in sites] for run in probed
+    ]
     steps = series[0][0].steps
     for one in (one for some in series for one in some):
         steps = np.intersect1d(steps, one.steps)
@@ -82,7 +84,7 @@ def _loss(arm: Arm) -> float:
 
 def _sites(run: Run, quantity: str) -> list[str]:
     """The sites inside blocks, in the order of depth."""
-    keys = map(tags.probed, run.events.scalars)
+    keys = map(tags.split_probe_tag, run.events.scalars)
     found = [key[1] for key in keys if key and key[0] == quantity and _BLOCK.match(key[1])]
     return sorted(found, key=_block)  # stable: within a block as they were written
 

@@ -20,7 +20,7 @@ from normlab.analysis.probed import Field, best, field, quantities
 from normlab.analysis.scales import log_ticks
 from normlab.analysis.style import WIDTH
 from normlab.archive import tags
-from normlab.archive.identity import short_number
+from normlab.archive.record import short_number
 
 MOST_ARMS = 12
 _MOST_COLUMNS = 6

@@ -7,8 +7,8 @@ from normlab.analysis.cells import Cell, Column, Table, interval, number
 from normlab.analysis.learning_rates import LearningRates, Point, RatedArm
 from normlab.analysis.statistics import mean_interval
 from normlab.analysis.style import Look
-from normlab.archive.folder import Study
-from normlab.archive.identity import short_number
+from normlab.archive.record import short_number
+from normlab.archive.study import Study
 
 
 def rate_tables(study: Study, rates: LearningRates) -> tuple[Table, Table]:

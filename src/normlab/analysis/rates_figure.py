@@ -16,7 +16,7 @@ from normlab.analysis.learning_rates import LearningRates, Point, RatedArm
 from normlab.analysis.plan import MOST_FACETS
 from normlab.analysis.statistics import mean_interval
 from normlab.analysis.style import GREY, Look
-from normlab.archive.identity import short_number
+from normlab.archive.record import short_number
 
 MOST_ROWS = 24
 MOST_CURVES = 12  # arms by name: they lie closer together than over steps

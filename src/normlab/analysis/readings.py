@@ -12,7 +12,7 @@ from normlab.analysis.rate_tables import rate_tables
 from normlab.analysis.statistics import mean_interval
 from normlab.analysis.style import Look
 from normlab.archive import tags
-from normlab.archive.folder import Study
+from normlab.archive.study import Study
 
 _STEPS = 8  # columns of a curve
 

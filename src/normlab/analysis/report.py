@@ -8,7 +8,7 @@ from normlab.analysis.learning_rates import LearningRates
 from normlab.analysis.speed import speed_words
 from normlab.analysis.statistics import mean_interval
 from normlab.analysis.table import RUNS_FILE, ArmSummary
-from normlab.archive.identity import short_number
+from normlab.archive.record import short_number
 from normlab.archive.steadiness import NOT_COMPARABLE
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from normlab.analysis.cells import Cell, Column, Table, number
 from normlab.analysis.curves import divergence
 from normlab.analysis.speed import comparable, speed_cell
 from normlab.analysis.style import Look
-from normlab.archive.folder import Run, Study
 from normlab.archive.record import RunRecord
+from normlab.archive.study import Run, Study
 
 
 def runs_table(study: Study) -> Table:

@@ -12,7 +12,7 @@ from matplotlib.ticker import (
     NullFormatter,
 )
 
-from normlab.archive.identity import short_number
+from normlab.archive.record import short_number
 
 # Multiples of powers of ten that have ticks where the powers alone are too few.
 _MULTIPLES = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0))

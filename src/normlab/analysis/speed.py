@@ -11,8 +11,8 @@ import numpy as np
 from normlab.analysis.arms import Arm
 from normlab.analysis.cells import Cell, number
 from normlab.archive import tags
-from normlab.archive.folder import Run
-from normlab.archive.steadiness import NOT_COMPARABLE, PARTS, coefficient, is_steady
+from normlab.archive.steadiness import NOT_COMPARABLE, PARTS, coefficient_of_variation, is_steady
+from normlab.archive.study import Run
 
 NOTE = (
     "Speeds are compared where they vary by less than 10 % (coefficient of variation) over ten "
@@ -39,7 +39,9 @@ def comparable(runs: Sequence[Run]) -> bool:
     """Whether the speeds of these runs are steady: each alone, and all together."""
     parts = [speeds_of_parts(run) for run in runs if run.record.tokens_per_second is not None]
     every = [speed for of_run in parts for speed in of_run]
-    return bool(parts) and all(is_steady(coefficient(some)) for some in (*parts, every))
+    return bool(parts) and all(
+        is_steady(coefficient_of_variation(some)) for some in (*parts, every)
+    )
 
 
 def mean_speed(arm: Arm) -> float:

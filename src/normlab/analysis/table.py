@@ -13,9 +13,9 @@ from normlab.analysis.arms import Arm, flatten, group
 from normlab.analysis.curves import floors
 from normlab.analysis.speed import comparable, mean_speed
 from normlab.analysis.statistics import mean_interval
-from normlab.archive.durable import write_text
-from normlab.archive.folder import Study
+from normlab.archive.files import write_text
 from normlab.archive.record import RunRecord
+from normlab.archive.study import Study
 from normlab.text import printable_line
 
 RUNS_FILE = "runs.csv"

@@ -11,8 +11,8 @@ from normlab.analysis.learning_rates import LearningRates, learning_rates
 from normlab.analysis.sentences import compared, diverged, measured, nothing_to_compare, some
 from normlab.analysis.statistics import mean_interval
 from normlab.apps.experiments import find_trained_experiment
-from normlab.archive.folder import Study
-from normlab.archive.identity import short_number
+from normlab.archive.record import short_number
+from normlab.archive.study import Study
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from normlab.analysis.style import GREY
-from normlab.archive.identity import short_number
+from normlab.archive.record import short_number
 
 HIDDEN_NOTE = "A line inside a wider one: curves that differ by less than the width of a line."
 

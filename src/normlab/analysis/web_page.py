@@ -16,7 +16,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from normlab.archive.durable import write_text
+from normlab.archive.files import write_text
 from normlab.text import printable
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from normlab import config
-from normlab.archive.durable import write_text
+from normlab.archive.files import write_text
 from normlab.config.compose import composed_config
 from normlab.config.spec import typed
 from normlab.errors import CommandParser, NormlabError, report_user_errors

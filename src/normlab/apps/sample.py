@@ -5,13 +5,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from normlab.archive.beside import altered_as_told
 from normlab.archive.files import check_links, read_text
 from normlab.archive.record import (
     BEST_CHECKPOINT,
     CONFIG_FILE,
     LAST_CHECKPOINT,
     VOCABULARY_FILE,
+    describe_folder_changes,
 )
 from normlab.data import Tokenizer, tokenizer_from_json
 from normlab.errors import CommandParser, ConfigError, NormlabError, report_user_errors
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with report_user_errors():
         options = _parser().parse_args(argv)
         sys.stdout.write(printable(sample(options) + "\n"))
-        told = altered_as_told(Path(options.run))
+        told = describe_folder_changes(Path(options.run))
         if told:
             sys.stderr.write(printable(f"note: {told}\n"))
 

@@ -1,4 +1,4 @@
-"""Files of a study that a stranger may have made: regular, of bounded size, reached without a link.
+"""Files of a study: read only where they are regular and small, replaced whole or not at all.
 
 A study's folder is where the user says, links in its path included. Below it nothing may be a link,
 for what is read or written through it is elsewhere, and no pipe or device, which may never answer.
@@ -6,11 +6,15 @@ for what is read or written through it is elsewhere, and no pipe or device, whic
 
 import errno
 import os
+import platform
 import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
-from normlab.archive.durable import replacing
 from normlab.errors import NormlabError
 
 # Bytes. A record takes a few thousand; ten million training steps fit into an event file.
@@ -20,12 +24,96 @@ LARGEST_EVENT_FILE = 2**29
 # Folders of a study that are not runs, and that are written into.
 LOCKS_FOLDER, FIGURES_FOLDER = ".locks", "figures"
 
+_DRAFT = ".part"
+# A draft of another machine that was not touched for so long is nobody's.
+_ABANDONED_SECONDS = 3600.0
+# The answers (errno) of file systems that cannot flush.
+_WITHOUT_FLUSH = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+
+
+# --- Writing ------------------------------------------------------------------------------------
+
+
+@contextmanager
+def replace_atomically(path: Path) -> Iterator[Path]:
+    """Yield a draft to write next to `path`; on success it replaces `path`, durably.
+
+    When the body raises, `path` is as it was and the draft is gone. Drafts that killed processes
+    left are removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for draft in path.parent.glob(f".{escape(path.name)}.*{_DRAFT}"):
+        with suppress(OSError):  # another process may be removing it too
+            if _is_abandoned(draft):
+                draft.unlink()
+    draft = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}{_DRAFT}")
+    # O_EXCL: a link that waits under this name is not written through.
+    draft.unlink(missing_ok=True)
+    os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    try:
+        yield draft
+        sync_to_disk(draft)
+        os.replace(draft, path)
+        sync_to_disk(path.parent)  # the folder has the name
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace `path` atomically by `text` in UTF-8. Raises OSError."""
+    with replace_atomically(path) as draft:
+        draft.write_text(text, encoding="utf-8")
+
+
+def remove_drafts(folder: Path) -> None:
+    """Remove what killed writers left below a folder that nobody else writes to."""
+    for draft in folder.rglob(f".*{_DRAFT}"):
+        draft.unlink(missing_ok=True)
+
+
+def sync_to_disk(path: Path) -> bool:
+    """Flush a file, or a folder's list of files, to the disk; False where that is not possible.
+
+    Some file systems cannot flush, and nothing can be done about it. Raises OSError otherwise.
+    """
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _WITHOUT_FLUSH:
+            raise
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
+def process_exists(pid: int) -> bool:
+    """Whether a process of this number runs on this machine."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # another user's
+        return True
+    return True
+
+
+def _is_abandoned(draft: Path) -> bool:
+    node, _, pid = draft.name.removesuffix(_DRAFT).rpartition(".")
+    if node.endswith(f".{platform.node()}") and pid.isdecimal():
+        return not process_exists(int(pid))
+    return time.time() - draft.stat().st_mtime > _ABANDONED_SECONDS
+
+
+# --- Reading ------------------------------------------------------------------------------------
+
 
 def read_bytes(path: Path, limit: int = LARGEST_TEXT) -> bytes:
     """The content of a regular file of at most `limit` bytes.
 
     Raises:
-        FileNotFoundError: it is not there.
+        FileNotFoundError: it does not exist.
         OSError: it is a link, no regular file, larger, or cannot be read.
     """
     with open_to_read(path) as file:
@@ -37,73 +125,34 @@ def read_bytes(path: Path, limit: int = LARGEST_TEXT) -> bytes:
     return content
 
 
-def open_to_read(path: Path) -> BinaryIO:
-    """A regular file, open for reading. Raises OSError as `read_bytes` does."""
-    return open(_opened(path, os.O_RDONLY), "rb")
-
-
 def read_text(path: Path, limit: int = LARGEST_TEXT) -> str:
     """The same as text in UTF-8. Raises OSError as `read_bytes` does, and ValueError."""
     return read_bytes(path, limit).decode("utf-8")
 
 
-def open_to_append(path: Path) -> TextIO:
-    """A text file in UTF-8 to add lines to, made where there is none.
+def open_to_read(path: Path) -> BinaryIO:
+    """A regular file, open for reading. Raises OSError as `read_bytes` does."""
+    return open(_open_regular_file(path, os.O_RDONLY), "rb")
 
-    A file that is also known by another name (a hard link) gets a content of its own first.
+
+def open_to_append(path: Path) -> TextIO:
+    """A text file in UTF-8 to add lines to; it is created where it does not exist.
+
+    A file that also has another name (a hard link) gets a content of its own first.
 
     Raises:
         OSError: it is a link or no regular file, or cannot be written.
     """
     if path.is_file() and path.stat().st_nlink > 1:
         content = read_bytes(path)
-        with replacing(path) as draft:
+        with replace_atomically(path) as draft:
             draft.write_bytes(content)
-    handle = _opened(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    handle = _open_regular_file(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     return open(handle, "a", encoding="utf-8", errors="replace")
 
 
-def check_links(folder: Path) -> None:
-    """Refuse a folder that is, or that holds however deep, a link, a pipe or a device.
-
-    Of a folder that is not there nothing is wrong.
-
-    Raises:
-        NormlabError: naming the first of them.
-        OSError: the folder cannot be listed.
-    """
-    if folder.is_symlink():
-        raise _refusal(folder, "a link")
-    pending = [folder]
-    while pending:
-        try:
-            entries = os.scandir(pending.pop())
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        with entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    pending.append(Path(entry.path))
-                elif not entry.is_file(follow_symlinks=False):
-                    kind = "a link" if entry.is_symlink() else "neither a file nor a folder"
-                    raise _refusal(Path(entry.path), kind)
-
-
-def check_study_links(study_folder: Path) -> None:
-    """The same for what a study's folder holds beside its runs; the folder itself may be a link."""
-    for name in (LOCKS_FOLDER, FIGURES_FOLDER):
-        check_links(study_folder / name)
-
-
-def _refusal(path: Path, kind: str) -> NormlabError:
-    return NormlabError(
-        f"{path} is {kind}, and what is written there would end up elsewhere; a folder of results "
-        f"holds files and folders only: remove it, or put the file itself there."
-    )
-
-
-def _opened(path: Path, flags: int) -> int:
-    """Opened without following a link; O_NONBLOCK, for a pipe would wait for its other end."""
+def _open_regular_file(path: Path, flags: int) -> int:
+    # O_NONBLOCK: opening a pipe would wait for its other end.
     try:
         handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     except OSError as error:
@@ -117,3 +166,45 @@ def _opened(path: Path, flags: int) -> int:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     return handle
+
+
+# --- Links --------------------------------------------------------------------------------------
+
+
+def check_links(folder: Path) -> None:
+    """Refuse a folder that is, or that holds however deep, a link, a pipe or a device.
+
+    A folder that does not exist is no error.
+
+    Raises:
+        NormlabError: naming the first of them.
+        OSError: the folder cannot be listed.
+    """
+    if folder.is_symlink():
+        raise _link_error(folder, "a link")
+    pending = [folder]
+    while pending:
+        try:
+            entries = os.scandir(pending.pop())
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        with entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(Path(entry.path))
+                elif not entry.is_file(follow_symlinks=False):
+                    kind = "a link" if entry.is_symlink() else "neither a file nor a folder"
+                    raise _link_error(Path(entry.path), kind)
+
+
+def check_study_links(study_folder: Path) -> None:
+    """The same for a study's folders that are not runs; the study's folder may be a link."""
+    for name in (LOCKS_FOLDER, FIGURES_FOLDER):
+        check_links(study_folder / name)
+
+
+def _link_error(path: Path, kind: str) -> NormlabError:
+    return NormlabError(
+        f"{path} is {kind}, and what is written there would end up elsewhere; a folder of results "
+        f"holds files and folders only: remove it, or put the file itself there."
+    )

@@ -1,10 +1,10 @@
-"""One owner for a run at a time, on one machine or on several that share a folder.
+"""One process at a time trains a run, on one machine or on several that share a folder.
 
 The operating system's lock dies with its process: on a disk of this machine, a lock that can be
 taken is free, whatever the owner's note says, also where a container comes back with another host
-name. Machines that share a folder may not share its locks, and some file systems have none; there
-the owner's note decides as well: it is renewed while a run goes on, and means nothing once it is
-old.
+name. Machines that share a folder may not share its locks, and some file systems have none; in
+these cases the owner's note decides as well: it is renewed while a run goes on, and counts for
+nothing once it is old.
 """
 
 import errno
@@ -20,61 +20,71 @@ from pathlib import Path
 import psutil
 from filelock import FileLock, Timeout
 
-from normlab.archive.durable import write_text
-from normlab.archive.files import LOCKS_FOLDER, check_links, read_text
-from normlab.archive.restore import parse_json, restored
+from normlab.archive.files import (
+    LOCKS_FOLDER,
+    check_links,
+    process_exists,
+    read_text,
+    write_text,
+)
+from normlab.archive.versioned_json import parse_json, restore_value
 from normlab.errors import NormlabError
 
-# A note of another machine that was not renewed for this long (seconds) is a dead owner's.
+# A note of another machine that was not renewed for so long (seconds) is a dead owner's.
 STALE = 600.0
-# What a file system without locks answers (errno).
+# The answers (errno) of file systems without locks.
 _WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
-# File systems whose every user is on this machine; any other may be shared with other machines.
-_LOCAL = {
+# File systems whose users are all on this machine; any other may be shared with other machines.
+_LOCAL_FILE_SYSTEMS = {
     *("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "jfs", "bcachefs", "overlay"),
     *("tmpfs", "ramfs", "apfs", "hfs", "ntfs", "vfat", "exfat"),
 }
 
 
 @dataclass(frozen=True)
-class Owner:
-    """Who trains a run."""
+class LockOwner:
+    """The process that trains a run, as its note names it."""
 
     pid: int
     host: str
+
+    @classmethod
+    def current_process(cls) -> "LockOwner":
+        """This process."""
+        return cls(os.getpid(), socket.gethostname())
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
 
 
-class HeldError(Exception):
+class RunLockedError(Exception):
     """Another process trains this run."""
 
-    def __init__(self, owner: Owner | None) -> None:
+    def __init__(self, owner: LockOwner | None) -> None:
         super().__init__(f"it is being trained by {owner or 'another process'}")
 
 
-class Lock:
-    """The lock of one run, while it is held."""
+class RunLock:
+    """The lock of one run, while this process has it."""
 
     def __init__(self, note: Path) -> None:
         self._note = note
-        self._renewed = time.monotonic()
+        self._renewed_at = time.monotonic()
 
     def renew(self) -> None:
-        """Tell other machines that the owner lives; cheap enough to be called often."""
-        if time.monotonic() - self._renewed > STALE / 10:
-            self._renewed = time.monotonic()
+        """Show other machines that the owner lives; cheap enough to be called often."""
+        if time.monotonic() - self._renewed_at > STALE / 10:
+            self._renewed_at = time.monotonic()
             with suppress(OSError):
                 os.utime(self._note)
 
 
 @contextmanager
-def owned(study_folder: Path, run_id: str) -> Iterator[Lock]:
-    """Hold the lock of a run of a study.
+def lock_run(study_folder: Path, run_id: str) -> Iterator[RunLock]:
+    """Keep other processes from a run of a study.
 
     Raises:
-        HeldError: another living process holds it.
+        RunLockedError: another living process trains it.
         OSError: the study's folder cannot be written.
         NormlabError: a lock is a link.
     """
@@ -86,113 +96,108 @@ def owned(study_folder: Path, run_id: str) -> Iterator[Lock]:
     if lock.exists() and lock.stat().st_nlink > 1 and lock.stat().st_size > 0:
         raise NormlabError(f"{lock} is also another file, by a hard link; remove it.")
     try:
-        with _locked(lock) as locked:
-            owner = json.dumps(asdict(Owner(os.getpid(), socket.gethostname())))
+        with _lock_file(lock) as locked:
+            text = json.dumps(asdict(LockOwner.current_process()))
             if locked:
-                other = None if _is_local(folder) else _elsewhere(note)
-                if other is not None:
-                    raise HeldError(other)
-                write_text(note, owner)
+                owner = None if _is_local(folder) else _read_remote_owner(note)
+                if owner is not None:
+                    raise RunLockedError(owner)
+                write_text(note, text)
             else:
-                _create(note, owner)
+                _create_note(note, text)
             try:
-                yield Lock(note)
+                yield RunLock(note)
             finally:
                 note.unlink(missing_ok=True)
     except Timeout as error:
-        raise HeldError(_owner(note)) from error
+        raise RunLockedError(_read_owner(note)) from error
 
 
-def is_held(study_folder: Path, run_id: str) -> bool:
+def is_run_locked(study_folder: Path, run_id: str) -> bool:
     """Whether a living process seems to train this run; its lock is not touched."""
-    note = study_folder / LOCKS_FOLDER / f"{run_id}.json"
-    return _seems_alive(note)
+    return _is_owner_alive(study_folder / LOCKS_FOLDER / f"{run_id}.json")
 
 
-def has_locks(study_folder: Path) -> bool:
+def supports_locks(study_folder: Path) -> bool:
     """Whether the file system of a study's folder has locks. Raises OSError."""
     folder = study_folder / LOCKS_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with _locked(folder / "probe.lock") as locked:
+        with _lock_file(folder / "probe.lock") as locked:
             return locked
     except Timeout:
         return True
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[bool]:
+def _lock_file(path: Path) -> Iterator[bool]:
     """Hold the system's lock of a file; yields False where the file system has none.
 
     Raises:
         Timeout: another process holds it.
     """
     lock = FileLock(path, timeout=0, fallback_to_soft=False)
+    locked = True
     try:
         lock.acquire()
-    except (OSError, NotImplementedError) as error:
-        if isinstance(error, Timeout) or (
-            isinstance(error, OSError) and error.errno not in _WITHOUT_LOCKS
-        ):
+    except NotImplementedError:
+        locked = False
+    except OSError as error:
+        if isinstance(error, Timeout) or error.errno not in _WITHOUT_LOCKS:
             raise
-        yield False
-        return
+        locked = False
     try:
-        yield True
+        yield locked
     finally:
-        lock.release()
+        if locked:
+            lock.release()
 
 
-def _create(note: Path, text: str) -> None:
-    """Write the note where there is none: of two processes at once, one fails.
+def _create_note(note: Path, text: str) -> None:
+    """Write a note where none exists: of two processes at once, one fails.
 
     Raises:
-        HeldError: there is one, of an owner that seems to live.
+        RunLockedError: one exists, of an owner that seems to live.
     """
     with suppress(FileNotFoundError):
         # A container that comes back may have the process number that its killed one had.
-        ours = _owner(note) == Owner(os.getpid(), socket.gethostname())
-        old = time.time() - note.stat().st_mtime > STALE
-        if ours or old or not _seems_alive(note):
+        is_ours = _read_owner(note) == LockOwner.current_process()
+        is_stale = time.time() - note.stat().st_mtime > STALE
+        if is_ours or is_stale or not _is_owner_alive(note):
             note.unlink()
     try:
         with note.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        raise HeldError(_owner(note)) from None
+        raise RunLockedError(_read_owner(note)) from None
 
 
 def _is_local(folder: Path) -> bool:
-    """Whether the folder is on a disk of this machine, as far as its file system tells."""
+    """Whether the folder is on a disk of this machine, as far as its file system shows."""
     mounts = {Path(part.mountpoint): part.fstype for part in psutil.disk_partitions(all=True)}
-    above = folder.resolve()
-    return next((mounts[at] for at in (above, *above.parents) if at in mounts), "") in _LOCAL
+    folder = folder.resolve()
+    mount = next((path for path in (folder, *folder.parents) if path in mounts), None)
+    return mount is not None and mounts[mount] in _LOCAL_FILE_SYSTEMS
 
 
-def _seems_alive(note: Path) -> bool:
-    owner = _owner(note)
-    if owner is None or owner.host != socket.gethostname():
-        return _elsewhere(note) is not None
+def _is_owner_alive(note: Path) -> bool:
+    owner = _read_owner(note)
+    if owner is not None and owner.host == socket.gethostname():
+        return process_exists(owner.pid)
+    return _read_remote_owner(note) is not None
+
+
+def _read_owner(note: Path) -> LockOwner | None:
     try:
-        os.kill(owner.pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True  # somebody else's process
-    return True
-
-
-def _owner(note: Path) -> Owner | None:
-    try:
-        owner: Owner = restored(Owner, parse_json(read_text(note)))
+        owner: LockOwner = restore_value(LockOwner, parse_json(read_text(note)))
     except (OSError, ValueError):
-        return None  # it has just been taken, or just been left
+        return None  # the run has just been taken, or just been left
     return owner if 0 < owner.pid < 2**31 else None
 
 
-def _elsewhere(note: Path) -> Owner | None:
+def _read_remote_owner(note: Path) -> LockOwner | None:
     """The owner on another machine, if one seems to live."""
-    owner = _owner(note)
+    owner = _read_owner(note)
     if owner is None or owner.host == socket.gethostname():
         return None
     age = time.time() - note.stat().st_mtime

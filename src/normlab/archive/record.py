@@ -1,15 +1,22 @@
-"""`run.json`: what a run is, how it stands and what it reached."""
+"""`run.json`: what a run is, how it stands and what it reached; its id, its name and its files."""
 
+import hashlib
 import json
 import math
+import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from normlab.archive.durable import write_text
-from normlab.archive.restore import read_json, restored
-from normlab.archive.stamped import check_checksum, checksum
-from normlab.errors import NormlabError
+from normlab.archive.files import read_bytes, write_text
+from normlab.archive.versioned_json import (
+    check_checksum,
+    compute_checksum,
+    read_json,
+    restore_value,
+)
+from normlab.errors import ConfigError, NormlabError
 
 SCHEMA_VERSION = 1
 RUN_FILE = "run.json"
@@ -22,26 +29,27 @@ LAST_CHECKPOINT = "checkpoints/last.ckpt"
 PREVIOUS_CHECKPOINT = "checkpoints/previous.ckpt"
 BEST_CHECKPOINT = "checkpoints/best.ckpt"
 
+# What filesystems take, in bytes: a name, and a path with space for what stands below it.
+_LONGEST_NAME, _LONGEST_PATH = 255, 3000
+
+# Bounds of what a record may say: a stranger's run.json becomes rows, columns and axes.
 _COUNTS = ("step", "seed", "diverged_step", "parameters", "tokens_per_second", "train_seconds")
+_LARGEST_COUNT = 10**12  # steps, parameters, tokens a second: more than any run has
+_LARGEST_LOSS = 100.0  # nats; a uniform guess among 10^43 tokens
 _MOST_THREADS = 1024
-# Of a configuration, which may be of any version: what results are sorted by and compared in.
-_SETTINGS: dict[str, dict[str, Any]] = {
-    "data": {"kind": str},
-    "model": {"depth": int, "width": int},
-    "optimizer": {"lr": float},
-    "schedule": {"warmup": float},
-    "trainer": {"max_steps": int, "val_every": int, "log_every": int},
-    "probes": {},
-}
-_LONGEST_NAME = 255  # as in a filesystem
-_MOST = 10**12  # steps, parameters, tokens a second: more than any run has
-_MOST_LOSS = 100.0  # nats; a uniform guess among 10^43 tokens
 # As in a configuration that is read (config/safe_yaml.py).
 _MOST_VALUES, _LONGEST_TEXT = 2_000, 4_000
 
+# Keys that cannot change results; `budget` is only where trainer.max_steps and trainer.val_every
+# come from.
+_NEUTRAL_KEYS = ("study", "output_dir", "jobs", "measure", "figure", "logger", "budget")
+_NEUTRAL_TRAINER_KEYS = ("log_every", "save_seconds", "gradient_checkpointing")
+
+_STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
 # An interrupted run was stopped from outside, and goes on where it was.
 State = Literal["running", "finished", "diverged", "failed", "interrupted"]
-SETTLED = ("finished", "diverged")  # results that need no more training
+SETTLED_STATES = ("finished", "diverged")  # results that need no more training
 
 
 @dataclass
@@ -114,8 +122,8 @@ class RunRecord:
 
     def write(self, folder: Path) -> None:
         """Write `run.json` into the run's folder, atomically. Raises OSError."""
-        raw = _finite(asdict(self))
-        text = json.dumps({**raw, "checksum": checksum(raw)}, indent=2, allow_nan=False)
+        raw = _replace_nonfinite(asdict(self))
+        text = json.dumps({**raw, "checksum": compute_checksum(raw)}, indent=2, allow_nan=False)
         write_text(folder / RUN_FILE, text + "\n")
 
     @classmethod
@@ -161,8 +169,8 @@ class RunRecord:
         version = raw.get("schema_version") if isinstance(raw, dict) else None
         if isinstance(version, int) and version > SCHEMA_VERSION:
             raise ValueError(f"its schema version is {version}, this reads {SCHEMA_VERSION}")
-        record: RunRecord = restored(cls, raw)
-        record.check()
+        record: RunRecord = restore_value(cls, raw)
+        record.check_ranges()
         return record
 
     @property
@@ -172,22 +180,26 @@ class RunRecord:
         steps = trainer.get("max_steps") if isinstance(trainer, dict) else None
         return steps if isinstance(steps, int) else None
 
-    def check(self) -> None:
+    def check_ranges(self) -> None:
         """Refuse what no run writes, whatever its types.
 
         Raises:
             ValueError: a count or a loss out of range, a name that is longer than names are, a part
                 that is larger than configurations are, or a finished run not at its last step.
         """
-        self._check_steps()
+        last, diverged = self.last_step, self.diverged_step
+        if self.state == "finished" and last is not None and self.step < last:
+            raise ValueError(f"it says finished, at step {self.step} of {last}")
+        if diverged is not None and diverged > self.step:
+            raise ValueError(f"it diverged at step {diverged}, after its last, {self.step}")
         counts = {key: getattr(self, key) for key in _COUNTS} | {"best.step": self.best.step}
         counts |= {f"resumed_at[{n}]": step for n, step in enumerate(self.resumed_at)}
         for key, value in counts.items():
-            if value is not None and not 0 <= value <= _MOST:
-                raise ValueError(f"{key} is {value}, not a number from 0 to {_MOST}")
+            if value is not None and not 0 <= value <= _LARGEST_COUNT:
+                raise ValueError(f"{key} is {value}, not a number from 0 to {_LARGEST_COUNT}")
         for key, loss in (("floor", self.floor), ("unigram", self.unigram)):
-            if loss is not None and not 0 <= loss <= _MOST_LOSS:
-                raise ValueError(f"{key} is {loss}, not a loss from 0 to {_MOST_LOSS}")
+            if loss is not None and not 0 <= loss <= _LARGEST_LOSS:
+                raise ValueError(f"{key} is {loss}, not a loss from 0 to {_LARGEST_LOSS}")
         for key in ("config", "choices", "versions", "hardware", "git"):
             _check_size(key, getattr(self, key))
         names = (self.id, self.name, self.norm, self.placement, self.data)
@@ -195,16 +207,18 @@ class RunRecord:
             if len(name) > _LONGEST_NAME:
                 raise ValueError(f"it holds a name of {len(name)} characters")
 
-    def _check_steps(self) -> None:
-        last, diverged = self.last_step, self.diverged_step
-        if self.state == "finished" and last is not None and self.step < last:
-            raise ValueError(f"it says finished, at step {self.step} of {last}")
-        if diverged is not None and diverged > self.step:
-            raise ValueError(f"it diverged at step {diverged}, after its last, {self.step}")
+
+def read_result(folder: Path) -> RunRecord | None:
+    """The record of a run that has a result, finished or diverged; None where it has none."""
+    try:
+        record = RunRecord.read(folder)
+    except (OSError, NormlabError):
+        return None
+    return record if record.state in SETTLED_STATES else None
 
 
 def _check_size(key: str, value: Any) -> None:
-    """Refuse what is larger than any configuration: it would be a row, or a column, each."""
+    """Refuse what is larger than any configuration. Raises ValueError."""
     count, pending = 0, [value]
     while pending:
         item = pending.pop()
@@ -219,21 +233,134 @@ def _check_size(key: str, value: Any) -> None:
             raise ValueError(f"{key} holds more than {_MOST_VALUES:,} keys and values")
 
 
-def settled(folder: Path) -> RunRecord | None:
-    """The record of a run that has a result, finished or diverged; None where there is none."""
-    try:
-        record = RunRecord.read(folder)
-    except (OSError, NormlabError):
-        return None
-    return record if record.state in SETTLED else None
-
-
-def _finite(value: Any) -> Any:
+def _replace_nonfinite(value: Any) -> Any:
     """JSON has no NaN and no infinity: both become null."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: _replace_nonfinite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [_replace_nonfinite(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return cast(Any, value)
+
+
+# --- Id and name --------------------------------------------------------------------------------
+
+
+def fingerprint(config: Mapping[str, Any]) -> str:
+    """Eight hexadecimal digits of the resolved configuration, without what cannot matter."""
+    decisive = {key: value for key, value in config.items() if key not in _NEUTRAL_KEYS}
+    trainer = config.get("trainer", {})
+    decisive["trainer"] = {k: v for k, v in trainer.items() if k not in _NEUTRAL_TRAINER_KEYS}
+    text = json.dumps(decisive, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def run_name(norm: str, placement: str, lr: float, seed: int, identifier: str) -> str:
+    """`rmsnorm-pre-lr3e-3-s0-1a2b3c4d`: readable, unique, and safe as the name of a folder."""
+    arm = "-".join(arm_name_parts(norm, placement))
+    arm = re.sub(r"[^A-Za-z0-9._-]", "_", arm).lstrip("._-")[:48]
+    # From 0.01 to 0.1 otherwise than short_number: the folders of runs have always had this.
+    rate = f"{lr:g}" if 0.01 < abs(lr) < 0.1 else short_number(lr)
+    return f"{arm}-lr{rate}-s{seed}-{identifier}"
+
+
+def arm_name_parts(norm: str, placement: str) -> list[str]:
+    """Norm and placement as an arm's name has them: `any`, which makes no difference, is absent."""
+    return [part for part in (norm, placement) if part != "any"]
+
+
+def short_number(value: float) -> str:
+    """3e-2, 1.5e-4, 0.1 or 12: as a number of a configuration, or a tick, is written everywhere."""
+    if value == 0 or 0.1 <= abs(value) < 1e4:
+        return f"{value:g}"
+    mantissa, exponent = f"{value:e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
+
+
+def check_study_name(name: str) -> None:
+    """Refuse a study name that is not the plain name of a folder.
+
+    Raises:
+        ConfigError: it holds a separator, begins with a dot, or is too long.
+    """
+    if not _STUDY_NAME.fullmatch(name):
+        raise ConfigError(
+            f"study={name!r} cannot be the name of a folder; use up to 64 letters, digits, "
+            f"dots, dashes and underscores, beginning with a letter or digit."
+        )
+
+
+def check_output_dir(path: str) -> None:
+    """Refuse a path that no folder can have; the user may choose any other.
+
+    Raises:
+        ConfigError: it holds what cannot be printed, or is too long.
+    """
+    size = max(len(name.encode()) for name in path.split("/"))
+    if not path.isprintable() or size > _LONGEST_NAME or len(path.encode()) > _LONGEST_PATH:
+        raise ConfigError(
+            f"output_dir={path[:60]!r}… cannot be a folder; give a path whose names have up to "
+            f"{_LONGEST_NAME} characters, all of which can be printed."
+        )
+
+
+# --- The run's other files ----------------------------------------------------------------------
+
+
+def write_run_file(folder: Path, record: RunRecord, name: str, text: str) -> None:
+    """Write a small file of a run, and before that its digest (SHA-256) into the record.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    record.files[name] = hashlib.sha256(text.encode()).hexdigest()
+    record.write(folder)
+    write_text(folder / name, text)
+
+
+def describe_file_change(folder: Path, record: RunRecord, name: str) -> str:
+    """What is wrong with the small file `name` of a run; empty where it is as the run wrote it.
+
+    Where the record has no digest of it, nothing is wrong.
+    """
+    if name not in record.files:
+        return ""
+    try:
+        digest = hashlib.sha256(read_bytes(folder / name)).hexdigest()
+    except FileNotFoundError:
+        return f"{name} is missing"
+    except OSError as error:
+        return f"{name} cannot be read ({error.strerror})"
+    return "" if digest == record.files[name] else f"{name} is not what the run wrote"
+
+
+def describe_file_changes(folder: Path, record: RunRecord) -> str:
+    """One sentence about all files of a run that are missing or changed; empty where none is.
+
+    Of checkpoints only the presence is checked, and only for finished runs.
+    """
+    problems = [
+        describe_file_change(folder, record, name) for name in (CONFIG_FILE, VOCABULARY_FILE)
+    ]
+    if record.files and record.state == "finished":
+        for name in (LAST_CHECKPOINT, BEST_CHECKPOINT):
+            problems += [] if (folder / name).is_file() else [f"{name} is missing"]
+    if not any(problems):
+        return ""
+    return (
+        f"{folder}: {', '.join(filter(None, problems))}; tables and figures do without, but "
+        f"scripts/sample.py and --from may give something else than this run."
+    )
+
+
+def describe_folder_changes(folder: Path) -> str:
+    """The same for a folder whose record has not been read, or cannot be."""
+    try:
+        record = RunRecord.read(folder)
+    except (OSError, NormlabError):
+        return (
+            f"{folder / RUN_FILE} cannot be read, so nothing tells whether the run's other files "
+            f"are what it wrote."
+        )
+    return describe_file_changes(folder, record)

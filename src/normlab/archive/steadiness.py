@@ -10,23 +10,23 @@ from collections.abc import Sequence
 import numpy as np
 
 PARTS = 10
-FEWEST = 3  # parts; of fewer nothing can be said
+FEWEST_PARTS = 3
 MOST_VARIATION = 0.10
 NOT_COMPARABLE = "not comparable"
 
 
-def variation(values: Sequence[float]) -> float:
+def speed_variation(values: Sequence[float]) -> float:
     """Coefficient of variation of the means of equal parts of the values, in their order.
 
-    Fewer than `PARTS` values are a part each; NaN for fewer than `FEWEST`, or a mean of zero.
+    Fewer than `PARTS` values are a part each; NaN for fewer than `FEWEST_PARTS`, or a mean of zero.
     """
-    if len(values) < FEWEST:
+    if len(values) < FEWEST_PARTS:
         return math.nan
     parts = np.array_split(np.asarray(values, float), min(PARTS, len(values)))
-    return coefficient([float(part.mean()) for part in parts])
+    return coefficient_of_variation([float(part.mean()) for part in parts])
 
 
-def coefficient(values: Sequence[float]) -> float:
+def coefficient_of_variation(values: Sequence[float]) -> float:
     """Standard deviation over mean; NaN for fewer than two values, or a mean of zero."""
     if len(values) < 2:
         return math.nan

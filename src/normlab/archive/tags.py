@@ -56,12 +56,12 @@ QUANTITIES = {
 }
 
 
-def probe(quantity: str, site: str) -> str:
+def probe_tag(quantity: str, site: str) -> str:
     """The tag of a measurement inside the model."""
     return f"{PROBES}{quantity}/{site}"
 
 
-def probed(tag: str) -> tuple[str, str] | None:
+def split_probe_tag(tag: str) -> tuple[str, str] | None:
     """Quantity and site of a probe's tag; None for any other tag."""
     if not tag.startswith(PROBES):
         return None

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from normlab import config
-from normlab.archive.durable import write_text, write_with
+from normlab.archive.files import replace_atomically, write_text
 from normlab.bench.figure import draw
 from normlab.bench.result import Report
 from normlab.bench.show import markdown
@@ -46,7 +46,8 @@ def _take(fresh: Path, kept: Path) -> None:
     report = Report.read(fresh)
     draw(report, kept)
     (kept / fresh.with_suffix(".svg").name).unlink()  # a page shows one of the two
-    write_with(kept / fresh.name, lambda draft: draft.write_bytes(fresh.read_bytes()))
+    with replace_atomically(kept / fresh.name) as draft:
+        draft.write_bytes(fresh.read_bytes())
 
 
 def _part(found: "re.Match[str]", kept: Path) -> str:

@@ -19,7 +19,7 @@ from normlab.bench.compose import specified
 from normlab.bench.peers import PEERS
 from normlab.bench.shapes import Shape
 from normlab.bench.worker import Turns, peak_mib
-from normlab.data import Batch, Source, build
+from normlab.data import Batch, Source, build_source
 from normlab.errors import NormlabError
 from normlab.model.gpt import count_parameters
 from normlab.training.build import build_model
@@ -60,14 +60,14 @@ def _ours(overrides: list[str]) -> tuple[nn.Module, Source, str, int]:
     """Our model, its data, its precision, and how many batches a step takes."""
     spec = specified(overrides)
     hardware = resolve_hardware(spec.config.trainer)
-    source = build(spec.plain["data"], spec.config.model.context)
+    source = build_source(spec.plain["data"], spec.config.model.context)
     model = build_model(spec.config, source.vocabulary)
     return model, source, hardware.precision, spec.config.trainer.accumulate
 
 
 def tokens(shape: Shape) -> Source:
     """The tokens that normlab's runs of this shape get."""
-    return build(
+    return build_source(
         {
             "kind": "synthetic",
             "source": "random",

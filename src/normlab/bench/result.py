@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from normlab.analysis.spread import Spread
-from normlab.archive.durable import write_text
-from normlab.archive.restore import read_json, restored
+from normlab.archive.files import write_text
+from normlab.archive.versioned_json import read_json, restore_value
 from normlab.errors import NormlabError
 
 SCHEMA_VERSION = 1
@@ -199,7 +199,7 @@ class Report:
             version = raw.get("schema_version") if isinstance(raw, dict) else None
             if isinstance(version, int) and version > SCHEMA_VERSION:
                 raise ValueError(f"its schema version is {version}, this reads {SCHEMA_VERSION}")
-            report: Report = restored(cls, raw)
+            report: Report = restore_value(cls, raw)
         except (OSError, ValueError) as error:
             raise NormlabError(
                 f"{path} is no result of bench.py that can be read ({error}); measure it again."

@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from normlab.archive.identity import check_output_dir, check_study_name
+from normlab.archive.record import check_output_dir, check_study_name
 from normlab.config.check_placement import check_expression, check_norm, check_placement
 from normlab.config.grammar import closest
 from normlab.config.schema import InitConfig, ModelConfig, Positions, TrainConfig

@@ -8,7 +8,7 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 
-from normlab.archive.identity import fingerprint, run_name
+from normlab.archive.record import fingerprint, run_name
 from normlab.config.check import check, check_keys
 from normlab.config.placement import PlacementConfig
 from normlab.config.rules import typed_rules

@@ -6,16 +6,15 @@ The room knows text, tokens and numpy; it must not know torch, models or how any
 from collections.abc import Mapping
 from typing import Any
 
-from normlab.data.contracts import IGNORED, Batch, Source, Tokenizer, unigram_loss
-from normlab.data.options import at_least, one_of
-from normlab.data.tokens import tokenizer_from_json
+from normlab.data.sources import IGNORED, Batch, Source, Tokenizer, at_least, one_of, unigram_loss
+from normlab.data.tokenizers import tokenizer_from_json
 
 __all__ = [
     "IGNORED",
     "Batch",
     "Source",
     "Tokenizer",
-    "build",
+    "build_source",
     "tokenizer_from_json",
     "unigram_loss",
 ]
@@ -23,7 +22,7 @@ __all__ = [
 _KINDS = ("synthetic", "shakespeare", "text")
 
 
-def build(options: Mapping[str, Any], context: int) -> Source:
+def build_source(options: Mapping[str, Any], context: int) -> Source:
     """Open the data that `options` names, in windows of `context` tokens.
 
     Args:

@@ -12,10 +12,10 @@ from threading import Thread
 
 import numpy as np
 
-from normlab.archive.durable import replacing
-from normlab.data.cache import cache_folder, writing_to_cache
-from normlab.data.tokens import CharacterTokenizer
-from normlab.data.windows import Corpus, CorpusSource, check_ranges, corpus_digest
+from normlab.archive.files import replace_atomically
+from normlab.data.sources import Corpus, CorpusSource, check_ranges, corpus_digest
+from normlab.data.text import cache_folder, writing_to_cache
+from normlab.data.tokenizers import CharacterTokenizer
 from normlab.errors import NormlabError
 
 URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
@@ -120,7 +120,7 @@ def _download(target: Path, tried: str) -> None:
                 break
             time.sleep(pause)
             continue
-        with writing_to_cache(), replacing(target) as draft:
+        with writing_to_cache(), replace_atomically(target) as draft:
             draft.write_bytes(content)
         _log.info("Downloaded %s into %s", URL, target)
         return

@@ -10,10 +10,16 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from normlab.data.contracts import VALIDATION_TOKENS, Batch
-from normlab.data.options import at_least, between, one_of
-from normlab.data.seeding import Stream, generator
-from normlab.data.tokens import CharacterTokenizer, letters
+from normlab.data.sources import (
+    VALIDATION_TOKENS,
+    Batch,
+    Stream,
+    at_least,
+    between,
+    generator,
+    one_of,
+)
+from normlab.data.tokenizers import CharacterTokenizer, letters
 from normlab.errors import ConfigError
 
 _MOST_CONTEXTS = 2**15

@@ -1,10 +1,354 @@
 """A text of the user's own: any UTF-8 files, by characters or by byte pairs."""
 
-from normlab.data.files import corpus_files
-from normlab.data.options import one_of
-from normlab.data.token_file import tokenized
-from normlab.data.windows import CorpusSource, check_ranges
-from normlab.errors import ConfigError
+import codecs
+import fnmatch
+import glob
+import hashlib
+import importlib.metadata
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from platformdirs import user_cache_path
+
+from normlab.archive.files import replace_atomically, write_text
+from normlab.data.sources import (
+    Corpus,
+    CorpusSource,
+    Ids,
+    Tokenizer,
+    check_ranges,
+    corpus_digest,
+    one_of,
+)
+from normlab.data.tokenizers import BytePairTokenizer, CharacterTokenizer, tokenizer_from_json
+from normlab.errors import ConfigError, NormlabError
+
+CHUNK_BYTES = 2**22
+_EXPECTED = "give a file, a folder or a glob such as 'corpus/**/*.txt'"
+
+# Text whose names, quotes and brackets a model would learn along with what they hold.
+_STRUCTURED = {
+    ".json": "JSON",
+    ".jsonl": "JSON lines",
+    ".jsonlines": "JSON lines",
+    ".ndjson": "JSON lines",
+    ".json5": "JSON",
+    ".geojson": "JSON",
+    ".ipynb": "a notebook in JSON",
+    ".csv": "a table (CSV)",
+    ".tsv": "a table (TSV)",
+    ".parquet": "a Parquet table",
+    ".html": "HTML",
+    ".htm": "HTML",
+    ".xml": "XML",
+}
+# What other kinds of files begin with, and what makes text of them.
+_UNPACK, _EXPORT, _CONVERT = "unpack it", "export its text", "convert it to UTF-8"
+_SIGNATURES = (
+    (b"\x1f\x8b", "compressed by gzip", _UNPACK),
+    (b"BZh91AY&SY", "compressed by bzip2", _UNPACK),
+    (b"\xfd7zXZ\0", "compressed by xz", _UNPACK),
+    (b"\x28\xb5\x2f\xfd", "compressed by zstd", _UNPACK),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", _UNPACK),
+    (b"PK\x03\x04", "a zip archive or an office document", f"{_UNPACK} or {_EXPORT}"),
+    (b"%PDF-", "a PDF", _EXPORT),
+    (b"{\\rtf", "rich text (RTF)", _EXPORT),
+    (b"PAR1\x15", "a Parquet table", _EXPORT),
+    (b"ARROW1\0", "an Arrow table", _EXPORT),
+    (b"SQLite format 3\0", "an SQLite database", _EXPORT),
+    (codecs.BOM_UTF32_LE, "UTF-32", _CONVERT),
+    (codecs.BOM_UTF16_LE, "UTF-16", _CONVERT),
+    (codecs.BOM_UTF16_BE, "UTF-16", _CONVERT),
+)
+
+
+def corpus_files(path: str) -> list[Path]:
+    """The regular files that `path` (a file, a folder or a glob) means, sorted by name.
+
+    Folders are searched to the bottom. Links are followed, and a file or a folder that several
+    names lead to counts once. Hidden files and folders are left out.
+
+    Raises:
+        NormlabError: nothing is there, a folder cannot be searched, a link leads nowhere.
+    """
+    # Unlike Path's, this expanduser leaves the home of an unknown user alone.
+    start = Path(os.path.expanduser(path))
+    try:
+        files = _without_duplicates(_candidates(start))
+        exists = start.exists()
+    except OSError as error:
+        raise NormlabError(
+            f"data.path={path} cannot be searched ({error.strerror}: {error.filename}): "
+            f"{_EXPECTED}."
+        ) from error
+    if not files:
+        what = "holds no file to read" if exists else "matches no file"
+        raise NormlabError(f"data.path={path} {what}: {_EXPECTED}.")
+    return files
+
+
+def content_digest(files: Sequence[Path]) -> str:
+    """SHA-256 over what `files` hold, in their order; about 1 GB/s. Names do not count.
+
+    Raises:
+        NormlabError: a file cannot be read, or is of a kind that is not plain text.
+    """
+    digest = hashlib.sha256()
+    for file in files:
+        own = hashlib.sha256()
+        for chunk in _read(file):
+            own.update(chunk)
+        digest.update(own.digest())
+    return digest.hexdigest()
+
+
+def text_chunks(files: Sequence[Path]) -> Iterator[str]:
+    """The text of `files`, one after the other, in chunks of at most CHUNK_BYTES.
+
+    Raises:
+        NormlabError: a file cannot be read or is not UTF-8 text; it names the file and the offset.
+    """
+    for file in files:
+        yield from _decoded(file)
+
+
+def _candidates(start: Path) -> Iterator[Path]:
+    if start.is_dir():
+        for folder in _folders(start):
+            yield from (entry for entry in _visible(folder) if not entry.is_dir())
+    elif start.exists() or not glob.has_magic(str(start)):
+        yield start
+    else:
+        yield from _matching(Path(start.anchor), start.parts[bool(start.anchor) :])
+
+
+def _matching(folder: Path, pattern: tuple[str, ...]) -> Iterator[Path]:
+    """The entries below `folder` that a glob in parts means: as `glob` has it, but links may loop.
+
+    The standard library's follows a link to a parent folder forty times over, and its `**` takes
+    time that is exponential in the number of such links.
+    """
+    if not pattern:
+        yield folder
+        return
+    first, rest = pattern[0], pattern[1:]
+    if first == "**":
+        if rest[:1] != ("**",):
+            for below in _folders(folder):
+                yield from _matching(below, rest or ("*",))
+        else:
+            yield from _matching(folder, rest)
+    elif not glob.has_magic(first):
+        if (folder / first).exists():
+            yield from _matching(folder / first, rest)
+    elif folder.is_dir():
+        for entry in _visible(folder, hidden=first.startswith(".")):
+            if fnmatch.fnmatchcase(entry.name, first) and (not rest or entry.is_dir()):
+                yield from _matching(entry, rest)
+
+
+def _folders(start: Path) -> Iterator[Path]:
+    """`start` and the folders below it, each once, however many links lead to it."""
+    entered: set[Path] = set()
+    waiting = [start] if start.is_dir() else []
+    while waiting:
+        folder = waiting.pop(0)
+        if (real := folder.resolve()) in entered:
+            continue
+        entered.add(real)
+        yield folder
+        waiting += (entry for entry in _visible(folder) if entry.is_dir())
+
+
+def _visible(folder: Path, *, hidden: bool = False) -> list[Path]:
+    names = sorted(os.listdir(folder))
+    return [folder / name for name in names if hidden or not name.startswith(".")]
+
+
+def _without_duplicates(candidates: Iterator[Path]) -> list[Path]:
+    by_content: dict[Path, Path] = {}
+    for path in sorted(candidates, key=Path.as_posix):
+        if path.is_symlink() and not path.exists():
+            raise NormlabError(
+                f"{path} is a link that leads nowhere: mend it, or take it out of data.path."
+            )
+        if path.is_file():
+            by_content.setdefault(path.resolve(), path)
+    return list(by_content.values())
+
+
+def _read(file: Path) -> Iterator[bytes]:
+    """The bytes of a file in chunks, once its name and its first bytes may be those of a text."""
+    if kind := _STRUCTURED.get(file.suffix.lower()):
+        raise NormlabError(
+            f"{file} is {kind}, and its names and quotes would be learned with its text: write the "
+            f"text alone into a .txt file, or rename this one to .txt to train on it as it is, or "
+            f"leave it out of data.path."
+        )
+    try:
+        with file.open("rb") as stream:
+            chunk = stream.read(CHUNK_BYTES)
+            for signature, kind, advice in _SIGNATURES:
+                if chunk.startswith(signature):
+                    raise NormlabError(
+                        f"{file} is not plain text but {kind}: {advice}, or leave it out of "
+                        f"data.path."
+                    )
+            offset = 0
+            while chunk:
+                if (nul := chunk.find(b"\0")) >= 0:
+                    raise _not_text(file, "a NUL byte", offset + nul)
+                yield chunk
+                offset += len(chunk)
+                chunk = stream.read(CHUNK_BYTES)
+    except OSError as error:
+        raise NormlabError(
+            f"{file} cannot be read ({error.strerror or error}): make it readable or leave it out "
+            "of data.path."
+        ) from error
+
+
+def _decoded(file: Path) -> Iterator[str]:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    offset = 0
+    for chunk in _read(file):
+        text = _decode(decoder, chunk, file, offset)
+        # The byte order mark that some editors put first is not text.
+        if text := text.removeprefix("\ufeff") if offset == 0 else text:
+            yield text
+        offset += len(chunk)
+    _decode(decoder, b"", file, offset)
+
+
+def _decode(decoder: codecs.IncrementalDecoder, chunk: bytes, file: Path, offset: int) -> str:
+    held_back = len(decoder.getstate()[0])
+    try:
+        return decoder.decode(chunk, final=not chunk)
+    except UnicodeDecodeError as error:
+        start = offset - held_back + error.start
+        raise _not_text(file, "bytes that are not UTF-8", start) from error
+
+
+def _not_text(file: Path, what: str, offset: int) -> NormlabError:
+    return NormlabError(
+        f"{file} is not text: it holds {what} at offset {offset}; convert it to UTF-8 or leave it "
+        "out of data.path."
+    )
+
+
+def cache_folder() -> Path:
+    """Where downloads and tokenised corpora are kept between runs; it need not exist yet."""
+    return user_cache_path("normlab")
+
+
+@contextmanager
+def writing_to_cache() -> Iterator[None]:
+    """Turn the disk's refusal into one sentence.
+
+    Raises:
+        NormlabError: the body raised OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise NormlabError(
+            f"The cache folder {cache_folder()} cannot be written ({error.strerror or error}): "
+            "make room or give access there, or set XDG_CACHE_HOME to a folder that can be."
+        ) from error
+
+
+_VERSION = 2
+_DTYPES = ("<u2", "<u4")  # an array of Python's objects would follow the file's bytes as addresses
+_log = logging.getLogger(__name__)
+
+
+def tokenized(files: Sequence[Path], tokens: str, vocabulary: int) -> Corpus:
+    """The ids of all text in `files`, mapped from the cache, and their tokenizer.
+
+    What the files hold is the name in the cache: each call reads them once to work it out. The
+    first call reads them three times more, in chunks, so a corpus may be larger than memory.
+
+    Args:
+        files: UTF-8 text, in this order.
+        tokens: `characters` or `bpe`.
+        vocabulary: how many tokens BPE may learn; characters do not use it.
+
+    Raises:
+        ConfigError: a BPE vocabulary below 256.
+        NormlabError: a file is not text or cannot be read, no text at all, no room in the cache.
+    """
+    content = content_digest(files)
+    rule = [tokens, vocabulary, importlib.metadata.version("tokenizers")] if tokens == "bpe" else []
+    key = hashlib.sha256(json.dumps([_VERSION, rule, content]).encode()).hexdigest()[:32]
+    stem = cache_folder() / "corpora" / key
+    corpus = _load(stem)
+    if corpus is None:
+        _build(stem, files, content, tokens, vocabulary)
+        corpus = _load(stem)
+    if corpus is None:
+        raise NormlabError(f"{stem}.ids disappeared from the cache as it was made: run again.")
+    return corpus
+
+
+def _build(stem: Path, files: Sequence[Path], content: str, tokens: str, vocabulary: int) -> None:
+    _log.info("Tokenising %d files into %s.ids", len(files), stem)
+    # Several processes may build at once: each writes drafts of its own, all with the same bytes,
+    # and the description comes last, so whoever finds one finds the ids that it describes.
+    with writing_to_cache(), replace_atomically(stem.with_suffix(".ids")) as draft:
+        with draft.open("wb") as out:
+            tokenizer = _learn(files, tokens, vocabulary)
+            dtype = _DTYPES[tokenizer.vocabulary > 2**16]
+            for text in text_chunks(files):
+                tokenizer.encode_corpus(text).astype(dtype).tofile(out)
+        if draft.stat().st_size == 0:
+            empty = f"{files[0]} is" if len(files) == 1 else f"{files[0]} and all other files are"
+            raise NormlabError(f"{empty} empty: give data.path=… a text.")
+        # Before the ids get their name: it says what text they are of.
+        if content_digest(files) != content:
+            raise NormlabError("The files of data.path changed while they were read: run again.")
+        described = {
+            "dtype": dtype,
+            "digest": corpus_digest(_map(draft, dtype), tokenizer),
+            "tokenizer": tokenizer.to_json(),
+        }
+    with writing_to_cache():
+        write_text(stem.with_suffix(".json"), json.dumps(described))
+
+
+def _learn(
+    files: Sequence[Path], tokens: str, vocabulary: int
+) -> CharacterTokenizer | BytePairTokenizer:
+    if tokens == "bpe":
+        return BytePairTokenizer.of(text_chunks(files), vocabulary)
+    return CharacterTokenizer.of(text_chunks(files))
+
+
+def _load(stem: Path) -> Corpus | None:
+    """The corpus of `stem`, or None where it is not there, cut or damaged."""
+    description, ids_file = stem.with_suffix(".json"), stem.with_suffix(".ids")
+    if not (description.is_file() and ids_file.is_file()):
+        return None
+    try:
+        described = json.loads(description.read_text(encoding="utf-8"))
+        if described["dtype"] not in _DTYPES:
+            return None
+        ids = _map(ids_file, described["dtype"])
+        tokenizer: Tokenizer = tokenizer_from_json(described["tokenizer"])
+        digest = corpus_digest(ids, tokenizer)
+    except (OSError, ValueError, TypeError, KeyError, RecursionError, NormlabError):
+        return None
+    intact = digest == described["digest"] and int(ids.max()) < tokenizer.vocabulary
+    return Corpus(ids, tokenizer, digest) if intact else None
+
+
+def _map(path: Path, dtype: str) -> Ids:
+    # A plain view of the mapping: indexing np.memmap itself is several times slower.
+    return np.asarray(np.memmap(path, dtype=dtype, mode="r"))
 
 
 def open_text(

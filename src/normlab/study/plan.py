@@ -14,9 +14,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from normlab.archive.durable import sync
-from normlab.archive.lock import has_locks
-from normlab.archive.record import settled
+from normlab.archive.files import sync_to_disk
+from normlab.archive.lock import supports_locks
+from normlab.archive.record import read_result
 from normlab.config.check import check_like
 from normlab.config.formula import is_formula
 from normlab.config.gate import check_sweep_entry
@@ -206,7 +206,7 @@ def compose_spec(loader: ConfigLoader, master: DictConfig, overrides: Sequence[s
 
 def has_result(spec: RunSpec) -> bool:
     """Whether the run is there with a result: finished, or diverged."""
-    return settled(spec.folder) is not None
+    return read_result(spec.folder) is not None
 
 
 def _override_values(override: Override, plan: Plan) -> list[str]:
@@ -250,7 +250,7 @@ def _check_data(specs: Sequence[RunSpec]) -> dict[str, int]:
 
     Returns the vocabulary of each run, by its id.
     """
-    from normlab.data import build
+    from normlab.data import build_source
 
     sources: dict[str, tuple[str | None, int]] = {}
     vocabularies = {}
@@ -258,10 +258,10 @@ def _check_data(specs: Sequence[RunSpec]) -> dict[str, int]:
         data, context = spec.plain["data"], spec.config.model.context
         key = json.dumps([data, context])
         if key not in sources:
-            source = build(data, context)
+            source = build_source(data, context)
             sources[key] = source.digest, source.vocabulary
         digest, vocabularies[spec.id] = sources[key]
-        record = settled(spec.folder)
+        record = read_result(spec.folder)
         if record is not None and record.data_digest != digest:
             raise ConfigError(other_data(spec))
     return vocabularies
@@ -304,7 +304,7 @@ def make_study_folder(folder: Path) -> None:
     """Make the folder, and say what its file system lacks. Raises NormlabError if it cannot be."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        durable, locks = sync(folder), has_locks(folder)
+        durable, locks = sync_to_disk(folder), supports_locks(folder)
     except OSError as error:
         raise NormlabError(
             f"{folder} cannot be made ({error.strerror}); give a place that can be written with "

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
 from normlab.archive.record import RunRecord
-from normlab.archive.steadiness import is_steady, variation
+from normlab.archive.steadiness import is_steady, speed_variation
 from normlab.terminal import open_terminal
 
 # Without a terminal a plain line is due this often (seconds): ever more seldom as time goes by.
@@ -215,7 +215,7 @@ class RunDisplay:
 
 def format_speed(tokens_per_second: float, speeds: Sequence[float]) -> str:
     """`18,081`, or `~18,000` unless the speeds so far are steady."""
-    if is_steady(variation(speeds)):
+    if is_steady(speed_variation(speeds)):
         return f"{tokens_per_second:,.0f}"
     return f"~{float(f'{tokens_per_second:.2g}'):,.0f}"
 

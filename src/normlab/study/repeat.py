@@ -4,13 +4,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from normlab.archive import tags
-from normlab.archive.beside import altered, changed
 from normlab.archive.events import Series, read_events
 from normlab.archive.files import check_links
-from normlab.archive.record import CONFIG_FILE, RunRecord
+from normlab.archive.record import (
+    CONFIG_FILE,
+    RunRecord,
+    describe_file_change,
+    describe_file_changes,
+)
 from normlab.config.spec import RunSpec, now_other_text
 from normlab.config.stored import stored_spec
-from normlab.data import build
+from normlab.data import build_source
 from normlab.errors import ConfigError, NormlabError
 from normlab.study.plan import check_writable, make_study_folder
 from normlab.study.workers import check_runs, train_with_progress
@@ -43,9 +47,9 @@ def repeat_run(arguments: Sequence[str], command: str) -> None:
     check_writable(spec.study_folder)
     check_runs([spec], local=True)
     make_study_folder(spec.study_folder)
-    if build(spec.plain["data"], spec.config.model.context).digest != before.data_digest:
+    if build_source(spec.plain["data"], spec.config.model.context).digest != before.data_digest:
         raise NormlabError(f"{folder} cannot be repeated: {now_other_text(spec)}.")
-    if altered_files := altered(folder, before):
+    if altered_files := describe_file_changes(folder, before):
         terminal.print(f"note: {altered_files}", markup=False)
     terminal.print(f"repeats {folder} in {spec.folder}", markup=False)
     _set_threads(before)
@@ -91,7 +95,7 @@ def _read_arguments(arguments: Sequence[str]) -> tuple[Path, dict[str, str]]:
 def _read_spec(folder: Path, before: RunRecord, changes: dict[str, str]) -> RunSpec:
     changes = {"study": f"{before.config.get('study')}-repeat", **changes}
     spec = stored_spec(folder, before.choices, changes)
-    if spec.id != before.id and (problem := changed(folder, before, CONFIG_FILE)):
+    if spec.id != before.id and (problem := describe_file_change(folder, before, CONFIG_FILE)):
         raise NormlabError(f"{folder} cannot be repeated: {problem}, and asks for another run.")
     if spec.id != before.id:
         raise NormlabError(

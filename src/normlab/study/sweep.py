@@ -17,9 +17,8 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.markup import escape
 
-from normlab.archive.folder import is_run
-from normlab.archive.identity import check_study_name
-from normlab.archive.record import RunRecord, settled
+from normlab.archive.record import RunRecord, check_study_name, read_result
+from normlab.archive.study import is_run_folder
 from normlab.config.spec import RunSpec
 from normlab.errors import NormlabError
 from normlab.study import workers
@@ -174,7 +173,7 @@ def announce_plan(terminal: Console, plan: Plan, pending: int, allocation: str =
     if pending < count:
         print_line(f"  {count - pending} already there, {pending} to train")
     for spec in plan.specs:
-        record = settled(spec.folder)
+        record = read_result(spec.folder)
         if record is not None:
             name = escape(printable_line(record.name))
             terminal.print(f"there {name}  {format_outcome(record)}")
@@ -187,7 +186,7 @@ def draw_study(terminal: Console, plan: Plan) -> str:
     """
     from normlab.analysis.plot import report, show  # with matplotlib, which takes its time
 
-    if not any(is_run(spec.folder) for spec in plan.specs):
+    if not any(is_run_folder(spec.folder) for spec in plan.specs):
         return ""  # stopped before the first run began
     folder = plan.specs[0].study_folder
     try:

@@ -42,8 +42,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from normlab import output
-from normlab.archive.lock import HeldError
-from normlab.archive.record import RunRecord, settled
+from normlab.archive.lock import RunLockedError
+from normlab.archive.record import RunRecord, read_result
 from normlab.config.help import groups
 from normlab.config.schema import register as register_schema
 from normlab.config.spec import RunSpec, specify
@@ -91,7 +91,7 @@ def train_job(
     reports, where it is not this process that shows it.
     """
     spec = specify(composed, HydraConfig.get().runtime.choices)
-    if settled(spec.folder) is not None:
+    if read_result(spec.folder) is not None:
         return ALREADY_TRAINED
     job = HydraConfig.get().job
     number = 1 if OmegaConf.is_missing(job, "num") else int(job.num) + 1
@@ -113,16 +113,16 @@ def train_with_progress(
     if display is not None:
         try:
             return train(spec, command, display).state
-        except HeldError as held:
-            display.say(str(held))
+        except RunLockedError as error:
+            display.say(str(error))
             return ELSEWHERE
     steps = [spec.config.trainer.max_steps]
     with StudyProgress([spec.name], steps, first=number, total=runs) as progress:
         progress.start(0)
         try:
             record = train(spec, command, progress.display(0))
-        except HeldError as held:
-            progress.say(0, str(held))
+        except RunLockedError as error:
+            progress.say(0, str(error))
             return ELSEWHERE
         progress.finish(0, record)
     return record.state

@@ -14,16 +14,15 @@ from typing import Any, BinaryIO
 
 import torch
 
-from normlab.archive.durable import replacing
-from normlab.archive.files import LARGEST_TEXT, open_to_read
-from normlab.archive.lock import Lock
+from normlab.archive.files import LARGEST_TEXT, open_to_read, replace_atomically
+from normlab.archive.lock import RunLock
 from normlab.archive.record import (
     BEST_CHECKPOINT,
     LAST_CHECKPOINT,
     PREVIOUS_CHECKPOINT,
     RUN_FILE,
 )
-from normlab.archive.restore import restored
+from normlab.archive.versioned_json import restore_value
 from normlab.config.spec import RunSpec
 from normlab.errors import NormlabError
 from normlab.training import stopping
@@ -92,7 +91,7 @@ class Checkpoints(pl.Callback):
         spec: RunSpec,
         data_digest: str | None,
         recorder: Recorder,
-        lock: Lock,
+        lock: RunLock,
         resumed: SavedState | None,
     ) -> None:
         self.folder = spec.folder
@@ -204,7 +203,7 @@ class Checkpoints(pl.Callback):
             raise NormlabError(f"{self.folder} has vanished")
         path = self.folder / name
         try:
-            with replacing(path) as draft:
+            with replace_atomically(path) as draft:
                 torch.save(content, draft)
                 if keep is not None and path.exists():
                     os.replace(path, self.folder / keep)
@@ -335,7 +334,7 @@ def _check_state(content: dict[str, Any]) -> None:
     plain["recorder"] = {
         key: value for key, value in content["recorder"].items() if key not in ("losses", "norms")
     }
-    state: _PlainState = restored(_PlainState, plain)
+    state: _PlainState = restore_value(_PlainState, plain)
     if type(content["best"]) is not float or math.isnan(content["best"]):
         raise ValueError("best is no loss")
     losses, norms = (content["recorder"][key] for key in ("losses", "norms"))

@@ -14,22 +14,21 @@ from pathlib import Path
 import torch
 import yaml
 
-from normlab.archive import beside
-from normlab.archive.durable import clear_drafts
-from normlab.archive.files import check_links, open_to_append
-from normlab.archive.lock import Lock, owned
+from normlab.archive.files import check_links, open_to_append, remove_drafts
+from normlab.archive.lock import RunLock, lock_run
 from normlab.archive.record import (
     CONFIG_FILE,
     LOG_FILE,
     RUN_FILE,
-    SETTLED,
+    SETTLED_STATES,
     VOCABULARY_FILE,
     FinalNumbers,
     RunRecord,
-    settled,
+    read_result,
+    write_run_file,
 )
 from normlab.config.spec import RunSpec, other_data
-from normlab.data import Source, build, unigram_loss
+from normlab.data import Source, build_source, unigram_loss
 from normlab.errors import NormlabError
 from normlab.model.gpt import count_parameters
 from normlab.text import printable
@@ -71,15 +70,15 @@ def train(spec: RunSpec, command: str, display: Display) -> RunRecord:
     A failure is recorded, not raised. A run that has a result is left alone.
 
     Raises:
-        HeldError: another process trains it.
+        RunLockedError: another process trains it.
         NormlabError: the run's folder cannot be written, or is or holds a link.
         KeyboardInterrupt: a signal stopped it; the record says so.
     """
     threads = torch.get_num_threads()
     try:
-        with owned(spec.study_folder, spec.id) as lock:
+        with lock_run(spec.study_folder, spec.id) as lock:
             check_links(spec.folder)
-            return settled(spec.folder) or _train_owned(spec, command, display, lock)
+            return read_result(spec.folder) or _train_owned(spec, command, display, lock)
     except OSError as error:
         raise NormlabError(
             f"{spec.folder} cannot be written ({error.strerror or error}); "
@@ -94,11 +93,11 @@ class Context:
     """What surrounds a run: who watches, who owns it, and the state it goes on from."""
 
     display: Display
-    lock: Lock
+    lock: RunLock
     saved: SavedState | None
 
 
-def _train_owned(spec: RunSpec, command: str, display: Display, lock: Lock) -> RunRecord:
+def _train_owned(spec: RunSpec, command: str, display: Display, lock: RunLock) -> RunRecord:
     record = _start_record(spec, command)
     saved, problems = _prepare_folder(spec, record)
     with log_to(spec.folder / LOG_FILE):
@@ -110,7 +109,7 @@ def _train_owned(spec: RunSpec, command: str, display: Display, lock: Lock) -> R
         _record_outcome(spec, record, Context(display, lock, saved))
     record.ended = _now()
     record.write(spec.folder)
-    if record.state in SETTLED:
+    if record.state in SETTLED_STATES:
         stopping.raise_requested()
     return record
 
@@ -143,7 +142,7 @@ def _train_model(spec: RunSpec, record: RunRecord, context: Context) -> None:
         display.say(
             f"goes on with the {record.threads} threads that it began with, on {cores} cores"
         )
-    source = build(spec.plain["data"], config.model.context)
+    source = build_source(spec.plain["data"], config.model.context)
     model = build_model(config, source.vocabulary)
     model.gradient_checkpointing = config.trainer.gradient_checkpointing
     if record.data_digest not in (None, source.digest):
@@ -153,7 +152,7 @@ def _train_model(spec: RunSpec, record: RunRecord, context: Context) -> None:
     record.data_digest = source.digest
     record.precision, record.device = hardware.precision, f"{hardware.device} ({hardware.name})"
     record.hardware = describe_machine(hardware)
-    beside.write(spec.folder, record, VOCABULARY_FILE, source.tokenizer.to_json())
+    write_run_file(spec.folder, record, VOCABULARY_FILE, source.tokenizer.to_json())
     log.info("%s: %d parameters, %s", record.name, record.parameters, hardware)
 
     logger = RunLogger(spec.folder, config.logger)
@@ -275,9 +274,9 @@ def _prepare_folder(spec: RunSpec, record: RunRecord) -> tuple[SavedState | None
             record.resumed_at = [*before.resumed_at, saved.step]
     if saved is None and spec.folder.exists():
         shutil.rmtree(spec.folder)
-    clear_drafts(spec.folder)
+    remove_drafts(spec.folder)
     config = yaml.safe_dump(spec.plain, sort_keys=False)
-    beside.write(spec.folder, record, CONFIG_FILE, config)
+    write_run_file(spec.folder, record, CONFIG_FILE, config)
     return saved, problems
 
 

@@ -20,9 +20,8 @@ from torch import Tensor
 from torch.utils.tensorboard.summary import hparams
 
 from normlab.archive import tags
-from normlab.archive.durable import replacing, sync
 from normlab.archive.events import EVENT_FILES
-from normlab.archive.files import LARGEST_EVENT_FILE, read_bytes
+from normlab.archive.files import LARGEST_EVENT_FILE, read_bytes, replace_atomically, sync_to_disk
 from normlab.archive.record import RunRecord
 from normlab.config.schema import LoggerConfig
 from normlab.errors import NormlabError
@@ -46,7 +45,7 @@ _LAYOUT = {
 # What is added to it with probes: every site is a line of the chart.
 _PROBES_LAYOUT = {
     "Probes": {
-        meaning: ["Multiline", [tags.probe(quantity, ".*")]]
+        meaning: ["Multiline", [tags.probe_tag(quantity, ".*")]]
         for quantity, meaning in tags.QUANTITIES.items()
         if quantity != tags.STREAM_GRADIENT  # only measured at initialisation
     }
@@ -104,7 +103,7 @@ class RunLogger(TensorBoardLogger):
     def write_probes(self, readings: Mapping[tuple[str, str], float], step: int) -> None:
         """Write measurements by (quantity, site), all in one record."""
         values = [
-            Summary.Value(tag=tags.probe(*key), simple_value=value)
+            Summary.Value(tag=tags.probe_tag(*key), simple_value=value)
             for key, value in readings.items()
         ]
         self.experiment.file_writer.add_summary(Summary(value=values), step)
@@ -116,7 +115,7 @@ class RunLogger(TensorBoardLogger):
             low, high = float(values.min()), float(values.max())
             margin = 0.0 if low < high else 1e-3 * max(1.0, abs(low))
             edges = np.linspace(low - margin, high + margin, _BINS + 1)
-            tag = tags.probe(quantity, site)
+            tag = tags.probe_tag(quantity, site)
             self.experiment.add_histogram(tag, values.float().cpu(), step, bins=edges)
 
     def file_sizes(self) -> dict[str, int]:
@@ -124,7 +123,7 @@ class RunLogger(TensorBoardLogger):
         self.experiment.flush()
         files = sorted(Path(self.save_dir or ".").glob(EVENT_FILES))
         for path in files:
-            sync(path)
+            sync_to_disk(path)
         return {path.name: path.stat().st_size for path in files}
 
     def write_start(self, record: RunRecord) -> None:
@@ -191,7 +190,7 @@ def rewind_events(folder: Path, sizes: Mapping[str, int]) -> None:
         elif path.stat().st_size > sizes[name]:
             # Not cut in place: a copy of the run that was made by linking has the same file.
             content = read_bytes(path, LARGEST_EVENT_FILE)[: sizes[name]]
-            with replacing(path) as draft:
+            with replace_atomically(path) as draft:
                 draft.write_bytes(content)
 
 

@@ -12,7 +12,7 @@ from normlab.apps.claims.figure import draw
 from normlab.apps.claims.page import write
 from normlab.apps.claims.show import lines, tally
 from normlab.apps.claims.verdicts import Report
-from normlab.archive.stamped import write_stamped
+from normlab.archive.versioned_json import write_versioned_json
 from normlab.errors import NormlabError
 
 
@@ -60,7 +60,7 @@ def test_a_word_that_is_none_is_damage(report: Report, tmp_path: Path) -> None:
     raw = json.loads(path.read_text())
     raw["judged"][0]["word"] = "proven"
     plain = {k: v for k, v in raw.items() if k not in ("checksum", "schema_version")}
-    write_stamped(path, plain, raw["schema_version"])
+    write_versioned_json(path, plain, raw["schema_version"])
     with pytest.raises(NormlabError, match="damaged"):
         Report.read(path)
 

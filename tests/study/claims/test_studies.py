@@ -10,7 +10,7 @@ from normlab.apps.claims.config import claims
 from normlab.apps.claims.measuring import SIZES, Size
 from normlab.apps.claims.studies import Place, planned
 from normlab.archive.events import Events
-from normlab.archive.folder import Run
+from normlab.archive.study import Run
 from normlab.study.plan import SweepRequest
 
 CLAIMS = claims()

@@ -8,8 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from normlab.archive.restore import restored
-from normlab.archive.stamped import read_stamped, write_stamped
+from normlab.archive.versioned_json import read_versioned_json, restore_value, write_versioned_json
 
 SCHEMA_VERSION = 1
 CARD_FILE = "card.json"
@@ -181,7 +180,7 @@ class Card:
 def write_cards(folder: Path, cards: list[Card], versions: dict[str, str]) -> Path:
     """Write `card.json`, whole or not at all. Raises OSError."""
     plain = {"versions": versions, "cards": [asdict(card) for card in cards]}
-    return write_stamped(folder / CARD_FILE, plain, SCHEMA_VERSION)
+    return write_versioned_json(folder / CARD_FILE, plain, SCHEMA_VERSION)
 
 
 def read_cards(path: Path) -> list[Card]:
@@ -191,8 +190,8 @@ def read_cards(path: Path) -> list[Card]:
         FileNotFoundError: it is not there.
         NormlabError: it is damaged, or was written by a newer normlab.
     """
-    return read_stamped(path, SCHEMA_VERSION, _parse, "measure again")
+    return read_versioned_json(path, SCHEMA_VERSION, _parse, "measure again")
 
 
 def _parse(raw: Any) -> list[Card]:
-    return [restored(Card, card, "card") for card in raw["cards"]]
+    return [restore_value(Card, card, "card") for card in raw["cards"]]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from normlab.apps.card.inputs import standard
 from normlab.apps.card.record import Ratio, Speed
-from normlab.archive.steadiness import variation
+from normlab.archive.steadiness import speed_variation
 from normlab.norms.statistic import LayerNorm
 
 BATCH, TOKENS = 8, 256
@@ -62,7 +62,7 @@ def _both(norm: nn.Module, x: Tensor, weights: Tensor) -> float:
 def _ratio(times: list[tuple[float, float]]) -> Ratio:
     """Of the times of the norm and of the reference, by round."""
     low, median, high = statistics.quantiles([norm / base for norm, base in times], n=4)
-    return Ratio(median, low, high, max(map(variation, zip(*times, strict=True))))
+    return Ratio(median, low, high, max(map(speed_variation, zip(*times, strict=True))))
 
 
 @contextmanager

@@ -10,8 +10,8 @@ from typing import Any
 from normlab.analysis.arms import SEPARATOR, describe, flatten
 from normlab.apps.claims.claim import Quantity
 from normlab.archive import tags
-from normlab.archive.folder import Run
-from normlab.archive.record import SETTLED
+from normlab.archive.record import SETTLED_STATES
+from normlab.archive.study import Run
 
 # What arms are named by, and what says nothing about what was trained.
 _NAMED = ("norm", "placement")
@@ -68,7 +68,7 @@ def select(runs: Iterable[Run], arm: str) -> list[Run]:
     found = runs_of(runs, arm)
     if not found:
         raise NoBasisError(f"no run has {arm}")
-    open_ends = [run.record for run in found if run.record.state not in SETTLED]
+    open_ends = [run.record for run in found if run.record.state not in SETTLED_STATES]
     if open_ends:
         reason = next((one.reason for one in open_ends if one.reason), "not trained yet")
         raise NoBasisError(
@@ -142,7 +142,7 @@ def _growth(run: Run) -> float:
     last = {
         probed[1]: float(series.values[-1])
         for tag, series in run.events.scalars.items()
-        if (probed := tags.probed(tag)) and probed[0] == tags.STREAM_VARIANCE
+        if (probed := tags.split_probe_tag(tag)) and probed[0] == tags.STREAM_VARIANCE
     }
     start = last.get("embedding", math.nan)
     points = []

@@ -31,8 +31,8 @@ from normlab.apps.claims.claim import (
 )
 from normlab.apps.claims.evidence import Evidence
 from normlab.apps.claims.proportions import share_difference
-from normlab.archive.folder import Run, Study
-from normlab.archive.steadiness import is_steady, variation
+from normlab.archive.steadiness import is_steady, speed_variation
+from normlab.archive.study import Run, Study
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def _(test: Ratio, evidence: Evidence) -> Estimate:
     values, over = _series(evidence, test.of)
     if min(values) <= 0:
         raise NoBasisError(f"{test.of} holds a ratio that is not above zero")
-    if not is_steady(changes := variation(values)):
+    if not is_steady(changes := speed_variation(values)):
         raise NoBasisError(
             f"{test.of} varies by {100 * changes:.0f} % over equal parts of the measurement, so "
             f"speeds are not comparable"

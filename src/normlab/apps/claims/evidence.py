@@ -7,8 +7,8 @@ from pathlib import Path
 from normlab.apps.claims.verdicts import Measured
 from normlab.archive import tags
 from normlab.archive.events import Events
-from normlab.archive.folder import Run, read_study
 from normlab.archive.record import RunRecord
+from normlab.archive.study import Run, read_study
 from normlab.errors import NormlabError
 
 _CURVES = (tags.TRAIN_LOSS, tags.VALIDATION_LOSS)

@@ -9,7 +9,7 @@ from normlab.apps.claims.estimates import Estimate, estimate
 from normlab.apps.claims.evidence import Evidence
 from normlab.apps.claims.verdicts import Judged, Range, Runs, Word
 from normlab.apps.claims.words import ranges, word
-from normlab.archive.folder import Run
+from normlab.archive.study import Run
 
 _STATES = ("finished", "diverged", "failed")
 

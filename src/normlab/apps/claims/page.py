@@ -6,7 +6,7 @@ from pathlib import Path
 from normlab.apps.claims.show import counted, interval, measured, number, region, tally
 from normlab.apps.claims.verdicts import WORDS, Judged, Report
 from normlab.apps.claims.words import MEANING
-from normlab.archive.durable import write_text
+from normlab.archive.files import write_text
 from normlab.text import printable
 
 FIGURE = "figures/claims.png"

@@ -6,8 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from normlab.archive.restore import restored
-from normlab.archive.stamped import read_stamped, write_stamped
+from normlab.archive.versioned_json import read_versioned_json, restore_value, write_versioned_json
 
 SCHEMA_VERSION = 1
 _REMEDY = "delete it, and it is made again"
@@ -102,7 +101,7 @@ class Report:
 
     def write(self, path: Path) -> None:
         """Write it, whole or not at all. Raises OSError."""
-        write_stamped(path, asdict(self), SCHEMA_VERSION)
+        write_versioned_json(path, asdict(self), SCHEMA_VERSION)
 
     @classmethod
     def read(cls, path: Path) -> "Report":
@@ -112,7 +111,9 @@ class Report:
             FileNotFoundError: there is none.
             NormlabError: it is damaged, or of a newer normlab.
         """
-        report: Report = read_stamped(path, SCHEMA_VERSION, partial(restored, cls), _REMEDY)
+        report: Report = read_versioned_json(
+            path, SCHEMA_VERSION, partial(restore_value, cls), _REMEDY
+        )
         return report
 
 
@@ -134,7 +135,7 @@ class Measured:
 
     def write(self, path: Path) -> None:
         """Write it, whole or not at all. Raises OSError."""
-        write_stamped(path, asdict(self), SCHEMA_VERSION)
+        write_versioned_json(path, asdict(self), SCHEMA_VERSION)
 
     @classmethod
     def read(cls, path: Path) -> "Measured":
@@ -144,5 +145,7 @@ class Measured:
             FileNotFoundError: there is none.
             NormlabError: it is damaged, or of a newer normlab.
         """
-        measured: Measured = read_stamped(path, SCHEMA_VERSION, partial(restored, cls), _REMEDY)
+        measured: Measured = read_versioned_json(
+            path, SCHEMA_VERSION, partial(restore_value, cls), _REMEDY
+        )
         return measured

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from omegaconf import DictConfig
 
-    from normlab.archive.folder import Study
+    from normlab.archive.study import Study
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,15 @@ class TrainedExperiment:
 
     def draw_figure(self, study: "Study") -> "Figure":
         """The figure of a study with at least one finished run."""
-        return cast("Figure", import_module(f"{__name__}.{self.name}_figure").draw(study))
+        from normlab.apps.experiments.trained_figures import FIGURES
+
+        return cast("Figure", FIGURES[self.name](study))
 
     def write_sentences(self, study: "Study") -> list[str]:
         """What the study shows, each sentence computed from its numbers."""
-        return cast("list[str]", import_module(f"{__name__}.{self.name}").tell(study))
+        from normlab.apps.experiments.trained_sentences import DESCRIPTIONS
+
+        return cast("list[str]", DESCRIPTIONS[self.name](study))
 
 
 def run_measured_experiment(
@@ -48,7 +52,7 @@ def run_measured_experiment(
         ConfigError: an override means nothing to it, or a value is not allowed.
         NormlabError: the results cannot be written.
     """
-    import_module(f"{__name__}.main").carry_out(loader, master, overrides, study)
+    import_module(f"{__name__}.main").run_experiment(loader, master, overrides, study)
 
 
 def redraw(folder: Path, metric: str | None = None) -> bool:
@@ -59,9 +63,9 @@ def redraw(folder: Path, metric: str | None = None) -> bool:
     Raises:
         NormlabError: the numbers cannot be read, the results not be written, or `metric` is set.
     """
-    from normlab.apps.experiments.conclusion import redraw_measurement
+    from normlab.apps.experiments.report import redraw_report
 
-    return redraw_measurement(folder, metric)
+    return redraw_report(folder, metric)
 
 
 def find_trained_experiment(study: "Study") -> TrainedExperiment | None:

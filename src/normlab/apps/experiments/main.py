@@ -1,60 +1,48 @@
-"""Experiments that train nothing: they measure, write their numbers, and draw them.
+"""The command of a measured experiment: it measures, writes the numbers, draws and describes them.
 
-The same command again draws what is there, unless its settings ask for other numbers.
+The same command again draws the numbers that the folder has, unless its settings ask for others.
 """
 
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from omegaconf import DictConfig
 
-from normlab.apps.experiments import gradient_vanishing, layernorm_vs_rmsnorm
-from normlab.apps.experiments.conclusion import conclude
-from normlab.apps.experiments.record import Measured, Origin, path_of, read_measured
-from normlab.apps.experiments.request import Request
-from normlab.archive.identity import check_output_dir
+from normlab.apps.experiments.record import MeasurementRecord, Origin, read_record, record_path
+from normlab.apps.experiments.report import write_report
+from normlab.apps.experiments.settings import SETTINGS, MeasurementArguments
+from normlab.archive.record import check_output_dir
 from normlab.errors import NormlabError
 from normlab.study.plan import check_writable, make_study_folder
 from normlab.study.progress import Countdown, format_duration
 from normlab.terminal import open_terminal
 
-_ROOMS: dict[str, Any] = {
-    "gradient_vanishing": gradient_vanishing,
-    "layernorm_vs_rmsnorm": layernorm_vs_rmsnorm,
-}
 
-
-def carry_out(
-    loader: ConfigLoader, master: DictConfig, arguments: Sequence[str], study: str
+def run_experiment(
+    loader: ConfigLoader, master: DictConfig, overrides: Sequence[str], study: str
 ) -> None:
-    """Measure what `master.measure` names, unless it is there, then draw it and say what it shows.
-
-    `study` names the folder that all of it goes into.
-
-    Raises:
-        ConfigError: an override means nothing to it, or a value is not allowed.
-        NormlabError: the results cannot be written.
-    """
-    room = _ROOMS[master.measure.name]
-    request = Request.read(loader, master, arguments, room.TAKES)
-    measurement = room.Measurement(request)
+    """See `normlab.apps.experiments.run_measured_experiment`."""
+    name = str(master.measure.name)
+    settings_class = SETTINGS[name]
+    arguments = MeasurementArguments.parse(loader, master, overrides, settings_class.ALLOWED_KEYS)
+    settings = settings_class(arguments)
     check_output_dir(str(master.output_dir))
     folder = Path(master.output_dir) / study
     check_writable(folder)
-    settings = measurement.settings
-    found = _found(folder, request.name, settings)
+    record = read_previous_record(folder, name, settings.recorded)
     try:
-        if found is None:
+        if record is None:
             make_study_folder(folder)
-            found = _measured(request.name, settings, measurement, request.threads)
-            found.write(folder)
-        conclude(found, folder).show(open_terminal())
+            record = measure_experiment(name, settings, arguments.threads)
+            record.write(folder)
+        write_report(record, folder).print_to(open_terminal())
     except KeyboardInterrupt as stop:
         stop.args = ("measures from the beginning",)
         raise
@@ -65,60 +53,58 @@ def carry_out(
         ) from error
 
 
-def _found(folder: Path, name: str, settings: dict[str, Any]) -> Measured | None:
-    """The numbers that are there, if they are what would be measured."""
-    terminal = open_terminal()
+def read_previous_record(
+    folder: Path, name: str, settings: dict[str, Any]
+) -> MeasurementRecord | None:
+    """The record in the folder, if it has these settings; otherwise a note says why it does not."""
+    path, terminal = record_path(folder, name), open_terminal()
     try:
-        found = read_measured(path_of(folder, name))
+        record = read_record(path)
     except OSError:
         return None
     except NormlabError as error:
         terminal.print(f"note: {error}", markup=False)
         return None
-    if found.settings == settings:
-        when = found.origin.started[:10]
-        terminal.print(f"there {path_of(folder, name)}, measured {when}", markup=False)
-        return found
-    changed = [key for key in settings if found.settings.get(key) != settings[key]]
+    changed = [key for key in settings if record.settings.get(key) != settings[key]]
+    if record.settings == settings:
+        terminal.print(f"there {path}, measured {record.origin.started[:10]}", markup=False)
+        return record
     terminal.print(
-        f"note: {path_of(folder, name)} was measured with other settings "
-        f"({', '.join(changed)}); it is measured again",
+        f"note: {path} was measured with other settings ({', '.join(changed)}); it is measured "
+        f"again",
         markup=False,
     )
     return None
 
 
-def _measured(
-    name: str, settings: dict[str, Any], measurement: Any, threads: int | None
-) -> Measured:
+def measure_experiment(name: str, settings: Any, threads: int | None) -> MeasurementRecord:
+    """Measure on this processor, in full precision, and note where the numbers are from."""
     terminal = open_terminal()
     started, began = datetime.now().astimezone(), time.monotonic()
     if not terminal.is_terminal:
-        terminal.print(f"measure {name}: {measurement.steps} steps", markup=False)
-    with Countdown(terminal, f"measure {name}", measurement.steps) as countdown:
-        numbers, machine = _numbers(measurement, threads, countdown.begin)
+        terminal.print(f"measure {name}: {settings.steps} steps", markup=False)
+    with Countdown(terminal, f"measure {name}", settings.steps) as countdown:
+        # These import torch, which takes three seconds: the countdown is on the screen by then.
+        from normlab.config.schema import Device, TrainerConfig
+        from normlab.training.hardware import (
+            describe_machine,
+            git_state,
+            package_versions,
+            resolve_hardware,
+        )
+
+        experiment = import_module(f"{__package__}.{name}")
+        trainer = TrainerConfig(1, 1, precision="32-true", device=Device.cpu, compile=False)
+        hardware = resolve_hardware(trainer, threads)
+        numbers = experiment.measure(settings, countdown.begin)
     seconds = time.monotonic() - began
     terminal.print(f"measured in {format_duration(seconds)}", markup=False)
-    from normlab.training.hardware import git_state, package_versions
-
     origin = Origin(
-        shlex.join(sys.argv),
-        started.isoformat(timespec="seconds"),
-        round(seconds, 1),
-        machine,
-        package_versions(),
-        git_state(),
+        command=shlex.join(sys.argv),
+        started=started.isoformat(timespec="seconds"),
+        seconds=round(seconds, 1),
+        machine=describe_machine(hardware),
+        versions=package_versions(),
+        git=git_state(),
     )
-    return Measured(name, settings, origin, numbers)
-
-
-def _numbers(
-    measurement: Any, threads: int | None, each: Callable[[str], None]
-) -> tuple[Any, dict[str, Any]]:
-    """The numbers, and the machine that they were measured on: its processor, in full precision."""
-    from normlab.config.schema import Device, TrainerConfig
-    from normlab.training.hardware import describe_machine, resolve_hardware
-
-    trainer = TrainerConfig(1, 1, precision="32-true", device=Device.cpu, compile=False)
-    hardware = resolve_hardware(trainer, threads)
-    return measurement.measure(hardware.threads, each), describe_machine(hardware)
+    return MeasurementRecord(name, settings.recorded, origin, numbers)

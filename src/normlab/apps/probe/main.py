@@ -166,7 +166,7 @@ def _measured(wanted: Sequence[Wanted], each: Callable[[str], None]) -> Probing:
 
 
 def _one(wanted: Wanted, sources: dict[str, Any]) -> Measurement:
-    from normlab.data import build
+    from normlab.data import build_source
     from normlab.training.build import build_model
     from normlab.training.module import to_tensors
     from normlab.training.probes import probe_initialization
@@ -174,7 +174,7 @@ def _one(wanted: Wanted, sources: dict[str, Any]) -> Measurement:
     spec, config_ = wanted.spec, wanted.spec.config
     key = json.dumps([spec.plain["data"], config_.model.context])
     if key not in sources:
-        sources[key] = build(spec.plain["data"], config_.model.context)
+        sources[key] = build_source(spec.plain["data"], config_.model.context)
     source = sources[key]
     model = build_model(config_, source.vocabulary)
     found = probe_initialization(model, to_tensors(source.batch(config_.seed, 0)))

@@ -9,8 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from normlab.archive.restore import restored
-from normlab.archive.stamped import read_stamped, write_stamped
+from normlab.archive.versioned_json import read_versioned_json, restore_value, write_versioned_json
 
 SCHEMA_VERSION = 1
 PROBE_FILE = "probe.json"
@@ -95,7 +94,7 @@ def measurement(
 
 def write_probing(folder: Path, probing: Probing, about: dict[str, Any]) -> Path:
     """Write `probe.json`, whole or not at all. Raises OSError."""
-    return write_stamped(folder / PROBE_FILE, {**about, **asdict(probing)}, SCHEMA_VERSION)
+    return write_versioned_json(folder / PROBE_FILE, {**about, **asdict(probing)}, SCHEMA_VERSION)
 
 
 def read_probing(path: Path) -> Probing:
@@ -105,7 +104,7 @@ def read_probing(path: Path) -> Probing:
         FileNotFoundError: it is not there.
         NormlabError: it is damaged, or was written by a newer normlab.
     """
-    probing: Probing = read_stamped(
-        path, SCHEMA_VERSION, lambda raw: restored(Probing, raw), "measure again"
+    probing: Probing = read_versioned_json(
+        path, SCHEMA_VERSION, lambda raw: restore_value(Probing, raw), "measure again"
     )
     return probing

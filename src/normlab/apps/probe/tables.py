@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from normlab.analysis.statistics import mean_interval
-from normlab.apps.experiments.numbers import short
+from normlab.apps.experiments.formatting import format_short
 from normlab.apps.probe.record import Measurement, Probing, Slope
 from normlab.archive import tags
 
@@ -166,7 +166,7 @@ def _mean(values: Sequence[float]) -> str:
     if not math.isfinite(mean):
         return "not finite"
     if mean and not 1e-3 <= abs(mean) < 1e5:
-        return short(mean) + ("" if math.isnan(half) else f" ±{short(half)}")
+        return format_short(mean) + ("" if math.isnan(half) else f" ±{format_short(half)}")
     digits = 2 - (math.floor(math.log10(abs(mean))) if mean else 0)
     if half > 0:  # no more than the interval lets one know
         digits = min(digits, -math.floor(math.log10(half)))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from normlab.apps.claims.arms import slope
 from normlab.apps.claims.measuring import Measurement, Series, Size
-from normlab.apps.experiments.record import Profile
+from normlab.apps.experiments.record import DepthProfile
 
 _WIDTH, _DEPTH, _INPUTS = 512, 24, 128
 # Standard deviations that the tutorial prints for its layers 1 to 5.
@@ -15,11 +15,14 @@ _AT = 8  # its last layer
 
 
 def _measure(size: Size) -> Series:
-    from normlab.apps.experiments.stack import BARE, profiles
+    from normlab.apps.experiments.gradient_vanishing import (
+        STACKS_WITHOUT_NORM,
+        profile_stacks,
+    )
 
     series: Series = defaultdict(list)
     for seed in range(size.seeds):
-        found = profiles(BARE, _WIDTH, _DEPTH, [seed], _INPUTS, lambda _: None)
+        found = profile_stacks(STACKS_WITHOUT_NORM, _WIDTH, _DEPTH, [seed], _INPUTS, lambda _: None)
         plain, _, kaiming = found
         std = _known(plain.std)
         series["std at layer 8"].append(std[_AT])
@@ -39,7 +42,7 @@ def _slope(values: Sequence[float], first: int, last: int) -> float:
     return slope([(float(l), math.log(values[l])) for l in range(first, last + 1)])
 
 
-def _level(profile: Profile) -> float:
+def _level(profile: DepthProfile) -> float:
     """Geometric mean over the tutorial's layers."""
     std = _known(profile.std)[1 : _AT + 1]
     return math.exp(math.fsum(map(math.log, std)) / len(std))

@@ -1,0 +1,191 @@
+"""What a command asks of a measured experiment, checked before torch is imported.
+
+The values of each budget are in conf/experiment/<name>.yaml.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from hydra.core.config_loader import ConfigLoader
+from omegaconf import DictConfig
+
+from normlab.config.spec import RunSpec
+from normlab.errors import ConfigError
+from normlab.study.plan import Plan, compose_spec, expand_overrides
+
+# Keys that every measured experiment takes.
+_COMMON_KEYS = ("experiment", "study", "output_dir", "budget", "seed", "trainer.threads")
+
+
+@dataclass(frozen=True)
+class MeasurementArguments:
+    """The overrides of a command that measures: the values of every key, in order."""
+
+    loader: ConfigLoader
+    master: DictConfig
+    values: dict[str, list[str]]
+
+    @classmethod
+    def parse(
+        cls,
+        loader: ConfigLoader,
+        master: DictConfig,
+        overrides: Sequence[str],
+        allowed_keys: Sequence[str],
+    ) -> "MeasurementArguments":
+        """Refuse every key but those allowed; `norm.` allows `norm.*`.
+
+        Raises:
+            ConfigError: a key means nothing to the experiment.
+            HydraException: an override cannot be read.
+        """
+        plan = Plan()
+        expand_overrides(loader, overrides, plan)
+        values = {key: [value] for key, value in plan.fixed.items()} | plan.varied
+        for key in values:
+            bare = key.lstrip("+~")
+            if bare in (*_COMMON_KEYS, *allowed_keys) or f"{bare.split('.')[0]}." in allowed_keys:
+                continue
+            names = [f"{name}*" if name.endswith(".") else name for name in allowed_keys]
+            raise ConfigError(
+                f"{key}={', '.join(values[key])} means nothing to experiment="
+                f"{master.measure.name}, which trains nothing; it takes "
+                f"{', '.join([*names, *_COMMON_KEYS])}."
+            )
+        return cls(loader, master, values)
+
+    def integers(self, key: str, default: int, minimum: int = 1) -> list[int]:
+        """The values of a key that counts, each once, or the default.
+
+        Raises:
+            ConfigError: one is no whole number from `minimum`.
+        """
+        values = self.values.get(key, [str(default)])
+        for value in values:
+            if not value.isdecimal() or int(value) < minimum:
+                raise ConfigError(
+                    f"{key}={value} is not allowed; it must be a whole number from {minimum}."
+                )
+        return list(dict.fromkeys(map(int, values)))
+
+    def single_integer(self, key: str, default: int, reason: str, minimum: int = 1) -> int:
+        """The value of a key that has a single value, for a `reason` that an error names."""
+        values = self.integers(key, default, minimum)
+        if len(values) > 1:
+            raise ConfigError(
+                f"{key}={','.join(map(str, values))} cannot be several in experiment="
+                f"{self.master.measure.name}; {reason}."
+            )
+        return values[0]
+
+    @property
+    def threads(self) -> int | None:
+        """Threads that torch computes with, where they are set."""
+        if "trainer.threads" not in self.values:
+            return None
+        return self.single_integer("trainer.threads", 1, "it is the same for all")
+
+    def specify_networks(self, keys: Sequence[str], **fixed: Any) -> list[RunSpec]:
+        """The checked configuration of every combination of the keys' values, each network once.
+
+        `fixed` are values of other keys, `model__width` for `model.width`.
+
+        Raises:
+            ConfigError: a combination could not be trained either.
+        """
+        swept = [key for key in keys if key in self.values]
+        single = {key: values[0] for key, values in self.values.items() if len(values) == 1}
+        specs: dict[str, RunSpec] = {}
+        for combination in itertools.product(*(self.values[key] for key in swept)):
+            chosen = dict(zip(swept, combination, strict=True))
+            chosen |= {key.replace("__", "."): value for key, value in fixed.items()}
+            rest = {key: value for key, value in single.items() if key.lstrip("+") not in chosen}
+            overrides = [f"{key}={value}" for key, value in {**rest, **chosen}.items()]
+            spec = compose_spec(self.loader, self.master, overrides)
+            specs.setdefault(spec.id, spec)
+        return list(specs.values())
+
+
+class GradientVanishingSettings:
+    """Widths, depth, seeds and networks of `gradient_vanishing`."""
+
+    ALLOWED_KEYS = ("norm", "norm.", "placement", "model.width", "model.depth", "model.heads")
+    # The deep stack has so many times the layers: what is a floor is the same there.
+    DEPTH_FACTOR = 10
+    INPUTS = 128
+
+    def __init__(self, arguments: MeasurementArguments) -> None:
+        self.widths = arguments.integers("model.width", 512)
+        reason = "every layer up to the depth is measured anyway"
+        self.depth = arguments.single_integer("model.depth", 8, reason)
+        self.deep = self.DEPTH_FACTOR * self.depth
+        self.seeds = arguments.integers("seed", 0, minimum=0)
+        # The deep stack and other widths take a tenth of the seeds, the Transformers a thirtieth.
+        self.deep_seeds = self.seeds[: math.ceil(len(self.seeds) / 10)]
+        self.transformer_seeds = self.seeds[: math.ceil(len(self.seeds) / 30)]
+        shape = {"model__width": self.widths[0], "model__depth": self.depth, "seed": 0}
+        self.specs = arguments.specify_networks(("norm", "placement"), **shape)
+        self.norms = {
+            spec.choices["norm"]: spec.plain["norm"]
+            for spec in arguments.specify_networks(("norm",), placement="pre", **shape)
+        }
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """What decides the numbers, as JSON holds it."""
+        return {
+            "widths": self.widths,
+            "depth": self.depth,
+            "deep": self.deep,
+            "inputs": self.INPUTS,
+            "seeds": self.seeds,
+            "norms": self.norms,
+            "networks": {spec.name.rpartition("-lr")[0]: spec.id for spec in self.specs},
+        }
+
+    @property
+    def steps(self) -> int:
+        """How often the measurement reports a step."""
+        deep = len(self.widths) * len(self.deep_seeds)
+        return len(self.seeds) + deep + 2 * len(self.specs) * len(self.transformer_seeds)
+
+
+class LayerNormVsRmsNormSettings:
+    """Shapes, rounds and seed of `layernorm_vs_rmsnorm`."""
+
+    ALLOWED_KEYS = ("model.width",)
+    ROUNDS: ClassVar = {"quick": 15, "standard": 60, "full": 300}
+    TOKENS = 1024
+
+    def __init__(self, arguments: MeasurementArguments) -> None:
+        widths = arguments.integers("model.width", 512, minimum=2)
+        self.shapes = [(self.TOKENS, width) for width in widths]
+        self.width = widths[-1] if len(widths) < 3 else widths[1]
+        self.seed = arguments.single_integer("seed", 0, "one draw of inputs is timed", minimum=0)
+        self.rounds = self.ROUNDS[str(arguments.master.hydra.runtime.choices.budget)]
+        self.threads = arguments.threads
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """What decides the numbers, as JSON holds it."""
+        return {
+            "rounds": self.rounds,
+            "shapes": [list(shape) for shape in self.shapes],
+            "width": self.width,
+            "seeds": [self.seed],
+            "threads": self.threads,
+        }
+
+    @property
+    def steps(self) -> int:
+        """How often the measurement reports a step."""
+        return 2 + len(self.shapes) * (1 + self.rounds)
+
+
+SETTINGS: dict[str, Any] = {
+    "gradient_vanishing": GradientVanishingSettings,
+    "layernorm_vs_rmsnorm": LayerNormVsRmsNormSettings,
+}

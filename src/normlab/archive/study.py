@@ -1,0 +1,337 @@
+"""Run folders and study folders read back: the record and the events of every run.
+
+A run whose `run.json` is gone or damaged is rebuilt from its event files, which carry the record
+as it stood at the start. Whatever could not be read becomes a sentence, never silence.
+"""
+
+import math
+import os
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from normlab.archive import tags
+from normlab.archive.events import EVENT_FILES, Events, Series, read_events
+from normlab.archive.files import LARGEST_TEXT, LOCKS_FOLDER, check_links
+from normlab.archive.lock import is_run_locked
+from normlab.archive.record import (
+    RUN_FILE,
+    SETTLED_STATES,
+    BestNumbers,
+    FinalNumbers,
+    RunRecord,
+    describe_file_changes,
+)
+from normlab.archive.versioned_json import parse_json
+from normlab.errors import NormlabError
+
+_A_STUDY = (
+    "a study folder is what a sweep writes, outputs/<study>, with one sub-folder for every run"
+)
+
+# The curves from which a record can be rebuilt.
+_RECORD_CURVES = (
+    tags.TRAIN_LOSS,
+    tags.VALIDATION_LOSS,
+    tags.TOKENS_PER_SECOND,
+    tags.FINAL_VALIDATION_LOSS,
+)
+
+
+@dataclass
+class Run:
+    """One run as it lies on disk.
+
+    Attributes:
+        complete: whether the curves hold everything that was written of the run so far.
+        left_out: a sentence for whatever could not be read.
+    """
+
+    folder: Path
+    record: RunRecord
+    events: Events
+    complete: bool = True
+    left_out: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Study:
+    """The readable runs of one sweep, by name; `left_out` says what is missing, over all runs."""
+
+    folder: Path
+    runs: list[Run]
+    left_out: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The study's name: that of its folder."""
+        return self.folder.resolve().name
+
+
+# --- Studies ------------------------------------------------------------------------------------
+
+
+def read_study(folder: Path, curves: Collection[str] | None = None) -> Study:
+    """Read all runs of a study; of their scalars, those that `curves` names, or all.
+
+    Raises:
+        NormlabError: the folder is missing, is no folder, or holds no readable run.
+    """
+    subfolders = _list_subfolders(folder)
+    runs, left_out = [], []
+    for subfolder in subfolders:
+        try:
+            if _has_run_files(subfolder):
+                runs.append(read_run(subfolder, curves))
+        except NormlabError as error:
+            left_out.append(str(error))
+        except OSError as error:
+            left_out.append(f"{subfolder} was left out: it cannot be read ({error.strerror}).")
+    if not runs and left_out:
+        raise NormlabError(f"No run in {folder} can be read. {' '.join(left_out)}")
+    if not runs:
+        raise NormlabError(_describe_missing_runs(folder, subfolders))
+    runs.sort(key=lambda run: run.record.name)
+    return Study(folder, runs, [line for run in runs for line in run.left_out] + left_out)
+
+
+def is_run_folder(folder: Path) -> bool:
+    """Whether the folder holds a run: `run.json` or an event file."""
+    try:
+        return _has_run_files(folder)
+    except OSError:
+        return False
+
+
+def _has_run_files(folder: Path) -> bool:
+    return any(name == RUN_FILE or fnmatch(name, EVENT_FILES) for name in os.listdir(folder))
+
+
+def _list_subfolders(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir())
+    except FileNotFoundError:
+        raise NormlabError(
+            f"There is no folder {folder}: {_A_STUDY}; look in {folder.parent} for its name."
+        ) from None
+    except NotADirectoryError:
+        raise NormlabError(
+            f"{folder} is a file: {_A_STUDY}; give the folder instead of a file in it."
+        ) from None
+    except OSError as error:
+        raise NormlabError(f"{folder} cannot be read ({error.strerror}).") from error
+
+
+def _describe_missing_runs(folder: Path, subfolders: list[Path]) -> str:
+    if is_run_folder(folder):
+        return f"{folder} is a single run: {_A_STUDY}; give {folder.resolve().parent} instead."
+    studies = [path for path in subfolders if any(map(is_run_folder, path.glob("*")))]
+    if studies:
+        names = ", ".join(map(str, studies))
+        return f"{folder} holds studies, not runs: {_A_STUDY}; give one of {names}."
+    return f"{folder} holds no runs: {_A_STUDY}; train some with train.py -m study={folder.name}."
+
+
+# --- Runs ---------------------------------------------------------------------------------------
+
+
+def read_run(folder: Path, curves: Collection[str] | None = None) -> Run:
+    """Read one run's folder; of its scalars, those that `curves` names and what a record needs.
+
+    Raises:
+        NormlabError: neither `run.json` nor the event files tell what the run was, or the folder is
+            or holds a link.
+        OSError: the folder cannot be listed.
+    """
+    check_links(folder)
+    # The record first: a run that goes on meanwhile is then further in its events, not behind.
+    stored, problem = _read_record(folder)
+    events = read_events(folder, None if curves is None else {*curves, *_RECORD_CURVES})
+    record = stored or _rebuild_record(folder, events)
+    gaps = list(events.left_out)
+    if record.state != "running":
+        gaps += [events.unfinished] if events.unfinished else []
+        gaps += _find_gaps(folder, record, events)
+    left_out = list(gaps)
+    if stored is None:
+        without = ""
+        if gaps:  # what is lost may have been the last or the lowest loss
+            record.final, record.best = FinalNumbers(), BestNumbers()
+            without = ", without its final and best losses"
+        left_out.append(
+            f"{folder / RUN_FILE} is {problem}: the run was rebuilt from its event files as "
+            f"{record.state} at step {record.step}{without}."
+        )
+    elif record.state in SETTLED_STATES and not gaps:
+        corrected = _correct_numbers(record, events)
+        if corrected:
+            left_out.append(
+                f"{folder / RUN_FILE} says {', '.join(corrected)}, and the event files do not: "
+                f"their numbers were taken."
+            )
+    # A run that says that it is running, and that no process trains, was killed.
+    study, locks = folder.parent, folder.parent / LOCKS_FOLDER
+    if record.state == "running" and locks.is_dir() and not is_run_locked(study, record.id):
+        record.state, record.step = "interrupted", _last_step(events)
+        record.reason = f"killed at about step {record.step}"
+    if record.state in SETTLED_STATES:  # any other run writes its files anew when it goes on
+        left_out += filter(None, [describe_file_changes(folder, record)])
+    return Run(folder, record, events, not gaps, left_out)
+
+
+def _read_record(folder: Path) -> tuple[RunRecord | None, str]:
+    """The record, or why it cannot be read."""
+    try:
+        return RunRecord.read(folder), ""
+    except FileNotFoundError:
+        return None, "missing"
+    except OSError as error:
+        return None, f"unreadable ({error.strerror})"
+    except NormlabError as error:
+        return None, f"unreadable ({error.__cause__})"
+
+
+def _find_gaps(folder: Path, record: RunRecord, events: Events) -> list[str]:
+    """Sentences about what the curves of a run with this record must hold, and do not.
+
+    Every step has its training loss, and a finished run validates at its last step.
+    """
+    steps = record.step if record.diverged_step is None else record.diverged_step
+    if steps > 0 and not events.last_steps:
+        # Nothing confirms what the record says of them.
+        record.final, record.best, record.tokens_per_second = FinalNumbers(), BestNumbers(), None
+        return [
+            f"{folder} has no readable scalars: it is in the table, but has no curves, and no "
+            f"losses that they bear out."
+        ]
+    train, validation = map(events.scalars.get, (tags.TRAIN_LOSS, tags.VALIDATION_LOSS))
+    count = int(np.count_nonzero(train.steps < steps)) if train else 0
+    unvalidated = record.state == "finished" and (
+        validation is None or validation.steps[-1] < record.step
+    )
+    if count >= steps and not unvalidated:
+        return []
+    return [
+        f"{folder}: the run is at step {record.step}, but its event files hold {count} of {steps} "
+        f"training losses{', not the last validation loss,' if unvalidated else ''} and end at "
+        f"step {_last_step(events)}: its curves are marked as incomplete."
+    ]
+
+
+def _correct_numbers(record: RunRecord, events: Events) -> list[str]:
+    """Put the numbers of complete curves in place of those of the record that differ.
+
+    Returns what the record said, as `final.val_loss=0.1`; where it says nothing, so it stays.
+    """
+    scalars = events.scalars
+    validation, train = scalars.get(tags.VALIDATION_LOSS), scalars.get(tags.TRAIN_LOSS)
+    best = _lowest_loss(validation)
+    numbers: list[tuple[Any, str, str, float | None]] = [
+        (record.best, "best", "val_loss", best.val_loss),
+        (record.best, "best", "step", best.step),
+    ]
+    if record.state == "finished":
+        numbers.append((record.final, "final", "val_loss", _last_loss(validation)))
+        numbers.append((record.final, "final", "train_loss", _last_loss(train)))
+    else:  # diverged
+        numbers.append((record.final, "final", "val_loss", None))
+    corrected = []
+    for part, name, key, value in numbers:
+        written = getattr(part, key)
+        # Curves are stored in single precision.
+        if written is not None and (
+            value is None or not math.isclose(written, value, rel_tol=1e-6)
+        ):
+            setattr(part, key, value)
+            corrected.append(f"{name}.{key}={written:g}")
+    speed, written = scalars.get(tags.TOKENS_PER_SECOND), record.tokens_per_second
+    # A mean over the run, of stretches whose speeds the curve holds.
+    if written is not None and speed:
+        low, high = float(speed.values.min()), float(speed.values.max())
+        if not 0.999 * low <= written <= 1.001 * high:
+            record.tokens_per_second = float(np.mean(speed.values))
+            corrected.append(f"tokens_per_second={written:g}")
+    return corrected
+
+
+# --- Rebuilding ---------------------------------------------------------------------------------
+
+
+def _rebuild_record(folder: Path, events: Events) -> RunRecord:
+    """The record of a run whose `run.json` is lost, as far as its events tell.
+
+    They carry the record as it stood at the start; how the run went is read off its curves.
+
+    Raises:
+        NormlabError: they do not tell what the run was.
+    """
+    text = events.texts.get(tags.RECORD, "")
+    try:
+        if len(text) > LARGEST_TEXT:
+            raise ValueError("it is too large")
+        # The record's own parser, so that both sources obey one schema.
+        fenced = text.partition("```json")[2].rpartition("```")[0]
+        record = RunRecord.parse(parse_json(fenced))
+    except ValueError:
+        raise NormlabError(
+            f"{folder} was left out: its {RUN_FILE} is missing or damaged, and its event files "
+            f"do not tell what the run was; train it again."
+        ) from None
+    scalars = events.scalars
+    validation, train = scalars.get(tags.VALIDATION_LOSS), scalars.get(tags.TRAIN_LOSS)
+    speed = scalars.get(tags.TOKENS_PER_SECOND)
+    record.step = _last_step(events)
+    record.best = _lowest_loss(validation)
+    record.tokens_per_second = float(np.mean(speed.values)) if speed else None
+    _infer_state(record, events)
+    record.final = FinalNumbers(
+        None if record.state == "diverged" else _last_loss(validation),
+        _last_loss(train and train.until_divergence()),
+    )
+    return record
+
+
+def _infer_state(record: RunRecord, events: Events) -> None:
+    """Set how the run ended, as far as the events tell: `running` where they do not."""
+    record.state = "running"
+    nonfinite_steps = []
+    for tag in (tags.TRAIN_LOSS, tags.VALIDATION_LOSS):
+        series = events.scalars.get(tag)
+        if series and len(finite := series.until_divergence()) < len(series):
+            nonfinite_steps.append(int(series.steps[len(finite)]))
+    closing = events.scalars.get(tags.FINAL_VALIDATION_LOSS)
+    # At step 0 it only declares the metric to the HParams page.
+    closed = closing is not None and closing.steps[-1] > 0
+    last = record.last_step
+    if nonfinite_steps:
+        record.state, record.diverged_step = "diverged", min(nonfinite_steps)
+        record.reason = f"loss not finite at step {record.diverged_step}"
+    elif closed and _last_loss(closing) is None:
+        record.state, record.diverged_step = "diverged", record.step
+        record.reason = "it ended without a final loss"
+    elif closed if last is None else record.step >= last:
+        record.state = "finished"
+
+
+def _last_step(events: Events) -> int:
+    """The last step that any curve reaches."""
+    return max(events.last_steps.values(), default=0)
+
+
+def _last_loss(series: Series | None) -> float | None:
+    """The last loss of a curve; None where it is not finite or there is no curve."""
+    if not series or not math.isfinite(series.values[-1]):
+        return None
+    return float(series.values[-1])
+
+
+def _lowest_loss(validation: Series | None) -> BestNumbers:
+    finite = validation and validation.until_divergence()
+    if not finite:
+        return BestNumbers()
+    at = int(finite.values.argmin())
+    return BestNumbers(float(finite.values[at]), int(finite.steps[at]))

@@ -1,0 +1,267 @@
+"""What every source of data gives: batches by step, a fixed validation set, a tokenizer."""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, NamedTuple, Protocol, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from normlab.errors import ConfigError
+
+IGNORED = -100
+"""The target of a position that is not scored; the default `ignore_index` of cross-entropies."""
+
+VALIDATION_TOKENS = 8192
+"""About how many tokens a validation batch holds."""
+
+
+class Batch(NamedTuple):
+    """Windows of tokens, and what comes next in them. The arrays belong to the caller."""
+
+    tokens: NDArray[np.int64]
+    """(B, T)"""
+    targets: NDArray[np.int64]
+    """(B, T): the token after each of `tokens`, IGNORED where it is not scored."""
+
+
+class Tokenizer(Protocol):
+    """Text to token ids and back."""
+
+    @property
+    def vocabulary(self) -> int:
+        """The number of token ids: they are 0 … vocabulary - 1."""
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of `text`; ConfigError names the characters that have none."""
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of `tokens`; ConfigError where one is not in the vocabulary."""
+
+    def to_json(self) -> str:
+        """Everything that `tokenizer_from_json` needs to rebuild it."""
+
+
+class Source(Protocol):
+    """Data to train on and to be judged by."""
+
+    vocabulary: int
+    """The number of token ids."""
+    floor: float | None
+    """The lowest loss reachable on `validation()`, nats per token; None where nobody knows it."""
+    digest: str | None
+    """What the data is, where the options alone do not say it: a checksum of the corpus."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer that the tokens come from."""
+
+    def batch(self, seed: int, step: int) -> Batch:
+        """Training batch number `step` (from 0) of stream `seed`: a pure function of the two."""
+
+    def validation(self) -> Sequence[Batch]:
+        """The same batches every time and for every seed; none is in the training stream."""
+
+
+def unigram_loss(source: Source) -> float:
+    """The lowest loss of a guess that ignores the context, in nats per token.
+
+    It is the entropy of the tokens that the validation windows score: whoever is not below it has
+    learned how frequent tokens are, and nothing else.
+    """
+    counts = np.zeros(source.vocabulary, dtype=np.int64)
+    for batch in source.validation():
+        scored = batch.targets[batch.targets != IGNORED]
+        counts += np.bincount(scored, minlength=source.vocabulary)
+    shares = counts[counts > 0] / counts.sum()
+    return float(-(shares * np.log(shares)).sum())
+
+
+def at_least(key: str, value: int, lowest: int) -> int:
+    """Return `value`; ConfigError where it is below `lowest`."""
+    if value < lowest:
+        raise ConfigError(f"{key}={value} is too small: give {lowest} or more.")
+    return value
+
+
+def between(key: str, value: float, low: float, high: float) -> float:
+    """Return `value`; ConfigError where it is not strictly between `low` and `high`."""
+    if not low < value < high:
+        raise ConfigError(f"{key}={value} is out of range: give a number between {low} and {high}.")
+    return value
+
+
+def one_of(key: str, value: str | None, allowed: Sequence[str]) -> str:
+    """Return `value`; ConfigError where it is not `allowed`."""
+    if value is None or value not in allowed:
+        raise ConfigError(f"{key}={value} is not known: choose one of {', '.join(allowed)}.")
+    return value
+
+
+class Stream(IntEnum):
+    """What the numbers are for, so that no two uses ever share them. Never renumber."""
+
+    TRAINING = 1
+    VALIDATION = 2
+
+
+def generator(stream: Stream, seed: int, index: int) -> np.random.Generator:
+    """The generator of block or batch `index` of `stream` under `seed`; independent of all others.
+
+    Raises:
+        ConfigError: `seed` is negative.
+    """
+    if seed < 0:
+        raise ConfigError(f"seed={seed} is negative: give 0 or more.")
+    entropy = np.random.SeedSequence([stream, seed, index])
+    return np.random.Generator(np.random.PCG64(entropy))
+
+
+_PIECE_BYTES = 2**20
+
+Ids = NDArray[np.unsignedinteger[Any]]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A tokenised text.
+
+    Attributes:
+        ids: the tokens, (tokens,), in memory or mapped from a file.
+        tokenizer: where the ids come from.
+        digest: `corpus_digest` of both.
+    """
+
+    ids: Ids
+    tokenizer: Tokenizer
+    digest: str
+
+
+class CorpusSource:
+    """Windows of one long sequence of tokens, split by position into training and validation.
+
+    Args:
+        corpus: the tokens, and where they come from.
+        name: the corpus in the user's words, for messages.
+        context: T, tokens a window.
+        batch_size: B, windows a training batch.
+        validation_fraction: the part at the end that is kept for validation.
+        validation_windows: how many windows of it to judge by, evenly spaced; None for all.
+
+    Raises:
+        ConfigError: a value out of range, a split shorter than `context` + 1 or of one token only.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        name: str,
+        *,
+        context: int,
+        batch_size: int,
+        validation_fraction: float,
+        validation_windows: int | None,
+    ) -> None:
+        check_ranges(batch_size, validation_fraction, validation_windows)
+        cut = int((1 - validation_fraction) * len(corpus.ids))
+        self._train, held_out = corpus.ids[:cut], corpus.ids[cut:]
+        _check_length(name, context, len(self._train), len(held_out))
+        _check_variety(name, corpus.tokenizer, training=self._train, validation=held_out)
+        self._validation = ValidationWindows(held_out, context, validation_windows)
+        self._offsets = np.arange(context + 1)
+        self.batch_size = batch_size
+        self.tokenizer = corpus.tokenizer
+        self.vocabulary = corpus.tokenizer.vocabulary
+        self.floor: float | None = None
+        self.digest: str | None = corpus.digest
+
+    def batch(self, seed: int, step: int) -> Batch:
+        """Training batch `step` of stream `seed`: windows at uniformly random places, (B, T)."""
+        last = len(self._train) - len(self._offsets)
+        starts = generator(Stream.TRAINING, seed, step).integers(last + 1, size=self.batch_size)
+        windows = self._train[starts[:, None] + self._offsets]
+        return Batch(windows[:, :-1].astype(np.int64), windows[:, 1:].astype(np.int64))
+
+    def validation(self) -> Sequence[Batch]:
+        """The validation split, about 8192 tokens a batch, each read when it is asked for."""
+        return self._validation
+
+
+class ValidationWindows(Sequence[Batch]):
+    """Non-overlapping windows that score every token of a split but the first exactly once.
+
+    The last window ends where the split ends; what the one before has scored is IGNORED in it.
+    With `count`, that many of the windows, evenly spaced.
+    """
+
+    def __init__(self, ids: Ids, context: int, count: int | None) -> None:
+        windows = -(-(len(ids) - 1) // context)
+        chosen = np.arange(windows)
+        if count is not None and count < windows:
+            chosen = np.arange(count) * (windows - 1) // max(1, count - 1)
+        self._ids = ids
+        self._wanted = chosen * context
+        self._starts = np.minimum(self._wanted, len(ids) - 1 - context)
+        self._offsets = np.arange(context + 1)
+        self._size = max(1, VALIDATION_TOKENS // context)
+
+    def __len__(self) -> int:
+        return -(-len(self._starts) // self._size)
+
+    @overload
+    def __getitem__(self, index: int) -> Batch: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Batch]: ...
+    def __getitem__(self, index: int | slice) -> Batch | list[Batch]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(len(self))[index]]
+        first = range(len(self))[index] * self._size
+        here = slice(first, first + self._size)
+        places = self._starts[here, None] + self._offsets
+        windows = self._ids[places].astype(np.int64)
+        targets = windows[:, 1:].copy()
+        targets[places[:, :-1] < self._wanted[here, None]] = IGNORED
+        return Batch(windows[:, :-1].copy(), targets)
+
+
+def corpus_digest(ids: Ids, tokenizer: Tokenizer) -> str:
+    """CRC-32 of all ids, then that of their tokenizer, 16 hexadecimal digits; about 2 GB/s."""
+    content = np.ascontiguousarray(ids).view(np.uint8)
+    crc = 0
+    for first in range(0, len(content), _PIECE_BYTES):
+        crc = zlib.crc32(content[first : first + _PIECE_BYTES].tobytes(), crc)
+    return f"{crc:08x}{zlib.crc32(tokenizer.to_json().encode()):08x}"
+
+
+def check_ranges(batch_size: int, fraction: float, windows: int | None) -> None:
+    """ConfigError where a value is out of range; cheap, so it can go before a corpus is read."""
+    at_least("data.batch_size", batch_size, 1)
+    between("data.validation_fraction", fraction, 0, 1)
+    if windows is not None:
+        at_least("data.validation_windows", windows, 1)
+
+
+def _check_length(name: str, context: int, train: int, validation: int) -> None:
+    longest = min(train, validation) - 1
+    if longest >= context:
+        return
+    advice = f"model.context={longest} is the longest possible" if longest > 0 else "add text"
+    raise ConfigError(
+        f"model.context={context} needs {context + 1} tokens in each split, but {name} gives "
+        f"{train} for training and {validation} for validation: {advice}, or change "
+        "data.validation_fraction."
+    )
+
+
+def _check_variety(name: str, tokenizer: Tokenizer, **splits: Ids) -> None:
+    for split, ids in splits.items():
+        pieces = (ids[first : first + _PIECE_BYTES] for first in range(0, len(ids), _PIECE_BYTES))
+        if all((piece == ids[0]).all() for piece in pieces):
+            only = ascii(tokenizer.decode([int(ids[0])]))
+            raise ConfigError(
+                f"{name} holds nothing but {only} in the {len(ids)} tokens of its {split} split, "
+                f"so there is nothing to predict: give a text with at least two different tokens "
+                f"in each split, or change data.validation_fraction."
+            )

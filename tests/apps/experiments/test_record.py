@@ -1,0 +1,47 @@
+"""Measurements on disk: strict JSON, read back as they were, or a sentence."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from measurements import comparison, measured, vanishing
+from normlab.apps.experiments.record import GradientVanishing, LayerNormVsRmsNorm, read_record
+from normlab.errors import NormlabError
+
+
+@pytest.mark.parametrize("numbers", [vanishing(), comparison()], ids=["vanishing", "comparison"])
+def test_numbers_come_back_as_they_went(
+    numbers: GradientVanishing | LayerNormVsRmsNorm, tmp_path: Path
+) -> None:
+    found = measured(numbers)
+    path = found.write(tmp_path / "new")
+    assert path == tmp_path / "new" / f"{found.name}.json"
+    assert read_record(path) == found
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[:-60],
+        lambda text: text.replace("0.0197", "0.0297", 1),
+        lambda text: text.replace('"schema_version": 1', '"schema_version": 99'),
+        lambda text: "[]",
+        lambda text: "\ud800".encode("utf-8", "surrogatepass").decode("latin-1"),
+    ],
+    ids=["cut", "flipped", "newer", "another", "no JSON"],
+)
+def test_a_damaged_or_newer_file_is_one_sentence(
+    damage: Callable[[str], str], tmp_path: Path
+) -> None:
+    path = measured(vanishing()).write(tmp_path)
+    text = path.read_text()
+    assert damage(text) != text
+    path.write_text(damage(text))
+    with pytest.raises(NormlabError, match=r"gradient_vanishing\.json is damaged"):
+        read_record(path)
+
+
+def test_a_file_that_is_not_there_is_not_damaged(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        read_record(tmp_path / "gradient_vanishing.json")

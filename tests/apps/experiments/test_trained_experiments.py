@@ -1,0 +1,219 @@
+"""An experiment's paragraph says what its numbers give, and changes with them."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from normlab.analysis.plot import report, show
+from normlab.analysis.verdict import verdict
+from normlab.apps.experiments import find_trained_experiment
+from normlab.archive.study import Study, read_study
+from normlab.data import build_source, unigram_loss
+from pages import Page
+
+UNIGRAM = 3.3
+
+
+def trained(
+    maker: Any,
+    arm: str,
+    level: float | None,
+    seed: int = 0,
+    *,
+    rate: float = 1e-3,
+    depth: int = 4,
+    warmup: float = 0.0,
+    figure: str = "norm_comparison",
+) -> None:
+    norm, placement = arm.split()
+    fallen = math.exp(-100 / 60)  # a made loss is not at its level yet after 100 steps
+    level = level and (level - 3.2 * fallen) / (1 - fallen)
+    maker.run(
+        norm,
+        placement,
+        seed,
+        steps=100,
+        level=level or 2.0,
+        diverge_at=None if level else 60,
+        unigram=UNIGRAM,
+        name=f"{norm}-{placement}-{rate}-{depth}-{warmup}-s{seed}",
+        config={
+            "figure": figure,
+            "optimizer": {"lr": rate},
+            "model": {"depth": depth},
+            "schedule": {"warmup": warmup},
+        },
+    )
+
+
+def told(maker: Any) -> str:
+    study = read_study(maker.folder)
+    found = find_trained_experiment(study)
+    assert found is not None
+    sentences = found.write_sentences(study)
+    assert verdict(study).story == tuple(sentences)
+    assert all(sentence.endswith(".") for sentence in sentences)
+    return " ".join(sentences)
+
+
+def norms(maker: Any, seeds: int, **levels: tuple[float | None, float | None]) -> None:
+    """Final losses of arms at lr=1e-3 and lr=1e-2."""
+    arms = {"none": "none any", "post": "layernorm post", "pre": "layernorm pre"}
+    for seed in range(seeds):
+        for name, some in levels.items():
+            for rate, level in zip((1e-3, 1e-2), some, strict=True):
+                trained(maker, arms[name], level, seed, rate=rate)
+
+
+def test_it_says_where_an_arm_diverges_and_who_ends_where(maker: Any) -> None:
+    norms(maker, 1, none=(2.6, None), post=(2.5, 2.4), pre=(2.2, 2.3))
+    words = told(maker)
+    assert "Diverged: none at lr=1e-2 (1 of 1), where layernorm · post ends at 2.4" in words
+    # 1e-3 is the one rate at which all finish; post is better at the other.
+    assert "At one shared rate, lr=1e-3, the final losses are layernorm · pre at 2." in words
+    assert "(lr=1e-2)" in words.partition("Each at its own best rate")[2]
+    assert "One seed: no interval" in words
+    assert "Holm" not in words
+
+
+def test_the_same_words_are_not_said_of_other_numbers(maker: Any) -> None:
+    norms(maker, 3, none=(2.0, 2.05), post=(2.5, 2.4), pre=(2.21, None))
+    words = told(maker)
+    assert "Diverged: layernorm · pre at lr=1e-2 (3 of 3)" in words
+    assert "Diverged: none" not in words
+    assert "So none ends lower than layernorm · pre by 0.2" in words
+    assert "layernorm · post by 0.4" in words
+    assert "One seed" not in words
+
+
+def test_what_cannot_be_told_is_said_so(maker: Any) -> None:
+    norms(maker, 2, post=(2.4, 2.5), pre=(2.39, 2.6))
+    words = told(maker)
+    assert "Cannot tell layernorm · pre from layernorm · post (0.0070 ± " in words
+    assert "pairs of seeds would tell)" in words
+    assert "ends lower" not in words
+    assert "No run of" in words
+
+
+def test_without_a_rate_at_which_all_finish_none_is_shared(maker: Any) -> None:
+    norms(maker, 1, none=(2.4, None), pre=(None, 2.2))
+    words = told(maker)
+    assert "There is no rate at which every arm finishes" in words
+    assert report(maker.folder).figures
+
+
+def test_who_is_no_better_than_frequencies_is_named(maker: Any) -> None:
+    norms(maker, 1, post=(3.29, 3.31), pre=(2.4, 3.3))
+    words = told(maker)
+    assert "(3.30)" in words
+    assert "layernorm · post at lr=1e-3 and lr=1e-2; layernorm · pre at lr=1e-2." in words
+
+
+def test_the_loss_without_context_is_the_entropy_of_what_is_scored() -> None:
+    source = build_source({"kind": "synthetic", "source": "random", "vocabulary": 4}, 16)
+    assert unigram_loss(source) == pytest.approx(1.3863, abs=1e-3)
+
+
+def depths(maker: Any, seeds: int, gains: dict[int, float], warm: float = 0.0) -> None:
+    """Pre-LN ends at 2.2 everywhere; Post-LN so much above it by depth, and `warm` less warmed."""
+    for seed in range(seeds):
+        for depth, gain in gains.items():
+            for warmup in (0.0, 0.2):
+                for rate in (1e-3, 1e-2):
+                    more: Any = {"rate": rate, "depth": depth, "warmup": warmup}
+                    more["figure"] = "prenorm_vs_postnorm"
+                    trained(maker, "layernorm pre", 2.2 + 10 * rate, seed, **more)
+                    level = 2.2 + gain + 10 * rate - warm * (warmup > 0)
+                    trained(maker, "layernorm post", level, seed, **more)
+
+
+def test_depths_are_compared_at_their_best_settings(maker: Any) -> None:
+    depths(maker, 3, {4: -0.1, 16: 1.2}, warm=0.05)
+    words = told(maker)
+    shallow, deep = words.split("At depth 16")
+    assert "layernorm · post is lower by 0." in shallow
+    assert "layernorm · pre is lower by 1.1" in deep.partition("Warm-up")[0]
+    assert "Warm-up changes the best final loss of layernorm · post by -0.0" in words
+    assert "4 settings" not in words
+    assert (
+        "of 8 settings of layernorm · pre 0 diverge and 0 end above, or less than 0.05 below,"
+        in words
+    )
+    assert "4 at depth 16" in words
+
+
+def test_depths_that_cannot_be_told_apart_say_how_many_seeds_would(maker: Any) -> None:
+    depths(maker, 2, {4: 0.001})
+    words = told(maker)
+    assert "cannot be told apart (0.00" in words
+    assert "pairs of seeds would tell)" in words
+
+
+def test_the_sentences_are_a_paragraph_on_the_terminal_and_a_list_on_the_page(
+    maker: Any, capfd: pytest.CaptureFixture
+) -> None:
+    norms(maker, 2, post=(2.4, 2.5), pre=(2.2, 2.3))
+    done = report(maker.folder)
+    show(done)
+    assert " ".join(done.verdict.story) in capfd.readouterr().out
+    (found,) = [
+        one for one in Page(done.page).root.all("ul") if one.attributes.get("class") == "found"
+    ]
+    assert [one.text for one in found.all("li")] == list(done.verdict.story[1:])
+
+
+def test_figures_are_drawn_and_drawn_again_when_numbers_change(maker: Any) -> None:
+    depths(maker, 1, {4: 0.1})
+    name = "prenorm_vs_postnorm.png"
+    first = {path.name: path for path in report(maker.folder).figures}
+    assert first[name].stat().st_size > 20_000
+    before = first[name].read_bytes()
+    trained(
+        maker, "layernorm post", None, 2, rate=1e-2, depth=4, warmup=0.2,
+        figure="prenorm_vs_postnorm",
+    )  # fmt: skip
+    assert {path.name: path for path in report(maker.folder).figures}[name].read_bytes() != before
+
+
+def test_a_study_of_two_stories_or_without_a_result_tells_none(maker: Any) -> None:
+    trained(maker, "layernorm pre", None)
+    study = read_study(maker.folder)
+    assert "No run has finished" in " ".join(verdict(study).sentences)
+    assert not [path for path in report(maker.folder).figures if "norm_comparison" in path.name]
+    trained(maker, "layernorm post", 2.0, figure="prenorm_vs_postnorm")
+    assert find_trained_experiment(read_study(maker.folder)) is None
+    assert find_trained_experiment(Study(Path("empty"), [])) is None
+
+
+def test_runs_that_differ_in_something_else_are_no_story(maker: Any) -> None:
+    norms(maker, 1, post=(2.4, 2.5), pre=(2.2, 2.3))
+    assert find_trained_experiment(read_study(maker.folder)) is not None
+    maker.run(
+        "rmsnorm", "pre", steps=100, name="rmsnorm-pre-others", precision="32-true",
+        config={
+            "figure": "norm_comparison",
+            "optimizer": {"lr": 1e-3},
+            "model": {"depth": 4},
+            "schedule": {"warmup": 0.0},
+            "trainer": {"max_steps": 100, "precision": "32-true"},
+        },
+    )  # fmt: skip
+    study = read_study(maker.folder)
+    for run in study.runs[:2]:
+        run.record.config["trainer"] = {"max_steps": 50, "precision": "bf16-mixed"}
+    assert find_trained_experiment(study) is None
+    assert not verdict(study).story
+    assert "Diverged" not in verdict(study).sentences[0]
+
+
+def test_without_a_seed_in_common_nothing_is_compared(maker: Any) -> None:
+    for rate in (1e-3, 1e-2):
+        for seed in (0, 1):
+            trained(maker, "layernorm pre", 2.2, seed, rate=rate)
+        for seed in (2, 3):
+            trained(maker, "layernorm post", 2.4, seed, rate=rate)
+    words = told(maker)
+    assert "layernorm · post (no seed in common)" in words
+    assert "nan" not in words
