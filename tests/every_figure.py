@@ -23,7 +23,6 @@ from normlab.analysis import figures, metric_figure, page
 from normlab.analysis.learning_rates import learning_rates
 from normlab.analysis.plan import plan
 from normlab.analysis.rates_figure import learning_rate
-from normlab.analysis.spread import Spread
 from normlab.analysis.style import RC
 from normlab.apps.card import figure as card_figure
 from normlab.apps.claims import figure as claims_figure
@@ -38,8 +37,6 @@ from normlab.archive import tags
 from normlab.archive.events import Events, Series
 from normlab.archive.record import BestNumbers, FinalNumbers, RunRecord
 from normlab.archive.study import Run, Study
-from normlab.bench import figure as bench_figure
-from normlab.bench.result import Bar, Grid, Line, Machine, Panel, Report, Result
 
 Capture = dict[str, Figure]
 
@@ -260,48 +257,6 @@ def vanished(count: int) -> Any:
     )
 
 
-def benched(count: int) -> Report:
-    kinds = ("ours", "peer", "limit", "other")
-    names = [" · ".join(pair) for pair in arms(count)]
-    bars = tuple(
-        Bar(name, Spread(1.0 + at, 0.9 + at, 1.2 + at, 5), kinds[at % 4])
-        for at, name in enumerate(names)
-    )
-    wide = tuple(
-        replace(bar, value=Spread(10.0**at, 10.0**at, 10.0**at))
-        for at, bar in zip(itertools.cycle(range(5)), bars)
-    )
-    x = (128.0, 256.0, 512.0, 1024.0, 2048.0)
-    lines = tuple(
-        Line(
-            name,
-            x,
-            tuple(Spread(v * (1 + at), v, v * (2 + at), 5) for v in x),
-            Spread(1.0, 0.9, 1.1, 5),
-        )
-        for at, name in enumerate(names)
-    )
-    columns = ("256×128", "4096×512", "16384×2048")
-    grid = Grid(tuple(names), columns, tuple((0.5, 1.0 + at, None) for at in range(count)))
-    machine = Machine(
-        "2026-11-24",
-        "AMD EPYC 7B13 64-Core Processor",
-        2,
-        16.0,
-        2,
-        "Linux",
-        {"torch": "2.13.0+cpu"},
-        (0.4, 0.9),
-    )
-    panels = (
-        Panel("Tokens a second", x_label="thousands", bars=bars, mark=2.0),
-        Panel("Share of the time", x_label="seconds", bars=wide),
-        Panel("Time by width", "width", "milliseconds", lines=lines),
-        Panel("Time over a copy", grid=grid),
-    )
-    return Report("bench.py", 1.0, machine, Result("suite", "Tokens a second", panels=panels))
-
-
 def _cards(count: int, folder: Path) -> None:
     cards = [
         made_up(f"{norm} eps=1e-{5 + at % 4}" if at % 4 else norm, time=0.3 + 0.4 * at)
@@ -337,13 +292,6 @@ def _metric(count: int, folder: Path) -> None:
         page.save(metric_figure.metric(plan(study(count)), tag), folder, tag)
 
 
-def _bench(count: int, folder: Path) -> None:
-    report = benched(count)
-    for at, panel in enumerate(report.result.panels):
-        result = replace(report.result, suite=f"panel_{at}", panels=(panel,))
-        bench_figure.draw(replace(report, result=result), folder)
-
-
 # By the module that saves them.
 FIGURES: dict[str, tuple[Callable[[int, Path], object], ...]] = {
     "analysis/figures.py": (
@@ -358,7 +306,6 @@ FIGURES: dict[str, tuple[Callable[[int, Path], object], ...]] = {
     "apps/probe/figure.py": (lambda count, folder: probe_figure.draw(probing(count), folder),),
     "apps/claims/figure.py": (lambda count, folder: claims_figure.draw(claimed(count), folder),),
     "apps/experiments/report.py": (_measured,),
-    "bench/figure.py": (_bench,),
 }
 # Modules whose figures `figures.draw` saves.
 DRAWN_WITH_A_STUDY = ("analysis/probes.py",)

@@ -65,11 +65,6 @@ def claims() -> None:
     run_command(lambda: import_module("normlab.apps.claims.main").main)
 
 
-def bench() -> None:
-    """`scripts/bench.py`."""
-    run_command(lambda: import_module("normlab.bench.main").main)
-
-
 def catalogue() -> None:
     """`scripts/catalogue.py`."""
     run_command(lambda: import_module("normlab.apps.catalogue").main)

@@ -1,54 +1,63 @@
-"""Reports with every kind of content."""
+"""A report with every kind of content."""
+
+import copy
+from dataclasses import asdict
+from typing import Any
 
 import pytest
 
 from normlab.analysis.spread import Spread, spread
-from normlab.bench.result import (
-    Bar,
-    Goal,
-    Grid,
-    Line,
-    Machine,
-    Panel,
-    Report,
-    Result,
-    Row,
-    Table,
-)
 
-MACHINE = Machine(
-    date="2026-11-24",
-    cpu="a processor",
-    cores=2,
-    memory_gib=8.0,
-    threads=2,
-    system="a system",
-    versions={"torch": "2.13.0"},
-    load=(0.1, 1.2),
-)
+FAST, SLOW = asdict(spread([1.0, 2.0, 3.0])), asdict(spread([4.0, 5.0, 9.0]))
 
 
 @pytest.fixture
-def report() -> Report:
-    fast, slow = spread([1.0, 2.0, 3.0]), spread([4.0, 5.0, 9.0])
-    bars = (Bar("ours", fast, "ours"), Bar("theirs", slow, "peer"), Bar("limit", fast, "limit"))
-    curve = Line("ms", (1.0, 2.0, 4.0), (fast, fast, slow), Spread(0.5, 0.2, 0.8, 3))
-    rows = (Row("ours", {"ms": fast, "ratio": slow}, "ours"), Row("a | b", {"ms": slow}))
-    result = Result(
-        suite="step",
-        title="A title",
-        notes=("A note.",),
-        tables=(Table("a table", ("ms", "ratio"), rows, "contender"),),
-        goals=(
-            Goal("speed", fast, least=2.0),
-            Goal("cost", slow, most=4.5),
-            Goal("a number", fast),
-        ),
-        panels=(
-            Panel("bars", "ms", bars=bars, mark=1.0),
-            Panel("curves", "width", "ms", lines=(curve,)),
-            Panel("grid", grid=Grid(("a", "b"), ("x", "y"), ((0.5, 1.0), (None, 8.0)))),
-        ),
-        samples={"ours": [{"ms": 1.0}, {"ms": 2.0}, {"ms": 3.0}]},
-    )
-    return Report("python scripts/bench.py step", 12.5, MACHINE, result, quick=True)
+def report() -> dict[str, Any]:
+    kinds = (("ours", FAST, "ours"), ("theirs", SLOW, "peer"), ("limit", FAST, "limit"))
+    bars = [{"name": name, "value": value, "kind": kind} for name, value, kind in kinds]
+    curve = {
+        "name": "ms",
+        "x": [1.0, 2.0, 4.0],
+        "y": [FAST, FAST, SLOW],
+        "exponent": asdict(Spread(0.5, 0.2, 0.8, 3)),
+    }
+    grid = {"rows": ["a", "b"], "columns": ["x", "y"], "values": [[0.5, 1.0], [None, 8.0]]}
+    rows = [
+        {"name": "ours", "kind": "ours", "values": {"ms": FAST, "ratio": SLOW}},
+        {"name": "a | b", "kind": "other", "values": {"ms": SLOW}},
+    ]
+    content = {
+        "command": "python scripts/bench/main.py step",
+        "seconds": 12.5,
+        "machine": {
+            "date": "2026-11-24",
+            "cpu": "a processor",
+            "cores": 2,
+            "memory_gib": 8.0,
+            "threads": 2,
+            "system": "a system",
+            "versions": {"torch": "2.13.0"},
+            "load": [0.1, 1.2],
+        },
+        "result": {
+            "suite": "step",
+            "title": "A title",
+            "notes": ["A note."],
+            "tables": [
+                {"title": "a table", "first": "who", "columns": ["ms", "ratio"], "rows": rows}
+            ],
+            "goals": [
+                {"what": "speed", "value": FAST, "least": 2.0, "most": None},
+                {"what": "cost", "value": SLOW, "most": 4.5},
+                {"what": "a number", "value": FAST},
+            ],
+            "panels": [
+                {"title": "bars", "x_label": "ms", "bars": bars},
+                {"title": "curves", "x_label": "width", "y_label": "ms", "lines": [curve]},
+                {"title": "grid", "grid": grid},
+            ],
+            "samples": {"ours": [{"ms": 1.0}, {"ms": 2.0}, {"ms": 3.0}]},
+        },
+        "quick": True,
+    }
+    return copy.deepcopy(content)

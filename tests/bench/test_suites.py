@@ -1,74 +1,115 @@
-"""Each suite from the command line to its file, on the smallest that it can measure."""
+"""Numbers are those of the samples; and (slow) each suite from the command line to its file."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from normlab.analysis.spread import spread
-from normlab.bench import norms, profile, profiling, start, step
-from normlab.bench.command import Command, trained
-from normlab.bench.main import main
-from normlab.bench.peers import PEERS
-from normlab.bench.result import Goal, Report, Row
-from normlab.bench.shapes import NANO
+import command_suites
+import norm_suite
+import read_suite
+import training_suites
+from harness import Samples, Settings
+from main import main
+from models import NANO, PEERS
 from normlab.errors import NormlabError
+from report import read_report
 from tiny import TINY
+from training_loops import OPERATORS, classify_operator
 
-ONCE = ("--quick", "--rounds", "1", "--threads", "1")
+QUICKEST = ("--quick", "--rounds", "1", "--threads", "1")
 
 
-def measured(folder: Path, suite: str, *more: str) -> Report:
-    main([suite, *ONCE, *more, "--out", str(folder)])
-    report = Report.read(folder / suite / f"{suite}.json")
-    numbers = [
-        value.median
-        for table in report.result.tables
-        for row in table.rows
-        for value in row.values.values()
-    ]
-    assert numbers
-    assert min(numbers) > 0
+def measure_suite(folder: Path, suite: str, *options: str) -> dict[str, Any]:
+    main([suite, *QUICKEST, *options, "--out", str(folder)])
+    report = read_report(folder / suite / f"{suite}.json")
+    for table in report["result"]["tables"]:
+        for row in table["rows"]:
+            assert min(number["median"] for number in row["values"].values()) > 0
     assert (folder / suite / f"{suite}.png").stat().st_size > 1000
-    return report
+    result: dict[str, Any] = report["result"]
+    return result
 
 
-def rows(report: Report, table: int = 0) -> dict[str, Row]:
-    return {row.name: row for row in report.result.tables[table].rows}
+def medians_of(result: dict[str, Any], table: int = 0) -> dict[str, dict[str, float]]:
+    return {
+        row["name"]: {head: number["median"] for head, number in row["values"].items()}
+        for row in result["tables"][table]["rows"]
+    }
+
+
+def goals_of(result: dict[str, Any]) -> dict[str, float]:
+    return {goal["what"]: goal["value"]["median"] for goal in result["goals"]}
 
 
 @pytest.mark.slow
-def test_a_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(step, "PRECISIONS", {"fp32": "32-true"})
+def test_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(training_suites, "PRECISIONS", {"fp32": "32-true"})
     tutorial = "nn.MultiheadAttention"
-    monkeypatch.setattr(step, "PEERS", {tutorial: PEERS[tutorial]})
-    report = measured(tmp_path, "step", "--shapes", "tiny")
-    found = rows(report)
-    assert set(found) == {step.RUN, step.PROBED, step.LOOP, step.LAYERNORM, tutorial, step.MATMULS}
-    for name, row in found.items():
-        speed, time = row.values["tokens/s"], row.values["ms a step"]
-        assert speed.median * time.median == pytest.approx(1000 * 64), name
-        assert row.values["peak memory, MiB"].median > 50
-    assert found[step.MATMULS].values["share of the matmul limit"].median == 1
-    assert found[tutorial].values["× fastest peer"].median == 1
-    samples = report.result.samples
-    (run,), (bare,) = samples["tiny: normlab, fp32"], samples["tiny: our model, bare loop, fp32"]
-    (overhead,) = [goal for goal in report.result.goals if "the whole run over" in goal.what]
-    assert overhead.value.median == pytest.approx(run["ms"] / bare["ms"])
+    monkeypatch.setattr(training_suites, "PEERS", {tutorial: PEERS[tutorial]})
+    result = measure_suite(tmp_path, "step", "--shapes", "tiny")
+    rows = medians_of(result)
+    names = ("RUN", "PROBED", "LOOP", "LAYERNORM", "MATMULS")
+    run, probed, loop, layernorm, matmuls = (getattr(training_suites, name) for name in names)
+    assert set(rows) == {run, probed, loop, layernorm, tutorial, matmuls}
+    for name, row in rows.items():
+        assert row["tokens/s"] * row["ms a step"] == pytest.approx(1000 * 64), name
+        assert row["peak memory, MiB"] > 50
+    assert rows[matmuls]["share of the matmul limit"] == 1
+    assert rows[tutorial]["× fastest peer"] == 1
+    overhead = rows[run]["ms a step"] / rows[loop]["ms a step"]
+    goals = goals_of(result)
+    assert goals["tiny: the whole run over the bare loop, fp32"] == pytest.approx(overhead)
+
+
+def test_the_goals_of_a_step_are_the_ratios_of_its_samples() -> None:
+    """Times as they might be: ours 10 and 20 ms, the fastest peers 30 (bf16) and 44 (fp32)."""
+    run, loop, layernorm = training_suites.RUN, training_suites.LOOP, training_suites.LAYERNORM
+    times = {"bf16": {run: 10.0, "GPT-2, eager": 30.0, "x-transformers": 31.0}}
+    times |= {"fp32": {run: 20.0, "GPT-2, eager": 45.0, "x-transformers": 44.0}}
+    for contenders in times.values():
+        contenders |= {loop: contenders[run] / 1.02, layernorm: 16.0}
+        contenders[training_suites.MATMULS] = 5.0
+    samples: Samples = {
+        f"{name}, {label}": [{"ms": ms * slow, "rss_mib": 9.0} for slow in (1, 3)]
+        for label, contenders in times.items()
+        for name, ms in contenders.items()
+    }
+    samples[training_suites.COPY] = [{"ms": 10.0, "rss_mib": 9.0}]
+    result: dict[str, Any] = {"notes": [], "tables": [], "goals": [], "panels": [], "samples": {}}
+    training_suites.evaluate_step(result, NANO, samples)
+    assert goals_of(result) == {
+        f"nano: {what}": pytest.approx(value)
+        for what, value in {
+            "tokens/s of normlab in bf16 over the fastest peer in fp32": 4.4,
+            "tokens/s of normlab in fp32 over x-transformers, fp32": 2.2,
+            "tokens/s of normlab in bf16 over GPT-2, eager, bf16": 3.0,
+            "the whole run over the bare loop, fp32": 1.02,
+            "the whole run over the bare loop, bf16": 1.02,
+            "a step with rmsnorm over one with layernorm, fp32": 20 / 1.02 / 16,
+            "a step with rmsnorm over one with layernorm, bf16": 10 / 1.02 / 16,
+        }.items()
+    }
+    for goal in result["goals"]:  # whatever the machine did
+        assert goal["value"]["low"] == pytest.approx(goal["value"]["high"])
+    assert medians_of(result, 1)[run]["share of the matmul limit"] == pytest.approx(0.5)
+    assert "it copies 53.7 GB/s" in result["notes"][0]
 
 
 @pytest.mark.slow
-def test_a_profile_shares_a_whole_step(tmp_path: Path) -> None:
-    main(["profile", *ONCE, "--shapes", "tiny", "--out", str(tmp_path)])
-    found = rows(Report.read(tmp_path / "profile" / "profile.json"))
-    for name in ("tiny fp32", "tiny bf16"):
-        shares = [row.values[name].median for key, row in found.items() if key != profile.STEP]
-        assert sum(shares) == pytest.approx(100)
-        for part in ("products, %", "norms, %", "AdamW and clipping, %", profile.STEP):
-            assert found[part].values[name].median > 0
+def test_the_shares_of_a_profile_are_those_of_the_step(tmp_path: Path) -> None:
+    main(["profile", *QUICKEST, "--shapes", "tiny", "--out", str(tmp_path)])
+    result = json.loads((tmp_path / "profile" / "profile.json").read_text())["result"]
+    rows = medians_of(result)
+    for part in OPERATORS:
+        assert sum(rows[name][part] for name in rows) > 0
+    for row in rows.values():
+        assert sum(row[kind] for kind in OPERATORS) == pytest.approx(100)
 
 
-def test_operators_go_into_their_groups() -> None:
-    groups = {
+def test_operators_have_their_kinds() -> None:
+    kinds = {
         "aten::addmm": "products",
         "aten::_scaled_dot_product_flash_attention_for_cpu_backward": "products",
         "aten::gelu_backward": "GELU",
@@ -79,123 +120,125 @@ def test_operators_go_into_their_groups() -> None:
         "_FusedNormBackward": "norms",
         "aten::native_layer_norm": "norms",
         "aten::copy_": "casts and copies",
-        "aten::add": profiling.REST,
+        "aten::add": "the rest, small calls",
     }
-    assert {operator: profiling.group(operator) for operator in groups} == groups
-
-
-def test_the_goals_of_a_step_are_the_ratios_of_its_samples() -> None:
-    """Times as they might be: ours 10 and 20 ms, the fastest peers 30 (bf16) and 44 (fp32)."""
-    times = {"bf16": {step.RUN: 10.0, "GPT-2, eager": 30.0, "x-transformers": 31.0}}
-    times |= {"fp32": {step.RUN: 20.0, "GPT-2, eager": 45.0, "x-transformers": 44.0}}
-    for found in times.values():
-        found |= {step.LOOP: found[step.RUN] / 1.02, step.LAYERNORM: 16.0, step.MATMULS: 5.0}
-    samples = {
-        f"{name}, {label}": [{"ms": ms * slow, "rss_mib": 9.0, "gflops": 7.0} for slow in (1, 3)]
-        for label, found in times.items()
-        for name, ms in found.items()
-    }
-    samples[step.COPY] = [{"gb_per_second": 10.0}]
-    result = step.evaluated(NANO, samples)
-    found = {goal.what.removeprefix("nano: "): goal for goal in result.goals}
-    expected = {
-        "tokens/s of normlab in bf16 over the fastest peer in fp32": (4.4, True),
-        "tokens/s of normlab in fp32 over x-transformers, fp32": (2.2, True),
-        "tokens/s of normlab in bf16 over GPT-2, eager, bf16": (3.0, True),
-        "the whole run over the bare loop, fp32": (1.02, True),
-        "the whole run over the bare loop, bf16": (1.02, True),
-        "a step with rmsnorm over one with layernorm, fp32": (20 / 1.02 / 16, False),
-        "a step with rmsnorm over one with layernorm, bf16": (10 / 1.02 / 16, True),
-    }
-    assert set(found) == set(expected)
-    for what, (value, reached) in expected.items():
-        goal: Goal = found[what]
-        assert (goal.value.median, goal.reached) == (pytest.approx(value), reached), what
-        assert goal.value.low == pytest.approx(goal.value.high)  # whatever the machine did
-    shares = {row.name: row.values["share of the matmul limit"] for row in result.tables[1].rows}
-    assert shares[step.RUN].median == pytest.approx(0.5)
+    assert {operator: classify_operator(operator) for operator in kinds} == kinds
 
 
 @pytest.mark.slow
 def test_norms(tmp_path: Path) -> None:
-    report = measured(tmp_path, "norms", "--shapes", "16x16")
-    found = rows(report)
-    assert set(norms.configurations()) < set(found)
-    assert {"F.rms_norm", "nn.LayerNorm", "copy", "F.layer_norm, ms"} < set(found)
-    assert "none" not in found
-    assert list(found["rmsnorm"].values) == ["16x16 fp32", "16x16 bf16"]
-    ((case, rounds), *_) = report.result.samples.items()
-    assert case == "1 thread, pages fresh: 16x16 fp32"
-    ratio = rounds[0]["rmsnorm"] / rounds[0]["F.layer_norm"]
-    assert found["rmsnorm"].values["16x16 fp32"] == spread([ratio])
-    assert found["copy"].values["16x16 fp32"].median < 1  # a copy is less than any norm
+    result = measure_suite(tmp_path, "norms", "--shapes", "16x16")
+    rows = medians_of(result)
+    assert {"rmsnorm", "layernorm", "dyt", "F.rms_norm", "nn.LayerNorm", "copy"} < set(rows)
+    assert "none" not in rows
+    assert list(rows["rmsnorm"]) == ["16x16 fp32", "16x16 bf16"]
+    blocks = result["samples"]["1 thread, pages fresh: 16x16 fp32"]
+    assert rows["rmsnorm"]["16x16 fp32"] == blocks[0]["rmsnorm"] / blocks[0]["F.layer_norm"]
 
 
 def test_the_distance_to_the_limit_is_in_five_passes() -> None:
-    rounds = [{"rmsnorm": 10.0, "layernorm": 8.0, "F.layer_norm": 5.0, "F.rms_norm": 6.0}]
-    rounds[0] |= {"nn.LayerNorm": 5.0, "copy": 2.0}
-    setup = norms.Setup(1, "pages kept")
-    kept = {f"{setup}: 1024x512 {dtype}": rounds for dtype in norms.DTYPES}
-    result = norms.evaluated(kept, [setup], ["1024x512"])
-    distances = result.tables[-1].rows[0].values
-    assert distances["limit, ms"].median == 5.0
-    assert distances["rmsnorm"].median == 2.0
-    goals = {goal.what: (goal.value.median, goal.reached) for goal in result.goals}
-    assert goals["rmsnorm over F.layer_norm, 1024x512 fp32, 1 thread, pages kept"] == (2.0, False)
-    other = "slowest other, layernorm, 1024x512 bf16, 1 thread, pages kept"
-    assert goals[other] == (pytest.approx(1.6), True)
+    blocks = [{"rmsnorm": 10.0, "layernorm": 8.0, "F.layer_norm": 5.0, "F.rms_norm": 6.0}]
+    blocks[0] |= {"nn.LayerNorm": 5.0, "copy": 2.0}
+    samples = {f"1 thread, pages kept: 1024x512 {dtype}": blocks for dtype in norm_suite.DTYPES}
+    result = norm_suite.evaluate_norms(samples)
+    distances = medians_of(result, 1)["1 thread, pages kept: 1024x512 fp32"]
+    assert distances["limit, ms"] == 5.0
+    assert distances["rmsnorm"] == 2.0
+    goals = goals_of(result)
+    assert goals["rmsnorm over F.layer_norm, 1024x512 fp32, 1 thread, pages kept"] == 2.0
+    assert goals["slowest other, layernorm, 1024x512 bf16, 1 thread, pages kept"] == 1.6
 
 
 @pytest.mark.slow
-def test_a_study(tmp_path: Path) -> None:
-    report = measured(tmp_path, "study", "--shapes", "tiny")
-    study, one_by_one = report.result.tables[0].rows
-    (goal,) = report.result.goals
-    seconds = study.values["seconds"].median / one_by_one.values["seconds"].median
-    assert goal.value.median == pytest.approx(seconds)
+def test_study(tmp_path: Path) -> None:
+    result = measure_suite(tmp_path, "study", "--shapes", "tiny")
+    study, sequential = medians_of(result).values()
+    (over,) = goals_of(result).values()
+    assert over == pytest.approx(study["seconds"] / sequential["seconds"])
 
 
 @pytest.mark.slow
-def test_the_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    whole = start.contenders
-
-    def some(study: Path, threads: int | None) -> list[Command]:
-        return [one for one in whole(study, threads) if one.name in (start.HELP, start.FIRST)]
-
-    monkeypatch.setattr(start, "contenders", some)
-    monkeypatch.setattr(start, "WARM_UP", 0)
-    monkeypatch.setattr(start, "SENTENCE", (*start.SENTENCE, *TINY[:6]))
-    monkeypatch.setattr(start, "_study", lambda folder: folder)
-    found = rows(measured(tmp_path, "start"))
-    helped, first = (found[name].values["seconds"].median for name in (start.HELP, start.FIRST))
-    assert helped < first
+def test_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(command_suites, "SENTENCE", (*command_suites.SENTENCE, *TINY[:6]))
+    result = measure_suite(tmp_path, "start")
+    rows = medians_of(result)
+    assert len(rows) == 7
+    assert set(goals_of(result)) == {f"{name}, seconds" for name in command_suites.MOST_SECONDS}
 
 
-def test_a_command_is_timed_from_start_to_end() -> None:
-    seconds = Command("sleep", ["-c", "import time; time.sleep(0.3)"]).block()["seconds"]
-    assert 0.3 < seconds < 10
-
-
-def test_a_command_must_end_as_it_should() -> None:
-    words = ["-c", "import sys; print('this is why'); sys.exit(3)"]
-    Command("refuses", words, code=3).block()
-    with pytest.raises(NormlabError, match="refuses ended with code 3: this is why"):
-        Command("refuses", words).block()
-
-
-def test_a_command_is_ended_when_what_it_waits_for_is_there() -> None:
-    code = "import pathlib, time; pathlib.Path(r'{folder}', 'there').touch(); time.sleep(60)"
-    waiting = Command("waits", ["-c", code], until=lambda folder: (folder / "there").exists())
-    assert waiting.block()["seconds"] < 30
-
-
-def test_a_command_that_ends_before_is_no_time() -> None:
-    waiting = Command("waits", ["-c", "pass"], until=lambda folder: False)
-    with pytest.raises(NormlabError, match="waits ended with code 0"):
-        waiting.block()
-
-
-def test_a_folder_without_a_step_has_none(tmp_path: Path) -> None:
-    assert not trained(tmp_path)
+def test_a_folder_without_a_step_has_not_trained(tmp_path: Path) -> None:
+    assert not command_suites.has_trained(tmp_path)
     (tmp_path / "events.out.tfevents.1.x").write_bytes(b"")
-    assert not trained(tmp_path)
+    assert not command_suites.has_trained(tmp_path)
+
+
+@pytest.mark.parametrize("reader", read_suite.READERS)
+def test_a_reader_gives_each_point_or_is_not_timed(reader: str, tmp_path: Path) -> None:
+    if reader == "tbparse":
+        pytest.importorskip("tbparse")
+    points = read_suite.write_runs(tmp_path, runs=2, steps=20)
+    assert points == 2 * 20 * len(read_suite.TAGS)
+    block = read_suite.time_reader(str(tmp_path), reader, points)()
+    assert block["points"] == points
+    with pytest.raises(NormlabError, match=f"{points} of {points + 1} points were read"):
+        read_suite.time_reader(str(tmp_path), reader, points + 1)()
+
+
+def test_the_goals_of_reading_are_the_ratio_to_tbparse_and_what_many_runs_take() -> None:
+    samples = {
+        "normlab": [{"seconds": 0.5}, {"seconds": 1.0}],
+        "tbparse": [{"seconds": 11.0}, {"seconds": 22.0}],
+    }
+    many = {"normlab, 9 runs": [{"seconds": 9.0, "points": 99, "peak_mib": 1500.0}]}
+    result = read_suite.evaluate_read(samples, many, 800, "5 runs of 20 steps")
+    assert list(goals_of(result).values()) == [22.0, 9.0, 1500.0]
+    assert [(row["name"], row["kind"]) for row in result["tables"][0]["rows"]] == [
+        ("normlab", "ours"),
+        ("tbparse", "peer"),
+    ]
+    assert medians_of(result)["normlab"]["points/s"] == 1200.0
+    del samples["tbparse"]
+    result = read_suite.evaluate_read(samples, many, 800, "5 runs of 20 steps")
+    assert len(result["goals"]) == 2
+    assert "tbparse is not installed, and left out." in result["notes"]
+
+
+def test_many_runs_are_written_and_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("STEPS", 10), ("QUICK_RUNS", 2), ("QUICK_MANY_RUNS", 5)):
+        monkeypatch.setattr(read_suite, name, value)
+    result = read_suite.measure_read(Settings(quick=True))
+    assert result["samples"]["normlab, 5 runs"][0]["points"] == 5 * 10 * len(read_suite.TAGS)
+    assert result["tables"][0]["title"] == "2 runs of 10 steps and 8 tags"
+    assert list(medians_of(result, 1)) == ["normlab, 5 runs"]
+
+
+def test_the_exponent_of_a_power_law_is_exact() -> None:
+    x = [1.0, 2.0, 4.0, 8.0]
+    fit = training_suites.fit_exponent(x, [3 * size**1.5 for size in x])
+    assert (fit.median, fit.low, fit.high) == pytest.approx((1.5, 1.5, 1.5))
+
+
+def test_the_interval_holds_the_exponent_and_grows_with_the_noise() -> None:
+    x, noise = [1.0, 2.0, 4.0, 8.0, 16.0], [1.05, 0.96, 1.02, 0.95, 1.03]
+    y = [size**2 * error for size, error in zip(x, noise, strict=True)]
+    fit = training_suites.fit_exponent(x, y)
+    assert fit.low < 2 < fit.high
+    assert 0.02 < fit.high - fit.low < 0.4
+
+
+def test_an_axis_changes_one_size_and_keeps_the_width_of_heads() -> None:
+    shapes = training_suites.vary_shape("width", (64, 128, 256))
+    assert [shape.width for shape in shapes] == [64, 128, 256]
+    assert {shape.width // shape.heads for shape in shapes} == {32}
+    assert shapes[1] == NANO
+    assert {(shape.depth, shape.context, shape.vocabulary) for shape in shapes} == {(4, 64, 65)}
+
+
+@pytest.mark.slow
+def test_scaling(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(training_suites, "AXES", {"depth": ((1, 4), (1, 4))})
+    result = measure_suite(tmp_path, "scaling")
+    sizes = medians_of(result, 1)
+    assert list(sizes) == ["1", "4"]
+    assert sizes["1"]["parameters, M"] < sizes["4"]["parameters, M"]
+    assert list(medians_of(result)) == ["depth, 1 to 4"]

@@ -177,7 +177,7 @@ def test_figures_are_drawn_and_drawn_again_when_numbers_change(maker: Any) -> No
     assert {path.name: path for path in report(maker.folder).figures}[name].read_bytes() != before
 
 
-def test_a_study_of_two_stories_or_without_a_result_tells_none(maker: Any) -> None:
+def test_a_study_of_two_experiments_or_without_a_result_has_no_sentences(maker: Any) -> None:
     trained(maker, "layernorm pre", None)
     study = read_study(maker.folder)
     assert "No run has finished" in " ".join(verdict(study).sentences)
@@ -187,7 +187,7 @@ def test_a_study_of_two_stories_or_without_a_result_tells_none(maker: Any) -> No
     assert find_trained_experiment(Study(Path("empty"), [])) is None
 
 
-def test_runs_that_differ_in_something_else_are_no_story(maker: Any) -> None:
+def test_runs_that_differ_in_something_else_are_no_trained_experiment(maker: Any) -> None:
     norms(maker, 1, post=(2.4, 2.5), pre=(2.2, 2.3))
     assert find_trained_experiment(read_study(maker.folder)) is not None
     maker.run(

@@ -52,6 +52,7 @@ def run_measured_experiment(
         ConfigError: an override means nothing to it, or a value is not allowed.
         NormlabError: the results cannot be written.
     """
+    # By name, as analysis imports this package and must not depend on torch, which this needs.
     import_module(f"{__name__}.main").run_experiment(loader, master, overrides, study)
 
 

@@ -98,19 +98,13 @@ def profile_stacks(
         for variant, moments in zip(variants, seed_moments, strict=True):
             result = run_stack(variant, layers, x, output_gradient if backward else None)
             moments.append(layer_moments(*result))
-    return [
-        DepthProfile(
-            name=variant.name,
-            norm=variant.norm,
-            placement=None,
-            init=variant.init,
-            width=width,
-            weight=_VARIANCES[variant.init][0],
-            bias=_VARIANCES[variant.init][1],
-            **average_seeds(moments),
-        )
-        for variant, moments in zip(variants, seed_moments, strict=True)
-    ]
+    profiles = []
+    for variant, moments in zip(variants, seed_moments, strict=True):
+        names = variant.name, variant.norm, None, variant.init
+        weight, bias = _VARIANCES[variant.init]
+        averages = average_seeds(moments)
+        profiles.append(DepthProfile(*names, width, weight=weight, bias=bias, **averages))
+    return profiles
 
 
 def draw_stack(
@@ -166,16 +160,8 @@ def profile_streams(
         for seed in seeds:
             report_step(f"Transformer, {name}, {init}, seed {seed}")
             moments.append(layer_moments(*run_stream(spec, std, output, seed)))
-        profiles.append(
-            DepthProfile(
-                name=name,
-                norm=norm,
-                placement=placement,
-                init=init,
-                width=spec.config.model.width,
-                **average_seeds(moments),
-            )
-        )
+        names = name, norm, placement, init
+        profiles.append(DepthProfile(*names, spec.config.model.width, **average_seeds(moments)))
     return profiles
 
 

@@ -18,7 +18,7 @@ from scipy.optimize import isotonic_regression
 
 from normlab.analysis import page
 from normlab.analysis.style import GREY, INK, LineStyle, norm_colours, placement_styles
-from normlab.apps.experiments.formatting import finite_or_nan, format_short
+from normlab.apps.experiments.formatting import format_short
 from normlab.apps.experiments.record import DepthProfile, GradientVanishing, MeasurementRecord
 from normlab.apps.experiments.signal_theory import (
     UNIT_RMS_NORMS,
@@ -63,16 +63,8 @@ class ProfileCurve:
 
     def values(self, quantity: str) -> list[float]:
         """By layer; a gradient by layers back from the last."""
-        values = [finite_or_nan(value) for value in getattr(self.profile, quantity)]
-        return values[::-1] if quantity == "gradient" else values
-
-    def errors(self, quantity: str) -> list[float]:
-        """Relative standard errors like `values`, 0 where unknown; none of a share."""
-        if quantity == "share":
-            return []
-        profile = self.profile
-        errors = profile.gradient_error[::-1] if quantity == "gradient" else profile.rms_error
-        return [0.0 if math.isnan(finite_or_nan(error)) else error or 0.0 for error in errors]
+        values = self.profile.by_layer(quantity)
+        return values[::-1] if quantity.startswith("gradient") else values
 
 
 def draw_figure(record: MeasurementRecord) -> Figure:
@@ -183,9 +175,9 @@ def _draw_curve(axes: Axes, curve: ProfileCurve, quantity: str) -> None:
     step = max(1, math.ceil(len(values) / _MOST_MARKERS))
     layers, points = range(len(values))[::step], values[::step]
     axes.plot(layers, points, ls="none", marker=curve.marker, ms=3, color=curve.colour)
-    errors = curve.errors(quantity)[::step]
-    if errors:
-        bars = [2 * error * point for error, point in zip(errors, points, strict=True)]
+    if quantity != "share":
+        errors = curve.values("gradient_error" if quantity == "gradient" else "rms_error")[::step]
+        bars = np.nan_to_num([2 * e * point for e, point in zip(errors, points, strict=True)])
         axes.errorbar(layers, points, bars, fmt="none", ecolor=curve.colour, elinewidth=0.8)
 
 

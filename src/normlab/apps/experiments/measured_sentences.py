@@ -24,7 +24,7 @@ from normlab.apps.experiments.record import (
     LayerNormVsRmsNorm,
     TimeRatio,
 )
-from normlab.apps.experiments.signal_theory import expected_signal, rms_floor
+from normlab.apps.experiments.signal_theory import LayerSignal, expected_signal, rms_floor
 from normlab.archive.steadiness import NOT_COMPARABLE
 
 _TOLERANCE = 0.05  # within which theory has to be at every layer
@@ -63,27 +63,31 @@ def theory_deviation(profile: DepthProfile) -> tuple[float, int]:
 
     Of RMS and standard deviation, relative to the measurement.
     """
-    weight = finite_or_nan(profile.weight)
-    bias = finite_or_nan(profile.bias) / profile.width
-    largest, at_layer = 0.0, 0
-    for index, layer in enumerate(expected_signal(profile.depth, weight, bias)):
-        pairs = (layer.rms, profile.rms[index]), (layer.std, profile.std[index])
-        for expected, measurement in pairs:
-            value = finite_or_nan(measurement)
-            deviation = abs(expected / value - 1) if value > 0 else math.inf
-            if deviation > largest:
-                largest, at_layer = deviation, index
-    return largest, at_layer
+    theory = _expect_signal(profile)
+    deviations = [
+        (abs(getattr(layer, quantity) / value - 1) if value > 0 else math.inf, index)
+        for quantity in ("rms", "std")
+        for index, (layer, value) in enumerate(zip(theory, profile.by_layer(quantity), strict=True))
+    ]
+    return max(deviations, key=lambda pair: pair[0])
+
+
+def _expect_signal(stack: DepthProfile) -> list[LayerSignal]:
+    weight, bias = stack.weight or 0.0, (stack.bias or 0.0) / stack.width
+    return expected_signal(stack.depth, weight, bias)
+
+
+def _last_std(profile: DepthProfile) -> str:
+    return format_short(profile.by_layer("std")[-1])
 
 
 def _describe_decay(stack: DepthProfile) -> str:
     deviation, layer = theory_deviation(stack)
-    percent = format_percent(deviation)
+    percent, limit = format_percent(deviation), format_percent(_TOLERANCE)
     seeds = "1 seed" if stack.seeds == 1 else f"{stack.seeds} seeds"
     if deviation <= _TOLERANCE:
         theory = f"within {percent} of that at every layer (farthest at layer {layer}; {seeds})"
-    elif 2 * finite_or_nan(stack.rms_error[layer]) < deviation:
-        limit = format_percent(_TOLERANCE)
+    elif 2 * stack.by_layer("rms_error")[layer] < deviation:
         theory = f"{percent} off at layer {layer} ({seeds}), more than the {limit} it is good for"
     else:  # also where a single seed has no error
         theory = f"{percent} off at layer {layer}, and {seeds} cannot tell that from chance"
@@ -93,21 +97,18 @@ def _describe_decay(stack: DepthProfile) -> str:
     )
 
 
-def _last_std(profile: DepthProfile) -> str:
-    return format_short(finite_or_nan(profile.std[-1]))
-
-
 def _describe_floor(stack: DepthProfile, bare: DepthProfile, deep: DepthProfile) -> str:
-    std, bare_std, deep_std = (finite_or_nan(profile.std[-1]) for profile in (stack, bare, deep))
+    std, bare_std, deep_std = (profile.by_layer("std")[-1] for profile in (stack, bare, deep))
+    same = abs(deep_std / std - 1) < _SAME
     deep_layer = f"layer {deep.depth} has {_last_std(deep)}"
     without = f"without biases layer {bare.depth} has {_last_std(bare)}"
-    if abs(deep_std / std - 1) < _SAME and bare_std < std / 2:
+    floor = format_short(rms_floor(stack.width))
+    if same and bare_std < std / 2:
         return (
-            f"That is a floor that the biases hold up (RMS 1/√(5n) = "
-            f"{format_short(rms_floor(stack.width))}), the same at any depth: {deep_layer}; "
-            f"{without}."
+            f"That is a floor that the biases hold up (RMS 1/√(5n) = {floor}), the same at any "
+            f"depth: {deep_layer}; {without}."
         )
-    if abs(deep_std / std - 1) < _SAME:
+    if same:
         return f"It does not change with depth ({deep_layer}), nor without biases."
     if deep_std < std:
         return f"It goes on falling from there: {deep_layer}; {without}."
@@ -118,10 +119,10 @@ def _test_claimed_std(stack: DepthProfile, deep: DepthProfile) -> Iterator[str]:
     """On the tutorial's claim "no norm decays to std 0.016 at layer 8"."""
     if stack.width != _TUTORIAL_WIDTH or stack.depth < _TUTORIAL_LAYER:
         return
-    std = finite_or_nan(stack.std[_TUTORIAL_LAYER])
+    std = stack.by_layer("std")[_TUTORIAL_LAYER]
     if not abs(std / _TUTORIAL_STD - 1) < _TOLERANCE:
         verdict = f"is not what is measured: {format_short(std)}"
-    elif abs(finite_or_nan(deep.std[-1]) / std - 1) < _SAME:
+    elif abs(deep.by_layer("std")[-1] / std - 1) < _SAME:
         verdict = (
             f"is right as a number and wrong as a sign of decay: it is {format_short(std)} there, "
             f"and {_last_std(deep)} at layer {deep.depth}"
@@ -132,23 +133,21 @@ def _test_claimed_std(stack: DepthProfile, deep: DepthProfile) -> Iterator[str]:
 
 
 def _describe_information(stack: DepthProfile) -> str:
-    share = finite_or_nan(stack.share[-1])
-    if not share > _LEAST_SHARE:
-        return f"Nothing that float64 could tell of the input is left at layer {stack.depth}."
-    weight, bias = finite_or_nan(stack.weight), finite_or_nan(stack.bias) / stack.width
-    theory = format_short(expected_signal(stack.depth, weight, bias)[-1].share)
+    share, theory = stack.by_layer("share")[-1], _expect_signal(stack)[-1].share
     depends = (
         f"{format_short(share)} of the variance at layer {stack.depth} depends on the input "
-        f"(theory {theory})"
+        f"(theory {format_short(theory)})"
     )
+    if not share > _LEAST_SHARE:
+        return f"Nothing that float64 could tell of the input is left at layer {stack.depth}."
     if share < 0.01:
         return f"What is lost is information: {depends}, the rest is the same for every input."
     return f"Information is not lost yet: {depends}."
 
 
 def _describe_gradient(stack: DepthProfile) -> str:
-    total = finite_or_nan(stack.gradient[0])
-    factor, theory = total ** (1 / stack.depth), math.sqrt(finite_or_nan(stack.weight) / 2)
+    total = stack.by_layer("gradient")[0]
+    factor, theory = total ** (1 / stack.depth), math.sqrt((stack.weight or 0.0) / 2)
     verb = "falls" if factor < 1 / 1.05 else "grows" if factor > 1.05 else "stays"
     return (
         f"The gradient {verb} by ×{factor:.3f} a layer on its way back (theory {theory:.3f}), "
@@ -157,35 +156,34 @@ def _describe_gradient(stack: DepthProfile) -> str:
 
 
 def _describe_kaiming(stack: DepthProfile) -> str:
-    values = [finite_or_nan(value) for value in stack.std[1:]]
-    steady = max(values) / min(values) < _MOST_CHANGE and _preserves_signal(stack)
+    std = stack.by_layer("std")[1:]
+    steady = max(std) / min(std) < _MOST_CHANGE and _preserves_signal(stack)
+    gradient, share = stack.by_layer("gradient")[0], stack.by_layer("share")[-1]
     return (
-        f"Kaiming's weights {'hold' if steady else 'do not hold'} both (std {min(values):.2f} to "
-        f"{max(values):.2f}, gradient ×{format_short(finite_or_nan(stack.gradient[0]))}); "
-        f"{format_short(finite_or_nan(stack.share[-1]))} of the variance still depends on the "
-        f"input."
+        f"Kaiming's weights {'hold' if steady else 'do not hold'} both (std {min(std):.2f} to "
+        f"{max(std):.2f}, gradient ×{format_short(gradient)}); {format_short(share)} of the "
+        f"variance still depends on the input."
     )
 
 
 def _preserves_signal(stack: DepthProfile) -> bool:
     """Whether std from the first layer on, and the gradient, stay as they are."""
-    growth = finite_or_nan(stack.std[-1]) / finite_or_nan(stack.std[1])
-    factors = growth, finite_or_nan(stack.gradient[0])
+    std, gradient = stack.by_layer("std"), stack.by_layer("gradient")
+    factors = (std[-1] / std[1], gradient[0])
     return all(1 / _MOST_CHANGE <= factor <= _MOST_CHANGE for factor in factors)
 
 
 def _describe_norms(stacks: Sequence[DepthProfile]) -> Iterator[str]:
-    for preserved in (True, False):
-        parts = [
-            f"{stack.norm} (std {_last_std(stack)}, gradient "
-            f"×{format_short(finite_or_nan(stack.gradient[0]))}, information "
-            f"{format_short(finite_or_nan(stack.share[-1]))})"
-            for stack in stacks
-            if _preserves_signal(stack) == preserved
-        ]
-        if parts:
-            verb = "hold" if preserved else "do not hold"
-            yield f"Before each ReLU, signal and gradient {verb} with {join_words(parts)}."
+    parts: dict[bool, list[str]] = {True: [], False: []}
+    for stack in stacks:
+        gradient = format_short(stack.by_layer("gradient")[0])
+        share = format_short(stack.by_layer("share")[-1])
+        part = f"{stack.norm} (std {_last_std(stack)}, gradient ×{gradient}, information {share})"
+        parts[_preserves_signal(stack)].append(part)
+    if parts[True]:
+        yield f"Before each ReLU, signal and gradient hold with {join_words(parts[True])}."
+    if parts[False]:
+        yield f"Before each ReLU, signal and gradient do not hold with {join_words(parts[False])}."
 
 
 def _describe_transformers(profiles: Sequence[DepthProfile]) -> Iterator[str]:
@@ -213,8 +211,8 @@ def _describe_transformers(profiles: Sequence[DepthProfile]) -> Iterator[str]:
 
 def _changes(profile: DepthProfile) -> tuple[float, float]:
     """Factors of the stream's RMS from block 1 to the last, and of its gradient back."""
-    growth = finite_or_nan(profile.rms[-1]) / finite_or_nan(profile.rms[1])
-    return growth, finite_or_nan(profile.gradient[1])
+    rms = profile.by_layer("rms")
+    return rms[-1] / rms[1], profile.by_layer("gradient")[1]
 
 
 def _describe_change(profile: DepthProfile) -> str:

@@ -4,6 +4,7 @@ A number that is not finite is None, for JSON has neither NaN nor infinity. The 
 the file's keys.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -70,6 +71,10 @@ class DepthProfile:
     def depth(self) -> int:
         """How many layers, or blocks, there are."""
         return len(self.rms) - 1
+
+    def by_layer(self, quantity: str) -> list[float]:
+        """A field with a number a layer, NaN where it is not finite."""
+        return [math.nan if number is None else number for number in getattr(self, quantity)]
 
 
 @dataclass(frozen=True)

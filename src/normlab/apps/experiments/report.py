@@ -2,6 +2,7 @@
 
 import math
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,6 @@ from normlab.analysis.arms import SEPARATOR, flatten, format_value
 from normlab.analysis.cells import Cell, Column, Table
 from normlab.analysis.spread import spread
 from normlab.analysis.style import without_figure
-from normlab.apps.card.record import Number
 from normlab.apps.experiments.formatting import finite_or_nan, format_short
 from normlab.apps.experiments.measured_sentences import DESCRIPTIONS
 from normlab.apps.experiments.record import (
@@ -166,33 +166,15 @@ def build_tables(record: MeasurementRecord) -> tuple[Table, ...]:
     if isinstance(numbers, LayerNormVsRmsNorm):
         return _time_table(numbers), _distribution_table(numbers), _invariance_table(numbers)
     assert isinstance(numbers, GradientVanishing)
+    stacks = _profile_table("Linear and ReLU,", "layer", (*numbers.stacks, numbers.deep))
+    return stacks, _profile_table("The residual stream", "block", numbers.transformers)
+
+
+def _profile_table(network: str, unit: str, profiles: Sequence[DepthProfile]) -> Table:
     caption = (
-        "{} at the last {}: RMS, standard deviation, and the share of variance across inputs. "
-        "Gradient: that of the loss at the input over that at the last {}."
+        f"{network} at the last {unit}: RMS, standard deviation, and the share of variance across "
+        f"inputs. Gradient: that of the loss at the input over that at the last {unit}."
     )
-    stacks = (*numbers.stacks, numbers.deep)
-    return (
-        _profile_table(caption.format("Linear and ReLU,", "layer", "layer"), "layers", stacks),
-        _profile_table(
-            caption.format("The residual stream", "block", "block"), "blocks", numbers.transformers
-        ),
-    )
-
-
-def _columns(names: tuple[str, ...], numeric: tuple[str, ...]) -> tuple[Column, ...]:
-    return (*map(Column, names), *(Column(name, numeric=True) for name in numeric))
-
-
-def _count_cell(count: int) -> Cell:
-    return Cell(str(count), count)
-
-
-def _number_cell(value: Number) -> Cell:
-    return Cell(format_short(finite_or_nan(value)), finite_or_nan(value))
-
-
-def _profile_table(caption: str, depth: str, profiles: tuple[DepthProfile, ...]) -> Table:
-    numeric = ("width", depth, "seeds", "RMS", "std", "information", "gradient")
     rows = []
     for profile in profiles:
         name = profile.norm
@@ -200,52 +182,60 @@ def _profile_table(caption: str, depth: str, profiles: tuple[DepthProfile, ...])
             name = SEPARATOR.join(arm_name_parts(profile.norm, profile.placement))
         counts = (profile.width, profile.depth, profile.seeds)
         ends = (profile.rms[-1], profile.std[-1], profile.share[-1], profile.gradient[0])
-        rows.append(
-            (Cell(name), Cell(profile.init), *map(_count_cell, counts), *map(_number_cell, ends))
-        )
-    return Table(caption, _columns(("network", "init"), numeric), tuple(rows))
+        rows.append((name, profile.init, *counts, *ends))
+    numeric = ("width", f"{unit}s", "seeds", "RMS", "std", "information", "gradient")
+    return _build_table(caption, ("network", "init"), numeric, rows)
 
 
 def _time_table(numbers: LayerNormVsRmsNorm) -> Table:
-    numeric = ("tokens", "width", "forward, ms", "with backward, ms", "over F.layer_norm")
     rows = []
     for times in numbers.times:
         ratio = numbers.ratio_to_torch(times)
         medians = spread(times.forward).median, spread(times.both).median
-        rows.append(
-            (
-                *(Cell(times.norm), Cell(times.way)),
-                *map(_count_cell, times.shape),
-                *(Cell(f"{median:.3f}", median) for median in medians),
-                Cell(str(ratio), ratio.median) if ratio else Cell(NOT_COMPARABLE, math.nan),
-            )
-        )
+        cells = [Cell(f"{median:.3f}", median) for median in medians]
+        cells.append(Cell(str(ratio), ratio.median) if ratio else Cell(NOT_COMPARABLE, math.nan))
+        rows.append((times.norm, times.way, *times.shape, *cells))
     caption = "fp32, median over rounds; ratios inside a round (quartiles)."
-    return Table(caption, _columns(("norm", "made"), numeric), tuple(rows))
+    numeric = ("tokens", "width", "forward, ms", "with backward, ms", "over F.layer_norm")
+    return _build_table(caption, ("norm", "made"), numeric, rows)
 
 
 def _distribution_table(numbers: LayerNormVsRmsNorm) -> Table:
-    numeric = ("mean", "std", "RMS", "cosine with input")
     rows = []
     for kind in numbers.inputs:
         outputs = [("as it comes", kind.before, 1.0)]
         outputs += [(norm, after, kind.cosine[norm]) for norm, after in kind.after.items()]
         for name, moments, cosine in outputs:
-            values = (moments.mean, moments.std, moments.rms, cosine)
-            rows.append((Cell(kind.input), Cell(name), *map(_number_cell, values)))
+            rows.append((kind.input, name, moments.mean, moments.std, moments.rms, cosine))
     caption = "What each does to a distribution; the cosine is the median over tokens."
-    return Table(caption, _columns(("input", "norm"), numeric), tuple(rows))
+    numeric = ("mean", "std", "RMS", "cosine with input")
+    return _build_table(caption, ("input", "norm"), numeric, rows)
 
 
 def _invariance_table(numbers: LayerNormVsRmsNorm) -> Table:
-    names = ("norm", "invariance", "equation", "holds")
     rows = [
-        (
-            *map(Cell, (norm, result.name, result.equation, result.verdict)),
-            _number_cell(result.deviation),
-        )
+        (norm, result.name, result.equation, result.verdict, result.deviation)
         for norm, results in numbers.invariances.items()
         for result in results
     ]
+    texts = ("norm", "invariance", "equation", "holds")
     caption = "Largest change of the output, over its RMS."
-    return Table(caption, _columns(names, ("fails by, RMS",)), tuple(rows))
+    return _build_table(caption, texts, ("fails by, RMS",), rows)
+
+
+def _build_table(
+    caption: str, texts: Sequence[str], numeric: Sequence[str], rows: Sequence[Sequence[Any]]
+) -> Table:
+    """A table with columns of texts, then of numbers; what is no Cell is formatted by its type."""
+
+    def build_cell(value: Any) -> Cell:
+        if isinstance(value, Cell):
+            return value
+        if isinstance(value, str):
+            return Cell(value)
+        if isinstance(value, int):
+            return Cell(str(value), value)
+        return Cell(format_short(finite_or_nan(value)), finite_or_nan(value))
+
+    columns = (*map(Column, texts), *(Column(name, numeric=True) for name in numeric))
+    return Table(caption, columns, tuple(tuple(map(build_cell, row)) for row in rows))

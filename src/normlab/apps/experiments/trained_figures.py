@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter
@@ -188,20 +189,15 @@ def _draw_arms(axes: Axes, trials: Sequence[Trial], look: Look) -> None:
                 axes.plot(rates, losses, marker, color=colour, ms=3, alpha=0.45, mew=0)
         complete = [(t.rate, t.mean) for t in ordered if t.complete]
         survivors = [(t.rate, t.mean) for t in ordered if t.losses and not t.complete]
-        axes.plot(
-            *_columns(complete), color=colour, ls=look.line(arm), marker=marker, ms=4.5, zorder=3
-        )
-        axes.plot(*_columns(survivors), marker, color=colour, ms=5, mfc="white", mew=1.2, zorder=3)
+        x, y = np.reshape(complete, (-1, 2)).T  # of no point too
+        axes.plot(x, y, color=colour, ls=look.line(arm), marker=marker, ms=4.5, zorder=3)
+        x, y = np.reshape(survivors, (-1, 2)).T
+        axes.plot(x, y, marker, color=colour, ms=5, mfc="white", mew=1.2, zorder=3)
         diverged = [trial.rate for trial in ordered if trial.diverged]
+        heights = [crosses_y] * len(diverged)
+        axes.plot(diverged, heights, "x", color=colour, ms=6.5, mew=1.7, zorder=5)
         if diverged:
-            axes.plot(
-                diverged, [crosses_y] * len(diverged), "x", color=colour, ms=6.5, mew=1.7, zorder=5
-            )
             crosses_y -= 0.055 * (high - low)
-
-
-def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    return [x for x, _ in points], [y for _, y in points]
 
 
 FIGURES: dict[str, Any] = {

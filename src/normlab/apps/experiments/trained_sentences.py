@@ -14,6 +14,7 @@ from normlab.analysis.comparison import losses_by_seed
 from normlab.analysis.sentences import measured
 from normlab.analysis.statistics import (
     Difference,
+    Outcome,
     holm,
     mean_interval,
     paired_difference,
@@ -137,13 +138,42 @@ def _format_loss(trial: Trial) -> str:
     return measured(*mean_interval(list(trial.losses.values())))
 
 
-def _explain_undecided(difference: Difference) -> str:
-    """`0.0120 ± 0.0300; about 12 pairs of seeds would tell`: b − a, as in `lower by`."""
-    if not difference.pairs:
-        return "no seed in common"
-    pairs = seeds_needed(difference.mean, difference.spread)
-    more = f"; about {pairs} pairs of seeds would tell" if pairs else ""
-    return f"{measured(-difference.mean, difference.half)}{more}"
+@dataclass(frozen=True)
+class TrialPair:
+    """Two trials over equal seeds, a − b; p is Holm's over all pairs of their question."""
+
+    a: Trial
+    b: Trial
+    difference: Difference
+    p: float
+
+    @property
+    def outcome(self) -> Outcome:
+        """Whether a ends lower than b, higher, or the seeds cannot tell."""
+        return self.difference.outcome_at(self.p)
+
+    @property
+    def gap(self) -> str:
+        """`0.0120 ± 0.0300`, of b − a, as in `a is lower by`."""
+        return measured(-self.difference.mean, self.difference.half)
+
+    @property
+    def reason(self) -> str:
+        """Why the seeds cannot tell: `0.0120 ± 0.0300; about 12 pairs of seeds would tell`."""
+        if not self.difference.pairs:
+            return "no seed in common"
+        pairs = seeds_needed(self.difference.mean, self.difference.spread)
+        return f"{self.gap}; about {pairs} pairs of seeds would tell" if pairs else self.gap
+
+
+def compare_pairs(pairs: Sequence[tuple[Trial, Trial]]) -> list[TrialPair]:
+    """Each pair with its paired difference, and Holm's p over all of them."""
+    differences = [paired_difference(a.losses, b.losses) for a, b in pairs]
+    adjusted = holm([difference.p for difference in differences])
+    return [
+        TrialPair(*pair, difference, p)
+        for pair, difference, p in zip(pairs, differences, adjusted, strict=True)
+    ]
 
 
 def _has_single_seed(trials: Iterable[Trial]) -> bool:
@@ -198,20 +228,14 @@ def _describe_best_rates(tuned: Sequence[Trial]) -> Iterator[str]:
         return
     # The first is the lowest of all, so Holm counts every pair that it was chosen from; see
     # `analysis.comparison`.
-    pairs = list(combinations(tuned, 2))
-    differences = [paired_difference(a.losses, b.losses) for a, b in pairs]
-    adjusted = holm([difference.p for difference in differences])
-    lowest, *others = tuned
-    lower, undecided = [], []
-    for other, difference, p in zip(others, differences, adjusted, strict=False):
-        if difference.outcome_at(p) == "lower":
-            lower.append(f"{other.name} by {measured(-difference.mean, difference.half)}")
-        else:
-            undecided.append(f"{other.name} ({_explain_undecided(difference)})")
+    pairs = compare_pairs(list(combinations(tuned, 2)))
+    with_lowest = pairs[: len(tuned) - 1]
+    lower = [f"{p.b.name} by {p.gap}" for p in with_lowest if p.outcome == "lower"]
+    undecided = [f"{p.b.name} ({p.reason})" for p in with_lowest if p.outcome != "lower"]
     if lower:
-        yield f"So {lowest.name} ends lower than {join_words(lower)}."
+        yield f"So {tuned[0].name} ends lower than {join_words(lower)}."
     if undecided:
-        yield f"Cannot tell {lowest.name} from {join_words(undecided)}."
+        yield f"Cannot tell {tuned[0].name} from {join_words(undecided)}."
     yield f"Paired seeds, Holm over all {len(pairs)} pairs." if len(pairs) > 1 else "Paired seeds."
 
 
@@ -228,50 +252,27 @@ def _describe_ignored_context(trials: Sequence[Trial]) -> Iterator[str]:
         )
 
 
-@dataclass(frozen=True)
-class _Pair:
-    """Two trials over equal seeds, a − b; p is Holm's over all pairs of their question."""
-
-    a: Trial
-    b: Trial
-    difference: Difference
-    p: float
-
-    @property
-    def undecided(self) -> bool:
-        return self.difference.outcome_at(self.p) == "cannot tell"
-
-
-def _compare_pairs(pairs: Sequence[tuple[Trial, Trial]]) -> list[_Pair]:
-    differences = [paired_difference(a.losses, b.losses) for a, b in pairs]
-    adjusted = holm([difference.p for difference in differences])
-    return [
-        _Pair(a, b, difference, p)
-        for (a, b), difference, p in zip(pairs, differences, adjusted, strict=True)
-    ]
-
-
 def describe_prenorm_vs_postnorm(study: Study) -> list[str]:
     """At every depth the placements at their best settings, what warm-up does, and what fails."""
     trials = read_trials(study)
-    depths = sorted(group_trials(trials, "depth").items())
-    tuned = {depth: best_trial_of_arms(group) for depth, group in depths}
-    placements = _compare_pairs(
-        [(lowest, other) for lowest, *others in filter(None, tuned.values()) for other in others]
-    )
-    warmups = _compare_pairs([pair for _, arm in _arms(trials) for pair in _warmup_pairs(arm)])
-    sentences = [
-        _describe_depth(depth, arms, [pair for pair in placements if pair.a.depth == depth])
-        for depth, arms in tuned.items()
-    ]
-    for name, _ in _arms(trials):
+    arms = group_trials(trials, "name")
+    tuned = {
+        depth: best_trial_of_arms(same_depth)
+        for depth, same_depth in sorted(group_trials(trials, "depth").items())
+    }
+    placements = compare_pairs([(best[0], other) for best in tuned.values() for other in best[1:]])
+    warmups = compare_pairs([pair for arm in arms.values() for pair in _warmup_pairs(arm)])
+    sentences = []
+    for depth, best in tuned.items():
+        pairs = [pair for pair in placements if pair.a.depth == depth]
+        sentences.append(_describe_depth(depth, best, pairs))
+    for name in arms:
         changes = [_describe_warmup(pair) for pair in warmups if pair.a.name == name]
         if changes:
-            sentences.append(
-                f"Warm-up changes the best final loss of {name} by {join_words(changes)}."
-            )
-    if trials:
-        failures = "; of ".join(_describe_failures(name, arm) for name, arm in _arms(trials))
+            changed = f"Warm-up changes the best final loss of {name} by {join_words(changes)}."
+            sentences.append(changed)
+    if arms:
+        failures = "; of ".join(_describe_failures(name, arm) for name, arm in arms.items())
         sentences.append(f"Of {failures}.")
     if _has_single_seed(trials):
         return [*sentences, _SINGLE_SEED]
@@ -280,10 +281,6 @@ def describe_prenorm_vs_postnorm(study: Study) -> list[str]:
         f"{len(warmups)} of warm-up."
     )
     return [*sentences, basis]
-
-
-def _arms(trials: Sequence[Trial]) -> Iterable[tuple[str, list[Trial]]]:
-    return group_trials(trials, "name").items()
 
 
 def _warmup_pairs(arm: Sequence[Trial]) -> Iterator[tuple[Trial, Trial]]:
@@ -295,7 +292,7 @@ def _warmup_pairs(arm: Sequence[Trial]) -> Iterator[tuple[Trial, Trial]]:
             yield with_warmup, without
 
 
-def _describe_depth(depth: int, arms: Sequence[Trial], pairs: Sequence[_Pair]) -> str:
+def _describe_depth(depth: int, arms: Sequence[Trial], pairs: Sequence[TrialPair]) -> str:
     if len(arms) < 2:
         return f"At depth {depth} fewer than two arms finish."
     losses = [
@@ -305,23 +302,21 @@ def _describe_depth(depth: int, arms: Sequence[Trial], pairs: Sequence[_Pair]) -
     ]
     clauses = [f"At depth {depth}, each at its best: {join_words(losses)}"]
     for pair in pairs:
-        difference = pair.difference
-        if difference.pairs < 2:
+        if pair.difference.pairs < 2:
             continue
-        if pair.undecided:
-            reason = _explain_undecided(difference)
-            clauses.append(f"{pair.a.name} and {pair.b.name} cannot be told apart ({reason})")
+        if pair.outcome == "cannot tell":
+            clauses.append(f"{pair.a.name} and {pair.b.name} cannot be told apart ({pair.reason})")
         else:
-            change = measured(-difference.mean, difference.half)
-            clauses.append(f"{pair.a.name} is lower by {change}")
+            clauses.append(f"{pair.a.name} is lower by {pair.gap}")
     return f"{'; '.join(clauses)}."
 
 
-def _describe_warmup(pair: _Pair) -> str:
+def _describe_warmup(pair: TrialPair) -> str:
     """What warm-up changes for an arm at a depth, each at its best rate."""
     change = measured(pair.difference.mean, pair.difference.half)
-    undecided = " (cannot tell)" if pair.undecided and pair.difference.pairs >= 2 else ""
-    return f"{change} at depth {pair.a.depth}{undecided}"
+    untested = pair.difference.pairs < 2
+    doubt = " (cannot tell)" if pair.outcome == "cannot tell" and not untested else ""
+    return f"{change} at depth {pair.a.depth}{doubt}"
 
 
 def _describe_failures(name: str, arm: Sequence[Trial]) -> str:

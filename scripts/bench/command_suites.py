@@ -1,0 +1,115 @@
+"""`study` and `start`: whole commands, four runs as one study and the time to an answer."""
+
+import tempfile
+from pathlib import Path
+
+from harness import Contender, Settings, TimedCommand, interleave
+from models import NANO, SHAPES, TINY, Shape
+from normlab.analysis.spread import Spread, ratio, spread
+from normlab.archive import tags
+from normlab.archive.events import EVENT_FILES, read_events
+from report import Json, column, make_bars, make_goal, make_table, new_result, spread_of
+
+TRAIN = "{root}/train.py"
+ARMS = ("norm=rmsnorm,layernorm", "placement=pre,post")
+RUNS = 4
+STUDY, SEQUENTIAL = "the study, by default", "one after the other, all threads"
+MOST_STUDY = 0.75
+
+HELP, FIRST_STEP = "train.py --help", "the sentence, to its first step"
+MOST_SECONDS = {HELP: 0.7, FIRST_STEP: 4.0}
+# README's first command, but what it logs is in the file at once and not after 30 s.
+SENTENCE = ("-m", *ARMS, "trainer.log_every=1", "logger.flush_seconds=0")
+
+
+def measure_study(settings: Settings) -> Json:
+    """Four runs from an empty folder to the figures, side by side and one after the other."""
+    shape = SHAPES[settings.choose_shapes(list(SHAPES), [NANO.name], [NANO.name])[0]]
+    steps = 300 if not settings.quick else 100 if shape is NANO else 4
+    words = study_words(shape, steps)
+    contenders = [
+        TimedCommand(STUDY, words, threads=settings.threads),
+        TimedCommand(SEQUENTIAL, [*words, "jobs=1"], threads=settings.threads),
+    ]
+    samples = interleave(contenders, settings.choose_rounds(3, 1), settings.progress, warm_up=0)
+    tokens, sequential = RUNS * steps * shape.tokens, column(samples[SEQUENTIAL], "seconds")
+    table = make_table(
+        f"{RUNS} runs of {steps} steps, {shape.name}",
+        "command",
+        samples,
+        {
+            "seconds": spread_of("seconds"),
+            "tokens/s, start and figures included": lambda blocks: spread(
+                [tokens / seconds for seconds in column(blocks, "seconds")]
+            ),
+            "over one by one": lambda blocks: ratio(column(blocks, "seconds"), sequential),
+        },
+        lambda name: "ours" if name == STUDY else "other",
+    )
+    over = ratio(column(samples[STUDY], "seconds"), sequential)
+    title = "Four runs, from the command to the figures"
+    result = new_result("study", title, samples, f"python {' '.join(words)}")
+    result["tables"].append(table)
+    result["goals"].append(make_goal(f"{STUDY} over {SEQUENTIAL}", over, most=MOST_STUDY))
+    result["panels"].append(make_bars(table, "seconds"))
+    return result
+
+
+def study_words(shape: Shape, steps: int) -> list[str]:
+    """The command after `python`."""
+    length = (f"trainer.max_steps={steps}", f"trainer.val_every={steps}")
+    return [TRAIN, "-m", *ARMS, *shape.overrides, *length, "output_dir={folder}"]
+
+
+def measure_start(settings: Settings) -> Json:
+    """Seconds until a command answers, and until README's first command trains."""
+    with tempfile.TemporaryDirectory() as folder:
+        settings.progress("training a small study to redraw")
+        small = [*study_words(TINY, 20)[:-1], "study=small", f"output_dir={folder}"]
+        TimedCommand("a small study", small).run_block()
+        contenders = start_contenders(f"{folder}/small", settings.threads)
+        # The warm-up round fills the file caches.
+        samples = interleave(contenders, settings.choose_rounds(7, 3), settings.progress)
+    table = make_table(
+        "whole commands",
+        "command",
+        samples,
+        {"seconds": spread_of("seconds")},
+        lambda name: "limit" if name.startswith("python") else "ours",
+    )
+    result = new_result(
+        "start",
+        "From the command to its answer",
+        samples,
+        "The first step is there when its loss is in an event file of the run, looked for every "
+        f"10 ms while `train.py {' '.join(SENTENCE)}` goes on from an empty folder; everything "
+        "before it counts: imports, checks, the plan, the validation at initialisation.",
+        "Whole processes, from their start; file caches are warm.",
+    )
+    result["tables"].append(table)
+    result["panels"].append(make_bars(table, "seconds"))
+    for row in table["rows"]:
+        if most := MOST_SECONDS.get(row["name"]):
+            value = Spread(**row["values"]["seconds"])
+            result["goals"].append(make_goal(f"{row['name']}, seconds", value, most=most))
+    return result
+
+
+def start_contenders(study: str, threads: int | None) -> list[Contender]:
+    """The commands that are timed; plot.py redraws the study."""
+    first_step = [TRAIN, *SENTENCE, "output_dir={folder}"]
+    return [
+        TimedCommand("python -c pass", ["-c", "pass"]),
+        TimedCommand("python -c 'import torch'", ["-c", "import torch"]),
+        TimedCommand(HELP, [TRAIN, "--help"]),
+        TimedCommand("train.py --cfg job", [TRAIN, "--cfg", "job"]),
+        TimedCommand("train.py norm=no_such", [TRAIN, "norm=no_such"], code=2),
+        TimedCommand("plot.py, a study of 4 runs", ["{root}/scripts/plot.py", study]),
+        TimedCommand(FIRST_STEP, first_step, threads=threads, until=has_trained),
+    ]
+
+
+def has_trained(folder: Path) -> bool:
+    """Whether an event file of a run below the folder holds the loss of a training step."""
+    runs = {path.parent for path in folder.rglob(EVENT_FILES)}
+    return any(tags.TRAIN_LOSS in read_events(run).scalars for run in runs)

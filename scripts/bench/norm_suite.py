@@ -1,0 +1,193 @@
+"""`norms`: forward and backward of every norm of conf/norm, against torch's and a copy."""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.benchmark import Timer
+
+from harness import Block, Contender, RunBlock, Samples, Settings, WorkerProcess, interleave
+from normlab import config
+from normlab.analysis.spread import ratio, spread
+from normlab.norms import factory
+from report import ComputeNumber, Json, column, make_goal, make_table, new_result, spread_of
+from training_loops import compose_run
+
+# By name: tokens and width. The first two are those of --quick, the last is for tests.
+SHAPES = {
+    f"{tokens}x{width}": (tokens, width)
+    for tokens, width in ((768, 128), (1024, 512), (4096, 384), (8192, 1024), (16, 16))
+}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+COPY, LAYER_NORM, RMS_NORM, MODULE = "copy", "F.layer_norm", "F.rms_norm", "nn.LayerNorm"
+# Read x, write y; read x and dy, write dx. A copy is two.
+PASSES, COPY_PASSES = 5, 2
+MOST_RMSNORM, MOST_OTHERS, WIDE = 1.0, 2.0, 512
+BLOCK_SECONDS = 0.005
+# glibc maps fresh pages for every large tensor, unless its thresholds are raised.
+ALLOCATORS: dict[str, dict[str, str]] = {
+    "pages fresh": {},
+    "pages kept": {
+        "MALLOC_MMAP_THRESHOLD_": str(2**31),
+        "MALLOC_TRIM_THRESHOLD_": str(2**33),
+    },
+}
+
+
+def time_norms(shapes: Sequence[str]) -> RunBlock:
+    """In a worker: a block is every norm at every shape and dtype, in turn, in milliseconds."""
+    files = (config.folder() / "norm").glob("*.yaml")
+    names = sorted({file.stem for file in files} - {"none"})
+    configs = {name: compose_run([f"norm={name}"]).plain["norm"] for name in names}
+    threads = torch.get_num_threads()
+    timers = {
+        f"{shape} {dtype}: {name}": Timer("call()", globals={"call": call}, num_threads=threads)
+        for shape, dtype in product(shapes, DTYPES)
+        for name, call in list_calls(configs, *SHAPES[shape], DTYPES[dtype]).items()
+    }
+
+    def run_block() -> Block:
+        # The median of blocks that repeat the call until the clock's own cost is nothing.
+        return {
+            name: 1000 * timer.blocked_autorange(min_run_time=BLOCK_SECONDS).median
+            for name, timer in timers.items()
+        }
+
+    return run_block
+
+
+def list_calls(
+    configs: Mapping[str, Mapping[str, Any]], tokens: int, width: int, dtype: torch.dtype
+) -> dict[str, Callable[[], object]]:
+    """Forward and backward by name of the norm, and a copy of the input."""
+    torch.manual_seed(0)
+    x = torch.randn(tokens, width, dtype=dtype, requires_grad=True)
+    dy = torch.randn(tokens, width, dtype=dtype)
+    copied = torch.empty_like(dy)
+    gain, bias = (torch.ones(width, requires_grad=True) for _ in range(2))
+    # torch's layer_norm takes a gain of fp32 beside x in bf16, its rms_norm does not.
+    half_gain = torch.ones(width, dtype=dtype, requires_grad=True)
+    modules: dict[str, nn.Module] = {MODULE: nn.LayerNorm(width, dtype=dtype)}
+    modules |= {name: factory(settings)(width) for name, settings in configs.items()}
+    functions: dict[str, tuple[Callable[[Tensor], Tensor], list[Tensor]]] = {
+        LAYER_NORM: (lambda x: F.layer_norm(x, (width,), gain, bias), [gain, bias]),
+        RMS_NORM: (lambda x: F.rms_norm(x, (width,), half_gain), [half_gain]),
+        **{name: (module, list(module.parameters())) for name, module in modules.items()},
+    }
+
+    def make_call(function: Callable[[Tensor], Tensor], parameters: list[Tensor]) -> Any:
+        def call() -> None:
+            y = function(x)
+            # A norm may cast its input.
+            torch.autograd.grad(y, [x, *parameters], dy.to(y.dtype), allow_unused=True)
+
+        return call
+
+    calls = {name: make_call(*function) for name, function in functions.items()}
+    return {COPY: lambda: copied.copy_(dy), **calls}
+
+
+def measure_norms(settings: Settings) -> Json:
+    """Every shape in fp32 and bf16: all threads and one, both ways to get memory."""
+    shapes = settings.choose_shapes(list(SHAPES), list(SHAPES)[:4], list(SHAPES)[:2])
+    setups: list[tuple[int | None, str]] = [(None, "pages kept"), (1, "pages kept")]
+    if settings.threads is not None:
+        setups = [(settings.threads, allocator) for allocator in ALLOCATORS]
+    elif not settings.quick:
+        setups.insert(0, (None, "pages fresh"))
+    workers: list[Contender] = []
+    for threads, allocator in setups:
+        title = {None: "all threads", 1: "1 thread"}.get(threads, f"{threads} threads")
+        workers.append(
+            WorkerProcess(
+                f"{title}, {allocator}",
+                time_norms,
+                {"shapes": shapes},
+                threads=threads,
+                environment=ALLOCATORS[allocator],
+            )
+        )
+    rounds = interleave(workers, settings.choose_rounds(7, 5), settings.progress)
+    samples: Samples = {}
+    for setup, blocks in rounds.items():
+        for case in dict.fromkeys(key.partition(": ")[0] for key in blocks[0]):
+            start = f"{case}: "
+            samples[f"{setup}: {case}"] = [
+                {key.removeprefix(start): ms for key, ms in block.items() if key.startswith(start)}
+                for block in blocks
+            ]
+    return evaluate_norms(samples)
+
+
+def evaluate_norms(samples: Samples) -> Json:
+    """Ratios to F.layer_norm and to the copy limit, from samples by `<set-up>: <shape> <dtype>`."""
+    result = new_result(
+        "norms",
+        "Norms, forward and backward",
+        samples,
+        "Forward and backward of one norm, gradients of the input and the parameters; all norms "
+        "in one process, a block of each in turn; ratios inside a round. Half precision: input "
+        f"in bf16, parameters in fp32 ({RMS_NORM} and {MODULE}: in bf16).",
+        f"The limit is {PASSES} passes over the tensor at the speed of a copy, which is "
+        f"{COPY_PASSES}. Pages fresh: glibc's defaults, which map and zero new pages for every "
+        "large tensor; kept: MALLOC_MMAP_THRESHOLD_ and MALLOC_TRIM_THRESHOLD_ raised.",
+    )
+    names = set(next(iter(samples.values()))[0])
+    others = sorted(names - {COPY, LAYER_NORM, RMS_NORM, MODULE, "rmsnorm"})
+    rows = ["rmsnorm", *others, RMS_NORM, MODULE, COPY]
+    for setup in dict.fromkeys(key.partition(": ")[0] for key in samples):
+        cases = {
+            key.removeprefix(f"{setup}: "): blocks
+            for key, blocks in samples.items()
+            if key.startswith(f"{setup}: ")
+        }
+        ratios = {
+            name: [
+                {
+                    case: block[name] / block[LAYER_NORM]
+                    for case, block in zip(cases, blocks, strict=True)
+                }
+                for blocks in zip(*cases.values(), strict=True)
+            ]
+            for name in rows
+        }
+        title = f"time over {LAYER_NORM}'s, {setup}"
+        columns = {case: spread_of(case) for case in cases}
+        result["tables"].append(make_table(title, "norm", ratios, columns, norm_owner))
+        grid = {
+            "rows": rows,
+            "columns": [case.replace(" ", "\n") for case in cases],
+            "values": [[columns[case](ratios[name]).median for case in cases] for name in rows],
+        }
+        result["panels"].append({"title": title, "grid": grid})
+        for case in cases:
+            values = {name: columns[case](blocks) for name, blocks in ratios.items()}
+            if int(case.split()[0].partition("x")[2]) >= WIDE:
+                what = f"rmsnorm over {LAYER_NORM}, {case}, {setup}"
+                result["goals"].append(make_goal(what, values["rmsnorm"], most=MOST_RMSNORM))
+            slowest = max(others, key=lambda name: values[name].median)
+            what = f"slowest other, {slowest}, {case}, {setup}"
+            result["goals"].append(make_goal(what, values[slowest], most=MOST_OTHERS))
+    columns = {"limit, ms": lambda blocks: spread(compute_limits(blocks))}
+    for name in ("rmsnorm", "layernorm", LAYER_NORM, RMS_NORM):
+        columns[name] = time_over_limit(name)
+    result["tables"].append(make_table("time over the copy limit's", "case", samples, columns))
+    return result
+
+
+def compute_limits(blocks: Sequence[Block]) -> list[float]:
+    """Milliseconds of the passes that a norm cannot do without, at the speed of a copy."""
+    return [ms * PASSES / COPY_PASSES for ms in column(blocks, COPY)]
+
+
+def time_over_limit(name: str) -> ComputeNumber:
+    """A column: the time of a norm over the copy limit."""
+    return lambda blocks: ratio(column(blocks, name), compute_limits(blocks))
+
+
+def norm_owner(name: str) -> str:
+    """Whose a row of `norms` is."""
+    return "limit" if name == COPY else "peer" if name in (RMS_NORM, MODULE) else "ours"
