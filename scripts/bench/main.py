@@ -1,4 +1,4 @@
-"""What normlab costs, against what a user would pick instead: python scripts/bench/main.py step.    from normlab.training.hardware import package_versions
+"""What normlab costs, against what a user would pick instead: python scripts/bench/main.py step.
 
 | suite     | question                                                                  |
 |-----------|---------------------------------------------------------------------------|
@@ -192,6 +192,8 @@ def format_command(suite: str, settings: Settings) -> str:
 def describe_machine(settings: Settings, load: list[float]) -> dict[str, Any]:
     """The machine and the packages; `load` is the load average before and after."""
     import torch
+
+    from normlab.training.hardware import package_versions
 
     packages = {
         name: version(name)
