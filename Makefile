@@ -50,11 +50,11 @@ $(VENV)/bin/python:
 # torch goes first and alone: no other package may choose a build of it.
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) torch
-	$(PIP) -e .
+	$(PIP) -e ".[kernels]"
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(PIP) -e ".[test]"
+	$(PIP) -e ".[kernels,test]"
 	@touch $@
 
 clean:

@@ -10,8 +10,8 @@ from omegaconf import open_dict
 
 from normlab import config
 from normlab.cli import load_study
-from normlab.config.schema import register
-from normlab.config.spec import RunSpec, specify
+from normlab.config.compose import register_schemas
+from normlab.config.run_spec import RunSpec, make_run_spec
 
 
 @pytest.fixture
@@ -19,13 +19,13 @@ def specified() -> Callable[..., RunSpec]:
     """Composes overrides into a run, as the study does."""
 
     def compose_run(*overrides: str) -> RunSpec:
-        register()
-        with initialize_config_dir(str(config.folder()), version_base="1.3"):
+        register_schemas()
+        with initialize_config_dir(str(config.conf_folder()), version_base="1.3"):
             composed = compose("train", list(overrides), return_hydra_config=True)
         choices = dict(composed.hydra.runtime.choices)
         with open_dict(composed):
             del composed["hydra"]
-        return specify(composed, choices)
+        return make_run_spec(composed, choices)
 
     return compose_run
 

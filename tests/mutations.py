@@ -65,7 +65,7 @@ def text(dice: random.Random, original: str) -> bytes:
 
 def files(group: str) -> list[Path]:
     """The files of a group that need no network and no file of the user's."""
-    return sorted((config.folder() / group).glob("*.yaml"))
+    return sorted((config.conf_folder() / group).glob("*.yaml"))
 
 
 _Item = tuple[str, str | None]

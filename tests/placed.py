@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from normlab.config.wiring import Scale
+from normlab.config.placement import Scale
 from normlab.model.placement import Placement, Wiring
 
 Norm = Callable[[int], nn.Module] | None

@@ -12,7 +12,7 @@ from torch.utils.benchmark import Timer
 from harness import Block, Contender, RunBlock, Samples, Settings, WorkerProcess, interleave
 from normlab import config
 from normlab.analysis.spread import ratio, spread
-from normlab.norms import factory
+from normlab.norms import norm_factory
 from report import ComputeNumber, Json, column, make_goal, make_table, new_result, spread_of
 from training_loops import compose_run
 
@@ -39,7 +39,7 @@ ALLOCATORS: dict[str, dict[str, str]] = {
 
 def time_norms(shapes: Sequence[str]) -> RunBlock:
     """In a worker: a block is every norm at every shape and dtype, in turn, in milliseconds."""
-    files = (config.folder() / "norm").glob("*.yaml")
+    files = (config.conf_folder() / "norm").glob("*.yaml")
     names = sorted({file.stem for file in files} - {"none"})
     configs = {name: compose_run([f"norm={name}"]).plain["norm"] for name in names}
     threads = torch.get_num_threads()
@@ -71,7 +71,7 @@ def list_calls(
     # torch's layer_norm takes a gain of fp32 beside x in bf16, its rms_norm does not.
     half_gain = torch.ones(width, dtype=dtype, requires_grad=True)
     modules: dict[str, nn.Module] = {MODULE: nn.LayerNorm(width, dtype=dtype)}
-    modules |= {name: factory(settings)(width) for name, settings in configs.items()}
+    modules |= {name: norm_factory(settings)(width) for name, settings in configs.items()}
     functions: dict[str, tuple[Callable[[Tensor], Tensor], list[Tensor]]] = {
         LAYER_NORM: (lambda x: F.layer_norm(x, (width,), gain, bias), [gain, bias]),
         RMS_NORM: (lambda x: F.rms_norm(x, (width,), half_gain), [half_gain]),

@@ -22,7 +22,7 @@ from torch.profiler import ProfilerActivity, profile
 from harness import Block, RunBlock, read_peak_memory
 from models import PEERS, MatrixProduct, Shape
 from normlab.config.compose import composed_config
-from normlab.config.spec import RunSpec, specify
+from normlab.config.run_spec import RunSpec, make_run_spec
 from normlab.data import Source, build_source
 from normlab.errors import NormlabError
 from normlab.model.gpt import count_parameters
@@ -56,7 +56,7 @@ def compose_run(overrides: Sequence[str]) -> RunSpec:
         choices = dict(composed.hydra.runtime.choices)
         with open_dict(composed):
             del composed["hydra"]
-    return specify(composed, choices)
+    return make_run_spec(composed, choices)
 
 
 def make_plain_loop(

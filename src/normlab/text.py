@@ -6,7 +6,9 @@ cannot be written as UTF-8. They are replaced where text leaves: by `terminal.Te
 prints, by `printable` in error sentences, logs, pages, figures, tables.
 """
 
+import difflib
 import re
+from collections.abc import Iterable
 
 # Controls (tab and the end of a line apart), soft hyphen, marks of direction and of zero width,
 # separators of lines, surrogates, what is no character, tags.
@@ -39,3 +41,16 @@ def excerpt(value: object, most: int = 120) -> str:
     """The beginning of a value on one line, for a message that names what was given."""
     text = printable_line(str(value))
     return text if len(text) <= most else f"{text[:most]}…"
+
+
+def suggest_closest(name: str, names: Iterable[str], prefix: str = "") -> str:
+    """`did you mean …? ` with the name that is nearly this one or begins with it, or nothing.
+
+    `prefix` is what stands before a name where it is written, as `norm=`.
+    """
+    by_lower = {candidate.lower(): candidate for candidate in names}
+    matches = difflib.get_close_matches(name.lower(), list(by_lower), n=1)
+    for candidate in sorted(by_lower, key=len):
+        if name and candidate.startswith(name.lower()):
+            matches.append(candidate)
+    return f"did you mean {prefix}{by_lower[matches[0]]}? " if matches else ""

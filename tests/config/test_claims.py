@@ -31,14 +31,14 @@ def write(folder: Path, raw: object, name: str = "mine") -> Path:
 
 def test_every_file_of_ours_holds_a_claim() -> None:
     found = claims()
-    assert len(found) == len(list((config.folder() / "claim").glob("*.yaml")))
+    assert len(found) == len(list((config.conf_folder() / "claim").glob("*.yaml")))
     assert {type(one.test) for one in found.values()} == {
         *ARMS_KINDS.values(),
         *MEASURED_KINDS.values(),
     }
     for name, one in found.items():
         assert one.statement.endswith("."), name
-        text = (config.folder() / "claim" / f"{name}.yaml").read_text()
+        text = (config.conf_folder() / "claim" / f"{name}.yaml").read_text()
         assert text.startswith("# "), name
 
 

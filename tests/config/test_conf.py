@@ -8,9 +8,11 @@ import pytest
 import yaml
 
 from normlab import config
-from normlab.config.spec import GROUPS
+from normlab.config.run_spec import GROUPS
 
-FILES = sorted(path.relative_to(config.folder()) for path in config.folder().rglob("*.yaml"))
+FILES = sorted(
+    path.relative_to(config.conf_folder()) for path in config.conf_folder().rglob("*.yaml")
+)
 OPTIONS = [path for path in FILES if len(path.parts) == 2 and path.parts[0] in (*GROUPS, "logger")]
 # Experiments that make sense on other data than their own; losses on those do not compare.
 ON_ANY_DATA = ("four_configurations", "norm_comparison", "prenorm_vs_postnorm")
@@ -18,7 +20,7 @@ ON_ANY_DATA = ("four_configurations", "norm_comparison", "prenorm_vs_postnorm")
 
 @pytest.mark.parametrize("path", FILES, ids=str)
 def test_every_file_opens_with_a_comment_that_says_what_it_is(path: Path) -> None:
-    lines = (config.folder() / path).read_text().splitlines()
+    lines = (config.conf_folder() / path).read_text().splitlines()
     said = [line for line in lines if not line.startswith("# @package")]
     assert said[0].startswith("# ")
 
@@ -61,7 +63,7 @@ def test_the_nanogpt_recipe_is_the_published_one(specified: Callable) -> None:
 
 
 def test_the_sweep_of_rates_is_the_published_grid_in_half_decades() -> None:
-    text = (config.folder() / "sweep" / "lr.yaml").read_text()
+    text = (config.conf_folder() / "sweep" / "lr.yaml").read_text()
     grid = yaml.safe_load(text)["hydra"]["sweeper"]["params"]
     rates = [float(rate) for rate in grid["optimizer.lr"].split(",")]
     assert (rates[0], rates[-1]) == (3e-4, 3e-1)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from normlab.config.expressions import evaluate, holds
+from normlab.config.expressions import evaluate, evaluate_condition
 from normlab.errors import ConfigError
 
 FORMULAS = {
@@ -138,7 +138,7 @@ def test_a_monster_is_refused_at_once():
     # In a process of its own: Python's whole-number powers cannot be interrupted from inside.
     program = """
 import sys
-from normlab.config.expressions import evaluate, holds
+from normlab.config.expressions import evaluate, evaluate_condition
 from normlab.errors import ConfigError
 
 for text in ("9**9**9", "9**9**9**9", "(9**9)**(9**9)", "9" * 10_000, "(" * 500 + "1" + ")" * 500):
@@ -197,7 +197,7 @@ DEPTH, CONDITIONS = 12, {
 
 @pytest.mark.parametrize(("text", "blocks"), CONDITIONS.values(), ids=CONDITIONS)
 def test_a_condition_holds_in_its_blocks(text, blocks):
-    assert {l for l in range(1, DEPTH + 1) if holds(text, L=DEPTH, l=l)} == blocks
+    assert {l for l in range(1, DEPTH + 1) if evaluate_condition(text, L=DEPTH, l=l)} == blocks
 
 
 NO_CONDITIONS = ["l", "1", "True", "L/4", "l and L > 1", "not l", "l in L", "l is L", "l = 1"]
@@ -207,7 +207,7 @@ NO_CONDITIONS += ["(l < 2) + 1 > 0", "sqrt(l < 2) > 0", "l < 2 < (l < 3)", "k < 
 @pytest.mark.parametrize("text", [*NO_CONDITIONS, "l > 1/0", "l == 1 or l > 1/0", True, None])
 def test_what_is_not_a_condition_cannot_hold(text):
     with pytest.raises(ConfigError) as refusal:
-        holds(text, L=4, l=1)
+        evaluate_condition(text, L=4, l=1)
     assert repr(str(text)) in str(refusal.value)
     assert "\n" not in str(refusal.value)
 

@@ -10,9 +10,8 @@ import pytest
 
 from normlab.apps.claims.main import main as claims_main
 from normlab.config import gate
-from normlab.config.gate import check_file, check_folder
+from normlab.config.gate import UntrustedError, check_file, check_folder
 from normlab.config.safe_yaml import read_yaml
-from normlab.config.trust import UntrustedError
 from normlab.errors import ConfigError
 from tiny import TINY
 
@@ -276,7 +275,7 @@ def test_a_linked_folder_is_checked_and_a_circle_of_links_ends(
 def test_a_folder_of_very_many_files_is_refused(
     strangers: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gate, "MOST_FILES", 3)
+    monkeypatch.setattr(gate, "MAX_FILES", 3)
     for number in range(4):
         write(strangers, f"norm/{number}.yaml", "_target_: torch.nn.Identity")
     with pytest.raises(ConfigError, match="more than 3"):

@@ -8,7 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from called import refused
-from normlab.config.trust import UntrustedError, check_network
+from normlab.config.gate import UntrustedError, check_trusted
 from tiny import TINY
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -183,7 +183,7 @@ def test_a_variable_may_be_handed_to_the_runs(
 def test_trust_ends_at_a_dot(trusted: str, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NORMLAB_TRUST", trusted)
     with pytest.raises(UntrustedError):
-        check_network({"_target_": target}, {})
+        check_trusted({"_target_": target}, {})
 
 
 @pytest.mark.parametrize(
@@ -211,19 +211,19 @@ def test_trust_ends_at_a_dot(trusted: str, target: str, monkeypatch: pytest.Monk
 )
 def test_what_an_allowed_module_imports_is_not_allowed(target: object) -> None:
     with pytest.raises(UntrustedError):
-        check_network({"_target_": target}, {})
+        check_trusted({"_target_": target}, {})
 
 
 def test_everything_that_comes_with_the_lab_is_allowed() -> None:
     files = [*ROOT.glob("conf/norm/*.yaml"), *ROOT.glob("conf/placement/*.yaml")]
     assert len(files) > 30
     for path in files:
-        check_network(OmegaConf.to_container(OmegaConf.load(path)), {})
+        check_trusted(OmegaConf.to_container(OmegaConf.load(path)), {})
 
 
 def test_a_strangers_words_do_not_reach_the_terminal_as_they_are() -> None:
     with pytest.raises(UntrustedError) as refusal:
-        check_network({"_target_": "\x1b[2Jtrap\n." + "N" * 5000}, {})
+        check_trusted({"_target_": "\x1b[2Jtrap\n." + "N" * 5000}, {})
     assert str(refusal.value).isprintable()
     assert len(str(refusal.value)) < 1000
 

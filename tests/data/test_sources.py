@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from normlab.data import IGNORED
 from normlab.data.sources import Corpus, CorpusSource, ValidationWindows
-from normlab.data.tokenizers import CharacterTokenizer, letters
+from normlab.data.tokenizers import CharacterTokenizer, build_alphabet
 from normlab.errors import ConfigError
 
-ANY = CharacterTokenizer(letters(5000))
+ANY = CharacterTokenizer(build_alphabet(5000))
 
 
 def counting(length, context=8, batch_size=3, fraction=0.25, windows=None):

@@ -105,7 +105,7 @@ def test_every_sequence_is_as_likely_as_with_dirichlet_rows(
     monkeypatch.setattr("normlab.data.synthetic._URN_BYTES", urn_bytes)
     draws = 50_000
     language = MarkovLanguage(vocabulary, order, concentration=0.4)
-    drawn = language.draw(np.random.default_rng(0), draws, length)
+    drawn = language.draw_sequences(np.random.default_rng(0), draws, length)
     seen = Counter(map(tuple, drawn.tolist()))
     assert drawn.shape == (draws, length)
     for sequence in itertools.product(range(vocabulary), repeat=length):
@@ -122,7 +122,7 @@ def test_a_long_sequence_keeps_to_one_transition_matrix():
     vocabulary, concentration, length = 4, 0.25, 400
     language = MarkovLanguage(vocabulary, 1, concentration)
     agreements = []
-    for sequence in language.draw(np.random.default_rng(1), 2000, length):
+    for sequence in language.draw_sequences(np.random.default_rng(1), 2000, length):
         after_zero = sequence[1:][sequence[:-1] == 0]
         if len(after_zero) >= 2:
             agreements.append(after_zero[0] == after_zero[-1])

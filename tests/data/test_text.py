@@ -101,7 +101,7 @@ def test_ids_are_mapped_from_a_file_of_the_smallest_type(tmp_path, distinct, dty
 @pytest.mark.parametrize("tokens", ["characters", "bpe"])
 def test_the_same_corpus_is_read_only_once(corpus, tokens, monkeypatch):
     first = open_text(corpus, tokens=tokens)
-    monkeypatch.setattr(user_text, "text_chunks", lambda _: pytest.fail("read again"))
+    monkeypatch.setattr(user_text, "read_text_chunks", lambda _: pytest.fail("read again"))
     again = open_text(corpus, tokens=tokens, batch_size=2, validation_fraction=0.3)
     assert again.tokenizer.to_json() == first.tokenizer.to_json()
     assert whole(again) == whole(first)
@@ -120,7 +120,7 @@ def test_a_text_replaced_under_its_size_and_time_is_read_again(tmp_path):
 def test_a_text_under_another_name_is_not_tokenised_again(corpus, tmp_path, monkeypatch):
     text = whole(open_text(corpus))
     corpus.rename(tmp_path / "moved")
-    monkeypatch.setattr(user_text, "text_chunks", lambda _: pytest.fail("read again"))
+    monkeypatch.setattr(user_text, "read_text_chunks", lambda _: pytest.fail("read again"))
     assert whole(open_text(tmp_path / "moved")) == text
 
 
@@ -175,7 +175,9 @@ def test_a_glob_takes_what_the_standard_library_does(corpus, monkeypatch):
     for pattern in GLOBS:
         expected = {Path(name) for name in glob.glob(pattern, recursive=True)}
         files_only = {path.resolve() for path in expected if path.is_file()}
-        assert {path.resolve() for path in user_text.corpus_files(pattern)} == files_only, pattern
+        assert {path.resolve() for path in user_text.find_corpus_files(pattern)} == files_only, (
+            pattern
+        )
 
 
 def test_a_changed_corpus_or_option_is_tokenised_again(corpus, cache):
@@ -387,7 +389,7 @@ def test_a_file_or_folder_that_cannot_be_read_is_named(corpus, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", refuse)
         with pytest.raises(NormlabError, match=r"a\.txt cannot be read \(Permission denied\)"):
-            list(user_text.text_chunks([corpus / "a.txt"]))
+            list(user_text.read_text_chunks([corpus / "a.txt"]))
     with monkeypatch.context() as patch:
         patch.setattr(os, "listdir", refuse)
         with pytest.raises(NormlabError, match=r"cannot be searched .*Permission denied"):
@@ -395,7 +397,7 @@ def test_a_file_or_folder_that_cannot_be_read_is_named(corpus, monkeypatch):
 
 
 def test_a_corpus_that_changes_under_the_reader_is_refused(corpus, monkeypatch):
-    read_chunks = user_text.text_chunks
+    read_chunks = user_text.read_text_chunks
 
     def growing(found):
         yield from read_chunks(found)
@@ -404,7 +406,7 @@ def test_a_corpus_that_changes_under_the_reader_is_refused(corpus, monkeypatch):
 
     before = (corpus / "a.txt").read_text()
     with monkeypatch.context() as patch:
-        patch.setattr(user_text, "text_chunks", growing)
+        patch.setattr(user_text, "read_text_chunks", growing)
         with pytest.raises(NormlabError, match="changed while they were read"):
             open_text(corpus)
     # As it was again: nothing of what was read in between is taken for it.
@@ -413,7 +415,7 @@ def test_a_corpus_that_changes_under_the_reader_is_refused(corpus, monkeypatch):
 
 
 def test_a_cache_that_cannot_be_written_is_said_before_anything_is_read(corpus, cache, monkeypatch):
-    monkeypatch.setattr(user_text, "text_chunks", lambda _: pytest.fail("read"))
+    monkeypatch.setattr(user_text, "read_text_chunks", lambda _: pytest.fail("read"))
     cache.parent.mkdir(exist_ok=True)
     cache.write_text("a file where the folder should be")
     with pytest.raises(NormlabError, match=r"cache folder .* cannot be written"):

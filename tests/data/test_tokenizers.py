@@ -11,13 +11,13 @@ from normlab.data.tokenizers import BytePairTokenizer, CharacterTokenizer
 from normlab.errors import ConfigError, NormlabError
 
 TEXT = "Whether 'tis nobler in the mind — whether not; naïve café, 日本語 🙂\r\n\n" * 20
-BYTE_PAIRS = BytePairTokenizer.of([TEXT], 300)
+BYTE_PAIRS = BytePairTokenizer.learn([TEXT], 300)
 any_text = st.text(alphabet=st.characters(exclude_categories=["Cs"]))
 
 
 @given(any_text.filter(bool))
 def test_characters_survive_the_round_trip(text):
-    tokenizer = tokenizer_from_json(CharacterTokenizer.of([text]).to_json())
+    tokenizer = tokenizer_from_json(CharacterTokenizer.from_text([text]).to_json())
     ids = tokenizer.encode(text)
     assert tokenizer.decode(ids) == text
     assert sorted(set(ids)) == list(range(tokenizer.vocabulary))
@@ -27,7 +27,7 @@ def test_characters_survive_the_round_trip(text):
 
 @given(any_text.filter(bool))
 def test_the_fast_way_to_ids_is_the_slow_way(text):
-    tokenizer = CharacterTokenizer.of([text])
+    tokenizer = CharacterTokenizer.from_text([text])
     assert tokenizer.encode_corpus(text).tolist() == tokenizer.encode(text)
 
 
@@ -44,11 +44,11 @@ def test_byte_pairs_encode_any_text_learned_or_not(text):
 def test_byte_pairs_are_learned_and_the_same_each_time():
     assert BYTE_PAIRS.vocabulary == 300
     assert len(BYTE_PAIRS.encode(TEXT)) < 0.7 * len(TEXT.encode())
-    assert BytePairTokenizer.of([TEXT], 300).to_json() == BYTE_PAIRS.to_json()
+    assert BytePairTokenizer.learn([TEXT], 300).to_json() == BYTE_PAIRS.to_json()
 
 
 def test_a_small_text_has_fewer_byte_pairs_than_asked_for():
-    assert BytePairTokenizer.of(["ab ab"], 1000).vocabulary < 270
+    assert BytePairTokenizer.learn(["ab ab"], 1000).vocabulary < 270
 
 
 def test_a_character_without_an_id_is_named():
@@ -92,4 +92,4 @@ def test_a_damaged_tokenizer_is_refused_in_a_sentence(damaged):
 @pytest.mark.parametrize("vocabulary", [2, 255])
 def test_byte_pairs_need_room_for_the_bytes(vocabulary):
     with pytest.raises(ConfigError, match=f"data.vocabulary={vocabulary} has no room for the 256"):
-        BytePairTokenizer.of([TEXT], vocabulary)
+        BytePairTokenizer.learn([TEXT], vocabulary)

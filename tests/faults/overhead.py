@@ -19,8 +19,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import open_dict
 
 from normlab import config
-from normlab.config.schema import register
-from normlab.config.spec import RunSpec, specify
+from normlab.config.compose import register_schemas
+from normlab.config.run_spec import RunSpec, make_run_spec
 from normlab.training import run
 from normlab.training.checkpoints import Checkpoints
 from normlab.training.recorder import Progress, Recorder
@@ -32,8 +32,8 @@ VARIANTS = {"kept every 30 s": 30.0, "only the last kept": 1e9, "no callbacks": 
 
 
 def default_run(place: Path, save_seconds: float) -> RunSpec:
-    register()
-    with initialize_config_dir(str(config.folder()), version_base="1.3"):
+    register_schemas()
+    with initialize_config_dir(str(config.conf_folder()), version_base="1.3"):
         composed = compose(
             "train",
             [f"trainer.save_seconds={save_seconds}", "trainer.threads=1", f"output_dir={place}"],
@@ -42,7 +42,7 @@ def default_run(place: Path, save_seconds: float) -> RunSpec:
     choices = dict(composed.hydra.runtime.choices)
     with open_dict(composed):
         del composed["hydra"]
-    return specify(composed, choices)
+    return make_run_spec(composed, choices)
 
 
 @contextmanager

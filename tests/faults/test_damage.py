@@ -13,7 +13,7 @@ from normlab.analysis.plot import report
 from normlab.analysis.table import write_runs
 from normlab.archive.record import RunRecord
 from normlab.archive.study import read_run, read_study
-from normlab.config.spec import RunSpec
+from normlab.config.run_spec import RunSpec
 from normlab.errors import NormlabError
 from normlab.training.run import train
 from same import assert_same_run, curves

@@ -57,4 +57,4 @@ def bend_overrides(dice: random.Random) -> list[str]:
 
 
 def options(group: str) -> list[str]:
-    return sorted(path.stem for path in (config.folder() / group).glob("*.yaml"))
+    return sorted(path.stem for path in (config.conf_folder() / group).glob("*.yaml"))

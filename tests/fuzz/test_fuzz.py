@@ -26,10 +26,9 @@ from fuzz.events import bend_events
 from fuzz.folders import bend_folder, copy_run, read_bent_study
 from fuzz.requests import bend_file, bend_overrides
 from normlab.archive.record import RunRecord
-from normlab.config.compose import composed_config
-from normlab.config.explain import explain, is_configuration_error
+from normlab.config.compose import composed_config, explain_error, is_configuration_error
 from normlab.config.gate import check_folder
-from normlab.config.spec import RunSpec
+from normlab.config.run_spec import RunSpec
 from normlab.errors import NormlabError
 from normlab.study.command import read_command
 from normlab.study.plan import Plan, compose_spec, expand_overrides
@@ -98,7 +97,7 @@ def try_overrides(dice: random.Random, loader: ConfigLoader, master: DictConfig)
     except Exception as error:
         if isinstance(error, NormlabError) or not is_configuration_error(error):
             raise
-        raise explain(error) from error
+        raise explain_error(error) from error
 
 
 def try_folder(dice: random.Random, folder: Path, original: Path) -> str:

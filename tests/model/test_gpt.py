@@ -20,9 +20,7 @@ from normlab.config.schema import (
     ModelConfig,
     Positions,
 )
-from normlab.model.attention import EXPLICIT_CONTEXT, Rotary
-from normlab.model.feedforward import hidden_width
-from normlab.model.gpt import GPT, count_parameters
+from normlab.model.gpt import EXPLICIT_CONTEXT, GPT, Rotary, count_parameters, hidden_width
 from normlab.norms import LayerNorm, RMSNorm
 from placed import placed
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import nn
 
+from normlab.config.placement import Scale
 from normlab.config.schema import (
     FeedForwardKind,
     InitConfig,
@@ -16,7 +17,6 @@ from normlab.config.schema import (
     ModelConfig,
     Positions,
 )
-from normlab.config.wiring import Scale
 from normlab.model.gpt import GPT
 from normlab.norms import LayerNorm, RMSNorm
 from placed import placed

@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
 
+from normlab.config.placement import Scale
 from normlab.config.schema import FeedForwardKind, ModelConfig, Positions
-from normlab.config.wiring import Scale
 from normlab.errors import ConfigError
 from normlab.model.gpt import GPT
-from normlab.model.placement import Residual, scaled, site
+from normlab.model.placement import Residual, build_scale, build_site
 from normlab.model.streams import TwoStream
 from placed import placed, wired
 
@@ -144,7 +144,7 @@ def test_fixed_scales_are_no_parameters(f):
 
 
 def test_a_scale_of_one_costs_nothing():
-    assert isinstance(scaled(Scale(1.0)), nn.Identity)
+    assert isinstance(build_scale(Scale(1.0)), nn.Identity)
 
 
 def test_resi_duals_streams_are_one_that_is_normalised_and_one_that_is_not(f, x):
@@ -173,8 +173,8 @@ def test_two_streams_know_no_block_stream(slots, f):
 
 
 def test_a_site_without_a_norm_is_the_identity(x):
-    assert site(None, WIDTH)(x) is x
-    assert isinstance(site(norm, WIDTH), nn.LayerNorm)
+    assert build_site(None, WIDTH)(x) is x
+    assert isinstance(build_site(norm, WIDTH), nn.LayerNorm)
 
 
 class Sites:

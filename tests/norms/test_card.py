@@ -17,9 +17,9 @@ from normlab.apps.card.measure import measure
 from normlab.apps.card.record import Card
 from normlab.apps.card.timing import speed
 from normlab.errors import ConfigError
-from normlab.norms import DynamicTanh, LayerNorm, PartialRMSNorm, RMSNorm, ScaleNorm, factory
+from normlab.norms import DynamicTanh, LayerNorm, PartialRMSNorm, RMSNorm, ScaleNorm, norm_factory
 
-FILES = {path.stem: path for path in sorted((config.folder() / "norm").glob("*.yaml"))}
+FILES = {path.stem: path for path in sorted((config.conf_folder() / "norm").glob("*.yaml"))}
 WIDTH = 48
 
 
@@ -78,7 +78,7 @@ def verdicts(norm: nn.Module, width: int = WIDTH) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", FILES)
 def test_every_norm_in_conf_has_a_card_and_leaks_nothing(name: str) -> None:
-    card = card_of(factory(OmegaConf.load(FILES[name])))
+    card = card_of(norm_factory(OmegaConf.load(FILES[name])))
     found = {one.name: one.verdict for one in card.invariances}
     assert found["token alone"] == found["sequence alone"] == "yes"
     assert not card.leaks

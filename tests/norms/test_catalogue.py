@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from normlab import config
 from normlab.errors import ConfigError
-from normlab.norms import factory
+from normlab.norms import norm_factory
 
-FILES = {path.stem: path for path in sorted((config.folder() / "norm").glob("*.yaml"))}
+FILES = {path.stem: path for path in sorted((config.conf_folder() / "norm").glob("*.yaml"))}
 WIDTH = 48
 
 
@@ -87,7 +87,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 def norm_of(name: str) -> nn.Module:
-    return factory(OmegaConf.load(FILES[name]))(WIDTH)
+    return norm_factory(OmegaConf.load(FILES[name]))(WIDTH)
 
 
 def stirred(norm: nn.Module) -> nn.Module:
@@ -151,7 +151,7 @@ def test_the_order_of_casts_is_that_of_each_family(target: str, x: Tensor) -> No
     half = x.to(torch.bfloat16)
     found = {}
     for cast in ("gemma", "llama", "none"):
-        norm = stirred(factory({"_target_": f"normlab.norms.{target}", "cast": cast})(WIDTH))
+        norm = stirred(norm_factory({"_target_": f"normlab.norms.{target}", "cast": cast})(WIDTH))
         found[cast] = norm(half)
         gain = next(norm.parameters()) + (target == "UnitOffsetRMSNorm")
     eps = 1e-6 if target == "UnitOffsetRMSNorm" else 1e-5
@@ -166,14 +166,14 @@ def test_the_order_of_casts_is_that_of_each_family(target: str, x: Tensor) -> No
 @pytest.mark.parametrize("target", ["RMSNorm", "UnitOffsetRMSNorm"])
 def test_an_unknown_order_of_casts_is_refused(target: str) -> None:
     with pytest.raises(ConfigError, match="gemma, llama, none"):
-        factory({"_target_": f"normlab.norms.{target}", "cast": "bf16"})(WIDTH)
+        norm_factory({"_target_": f"normlab.norms.{target}", "cast": "bf16"})(WIDTH)
 
 
 def test_groups_divide_the_features() -> None:
     with pytest.raises(ConfigError, match="groups=5"):
-        factory({"_target_": "normlab.norms.GroupNorm", "groups": 5})(WIDTH)
+        norm_factory({"_target_": "normlab.norms.GroupNorm", "groups": 5})(WIDTH)
 
 
 def test_a_partial_statistic_needs_a_feature() -> None:
     with pytest.raises(ConfigError, match=r"part=0\.001"):
-        factory({"_target_": "normlab.norms.PartialRMSNorm", "part": 0.001})(WIDTH)
+        norm_factory({"_target_": "normlab.norms.PartialRMSNorm", "part": 0.001})(WIDTH)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from normlab.errors import ConfigError
-from normlab.norms.contract import check_contract
+from normlab.norms.build import check_contract
 
 WIDTH = 8
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from normlab.errors import ConfigError
-from normlab.norms import LayerNorm, RMSNorm, factory
+from normlab.norms import LayerNorm, RMSNorm, norm_factory
 
 
 class PickyNorm(nn.Module):
@@ -54,13 +54,13 @@ def outside(monkeypatch):
     ids=lambda value: value["_target_"] if isinstance(value, dict) else "",
 )
 def test_a_norm_is_any_callable_that_takes_the_width_first(config, kind):
-    norm = factory(config)(12)
+    norm = norm_factory(config)(12)
     assert type(norm) is kind
     assert all(parameter.shape == (12,) for parameter in norm.parameters())
 
 
 def test_what_stands_beside_the_target_are_its_arguments():
-    norm = factory({"_target_": "normlab.norms.LayerNorm", "eps": 0.75, "bias": False})(4)
+    norm = norm_factory({"_target_": "normlab.norms.LayerNorm", "eps": 0.75, "bias": False})(4)
     assert norm.bias is None
     # mean 2.5, population variance 1.25, with eps 2.
     by_hand = torch.tensor([-1.5, -0.5, 0.5, 1.5]) / 2**0.5
@@ -68,26 +68,26 @@ def test_what_stands_beside_the_target_are_its_arguments():
 
 
 def test_a_function_of_the_users_own_gets_its_arguments():
-    assert factory({"_target_": "outside_norms.make", "eps": 0.5})(8).eps == 1.0
+    assert norm_factory({"_target_": "outside_norms.make", "eps": 0.5})(8).eps == 1.0
 
 
 @pytest.mark.parametrize("partial", [True, False])
 def test_a_partial_is_accepted_and_means_nothing(partial):
-    norm = factory({"_target_": "normlab.norms.RMSNorm", "eps": 0.1, "_partial_": partial})(8)
+    norm = norm_factory({"_target_": "normlab.norms.RMSNorm", "eps": 0.1, "_partial_": partial})(8)
     assert isinstance(norm, RMSNorm)
     assert norm.eps == 0.1
 
 
 def test_a_config_node_builds_as_a_plain_mapping_does():
     node = OmegaConf.create({"eps": 0.1, "_target_": "normlab.norms.RMSNorm", "_partial_": True})
-    norm = factory(node)(8)
+    norm = norm_factory(node)(8)
     assert isinstance(norm, RMSNorm)
     assert norm.eps == 0.1
     assert node._partial_ is True
 
 
 def test_every_site_gets_a_norm_of_its_own_at_its_own_width():
-    build = factory({"_target_": "normlab.norms.RMSNorm"})
+    build = norm_factory({"_target_": "normlab.norms.RMSNorm"})
     first, second, narrow = build(8), build(8), build(2)
     assert first is not second
     assert first.gain.data_ptr() != second.gain.data_ptr()
@@ -111,7 +111,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("config", REFUSED.values(), ids=REFUSED)
 def test_what_cannot_be_built_is_refused_in_one_line_that_names_the_target(config):
-    build = factory(config)
+    build = norm_factory(config)
     with pytest.raises(ConfigError) as refusal:
         build(16)
     sentence = str(refusal.value)
@@ -121,13 +121,13 @@ def test_what_cannot_be_built_is_refused_in_one_line_that_names_the_target(confi
 
 def test_a_refusal_without_a_word_is_still_a_sentence():
     with pytest.raises(ConfigError, match="SilentNorm"):
-        factory({"_target_": "outside_norms.SilentNorm"})(16)
+        norm_factory({"_target_": "outside_norms.SilentNorm"})(16)
 
 
 def test_a_refusal_says_which_argument_which_width_and_which_type():
     with pytest.raises(ConfigError, match=r"16.*'bias'"):
-        factory(REFUSED["argument it does not have"])(16)
+        norm_factory(REFUSED["argument it does not have"])(16)
     with pytest.raises(ConfigError, match="16 is too wide"):
-        factory(REFUSED["its own refusal"])(16)
+        norm_factory(REFUSED["its own refusal"])(16)
     with pytest.raises(ConfigError, match="gave a int"):
-        factory(REFUSED["not a norm"])(16)
+        norm_factory(REFUSED["not a norm"])(16)

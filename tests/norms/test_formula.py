@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from normlab.config.formula import BINARY, ELEMENTWISE, REDUCTIONS, check_formula
 from normlab.errors import ConfigError
-from normlab.norms import DynamicTanh, Formula, LayerNorm, RMSNorm, factory
+from normlab.norms import DynamicTanh, Formula, LayerNorm, RMSNorm, norm_factory
 
 WIDTH = 8
 GAIN = {"gain": {"init": 1}}
@@ -351,7 +351,7 @@ def test_a_parameter_cannot_take_a_name_of_the_modules(name, own):
 def test_a_refusal_points_also_when_it_comes_from_the_factory():
     config = {"_target_": "normlab.norms.Formula", "expression": "x * y"}
     with pytest.raises(ConfigError) as refusal:
-        factory(config)(4)
+        norm_factory(config)(4)
     assert str(refusal.value).split("\n") == [
         "norm: expression: y is unknown; names are x, index, width.",
         "  x * y",

@@ -18,9 +18,9 @@ from torch.testing import assert_close
 from compared import stirred
 from normlab import config
 from normlab.errors import ConfigError
-from normlab.norms import factory
+from normlab.norms import norm_factory
 
-FILES = {path.stem: path for path in sorted((config.folder() / "norm").glob("*.yaml"))}
+FILES = {path.stem: path for path in sorted((config.conf_folder() / "norm").glob("*.yaml"))}
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 TRAINED = [torch.float32, torch.bfloat16]
 
@@ -34,7 +34,7 @@ few = settings(deadline=None, max_examples=25, derandomize=True)
 @cache
 def norms(name: str) -> list[tuple[int, nn.Module]]:
     """The norm at every width up to 64 that it takes, away from its start."""
-    build = factory(OmegaConf.load(FILES[name]))
+    build = norm_factory(OmegaConf.load(FILES[name]))
     built = []
     for width in range(1, 65):
         try:
@@ -121,7 +121,7 @@ def test_a_copy_and_what_is_loaded_from_a_file_are_the_same_norm(
     norm, x = drawn(draw, name, DTYPES)
     file = tmp_path_factory.getbasetemp() / f"{name}.pt"
     torch.save(norm.state_dict(), file)
-    fresh = factory(OmegaConf.load(FILES[name]))(x.shape[-1])
+    fresh = norm_factory(OmegaConf.load(FILES[name]))(x.shape[-1])
     fresh = fresh.double() if x.dtype == torch.float64 else fresh
     fresh.load_state_dict(torch.load(file))
     assert torch.equal(deepcopy(norm)(x), norm(x))

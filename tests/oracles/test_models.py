@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from compared import assert_same_function, called, stirred
 from normlab.config.schema import ModelConfig
-from normlab.model.feedforward import hidden_width
-from normlab.model.gpt import GPT
+from normlab.model.gpt import GPT, hidden_width
 from normlab.training.build import build_model
 from oracles import weights
 from tiny import TINY

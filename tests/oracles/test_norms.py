@@ -19,11 +19,11 @@ from transformers.models.olmo2.modeling_olmo2 import Olmo2RMSNorm
 
 from compared import assert_same_function, called, stirred
 from normlab import config
-from normlab.norms import factory
+from normlab.norms import norm_factory
 
 Weights = dict[str, Tensor]
 
-FOLDER = config.folder() / "norm"
+FOLDER = config.conf_folder() / "norm"
 SHAPES = [(8,), (3, 12), (2, 5, 48), (2, 1, 3, 64)]
 DOUBLE, SINGLE = (torch.float64, 1e-12), (torch.float32, 2e-6)
 
@@ -102,7 +102,7 @@ def oracle(request: pytest.FixtureRequest) -> Oracle:
 
 
 def norm_of(name: str, width: int, **changes: str) -> nn.Module:
-    return factory({**OmegaConf.load(FOLDER / f"{name}.yaml"), **changes})(width)
+    return norm_factory({**OmegaConf.load(FOLDER / f"{name}.yaml"), **changes})(width)
 
 
 def draw(*shape: int) -> Tensor:

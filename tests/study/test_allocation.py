@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from normlab.archive.record import LAST_CHECKPOINT, RunRecord
-from normlab.config.spec import RunSpec
+from normlab.config.run_spec import RunSpec
 from normlab.study import allocation
 from normlab.study.allocation import (
     Allocation,

@@ -10,7 +10,8 @@ from normlab.errors import NormlabError
 
 ROOT = Path(__file__).parents[2]
 COUNTS = {
-    group: len(list((config.folder() / group).glob("*.yaml"))) for group in ("norm", "placement")
+    group: len(list((config.conf_folder() / group).glob("*.yaml")))
+    for group in ("norm", "placement")
 }
 
 
@@ -34,7 +35,7 @@ def test_the_pages_count_the_options_that_exist() -> None:
 
 @pytest.mark.parametrize("group", COUNTS)
 def test_every_file_names_itself_its_equation_and_its_source(group: str) -> None:
-    for path in (config.folder() / group).glob("*.yaml"):
+    for path in (config.conf_folder() / group).glob("*.yaml"):
         entry = read(path)
         assert entry.title
         assert entry.equation

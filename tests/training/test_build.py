@@ -15,7 +15,7 @@ from normlab.model.gpt import GPT
 from normlab.training.build import build_model, check_networks
 from tiny import TINY
 
-FILES = sorted(path.stem for path in (config.folder() / "placement").glob("*.yaml"))
+FILES = sorted(path.stem for path in (config.conf_folder() / "placement").glob("*.yaml"))
 DEPTH = 4
 SHAPE = (*TINY, f"model.depth={DEPTH}", "model.init.std=0.4", "model.init.output=0.5")
 

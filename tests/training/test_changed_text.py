@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from normlab.archive.record import RunRecord
-from normlab.config.spec import RunSpec
+from normlab.config.run_spec import RunSpec
 from normlab.training.checkpoints import latest_state, read_checkpoint
 from normlab.training.run import train
 from tiny import TINY, Impatient, Silent

@@ -100,7 +100,7 @@ def test_a_run_that_ends_before_its_last_step_is_not_finished(
 def test_the_commit_is_of_these_sources_whatever_git_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not (config.folder().parent / ".git").exists():
+    if not (config.conf_folder().parent / ".git").exists():
         pytest.skip("the sources are in no repository")
     other = tmp_path / "other"
     git = ["git", "-c", "user.email=a@b", "-c", "user.name=a", "-C", str(other)]

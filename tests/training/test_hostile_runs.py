@@ -20,7 +20,7 @@ from normlab.apps.sample import main
 from normlab.archive.lock import lock_run
 from normlab.archive.record import BEST_CHECKPOINT, LAST_CHECKPOINT, RunRecord
 from normlab.archive.study import read_run, read_study
-from normlab.config.spec import RunSpec
+from normlab.config.run_spec import RunSpec
 from normlab.errors import NormlabError
 from normlab.study.allocation import resumed_threads
 from normlab.training.checkpoints import latest_state, read_checkpoint

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from normlab.config.spec import RunSpec
+from normlab.config.run_spec import RunSpec
 from normlab.model.gpt import Block
 from normlab.training import hardware, run
 from normlab.training.hardware import resolve_hardware

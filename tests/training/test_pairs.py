@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from normlab import config
+from normlab.config.run_spec import RunSpec
 from normlab.config.schema import TrainConfig
-from normlab.config.spec import RunSpec
 from normlab.data import build_source
 from normlab.model.gpt import GPT
 from normlab.model.initialization import Embedding, Linear
@@ -24,7 +24,7 @@ from tiny import TINY
 
 
 def files(group: str) -> list[str]:
-    return sorted(path.stem for path in (config.folder() / group).glob("*.yaml"))
+    return sorted(path.stem for path in (config.conf_folder() / group).glob("*.yaml"))
 
 
 NORMS, PLACEMENTS = files("norm"), files("placement")

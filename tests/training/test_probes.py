@@ -13,8 +13,8 @@ from torch import nn
 from normlab.archive import tags
 from normlab.archive.events import read_events
 from normlab.archive.record import RunRecord
+from normlab.config.run_spec import RunSpec
 from normlab.config.schema import ModelConfig
-from normlab.config.spec import RunSpec
 from normlab.model.gpt import GPT
 from normlab.norms import DynamicTanh
 from normlab.training import run

@@ -15,7 +15,7 @@ from normlab.archive import lock
 from normlab.archive.lock import RunLockedError, lock_run
 from normlab.archive.record import RunRecord
 from normlab.archive.study import read_run
-from normlab.config.spec import RunSpec
+from normlab.config.run_spec import RunSpec
 from normlab.errors import NormlabError
 from normlab.training import stopping
 from normlab.training.checkpoints import latest_state, read_checkpoint

@@ -11,7 +11,7 @@ import torch
 from normlab.archive import tags
 from normlab.archive.events import read_events
 from normlab.archive.record import RunRecord
-from normlab.config.spec import RunSpec
+from normlab.config.run_spec import RunSpec
 from normlab.training import run as training_run
 from normlab.training.build import build_model
 from normlab.training.checkpoints import load_weights

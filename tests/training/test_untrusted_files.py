@@ -137,8 +137,8 @@ def test_a_cache_of_anything_but_token_ids_is_made_anew(
     whole = kept.read_text()
     kept.write_text(json.dumps(json.loads(whole) | {"dtype": dtype}))
     opened = []
-    map_ids = user_text._map
-    monkeypatch.setattr(user_text, "_map", lambda *a: opened.append(a[1]) or map_ids(*a))
+    map_ids = user_text._map_ids
+    monkeypatch.setattr(user_text, "_map_ids", lambda *a: opened.append(a[1]) or map_ids(*a))
     build_source({"kind": "text", "path": str(text)}, 8)
     assert kept.read_text() == whole
     assert dtype not in opened

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from normlab import config
 from normlab.archive.files import write_text
 from normlab.config.compose import composed_config
-from normlab.config.spec import typed
+from normlab.config.run_spec import to_train_config
 from normlab.errors import CommandParser, NormlabError, report_user_errors
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def read(path: Path, *facts: str) -> Entry:
 
 def catalogue() -> str:
     """The page, as Markdown."""
-    folder = config.folder()
+    folder = config.conf_folder()
     norms = [read(path, _of_norm(path)) for path in sorted((folder / "norm").glob("*.yaml"))]
     files = sorted((folder / "placement").glob("*.yaml"))
     placements = [read(path, *_of_placement(path.stem)) for path in files]
@@ -118,10 +118,10 @@ def _cell(text: str) -> str:
 
 
 def _of_norm(path: Path) -> str:
-    from normlab.norms import factory
+    from normlab.norms import norm_factory
 
     node = OmegaConf.load(path)
-    norm = factory(OmegaConf.to_container(node, resolve=True))(_WIDTH)  # type: ignore[arg-type]
+    norm = norm_factory(OmegaConf.to_container(node, resolve=True))(_WIDTH)  # type: ignore[arg-type]
     shapes = [f"{name} {_shape(value)}" for name, value in norm.named_parameters()]
     return ", ".join(shapes) or "none"
 
@@ -139,7 +139,7 @@ def _of_placement(name: str) -> tuple[str, str]:
     from normlab.training.build import build_model
 
     placed, bare = (
-        build_model(typed(_composed(*overrides)), vocabulary=8)
+        build_model(to_train_config(_composed(*overrides)), vocabulary=8)
         for overrides in (("norm=rmsnorm", f"placement={name}"), ("norm=none", "placement=pre"))
     )
     final = "no" if isinstance(placed.final_norm, nn.Identity) else "yes"

@@ -5,7 +5,7 @@ from pathlib import Path
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
-def folder() -> Path:
+def conf_folder() -> Path:
     """Where conf/ is: inside an installed package, or at the top of a checkout."""
     installed = _PACKAGE / "conf"
     return installed if installed.is_dir() else _PACKAGE.parents[1] / "conf"

@@ -1,55 +1,227 @@
-"""Hydra's composition of normlab's configuration, outside of `hydra.main`, behind the gate."""
+"""Hydra's composition of normlab's configuration: schemas, the gate, and errors as sentences."""
 
+import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from traceback import walk_tb
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig
+from hydra.core.object_type import ObjectType
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+    SearchPathException,
+)
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException, ValidationError
+from yaml import YAMLError
 
-from normlab import config
-from normlab.config.explain import explain, is_configuration_error
+from normlab.config import conf_folder
+from normlab.config.expressions import join_lines
 from normlab.config.gate import check_folder, check_overrides
-from normlab.config.schema import register
+from normlab.config.schema import DATA, TrainConfig, default_study_name
+from normlab.config.validation import unknown_key_error
 from normlab.errors import ConfigError
+from normlab.text import printable, suggest_closest
+
+# In conf/, but no choice of a run: claims are for scripts/claims.py.
+_HIDDEN_GROUPS = ("hydra", "schema", "claim")
+
+
+def register_schemas() -> None:
+    """Make known what conf/ refers to: the group `schema`, and the resolvers. May be repeated."""
+    OmegaConf.register_new_resolver("normlab.study", default_study_name, replace=True)
+    OmegaConf.register_new_resolver("normlab.groups", list_groups, replace=True)
+    store = ConfigStore.instance()
+    store.store(group="schema", name="train", node=TrainConfig, package="_global_")
+    for kind, node in DATA.items():
+        store.store(group="schema", name=kind, node=node, package="data")
+
+
+def list_groups() -> str:
+    """Every group of conf/ and of the user's folder with its options, a line each, for --help."""
+    loader = GlobalHydra.instance().config_loader()
+    groups = loader.get_group_options("", ObjectType.GROUP)
+    groups = [group for group in groups if group not in _HIDDEN_GROUPS]
+    width = max(map(len, groups))
+    lines = []
+    for group in groups:
+        options = loader.get_group_options(group, ObjectType.CONFIG)
+        lines.append(f"  {group:<{width}}  {', '.join(options)}")
+    return printable("\n".join(lines))
 
 
 @contextmanager
 def composed_config(
     overrides: Sequence[str], config_dir: Path | None = None
 ) -> Iterator[tuple[ConfigLoader, DictConfig]]:
-    """Hydra's loader, and the whole configuration with these overrides, `hydra` included.
+    """Hydra's loader, and the configuration with these overrides, `hydra` included.
 
-    `config_dir` holds options of the user's own. Errors of Hydra's, here and in the body, are
+    `config_dir` holds the user's options. Errors of Hydra's, here and in the body, are
     raised as sentences.
 
     Raises:
-        ConfigError: the folder is not there, or the configuration cannot be composed.
+        ConfigError: the folder does not exist, or the configuration cannot be composed.
         UntrustedError: a file or an override asks for what is not allowed.
     """
     if config_dir is not None and not config_dir.is_dir():
         raise ConfigError(
             f"--config-dir {config_dir} is not a folder; give one with <group>/<name>.yaml."
         )
-    register()
+    register_schemas()
     folders = [] if config_dir is None else [config_dir]
     check_overrides(overrides, folders)
     for folder in folders:
         check_folder(folder)
     search = [f"hydra.searchpath=[{quote_folder(folder)}]" for folder in folders]
     try:
-        with initialize_config_dir(str(config.folder()), version_base="1.3"):
+        with initialize_config_dir(str(conf_folder()), version_base="1.3"):
             loader = GlobalHydra.instance().config_loader()
             yield loader, compose("train", [*search, *overrides], return_hydra_config=True)
     except Exception as error:
         if not is_configuration_error(error):
             raise
-        raise explain(error) from error
+        raise explain_error(error) from error
 
 
 def quote_folder(folder: Path) -> str:
     """A folder as an entry of Hydra's search path in an override."""
     path = str(folder.resolve()).replace("\\", "\\\\").replace("'", "\\'")
     return f"'file://{path}'"
+
+
+def explain_error(error: Exception) -> ConfigError:
+    """The sentence that tells a user what `error`, raised while composing, means."""
+    cause = error.__cause__ or error.__context__
+    sentence = _explain_python_error(error)
+    if sentence is not None:
+        return sentence
+    match error:
+        case YAMLError():
+            return ConfigError(
+                f"a file of the configuration is not YAML: {join_lines(str(error))}."
+            )
+        case SearchPathException():
+            return ConfigError(
+                f"{join_lines(str(error))}; give --config-dir a folder that is there."
+            )
+        case MissingConfigException(missing_cfg_file=str(file)):
+            return _missing_option_error(file, [str(option) for option in error.options or []])
+        case OverrideParseException():
+            return _override_error(str(error.override))
+        case ConfigCompositionException() if isinstance(cause, OmegaConfBaseException):
+            return _schema_error(cause, str(error))
+    group = re.match(r"Multiple values for ([\w/]+)\.", str(error))
+    if group:
+        return ConfigError(f"{group[1]} is chosen already; write {group[1]}=… without the +.")
+    if not isinstance(error, HydraException | OmegaConfBaseException | ValueError):
+        return ConfigError(
+            f"the configuration cannot be composed ({type(error).__name__}: "
+            f"{join_lines(str(error))}); give every group the name of an option, every key a value."
+        )
+    return ConfigError(join_lines(str(error)))
+
+
+def _explain_python_error(error: Exception) -> ConfigError | None:
+    """What Hydra lets through of Python's own errors; None for another error."""
+    match error:
+        case ValueError() if "must be a string or a list" in str(error):
+            return ConfigError("a group cannot be null; take one of its options, as --help lists.")
+        case KeyError() if isinstance(error.args[0], str) and error.args[0] not in os.environ:
+            return ConfigError(
+                f"the environment has no variable {error.args[0]}, which hydra.job.env_copy names; "
+                f"set it, or leave it out."
+            )
+        case RecursionError():
+            return ConfigError(
+                "the configuration leads back to itself, by a list of defaults or an interpolation "
+                "${…}; remove the entry that closes the circle."
+            )
+    return None
+
+
+_LEAKING = ("batchnorm", "powernorm")  # asked for by name, they deserve the reason
+
+
+def _missing_option_error(file: str, options: list[str]) -> ConfigError:
+    group, _, option = file.rpartition("/")
+    if not group:
+        return ConfigError(f"there is no configuration named {option}; leave --config-name out.")
+    if group == "norm" and option in _LEAKING:
+        return ConfigError(
+            f"norm={option} takes statistics over all tokens of a batch, so a token would see the "
+            f"future ones it has to predict; norm has {', '.join(options)}."
+        )
+    return ConfigError(
+        f"{group}={option} is not an option; {suggest_closest(option, options, f'{group}=')}"
+        f"{group} has {', '.join(options) or 'none'}, "
+        f"and --config-dir DIR adds those in DIR/{group}/."
+    )
+
+
+def _override_error(word: str) -> ConfigError:
+    """A list with spaces reaches the program as several words, the first ending in a comma."""
+    if word.rstrip().endswith(",") or ("=" not in word and word[:1] not in "+~"):
+        return ConfigError(
+            f"{word!r} cannot be read as an override; write key=value, and a list of values "
+            f"without spaces, as in norm=rmsnorm,layernorm."
+        )
+    return ConfigError(
+        f"{word!r} cannot be read as an override; write key=value, and quote it for the shell "
+        f"when it holds brackets, commas or spaces."
+    )
+
+
+def _schema_error(cause: OmegaConfBaseException, message: str) -> ConfigError:
+    """A key that is not there, or a value of the wrong type: on the command line or in a file."""
+    file = re.match(r"In '([\w./-]+)'", message)
+    where = f"in {file[1]}.yaml, " if file else ""
+    if isinstance(cause, ValidationError):
+        # Hydra names the override or the file, or says nothing.
+        override = re.match(r"Error merging override (.*)", message)
+        subject = override[1] if override else str(cause.full_key or "a value of a file")
+        return ConfigError(f"{where}{subject} is not allowed: {_validation_reason(cause)}.")
+    parent = cause.parent_node
+    if cause.full_key is None or parent is None:
+        return ConfigError(where + join_lines(str(cause).splitlines()[0]))
+    allowed = [str(key) for key in parent] if hasattr(parent, "__iter__") else []
+    return ConfigError(f"{where}{unknown_key_error(str(cause.full_key), allowed)}")
+
+
+def _validation_reason(cause: ValidationError) -> str:
+    line = str(cause).splitlines()[0].rstrip(".")
+    expected = re.search(r"expected one of \[(.*)\]", line)
+    if expected:
+        return f"it must be one of {expected[1]}"
+    converted = re.search(r"Value '(.*)' of type '.*' could not be converted to (\w+)", line)
+    if converted:
+        kinds = {"Integer": "a whole number", "Float": "a number"}
+        return f"it must be {kinds.get(converted[2], converted[2])}"
+    if "is not a valid bool" in line:
+        return "it must be true or false"
+    if "is not a ListConfig" in line:
+        return "it must be a list, as in [0.9,0.99]"
+    return line[0].lower() + line[1:]
+
+
+def is_configuration_error(error: Exception) -> bool:
+    """Whether `error` is about the user's request, not about the program."""
+    if isinstance(error, HydraException | OmegaConfBaseException | YAMLError | RecursionError):
+        return True
+    # Hydra raises plain ValueErrors about its flags and groups, and others where something else
+    # stands in place of an option: no type tells them apart, so the module that raised does.
+    # The last frame may be the standard library's, which these call.
+    modules = [
+        str(frame.f_globals.get("__name__", "")) for frame, _ in walk_tb(error.__traceback__)
+    ]
+    packages = [module.partition(".")[0] for module in modules]
+    composing = ("hydra", "omegaconf", "yaml")
+    last = next((name for name in reversed(packages) if name in (*composing, "normlab")), "")
+    return last in composing

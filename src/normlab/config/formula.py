@@ -11,31 +11,34 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Flag
-from typing import Any
+from typing import Any, NamedTuple
 
-from normlab.config.expressions import evaluate
-from normlab.config.grammar import Scope, Sort, closest, one_line, parse
-from normlab.config.tree import (
+from normlab.config.expressions import (
     ARITHMETIC,
     CONDITIONS,
     Call,
     ExpressionError,
     Name,
     Number,
+    Scope,
+    Sort,
     Tree,
-    compute,
-    fold,
-    pointed,
+    evaluate,
+    evaluate_call,
+    fold_tree,
+    join_lines,
+    parse_expression,
+    point_at,
 )
 from normlab.errors import ConfigError
+from normlab.text import suggest_closest
 
-MOST_CHARACTERS = 500
-DEEPEST = 40
-PER = ("feature", "scalar")
+MAX_CHARACTERS = 500
+MAX_DEPTH = 40
 _LARGEST = 3.4e38  # a parameter is kept in single precision
 
 REDUCTIONS = ("mean", "sum", "max", "min", "var", "std", "rms")
-# Each function of single features, on numbers.
+# Functions of single features, on numbers: what is constant is computed when the formula is read.
 ELEMENTWISE: dict[str, Callable[..., float]] = {
     "abs": abs,
     "sqrt": math.sqrt,
@@ -58,14 +61,44 @@ ELEMENTWISE: dict[str, Callable[..., float]] = {
     "detach": lambda a: a,
 }
 BINARY: dict[str, Callable[..., float]] = {"minimum": min, "maximum": max}
-_MEANING = {**ARITHMETIC, **CONDITIONS, **ELEMENTWISE, **BINARY}
-
+_OPERATIONS = {**ARITHMETIC, **CONDITIONS, **ELEMENTWISE, **BINARY}
 _FUNCTIONS: dict[str, tuple[Sort, ...]] = {
     **dict.fromkeys((*REDUCTIONS, *ELEMENTWISE), ("number",)),
     **dict.fromkeys(BINARY, ("number", "number")),
     "where": ("condition", "number", "number"),
 }
-_GIVEN = ("x", "width", "index")
+_PREDEFINED = ("x", "width", "index")
+
+
+class Kind(Flag):
+    """Along what a value varies."""
+
+    NUMBER = 0
+    FEATURE = 1
+    TOKEN = 2
+    FULL = 3
+
+
+_KIND_WORDS = {
+    Kind.NUMBER: "one number",
+    Kind.FEATURE: "one number a feature, the same for every token",
+    Kind.TOKEN: "one number a token",
+}
+
+
+class FormulaSource(NamedTuple):
+    """A formula as text and numbers, hashable: what compiled kernels are cached by.
+
+    Attributes:
+        parameters: by name, `feature` or `scalar`.
+        period: how many tokens share a parameter of features, one after another.
+    """
+
+    expression: str
+    width: int
+    parameters: tuple[tuple[str, str], ...]
+    constants: tuple[tuple[str, float | str], ...] = ()
+    period: int = 1
 
 
 @dataclass(frozen=True)
@@ -75,13 +108,22 @@ class Parameter:
     init: float
     per: str
 
+    @property
+    def kind(self) -> Kind:
+        """Along what it varies."""
+        return Kind.FEATURE if self.per == "feature" else Kind.NUMBER
+
 
 @dataclass(frozen=True)
-class Reading:
-    """A formula that was understood: its tree over x and the parameters, constants put in."""
+class ParsedFormula:
+    """The tree of a formula over x and its parameters, constants put in."""
 
     tree: Tree
     parameters: Mapping[str, Parameter]
+
+
+_TARGETS = ("normlab.norms.Formula", "normlab.norms.formula.Formula")
+_ARGUMENTS = ("expression", "parameters", "constants")
 
 
 def is_formula(norm: Any) -> bool:
@@ -96,30 +138,19 @@ def check_formula(key: str, config: Mapping[str, Any], width: int) -> None:
         ConfigError: in one sentence that starts with a key under `key`; about the expression, two
             lines follow that point into it.
     """
-    arguments = {name: value for name, value in config.items() if name not in _HYDRAS}
-    for name in arguments:
-        if name not in _ARGUMENTS:
+    for name in config:
+        if name not in (*_ARGUMENTS, "_target_", "_partial_"):
             raise ConfigError(
                 f"{key}.{name} is not a key of a formula; "
-                f"{closest(str(name), _ARGUMENTS)}it has {', '.join(_ARGUMENTS)}."
+                f"{suggest_closest(str(name), _ARGUMENTS)}it has {', '.join(_ARGUMENTS)}."
             )
     try:
-        read(
-            width,
-            arguments.get("expression"),
-            arguments.get("parameters"),
-            arguments.get("constants"),
-        )
+        parse_formula(width, *(config.get(name) for name in _ARGUMENTS))
     except ConfigError as error:
         raise ConfigError(f"{key}.{error}") from error
 
 
-_TARGETS = ("normlab.norms.Formula", "normlab.norms.formula.Formula")
-_HYDRAS = ("_target_", "_partial_")
-_ARGUMENTS = ("expression", "parameters", "constants")
-
-
-def read(width: int, expression: Any, parameters: Any, constants: Any) -> Reading:
+def parse_formula(width: int, expression: Any, parameters: Any, constants: Any) -> ParsedFormula:
     """Understand a formula at this width.
 
     Raises:
@@ -130,69 +161,69 @@ def read(width: int, expression: Any, parameters: Any, constants: Any) -> Readin
             f"expression={expression} is not a formula; write a text, as 'gain * x / rms(x)'."
         )
     numbers = {
-        name: _evaluated(f"constants.{name}", value, width)
-        for name, value in _named("constants", constants, _GIVEN).items()
+        name: _evaluate_with_width(f"constants.{name}", value, width)
+        for name, value in _check_names("constants", constants, _PREDEFINED).items()
     }
+    names = _check_names("parameters", parameters, (*_PREDEFINED, *numbers))
     learned = {
-        name: _parameter(f"parameters.{name}", value, width)
-        for name, value in _named("parameters", parameters, (*_GIVEN, *numbers)).items()
+        name: _parse_parameter(f"parameters.{name}", value, width) for name, value in names.items()
     }
     numbers["width"] = float(width)
-    scope = Scope(["x", "index", *learned, *numbers], _FUNCTIONS, MOST_CHARACTERS, DEEPEST)
+    scope = Scope(["x", "index", *learned, *numbers], _FUNCTIONS, MAX_CHARACTERS, MAX_DEPTH)
     try:
-        tree = _bound(parse(expression, scope), numbers)
+        tree = _fold_constants(parse_expression(expression, scope), numbers)
         _check_result(tree, learned)
     except ExpressionError as error:
         raise ConfigError(
             f"expression: {error.reason}; {error.allowed}.\n"
-            f"{pointed(one_line(expression), error.at)}"
+            f"{point_at(join_lines(expression), error.at)}"
         ) from error
-    return Reading(tree, learned)
+    return ParsedFormula(tree, learned)
 
 
-def _named(key: str, mapping: Any, taken: tuple[str, ...]) -> Mapping[str, Any]:
+def _check_names(key: str, mapping: Any, reserved: tuple[str, ...]) -> Mapping[str, Any]:
     """The mapping, when every name in it may stand in an expression."""
     if mapping is None:
         return {}
     if not isinstance(mapping, Mapping):
         raise ConfigError(f"{key}={mapping} is not allowed; it must be a mapping of names.")
     for name in mapping:
-        word = isinstance(name, str) and name.isascii() and name.isidentifier()
-        if not word or keyword.iskeyword(name):
+        is_word = isinstance(name, str) and name.isascii() and name.isidentifier()
+        if not is_word or keyword.iskeyword(name):
             raise ConfigError(
                 f"{key}.{name} is not a name; one is a word of plain letters, digits and _ that "
                 f"is no keyword of Python's."
             )
-        if name in taken or name in _FUNCTIONS:
+        if name in reserved or name in _FUNCTIONS:
             what = "a function" if name in _FUNCTIONS else "there already"
             raise ConfigError(f"{key}.{name} is not allowed: {name} is {what}; take another name.")
     return mapping
 
 
-def _parameter(key: str, value: Any, width: int) -> Parameter:
+def _parse_parameter(key: str, value: Any, width: int) -> Parameter:
     if not isinstance(value, Mapping) or "init" not in value or not set(value) <= {"init", "per"}:
-        given = dict(value) if isinstance(value, Mapping) else value
+        text = dict(value) if isinstance(value, Mapping) else value
         raise ConfigError(
-            f"{key}={given} is not a parameter; one is "
+            f"{key}={text} is not a parameter; one is "
             f"{{init: number or expression in width, per: feature or scalar}}."
         )
     per = value.get("per", "feature")
-    if per not in PER:
+    if per not in ("feature", "scalar"):
         raise ConfigError(f"{key}.per={per} is not allowed; it must be feature or scalar.")
-    init = _evaluated(f"{key}.init", value["init"], width)
+    init = _evaluate_with_width(f"{key}.init", value["init"], width)
     if abs(init) > _LARGEST:
         raise ConfigError(f"{key}.init={init} is too large; it must be at most {_LARGEST}.")
     return Parameter(init, per)
 
 
-def _evaluated(key: str, value: Any, width: int) -> float:
+def _evaluate_with_width(key: str, value: Any, width: int) -> float:
     try:
         return evaluate(value, width=width)
     except ConfigError as error:
         raise ConfigError(f"{key}: {error}") from error
 
 
-def _bound(tree: Tree, numbers: Mapping[str, float]) -> Tree:
+def _fold_constants(tree: Tree, numbers: Mapping[str, float]) -> Tree:
     """The same tree with what is constant computed."""
 
     def leaf(part: Number | Name) -> Tree:
@@ -204,71 +235,58 @@ def _bound(tree: Tree, numbers: Mapping[str, float]) -> Tree:
         if part.function == "where" and isinstance(arguments[0], Number):
             return arguments[1 if arguments[0].value else 2]
         values = [argument.value for argument in arguments if isinstance(argument, Number)]
-        if len(values) == len(arguments) and part.function in _MEANING:
-            return Number(compute(part, values, _MEANING), part.at)
+        if len(values) == len(arguments) and part.function in _OPERATIONS:
+            return Number(evaluate_call(part, values, _OPERATIONS), part.at)
         return Call(part.function, tuple(arguments), part.at)
 
-    return fold(tree, leaf, call)
-
-
-class Kind(Flag):
-    """Along what a value varies."""
-
-    NUMBER = 0
-    FEATURE = 1
-    TOKEN = 2
-    FULL = 3
-
-
-_GIVES = {
-    Kind.NUMBER: "one number",
-    Kind.FEATURE: "one number a feature, the same for every token",
-    Kind.TOKEN: "one number a token",
-}
+    return fold_tree(tree, leaf, call)
 
 
 @dataclass(frozen=True)
-class _Known:
-    """What is known of a value: its kind, and the parameters that a gradient reaches through it."""
+class _Inferred:
+    """Of a value: its kind, and the parameters that a gradient reaches through it."""
 
     kind: Kind
     learns: frozenset[str] = frozenset()
 
 
 def _check_result(tree: Tree, parameters: Mapping[str, Parameter]) -> None:
-    def leaf(part: Number | Name) -> _Known:
-        if isinstance(part, Number):
-            return _Known(Kind.NUMBER)
-        if part.name in ("x", "index"):
-            return _Known(Kind.FULL if part.name == "x" else Kind.FEATURE)
-        per_feature = parameters[part.name].per == "feature"
-        return _Known(Kind.FEATURE if per_feature else Kind.NUMBER, frozenset({part.name}))
+    """Refuse a result that is not one number a feature of each token, or leaves one unlearned."""
 
-    known = fold(tree, leaf, _known)
-    if known.kind is not Kind.FULL:
+    def leaf(part: Number | Name) -> _Inferred:
+        if isinstance(part, Number):
+            return _Inferred(Kind.NUMBER)
+        if part.name in ("x", "index"):
+            return _Inferred(Kind.FULL if part.name == "x" else Kind.FEATURE)
+        return _Inferred(parameters[part.name].kind, frozenset({part.name}))
+
+    result = fold_tree(tree, leaf, _infer_call)
+    if result.kind is not Kind.FULL:
         raise ExpressionError(
-            f"it gives {_GIVES[known.kind]}", "it must give one a feature of each token", tree.at
+            f"it gives {_KIND_WORDS[result.kind]}",
+            "it must give one a feature of each token",
+            tree.at,
         )
     for name in parameters:
-        if name not in known.learns:
+        if name not in result.learns:
             raise ConfigError(
                 f"parameters.{name} would get no gradient; the expression must use it, and not "
                 f"only in detach, sign or a condition."
             )
 
 
-def _known(call: Call, arguments: list[_Known]) -> _Known:
+def _infer_call(call: Call, arguments: list[_Inferred]) -> _Inferred:
     kind, learns = Kind.NUMBER, frozenset[str]()
     for argument in arguments:
         kind, learns = kind | argument.kind, learns | argument.learns
     if call.function in REDUCTIONS:
         if not kind & Kind.FEATURE:
             raise ExpressionError(
-                f"{call.function} reduces over the features, and this is {_GIVES[kind]}",
+                f"{call.function} reduces over the features, and this is {_KIND_WORDS[kind]}",
                 "it needs a value for each feature",
                 call.arguments[0].at,
             )
         kind &= ~Kind.FEATURE
     if call.function in ("detach", "sign", *CONDITIONS):
         learns = frozenset()
-    return _Known(kind, learns)
+    return _Inferred(kind, learns)

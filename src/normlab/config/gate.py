@@ -3,9 +3,10 @@
 Hydra acts on a configuration while it composes it: it imports packages that a search path names,
 sets up logging, builds callbacks, launchers and sweepers. A norm or an experiment that somebody
 sends must not reach any of that. So every YAML file of a folder that is not normlab's own conf/ is
-read here first, within the bounds of `safe_yaml`, and held to a list of what is allowed. The gate
-decides safety only: names, types and ranges stay with the schema. `docs/security.md` says the same
-for users.
+read here first, within the bounds of `safe_yaml`, and held to a list of what is allowed. What comes
+out of composing, from files and the command line, is checked for trusted code before anything is
+imported. The gate decides safety only: names, types and ranges stay with the schema.
+`docs/security.md` says the same for users.
 """
 
 import os
@@ -20,18 +21,23 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException
 
-from normlab import config
-from normlab.config.safe_yaml import MOST_CHARACTERS, parse_yaml, read_text
+from normlab.config import conf_folder
+from normlab.config.safe_yaml import MAX_CHARACTERS, parse_yaml, read_text
 from normlab.config.schema import DATA, TrainConfig
-from normlab.config.trust import UntrustedError, check_target, is_trusted
 from normlab.errors import ConfigError
 from normlab.text import excerpt
 
+TRUST_VARIABLE = "NORMLAB_TRUST"
+
+# Modules whose classes may be named. Never what lies deeper: a module gives away all that it
+# imports, so `normlab.norms.formula.torch.hub.load` is a path too.
+MODULES = ("torch.nn", "normlab.norms", "normlab.model.placement", "normlab.model.streams")
+_CLASS = re.compile(r"[A-Z]\w*", re.ASCII)
 # What a file may set under `hydra`: what an experiment sweeps.
 SWEEPER_KEYS = ("arms", "params", "budgets")
-MOST_FILES = 1_000
+MAX_FILES = 1_000
 # Entries of all lists of defaults that one option leads to, each as often as it is reached.
-MOST_DEFAULTS = 200
+MAX_DEFAULTS = 200
 
 # Their files hold parts of the whole configuration, each under its own key.
 _GLOBAL_GROUPS = ("", "experiment", "sweep")
@@ -42,6 +48,10 @@ _INTERPOLATION = re.compile(r"\$\{(?:(?P<key>[\w.]+)|oc\.env:[A-Za-z_]\w*(,[^${}
 _STUDY_NAME = "${normlab.study:}"
 
 File = tuple[str, str]  # a group, as `norm` or `norm/mine`, and an option of it; "" is the root
+
+
+class UntrustedError(ConfigError):
+    """A configuration names code that nobody has declared trusted; none of it was imported."""
 
 
 def check_folder(folder: Path, primary: str | None = None) -> None:
@@ -89,17 +99,17 @@ def check_overrides(overrides: Sequence[str], folders: Sequence[Path] = ()) -> N
         ConfigError: see `check_folder`.
     """
     for word in overrides:
-        if len(word) > MOST_CHARACTERS:
+        if len(word) > MAX_CHARACTERS:
             raise ConfigError(
                 f"{excerpt(word)} has {len(word):,} characters, and the most is "
-                f"{MOST_CHARACTERS:,}; write the value into a file of a folder for --config-dir."
+                f"{MAX_CHARACTERS:,}; write the value into a file of a folder for --config-dir."
             )
         key = word.partition("=")[0].strip().lstrip("+~").partition("@")[0].strip()
         value = word.partition("=")[2]
         if key == "hydra.searchpath":
             for entry in _search_path(word):
                 _check_search_path(entry)
-        elif key.partition("/")[0] in (*_groups(), "hydra") and "." not in key:
+        elif key.partition("/")[0] in (*_group_names(), "hydra") and "." not in key:
             if ".." in value or re.search(r"(^|[\s,(\[{'\"])[/~]", value):
                 raise UntrustedError(
                     f"{excerpt(word)} is not allowed: an option is a name, not a path; give the "
@@ -107,7 +117,7 @@ def check_overrides(overrides: Sequence[str], folders: Sequence[Path] = ()) -> N
                 )
         elif any((folder / key).is_dir() for folder in folders if key and "." not in key):
             raise UntrustedError(
-                f"{excerpt(key)} is not a group; groups are {', '.join(_groups())}."
+                f"{excerpt(key)} is not a group; groups are {', '.join(_group_names())}."
             )
 
 
@@ -119,7 +129,7 @@ def check_sweep_entry(override: str) -> None:
             `_target_`.
     """
     key = re.sub(r"[\s'\"+~]", "", override.partition("=")[0])
-    outside = re.split("[./@]", key)[0] not in (*_groups(), *_top_keys())
+    outside = re.split("[./@]", key)[0] not in (*_group_names(), *_top_level_keys())
     if outside or key.startswith("hydra") or "defaults" in key or "_target_" in override:
         raise UntrustedError(
             f"{excerpt(override)} is not allowed in hydra.sweeper: an entry sets a key of the "
@@ -128,21 +138,73 @@ def check_sweep_entry(override: str) -> None:
     check_overrides([override])
 
 
+def check_trusted(norm: Any, placement: Any) -> None:
+    """Refuse a norm or a placement, as plain containers, that names code not to be trusted.
+
+    Raises:
+        UntrustedError: naming the first such key.
+    """
+    _check_node("norm", norm)
+    _check_node("placement", placement)
+
+
+def check_trusted_class(key: str, target: Any) -> None:
+    """Refuse the value of a `_target_` that is not the path of a trusted class.
+
+    Raises:
+        UntrustedError: naming the key.
+    """
+    if isinstance(target, str):
+        module, _, name = target.rpartition(".")
+        if (module in MODULES and _CLASS.fullmatch(name)) or is_trusted(target):
+            return
+    text = excerpt(target)
+    raise UntrustedError(
+        f"{excerpt(key)}={text} is not trusted, so nothing was imported; allowed is a class of "
+        f"{', '.join(MODULES)}. If you know its code, {TRUST_VARIABLE}="
+        f"{text.rpartition('.')[0] or text} in the environment trusts it."
+    )
+
+
+def is_trusted(path: str) -> bool:
+    """Whether a dotted path lies in a package or module that NORMLAB_TRUST names."""
+    words = (word.strip() for word in os.environ.get(TRUST_VARIABLE, "").split(","))
+    return any(path == word or path.startswith(f"{word}.") for word in words if word)
+
+
+def _check_node(key: str, value: Any) -> None:
+    """Every node, however deep: building one builds those inside it first."""
+    if isinstance(value, Mapping):
+        if "_target_" in value:
+            check_trusted_class(f"{key}._target_", value["_target_"])
+        for name, item in value.items():
+            _check_node(f"{key}.{name}", item)
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            _check_node(f"{key}.{index}", item)
+    elif isinstance(value, bytes) or (isinstance(value, str) and "${" in value):
+        # Hydra resolves what it builds once more: \${…} would become a node after the check.
+        raise UntrustedError(
+            f"{excerpt(key)}={excerpt(value)} cannot be checked; a value is a number, true, "
+            f"false, null, text without ${{, a list or a mapping."
+        )
+
+
 @cache
-def _groups() -> list[str]:
+def _group_names() -> list[str]:
     """The groups of a run that conf/ has; claims are read by scripts/claims.py alone."""
-    folders = sorted(path.name for path in config.folder().iterdir() if path.is_dir())
+    folders = sorted(path.name for path in conf_folder().iterdir() if path.is_dir())
     return [name for name in folders if name not in ("hydra", "claim")]
 
 
 @cache
-def _top_keys() -> list[str]:
+def _top_level_keys() -> list[str]:
     """The first level of the schema."""
     return [item.name for item in fields(TrainConfig)]
 
 
 @cache
-def _numbers() -> frozenset[str]:
+def _number_keys() -> frozenset[str]:
     """The keys of the schema that hold a number: an interpolation of one cannot grow."""
 
     def walk(kind: Any, prefix: str) -> Iterator[str]:
@@ -168,10 +230,10 @@ def _config_files(folder: Path, primary: str | None) -> Iterator[tuple[str, Path
         path = folder / f"{name}.yaml"
         if path.exists():
             yield "", path
-    for group in _groups():
+    for group in _group_names():
         visited: set[str] = set()
-        for place, subfolders, names in os.walk(folder / group, followlinks=True):
-            real = os.path.realpath(place)
+        for parent, subfolders, names in os.walk(folder / group, followlinks=True):
+            real = os.path.realpath(parent)
             if real in visited:
                 subfolders.clear()
                 continue
@@ -181,22 +243,22 @@ def _config_files(folder: Path, primary: str | None) -> Iterator[tuple[str, Path
                 if not name.endswith(".yaml"):
                     continue
                 count += 1
-                if count > MOST_FILES:
+                if count > MAX_FILES:
                     raise ConfigError(
-                        f"{folder} holds more than {MOST_FILES:,} YAML files in the folders of "
+                        f"{folder} holds more than {MAX_FILES:,} YAML files in the folders of "
                         f"groups; give --config-dir one with fewer."
                     )
-                yield group, Path(place, name)
+                yield group, Path(parent, name)
 
 
 def _check_names(folder: Path, primary: str | None) -> None:
     """Refuse folders and names by which Hydra would read files that are not checked here."""
     # A folder of that name would be a group: hydra's own, or `seed=0` read as a file seed/0.yaml.
-    for name in ("hydra", "schema", *_top_keys()):
-        if name not in _groups() and (folder / name).is_dir():
+    for name in ("hydra", "schema", *_top_level_keys()):
+        if name not in _group_names() and (folder / name).is_dir():
             raise UntrustedError(
                 f"{folder / name} is not taken: a folder for --config-dir holds options of "
-                f"{', '.join(_groups())}; remove or rename it."
+                f"{', '.join(_group_names())}; remove or rename it."
             )
     if primary is not None and not re.fullmatch(r"\w[\w.-]*", primary):
         raise UntrustedError(
@@ -233,7 +295,7 @@ def _check_values(path: Path, value: Any, key: str) -> None:
         for name, item in value.items():
             inner = f"{key}.{name}" if key else str(name)
             if name == "_target_":
-                _check_class(path, inner, item)
+                _check_target(path, inner, item)
             _check_interpolation(path, name, inner)
             _check_values(path, item, inner)
     elif isinstance(value, list):
@@ -243,14 +305,14 @@ def _check_values(path: Path, value: Any, key: str) -> None:
         _check_interpolation(path, value, key)
 
 
-def _check_class(path: Path, key: str, target: Any) -> None:
+def _check_target(path: Path, key: str, target: Any) -> None:
     if key.partition(".")[0] not in ("norm", "placement"):
         raise UntrustedError(
             f"{path}: {excerpt(key)}={excerpt(target)} is not taken; only norm and placement "
             f"name a class."
         )
     try:
-        check_target(key, target)
+        check_trusted_class(key, target)
     except UntrustedError as error:
         raise UntrustedError(f"{path}: {error}") from error
 
@@ -268,7 +330,7 @@ def _check_interpolation(path: Path, value: Any, key: str) -> None:
     text = value.replace(_STUDY_NAME, "") if key == "study" else value
     parts = list(_INTERPOLATION.finditer(text))
     rest = _INTERPOLATION.sub("", text)
-    allowed = all(part["key"] is None or part["key"] in _numbers() for part in parts)
+    allowed = all(part["key"] is None or part["key"] in _number_keys() for part in parts)
     if not allowed or "${" in rest or (rest and key != "study"):
         raise UntrustedError(
             f"{path}: {excerpt(key)}: {excerpt(value)} is not taken; an interpolation in a "
@@ -318,14 +380,14 @@ def _check_defaults(path: Path, entries: Any, group: str) -> list[File]:
         raise ConfigError(f"{path}: defaults is not a list; write defaults: [_self_].")
     files: list[File] = []
     for entry in entries:
-        named = _default_files(entry, group)
-        if named is None:
+        files_of_entry = _default_files(entry, group)
+        if files_of_entry is None:
             raise UntrustedError(
                 f"{path}: {excerpt(entry)} is not taken in defaults; an entry is _self_, an "
                 f"option of the file's own group, or group: option for one of "
-                f"{', '.join(_groups())}."
+                f"{', '.join(_group_names())}."
             )
-        files += named
+        files += files_of_entry
     return files
 
 
@@ -349,7 +411,7 @@ def _default_files(entry: Any, group: str) -> list[File] | None:
     else:
         return None
     names = options if isinstance(options, list) else [] if options is None else [options]
-    if group.partition("/")[0] not in (*_groups(), "schema"):
+    if group.partition("/")[0] not in (*_group_names(), "schema"):
         return None
     if not all(isinstance(name, str) and _OPTION.fullmatch(name) for name in names):
         return None
@@ -370,10 +432,10 @@ def _count_defaults(
         total = 1
         for entry in defaults.get(file, []):
             total += _count_defaults(folder, entry, defaults, counts)
-        if total > MOST_DEFAULTS:
+        if total > MAX_DEFAULTS:
             raise ConfigError(
                 f"{folder}: the defaults of {'/'.join(file).strip('/')} lead to more than "
-                f"{MOST_DEFAULTS} files; name fewer."
+                f"{MAX_DEFAULTS} files; name fewer."
             )
         counts[file] = total
     return counts[file]
@@ -393,15 +455,15 @@ def _search_path(word: str) -> list[str]:
 
 def _check_search_path(entry: str) -> None:
     """A folder is checked like that of --config-dir; anything else is imported to be read."""
-    scheme, separator, place = entry.rpartition("://")
+    scheme, separator, path = entry.rpartition("://")
     if "${" in entry:
         raise UntrustedError(f"{excerpt(entry)} cannot be checked; write the folder out.")
     if not separator or scheme == "file":
-        if Path(place).is_dir():
-            check_folder(Path(place))
-    elif not is_trusted(place.replace("/", ".")):
+        if Path(path).is_dir():
+            check_folder(Path(path))
+    elif not is_trusted(path.replace("/", ".")):
         raise UntrustedError(
             f"{excerpt(entry)} is not trusted, so it was not imported; give --config-dir a "
-            f"folder, or, if you know its code, set NORMLAB_TRUST={excerpt(place)} in the "
+            f"folder, or, if you know its code, set NORMLAB_TRUST={excerpt(path)} in the "
             f"environment."
         )

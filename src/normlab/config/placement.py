@@ -1,10 +1,27 @@
-"""The type of every key of a placement: which sites hold a norm, and the scales around them."""
+"""Placements: the type of every key, and what a placement means at every site of every block.
 
-from dataclasses import dataclass, field
+A placement speaks of all sublayers at once; `attention` and `feedforward` change that for one of
+them, `blocks` for some depths, and a later rule wins over an earlier one. What is resolved holds no
+rule and no expression, so two placements that mean the same network are equal there.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any
 
 from omegaconf import MISSING
+
+from normlab.config.expressions import evaluate, evaluate_condition
+
+SUBLAYERS = ("attention", "feedforward")
+HEAD_SLOTS = ("q", "k", "v")  # attention's alone
+SLOTS = ("input", "output", "stream", "inner", *HEAD_SLOTS)  # around and inside a sublayer
+SCALES = ("skip", "block_skip", "branch", "input_scale", "heads")
+END_SLOTS = ("embedding", "final")  # once a model
+_IDENTITY = "torch.nn.Identity"
+
+NormConfig = Mapping[str, Any]  # a `_target_` and its arguments
 
 
 class Reads(Enum):
@@ -25,7 +42,7 @@ class HeadNorm(Enum):
 class SublayerConfig:
     """Changes for one kind of sublayer; null: as the placement says of all.
 
-    A slot is true (the run's norm, or `norm` if given here), false (nothing) or a norm's own
+    A slot is true (the run's norm, or `norm` where it stands here), false (nothing) or a norm's own
     config. A scale is a number, an expression in L (blocks) and l (this block, from 1), or
     {init: …, per: scalar|feature} for a learnable one.
     """
@@ -102,3 +119,99 @@ class PlacementConfig(AttentionConfig):
     attention: AttentionConfig = field(default_factory=AttentionConfig)
     feedforward: SublayerConfig = field(default_factory=SublayerConfig)
     blocks: dict[str, Any] = field(default_factory=dict)  # by name, each a BlockRule
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A factor: fixed, or learnable when `per` says for what there is one each."""
+
+    value: float
+    per: str | None = None  # scalar, feature or head
+
+
+@dataclass(frozen=True)
+class ResolvedSublayer:
+    """What stands around and inside one sublayer of one block."""
+
+    norms: dict[str, NormConfig | None]  # by slot
+    scales: dict[str, Scale]
+    reads: str
+    head_norm: str
+    init: dict[str, float]  # by projection, a factor of its standard deviation
+
+
+@dataclass(frozen=True)
+class ResolvedPlacement:
+    """A placement resolved for a depth. Its fields are part of a run's id."""
+
+    target: str
+    ends: dict[str, NormConfig | None]
+    blocks: list[dict[str, ResolvedSublayer]]
+    output: float | None  # in place of model.init.output
+
+
+def resolve_placement(
+    placement: PlacementConfig, norm: NormConfig, depth: int
+) -> ResolvedPlacement:
+    """The sites of a model of `depth` blocks whose norm, unless a site has another, is `norm`.
+
+    Raises:
+        ConfigError: an expression has no finite value, or a condition cannot be read.
+    """
+    blocks = [
+        {sublayer: _resolve_sublayer(placement, norm, sublayer, l, depth) for sublayer in SUBLAYERS}
+        for l in range(1, depth + 1)
+    ]
+    ends = {slot: _resolve_norm(getattr(placement, slot), norm) for slot in END_SLOTS}
+    output = placement.init.output
+    return ResolvedPlacement(
+        placement._target_, ends, blocks, None if output is None else evaluate(output, L=depth)
+    )
+
+
+def _resolve_sublayer(
+    placement: PlacementConfig, norm: NormConfig, sublayer: str, block: int, depth: int
+) -> ResolvedSublayer:
+    names = {"L": depth, "l": block}
+    # The stronger layer last. Under all, for what a placement leaves null, the neutral placement.
+    layers: list[SublayerConfig] = [PlacementConfig(), placement, getattr(placement, sublayer)]
+    for rule in placement.blocks.values():
+        if evaluate_condition(rule.where, **names):
+            layers += [rule, getattr(rule, sublayer)]
+    settings: dict[str, Any] = {}
+    for layer in layers:
+        values = {item.name: getattr(layer, item.name) for item in fields(layer)}
+        settings |= {key: value for key, value in values.items() if value is not None}
+    slots = {slot: settings.get(slot, settings["qk"] if slot in "qk" else None) for slot in SLOTS}
+    if sublayer != "attention":  # it has no heads, and what concerns them makes no difference
+        slots |= dict.fromkeys(HEAD_SLOTS, False)
+        settings["heads"] = 1.0
+    norms = {
+        slot: _resolve_norm(value, settings.get("norm", norm)) for slot, value in slots.items()
+    }
+    has_head_norm = any(norms[slot] for slot in HEAD_SLOTS)
+    factors = {item.name: getattr(placement.init, item.name) for item in fields(placement.init)}
+    return ResolvedSublayer(
+        norms,
+        {key: _resolve_scale(settings[key], names) for key in SCALES},
+        _enum_value(settings["reads"]),
+        _enum_value(settings["head_norm"]) if has_head_norm else "head",
+        {key: evaluate(value, **names) for key, value in factors.items() if key != "output"},
+    )
+
+
+def _resolve_norm(slot: Any, norm: NormConfig) -> NormConfig | None:
+    if not slot:
+        return None
+    chosen: NormConfig = norm if slot is True else slot
+    return None if chosen.get("_target_") == _IDENTITY else chosen
+
+
+def _resolve_scale(value: Any, names: Mapping[str, float]) -> Scale:
+    if isinstance(value, Mapping):
+        return Scale(evaluate(value.get("init", 1.0), **names), value.get("per", "scalar"))
+    return Scale(evaluate(value, **names))
+
+
+def _enum_value(value: Any) -> str:
+    return str(value.value if isinstance(value, Enum) else value)

@@ -18,11 +18,11 @@ from omegaconf.errors import OmegaConfBaseException
 from normlab.errors import ConfigError
 
 # The largest file of conf/ has 3 KB, 100 nodes and a depth of 5.
-MOST_BYTES = 64 * 1024
-MOST_NODES = 2_000  # keys and values, with every alias counted as often as it is used
-MOST_DEPTH = 24
-MOST_CHARACTERS = 4_000  # of a single key or value
-MOST_BITS = 63  # of a whole number
+MAX_BYTES = 64 * 1024
+MAX_NODES = 2_000  # keys and values, with every alias counted as often as it is used
+MAX_DEPTH = 24
+MAX_CHARACTERS = 4_000  # of a single key or value
+MAX_BITS = 63  # of a whole number
 
 _TAGS: set[str | None] = {
     f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null")
@@ -31,7 +31,7 @@ _TAGS |= {"tag:yaml.org,2002:seq", "tag:yaml.org,2002:map", "!", None}
 
 
 def read_text(path: Path) -> str:
-    """The text of a regular file of at most `MOST_BYTES`.
+    """The text of a regular file of at most `MAX_BYTES`.
 
     Raises:
         ConfigError: it is larger, not a regular file, not UTF-8, or cannot be read.
@@ -42,12 +42,12 @@ def read_text(path: Path) -> str:
         with open(handle, "rb") as file:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
                 raise ConfigError(f"{path} is not a regular file; give a YAML file.")
-            content = file.read(MOST_BYTES + 1)
+            content = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}).") from error
-    if len(content) > MOST_BYTES:
+    if len(content) > MAX_BYTES:
         raise ConfigError(
-            f"{path} has more than {MOST_BYTES:,} bytes, the most that a configuration may have; "
+            f"{path} has more than {MAX_BYTES:,} bytes, the most that a configuration may have; "
             f"divide it into several files."
         )
     try:
@@ -92,7 +92,7 @@ def parse_yaml(path: Path, text: str) -> Any:
 
 
 def check_numbers(path: Path, value: Any, key: str = "") -> None:
-    """Refuse whole numbers of more than `MOST_BITS` bits: Python cannot even print large ones.
+    """Refuse whole numbers of more than `MAX_BITS` bits: Python cannot even print large ones.
 
     Raises:
         ConfigError: naming the first.
@@ -104,10 +104,10 @@ def check_numbers(path: Path, value: Any, key: str = "") -> None:
     elif isinstance(value, list):
         for index, item in enumerate(value):
             check_numbers(path, item, f"{key}.{index}")
-    elif isinstance(value, int) and value.bit_length() > MOST_BITS:
+    elif isinstance(value, int) and value.bit_length() > MAX_BITS:
         raise ConfigError(
             f"{path}: {key} is a whole number of {value.bit_length()} bits; "
-            f"write one of at most {MOST_BITS} bits."
+            f"write one of at most {MAX_BITS} bits."
         )
 
 
@@ -120,23 +120,23 @@ def _check_events(path: Path, text: str) -> None:
         nodes += isinstance(event, yaml.NodeEvent)
         documents += isinstance(event, yaml.DocumentStartEvent)
         problem = _event_problem(event)
-        if depth > MOST_DEPTH:
-            problem = f"is nested more than {MOST_DEPTH} levels deep; write it flatter"
+        if depth > MAX_DEPTH:
+            problem = f"is nested more than {MAX_DEPTH} levels deep; write it flatter"
         if documents > 1:
             problem = "holds more than one YAML document; keep the first"
         if problem:
             mark = event.start_mark
             raise ConfigError(f"{path}, line {mark.line + 1 if mark else 1}: the file {problem}.")
-        if nodes > MOST_NODES:
+        if nodes > MAX_NODES:
             raise _too_many_nodes(path)
 
 
 def _event_problem(event: yaml.Event) -> str:
     if isinstance(event, yaml.CollectionStartEvent | yaml.ScalarEvent) and event.tag not in _TAGS:
         return f"uses the YAML tag {event.tag}; write plain values, lists and mappings only"
-    if isinstance(event, yaml.ScalarEvent) and len(event.value) > MOST_CHARACTERS:
+    if isinstance(event, yaml.ScalarEvent) and len(event.value) > MAX_CHARACTERS:
         length = len(event.value)
-        return f"has a key or value of {length:,} characters, more than {MOST_CHARACTERS:,}"
+        return f"has a key or value of {length:,} characters, more than {MAX_CHARACTERS:,}"
     return ""
 
 
@@ -158,7 +158,7 @@ def _count_nodes(path: Path, node: yaml.Node, counts: dict[int, int]) -> int:
     total = 1
     for child in children:
         total += _count_nodes(path, child, counts)
-        if total > MOST_NODES:
+        if total > MAX_NODES:
             raise _too_many_nodes(path)
     counts[id(node)] = total
     return total
@@ -166,6 +166,6 @@ def _count_nodes(path: Path, node: yaml.Node, counts: dict[int, int]) -> int:
 
 def _too_many_nodes(path: Path) -> ConfigError:
     return ConfigError(
-        f"{path} stands for more than {MOST_NODES:,} keys and values, aliases written out; "
+        f"{path} stands for more than {MAX_NODES:,} keys and values, aliases written out; "
         f"divide it into several files."
     )

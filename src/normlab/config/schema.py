@@ -1,7 +1,8 @@
 """The type of every key in conf/. Hydra merges the YAML files into these, so a typo cannot pass.
 
-`norm` alone stays open: any class that takes the width may stand there, with arguments of its own.
-This room knows no torch: a wrong key must be answered before anything heavy is imported.
+`norm` alone stays open: any class that takes the width may stand there, with its arguments.
+`validation.py` says which values of a type are allowed. No torch: a wrong key must be answered
+before anything heavy is imported.
 """
 
 import re
@@ -11,7 +12,6 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, cast
 
-from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from normlab.config.placement import PlacementConfig
@@ -197,7 +197,7 @@ class TrainerConfig:
     max_steps: int = MISSING
     val_every: int = MISSING
     log_every: int = 10
-    save_seconds: float = 30.0  # a state to go on from is kept this often
+    save_seconds: float = 30.0  # from one checkpoint to the next
     gradient_clip: float | None = 1.0
     accumulate: int = 1
     precision: str = "auto"  # auto, 32-true or bf16-mixed
@@ -226,7 +226,7 @@ class ProbesConfig:
 
 @dataclass
 class TrainConfig:
-    """One run, whole."""
+    """One run."""
 
     seed: int = 0
     study: str = MISSING
@@ -253,8 +253,8 @@ DATA: dict[str, type[DataConfig]] = {
 }
 
 
-def merged(plain: Mapping[str, Any]) -> DictConfig:
-    """A whole configuration as plain containers, read back from a file, held to the schema.
+def merge_with_schema(plain: Mapping[str, Any]) -> DictConfig:
+    """A full configuration in plain containers, as read from a file, with the schema's types.
 
     Raises:
         OmegaConfBaseException: a key or a value does not fit.
@@ -264,23 +264,14 @@ def merged(plain: Mapping[str, Any]) -> DictConfig:
     return cast(DictConfig, OmegaConf.merge(schema, dict(plain)))
 
 
-def study_name(*, _root_: DictConfig) -> str:
-    """What a study is called unless the user says so: losses on other data are not comparable."""
+def default_study_name(*, _root_: DictConfig) -> str:
+    """The name of a study by its data, for losses on other data are not comparable."""
     data = _root_.data
     if data.kind != "text" or OmegaConf.is_missing(data, "path"):
         return str(data.kind)
-    # A pattern is named whole, a file or folder by its own name.
+    # A file or folder gives its name, a pattern all of its text.
     pattern = str(data.path)
-    named = pattern if any(sign in pattern for sign in "*?[") else Path(pattern).stem
-    words = re.sub(r"[^A-Za-z0-9]+", "_", named).strip("_")[-40:]
+    text = pattern if any(sign in pattern for sign in "*?[") else Path(pattern).stem
+    words = re.sub(r"[^A-Za-z0-9]+", "_", text).strip("_")[-40:]
     parts = ["text", words, *(["bpe", str(data.vocabulary)] if data.tokens is Tokens.bpe else [])]
     return "-".join(part for part in parts if part)
-
-
-def register() -> None:
-    """Make schemas (the group `schema`) and resolvers known. Calling it again changes nothing."""
-    OmegaConf.register_new_resolver("normlab.study", study_name, replace=True)
-    store = ConfigStore.instance()
-    store.store(group="schema", name="train", node=TrainConfig, package="_global_")
-    for kind, node in DATA.items():
-        store.store(group="schema", name=kind, node=node, package="data")

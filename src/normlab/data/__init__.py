@@ -1,12 +1,17 @@
-"""Corpora, synthetic languages and their batches, each a pure function of (seed, step).
-
-The room knows text, tokens and numpy; it must not know torch, models or how anything is trained.
-"""
+"""Corpora, synthetic languages and their batches, each a pure function of (seed, step)."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from normlab.data.sources import IGNORED, Batch, Source, Tokenizer, at_least, one_of, unigram_loss
+from normlab.data.sources import (
+    IGNORED,
+    Batch,
+    Source,
+    Tokenizer,
+    check_choice,
+    check_minimum,
+    unigram_loss,
+)
 from normlab.data.tokenizers import tokenizer_from_json
 
 __all__ = [
@@ -18,8 +23,6 @@ __all__ = [
     "tokenizer_from_json",
     "unigram_loss",
 ]
-
-_KINDS = ("synthetic", "shakespeare", "text")
 
 
 def build_source(options: Mapping[str, Any], context: int) -> Source:
@@ -34,11 +37,11 @@ def build_source(options: Mapping[str, Any], context: int) -> Source:
         ConfigError: a kind or a value that is not allowed, or a corpus too short for `context`.
         NormlabError: a file that is missing, damaged or not text, a download or a cache that fails.
     """
-    at_least("model.context", context, 1)
+    check_minimum("model.context", context, 1)
     arguments = dict(options)
-    kind = one_of("data.kind", arguments.pop("kind", None), _KINDS)
-    # Each kind is imported when asked for: urllib and tokenizers take as long as a short sweep's
-    # whole start.
+    kind = arguments.pop("kind", None)
+    check_choice("data.kind", kind, ("synthetic", "shakespeare", "text"))
+    # Imported late: urllib and tokenizers take as long as the start of a short sweep.
     if kind == "synthetic":
         from normlab.data.synthetic import SyntheticSource
 

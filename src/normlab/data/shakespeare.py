@@ -1,4 +1,8 @@
-"""TinyShakespeare by characters: the file known by its checksum, found here or downloaded once."""
+"""TinyShakespeare by characters: checked against its digest, read from disk or downloaded once.
+
+A download must come whole, match the digest and end by a deadline, whatever the server does. pooch
+checks digests, but bounds only the silence between two bytes, not the time of all of them.
+"""
 
 import hashlib
 import http.client
@@ -13,8 +17,8 @@ from threading import Thread
 import numpy as np
 
 from normlab.archive.files import replace_atomically
-from normlab.data.sources import Corpus, CorpusSource, check_ranges, corpus_digest
-from normlab.data.text import cache_folder, writing_to_cache
+from normlab.data.sources import Corpus, CorpusSource, check_corpus_options, corpus_digest
+from normlab.data.text import cache_folder, report_cache_errors
 from normlab.data.tokenizers import CharacterTokenizer
 from normlab.errors import NormlabError
 
@@ -47,11 +51,11 @@ def open_shakespeare(
 
     Raises:
         ConfigError: a value out of range.
-        NormlabError: the file is not there, is another text, or cannot be downloaded.
+        NormlabError: the file does not exist, is another text, or cannot be downloaded.
     """
-    check_ranges(batch_size, validation_fraction, validation_windows)
-    text = read_shakespeare(path)
-    tokenizer = CharacterTokenizer.of([text])
+    check_corpus_options(batch_size, validation_fraction, validation_windows)
+    text = _read_shakespeare(path)
+    tokenizer = CharacterTokenizer.from_text([text])
     ids = tokenizer.encode_corpus(text).astype(np.uint16)
     return CorpusSource(
         Corpus(ids, tokenizer, corpus_digest(ids, tokenizer)),
@@ -63,100 +67,93 @@ def open_shakespeare(
     )
 
 
-def read_shakespeare(path: str | None) -> str:
-    """The text, 1,115,394 characters of ASCII; see `open_shakespeare` for where it is looked for.
-
-    Raises:
-        NormlabError: the file is not there, is another text, or cannot be downloaded.
-    """
+def _read_shakespeare(path: str | None) -> str:
     if path:
-        return _read_given(Path(os.path.expanduser(path)))
+        start = Path(os.path.expanduser(path))
+        files = [start / NAME, start / _OTHER_NAME] if os.path.isdir(start) else [start]
+        for file in filter(os.path.isfile, files):
+            return _read_checked_file(
+                file, f"use data=text data.path={file} to train on a text of your own"
+            )
+        raise NormlabError(
+            f"data.path={path} is neither TinyShakespeare nor a folder with {NAME} or "
+            f"{_OTHER_NAME}: correct it, or leave it out to download the file."
+        )
     folder = os.environ.get("NORMLAB_DATA")
+    if folder and os.path.isfile(file := Path(os.path.expanduser(folder), NAME)):
+        return _read_checked_file(file, f"put the original there or unset NORMLAB_DATA={folder}")
     cached = cache_folder() / NAME
-    if folder and os.path.isfile(given := Path(os.path.expanduser(folder), NAME)):
-        return _read_checked(given, f"put the original there or unset NORMLAB_DATA={folder}")
     if not os.path.isfile(cached):
         _download(cached, f"NORMLAB_DATA={folder} holds no {NAME}, " if folder else "")
-    return _read_checked(cached, "delete it and run again")
+    return _read_checked_file(cached, "delete it and run again")
 
 
-def _read_given(path: Path) -> str:
-    places = [path / NAME, path / _OTHER_NAME] if os.path.isdir(path) else [path]
-    for place in places:
-        if os.path.isfile(place):
-            return _read_checked(
-                place, f"use data=text data.path={place} to train on a text of your own"
-            )
-    raise NormlabError(
-        f"data.path={path} is neither TinyShakespeare nor a folder with {NAME} or {_OTHER_NAME}: "
-        "correct it, or leave it out to download the file."
-    )
-
-
-def _read_checked(path: Path, advice: str) -> str:
+def _read_checked_file(path: Path, advice: str) -> str:
     try:
         with path.open("rb") as stream:
             content = stream.read(BYTES + 1)  # a longer file is another text: no need to hold it
     except OSError as error:
         raise NormlabError(f"{path} cannot be read ({error.strerror}): {advice}.") from error
-    found = hashlib.sha256(content).hexdigest()
-    if found != SHA256:
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != SHA256:
         raise NormlabError(
-            f"{path} is not TinyShakespeare (SHA-256 {found[:12]}… where {SHA256[:12]}… is "
+            f"{path} is not TinyShakespeare (SHA-256 {digest[:12]}… where {SHA256[:12]}… is "
             f"expected): {advice}."
         )
     return content.decode("ascii")
 
 
-def _download(target: Path, tried: str) -> None:
-    reason, tries, last = "", 0, time.monotonic() + DEADLINE
+def _download(target: Path, searched: str) -> None:
+    """Download the file into the cache; `searched` says in an error where it was not."""
+    reason, tries, deadline = "", 0, time.monotonic() + DEADLINE
     for pause in (*PAUSES, None):
         tries += 1
         try:
-            content = _fetch(last - time.monotonic())
+            content = _fetch_until(deadline)
         except (OSError, http.client.HTTPException, ValueError) as error:
             reason = str(error).strip("<>") or type(error).__name__
-            if pause is None or time.monotonic() + pause > last:
+            if pause is None or time.monotonic() + pause > deadline:
                 break
             time.sleep(pause)
             continue
-        with writing_to_cache(), replace_atomically(target) as draft:
+        with report_cache_errors(), replace_atomically(target) as draft:
             draft.write_bytes(content)
         _log.info("Downloaded %s into %s", URL, target)
         return
     raise NormlabError(
-        f"TinyShakespeare was not found: {tried}{target} does not exist, and downloading {URL} "
+        f"TinyShakespeare was not found: {searched}{target} does not exist, and downloading {URL} "
         f"failed {tries} time{'' if tries == 1 else 's'} ({reason}); give its place as "
         f"data.path=…, set NORMLAB_DATA to a folder with {NAME}, or train with data=synthetic, "
         f"which needs no file."
     )
 
 
-def _fetch(seconds: float) -> bytes:
-    """The file from its server. Raises TimeoutError where it has not come after so many seconds.
+def _fetch_until(deadline: float) -> bytes:
+    """The file from its server, checked. Raises TimeoutError where it has not come in time.
 
-    A timeout of the socket starts anew with every byte, of the headers too: only waiting for all of
-    it from outside bounds the time. The thread that is left does not keep the process.
+    A timeout of the socket starts anew with each byte, of the headers too: only waiting for all of
+    it from outside bounds the time. The thread that is left does not keep the process alive.
     """
     answers: SimpleQueue[bytes | Exception] = SimpleQueue()
-    Thread(target=_ask, args=(URL, answers), daemon=True).start()
+
+    def fetch(url: str) -> None:
+        try:
+            with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
+                answers.put(response.read(BYTES + 1))
+        except Exception as error:  # raised again below
+            answers.put(error)
+
+    Thread(target=fetch, args=(URL,), daemon=True).start()
     try:
-        content = answers.get(timeout=max(0.0, seconds))
+        content = answers.get(timeout=max(0.0, deadline - time.monotonic()))
     except Empty:
         raise TimeoutError(f"it was not there after {DEADLINE:g} s") from None
     if isinstance(content, Exception):
         raise content
-    found = hashlib.sha256(content).hexdigest()
-    if found != SHA256:
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != SHA256:
         raise ValueError(
-            f"{len(content)} bytes came with SHA-256 {found[:12]}… where {SHA256[:12]}… is expected"
+            f"{len(content)} bytes came with SHA-256 {digest[:12]}… where {SHA256[:12]}… is "
+            f"expected"
         )
     return content
-
-
-def _ask(url: str, answers: "SimpleQueue[bytes | Exception]") -> None:
-    try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
-            answers.put(response.read(BYTES + 1))
-    except Exception as error:  # raised again where the answer is waited for
-        answers.put(error)

@@ -1,7 +1,11 @@
-"""What every source of data gives: batches by step, a fixed validation set, a tokenizer."""
+"""Sources of tokens: batches by step, a fixed validation set, a tokenizer.
+
+`Source` is what every kind of data gives; `CorpusSource` is windows of one tokenised text. Random
+numbers come by address, from (stream, seed, index), so a batch does not depend on any before it.
+"""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, NamedTuple, Protocol, overload
@@ -16,6 +20,10 @@ IGNORED = -100
 
 VALIDATION_TOKENS = 8192
 """About how many tokens a validation batch holds."""
+
+_PIECE_IDS = 2**20  # read at once from a corpus that may be larger than memory
+
+Ids = NDArray[np.unsignedinteger[Any]]
 
 
 class Batch(NamedTuple):
@@ -41,11 +49,11 @@ class Tokenizer(Protocol):
         """The text of `tokens`; ConfigError where one is not in the vocabulary."""
 
     def to_json(self) -> str:
-        """Everything that `tokenizer_from_json` needs to rebuild it."""
+        """All that `tokenizer_from_json` needs to rebuild it."""
 
 
 class Source(Protocol):
-    """Data to train on and to be judged by."""
+    """Data to train on and to validate on."""
 
     vocabulary: int
     """The number of token ids."""
@@ -68,8 +76,8 @@ class Source(Protocol):
 def unigram_loss(source: Source) -> float:
     """The lowest loss of a guess that ignores the context, in nats per token.
 
-    It is the entropy of the tokens that the validation windows score: whoever is not below it has
-    learned how frequent tokens are, and nothing else.
+    It is the entropy of the tokens that the validation windows score: a model that is not below it
+    has learned how frequent tokens are, and nothing else.
     """
     counts = np.zeros(source.vocabulary, dtype=np.int64)
     for batch in source.validation():
@@ -79,35 +87,17 @@ def unigram_loss(source: Source) -> float:
     return float(-(shares * np.log(shares)).sum())
 
 
-def at_least(key: str, value: int, lowest: int) -> int:
-    """Return `value`; ConfigError where it is below `lowest`."""
-    if value < lowest:
-        raise ConfigError(f"{key}={value} is too small: give {lowest} or more.")
-    return value
-
-
-def between(key: str, value: float, low: float, high: float) -> float:
-    """Return `value`; ConfigError where it is not strictly between `low` and `high`."""
-    if not low < value < high:
-        raise ConfigError(f"{key}={value} is out of range: give a number between {low} and {high}.")
-    return value
-
-
-def one_of(key: str, value: str | None, allowed: Sequence[str]) -> str:
-    """Return `value`; ConfigError where it is not `allowed`."""
-    if value is None or value not in allowed:
-        raise ConfigError(f"{key}={value} is not known: choose one of {', '.join(allowed)}.")
-    return value
+# --- Random numbers and range checks ------------------------------------------------------------
 
 
 class Stream(IntEnum):
-    """What the numbers are for, so that no two uses ever share them. Never renumber."""
+    """What random numbers are for, so that no two uses ever share them. Never renumber."""
 
     TRAINING = 1
     VALIDATION = 2
 
 
-def generator(stream: Stream, seed: int, index: int) -> np.random.Generator:
+def random_generator(stream: Stream, seed: int, index: int) -> np.random.Generator:
     """The generator of block or batch `index` of `stream` under `seed`; independent of all others.
 
     Raises:
@@ -119,9 +109,34 @@ def generator(stream: Stream, seed: int, index: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(entropy))
 
 
-_PIECE_BYTES = 2**20
+def check_minimum(key: str, value: int, lowest: int) -> int:
+    """Return `value`; ConfigError where it is below `lowest`."""
+    if value < lowest:
+        raise ConfigError(f"{key}={value} is too small: give {lowest} or more.")
+    return value
 
-Ids = NDArray[np.unsignedinteger[Any]]
+
+def check_between(key: str, value: float, low: float, high: float) -> None:
+    """ConfigError where `value` is not strictly between `low` and `high`."""
+    if not low < value < high:
+        raise ConfigError(f"{key}={value} is out of range: give a number between {low} and {high}.")
+
+
+def check_choice(key: str, value: str | None, allowed: Sequence[str]) -> None:
+    """ConfigError where `value` is not `allowed`."""
+    if value not in allowed:
+        raise ConfigError(f"{key}={value} is not known: choose one of {', '.join(allowed)}.")
+
+
+def check_corpus_options(batch_size: int, fraction: float, windows: int | None) -> None:
+    """ConfigError where a value is out of range; cheap, so it can go before a corpus is read."""
+    check_minimum("data.batch_size", batch_size, 1)
+    check_between("data.validation_fraction", fraction, 0, 1)
+    if windows is not None:
+        check_minimum("data.validation_windows", windows, 1)
+
+
+# --- Windows of a corpus ------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -139,6 +154,14 @@ class Corpus:
     digest: str
 
 
+def corpus_digest(ids: Ids, tokenizer: Tokenizer) -> str:
+    """CRC-32 of all ids, then that of their tokenizer, 16 hexadecimal digits; about 2 GB/s."""
+    crc = 0
+    for piece in _iterate_pieces(ids):
+        crc = zlib.crc32(piece.tobytes(), crc)
+    return f"{crc:08x}{zlib.crc32(tokenizer.to_json().encode()):08x}"
+
+
 class CorpusSource:
     """Windows of one long sequence of tokens, split by position into training and validation.
 
@@ -147,8 +170,8 @@ class CorpusSource:
         name: the corpus in the user's words, for messages.
         context: T, tokens a window.
         batch_size: B, windows a training batch.
-        validation_fraction: the part at the end that is kept for validation.
-        validation_windows: how many windows of it to judge by, evenly spaced; None for all.
+        validation_fraction: the part at the end that training never sees.
+        validation_windows: how many windows of it to validate on, evenly spaced; None for all.
 
     Raises:
         ConfigError: a value out of range, a split shorter than `context` + 1 or of one token only.
@@ -164,7 +187,7 @@ class CorpusSource:
         validation_fraction: float,
         validation_windows: int | None,
     ) -> None:
-        check_ranges(batch_size, validation_fraction, validation_windows)
+        check_corpus_options(batch_size, validation_fraction, validation_windows)
         cut = int((1 - validation_fraction) * len(corpus.ids))
         self._train, held_out = corpus.ids[:cut], corpus.ids[cut:]
         _check_length(name, context, len(self._train), len(held_out))
@@ -178,19 +201,20 @@ class CorpusSource:
         self.digest: str | None = corpus.digest
 
     def batch(self, seed: int, step: int) -> Batch:
-        """Training batch `step` of stream `seed`: windows at uniformly random places, (B, T)."""
+        """Training batch `step` of stream `seed`: windows at uniformly random offsets, (B, T)."""
         last = len(self._train) - len(self._offsets)
-        starts = generator(Stream.TRAINING, seed, step).integers(last + 1, size=self.batch_size)
-        windows = self._train[starts[:, None] + self._offsets]
+        random = random_generator(Stream.TRAINING, seed, step)
+        starts = random.integers(last + 1, size=self.batch_size)
+        windows = self._train[starts[:, None] + self._offsets]  # (B, T + 1)
         return Batch(windows[:, :-1].astype(np.int64), windows[:, 1:].astype(np.int64))
 
     def validation(self) -> Sequence[Batch]:
-        """The validation split, about 8192 tokens a batch, each read when it is asked for."""
+        """The validation split, about 8192 tokens a batch, each read when it is indexed."""
         return self._validation
 
 
 class ValidationWindows(Sequence[Batch]):
-    """Non-overlapping windows that score every token of a split but the first exactly once.
+    """Non-overlapping windows that score each token of a split but the first exactly once.
 
     The last window ends where the split ends; what the one before has scored is IGNORED in it.
     With `count`, that many of the windows, evenly spaced.
@@ -202,13 +226,13 @@ class ValidationWindows(Sequence[Batch]):
         if count is not None and count < windows:
             chosen = np.arange(count) * (windows - 1) // max(1, count - 1)
         self._ids = ids
-        self._wanted = chosen * context
-        self._starts = np.minimum(self._wanted, len(ids) - 1 - context)
+        self._scored_from = chosen * context
+        self._starts = np.minimum(self._scored_from, len(ids) - 1 - context)
         self._offsets = np.arange(context + 1)
-        self._size = max(1, VALIDATION_TOKENS // context)
+        self._batch_size = max(1, VALIDATION_TOKENS // context)
 
     def __len__(self) -> int:
-        return -(-len(self._starts) // self._size)
+        return -(-len(self._starts) // self._batch_size)
 
     @overload
     def __getitem__(self, index: int) -> Batch: ...
@@ -217,30 +241,13 @@ class ValidationWindows(Sequence[Batch]):
     def __getitem__(self, index: int | slice) -> Batch | list[Batch]:
         if isinstance(index, slice):
             return [self[i] for i in range(len(self))[index]]
-        first = range(len(self))[index] * self._size
-        here = slice(first, first + self._size)
-        places = self._starts[here, None] + self._offsets
-        windows = self._ids[places].astype(np.int64)
+        first = range(len(self))[index] * self._batch_size
+        chosen = slice(first, first + self._batch_size)
+        positions = self._starts[chosen, None] + self._offsets  # (B, T + 1)
+        windows = self._ids[positions].astype(np.int64)
         targets = windows[:, 1:].copy()
-        targets[places[:, :-1] < self._wanted[here, None]] = IGNORED
+        targets[positions[:, :-1] < self._scored_from[chosen, None]] = IGNORED
         return Batch(windows[:, :-1].copy(), targets)
-
-
-def corpus_digest(ids: Ids, tokenizer: Tokenizer) -> str:
-    """CRC-32 of all ids, then that of their tokenizer, 16 hexadecimal digits; about 2 GB/s."""
-    content = np.ascontiguousarray(ids).view(np.uint8)
-    crc = 0
-    for first in range(0, len(content), _PIECE_BYTES):
-        crc = zlib.crc32(content[first : first + _PIECE_BYTES].tobytes(), crc)
-    return f"{crc:08x}{zlib.crc32(tokenizer.to_json().encode()):08x}"
-
-
-def check_ranges(batch_size: int, fraction: float, windows: int | None) -> None:
-    """ConfigError where a value is out of range; cheap, so it can go before a corpus is read."""
-    at_least("data.batch_size", batch_size, 1)
-    between("data.validation_fraction", fraction, 0, 1)
-    if windows is not None:
-        at_least("data.validation_windows", windows, 1)
 
 
 def _check_length(name: str, context: int, train: int, validation: int) -> None:
@@ -257,11 +264,14 @@ def _check_length(name: str, context: int, train: int, validation: int) -> None:
 
 def _check_variety(name: str, tokenizer: Tokenizer, **splits: Ids) -> None:
     for split, ids in splits.items():
-        pieces = (ids[first : first + _PIECE_BYTES] for first in range(0, len(ids), _PIECE_BYTES))
-        if all((piece == ids[0]).all() for piece in pieces):
+        if all((piece == ids[0]).all() for piece in _iterate_pieces(ids)):
             only = ascii(tokenizer.decode([int(ids[0])]))
             raise ConfigError(
                 f"{name} holds nothing but {only} in the {len(ids)} tokens of its {split} split, "
                 f"so there is nothing to predict: give a text with at least two different tokens "
                 f"in each split, or change data.validation_fraction."
             )
+
+
+def _iterate_pieces(ids: Ids) -> Iterator[Ids]:
+    return (ids[first : first + _PIECE_IDS] for first in range(0, len(ids), _PIECE_IDS))

@@ -14,12 +14,12 @@ from normlab.data.sources import (
     VALIDATION_TOKENS,
     Batch,
     Stream,
-    at_least,
-    between,
-    generator,
-    one_of,
+    check_between,
+    check_choice,
+    check_minimum,
+    random_generator,
 )
-from normlab.data.tokenizers import CharacterTokenizer, letters
+from normlab.data.tokenizers import CharacterTokenizer, build_alphabet
 from normlab.errors import ConfigError
 
 _MOST_CONTEXTS = 2**15
@@ -33,10 +33,10 @@ Symbols = NDArray[np.int64]
 class Language(Protocol):
     """A distribution over sequences of symbols, and its best predictor."""
 
-    def draw(self, random: np.random.Generator, sequences: int, length: int) -> Symbols:
+    def draw_sequences(self, random: np.random.Generator, sequences: int, length: int) -> Symbols:
         """Fresh sequences, (sequences, length)."""
 
-    def loss(self, symbols: Symbols) -> NDArray[np.float64]:
+    def bayes_loss(self, symbols: Symbols) -> NDArray[np.float64]:
         """The Bayes-optimal in-context predictor's loss on each symbol, nats, same shape."""
 
 
@@ -46,11 +46,11 @@ class UniformLanguage:
     def __init__(self, vocabulary: int) -> None:
         self.vocabulary = vocabulary
 
-    def draw(self, random: np.random.Generator, sequences: int, length: int) -> Symbols:
+    def draw_sequences(self, random: np.random.Generator, sequences: int, length: int) -> Symbols:
         """Fresh sequences, (sequences, length)."""
         return random.integers(self.vocabulary, size=(sequences, length))
 
-    def loss(self, symbols: Symbols) -> NDArray[np.float64]:
+    def bayes_loss(self, symbols: Symbols) -> NDArray[np.float64]:
         """ln(vocabulary) for each symbol, nats."""
         return np.full(symbols.shape, np.log(self.vocabulary))
 
@@ -69,7 +69,7 @@ class MarkovLanguage:
         self.order = order
         self.concentration = concentration
 
-    def draw(self, random: np.random.Generator, sequences: int, length: int) -> Symbols:
+    def draw_sequences(self, random: np.random.Generator, sequences: int, length: int) -> Symbols:
         """Fresh sequences, (sequences, length)."""
         bytes_a_sequence = 2 * self.vocabulary**self.order * length
         group = max(1, _URN_BYTES // bytes_a_sequence)
@@ -102,30 +102,33 @@ class MarkovLanguage:
             context = (context * self.vocabulary + symbols[t]) % contexts
         return symbols.T
 
-    def loss(self, symbols: Symbols) -> NDArray[np.float64]:
+    def bayes_loss(self, symbols: Symbols) -> NDArray[np.float64]:
         """The Bayes-optimal in-context predictor's loss on each symbol, nats, same shape."""
         nats = np.full(symbols.shape, np.log(self.vocabulary))
         scored = symbols[:, self.order :]
         context = np.zeros_like(scored)
         for lag in range(self.order):
             context = context * self.vocabulary + symbols[:, lag : lag + scored.shape[1]]
-        seen_pair = _earlier_equals(context * self.vocabulary + scored)
-        seen_context = _earlier_equals(context)
+        seen_pair = _count_earlier_equals(context * self.vocabulary + scored)
+        seen_context = _count_earlier_equals(context)
         mass = seen_context + self.vocabulary * self.concentration
         nats[:, self.order :] = -np.log((seen_pair + self.concentration) / mass)
         return nats
 
 
-def _earlier_equals(values: Symbols) -> NDArray[np.int64]:
-    """For each entry, how many entries before it in its row are equal to it."""
+def _count_earlier_equals(values: Symbols) -> NDArray[np.int64]:
+    """For each entry, how many entries before it in its row are equal to it.
+
+    By sorting: equal entries then stand in runs, in which an entry's rank is its count.
+    """
     order = np.argsort(values, axis=1, kind="stable")
     ranked = np.take_along_axis(values, order, axis=1)
-    place = np.broadcast_to(np.arange(values.shape[1]), values.shape)
+    rank = np.broadcast_to(np.arange(values.shape[1]), values.shape)
     starts_run = np.ones(values.shape, dtype=bool)
     starts_run[:, 1:] = ranked[:, 1:] != ranked[:, :-1]
-    run_start = np.maximum.accumulate(np.where(starts_run, place, 0), axis=1)
+    run_start = np.maximum.accumulate(np.where(starts_run, rank, 0), axis=1)
     counts = np.empty_like(values)
-    np.put_along_axis(counts, order, place - run_start, axis=1)
+    np.put_along_axis(counts, order, rank - run_start, axis=1)
     return counts
 
 
@@ -139,7 +142,7 @@ class SyntheticSource:
         vocabulary: V, the number of symbols.
         order: how many symbols the next one depends on (markov).
         concentration: Dirichlet's α (markov): small is predictable, large is uniform.
-        validation_windows: how many sequences the loss is judged on.
+        validation_windows: how many sequences to validate on.
 
     Raises:
         ConfigError: a value out of range.
@@ -155,69 +158,65 @@ class SyntheticSource:
         concentration: float = 0.2,
         validation_windows: int | None = 256,
     ) -> None:
-        self.batch_size = at_least("data.batch_size", batch_size, 1)
-        self.vocabulary = at_least("data.vocabulary", vocabulary, 2)
+        self.batch_size = check_minimum("data.batch_size", batch_size, 1)
+        self.vocabulary = check_minimum("data.vocabulary", vocabulary, 2)
         if validation_windows is None:
             raise ConfigError(
                 "data.validation_windows=null: the language is endless; give a number."
             )
-        at_least("data.validation_windows", validation_windows, 1)
-        self._language = _language(source, vocabulary, order, concentration, context)
+        check_minimum("data.validation_windows", validation_windows, 1)
+        self._language = _build_language(source, vocabulary, order, concentration, context)
         self._length = context + 1
         fitting = _BLOCK_SYMBOLS // (self.batch_size * self._length)
         self._block_steps = max(1, min(_MOST_BLOCK_STEPS, fitting))
         self._block: tuple[int, int, Symbols] | None = None
-        self._validation = self._language.draw(
-            generator(Stream.VALIDATION, 0, 0), validation_windows, self._length
+        self._validation = self._language.draw_sequences(
+            random_generator(Stream.VALIDATION, 0, 0), validation_windows, self._length
         )
         self.floor: float | None = float(self.floor_by_position().mean())
         self.digest: str | None = None  # its options say all of it
-        self.tokenizer = CharacterTokenizer(letters(vocabulary))
+        self.tokenizer = CharacterTokenizer(build_alphabet(vocabulary))
 
     def floor_by_position(self) -> NDArray[np.float64]:
         """The floor of each position's target, (T,), nats; its mean is `floor`."""
-        by_position: NDArray[np.float64] = self._language.loss(self._validation).mean(axis=0)
+        by_position: NDArray[np.float64] = self._language.bayes_loss(self._validation).mean(axis=0)
         return by_position[1:]
 
     def batch(self, seed: int, step: int) -> Batch:
-        """Training batch `step` of stream `seed`, (B, T), whatever was asked for before."""
-        block, place = divmod(step, self._block_steps)
-        first = place * self.batch_size
-        return _batch(self._sequences(seed, block)[first : first + self.batch_size])
+        """Training batch `step` of stream `seed`, (B, T), whatever was drawn before."""
+        block, offset = divmod(step, self._block_steps)
+        # Drawing many steps at once is several times cheaper a step; the last block is cached.
+        if self._block is None or self._block[:2] != (seed, block):
+            random = random_generator(Stream.TRAINING, seed, block)
+            count = self._block_steps * self.batch_size
+            sequences = self._language.draw_sequences(random, count, self._length)
+            self._block = (seed, block, sequences)
+        first = offset * self.batch_size
+        return _make_batch(self._block[2][first : first + self.batch_size])
 
     def validation(self) -> Sequence[Batch]:
         """The validation sequences, about 8192 tokens a batch."""
         size = max(1, VALIDATION_TOKENS // (self._length - 1))
         firsts = range(0, len(self._validation), size)
-        return [_batch(self._validation[first : first + size]) for first in firsts]
-
-    def _sequences(self, seed: int, block: int) -> Symbols:
-        # Drawing many steps at once is several times cheaper a step; only the last block is kept.
-        kept = self._block
-        if kept is not None and kept[:2] == (seed, block):
-            return kept[2]
-        sequences = self._block_steps * self.batch_size
-        random = generator(Stream.TRAINING, seed, block)
-        drawn = self._language.draw(random, sequences, self._length)
-        self._block = (seed, block, drawn)
-        return drawn
+        return [_make_batch(self._validation[first : first + size]) for first in firsts]
 
 
-def _batch(symbols: Symbols) -> Batch:
+def _make_batch(symbols: Symbols) -> Batch:
     return Batch(symbols[:, :-1].copy(), symbols[:, 1:].copy())
 
 
-def _language(
+def _build_language(
     source: str, vocabulary: int, order: int, concentration: float, context: int
 ) -> Language:
-    if one_of("data.source", source, ("markov", "random")) == "random":
+    check_choice("data.source", source, ("markov", "random"))
+    if source == "random":
         if vocabulary > _MOST_CONTEXTS:
             raise ConfigError(
                 f"data.vocabulary={vocabulary} is too large: stay at or below {_MOST_CONTEXTS}."
             )
         return UniformLanguage(vocabulary)
-    at_least("data.order", order, 1)
-    between("data.concentration", concentration, 0, 1e6)
+    check_minimum("data.order", order, 1)
+    check_between("data.concentration", concentration, 0, 1e6)
     if order > context:
         raise ConfigError(
             f"data.order={order} needs more symbols than model.context={context} shows: "

@@ -1,4 +1,9 @@
-"""A text of the user's own: any UTF-8 files, by characters or by byte pairs."""
+"""A text of the user's own: any UTF-8 files, by characters or by byte pairs.
+
+`find_corpus_files` says which files a path means, `read_text_chunks` what they hold, and
+`open_corpus` keeps their token ids in the user's cache under a digest of that content, from where
+they are memory-mapped: a corpus may be larger than memory.
+"""
 
 import codecs
 import fnmatch
@@ -20,19 +25,24 @@ from normlab.data.sources import (
     Corpus,
     CorpusSource,
     Ids,
-    Tokenizer,
-    check_ranges,
+    check_choice,
+    check_corpus_options,
     corpus_digest,
-    one_of,
 )
 from normlab.data.tokenizers import BytePairTokenizer, CharacterTokenizer, tokenizer_from_json
 from normlab.errors import ConfigError, NormlabError
 
 CHUNK_BYTES = 2**22
 _EXPECTED = "give a file, a folder or a glob such as 'corpus/**/*.txt'"
+_CACHE_VERSION = 2
+_ID_TYPES = (
+    "<u2",
+    "<u4",
+)  # an array of Python's objects would follow the file's bytes as addresses
+_log = logging.getLogger(__name__)
 
 # Text whose names, quotes and brackets a model would learn along with what they hold.
-_STRUCTURED = {
+_STRUCTURED_FORMATS = {
     ".json": "JSON",
     ".jsonl": "JSON lines",
     ".jsonlines": "JSON lines",
@@ -67,67 +77,81 @@ _SIGNATURES = (
 )
 
 
-def corpus_files(path: str) -> list[Path]:
+def open_text(
+    context: int,
+    batch_size: int = 12,
+    path: str | None = None,
+    tokens: str = "characters",
+    vocabulary: int = 1024,
+    validation_fraction: float = 0.1,
+    validation_windows: int | None = None,
+) -> CorpusSource:
+    """The files that `path` (a file, a folder or a glob) means, in windows of `context` tokens.
+
+    Raises:
+        ConfigError: a value out of range, no path, too little text for `context`, one symbol only.
+        NormlabError: a file that is missing or no plain UTF-8 text, a cache that cannot be written.
+    """
+    if not path:
+        raise ConfigError("data=text needs data.path=…: give a file, a folder or a glob.")
+    check_corpus_options(batch_size, validation_fraction, validation_windows)
+    check_choice("data.tokens", tokens, ("characters", "bpe"))
+    return CorpusSource(
+        open_corpus(find_corpus_files(path), tokens, vocabulary),
+        f"data.path={path}",
+        context=context,
+        batch_size=batch_size,
+        validation_fraction=validation_fraction,
+        validation_windows=validation_windows,
+    )
+
+
+# --- Which files --------------------------------------------------------------------------------
+
+
+def find_corpus_files(path: str) -> list[Path]:
     """The regular files that `path` (a file, a folder or a glob) means, sorted by name.
 
     Folders are searched to the bottom. Links are followed, and a file or a folder that several
     names lead to counts once. Hidden files and folders are left out.
 
     Raises:
-        NormlabError: nothing is there, a folder cannot be searched, a link leads nowhere.
+        NormlabError: no file is found, a folder cannot be searched, a link leads nowhere.
     """
     # Unlike Path's, this expanduser leaves the home of an unknown user alone.
     start = Path(os.path.expanduser(path))
+    names: dict[Path, Path] = {}  # by the file that they lead to
     try:
-        files = _without_duplicates(_candidates(start))
+        for file in sorted(_iterate_candidates(start), key=Path.as_posix):
+            if file.is_symlink() and not file.exists():
+                raise NormlabError(
+                    f"{file} is a link that leads nowhere: mend it, or take it out of data.path."
+                )
+            if file.is_file():
+                names.setdefault(file.resolve(), file)
         exists = start.exists()
     except OSError as error:
         raise NormlabError(
             f"data.path={path} cannot be searched ({error.strerror}: {error.filename}): "
             f"{_EXPECTED}."
         ) from error
-    if not files:
+    if not names:
         what = "holds no file to read" if exists else "matches no file"
         raise NormlabError(f"data.path={path} {what}: {_EXPECTED}.")
-    return files
+    return list(names.values())
 
 
-def content_digest(files: Sequence[Path]) -> str:
-    """SHA-256 over what `files` hold, in their order; about 1 GB/s. Names do not count.
-
-    Raises:
-        NormlabError: a file cannot be read, or is of a kind that is not plain text.
-    """
-    digest = hashlib.sha256()
-    for file in files:
-        own = hashlib.sha256()
-        for chunk in _read(file):
-            own.update(chunk)
-        digest.update(own.digest())
-    return digest.hexdigest()
-
-
-def text_chunks(files: Sequence[Path]) -> Iterator[str]:
-    """The text of `files`, one after the other, in chunks of at most CHUNK_BYTES.
-
-    Raises:
-        NormlabError: a file cannot be read or is not UTF-8 text; it names the file and the offset.
-    """
-    for file in files:
-        yield from _decoded(file)
-
-
-def _candidates(start: Path) -> Iterator[Path]:
+def _iterate_candidates(start: Path) -> Iterator[Path]:
     if start.is_dir():
-        for folder in _folders(start):
-            yield from (entry for entry in _visible(folder) if not entry.is_dir())
+        for folder in _walk_folders(start):
+            yield from (entry for entry in _list_folder(folder) if not entry.is_dir())
     elif start.exists() or not glob.has_magic(str(start)):
         yield start
     else:
-        yield from _matching(Path(start.anchor), start.parts[bool(start.anchor) :])
+        yield from _match_glob(Path(start.anchor), start.parts[bool(start.anchor) :])
 
 
-def _matching(folder: Path, pattern: tuple[str, ...]) -> Iterator[Path]:
+def _match_glob(folder: Path, pattern: tuple[str, ...]) -> Iterator[Path]:
     """The entries below `folder` that a glob in parts means: as `glob` has it, but links may loop.
 
     The standard library's follows a link to a parent folder forty times over, and its `**` takes
@@ -138,53 +162,77 @@ def _matching(folder: Path, pattern: tuple[str, ...]) -> Iterator[Path]:
         return
     first, rest = pattern[0], pattern[1:]
     if first == "**":
-        if rest[:1] != ("**",):
-            for below in _folders(folder):
-                yield from _matching(below, rest or ("*",))
+        if rest[:1] == ("**",):
+            yield from _match_glob(folder, rest)
         else:
-            yield from _matching(folder, rest)
+            for below in _walk_folders(folder):
+                yield from _match_glob(below, rest or ("*",))
     elif not glob.has_magic(first):
         if (folder / first).exists():
-            yield from _matching(folder / first, rest)
+            yield from _match_glob(folder / first, rest)
     elif folder.is_dir():
-        for entry in _visible(folder, hidden=first.startswith(".")):
+        for entry in _list_folder(folder, hidden=first.startswith(".")):
             if fnmatch.fnmatchcase(entry.name, first) and (not rest or entry.is_dir()):
-                yield from _matching(entry, rest)
+                yield from _match_glob(entry, rest)
 
 
-def _folders(start: Path) -> Iterator[Path]:
+def _walk_folders(start: Path) -> Iterator[Path]:
     """`start` and the folders below it, each once, however many links lead to it."""
     entered: set[Path] = set()
-    waiting = [start] if start.is_dir() else []
-    while waiting:
-        folder = waiting.pop(0)
+    pending = [start] if start.is_dir() else []
+    while pending:
+        folder = pending.pop(0)
         if (real := folder.resolve()) in entered:
             continue
         entered.add(real)
         yield folder
-        waiting += (entry for entry in _visible(folder) if entry.is_dir())
+        pending += (entry for entry in _list_folder(folder) if entry.is_dir())
 
 
-def _visible(folder: Path, *, hidden: bool = False) -> list[Path]:
+def _list_folder(folder: Path, *, hidden: bool = False) -> list[Path]:
     names = sorted(os.listdir(folder))
     return [folder / name for name in names if hidden or not name.startswith(".")]
 
 
-def _without_duplicates(candidates: Iterator[Path]) -> list[Path]:
-    by_content: dict[Path, Path] = {}
-    for path in sorted(candidates, key=Path.as_posix):
-        if path.is_symlink() and not path.exists():
-            raise NormlabError(
-                f"{path} is a link that leads nowhere: mend it, or take it out of data.path."
-            )
-        if path.is_file():
-            by_content.setdefault(path.resolve(), path)
-    return list(by_content.values())
+# --- Their content ------------------------------------------------------------------------------
 
 
-def _read(file: Path) -> Iterator[bytes]:
-    """The bytes of a file in chunks, once its name and its first bytes may be those of a text."""
-    if kind := _STRUCTURED.get(file.suffix.lower()):
+def content_digest(files: Sequence[Path]) -> str:
+    """SHA-256 over the content of `files`, in their order; about 1 GB/s. Names do not count.
+
+    Raises:
+        NormlabError: a file cannot be read, or is of a kind that is not plain text.
+    """
+    digest = hashlib.sha256()
+    for file in files:
+        file_digest = hashlib.sha256()
+        for chunk in _read_chunks(file):
+            file_digest.update(chunk)
+        digest.update(file_digest.digest())
+    return digest.hexdigest()
+
+
+def read_text_chunks(files: Sequence[Path]) -> Iterator[str]:
+    """The text of `files`, one after the other, in chunks of at most CHUNK_BYTES.
+
+    Raises:
+        NormlabError: a file cannot be read or is not UTF-8 text; it names the file and the offset.
+    """
+    for file in files:
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        offset = 0
+        for chunk in _read_chunks(file):
+            text = _decode_chunk(decoder, chunk, file, offset)
+            # The byte order mark that some editors put first is not text.
+            if text := text.removeprefix("\ufeff") if offset == 0 else text:
+                yield text
+            offset += len(chunk)
+        _decode_chunk(decoder, b"", file, offset)
+
+
+def _read_chunks(file: Path) -> Iterator[bytes]:
+    """The bytes of a file, if its name and its first bytes may be those of a plain text."""
+    if kind := _STRUCTURED_FORMATS.get(file.suffix.lower()):
         raise NormlabError(
             f"{file} is {kind}, and its names and quotes would be learned with its text: write the "
             f"text alone into a .txt file, or rename this one to .txt to train on it as it is, or "
@@ -202,7 +250,7 @@ def _read(file: Path) -> Iterator[bytes]:
             offset = 0
             while chunk:
                 if (nul := chunk.find(b"\0")) >= 0:
-                    raise _not_text(file, "a NUL byte", offset + nul)
+                    raise _not_text_error(file, "a NUL byte", offset + nul)
                 yield chunk
                 offset += len(chunk)
                 chunk = stream.read(CHUNK_BYTES)
@@ -213,41 +261,32 @@ def _read(file: Path) -> Iterator[bytes]:
         ) from error
 
 
-def _decoded(file: Path) -> Iterator[str]:
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    offset = 0
-    for chunk in _read(file):
-        text = _decode(decoder, chunk, file, offset)
-        # The byte order mark that some editors put first is not text.
-        if text := text.removeprefix("\ufeff") if offset == 0 else text:
-            yield text
-        offset += len(chunk)
-    _decode(decoder, b"", file, offset)
-
-
-def _decode(decoder: codecs.IncrementalDecoder, chunk: bytes, file: Path, offset: int) -> str:
-    held_back = len(decoder.getstate()[0])
+def _decode_chunk(decoder: codecs.IncrementalDecoder, chunk: bytes, file: Path, offset: int) -> str:
+    pending = len(decoder.getstate()[0])  # bytes of a character that the last chunk cut
     try:
         return decoder.decode(chunk, final=not chunk)
     except UnicodeDecodeError as error:
-        start = offset - held_back + error.start
-        raise _not_text(file, "bytes that are not UTF-8", start) from error
+        start = offset - pending + error.start
+        raise _not_text_error(file, "bytes that are not UTF-8", start) from error
 
 
-def _not_text(file: Path, what: str, offset: int) -> NormlabError:
+def _not_text_error(file: Path, what: str, offset: int) -> NormlabError:
     return NormlabError(
         f"{file} is not text: it holds {what} at offset {offset}; convert it to UTF-8 or leave it "
         "out of data.path."
     )
 
 
+# --- The cache of token ids ---------------------------------------------------------------------
+
+
 def cache_folder() -> Path:
-    """Where downloads and tokenised corpora are kept between runs; it need not exist yet."""
+    """Where downloads and tokenised corpora stay between runs; it need not exist yet."""
     return user_cache_path("normlab")
 
 
 @contextmanager
-def writing_to_cache() -> Iterator[None]:
+def report_cache_errors() -> Iterator[None]:
     """Turn the disk's refusal into one sentence.
 
     Raises:
@@ -262,16 +301,11 @@ def writing_to_cache() -> Iterator[None]:
         ) from error
 
 
-_VERSION = 2
-_DTYPES = ("<u2", "<u4")  # an array of Python's objects would follow the file's bytes as addresses
-_log = logging.getLogger(__name__)
-
-
-def tokenized(files: Sequence[Path], tokens: str, vocabulary: int) -> Corpus:
+def open_corpus(files: Sequence[Path], tokens: str, vocabulary: int) -> Corpus:
     """The ids of all text in `files`, mapped from the cache, and their tokenizer.
 
-    What the files hold is the name in the cache: each call reads them once to work it out. The
-    first call reads them three times more, in chunks, so a corpus may be larger than memory.
+    Each call reads the files once, for their digest. The first call reads them three times more, in
+    chunks.
 
     Args:
         files: UTF-8 text, in this order.
@@ -280,103 +314,67 @@ def tokenized(files: Sequence[Path], tokens: str, vocabulary: int) -> Corpus:
 
     Raises:
         ConfigError: a BPE vocabulary below 256.
-        NormlabError: a file is not text or cannot be read, no text at all, no room in the cache.
+        NormlabError: a file is not text or cannot be read, no text at all, no space in the cache.
     """
     content = content_digest(files)
     rule = [tokens, vocabulary, importlib.metadata.version("tokenizers")] if tokens == "bpe" else []
-    key = hashlib.sha256(json.dumps([_VERSION, rule, content]).encode()).hexdigest()[:32]
+    key = hashlib.sha256(json.dumps([_CACHE_VERSION, rule, content]).encode()).hexdigest()[:32]
     stem = cache_folder() / "corpora" / key
-    corpus = _load(stem)
+    corpus = _load_corpus(stem)
     if corpus is None:
-        _build(stem, files, content, tokens, vocabulary)
-        corpus = _load(stem)
+        _tokenize_files(stem, files, content, tokens, vocabulary)
+        corpus = _load_corpus(stem)
     if corpus is None:
         raise NormlabError(f"{stem}.ids disappeared from the cache as it was made: run again.")
     return corpus
 
 
-def _build(stem: Path, files: Sequence[Path], content: str, tokens: str, vocabulary: int) -> None:
+def _tokenize_files(
+    stem: Path, files: Sequence[Path], content: str, tokens: str, vocabulary: int
+) -> None:
     _log.info("Tokenising %d files into %s.ids", len(files), stem)
-    # Several processes may build at once: each writes drafts of its own, all with the same bytes,
-    # and the description comes last, so whoever finds one finds the ids that it describes.
-    with writing_to_cache(), replace_atomically(stem.with_suffix(".ids")) as draft:
+    # Several processes may do this at once: each writes drafts of its own, all with the same bytes,
+    # and the description comes last, so where one exists, the ids that it describes exist too.
+    with report_cache_errors(), replace_atomically(stem.with_suffix(".ids")) as draft:
         with draft.open("wb") as out:
-            tokenizer = _learn(files, tokens, vocabulary)
-            dtype = _DTYPES[tokenizer.vocabulary > 2**16]
-            for text in text_chunks(files):
+            tokenizer: CharacterTokenizer | BytePairTokenizer
+            if tokens == "bpe":
+                tokenizer = BytePairTokenizer.learn(read_text_chunks(files), vocabulary)
+            else:
+                tokenizer = CharacterTokenizer.from_text(read_text_chunks(files))
+            dtype = _ID_TYPES[tokenizer.vocabulary > 2**16]
+            for text in read_text_chunks(files):
                 tokenizer.encode_corpus(text).astype(dtype).tofile(out)
         if draft.stat().st_size == 0:
             empty = f"{files[0]} is" if len(files) == 1 else f"{files[0]} and all other files are"
             raise NormlabError(f"{empty} empty: give data.path=… a text.")
-        # Before the ids get their name: it says what text they are of.
+        # Before the ids get their name, which says what text they are of.
         if content_digest(files) != content:
             raise NormlabError("The files of data.path changed while they were read: run again.")
-        described = {
+        description = {
             "dtype": dtype,
-            "digest": corpus_digest(_map(draft, dtype), tokenizer),
+            "digest": corpus_digest(_map_ids(draft, dtype), tokenizer),
             "tokenizer": tokenizer.to_json(),
         }
-    with writing_to_cache():
-        write_text(stem.with_suffix(".json"), json.dumps(described))
+    with report_cache_errors():
+        write_text(stem.with_suffix(".json"), json.dumps(description))
 
 
-def _learn(
-    files: Sequence[Path], tokens: str, vocabulary: int
-) -> CharacterTokenizer | BytePairTokenizer:
-    if tokens == "bpe":
-        return BytePairTokenizer.of(text_chunks(files), vocabulary)
-    return CharacterTokenizer.of(text_chunks(files))
-
-
-def _load(stem: Path) -> Corpus | None:
-    """The corpus of `stem`, or None where it is not there, cut or damaged."""
-    description, ids_file = stem.with_suffix(".json"), stem.with_suffix(".ids")
-    if not (description.is_file() and ids_file.is_file()):
-        return None
+def _load_corpus(stem: Path) -> Corpus | None:
+    """The corpus of `stem`, or None where it is missing, cut or damaged."""
     try:
-        described = json.loads(description.read_text(encoding="utf-8"))
-        if described["dtype"] not in _DTYPES:
+        description = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))
+        if description["dtype"] not in _ID_TYPES:
             return None
-        ids = _map(ids_file, described["dtype"])
-        tokenizer: Tokenizer = tokenizer_from_json(described["tokenizer"])
+        ids = _map_ids(stem.with_suffix(".ids"), description["dtype"])
+        tokenizer = tokenizer_from_json(description["tokenizer"])
         digest = corpus_digest(ids, tokenizer)
     except (OSError, ValueError, TypeError, KeyError, RecursionError, NormlabError):
         return None
-    intact = digest == described["digest"] and int(ids.max()) < tokenizer.vocabulary
+    intact = digest == description["digest"] and int(ids.max()) < tokenizer.vocabulary
     return Corpus(ids, tokenizer, digest) if intact else None
 
 
-def _map(path: Path, dtype: str) -> Ids:
+def _map_ids(path: Path, dtype: str) -> Ids:
     # A plain view of the mapping: indexing np.memmap itself is several times slower.
     return np.asarray(np.memmap(path, dtype=dtype, mode="r"))
-
-
-def open_text(
-    context: int,
-    batch_size: int = 12,
-    path: str | None = None,
-    tokens: str = "characters",
-    vocabulary: int = 1024,
-    validation_fraction: float = 0.1,
-    validation_windows: int | None = None,
-) -> CorpusSource:
-    """The files that `path` (a file, a folder or a glob) means, in windows of `context` tokens.
-
-    They may be larger than memory: their token ids are kept in the user's cache and mapped.
-
-    Raises:
-        ConfigError: a value out of range, no path, too little text for `context`, one symbol only.
-        NormlabError: a file that is missing or no plain UTF-8 text, a cache that cannot be written.
-    """
-    if not path:
-        raise ConfigError("data=text needs data.path=…: give a file, a folder or a glob.")
-    check_ranges(batch_size, validation_fraction, validation_windows)
-    one_of("data.tokens", tokens, ("characters", "bpe"))
-    return CorpusSource(
-        tokenized(corpus_files(path), tokens, vocabulary),
-        f"data.path={path}",
-        context=context,
-        batch_size=batch_size,
-        validation_fraction=validation_fraction,
-        validation_windows=validation_windows,
-    )

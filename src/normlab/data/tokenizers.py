@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 _CODE_POINTS = 0x110000
 _SMALLEST_BPE = 256
 _PIECE = 2**16
-_FIRST_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+_LATIN_ALPHABET = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 
-def letters(count: int) -> str:
+def build_alphabet(count: int) -> str:
     """`count` different printable characters: a, b, c …, then CJK ideographs from U+4E00 on."""
-    return _FIRST_LETTERS[:count] + "".join(
-        chr(0x4E00 + i) for i in range(count - len(_FIRST_LETTERS))
+    return _LATIN_ALPHABET[:count] + "".join(
+        chr(0x4E00 + i) for i in range(count - len(_LATIN_ALPHABET))
     )
 
 
@@ -36,7 +36,7 @@ class CharacterTokenizer:
         self._id_of_code: NDArray[np.uint32] | None = None
 
     @classmethod
-    def of(cls, chunks: Iterable[str]) -> "CharacterTokenizer":
+    def from_text(cls, chunks: Iterable[str]) -> "CharacterTokenizer":
         """The tokenizer of all characters in `chunks`, sorted by code point."""
         seen = np.zeros(_CODE_POINTS, dtype=bool)
         for chunk in chunks:
@@ -78,7 +78,7 @@ class BytePairTokenizer:
         self.vocabulary: int = model.get_vocab_size()
 
     @classmethod
-    def of(cls, chunks: Iterable[str], vocabulary: int) -> "BytePairTokenizer":
+    def learn(cls, chunks: Iterable[str], vocabulary: int) -> "BytePairTokenizer":
         """Learn up to `vocabulary` tokens from `chunks`; the same text gives the same tokens.
 
         Raises:

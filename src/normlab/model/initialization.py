@@ -9,7 +9,7 @@ So two models that differ in a norm or a placement start from the same matrices.
 | those that a placement scales (DeepNorm) | N(0, (std · its factor)²), same draw    |
 | biases                                   | 0                                       |
 | with `scheme: xavier`, projections       | √(2 / (fan in + fan out)) for std       |
-| gains and biases of norms                | the norm's own business, left untouched |
+| gains and biases of norms                | not drawn here: the norm sets them     |
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from normlab.config.schema import InitConfig, InitScheme
 
 
-def spread(init: InitConfig, fan_in: int, fan_out: int) -> float:
+def projection_std(init: InitConfig, fan_in: int, fan_out: int) -> float:
     """The standard deviation of a projection of this shape (xavier: Glorot and Bengio, 2010)."""
     if init.scheme is InitScheme.xavier:
         return math.sqrt(2 / (fan_in + fan_out))
@@ -61,12 +61,12 @@ def initialize(model: nn.Module, seed: int) -> None:
     for name, module in model.named_modules():
         if not isinstance(module, Linear | Embedding):
             continue
-        _draw(module.weight, module.std, seed, f"{name}.weight")
+        _draw_weight(module.weight, module.std, seed, f"{name}.weight")
         if isinstance(module, Linear) and module.bias is not None:
             module.bias.zero_()
 
 
-def _draw(weight: Tensor, std: list[tuple[int, float]], seed: int, name: str) -> None:
+def _draw_weight(weight: Tensor, std: list[tuple[int, float]], seed: int, name: str) -> None:
     digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest, "little", signed=True))
     weight.copy_(torch.randn(weight.shape, generator=generator))

@@ -3,8 +3,8 @@
     x ← stream( skip·x + block_skip·x₀ + branch·output( f( input_scale·input(x) ) ) )
 
 `input`, `output` and `stream` hold a norm or nothing, x₀ is what entered the block, and the
-scales are numbers or learnable gains. This room does not know which norm it is: it gets factories
-that take the width, and scales whose value for this block is already worked out.
+scales are numbers or learnable gains. No norm is known by name here: a slot
+holds a factory that takes the width, and the scales of this block are already evaluated.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from normlab.config.wiring import Scale
+from normlab.config.placement import Scale
 
 NormFactory = Callable[[int], nn.Module]
 
-ONE, ZERO = Scale(1.0), Scale(0.0)
+UNIT_SCALE, ZERO_SCALE = Scale(1.0), Scale(0.0)
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class Wiring:
     q: NormFactory | None = None
     k: NormFactory | None = None
     v: NormFactory | None = None
-    skip: Scale = ONE
-    block_skip: Scale = ZERO
-    branch: Scale = ONE
-    input_scale: Scale = ONE
-    heads: Scale = ONE
+    skip: Scale = UNIT_SCALE
+    block_skip: Scale = ZERO_SCALE
+    branch: Scale = UNIT_SCALE
+    input_scale: Scale = UNIT_SCALE
+    heads: Scale = UNIT_SCALE
     reads: str = "stream"  # or block: x₀ instead of x
     head_norm: str = "head"  # or all: q, k and v are normalised before they are split into heads
     init: Mapping[str, float] = field(default_factory=dict)  # by projection: value, out, up, down
@@ -53,7 +53,7 @@ class Placement:
     residual: "type[Residual] | None" = None  # None: Residual
 
 
-def site(factory: NormFactory | None, width: int) -> nn.Module:
+def build_site(factory: NormFactory | None, width: int) -> nn.Module:
     """The norm that stands at a site of this width, or the identity."""
     return nn.Identity() if factory is None else factory(width)
 
@@ -82,7 +82,7 @@ class Factor(nn.Module):
         return x * self.value
 
 
-def scaled(scale: Scale, **shapes: tuple[int, ...]) -> nn.Module:
+def build_scale(scale: Scale, **shapes: tuple[int, ...]) -> nn.Module:
     """The module of a scale; `shapes` says what a learnable one looks like by what it is per."""
     if scale.per is not None:
         return Gain(scale.value, {"scalar": (), **shapes}[scale.per])
@@ -98,15 +98,15 @@ class Residual(nn.Module):
 
     def __init__(self, sublayer: nn.Module, wiring: Wiring, width: int) -> None:
         super().__init__()
-        self.input = site(wiring.input, width)
-        self.input_scale = scaled(wiring.input_scale, feature=(width,))
+        self.input = build_site(wiring.input, width)
+        self.input_scale = build_scale(wiring.input_scale, feature=(width,))
         self.sublayer = sublayer
-        self.output = site(wiring.output, width)
-        self.branch = scaled(wiring.branch, feature=(width,))
-        self.skip = scaled(wiring.skip, feature=(width,))
-        no_skip = wiring.block_skip == ZERO
-        self.block_skip = None if no_skip else scaled(wiring.block_skip, feature=(width,))
-        self.stream = site(wiring.stream, width)
+        self.output = build_site(wiring.output, width)
+        self.branch = build_scale(wiring.branch, feature=(width,))
+        self.skip = build_scale(wiring.skip, feature=(width,))
+        no_skip = wiring.block_skip == ZERO_SCALE
+        self.block_skip = None if no_skip else build_scale(wiring.block_skip, feature=(width,))
+        self.stream = build_site(wiring.stream, width)
         self.reads_block = wiring.reads == "block"
 
     def update(self, x: Tensor) -> Tensor:

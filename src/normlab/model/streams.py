@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from normlab.errors import ConfigError
-from normlab.model.placement import ZERO, Residual, Wiring
+from normlab.model.placement import ZERO_SCALE, Residual, Wiring
 
 Streams = tuple[Tensor, Tensor]
 
@@ -16,7 +16,7 @@ class TwoStream(Residual):
     """
 
     def __init__(self, sublayer: nn.Module, wiring: Wiring, width: int) -> None:
-        if wiring.reads != "stream" or wiring.block_skip != ZERO:
+        if wiring.reads != "stream" or wiring.block_skip != ZERO_SCALE:
             raise ConfigError(
                 "placement.reads=block and placement.block_skip need a placement of one stream; "
                 "leave them out with a _target_ of two."

@@ -1,25 +1,32 @@
 """A norm that is written down in YAML. x has shape (…, width).
 
-Its expression becomes nested functions of tensors once, when the norm is built. What may stand in
-an expression, and that what it gives fits x, is `normlab.config.formula`'s business.
+Its expression becomes nested functions of tensors once, when the norm is built.
+`normlab.config.formula` decides what may stand in an expression, and that its result fits x.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from itertools import count
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from normlab.config.formula import read
-from normlab.config.tree import ARITHMETIC, CONDITIONS, Call, Name, Number, Tree, fold
+from normlab.config.expressions import (
+    ARITHMETIC,
+    CONDITIONS,
+    Call,
+    Name,
+    Number,
+    Tree,
+    fold_tree,
+    join_lines,
+)
+from normlab.config.formula import FormulaSource, parse_formula
 from normlab.errors import ConfigError
-from normlab.norms.fused import Fused
-from normlab.norms.precision import widened
+from normlab.norms.norms import KernelNorm, widen
 
-# x and the parameters by name; what an expression says twice, by number.
+# x and the parameters by name; what an expression holds more than once, by number.
 Values = MutableMapping[str | int, Tensor]
 Function = Callable[[Values], Tensor]
 Part = float | Function
@@ -64,7 +71,7 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
 _POWERS = {2.0: torch.square, 0.5: torch.sqrt, -0.5: torch.rsqrt, -1.0: torch.reciprocal}
 
 
-class Formula(nn.Module):
+class Formula(KernelNorm):
     """A norm given by an expression over x, its width, parameters that are learned, and constants.
 
     `expression` has the operators + - * / **, reductions over the features (mean sum max min and,
@@ -92,14 +99,19 @@ class Formula(nn.Module):
         constants: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        reading = read(width, expression, parameters, constants)
-        self.expression = " ".join(expression.split())
+        parsed = parse_formula(width, expression, parameters, constants)
+        self.expression = join_lines(expression)
         self._fixed = ("expression", *(constants or {}))
-        self._tree = reading.tree
-        self._names = tuple(reading.parameters)
-        self._function = _compiled(self._tree)
-        self._fused = Fused(reading, width)
-        for name, parameter in reading.parameters.items():
+        self._tree = parsed.tree
+        self._names = tuple(parsed.parameters)
+        self._function = _compile_tree(self._tree)
+        self._source = FormulaSource(
+            self.expression,
+            width,
+            tuple((name, parameter.per) for name, parameter in parsed.parameters.items()),
+            tuple((constants or {}).items()),
+        )
+        for name, parameter in parsed.parameters.items():
             if hasattr(self, name):
                 raise ConfigError(
                     f"parameters.{name} is not allowed: a torch.nn.Module has something of its "
@@ -110,17 +122,17 @@ class Formula(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, width) → (…, width), in the dtype of x."""
-        return self._fused(self._torch, x, *(getattr(self, name) for name in self._names))
+        return self._compute(self._source, x, *(getattr(self, name) for name in self._names))
 
     def _torch(self, x: Tensor, *parameters: Tensor) -> Tensor:
         values: Values = dict(zip(self._names, parameters, strict=True))
-        values["x"] = wide = widened(x)
+        values["x"] = wide = widen(x)
         values["index"] = torch.arange(x.shape[-1], device=x.device, dtype=wide.dtype)
         return self._function(values).to(x.dtype)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # The kernels are made, and torch's functions nested, from the expression with its numbers.
-        if "_fused" in self.__dict__ and name in self._fixed:
+        # Kernels and torch's nested functions are compiled from the expression with its numbers.
+        if "_source" in self.__dict__ and name in self._fixed:
             raise AttributeError(
                 f"{name} of a Formula is what it was built with; build another Formula to change it"
             )
@@ -135,58 +147,63 @@ class Formula(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self._function = _compiled(self._tree)
+        self._function = _compile_tree(self._tree)
 
 
-def _compiled(tree: Tree) -> Function:
+def _compile_tree(tree: Tree) -> Function:
     """The tree as a function of x and the parameters."""
-    said = Counter(_calls(tree))
-    slots = dict(zip((part for part, times in said.items() if times > 1), count(), strict=False))
-    function = fold(tree, _leaf, lambda call, parts: _shared(_part(call, parts), slots.get(call)))
+    counts = Counter(_list_calls(tree))
+    repeated = (call for call, times in counts.items() if times > 1)
+    slots = {call: slot for slot, call in enumerate(repeated)}
+    function = fold_tree(
+        tree,
+        _compile_leaf,
+        lambda call, parts: _compute_at_most_once(_compile_call(call, parts), slots.get(call)),
+    )
     assert callable(function), "a formula depends on x"
     return function
 
 
-def _calls(tree: Tree) -> Iterator[Call]:
+def _list_calls(tree: Tree) -> Iterator[Call]:
     if isinstance(tree, Call):
         yield tree
         for argument in tree.arguments:
-            yield from _calls(argument)
+            yield from _list_calls(argument)
 
 
-def _leaf(part: Number | Name) -> Part:
+def _compile_leaf(part: Number | Name) -> Part:
     if isinstance(part, Number):
         return part.value
     name = part.name
     return lambda values: values[name]
 
 
-def _shared(function: Function, slot: int | None) -> Function:
-    """The same function, computed once where the expression says it more than once."""
+def _compute_at_most_once(function: Function, slot: int | None) -> Function:
+    """The same function, computed once where the expression holds it more than once."""
     if slot is None:
         return function
 
-    def remembered(values: Values) -> Tensor:
+    def compute(values: Values) -> Tensor:
         if slot not in values:
             values[slot] = function(values)
         return values[slot]
 
-    return remembered
+    return compute
 
 
-def _part(call: Call, parts: list[Part]) -> Function:
+def _compile_call(call: Call, parts: list[Part]) -> Function:
     operation = _OPERATIONS[call.function]
     if call.function == "**" and not callable(parts[1]) and parts[1] in _POWERS:
-        return _applied(_POWERS[parts[1]], parts[:1])
+        return _apply_operation(_POWERS[parts[1]], parts[:1])
     if call.function in ("minimum", "maximum"):
-        return _applied(operation, [_tensor(part) for part in parts])
+        return _apply_operation(operation, [_as_tensor(part) for part in parts])
     if call.function == "where":
-        condition, yes, no = map(_tensor, parts)
+        condition, yes, no = map(_as_tensor, parts)
         return lambda values: operation(condition(values), yes(values), no(values))
-    return _applied(operation, parts)
+    return _apply_operation(operation, parts)
 
 
-def _applied(operation: Callable[..., Tensor], parts: list[Part]) -> Function:
+def _apply_operation(operation: Callable[..., Tensor], parts: list[Part]) -> Function:
     """One operation of one or two parts, numbers as they are: nothing is decided when it runs."""
     first, second = parts[0], parts[-1]
     if len(parts) == 1 and callable(first):
@@ -199,7 +216,7 @@ def _applied(operation: Callable[..., Tensor], parts: list[Part]) -> Function:
     return lambda values: operation(first, second(values))
 
 
-def _tensor(part: Part) -> Function:
+def _as_tensor(part: Part) -> Function:
     """A number as a tensor in the precision of x, where torch would choose one of its own."""
     if callable(part):
         return part

@@ -18,7 +18,7 @@ _BLOCK_SECONDS = 0.006
 _FEWEST_CALLS, _MOST_CALLS = 3, 51
 
 
-def both(
+def build_gradient_call(
     function: Callable[[Tensor], Tensor], leaves: list[Tensor], x: Tensor, above: Tensor
 ) -> Call:
     """Forward, and the gradients of `leaves` from `above`, the gradient of the output."""
@@ -31,14 +31,14 @@ def both(
     return call
 
 
-def calls_in_block(call: Call) -> int:
+def calls_per_block(call: Call) -> int:
     """How often a block repeats the call; it has been called before."""
     call()
-    seconds = milliseconds(call, 1) / 1000
+    seconds = median_milliseconds(call, 1) / 1000
     return max(_FEWEST_CALLS, min(_MOST_CALLS, round(_BLOCK_SECONDS / seconds)))
 
 
-def milliseconds(call: Call, calls: int) -> float:
+def median_milliseconds(call: Call, calls: int) -> float:
     """The median over so many calls."""
     seconds = []
     for _ in range(calls):

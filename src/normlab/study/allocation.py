@@ -9,8 +9,8 @@ from pathlib import Path
 import psutil
 
 from normlab.archive.record import LAST_CHECKPOINT, RunRecord
+from normlab.config.run_spec import RunSpec
 from normlab.config.schema import FeedForwardKind, Positions, TrainConfig
-from normlab.config.spec import RunSpec
 from normlab.errors import NormlabError
 
 # docs/log.md has the measurements behind these.

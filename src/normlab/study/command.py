@@ -11,21 +11,20 @@ from pathlib import Path
 import hydra
 
 from normlab import config
-from normlab.config.explain import explain, is_configuration_error
+from normlab.config.compose import explain_error, is_configuration_error, register_schemas
 from normlab.config.gate import check_folder, check_overrides
-from normlab.config.grammar import closest
 from normlab.errors import CommandParser, ConfigError, report_user_errors
 from normlab.study import workers
 from normlab.study.repeat import repeat_run
-from normlab.text import excerpt
+from normlab.text import excerpt, suggest_closest
 from normlab.training import stopping
 
 
 def main() -> None:
     """Run the command in `sys.argv`; leave with 1 or 2 and a sentence when it cannot be done."""
-    workers.register_config()
+    register_schemas()
     run_hydra = hydra.main(
-        version_base="1.3", config_path=str(config.folder()), config_name="train"
+        version_base="1.3", config_path=str(config.conf_folder()), config_name="train"
     )(workers.train_job)
     stopping.raise_on_signals()
     with report_user_errors(), _translate_hydra_errors():
@@ -58,7 +57,8 @@ def read_command(arguments: Sequence[str]) -> list[str]:
     if unknown:
         flag = unknown[0].partition("=")[0]
         raise ConfigError(
-            f"{excerpt(flag)} is not a flag; {closest(flag, _FLAGS)}--help shows what there is."
+            f"{excerpt(flag)} is not a flag; {suggest_closest(flag, _FLAGS)}"
+            f"--help shows what there is."
         )
     overrides = [word for word in words if word != "--"]
     folders = [Path(path) for path in (options.config_dir, options.config_path) if path]
@@ -129,7 +129,7 @@ def _translate_hydra_errors() -> Iterator[None]:
         # Who set the variable wants to see the traceback.
         if before == "1" or not is_configuration_error(error):
             raise
-        raise explain(error) from error
+        raise explain_error(error) from error
     finally:
         if before is None:
             del os.environ["HYDRA_FULL_ERROR"]

@@ -17,10 +17,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from normlab.archive.files import sync_to_disk
 from normlab.archive.lock import supports_locks
 from normlab.archive.record import read_result
-from normlab.config.check import check_like
 from normlab.config.formula import is_formula
 from normlab.config.gate import check_sweep_entry
-from normlab.config.spec import RunSpec, other_data, specify
+from normlab.config.run_spec import RunSpec, changed_text_message, make_run_spec
+from normlab.config.validation import check_against_file
 from normlab.errors import ConfigError, NormlabError
 from normlab.text import excerpt
 
@@ -198,10 +198,10 @@ def compose_spec(loader: ConfigLoader, master: DictConfig, overrides: Sequence[s
         arguments_set, expected = (
             OmegaConf.to_container(config.norm, resolve=True) for config in (composed, reference)
         )
-        # A formula's parameters and constants are the user's to add; `specify` checks all of it.
+        # A formula's parameters and constants are the user's to add; `make_run_spec` checks it.
         if not is_formula(arguments_set):
-            check_like("norm", arguments_set, expected)
-    return specify(composed, choices)
+            check_against_file("norm", arguments_set, expected)
+    return make_run_spec(composed, choices)
 
 
 def has_result(spec: RunSpec) -> bool:
@@ -263,7 +263,7 @@ def _check_data(specs: Sequence[RunSpec]) -> dict[str, int]:
         digest, vocabularies[spec.id] = sources[key]
         record = read_result(spec.folder)
         if record is not None and record.data_digest != digest:
-            raise ConfigError(other_data(spec))
+            raise ConfigError(changed_text_message(spec))
     return vocabularies
 
 

@@ -12,8 +12,7 @@ from normlab.archive.record import (
     describe_file_change,
     describe_file_changes,
 )
-from normlab.config.spec import RunSpec, now_other_text
-from normlab.config.stored import stored_spec
+from normlab.config.run_spec import RunSpec, describe_changed_text, read_run_spec
 from normlab.data import build_source
 from normlab.errors import ConfigError, NormlabError
 from normlab.study.plan import check_writable, make_study_folder
@@ -48,7 +47,7 @@ def repeat_run(arguments: Sequence[str], command: str) -> None:
     check_runs([spec], local=True)
     make_study_folder(spec.study_folder)
     if build_source(spec.plain["data"], spec.config.model.context).digest != before.data_digest:
-        raise NormlabError(f"{folder} cannot be repeated: {now_other_text(spec)}.")
+        raise NormlabError(f"{folder} cannot be repeated: {describe_changed_text(spec)}.")
     if altered_files := describe_file_changes(folder, before):
         terminal.print(f"note: {altered_files}", markup=False)
     terminal.print(f"repeats {folder} in {spec.folder}", markup=False)
@@ -94,7 +93,7 @@ def _read_arguments(arguments: Sequence[str]) -> tuple[Path, dict[str, str]]:
 
 def _read_spec(folder: Path, before: RunRecord, changes: dict[str, str]) -> RunSpec:
     changes = {"study": f"{before.config.get('study')}-repeat", **changes}
-    spec = stored_spec(folder, before.choices, changes)
+    spec = read_run_spec(folder, before.choices, changes)
     if spec.id != before.id and (problem := describe_file_change(folder, before, CONFIG_FILE)):
         raise NormlabError(f"{folder} cannot be repeated: {problem}, and asks for another run.")
     if spec.id != before.id:

@@ -19,7 +19,7 @@ from rich.markup import escape
 
 from normlab.archive.record import RunRecord, check_study_name, read_result
 from normlab.archive.study import is_run_folder
-from normlab.config.spec import RunSpec
+from normlab.config.run_spec import RunSpec
 from normlab.errors import NormlabError
 from normlab.study import workers
 from normlab.study.allocation import Allocation, Machine, allocate_runs

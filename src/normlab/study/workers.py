@@ -44,9 +44,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from normlab import output
 from normlab.archive.lock import RunLockedError
 from normlab.archive.record import RunRecord, read_result
-from normlab.config.help import groups
-from normlab.config.schema import register as register_schema
-from normlab.config.spec import RunSpec, specify
+from normlab.config.compose import register_schemas
+from normlab.config.run_spec import RunSpec, make_run_spec
 from normlab.errors import NormlabError
 from normlab.study.allocation import Allocation, choose_threads
 from normlab.study.plan import ELSEWHERE
@@ -68,12 +67,6 @@ SEND_SECONDS = 1.0
 FORKS = sys.platform.startswith("linux")
 
 
-def register_config() -> None:
-    """Make known what the files of conf/ refer to. Calling it again changes nothing."""
-    register_schema()
-    OmegaConf.register_new_resolver("normlab.groups", groups, replace=True)
-
-
 def import_training() -> None:
     """Import what training needs; it takes seconds, so what is wrong is found before."""
     import normlab.study.preload  # noqa: F401
@@ -90,7 +83,7 @@ def train_job(
     The state of a run that another process trains is `elsewhere`. `display` is where the run
     reports, where it is not this process that shows it.
     """
-    spec = specify(composed, HydraConfig.get().runtime.choices)
+    spec = make_run_spec(composed, HydraConfig.get().runtime.choices)
     if read_result(spec.folder) is not None:
         return ALREADY_TRAINED
     job = HydraConfig.get().job
@@ -276,7 +269,7 @@ def _prepare_process(environment: Mapping[str, str]) -> None:
     output.secure_streams()
     os.environ.clear()
     os.environ.update(environment)
-    register_config()
+    register_schemas()
     setup_globals()
 
 

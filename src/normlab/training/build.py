@@ -8,17 +8,15 @@ from typing import Any
 
 import torch
 
+from normlab.config.placement import ResolvedPlacement, ResolvedSublayer, resolve_placement
+from normlab.config.run_spec import RunSpec
 from normlab.config.schema import ModelConfig, TrainConfig
-from normlab.config.spec import RunSpec
-from normlab.config.wiring import Network, written_out
-from normlab.config.wiring import Wiring as WiringConfig
 from normlab.errors import ConfigError
 from normlab.model.contract import CONTEXT, VOCABULARY, check_causal
-from normlab.model.feedforward import hidden_width
-from normlab.model.gpt import GPT
+from normlab.model.gpt import GPT, hidden_width
 from normlab.model.placement import NormFactory, Placement, Residual, Wiring
-from normlab.norms import factory
-from normlab.norms.contract import check_contract
+from normlab.norms import norm_factory
+from normlab.norms.build import check_contract
 
 
 def build_model(config: TrainConfig, vocabulary: int) -> GPT:
@@ -27,7 +25,7 @@ def build_model(config: TrainConfig, vocabulary: int) -> GPT:
     Raises:
         ConfigError: a norm or the placement's class cannot be built.
     """
-    network = written_out(config.placement, config.norm, config.model.depth)
+    network = resolve_placement(config.placement, config.norm, config.model.depth)
     placement = Placement(
         [
             (_build_wiring(block["attention"]), _build_wiring(block["feedforward"]))
@@ -50,16 +48,16 @@ def check_networks(specs: Iterable[RunSpec]) -> None:
         ConfigError: one cannot be built, or would not be causal.
     """
     norms: list[tuple[str, Any, int]] = []
-    networks: list[tuple[Network, ModelConfig]] = []
+    networks: list[tuple[ResolvedPlacement, ModelConfig]] = []
     for spec in specs:
         model = spec.config.model
-        network = written_out(spec.config.placement, spec.config.norm, model.depth)
+        network = resolve_placement(spec.config.placement, spec.config.norm, model.depth)
         for site in _norm_sites(network, spec.config):
             if site not in norms:
                 norms.append(site)
                 key, norm, width = site
                 name = f"{key}._target_={norm['_target_']}"
-                check_contract(factory(norm, key)(width), width, name)
+                check_contract(norm_factory(norm, key)(width), width, name)
         small = replace(model, context=CONTEXT)
         if (network, small) not in networks:
             networks.append((network, small))
@@ -95,7 +93,7 @@ def _build_or_explain(config: TrainConfig, name: str) -> GPT:
 
 
 def _norm_sites(
-    network: Network, config: TrainConfig
+    network: ResolvedPlacement, config: TrainConfig
 ) -> Iterator[tuple[str, Mapping[str, Any], int]]:
     """Every norm of a model with its key and the widths it has to take."""
 
@@ -123,7 +121,7 @@ def _norm_sites(
                     yield name_site(slot, norm, widths[slot])
 
 
-def _build_wiring(wiring: WiringConfig) -> Wiring:
+def _build_wiring(wiring: ResolvedSublayer) -> Wiring:
     sites: dict[str, Any] = {slot: _norm_factory(norm) for slot, norm in wiring.norms.items()}
     return Wiring(
         **(sites | wiring.scales),
@@ -134,7 +132,7 @@ def _build_wiring(wiring: WiringConfig) -> Wiring:
 
 
 def _norm_factory(norm: Mapping[str, Any] | None) -> NormFactory | None:
-    return None if norm is None else factory(norm)
+    return None if norm is None else norm_factory(norm)
 
 
 def _find_residual_class(target: str) -> type[Residual]:

@@ -23,7 +23,7 @@ from normlab.archive.record import (
     RUN_FILE,
 )
 from normlab.archive.versioned_json import restore_value
-from normlab.config.spec import RunSpec
+from normlab.config.run_spec import RunSpec
 from normlab.errors import NormlabError
 from normlab.training import stopping
 from normlab.training.lightning import pl

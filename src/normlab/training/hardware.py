@@ -123,7 +123,7 @@ def package_versions() -> dict[str, str]:
 @cache
 def git_state() -> dict[str, Any] | None:
     """The commit of normlab's own sources, and whether they differ from it; None if unknown."""
-    root = config.folder().parent
+    root = config.conf_folder().parent
     if not (root / ".git").exists():
         return None
     # Neither another repository that the environment names, nor a program that a setting names.

@@ -25,8 +25,7 @@ from torch import Tensor, nn
 
 from normlab.archive import tags
 from normlab.data import IGNORED
-from normlab.model.attention import Attention
-from normlab.model.gpt import GPT
+from normlab.model.gpt import GPT, Attention
 from normlab.model.placement import Residual
 from normlab.training.lightning import pl
 from normlab.training.recorder import Recorder

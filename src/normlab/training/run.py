@@ -27,7 +27,7 @@ from normlab.archive.record import (
     read_result,
     write_run_file,
 )
-from normlab.config.spec import RunSpec, other_data
+from normlab.config.run_spec import RunSpec, changed_text_message
 from normlab.data import Source, build_source, unigram_loss
 from normlab.errors import NormlabError
 from normlab.model.gpt import count_parameters
@@ -146,7 +146,7 @@ def _train_model(spec: RunSpec, record: RunRecord, context: Context) -> None:
     model = build_model(config, source.vocabulary)
     model.gradient_checkpointing = config.trainer.gradient_checkpointing
     if record.data_digest not in (None, source.digest):
-        raise NormlabError(other_data(spec))
+        raise NormlabError(changed_text_message(spec))
     record.floor, record.unigram = source.floor, unigram_loss(source)
     record.parameters = count_parameters(model)
     record.data_digest = source.digest

@@ -7,11 +7,10 @@ from typing import Any, cast
 
 import torch
 
+from normlab.config.run_spec import GROUPS, read_run_spec
 from normlab.config.schema import ModelConfig
-from normlab.config.spec import GROUPS
-from normlab.config.stored import stored_spec
 from normlab.errors import NormlabError
-from normlab.model.feedforward import hidden_width
+from normlab.model.gpt import hidden_width
 from normlab.training.build import build_model, check_networks
 from normlab.training.checkpoints import different_weights, load_weights
 
@@ -35,7 +34,7 @@ def continue_tokens(
         NormlabError: the run's config or the checkpoint is damaged, or they do not fit.
         ConfigError: the config names code that is not trusted, or a norm that cannot be built.
     """
-    spec = stored_spec(folder, dict.fromkeys(GROUPS, "stored"))
+    spec = read_run_spec(folder, dict.fromkeys(GROUPS, "stored"))
     weights = load_weights(checkpoint)
     # Before anything of the size that the configuration asks for is made.
     if _minimal_weights(spec.config.model, vocabulary) > _stored_weights(weights):

@@ -24,7 +24,7 @@ from normlab.apps.experiments.gradient_vanishing_figure import expected_values
 from normlab.apps.experiments.measured_sentences import theory_deviation
 from normlab.apps.experiments.record import DepthProfile
 from normlab.apps.experiments.signal_theory import expected_signal
-from normlab.config.spec import RunSpec
+from normlab.config.run_spec import RunSpec
 from normlab.norms import RMSNorm
 
 WIDTH, DEPTH, SEEDS = 128, 6, range(40)

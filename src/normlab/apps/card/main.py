@@ -16,7 +16,7 @@ from normlab.analysis.style import without_figure
 from normlab.apps.card.record import Card, write_cards
 from normlab.config.compose import composed_config
 from normlab.config.gate import check_overrides
-from normlab.config.spec import RunSpec
+from normlab.config.run_spec import RunSpec
 from normlab.errors import CommandParser, ConfigError, NormlabError, report_user_errors
 from normlab.study.plan import Plan, compose_spec, expand_overrides
 from normlab.terminal import open_terminal
@@ -124,12 +124,12 @@ def _measure(specs: dict[str, RunSpec], width: int, threads: int, seconds: float
     import torch
 
     from normlab.apps.card.measure import measure
-    from normlab.norms import factory
+    from normlab.norms import norm_factory
 
     torch.set_num_threads(threads)
     timing: Any = {"threads": threads, "seconds": seconds}
     return [
-        measure(factory(norm := spec.plain["norm"]), width, name=name, config=norm, **timing)
+        measure(norm_factory(norm := spec.plain["norm"]), width, name=name, config=norm, **timing)
         for name, spec in specs.items()
     ]
 

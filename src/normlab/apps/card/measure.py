@@ -17,7 +17,7 @@ from normlab.apps.card.record import Card, Parameter
 from normlab.apps.card.sensitivity import MOST_WIDTH, curves, derivatives, spectrum
 from normlab.apps.card.timing import speed
 from normlab.errors import ConfigError
-from normlab.norms.contract import check_kind
+from normlab.norms.build import check_parameters
 
 __all__ = ["measure"]
 
@@ -65,7 +65,7 @@ def measure(
 
 def _check(norm: nn.Module, name: str, width: int) -> None:
     """Refuse what no residual stream could be sent through."""
-    check_kind(norm, width, f"norm={name}")
+    check_parameters(norm, width, f"norm={name}")
     x = standard(2, 4, width)
     for module, given in ((copy.deepcopy(norm), x.float()), (widened(norm), x)):
         where = f"{tuple(given.shape)} in {_word(given.dtype)}"

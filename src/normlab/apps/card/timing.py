@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from normlab.apps.card.inputs import standard
 from normlab.apps.card.record import Ratio, Speed
 from normlab.archive.steadiness import speed_variation
-from normlab.norms.statistic import LayerNorm
+from normlab.norms import LayerNorm
 
 BATCH, TOKENS = 8, 256
 _FEWEST, _MOST = 7, 60

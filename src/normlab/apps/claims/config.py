@@ -11,11 +11,10 @@ from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from normlab import config
 from normlab.apps.claims.claim import ARMS_KINDS, KINDS, Claim, Published, Test
-from normlab.config.check import unknown_key
-from normlab.config.grammar import closest
 from normlab.config.safe_yaml import read_yaml
+from normlab.config.validation import unknown_key_error
 from normlab.errors import ConfigError
-from normlab.text import excerpt
+from normlab.text import excerpt, suggest_closest
 
 GROUP = "claim"
 
@@ -30,11 +29,11 @@ def claims(names: Sequence[str] = (), config_dir: Path | None = None) -> dict[st
     for name in names:
         if name not in files:
             raise ConfigError(
-                f"claim={excerpt(name)} is not there; {closest(name, files)}there are "
+                f"claim={excerpt(name)} is not there; {suggest_closest(name, files)}there are "
                 f"{', '.join(files)}."
             )
     if not files:
-        raise ConfigError(f"there is no claim; {config.folder() / GROUP} holds no *.yaml.")
+        raise ConfigError(f"there is no claim; {config.conf_folder() / GROUP} holds no *.yaml.")
     found = {name: read(files[name]) for name in dict.fromkeys(names or files)}
     for name, claim in found.items():
         _check_experiment(files[name], claim, config_dir)
@@ -46,7 +45,7 @@ def _files(config_dir: Path | None) -> dict[str, Path]:
         raise ConfigError(
             f"--config-dir {config_dir} is not a folder; give one with {GROUP}/<name>.yaml."
         )
-    folders = [folder for folder in (config.folder(), config_dir) if folder is not None]
+    folders = [folder for folder in (config.conf_folder(), config_dir) if folder is not None]
     paths = [path for folder in folders for path in (folder / GROUP).glob("*.yaml")]
     return {path.stem: path for path in sorted(paths, key=lambda one: one.stem)} | {
         path.stem: path for path in paths
@@ -80,13 +79,13 @@ def read(path: Path) -> Claim:
 
 def _check_experiment(path: Path, claim: Claim, config_dir: Path | None) -> None:
     """Hold a claim to the experiments that there are, before anything is trained."""
-    folders = [folder / "experiment" for folder in (config.folder(), config_dir) if folder]
+    folders = [folder / "experiment" for folder in (config.conf_folder(), config_dir) if folder]
     options = sorted({one.stem for folder in folders for one in folder.glob("*.yaml")})
     if claim.experiment is not None and claim.experiment not in options:
         raise _wrong(
             path,
-            f"experiment={claim.experiment} is not there; {closest(claim.experiment, options)}"
-            f"there are {', '.join(options)}",
+            f"experiment={claim.experiment} is not there; "
+            f"{suggest_closest(claim.experiment, options)}there are {', '.join(options)}",
         )
 
 
@@ -109,7 +108,7 @@ def _plain(
     for key in raw:
         if key not in hints:
             allowed = (*hints, *beside, *(("kind",) if prefix == "test." else ()))
-            raise _wrong(path, str(unknown_key(f"{prefix}{key}", allowed)).rstrip("."))
+            raise _wrong(path, str(unknown_key_error(f"{prefix}{key}", allowed)).rstrip("."))
     for one in fields(kind):
         if one.name in hints and one.name not in raw and one.default is MISSING:
             raise _wrong(path, f"{prefix}{one.name} is missing")

@@ -18,9 +18,8 @@ from normlab.apps.claims.machine import machine
 from normlab.apps.claims.measuring import check_measurement
 from normlab.apps.claims.studies import Place, check_budget
 from normlab.apps.claims.verdicts import Report
-from normlab.config.grammar import closest
 from normlab.errors import CommandParser, ConfigError, NormlabError, report_user_errors
-from normlab.text import excerpt
+from normlab.text import excerpt, suggest_closest
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -156,7 +155,7 @@ def _asked(options: argparse.Namespace) -> Asked:
         key, sign, value = word.partition("=")
         if key + sign not in _KEYS or not value:
             raise ConfigError(
-                f"{excerpt(word)} is not allowed; {closest(f'{key}=', _KEYS)}give "
+                f"{excerpt(word)} is not allowed; {suggest_closest(f'{key}=', _KEYS)}give "
                 f"{', '.join(f'{one}…' for one in _KEYS)}."
             )
         given[key] = value
@@ -164,10 +163,10 @@ def _asked(options: argparse.Namespace) -> Asked:
     names = [name.strip() for name in given["claim"].split(",") if name.strip()]
     if given["claim"] and not names:
         raise ConfigError(f"claim={given['claim']} names no claim; leave it out for all.")
-    docs = config.folder().parent / "docs" if options.docs else None
+    docs = config.conf_folder().parent / "docs" if options.docs else None
     if docs is not None and options.config_dir is not None:
         raise ConfigError(
-            f"--docs writes the page of the claims in {config.folder() / 'claim'}; leave out "
+            f"--docs writes the page of the claims in {config.conf_folder() / 'claim'}; leave out "
             f"--config-dir {options.config_dir}, whose claims are in the terminal and the JSON."
         )
     found = claims(names, options.config_dir)

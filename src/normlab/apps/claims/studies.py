@@ -11,11 +11,10 @@ from pathlib import Path
 from normlab import config
 from normlab.archive.record import RunRecord
 from normlab.config.compose import composed_config
-from normlab.config.grammar import closest
-from normlab.config.spec import RunSpec
+from normlab.config.run_spec import RunSpec
 from normlab.errors import ConfigError, NormlabError
 from normlab.study.plan import Plan, SweepRequest, compose_spec, make_plan
-from normlab.text import excerpt
+from normlab.text import excerpt, suggest_closest
 
 # What `train.py` does; there is no such file beside an installed package.
 _TRAIN = "import sys; sys.argv[0] = 'train.py'; from normlab.cli import study; study()"
@@ -122,11 +121,11 @@ def check_budget(budget: str) -> None:
     Raises:
         ConfigError: naming those that there are.
     """
-    options = sorted(path.stem for path in (config.folder() / "budget").glob("*.yaml"))
+    options = sorted(path.stem for path in (config.conf_folder() / "budget").glob("*.yaml"))
     if budget not in options:
         raise ConfigError(
-            f"budget={excerpt(budget)} is not an option; {closest(budget, options)}budget has "
-            f"{', '.join(options)}."
+            f"budget={excerpt(budget)} is not an option; {suggest_closest(budget, options)}"
+            f"budget has {', '.join(options)}."
         )
 
 

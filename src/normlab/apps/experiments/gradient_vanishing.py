@@ -20,9 +20,9 @@ from normlab.apps.card.record import number
 from normlab.apps.experiments.record import DepthProfile, GradientVanishing
 from normlab.apps.experiments.settings import GradientVanishingSettings
 from normlab.archive.record import arm_name_parts
+from normlab.config.run_spec import RunSpec
 from normlab.config.schema import AttentionKernel
-from normlab.config.spec import RunSpec
-from normlab.norms import factory
+from normlab.norms import norm_factory
 from normlab.training.build import build_model, check_networks
 from normlab.training.probes import collect_readings, evaluation_mode
 
@@ -63,7 +63,7 @@ def measure(settings: GradientVanishingSettings, report_step: ReportStep) -> Gra
     variants = [*STACKS_WITHOUT_NORM]
     for name, config in settings.norms.items():
         if name != "none":
-            variants.append(StackVariant(name, name, "PyTorch", factory(config)))
+            variants.append(StackVariant(name, name, "PyTorch", norm_factory(config)))
     width, *other_widths = settings.widths
     depth, seeds, inputs = settings.depth, settings.seeds, settings.INPUTS
     stacks = profile_stacks(variants, width, depth, seeds, inputs, report_step)

@@ -21,7 +21,12 @@ from normlab.apps.experiments.record import (
 from normlab.apps.experiments.settings import LayerNormVsRmsNormSettings
 from normlab.model.gpt import count_parameters
 from normlab.norms import LayerNorm, RMSNorm
-from normlab.norms.timing import Call, both, calls_in_block, milliseconds
+from normlab.norms.timing import (
+    Call,
+    build_gradient_call,
+    calls_per_block,
+    median_milliseconds,
+)
 
 EPS = 1e-5
 _NORMS: dict[str, type[nn.Module]] = {"layernorm": LayerNorm, "rmsnorm": RMSNorm}
@@ -115,12 +120,12 @@ def time_norms(
         calls, reason = _build_calls(tokens, width, seed)
         if reason:
             not_timed["compiled"] = reason
-        repeats = {key: tuple(map(calls_in_block, pair)) for key, pair in calls.items()}
+        repeats = {key: tuple(map(calls_per_block, pair)) for key, pair in calls.items()}
         rows: dict[tuple[str, str], list[tuple[float, float]]] = {key: [] for key in calls}
         for number in range(rounds):
             report_step(f"{tokens}×{width}, round {number + 1} of {rounds}")
             for key, pair in calls.items():
-                forward, with_backward = map(milliseconds, pair, repeats[key])
+                forward, with_backward = map(median_milliseconds, pair, repeats[key])
                 rows[key].append((forward, with_backward))
         for (implementation, norm), row in rows.items():
             forward_times, both_times = zip(*row, strict=True)
@@ -140,7 +145,9 @@ def _build_calls(
 
     def pair(function: Callable[[Tensor], Tensor], *parameters: Tensor) -> tuple[Call, Call]:
         # Forward as training has it, which keeps what the backward pass will need.
-        return (lambda: function(x)), both(function, [x, *parameters], x, output_gradient)
+        return (lambda: function(x)), build_gradient_call(
+            function, [x, *parameters], x, output_gradient
+        )
 
     layer, rms = LayerNorm(width), RMSNorm(width)
     calls = {

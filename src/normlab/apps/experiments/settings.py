@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from hydra.core.config_loader import ConfigLoader
 from omegaconf import DictConfig
 
-from normlab.config.spec import RunSpec
+from normlab.config.run_spec import RunSpec
 from normlab.errors import ConfigError
 from normlab.study.plan import Plan, compose_spec, expand_overrides
 

@@ -18,7 +18,7 @@ from normlab.apps.card.main import folder_name
 from normlab.apps.probe.record import Measurement, Probing, measurement, write_probing
 from normlab.config.compose import composed_config
 from normlab.config.gate import check_overrides
-from normlab.config.spec import RunSpec
+from normlab.config.run_spec import RunSpec
 from normlab.errors import CommandParser, ConfigError, NormlabError, report_user_errors
 from normlab.study.plan import Plan, compose_spec, expand_overrides
 from normlab.study.progress import Countdown

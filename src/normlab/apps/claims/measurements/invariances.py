@@ -10,12 +10,12 @@ _TARGETS = {"rmsnorm": "normlab.norms.RMSNorm", "layernorm": "normlab.norms.Laye
 def _measure(size: Size) -> Series:
     """`rmsnorm weight scale` and so on: the largest difference relative to the output, by width."""
     from normlab.apps.card.invariances import invariances
-    from normlab.norms import factory
+    from normlab.norms import norm_factory
 
     series: Series = {}
     for name, target in _TARGETS.items():
         for width in _WIDTHS:
-            norm = factory({"_target_": target, "eps": 0.0})(width)
+            norm = norm_factory({"_target_": target, "eps": 0.0})(width)
             for one in invariances(norm, width):
                 # An equation whose sides are not finite fails by as much as one likes.
                 deviation = _LARGE if one.deviation is None else one.deviation

@@ -7,7 +7,7 @@ from dataclasses import replace
 from normlab.apps.claims.arms import slope
 from normlab.apps.claims.measuring import Measurement, Series, Size
 from normlab.apps.claims.studies import composed
-from normlab.config.spec import RunSpec
+from normlab.config.run_spec import RunSpec
 
 _DEPTHS = (2, 4, 8, 16)
 _DELTA = 1e-3  # so small that the change is linear in it

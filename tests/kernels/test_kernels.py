@@ -1,4 +1,4 @@
-"""A fused kernel computes the formula it was made from: forward, back, and as exactly as torch."""
+"""A compiled kernel computes its formula: forward, back, and as exactly as torch."""
 
 import copy
 import os
@@ -18,14 +18,16 @@ from torch.autograd import forward_ad
 from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
-from normlab import config
-from normlab.config.formula import read
-from normlab.norms import Formula, GroupNorm, LayerNorm, RMSNorm, factory, fused
-from normlab.norms.fused import formula, kernels
+from normlab import config, kernels
+from normlab.config.formula import FormulaSource, Kind, parse_formula
+from normlab.kernels import runtime
+from normlab.kernels.emit import Shape, emit_module
+from normlab.kernels.program import GRADIENT, backward_program
+from normlab.norms import Formula, GroupNorm, LayerNorm, RMSNorm, norm_factory
 
 NORMS = {
     path.stem: OmegaConf.to_container(OmegaConf.load(path))
-    for path in sorted(Path(config.folder(), "norm").glob("*.yaml"))
+    for path in sorted(Path(config.conf_folder(), "norm").glob("*.yaml"))
     if path.stem != "none"
 }
 
@@ -50,8 +52,16 @@ def forward_and_back(norm, x, by_y):
     return [y.detach(), *found]
 
 
-def by_torch(monkeypatch):
-    monkeypatch.setattr(fused, "_serves", lambda x, parameters: False)
+def compute_by_torch(monkeypatch):
+    monkeypatch.setattr(kernels, "_are_supported", lambda x, parameters: False)
+
+
+def kernel_of(expression, x, *parameters, **per):
+    """What the kernel of a formula gives for these tensors."""
+    formula = FormulaSource(expression, x.shape[-1], tuple(per.items()))
+    kernel = kernels.compile_formula(formula, x, parameters)
+    assert kernel is not None
+    return kernel(None, x, *parameters)
 
 
 def errors(found, true):
@@ -65,11 +75,11 @@ def errors(found, true):
 @pytest.mark.parametrize("width", [32, 100])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 def test_a_kernel_is_as_exact_as_torch(name, width, dtype, monkeypatch):
-    norm = stirred(factory(NORMS[name])(width))
+    norm = stirred(norm_factory(NORMS[name])(width))
     x, by_y = draw(500, width, dtype=dtype), draw(500, width, seed=2, dtype=dtype)
     ours = forward_and_back(norm, x, by_y)
     true = forward_and_back(copy.deepcopy(norm).double(), x.double(), by_y.double())
-    by_torch(monkeypatch)
+    compute_by_torch(monkeypatch)
     theirs = forward_and_back(norm, x, by_y)
     assert [one.dtype for one in ours] == [one.dtype for one in theirs]
     for our, their, one in zip(errors(ours, true), errors(theirs, true), true, strict=True):
@@ -80,12 +90,11 @@ def test_a_kernel_is_as_exact_as_torch(name, width, dtype, monkeypatch):
 @pytest.mark.parametrize("name", NORMS)
 def test_every_norm_of_the_catalogue_has_a_kernel(name, monkeypatch):
     calls = []
-    made = kernels.Kernels
-    launch = made.forward
+    launch = runtime.Kernels.forward
     monkeypatch.setattr(
-        kernels.Kernels, "forward", lambda *given: calls.append(1) or launch(*given)
+        runtime.Kernels, "forward", lambda *arguments: calls.append(1) or launch(*arguments)
     )
-    factory(NORMS[name])(32)(draw(4, 32))
+    norm_factory(NORMS[name])(32)(draw(4, 32))
     assert calls
 
 
@@ -132,7 +141,7 @@ def test_functions_are_within_a_few_units_in_the_last_place(function, true):
     near = torch.linspace(-12, 12, 200_000)
     tiny = torch.logspace(-30, 0, 50_000)
     x = torch.cat((near, tiny, -tiny)).view(-1, 2)
-    ours = formula(2, f"{function}(x)")(torch.tanh, x).double()
+    ours = kernel_of(f"{function}(x)", x).double()
     exact = true(x.double())
     units = (ours - exact).abs() / (exact.abs() * 2.0**-23).clamp(min=2.0**-149)
     assert units.max() < 4
@@ -140,13 +149,13 @@ def test_functions_are_within_a_few_units_in_the_last_place(function, true):
 
 def test_exp_ends_where_single_precision_does():
     x = torch.tensor([[88.7, 89.0, torch.inf], [-87.0, -110.0, -torch.inf]])
-    y = formula(3, "exp(x)")(torch.exp, x)
+    y = kernel_of("exp(x)", x)
     assert_close(y, torch.exp(x), rtol=1e-5, atol=3e-38)
 
 
 @pytest.mark.parametrize("name", NORMS)
 def test_what_is_no_number_stays_none(name):
-    norm = factory(NORMS[name])(32)
+    norm = norm_factory(NORMS[name])(32)
     x = draw(40, 32)
     x[7, 3] = torch.nan
     y = norm(x)
@@ -158,7 +167,7 @@ def test_what_is_no_number_stays_none(name):
 def test_bfloat16_is_rounded_to_the_nearest_even():
     x = draw(300, 16, dtype=torch.bfloat16)
     gain = torch.full((16,), 1.0078125)  # products that lie between two numbers, and in the middle
-    y = formula(16, "gain * x", gain="feature")(torch.mul, x, gain)
+    y = kernel_of("gain * x", x, gain, gain="feature")
     assert torch.equal(y, (x.float() * gain).bfloat16())
 
 
@@ -247,7 +256,7 @@ def test_a_parameter_may_have_any_name(name, monkeypatch):
     norm = stirred(Formula(8, f"{name} * x / rms(x)", {name: {"init": 1}}))
     x, by_y = draw(40, 8), draw(40, 8, seed=2)
     ours = forward_and_back(norm, x, by_y)
-    by_torch(monkeypatch)
+    compute_by_torch(monkeypatch)
     for our, their in zip(ours, forward_and_back(norm, x, by_y), strict=True):
         assert_close(our, their, rtol=1e-4, atol=1e-5)
 
@@ -266,26 +275,25 @@ def test_what_kernels_are_not_made_of_is_left_to_torch():
 
 def test_without_torchs_threads_a_kernel_runs_in_its_own(monkeypatch):
     x = draw(400, 64)
-    alone = fused.team._alone
     expected = RMSNorm(64)(x)
-    monkeypatch.setattr(fused.team, "_launch", lambda: alone)
+    monkeypatch.setattr(runtime, "_find_launch", lambda: runtime._call_in_this_thread)
     assert torch.equal(RMSNorm(64)(x), expected)
 
 
 def test_torchs_threads_are_found():
     if "OpenMP" not in torch.__config__.parallel_info().split("ATen parallel backend:")[-1]:
         pytest.skip("torch computes without OpenMP here")
-    assert fused.team._launch() is not fused.team._alone
+    assert runtime._find_launch() is not runtime._call_in_this_thread
 
 
 def test_a_token_is_read_as_seldom_as_its_sums_allow():
-    tree = read(8, "gain * x / sqrt(mean(x**2) + 1)", {"gain": {"init": 1}}, None)
-    kinds = {"x": kernels.Kind.FULL, "gain": kernels.Kind.FEATURE}
-    back = kernels.backward_program(tree.tree, kinds, 8)
-    shape = kernels.Shape(8, False, 1, (*kinds.items(), (kernels.GRADIENT, kernels.Kind.FULL)))
+    parsed = parse_formula(8, "gain * x / sqrt(mean(x**2) + 1)", {"gain": {"init": 1}}, None)
+    kinds = {"x": Kind.FULL, "gain": Kind.FEATURE}
+    back = backward_program(parsed.tree, kinds, 8)
+    shape = Shape(8, False, 1, (*kinds.items(), (GRADIENT, Kind.FULL)))
     # One loop over the tokens, and for each a loop that sums and a loop that stores; beside them
     # those that clear a chunk's totals, and add up the chunks'.
-    assert str(kernels.emit(back, shape)).count("phi") == 3 + 1 + 2
+    assert str(emit_module(back, shape)).count("phi") == 3 + 1 + 2
 
 
 def norm_by_script(before: str, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -315,12 +323,41 @@ def test_openmp_may_stand_below_a_folder_with_a_space(tmp_path: Path) -> None:
     assert float(done.stdout) == pytest.approx(1, rel=1e-3)
 
 
-def test_without_llvm_torch_computes_norms_and_a_sentence_says_so(tmp_path: Path) -> None:
-    (tmp_path / "llvmlite.py").write_text("raise ImportError('no LLVM here')")
-    done = norm_by_script("", PYTHONPATH=str(tmp_path))
+@pytest.mark.parametrize(
+    ("before", "reason"),
+    [
+        ("import sys; sys.modules['llvmlite'] = None", "pip install 'normlab[kernels]'"),
+        ("raise ImportError('no LLVM here')", "no LLVM here"),
+    ],
+    ids=["not installed", "broken"],
+)
+def test_without_llvm_torch_computes_norms_and_a_sentence_says_so(before, reason, tmp_path) -> None:
+    if reason == "no LLVM here":
+        (tmp_path / "llvmlite.py").write_text(before)
+        before = ""
+    done = norm_by_script(before, PYTHONPATH=str(tmp_path))
     assert (done.returncode, done.stderr.count("\n")) == (0, 1)
-    assert "no LLVM here" in done.stderr
+    assert reason in done.stderr
     assert float(done.stdout) == pytest.approx(1, rel=1e-3)
+
+
+def test_without_llvm_a_model_is_the_same_to_rounding(monkeypatch) -> None:
+    norms = [stirred(norm_factory(NORMS[name])(32)) for name in NORMS]
+    x, by_y = draw(40, 32), draw(40, 32, seed=2)
+    compiled = [forward_and_back(norm, x, by_y) for norm in norms]
+    # As on a machine without the extra: the import is refused, and nothing is cached.
+    for name in [name for name in sys.modules if name.startswith(("llvmlite", "normlab.kernels."))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "llvmlite", None)
+    kernels._compile_kernels.cache_clear()
+    try:
+        formula = FormulaSource("x", 32, ())
+        assert kernels.compile_formula(formula, x, ()) is None
+        for norm, expected in zip(norms, compiled, strict=True):
+            for ours, theirs in zip(forward_and_back(norm, x, by_y), expected, strict=True):
+                assert_close(ours, theirs, rtol=2e-4, atol=2e-4)
+    finally:
+        kernels._compile_kernels.cache_clear()
 
 
 def test_tangents_batches_of_gradients_and_traces_are_left_to_torch():

@@ -18,7 +18,7 @@ _ERF = (
     *(1.12837917, -0.376126323, 0.112836726, -0.0268581079),
     *(0.00519780383, -0.000810602449, 8.21562703e-05),
 )
-_ERF_NEAR, _ERF_ONE = 0.95, 4.2
+_ERF_NEAR, _ERF_FLAT = 0.95, 4.2
 _ERFCX = (
     *(0.98919107, -1.06374004, 0.826620851, -0.473777356, 0.196297836),
     *(-0.0565323689, 0.0106331672, -0.00116569299, 5.61622561e-05),
@@ -37,9 +37,9 @@ def exp(build: ir.IRBuilder, x: ir.Value) -> ir.Value:
     """e^x; infinite beyond the largest number, 0 below 2.5e-38."""
     # Without any of the fast flags: the rounding is the point.
     shifted = build.fadd(build.fmul(x, constant(1.4426950408889634)), constant(_ROUND))
-    whole = build.fsub(shifted, constant(_ROUND))
-    rest = _fused(build, whole, constant(-_LN2_HIGH), x)
-    rest = _fused(build, whole, constant(-_LN2_LOW), rest)
+    rounded = build.fsub(shifted, constant(_ROUND))
+    rest = _multiply_add(build, rounded, constant(-_LN2_HIGH), x)
+    rest = _multiply_add(build, rounded, constant(-_LN2_LOW), rest)
     # Half the power, for the largest would not fit where a half of it does.
     exponent = build.shl(build.bitcast(shifted, I32), ir.Constant(I32, 23))
     half = build.bitcast(build.add(exponent, ir.Constant(I32, 126 << 23)), F32)
@@ -57,28 +57,28 @@ def sigmoid(build: ir.IRBuilder, x: ir.Value) -> ir.Value:
 
 def tanh(build: ir.IRBuilder, x: ir.Value) -> ir.Value:
     """The hyperbolic tangent."""
-    size = call(build, "fabs", x)
+    size = call_intrinsic(build, "fabs", x)
     near = build.fmul(x, _polynomial(build, build.fmul(x, x), _TANH))
-    grown = exp(build, build.fadd(size, size))
-    far = build.fsub(constant(1.0), build.fdiv(constant(2.0), build.fadd(grown, constant(1.0))))
+    growth = exp(build, build.fadd(size, size))
+    far = build.fsub(constant(1.0), build.fdiv(constant(2.0), build.fadd(growth, constant(1.0))))
     is_near = build.fcmp_ordered("<", size, constant(_TANH_NEAR))
-    return build.select(is_near, near, call(build, "copysign", far, x))
+    return build.select(is_near, near, call_intrinsic(build, "copysign", far, x))
 
 
 def erf(build: ir.IRBuilder, x: ir.Value) -> ir.Value:
     """The error function."""
-    size, square = call(build, "fabs", x), build.fmul(x, x)
+    size, square = call_intrinsic(build, "fabs", x), build.fmul(x, x)
     near = build.fmul(x, _polynomial(build, square, _ERF))
     within = build.select(
-        build.fcmp_ordered(">", size, constant(_ERF_ONE)), constant(_ERF_ONE), size
+        build.fcmp_ordered(">", size, constant(_ERF_FLAT)), constant(_ERF_FLAT), size
     )
     bell = exp(build, build.fneg(square))
     far = build.fsub(constant(1.0), build.fmul(bell, _polynomial(build, within, _ERFCX)))
     is_near = build.fcmp_ordered("<", size, constant(_ERF_NEAR))
-    return build.select(is_near, near, call(build, "copysign", far, x))
+    return build.select(is_near, near, call_intrinsic(build, "copysign", far, x))
 
 
-def call(build: ir.IRBuilder, intrinsic: str, *values: ir.Value) -> ir.Value:
+def call_intrinsic(build: ir.IRBuilder, intrinsic: str, *values: ir.Value) -> ir.Value:
     """One of LLVM's own functions of single-precision numbers."""
     kind = ir.FunctionType(F32, [F32] * len(values))
     function = build.module.declare_intrinsic(f"llvm.{intrinsic}", [F32], kind)
@@ -88,10 +88,10 @@ def call(build: ir.IRBuilder, intrinsic: str, *values: ir.Value) -> ir.Value:
 def _polynomial(build: ir.IRBuilder, x: ir.Value, coefficients: Sequence[float]) -> ir.Value:
     value: ir.Value = constant(coefficients[-1])
     for coefficient in reversed(coefficients[:-1]):
-        value = _fused(build, value, x, constant(coefficient))
+        value = _multiply_add(build, value, x, constant(coefficient))
     return value
 
 
-def _fused(build: ir.IRBuilder, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
+def _multiply_add(build: ir.IRBuilder, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
     """A · b + c, rounded once where the processor can."""
-    return call(build, "fmuladd", a, b, c)
+    return call_intrinsic(build, "fmuladd", a, b, c)

@@ -1,8 +1,8 @@
-"""What a kernel computes for one token: a graph of small operations, each said once.
+"""What a kernel computes for one token: a graph of small operations, each held once.
 
-A node varies along the features, along the tokens, along both or along neither (its `Kind`). Sums
-over the features are kept apart from what is the same for all features, so that a kernel goes over
-a token's features as seldom as it can.
+A node varies along the features, along the tokens, along both or along neither (its `Kind`).
+Factors that are the same for all features are taken out of sums over the features, so that a kernel
+goes over a token's features as seldom as it can.
 """
 
 import math
@@ -37,7 +37,7 @@ class Node:
     inputs: tuple["Node", ...]
     kind: Kind
     number: float = 0.0  # of a `number`
-    name: str = ""  # of a `given`: x, the gradient, a parameter
+    name: str = ""  # of an `input`: x, the gradient, a parameter
 
     def varies(self, along: Kind) -> bool:
         """Whether it varies along the features, or along the tokens."""
@@ -49,11 +49,11 @@ class Graph:
     """Makes nodes, each once, and simpler ones where that is exact enough."""
 
     width: int
-    _made: dict[tuple[object, ...], Node] = field(default_factory=dict)
+    _nodes: dict[tuple[object, ...], Node] = field(default_factory=dict)
 
-    def given(self, name: str, kind: Kind) -> Node:
+    def input(self, name: str, kind: Kind) -> Node:
         """Something that comes from outside."""
-        return self._node("given", (), kind, name=name)
+        return self._node("input", (), kind, name=name)
 
     def number(self, value: float) -> Node:
         """A constant."""
@@ -101,15 +101,15 @@ class Graph:
         """Minus a node."""
         return self.multiply(self.number(-1), node)
 
-    def subtract(self, one: Node, other: Node) -> Node:
+    def subtract(self, left: Node, right: Node) -> Node:
         """The difference of two; what is left of a node without its mean sums to nothing."""
-        if other is self.mean(one) and one.varies(Kind.FEATURE):
-            return self.apply("centre", one, other)
-        return self.add(one, self.negative(other))
+        if right is self.mean(left) and left.varies(Kind.FEATURE):
+            return self.apply("centre", left, right)
+        return self.add(left, self.negative(right))
 
-    def divide(self, one: Node, other: Node) -> Node:
+    def divide(self, left: Node, right: Node) -> Node:
         """The quotient, through the reciprocal: a token's divisor is inverted once."""
-        return self.multiply(one, self.apply("reciprocal", other))
+        return self.multiply(left, self.apply("reciprocal", right))
 
     def square(self, node: Node) -> Node:
         """A node times itself."""
@@ -122,8 +122,8 @@ class Graph:
         return node if not node.varies(Kind.FEATURE) else self._reduction(reduction, node)
 
     def mean(self, node: Node) -> Node:
-        """The mean over the features; that of what is given is exact, see `Rows`."""
-        if node.operation == "given" and node.varies(Kind.FEATURE):
+        """The mean over the features; that of an input is exact, see `Rows`."""
+        if node.operation == "input" and node.varies(Kind.FEATURE):
             return self._reduction("mean", node)
         return self.multiply(self.number(1 / self.width), self._sum(node))
 
@@ -145,10 +145,10 @@ class Graph:
         return self._node(reduction, (node,), node.kind & ~Kind.FEATURE)
 
     def _factors(self, nodes: Sequence[Node]) -> list[Node]:
-        found: list[Node] = []
+        factors: list[Node] = []
         for node in nodes:
-            found += self._factors(node.inputs) if node.operation == "multiply" else [node]
-        return found
+            factors += self._factors(node.inputs) if node.operation == "multiply" else [node]
+        return factors
 
     def _node(
         self,
@@ -159,4 +159,4 @@ class Graph:
         name: str = "",
     ) -> Node:
         key = (operation, *map(id, inputs), number, math.copysign(1, number), name)
-        return self._made.setdefault(key, Node(operation, inputs, kind, number, name))
+        return self._nodes.setdefault(key, Node(operation, inputs, kind, number, name))

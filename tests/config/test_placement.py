@@ -4,15 +4,15 @@ from collections.abc import Callable
 
 import pytest
 
-from normlab.config.spec import RunSpec
-from normlab.config.wiring import Network, Scale, written_out
+from normlab.config.placement import ResolvedPlacement, Scale, resolve_placement
+from normlab.config.run_spec import RunSpec
 
 SIX = ("model.depth=6",)
 
 
-def network(spec: RunSpec) -> Network:
+def network(spec: RunSpec) -> ResolvedPlacement:
     config = spec.config
-    return written_out(config.placement, config.norm, config.model.depth)
+    return resolve_placement(config.placement, config.norm, config.model.depth)
 
 
 def sites(spec: RunSpec, slot: str) -> list[tuple[bool, bool]]:

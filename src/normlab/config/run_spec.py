@@ -1,0 +1,191 @@
+"""From a configuration, composed or read from a run's folder, to a run: typed, checked, named."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import (
+    InterpolationResolutionError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
+
+from normlab.archive.files import read_text
+from normlab.archive.record import CONFIG_FILE, fingerprint, run_name
+from normlab.config.gate import UntrustedError, check_trusted
+from normlab.config.placement import PlacementConfig, ResolvedPlacement, resolve_placement
+from normlab.config.safe_yaml import MAX_BYTES, parse_yaml
+from normlab.config.schema import TrainConfig, merge_with_schema
+from normlab.config.validation import check_config, check_keys, parse_block_rules
+from normlab.errors import ConfigError, NormlabError
+
+GROUPS = (
+    *("norm", "placement", "data", "model", "optimizer", "schedule", "budget", "trainer"),
+    "probes",
+)
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """A run to be trained: the typed configuration, the same as plain containers, and its names."""
+
+    config: TrainConfig
+    plain: dict[str, Any]
+    choices: dict[str, str]
+    id: str
+    name: str
+
+    @property
+    def study_folder(self) -> Path:
+        """Where the runs of its study are."""
+        return Path(self.config.output_dir) / self.config.study
+
+    @property
+    def folder(self) -> Path:
+        """Where this run's results are: also when the same network first came by another name.
+
+        Mix-LN of three blocks, for one, is Pre-LN.
+        """
+        existing = sorted(self.study_folder.glob(f"*-{self.id}"))
+        return existing[0] if existing else self.study_folder / self.name
+
+
+def changed_text_message(spec: RunSpec) -> str:
+    """The sentence about a run whose text has changed since it began."""
+    reason = describe_changed_text(spec)
+    return f"{spec.folder}: {reason}; give the new text a study of its own, study=…"
+
+
+def describe_changed_text(spec: RunSpec) -> str:
+    """What has happened to a run's text."""
+    path = spec.plain["data"].get("path")
+    return f"it was trained on another text than the one that is now at data.path={path}"
+
+
+def to_train_config(composed: DictConfig) -> TrainConfig:
+    """A merged configuration as the dataclasses of the schema.
+
+    Raises:
+        ConfigError: a rule of `placement.blocks` does not fit.
+        UntrustedError: it names code that is not to be trusted.
+        OmegaConfBaseException: a value is missing or cannot be resolved.
+    """
+    config = cast(TrainConfig, OmegaConf.to_object(composed))
+    config.placement.blocks = dict(parse_block_rules(config.placement.blocks))
+    check_trusted(config.norm, asdict(config.placement))
+    return config
+
+
+def make_run_spec(composed: DictConfig, choices: Mapping[str, str]) -> RunSpec:
+    """Resolve, check and name a configuration (without its `hydra` node).
+
+    `choices` says which option was taken in each group.
+
+    Raises:
+        ConfigError: it has unknown keys or cannot be trained; see `check_config`.
+    """
+    check_keys(composed)
+    try:
+        plain = cast(
+            dict[str, Any],
+            OmegaConf.to_container(composed, resolve=True, throw_on_missing=True, enum_to_str=True),
+        )
+        config = to_train_config(composed)
+    except MissingMandatoryValue as error:
+        raise ConfigError(
+            f"{error.full_key} has no value; give one with {error.full_key}=…"
+        ) from error
+    except InterpolationResolutionError as error:
+        raise ConfigError(f"{error.full_key} cannot be resolved: {error.msg}.") from error
+    check_config(config)
+    chosen = {group: str(choices[group]) for group in GROUPS if choices.get(group)}
+    for group, option in chosen.items():
+        if not option.isprintable():
+            raise ConfigError(f"{group}={option} cannot be printed; rename the file.")
+    _drop_later_keys(plain)
+    if "probes" not in plain:
+        chosen.pop("probes", None)
+    for group in ("norm", "placement"):
+        if group not in chosen:
+            raise ConfigError(
+                f"{group} is not one option of its group; write {group}=a for one run, "
+                f"{group}=a,b for several."
+            )
+    network = resolve_placement(config.placement, config.norm, config.model.depth)
+    chosen |= _irrelevant_choices(config, network)
+    # The id is of the network that norm and placement make together: the same is trained once.
+    data = dict(plain["data"])
+    if data["kind"] == "shakespeare":
+        data.pop("path", None)  # the same text wherever it lies, by its checksum
+    identifier = fingerprint({**plain, "norm": None, "placement": asdict(network), "data": data})
+    norm, placement = chosen["norm"], chosen["placement"]
+    name = run_name(norm, placement, config.optimizer.lr, config.seed, identifier)
+    return RunSpec(config, plain, chosen, identifier, name)
+
+
+# Keys that came after the first runs, with the value that does what those did.
+_LATER_KEYS = {
+    ("model", "init", "scheme"): "normal",
+    ("model", "init", "embedding"): None,
+    ("model", "init", "query_key"): 1.0,
+    ("probes", "every"): None,
+}
+
+
+def _drop_later_keys(plain: dict[str, Any]) -> None:
+    """Take out later keys at their neutral values, so that earlier runs keep id and record."""
+    for (*parents, last), value in _LATER_KEYS.items():
+        node = plain
+        for parent in parents:
+            node = node[parent]
+        if node[last] == value:
+            del node[last]
+    if not plain["probes"]:
+        del plain["probes"]
+
+
+def _irrelevant_choices(config: TrainConfig, network: ResolvedPlacement) -> dict[str, str]:
+    """The choices that make no difference to the network, as `any`."""
+    depth = config.model.depth
+    if network == resolve_placement(PlacementConfig(), config.norm, depth):
+        return {"norm": "none", "placement": "any"}  # no norm, and nothing else either
+    another = resolve_placement(config.placement, {"_target_": "another"}, depth)
+    return {"norm": "any"} if network == another else {}
+
+
+def read_run_spec(
+    folder: Path, choices: Mapping[str, str], changes: Mapping[str, str] | None = None
+) -> RunSpec:
+    """The run that the folder's `config.yaml` describes, with `changes` of its first-level keys.
+
+    A stranger may have written the file: it is read within the bounds of `safe_yaml`, and goes
+    through the same types and checks as a configuration that is composed. What a run has written
+    there is plain and resolved: it has no aliases, no interpolations, no tags.
+
+    Raises:
+        UntrustedError: it names code that is not to be trusted.
+        NormlabError: it is missing, damaged, of another version, or cannot be trained.
+    """
+    path = folder / CONFIG_FILE
+    try:
+        text = read_text(path, MAX_BYTES)
+        plain = parse_yaml(path, text)
+        if not isinstance(plain, dict):
+            raise ValueError("it is no mapping")
+        if "${" in text:
+            raise ValueError("it has an interpolation")
+        return make_run_spec(merge_with_schema({**plain, **(changes or {})}), choices)
+    except UntrustedError:
+        raise  # another sentence: such a file is intact
+    except OSError as error:
+        raise NormlabError(f"{path} cannot be read ({error.strerror}).") from error
+    except (
+        *(OmegaConfBaseException, ConfigError),
+        *(ValueError, TypeError, KeyError, AttributeError, ArithmeticError),
+    ) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise NormlabError(
+            f"{path} is damaged or of another version ({reason}); train the run again."
+        ) from error

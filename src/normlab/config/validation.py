@@ -1,0 +1,363 @@
+"""What the types of the schema cannot say: ranges, and keys that only make sense together.
+
+Every failure is one sentence: the key, the value, what is allowed.
+"""
+
+import difflib
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from functools import reduce
+from typing import Any, NamedTuple, cast
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import (
+    ConfigKeyError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+    ValidationError,
+)
+
+from normlab.archive.record import check_output_dir, check_study_name
+from normlab.config.expressions import evaluate, evaluate_condition
+from normlab.config.formula import check_formula, is_formula
+from normlab.config.placement import (
+    END_SLOTS,
+    SCALES,
+    SLOTS,
+    SUBLAYERS,
+    BlockRule,
+    PlacementConfig,
+    SublayerConfig,
+)
+from normlab.config.schema import ModelConfig, Positions, TrainConfig
+from normlab.errors import ConfigError
+from normlab.text import excerpt, suggest_closest
+
+PRECISIONS = ("auto", "32-true", "bf16-mixed")
+COMPILE = (True, False, "auto", "graphs")
+# Beyond it attention's cost, which grows with the square, makes no comparison possible.
+MAX_CONTEXT = 16384
+# DeepNet's (2203.00555), the deepest Transformer there is.
+MAX_DEPTH = 1000
+# Sequences of a batch, and batches of a step: the largest published batches have about as many.
+MAX_BATCH = 65_536
+MAX_THREADS = 1_024
+# Of any other count: without an upper bound a slip of the finger ends in an overflow.
+MAX_COUNT = 10**9
+# Every run builds its model in the memory of the machine that plans it: larger ones end there.
+MAX_WEIGHTS = 10**10
+
+
+class Rule(NamedTuple):
+    """Which values a key may have: in words, and as a test."""
+
+    allowed: str
+    accepts: Callable[[Any], bool]
+
+
+def _count(most: int = MAX_COUNT) -> Rule:
+    return Rule(f"a whole number from 1 to {most}", lambda value: 1 <= value <= most)
+
+
+def _optional(rule: Rule) -> Rule:
+    return Rule(f"null or {rule.allowed}", lambda value: value is None or rule.accepts(value))
+
+
+_POSITIVE = Rule("a number above 0", lambda value: math.isfinite(value) and value > 0)
+_NOT_NEGATIVE = Rule("a number from 0", lambda value: math.isfinite(value) and value >= 0)
+
+# Checked in this order; the first that fails is reported.
+_RULES: dict[str, Rule] = {
+    "model.width": _count(),
+    "model.heads": _count(),
+    "model.hidden_multiple": _count(),
+    "model.depth": _count(MAX_DEPTH),
+    "model.context": _count(MAX_CONTEXT),
+    "trainer.max_steps": _count(),
+    "trainer.val_every": _count(),
+    "trainer.log_every": _count(),
+    "trainer.accumulate": _count(MAX_BATCH),
+    "data.batch_size": _count(MAX_BATCH),
+    "jobs": Rule(
+        "auto or a whole number from 1",
+        lambda value: value == "auto" or (type(value) is int and value >= 1),
+    ),
+    "seed": Rule("a whole number from 0 to 2^32 - 1", lambda value: 0 <= value < 2**32),
+    "model.dropout": Rule("from 0 to below 1", lambda value: 0 <= value < 1),
+    "model.hidden_ratio": _POSITIVE,
+    "model.rotary_base": _POSITIVE,
+    "model.init.std": _NOT_NEGATIVE,
+    "model.init.embedding": _optional(_NOT_NEGATIVE),
+    "model.init.query_key": _NOT_NEGATIVE,
+    "optimizer.lr": _POSITIVE,
+    "optimizer.eps": _POSITIVE,
+    "optimizer.weight_decay": _NOT_NEGATIVE,
+    "optimizer.betas": Rule(
+        "two numbers from 0 to below 1",
+        lambda value: (
+            len(value) == 2 and all(isinstance(beta, float) and 0 <= beta < 1 for beta in value)
+        ),
+    ),
+    "schedule.warmup": Rule("a share of the run, 0 to 1", lambda value: 0 <= value <= 1),
+    "schedule.decay_share": Rule(
+        "a share of the run, above 0 up to 1", lambda value: 0 < value <= 1
+    ),
+    "schedule.final_ratio": Rule("from 0 to 1", lambda value: 0 <= value <= 1),
+    "trainer.gradient_clip": _optional(Rule("above 0", _POSITIVE.accepts)),
+    "trainer.threads": _optional(_count(MAX_THREADS)),
+    "trainer.precision": Rule(f"one of {', '.join(PRECISIONS)}", lambda value: value in PRECISIONS),
+    "trainer.compile": Rule("true, false, auto or graphs", lambda value: value in COMPILE),
+    "trainer.save_seconds": _NOT_NEGATIVE,
+    "probes.every": _optional(_count()),
+    "logger.flush_seconds": Rule(
+        f"a whole number from 0 to {MAX_COUNT}", lambda value: 0 <= value <= MAX_COUNT
+    ),
+    "trainer.divergence_limit": Rule("above 1", lambda value: value > 1),
+}
+
+
+def check_config(config: TrainConfig) -> None:
+    """Refuse a configuration that cannot be trained.
+
+    Raises:
+        ConfigError: the first thing that is wrong with it.
+    """
+    check_study_name(config.study)
+    check_output_dir(config.output_dir)
+    for key, rule in _RULES.items():
+        value = reduce(getattr, key.split("."), cast(Any, config))
+        if not rule.accepts(value):
+            raise ConfigError(f"{key}={excerpt(value)} is not allowed; it must be {rule.allowed}.")
+    _check_shape(config.model)
+    _check_norm("norm", config.norm, config.model.width)
+    _check_placement(config.placement, config.model)
+    _check_expression("model.init.output", config.model.init.output, L=config.model.depth)
+
+
+def _check_shape(model: ModelConfig) -> None:
+    hidden = model.width * model.hidden_ratio + model.hidden_multiple
+    if model.width * (4 * model.width + 3 * hidden) * model.depth > MAX_WEIGHTS:
+        raise ConfigError(
+            f"model.width={model.width}, model.depth={model.depth} and "
+            f"model.hidden_ratio={model.hidden_ratio} make a model of more than {MAX_WEIGHTS:.0e} "
+            f"weights, which does not fit into memory; make one of them smaller."
+        )
+    if model.width % model.heads:
+        divisors = [n for n in range(1, model.width + 1) if model.width % n == 0]
+        raise ConfigError(
+            f"model.heads={model.heads} does not divide model.width={model.width}; "
+            f"take one of {', '.join(map(str, divisors))} heads, or another width."
+        )
+    if model.kv_heads is not None and (model.kv_heads < 1 or model.heads % model.kv_heads):
+        raise ConfigError(
+            f"model.kv_heads={model.kv_heads} does not divide model.heads={model.heads}; "
+            f"each key and value head serves the same number of query heads."
+        )
+    if model.positions is Positions.rotary and model.width // model.heads % 2:
+        raise ConfigError(
+            f"model.positions=rotary turns pairs of features, but model.width={model.width} over "
+            f"model.heads={model.heads} gives heads of {model.width // model.heads}; "
+            f"choose them so that a head is even."
+        )
+
+
+def _check_norm(key: str, value: Any, width: int) -> None:
+    if not (isinstance(value, Mapping) and isinstance(value.get("_target_"), str)):
+        raise ConfigError(
+            f"{key}={value} is not a norm; a norm is a mapping with a _target_, the class that "
+            f"takes the width, and its arguments beside it."
+        )
+    if is_formula(value):
+        check_formula(key, value, width)
+
+
+def _check_placement(placement: PlacementConfig, model: ModelConfig) -> None:
+    """Refuse a placement with a slot, a scale or a condition that cannot be one.
+
+    Also where no block takes the value: what a rule overrides may still be misspelt.
+    """
+    for end in END_SLOTS:
+        _check_slot(f"placement.{end}", getattr(placement, end), model.width)
+    for name, value in vars(placement.init).items():
+        _check_in_blocks(f"placement.init.{name}", value, model.depth)
+    for key, layer in _placement_layers(placement):
+        if layer.norm is not None:
+            _check_norm(f"{key}.norm", layer.norm, model.width)
+        for slot in (*SLOTS, "qk"):
+            width = model.width // model.heads if slot in ("q", "k", "v", "qk") else model.width
+            _check_slot(f"{key}.{slot}", getattr(layer, slot, None), width)
+        for name in SCALES:
+            _check_scale(f"{key}.{name}", name, getattr(layer, name, None), model.depth)
+    for name, rule in placement.blocks.items():
+        try:
+            for block in range(1, model.depth + 1):
+                evaluate_condition(rule.where, L=model.depth, l=block)
+        except ConfigError as error:
+            raise ConfigError(f"placement.blocks.{name}.where: {error}") from error
+
+
+def _placement_layers(placement: PlacementConfig) -> Iterator[tuple[str, SublayerConfig]]:
+    """Every part of a placement that sets something of sublayers, with its key."""
+    layers = {"placement": placement}
+    layers |= {f"placement.blocks.{name}": rule for name, rule in placement.blocks.items()}
+    for key, layer in layers.items():
+        yield key, layer
+        yield from ((f"{key}.{name}", getattr(layer, name)) for name in SUBLAYERS)
+
+
+def _check_slot(key: str, value: Any, width: int) -> None:
+    if isinstance(value, Mapping):
+        _check_norm(key, value, width)
+    elif value is not None and not isinstance(value, bool):
+        raise ConfigError(
+            f"{key}={value} is not allowed; a slot is true (the run's norm), "
+            f"false (nothing) or the config of a norm."
+        )
+
+
+def _check_scale(key: str, name: str, value: Any, depth: int) -> None:
+    if isinstance(value, Mapping):
+        per = ("scalar", "head") if name == "heads" else ("scalar", "feature")
+        if not set(value) <= {"init", "per"} or value.get("per", "scalar") not in per:
+            raise ConfigError(
+                f"{key}={dict(value)} is not a scale; a learnable one is "
+                f"{{init: number or expression, per: {' or '.join(per)}}}."
+            )
+        value = value.get("init", 1.0)
+    _check_in_blocks(key, value, depth)
+
+
+def _check_in_blocks(key: str, value: Any, depth: int) -> None:
+    if value is not None:
+        for block in range(1, depth + 1):
+            _check_expression(key, value, L=depth, l=block)
+
+
+def _check_expression(key: str, value: Any, **names: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ConfigError(f"{key}={value!s} is not allowed; it must be a number or an expression.")
+    try:
+        evaluate(value, **names)
+    except ConfigError as error:
+        raise ConfigError(f"{key}: {error}") from error
+
+
+def parse_block_rules(rules: Mapping[str, Any]) -> dict[str, BlockRule]:
+    """The rules of `placement.blocks` by name, typed.
+
+    Hydra cannot put a mapping from the command line where a dictionary of typed rules is expected,
+    so that `placement.blocks` is open in the schema and gets its types here.
+
+    Raises:
+        ConfigError: a rule has an unknown key, a value of the wrong type, or no condition.
+    """
+    return {
+        str(name): _parse_rule(f"placement.blocks.{name}", rule) for name, rule in rules.items()
+    }
+
+
+def _parse_rule(key: str, rule: Any) -> BlockRule:
+    if not isinstance(rule, Mapping):
+        raise ConfigError(
+            f"{key}={rule} is not a rule; a rule is a mapping with where (a condition on l and L, "
+            f"as in l <= L/4) and what changes there, as in stream: true."
+        )
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(BlockRule), rule)
+        return cast(BlockRule, OmegaConf.to_object(merged))
+    except MissingMandatoryValue as error:
+        raise ConfigError(
+            f"{key}.{error.full_key} has no value; give a condition on l and L, as in l <= L/4."
+        ) from error
+    except ConfigKeyError as error:
+        parent = error.parent_node
+        names = parent if parent is not None else [item.name for item in fields(BlockRule)]
+        raise unknown_key_error(f"{key}.{error.full_key}", map(str, names)) from error
+    except ValidationError as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{key}.{error.full_key} is not allowed: {reason}") from error
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{key} cannot be read: {str(error).splitlines()[0]}.") from error
+
+
+def check_keys(composed: DictConfig, path: str = "") -> None:
+    """Refuse a key that its dataclass does not have: Hydra lets `+key=value` add anything.
+
+    Raises:
+        ConfigError: naming the first such key and those that exist.
+    """
+    schema = OmegaConf.get_type(composed)
+    names = [f.name for f in fields(schema)] if is_dataclass(schema) else list(composed)
+    for key in map(str, composed):
+        if key not in names:
+            raise unknown_key_error(path + key, map(str, names))
+        if not OmegaConf.is_missing(composed, key) and isinstance(composed[key], DictConfig):
+            check_keys(composed[key], f"{path}{key}.")
+
+
+def check_against_file(key: str, value: Any, reference: Any) -> None:
+    """Hold an open node to the file it came from: the same keys, values of the same types.
+
+    Raises:
+        ConfigError: naming the first key or value that does not fit.
+    """
+    if isinstance(reference, Mapping) and isinstance(value, Mapping):
+        for name, item in value.items():
+            if name not in reference:
+                raise unknown_key_error(f"{key}.{name}", map(str, reference))
+            check_against_file(f"{key}.{name}", item, reference[name])
+        return
+    if reference is None or value is None or isinstance(value, type(reference)):
+        return
+    if isinstance(reference, float) and isinstance(value, int) and not isinstance(value, bool):
+        return
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+    kind = kinds.get(type(reference), type(reference).__name__)
+    raise ConfigError(
+        f"{key}={excerpt(value)} is not allowed; it must be {kind}, as {reference} is."
+    )
+
+
+# What other programs call our keys.
+_SYNONYMS = {
+    **dict.fromkeys(("learning_rate", "max_lr"), "optimizer.lr"),
+    **dict.fromkeys(("epochs", "iterations", "iters", "max_iters"), "trainer.max_steps"),
+    **dict.fromkeys(("layers", "n_layer", "n_layers", "num_layers"), "model.depth"),
+    **dict.fromkeys(("d_model", "dim", "n_embd", "hidden_size", "embed_dim"), "model.width"),
+    **dict.fromkeys(("n_head", "n_heads", "num_heads"), "model.heads"),
+    **dict.fromkeys(("block_size", "seq_len", "context_length"), "model.context"),
+    **dict.fromkeys(("batch", "bs"), "data.batch_size"),
+    **dict.fromkeys(("dataset", "dataset_path"), "data or data.path"),
+}
+
+
+def _suggest_nested_key(name: str) -> str:
+    """Where the schema has such a key in a group, as optimizer.lr for lr."""
+    if name in _SYNONYMS:
+        return f"did you mean {_SYNONYMS[name]}? "
+    paths: dict[str, list[str]] = {}
+    for group in fields(TrainConfig):
+        # A run's length is the trainer's key; the budget only gives it its value.
+        if is_dataclass(group.type) and group.name != "budget":
+            for item in fields(group.type):
+                paths.setdefault(item.name, []).append(f"{group.name}.{item.name}")
+    # `max_steps` holds the word `steps`, which counts more than letters in common.
+    exact = [key for key in paths if key == name]
+    with_word = [key for key in paths if name in key.split("_")]
+    close = exact or with_word or difflib.get_close_matches(name, paths, n=1, cutoff=0.75)
+    candidates = [path for key in close for path in paths[key]]
+    return f"did you mean {' or '.join(candidates)}? " if candidates else ""
+
+
+def unknown_key_error(key: str, allowed: Iterable[str]) -> ConfigError:
+    """The sentence about a key that does not exist."""
+    names = sorted(name for name in allowed if name != "_target_")
+    *parents, last = key.split(".")
+    hint = suggest_closest(last, names, ".".join([*parents, ""]))
+    if not hint and not parents:
+        hint = _suggest_nested_key(last)
+    parent = ".".join(parents) or "the configuration"
+    if last == "_target_":
+        hint = "only norm and placement name a class; "
+    return ConfigError(f"{key} is not a key; {hint}{parent} has {', '.join(names) or 'no keys'}.")

@@ -1,0 +1,163 @@
+"""The factory that builds a norm from its config, and the contract that each norm is held to."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
+
+from normlab.errors import ConfigError
+
+_SHAPE = (3, 4)  # sequences and tokens; BatchNorm needs more than one of each
+
+
+def norm_factory(config: Mapping[str, Any], key: str = "norm") -> Callable[[int], nn.Module]:
+    """A function from width to a fresh norm, from `_target_` and its arguments.
+
+    The target is any callable that takes the width first and gives an `nn.Module`; `key` is where
+    the config stands, for messages.
+
+    Raises:
+        ConfigError: by the returned function, when the target cannot be imported or built.
+    """
+    arguments = {name: value for name, value in config.items() if name != "_partial_"}
+
+    def build(width: int) -> nn.Module:
+        try:
+            norm = instantiate(arguments, width, _convert_="all")
+        except InstantiationException as error:
+            if isinstance(error.__cause__, ConfigError):
+                raise ConfigError(f"{key}: {error.__cause__}") from error
+            raise ConfigError(
+                f"{key}._target_={arguments.get('_target_')} cannot be built for width {width} "
+                f"({_root_cause(error)}); its arguments are what stands beside _target_."
+            ) from error
+        if not isinstance(norm, nn.Module):
+            raise ConfigError(
+                f"{key}._target_={arguments['_target_']} gave a {type(norm).__name__}; "
+                f"a norm is a torch.nn.Module built from the width."
+            )
+        return norm
+
+    return build
+
+
+def _root_cause(error: BaseException) -> str:
+    """The first error of a chain, in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def check_contract(norm: nn.Module, width: int, name: str) -> None:
+    """Refuse a norm that a causal model cannot hold: the first promise that it breaks.
+
+    It takes (…, width) to (…, width) in the same dtype, leaves its input alone, gives finite
+    numbers from finite parameters, and lets no token see a later one or another sequence. Its
+    parameters stay changed.
+
+    Raises:
+        ConfigError: naming the norm `name`, what it did, and what is allowed.
+    """
+    check_parameters(norm, width, name)
+    x = torch.randn(*_SHAPE, width, generator=torch.Generator().manual_seed(0))
+    before = x.clone()
+    out = _compute_output(norm, x, name, width)
+    if out.shape != x.shape or out.dtype != x.dtype:
+        raise ConfigError(
+            f"{name} made {_describe_tensor(out)} of {_describe_tensor(x)}; "
+            f"a norm keeps shape and dtype."
+        )
+    if not torch.equal(x, before):
+        raise ConfigError(f"{name} changes its input in place; a norm gives a new tensor.")
+    if not out.isfinite().all():
+        raise ConfigError(
+            f"{name} gives numbers that are not finite for a token of ordinary numbers, N(0, 1) at "
+            f"width {width}; a norm is defined for those."
+        )
+    if _leaks_tokens(norm, x):
+        raise ConfigError(_leak_message(name))
+    _perturb_parameters(norm)
+    if _leaks_tokens(norm.train(), x) or _leaks_tokens(norm.eval(), x):
+        raise ConfigError(_leak_message(name))
+
+
+def check_parameters(norm: nn.Module, width: int, name: str) -> None:
+    """Refuse what is wrong without a call: open or infinite parameters, and BatchNorm.
+
+    Raises:
+        ConfigError: naming the norm `name`, and why.
+    """
+    if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+        raise ConfigError(_leak_message(name))  # else its order of dimensions would fail first
+    for parameter, value in norm.named_parameters():
+        if isinstance(value, UninitializedParameter):
+            raise ConfigError(
+                f"{name} leaves the size of {parameter} open; a norm has its size from the width."
+            )
+        if not value.isfinite().all():
+            raise ConfigError(
+                f"{name} starts with {parameter} that is not finite at width {width}; "
+                f"give it a finite start."
+            )
+
+
+def _compute_output(norm: nn.Module, x: Tensor, name: str, width: int) -> Tensor:
+    try:
+        out = _apply_norm(norm, x)
+    except Exception as error:
+        message = " ".join(str(error).split())
+        raise ConfigError(
+            f"{name} cannot take {_describe_tensor(x)} ({type(error).__name__}: {message[:200]}); "
+            f"a norm takes (…, {width}) and keeps its shape."
+        ) from error
+    if not isinstance(out, Tensor):
+        raise ConfigError(f"{name} gave a {type(out).__name__}; a norm gives a tensor.")
+    return out
+
+
+@torch.no_grad()
+def _apply_norm(norm: nn.Module, x: Tensor) -> Tensor:
+    """The output, with the same random numbers each time for a norm that draws some."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return norm(x)  # type: ignore[no-any-return]
+
+
+@torch.no_grad()
+def _perturb_parameters(norm: nn.Module) -> None:
+    """Move every parameter: a gain that starts at 0 hides what stands behind it."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in norm.parameters():
+        parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.25)
+
+
+def _leaks_tokens(norm: nn.Module, x: Tensor) -> bool:
+    changes = ((0, 1), (0, 2), (0, 3), (2, 0))
+    return any(_reaches_other_tokens(norm, x, sequence, token) for sequence, token in changes)
+
+
+def _reaches_other_tokens(norm: nn.Module, x: Tensor, sequence: int, token: int) -> bool:
+    """Whether a token's vector reaches an earlier token of its sequence, or another sequence."""
+    changed = x.clone()
+    changed[sequence, token] = -100 * changed[sequence, token] + 3
+    before, after = _apply_norm(norm, x.clone()), _apply_norm(norm, changed)
+    spared = torch.ones(_SHAPE, dtype=torch.bool)
+    spared[sequence, token:] = False
+    return not torch.allclose(after[spared], before[spared], rtol=1e-6, atol=1e-7, equal_nan=True)
+
+
+def _leak_message(name: str) -> str:
+    return (
+        f"{name} takes statistics over several tokens, so a token would see the future ones that "
+        f"it has to predict, or another sequence, and every loss would be wrong; take a norm of "
+        f"each token by itself, such as layernorm or rmsnorm."
+    )
+
+
+def _describe_tensor(x: Tensor) -> str:
+    return f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}"
