@@ -156,19 +156,24 @@ def run_case(case: Case, name: str, folder: Path) -> str:
 
 def run_cases(seed: int, count: int, trained: Path, tmp_path: Path) -> Counter[str]:
     outcomes: Counter[str] = Counter()
+    failures: list[str] = []
 
     def run(kind: str, case: Case) -> None:
         for number in range(count):
             name = f"{seed}: {kind} {number}"
-            place = tmp_path / kind / str(number)
-            outcomes[f"{kind} {run_case(case, name, place)}"] += 1
-            shutil.rmtree(place)
+            folder = tmp_path / kind / str(number)
+            try:
+                outcomes[f"{kind} {run_case(case, name, folder)}"] += 1
+            except AssertionError as failure:
+                failures.append(f"{failure} ({failure.__cause__!r})")
+            shutil.rmtree(folder)
 
     run("file", try_file)
     with composed_config([]) as hydra:
         run("overrides", lambda dice, folder: try_overrides(dice, *hydra))
     run("folder", lambda dice, folder: try_folder(dice, folder, trained))
     run("events", lambda dice, folder: try_events(dice, folder, trained))
+    assert not failures, "\n".join(failures)
     return outcomes
 
 

@@ -12,6 +12,7 @@ from normlab.archive.record import BestNumbers, FinalNumbers, RunRecord
 from normlab.study import progress
 from normlab.study.progress import Countdown, StudyProgress
 from normlab.terminal import open_terminal
+from normlab.training.recorder import SILENCE
 
 NAMES = ["rmsnorm-pre-lr2e-3-s0-aaaaaaaa", "layernorm-pre-lr2e-3-s0-bbbbbbbb"]
 
@@ -101,14 +102,15 @@ def test_a_log_is_never_long_silent_and_never_full(
         line.start(0)
         for step in range(7200):
             clock.now += 1.0
-            line.update(0, step, 2.0, 5000.0)
+            if step % SILENCE == 0:  # as slow steps are shown
+                line.update(0, step, 2.0, 5000.0)
             if capsys.readouterr().out:
                 spoken.append(clock.now)
     gaps = [b - a for a, b in pairwise([0.0, *spoken])]
-    assert spoken[0] <= 11
-    assert max(gaps) <= 300
-    assert sorted(gaps) == gaps
-    assert len(spoken) < 60
+    assert spoken[0] <= 16
+    assert max(gaps) <= 60
+    assert gaps[-1] > 2 * gaps[0]
+    assert len(spoken) < 200
 
 
 def test_a_log_of_measurements_is_never_long_silent(

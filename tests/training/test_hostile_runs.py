@@ -298,6 +298,26 @@ def test_a_checkpoint_of_stride_0_is_not_sampled(
     assert "a tensor of 8192x8192 numbers has fewer in the file" in err
 
 
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (float("nan"), "model.embedding.weight holds numbers that are not finite"),
+        (3e38, "cannot be sampled: its weights give numbers that are not finite"),
+    ],
+)
+def test_weights_that_are_or_give_no_numbers_are_not_sampled(
+    value: float, words: str, stopped: RunSpec, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (stopped.folder / BEST_CHECKPOINT).unlink()
+    changed(
+        stopped,
+        lambda content: [tensor.fill_(value) for tensor in content["state_dict"].values()],
+    )
+    code, err = sampled(stopped.folder, capsys)
+    assert (code, err.count("\n")) == (1, 1)
+    assert words in err
+
+
 CONFIGS: dict[str, tuple[Callable[[str], str], str]] = {
     "a value out of range": (lambda text: text.replace("depth: 2", "depth: -1"), "model.depth"),
     "a width without an end": (lambda text: text.replace("width: 16", "width: 1000000"), "weights"),

@@ -120,11 +120,15 @@ def _once(runs: Iterable[Run]) -> list[Run]:
     """
     kept: dict[str, Run] = {}
     for run in runs:
-        others = {key: item for key, item in run.record.config.items() if key != "probes"}
-        identity = _frozen([run.record.norm, run.record.placement, run.record.seed, others])
-        if "probes" in run.record.config or identity not in kept:
-            kept[identity] = run
+        if "probes" in run.record.config or identity(run) not in kept:
+            kept[identity(run)] = run
     return list(kept.values())
+
+
+def identity(run: Run) -> str:
+    """What decides a run's numbers: the same, whether it was trained with probes or without."""
+    others = {key: item for key, item in run.record.config.items() if key != "probes"}
+    return _frozen([run.record.norm, run.record.placement, run.record.seed, others])
 
 
 def facets(arms: Sequence[Arm]) -> list[Facet]:

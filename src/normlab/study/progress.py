@@ -16,7 +16,7 @@ from normlab.archive.steadiness import is_steady, speed_variation
 from normlab.terminal import open_terminal
 
 # Without a terminal a plain line is due this often (seconds): ever more seldom as time goes by.
-SOONEST, LATEST = 10.0, 300.0
+SOONEST, LATEST = 10.0, 45.0
 
 # Columns of a terminal from which a bar fits beside the numbers, and below which these have a line
 # of their own: beside a name, either would be cut.

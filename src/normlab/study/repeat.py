@@ -76,7 +76,7 @@ def _read_arguments(arguments: Sequence[str]) -> tuple[Path, dict[str, str]]:
         at = next(n for n, word in enumerate(words) if word.startswith(f"{FLAG}="))
         words[at : at + 1] = words[at].split("=", 1)
     at = words.index(FLAG)
-    if at + 1 >= len(words) or "=" in words[at + 1]:
+    if at + 1 >= len(words) or not words[at + 1] or "=" in words[at + 1]:
         raise ConfigError(f"{FLAG} needs a run's folder, as in {FLAG} outputs/<study>/<run>.")
     folder = Path(words[at + 1])
     changes = {}

@@ -100,7 +100,11 @@ class LanguageModel(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """The mean over all windows."""
-        self.validation_loss = self._loss_sum.item() / max(1, int(self._scored.item()))
+        self.validation_loss = self.mean_so_far()
+
+    def mean_so_far(self) -> float:
+        """Of the validation that is under way, in nats per token."""
+        return self._loss_sum.item() / max(1, int(self._scored.item()))
 
     def configure_optimizers(self) -> Any:
         """AdamW, with weight decay on matrices only, and a schedule that moves every step."""

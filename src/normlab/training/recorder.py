@@ -17,13 +17,15 @@ from normlab.training.tensorboard import RunLogger
 
 # Steps in a row above the limit before a run counts as diverged: one bad batch is not enough.
 PATIENCE = 20
+# Slow batches are shown at least this often (seconds), between what is logged.
+SILENCE = 15.0
 
 
 class Display(Protocol):
     """Where a run reports how it goes on, without knowing who watches."""
 
     def update(self, step: int, loss: float, tokens_per_second: float) -> None:
-        """Called at every `trainer.log_every` steps; loss in nats per token."""
+        """Called at every `trainer.log_every` steps, and between slow ones; nats per token."""
 
     def say(self, sentence: str) -> None:
         """Called with what a user should know of a run that is not as it was left."""
@@ -68,6 +70,7 @@ class Recorder(pl.Callback):
         self._tokens = 0
         self._elapsed = 0.0  # seconds of training since the last flush, before a stop
         self._clock = time.perf_counter()
+        self._shown_at = time.monotonic()
 
     @property
     def between_steps(self) -> bool:
@@ -116,9 +119,13 @@ class Recorder(pl.Callback):
         """Keep the loss; every so many optimizer steps read what was kept."""
         self._tokens += batch[0].numel()
         self._micro.append(outputs["loss"].detach())
+        if time.monotonic() - self._shown_at >= SILENCE:
+            # Lightning has divided the loss by the number of batches in a step.
+            loss = float(self._micro[-1]) * self.accumulate
+            speed = self._tokens / (time.perf_counter() - self._clock)
+            self._show(trainer.global_step, loss, speed)
         if len(self._micro) < self.accumulate:
             return
-        # Lightning has divided each by the number of batches in a step.
         self._losses.append(torch.stack(self._micro).sum())
         self._norms.append(module.gradient_norm)  # type: ignore[arg-type]
         self._micro.clear()
@@ -128,6 +135,20 @@ class Recorder(pl.Callback):
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Read what is kept, and stop the clock of training."""
         self._flush(trainer, module)
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Show that a slow validation goes on, by its own loss."""
+        if time.monotonic() - self._shown_at >= SILENCE:
+            speed = self.progress.tokens_per_second or 0.0
+            self._show(trainer.global_step, module.mean_so_far(), speed)  # type: ignore[operator]
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Write the validation loss of these weights; start the clock of training again."""
@@ -169,9 +190,13 @@ class Recorder(pl.Callback):
             self._check_divergence(loss, norm, first + offset)
         progress.step = trainer.global_step
         self._write(module, losses, norms[-1], first, speed)
-        self.display.update(progress.step, losses[-1], speed)
+        self._show(progress.step, losses[-1], speed)
         if progress.diverged_step is not None:
             trainer.should_stop = True
+
+    def _show(self, step: int, loss: float, speed: float) -> None:
+        self._shown_at = time.monotonic()
+        self.display.update(step, loss, speed)
 
     def _check_divergence(self, loss: float, norm: float, step: int) -> None:
         progress = self.progress
