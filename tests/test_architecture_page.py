@@ -16,9 +16,9 @@ from omegaconf import OmegaConf
 from normlab.config.compose import composed_config
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGE = ROOT / "src" / "normlab"
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-TREE = PAGE.split("```text\n", 1)[1].split("```", 1)[0].splitlines()[1:]
+# Each begins with its folder, src/normlab/ or scripts/bench/.
+TREES = [block.splitlines() for block in re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL)]
 CODE = sorted(set(re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", PAGE, flags=re.DOTALL))))
 FILES = [code for code in CODE if re.fullmatch(r"[\w.]+(/[\w.]+)*(/|\.(py|yaml|toml|md))", code)]
 # Files that a user or a run makes.
@@ -31,17 +31,18 @@ DOTTED = [
 ]
 
 
-def listed_files() -> list[str]:
-    """The files of the tree, by their indentation of two spaces."""
+def listed_files(lines: list[str]) -> list[str]:
+    """The files of a tree, by their indentation of two spaces."""
     files, folders = [], [""]
-    for line in TREE:
+    for line in lines:
         name = line.split()[0]
         depth = (len(line) - len(line.lstrip())) // 2
         del folders[depth:]
+        path = (folders[-1] if depth > 1 else "") + name
         if name.endswith("/"):
-            folders.append((folders[-1] if depth > 1 else "") + name)
+            folders.append(path)
         else:
-            files.append((folders[-1] if depth > 1 else "") + name)
+            files.append(path)
     return files
 
 
@@ -85,19 +86,24 @@ def resolves(name: str) -> bool:
     return False
 
 
-def test_the_tree_lists_every_file_of_the_package_and_nothing_else() -> None:
+@pytest.mark.parametrize("tree", TREES, ids=lambda tree: tree[0].split()[0])
+def test_a_tree_lists_every_file_of_its_folder_and_nothing_else(tree: list[str]) -> None:
+    folder = ROOT / tree[0].split()[0]
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "."]
-    listing = subprocess.run(command, cwd=PACKAGE, capture_output=True, text=True, check=True)
-    files = {name for name in listing.stdout.splitlines() if (PACKAGE / name).is_file()}
-    expected = {name for name in files if not has_only_a_docstring(PACKAGE / name)}
-    listed = listed_files()
-    assert sorted(listed) == sorted(set(listed))
-    assert set(listed) == expected
+    listing = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    files = {name for name in listing.stdout.splitlines() if (folder / name).is_file()}
+    expected = {name for name in files if not has_only_a_docstring(folder / name)}
+    assert sorted(listed_files(tree[1:])) == sorted(expected)
 
 
-def test_every_file_of_the_tree_has_a_description() -> None:
-    for line in TREE:
-        assert line.strip().endswith("/") or len(line.split()) > 1, line
+@pytest.mark.parametrize("tree", TREES, ids=lambda tree: tree[0].split()[0])
+def test_every_file_of_a_tree_has_a_description(tree: list[str]) -> None:
+    for line in tree:
+        assert line.split()[0].endswith("/") or len(line.split()) > 1, line
+
+
+def test_the_page_shows_the_package_and_the_benchmarks() -> None:
+    assert [tree[0].split()[0] for tree in TREES] == ["src/normlab/", "scripts/bench/"]
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name not in NOT_IN_THE_REPOSITORY])

@@ -143,12 +143,11 @@ def _follow_lengths(data: Bytes) -> tuple[Indices, Indices]:
 def _search_records(data: Bytes, begin: int) -> tuple[Indices, Indices]:
     """Contents of all sound records that begin at `begin` or later, also inside of others."""
     last = len(data) - _HEADER + 1
-    windows = [
-        np.arange(first, min(first + _SEARCH_WINDOW, last))
-        for first in range(begin, last, _SEARCH_WINDOW)
-    ]
-    found = [window[_have_sound_headers(data, window)] for window in windows]
-    headers = np.concatenate([np.empty(0, np.int64), *found])
+    parts = [np.empty(0, np.int64)]
+    for first in range(begin, last, _SEARCH_WINDOW):
+        window = np.arange(first, min(first + _SEARCH_WINDOW, last))
+        parts.append(window[_have_sound_headers(data, window)])
+    headers = np.concatenate(parts)
     lengths = np.minimum(_read_words(data, headers, "<u8"), len(data)).astype(np.int64)
     headers = headers[np.cumsum(lengths) <= _SEARCH_BUDGET * len(data)]
     starts = headers + _HEADER

@@ -137,18 +137,18 @@ def restore_value(kind: Any, raw: Any, key: str = "") -> Any:
         return restore_value(kind, raw, key)
     if kind is float and type(raw) in (int, float):
         if not math.isfinite(float(raw)):
-            raise ValueError(f"{key} is {_shorten(raw)}, not a finite number")
+            raise ValueError(f"{key} is {_shorten_json(raw)}, not a finite number")
         return float(raw)
     # The exact type: true is not a number.
     if not (kind is Any or (raw in arguments if origin is Literal else type(raw) is kind)):
         expected = _TYPE_NAMES.get(kind, "what it must be")
-        raise ValueError(f"{key} is {_shorten(raw)}, not {expected}")
+        raise ValueError(f"{key} is {_shorten_json(raw)}, not {expected}")
     return raw
 
 
 def _restore_dataclass(kind: Any, raw: Any, key: str) -> Any:
     if not isinstance(raw, dict):
-        raise ValueError(f"{key or 'the file'} is {_shorten(raw)}, not an object")
+        raise ValueError(f"{key or 'the file'} is {_shorten_json(raw)}, not an object")
     hints, prefix = get_type_hints(kind), f"{key}." if key else ""
     values = {}
     for field in fields(kind):
@@ -160,6 +160,6 @@ def _restore_dataclass(kind: Any, raw: Any, key: str) -> Any:
     return kind(**values)
 
 
-def _shorten(raw: Any) -> str:
+def _shorten_json(raw: Any) -> str:
     text = json.dumps(raw)
     return text if len(text) <= 40 else f"{text[:37]}…"

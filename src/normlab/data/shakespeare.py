@@ -84,7 +84,7 @@ def _read_shakespeare(path: str | None) -> str:
         return _read_checked_file(file, f"put the original there or unset NORMLAB_DATA={folder}")
     cached = cache_folder() / NAME
     if not os.path.isfile(cached):
-        _download(cached, f"NORMLAB_DATA={folder} holds no {NAME}, " if folder else "")
+        _download_file(cached, f"NORMLAB_DATA={folder} holds no {NAME}, " if folder else "")
     return _read_checked_file(cached, "delete it and run again")
 
 
@@ -103,7 +103,7 @@ def _read_checked_file(path: Path, advice: str) -> str:
     return content.decode("ascii")
 
 
-def _download(target: Path, searched: str) -> None:
+def _download_file(target: Path, searched: str) -> None:
     """Download the file into the cache; `searched` says in an error where it was not."""
     reason, tries, deadline = "", 0, time.monotonic() + DEADLINE
     for pause in (*PAUSES, None):
@@ -136,14 +136,14 @@ def _fetch_until(deadline: float) -> bytes:
     """
     answers: SimpleQueue[bytes | Exception] = SimpleQueue()
 
-    def fetch(url: str) -> None:
+    def fetch_into_queue(url: str) -> None:
         try:
             with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
                 answers.put(response.read(BYTES + 1))
         except Exception as error:  # raised again below
             answers.put(error)
 
-    Thread(target=fetch, args=(URL,), daemon=True).start()
+    Thread(target=fetch_into_queue, args=(URL,), daemon=True).start()
     try:
         content = answers.get(timeout=max(0.0, deadline - time.monotonic()))
     except Empty:

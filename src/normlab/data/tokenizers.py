@@ -40,7 +40,7 @@ class CharacterTokenizer:
         """The tokenizer of all characters in `chunks`, sorted by code point."""
         seen = np.zeros(_CODE_POINTS, dtype=bool)
         for chunk in chunks:
-            seen[_codes(chunk)] = True
+            seen[_code_points(chunk)] = True
         return cls("".join(map(chr, np.flatnonzero(seen))))
 
     def encode(self, text: str) -> list[int]:
@@ -57,8 +57,8 @@ class CharacterTokenizer:
         """The ids of a corpus that the tokenizer was made `of`, (len(text),)."""
         if self._id_of_code is None:
             self._id_of_code = np.zeros(_CODE_POINTS, dtype=np.uint32)
-            self._id_of_code[_codes(self.characters)] = np.arange(self.vocabulary)
-        return self._id_of_code[_codes(text)]
+            self._id_of_code[_code_points(self.characters)] = np.arange(self.vocabulary)
+        return self._id_of_code[_code_points(text)]
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of `tokens`; ConfigError where one is not in the vocabulary."""
@@ -100,7 +100,9 @@ class BytePairTokenizer:
             special_tokens=[],
             show_progress=False,
         )
-        model.train_from_iterator((piece for chunk in chunks for piece in _pieces(chunk)), trainer)
+        model.train_from_iterator(
+            (piece for chunk in chunks for piece in _split_text(chunk)), trainer
+        )
         return cls(model)
 
     def encode(self, text: str) -> list[int]:
@@ -108,15 +110,15 @@ class BytePairTokenizer:
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            broken = ascii(text[error.start])
+            surrogate = ascii(text[error.start])
             raise ConfigError(
-                f"The text holds {broken}, which is no character: leave it out."
+                f"The text holds {surrogate}, which is no character: leave it out."
             ) from error
         return list(self._model.encode(text).ids)
 
     def encode_corpus(self, text: str) -> NDArray[np.uint32]:
         """The ids of a long text, (tokens,): cut into pieces that all cores work on."""
-        encodings = self._model.encode_batch_fast(list(_pieces(text)))
+        encodings = self._model.encode_batch_fast(list(_split_text(text)))
         return np.concatenate([np.array(encoding.ids, dtype=np.uint32) for encoding in encodings])
 
     def decode(self, tokens: Sequence[int]) -> str:
@@ -136,14 +138,14 @@ def tokenizer_from_json(text: str) -> Tokenizer:
         NormlabError: `text` is damaged.
     """
     try:
-        return _rebuild(json.loads(text))
+        return _rebuild_tokenizer(json.loads(text))
     except Exception as error:  # the tokenizers library raises bare Exception
         raise NormlabError(
             f"The stored tokenizer is damaged ({error}): take it from another copy of the run."
         ) from error
 
 
-def _rebuild(stored: dict[str, str]) -> Tokenizer:
+def _rebuild_tokenizer(stored: dict[str, str]) -> Tokenizer:
     if stored["kind"] == "characters":
         characters = stored["characters"]
         if not isinstance(characters, str):
@@ -175,11 +177,11 @@ def _check_bpe(model: dict[str, Any]) -> None:
         raise ValueError("its ids are not 0, 1, 2 …")
 
 
-def _codes(text: str) -> NDArray[np.uint32]:
+def _code_points(text: str) -> NDArray[np.uint32]:
     return np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
 
 
-def _pieces(text: str) -> Iterator[str]:
+def _split_text(text: str) -> Iterator[str]:
     return (text[first : first + _PIECE] for first in range(0, len(text), _PIECE))
 
 
