@@ -9,9 +9,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import open_dict
 
 from normlab import config
+from normlab.cli import load_study
 from normlab.config.compose import register_schemas
 from normlab.config.run_spec import RunSpec, make_run_spec
-from normlab.study.main import main
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def door(
         monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
         code = 0
         try:
-            main()
+            load_study()()
         except SystemExit as left:
             code = left.code if isinstance(left.code, int) else 1
         out, err = capfd.readouterr()

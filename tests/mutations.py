@@ -126,6 +126,7 @@ def _changed(
     change: Callable[[random.Random, str], str | list[str]],
 ) -> Callable[[random.Random, list[str]], list[str]]:
     def apply(dice: random.Random, lines: list[str]) -> list[str]:
+        lines = lines or [""]  # of a file that is empty
         at = dice.randrange(len(lines))
         new = change(dice, lines[at])
         return [*lines[:at], *([new] if isinstance(new, str) else new), *lines[at + 1 :]]

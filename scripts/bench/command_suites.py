@@ -31,7 +31,7 @@ def measure_study(settings: Settings) -> Json:
         TimedCommand(STUDY, words, threads=settings.threads),
         TimedCommand(SEQUENTIAL, [*words, "jobs=1"], threads=settings.threads),
     ]
-    samples = interleave(contenders, settings.choose_rounds(3, 1), settings.progress, warm_up=0)
+    samples = interleave(contenders, settings.choose_rounds(3, 1), settings.progress, warmup=0)
     tokens, sequential = RUNS * steps * shape.tokens, column(samples[SEQUENTIAL], "seconds")
     table = make_table(
         f"{RUNS} runs of {steps} steps, {shape.name}",

@@ -51,6 +51,7 @@ def build_figure(result: Json, note: str) -> Figure:
     grid = body.subplots(len(rows), columns, squeeze=False, height_ratios=heights).ravel()
     for axes in grid[len(panels) :]:
         axes.remove()
+    # Older files hold all keys, with empty lists and None; newer ones leave them out.
     for axes, panel in zip(grid, panels, strict=False):
         axes.set(title=panel["title"], xlabel=panel.get("x_label", ""))
         axes.set(ylabel=panel.get("y_label", ""))

@@ -80,10 +80,10 @@ def interleave(
     contenders: Sequence[Contender],
     rounds: int,
     progress: Callable[[str], None] = lambda sentence: None,
-    warm_up: int = 1,
+    warmup: int = 1,
     pause: float = PAUSE_SECONDS,
 ) -> Samples:
-    """Time A B C A B C …; the blocks of `warm_up` rounds before are thrown away.
+    """Time A B C A B C …; the blocks of `warmup` rounds before are thrown away.
 
     Raises:
         NormlabError: a contender failed.
@@ -92,8 +92,10 @@ def interleave(
     with ExitStack() as stack:
         for contender in contenders:
             stack.callback(contender.stop)
+            # All set up at the same time; a first block waits for its set-up.
             contender.start()
-        for number in range(-warm_up, rounds):
+        # The first blocks are slow: caches, allocators and clocks are cold.
+        for number in range(-warmup, rounds):
             for contender in contenders:
                 title = f"round {number + 1} of {rounds}" if number >= 0 else "warm-up"
                 progress(f"{title}: {contender.name}")

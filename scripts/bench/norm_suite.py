@@ -25,7 +25,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 COPY, LAYER_NORM, RMS_NORM, MODULE = "copy", "F.layer_norm", "F.rms_norm", "nn.LayerNorm"
 # Read x, write y; read x and dy, write dx. A copy is two.
 PASSES, COPY_PASSES = 5, 2
-MOST_RMSNORM, MOST_OTHERS, WIDE = 1.0, 2.0, 512
+MOST_RMSNORM, MOST_SLOWEST, WIDE = 1.0, 2.0, 512
 BLOCK_SECONDS = 0.005
 # glibc maps fresh pages for every large tensor, unless its thresholds are raised.
 ALLOCATORS: dict[str, dict[str, str]] = {
@@ -110,6 +110,7 @@ def measure_norms(settings: Settings) -> Json:
                 environment=ALLOCATORS[allocator],
             )
         )
+    # The allocator's settings hold for a process, so each set-up has one, and they take turns.
     rounds = interleave(workers, settings.choose_rounds(7, 5), settings.progress)
     samples: Samples = {}
     for setup, blocks in rounds.items():
@@ -136,8 +137,8 @@ def evaluate_norms(samples: Samples) -> Json:
         "large tensor; kept: MALLOC_MMAP_THRESHOLD_ and MALLOC_TRIM_THRESHOLD_ raised.",
     )
     names = set(next(iter(samples.values()))[0])
-    others = sorted(names - {COPY, LAYER_NORM, RMS_NORM, MODULE, "rmsnorm"})
-    rows = ["rmsnorm", *others, RMS_NORM, MODULE, COPY]
+    compared = sorted(names - {COPY, LAYER_NORM, RMS_NORM, MODULE, "rmsnorm"})
+    rows = ["rmsnorm", *compared, RMS_NORM, MODULE, COPY]
     for setup in dict.fromkeys(key.partition(": ")[0] for key in samples):
         cases = {
             key.removeprefix(f"{setup}: "): blocks
@@ -168,9 +169,9 @@ def evaluate_norms(samples: Samples) -> Json:
             if int(case.split()[0].partition("x")[2]) >= WIDE:
                 what = f"rmsnorm over {LAYER_NORM}, {case}, {setup}"
                 result["goals"].append(make_goal(what, values["rmsnorm"], most=MOST_RMSNORM))
-            slowest = max(others, key=lambda name: values[name].median)
+            slowest = max(compared, key=lambda name: values[name].median)
             what = f"slowest other, {slowest}, {case}, {setup}"
-            result["goals"].append(make_goal(what, values[slowest], most=MOST_OTHERS))
+            result["goals"].append(make_goal(what, values[slowest], most=MOST_SLOWEST))
     columns = {"limit, ms": lambda blocks: spread(compute_limits(blocks))}
     for name in ("rmsnorm", "layernorm", LAYER_NORM, RMS_NORM):
         columns[name] = time_over_limit(name)

@@ -27,7 +27,7 @@ from normlab.data import Source, build_source
 from normlab.errors import NormlabError
 from normlab.model.gpt import count_parameters
 from normlab.training.build import build_model
-from normlab.training.hardware import resolve
+from normlab.training.hardware import resolve_hardware
 
 DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16}
 COPY_BYTES = 2**28  # larger than any cache
@@ -85,6 +85,7 @@ def make_plain_loop(
     def train_steps(number: int) -> None:
         for _ in range(number):
             loss = train_step()
+        # Once a block: reading the loss at each step would wait for it.
         if not loss.item() < 20:
             raise NormlabError(f"its loss is {loss.item()}, so it does not train")
 
@@ -111,26 +112,26 @@ def train_peer(shape: Shape, peer: str, precision: str) -> RunBlock:
     return time_steps(make_plain_loop(PEERS[peer][1](shape), source, precision))
 
 
-def build_own_model(overrides: Sequence[str]) -> tuple[nn.Module, TrainSteps]:
+def build_configured_model(overrides: Sequence[str]) -> tuple[nn.Module, TrainSteps]:
     """Normlab's model, and a plain loop around it."""
     spec = compose_run(overrides)
-    hardware = resolve(spec.config.trainer)
+    hardware = resolve_hardware(spec.config.trainer)
     source = build_source(spec.plain["data"], spec.config.model.context)
     model = build_model(spec.config, source.vocabulary)
     accumulate = spec.config.trainer.accumulate
     return model, make_plain_loop(model, source, hardware.precision, accumulate)
 
 
-def train_own(overrides: Sequence[str], limit_mib: float | None = None) -> RunBlock:
+def train_plain(overrides: Sequence[str], limit_mib: float | None = None) -> RunBlock:
     """Normlab's model without Lightning, logging and records; no memory beyond the limit."""
     if limit_mib is not None:
         limit = int(limit_mib * 2**20)
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    model, train_steps = build_own_model(overrides)
+    model, train_steps = build_configured_model(overrides)
     return time_steps(train_steps, parameters=count_parameters(model))
 
 
-def train_run(overrides: Sequence[str], log_every: int) -> RunBlock:
+def train_run(overrides: Sequence[str], log_interval: int) -> RunBlock:
     """A run as train.py makes it, timed from its first line in the display to its last but one."""
     # Here, because Lightning's memory is not that of the other contenders.
     from normlab.training.run import train
@@ -146,14 +147,15 @@ def train_run(overrides: Sequence[str], log_every: int) -> RunBlock:
             """Nobody reads it."""
 
     def run_block(steps: int) -> Block:
-        display, end = TimingDisplay(), steps + 2 * log_every
+        # Without the first interval, which warms up, and the last, which ends in a validation.
+        display, end = TimingDisplay(), steps + 2 * log_interval
         length = [
             f"trainer.max_steps={end}",
             f"trainer.val_every={end}",
             "trainer.save_seconds=1e9",
         ]
         with tempfile.TemporaryDirectory() as folder:
-            places = [f"trainer.log_every={log_every}", f"output_dir={folder}"]
+            places = [f"trainer.log_every={log_interval}", f"output_dir={folder}"]
             spec = compose_run([*overrides, *length, *places])
             record = train(spec, "bench", display)
         if record.state != "finished":
@@ -164,9 +166,9 @@ def train_run(overrides: Sequence[str], log_every: int) -> RunBlock:
     return run_block
 
 
-def profile_own(overrides: Sequence[str]) -> RunBlock:
+def profile_plain(overrides: Sequence[str]) -> RunBlock:
     """The plain loop: each kind of operator's share of the thread that calls them."""
-    _, train_steps = build_own_model(overrides)
+    _, train_steps = build_configured_model(overrides)
     time_block = time_steps(train_steps)
 
     def run_block(steps: int) -> Block:
@@ -189,6 +191,7 @@ def classify_operator(operator: str) -> str:
 
 def multiply_matrices(shape: Shape, precision: str) -> RunBlock:
     """All matrix products of a training step, forward and backward, and nothing else."""
+    # Operands and results are there before the clock starts: only torch's kernels are timed.
     work = [
         operands
         for product in shape.list_products()

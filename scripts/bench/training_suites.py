@@ -69,13 +69,19 @@ def step_contenders(shape: Shape, settings: Settings) -> list[Contender]:
 
     for label, precision in PRECISIONS.items():
         ours = [*shape.overrides, f"trainer.precision={precision}", *settings.overrides]
-        log_every = min(10, shape.steps)
-        add(f"{RUN}, {label}", loops.train_run, overrides=ours, log_every=log_every)
+        log_interval = min(10, shape.steps)
+        add(f"{RUN}, {label}", loops.train_run, overrides=ours, log_interval=log_interval)
         if shape.steps > 1:  # so many steps of a large model would take minutes
             probed = [*ours, "probes=on"]
-            add(f"{PROBED}, {label}", loops.train_run, PROBED_STEPS, overrides=probed, log_every=10)
-        add(f"{LOOP}, {label}", loops.train_own, overrides=ours)
-        add(f"{LAYERNORM}, {label}", loops.train_own, overrides=[*ours, "norm=layernorm"])
+            add(
+                f"{PROBED}, {label}",
+                loops.train_run,
+                PROBED_STEPS,
+                overrides=probed,
+                log_interval=10,
+            )
+        add(f"{LOOP}, {label}", loops.train_plain, overrides=ours)
+        add(f"{LAYERNORM}, {label}", loops.train_plain, overrides=[*ours, "norm=layernorm"])
         for peer, (package, _) in PEERS.items():
             if is_installed(package):
                 name = f"{peer}, {label}"
@@ -111,6 +117,7 @@ def evaluate_step(result: Json, shape: Shape, samples: Samples) -> None:
         }
         peers = [f"{peer}, {label}" for peer in PEERS if peer in blocks]
         if peers:
+            # By the median over rounds; ratios are then taken to that peer inside each round.
             fastest[label] = min(peers, key=lambda key: spread(times[key]).median)
             columns["× fastest peer"] = time_over(fastest[label])
             what = f"tokens/s of normlab in {label} over {fastest[label]}"
@@ -153,7 +160,7 @@ def measure_profile(settings: Settings) -> Json:
             contenders.append(
                 WorkerProcess(
                     f"{name} {label}",
-                    loops.profile_own,
+                    loops.profile_plain,
                     {"overrides": ours},
                     {"steps": shape.steps},
                     settings.threads,
@@ -191,7 +198,7 @@ def measure_scaling(settings: Settings) -> Json:
     contenders = [
         WorkerProcess(
             shape.name,
-            loops.train_own,
+            loops.train_plain,
             {"overrides": [*shape.overrides, *settings.overrides]},
             {"steps": 5},
             settings.threads,
@@ -199,6 +206,7 @@ def measure_scaling(settings: Settings) -> Json:
         for shape in (*different.values(), TINY)
     ]
     samples = interleave(contenders, settings.choose_rounds(5, 2), settings.progress)
+    # Python, torch and the allocator's first arenas are in each process alike.
     base = column(samples.pop(TINY.name), "rss_mib")
     for blocks in samples.values():
         for block, mib in zip(blocks, base, strict=True):

@@ -172,6 +172,13 @@ def test_what_is_drawn_says_what_it_is(drawn: Any) -> None:
             assert "<title>" in path.read_text(encoding="utf-8")
 
 
+def test_a_run_without_probes_and_again_with_them_has_a_row_each(maker: Any) -> None:
+    maker.run("rmsnorm", "pre", 0, name="plain")
+    maker.run("rmsnorm", "pre", 0, name="probed", config={"probes": {"every": 10}})
+    rows = Page(report(maker.folder).page).rows("every")
+    assert [row[0] for row in rows] == ["plain", "probed"]
+
+
 def test_the_numbers_beneath_the_figures_are_those_of_the_runs(drawn: Any) -> None:
     page = Page(drawn.page)
     rows = {row[0]: row[1:] for row in page.rows("numbers-final_validation_loss")}

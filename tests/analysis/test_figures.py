@@ -339,3 +339,13 @@ def test_where_no_curves_coincide_no_note_says_so(maker: Any) -> None:
         figure = build(study, name)
         page.settle(figure)
         assert ("inside a wider one" in note(figure)) == some
+
+
+def test_seeds_of_one_colour_that_coincide_need_no_note(maker: Any) -> None:
+    for seed in range(2):
+        maker.run("none", seed=seed, diverge_at=120)
+    study = read_study(maker.folder)
+    study.runs[1].events = study.runs[0].events
+    figure = build(study, "validation_loss")
+    page.settle(figure)
+    assert "inside a wider one" not in note(figure)

@@ -129,10 +129,10 @@ def test_what_is_no_study_gets_one_sentence_and_no_traceback(maker: Any, given: 
     assert "Traceback" not in done.stderr
 
 
-def test_a_missing_argument_is_a_usage_error() -> None:
+def test_a_missing_argument_is_named() -> None:
     done = plot()
     assert done.returncode == 2
-    assert "usage" in done.stderr
+    assert "required: study" in done.stderr
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(
@@ -183,6 +183,18 @@ def test_in_a_window_sentences_are_wrapped_and_indented(
     at = next(number for number, line in enumerate(lines) if line.startswith("- "))
     assert lines[at + 1].startswith("  ")
     assert all(len(line) <= 80 for line in lines[at : at + 2])
+
+
+def test_what_is_piped_keeps_to_columns(
+    maker: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    for norm, level in (("rmsnorm", 1.5), ("layernorm", 1.6)):
+        maker.run(norm, level=level, steps=100)
+    show(report(maker.folder))
+    lines = capsys.readouterr().out.splitlines()
+    paths = ("figures ", "table ", "report ")
+    assert max(len(line) for line in lines if not line.startswith(paths)) <= 40
 
 
 def pixels(figures: list[Path]) -> dict[str, bytes]:

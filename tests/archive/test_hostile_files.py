@@ -1,5 +1,6 @@
 """Records and event files that claim what is not so: refused in words, bounded in all they take."""
 
+import csv
 import json
 import os
 import struct
@@ -13,13 +14,14 @@ from tensorboard.compat.proto import event_pb2, types_pb2
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from torch.utils.tensorboard import SummaryWriter
 
+from normlab.analysis.plot import main
 from normlab.apps.card.record import read_cards
 from normlab.archive import event_file, tags
 from normlab.archive.events import read_events
 from normlab.archive.files import replace_atomically
 from normlab.archive.lock import is_run_locked
 from normlab.archive.record import BestNumbers, FinalNumbers, RunRecord
-from normlab.archive.study import read_run
+from normlab.archive.study import read_run, read_study
 from normlab.errors import NormlabError
 
 STEPS = 10
@@ -102,6 +104,55 @@ def test_a_record_with_what_no_run_writes_is_not_read(key: str, tmp_path: Path) 
     assert len(str(caught.value)) < 1000
     with pytest.raises(NormlabError, match="was left out"):
         read_run(folder)
+
+
+BEYOND: dict[str, tuple[dict[str, Any], str]] = {
+    "keys": ({"config": {str(n): n for n in range(3000)}}, "config holds more than 2,000"),
+    "levels": ({"config": {"a": [[n] for n in range(3000)]}}, "config holds more than 2,000"),
+    "versions": ({"versions": {str(n): "1" for n in range(3000)}}, "versions holds more than"),
+    "choices": ({"choices": {str(n): "1" for n in range(3000)}}, "choices holds more than"),
+    "hardware": ({"hardware": {"cpu": "x" * 5000}}, "hardware holds a text of 5,000 characters"),
+    "git": ({"git": {"x" * 5000: True}}, "git holds a text of 5,000 characters"),
+    "option": ({"choices": {"norm": "x" * 300}}, "a name of 300 characters"),
+    "floor": ({"floor": 1e308}, "floor is 1e+308, not a loss"),
+    "unigram": ({"unigram": -0.1}, "unigram is -0.1, not a loss"),
+    "parameters": ({"parameters": 10**13}, "parameters is 10000000000000, not a number"),
+    "divergence": ({"state": "diverged", "diverged_step": STEPS + 1}, "it diverged at step 11"),
+    "end": ({"config": {"trainer": {"max_steps": STEPS + 1}}}, "finished, at step 10 of 11"),
+    "section": ({"config": {"optimizer": [1]}}, "config.optimizer is no section"),
+    "setting": ({"config": {"model": {"depth": "deep"}}}, "config.model.depth"),
+}
+
+
+@pytest.mark.parametrize("what", BEYOND)
+def test_a_record_beyond_the_bounds_of_a_run_is_left_out_of_its_study(
+    what: str, tmp_path: Path
+) -> None:
+    changes, words = BEYOND[what]
+    written(tmp_path / "sound")
+    with pytest.raises(NormlabError) as caught:
+        RunRecord.read(written(tmp_path / "forged", **changes))
+    assert words in str(caught.value)
+    study = read_study(tmp_path)
+    assert [run.folder.name for run in study.runs] == ["sound"]
+    (sentence,) = study.left_out
+    assert sentence.startswith(f"{tmp_path / 'forged'} was left out")
+
+
+def test_losses_that_no_events_bear_out_are_in_no_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed, name in enumerate(("sound", "bare")):
+        written(tmp_path / "study" / name, name=name, seed=seed)
+    for path in (tmp_path / "study" / "bare").glob("events*"):
+        path.unlink()
+    main([str(tmp_path / "study")])
+    assert "bare has no readable scalars: it is in the table" in capsys.readouterr().out
+    with (tmp_path / "study" / "runs.csv").open() as lines:
+        rows = {row["name"]: row for row in csv.DictReader(lines)}
+    numbers = ("final.val_loss", "final.train_loss", "best.val_loss", "tokens_per_second")
+    assert [rows["bare"][key] for key in numbers] == ["", "", "", ""]
+    assert all(rows["sound"][key] for key in numbers)
 
 
 @pytest.mark.parametrize(
@@ -211,11 +262,11 @@ def test_a_file_of_a_terabyte_is_not_read(tmp_path: Path) -> None:
 
 
 def test_event_files_of_any_name_can_be_followed(tmp_path: Path) -> None:
-    from normlab.training.tensorboard import _newest
+    from normlab.training.tensorboard import _newest_stamp
 
     for name in ("", ".", ".²", ".9999999999999999999999999.h", ".12.h"):
         (tmp_path / f"events.out.tfevents{name}").touch()
-    assert _newest(tmp_path) == 12
+    assert _newest_stamp(tmp_path) == 12
 
 
 @pytest.mark.parametrize("note", ['{"pid": "x", "host": 3}', '{"pid": 1e400}', "[" * 10**5, "null"])

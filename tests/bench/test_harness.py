@@ -40,20 +40,20 @@ class LoggedContender(Contender):
 
 def test_contenders_take_turns_between_start_and_stop() -> None:
     events: list[str] = []
-    interleave([LoggedContender(name, events) for name in "AB"], rounds=2, warm_up=1, pause=0)
+    interleave([LoggedContender(name, events) for name in "AB"], rounds=2, warmup=1, pause=0)
     assert events == ["start A", "start B", *"ABABAB", "stop B", "stop A"]
 
 
-def test_warm_up_is_run_and_thrown_away() -> None:
+def test_warmup_is_run_and_thrown_away() -> None:
     contender = LoggedContender("A", [])
-    samples = interleave([contender], rounds=3, warm_up=2, pause=0)
+    samples = interleave([contender], rounds=3, warmup=2, pause=0)
     assert samples == {"A": [{"ms": 3.0}, {"ms": 4.0}, {"ms": 5.0}]}
 
 
 def test_nothing_runs_before_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[str] = []
     monkeypatch.setattr("time.sleep", lambda seconds: events.append(f"pause {seconds}"))
-    interleave([LoggedContender(name, events) for name in "AB"], rounds=1, warm_up=0, pause=0.05)
+    interleave([LoggedContender(name, events) for name in "AB"], rounds=1, warmup=0, pause=0.05)
     assert events[2:6] == ["pause 0.05", "A", "pause 0.05", "B"]
 
 
@@ -66,14 +66,14 @@ def test_when_a_contender_fails_all_are_stopped() -> None:
     events: list[str] = []
     contenders = [LoggedContender("A", events, cost), LoggedContender("B", events)]
     with pytest.raises(NormlabError, match="failed"):
-        interleave(contenders, rounds=3, warm_up=0, pause=0)
+        interleave(contenders, rounds=3, warmup=0, pause=0)
     assert events[-2:] == ["stop B", "stop A"]
 
 
 def test_the_progress_names_the_round_and_the_contender() -> None:
     titles: list[str] = []
     contenders = [LoggedContender(name, []) for name in "AB"]
-    interleave(contenders, 1, titles.append, warm_up=1, pause=0)
+    interleave(contenders, 1, titles.append, warmup=1, pause=0)
     assert titles == ["warm-up: A", "warm-up: B", "round 1 of 1: A", "round 1 of 1: B"]
 
 

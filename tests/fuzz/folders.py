@@ -115,7 +115,13 @@ def _bend_state(dice: random.Random, run: Path) -> None:
     value = node[key]
     if isinstance(value, torch.Tensor) and dice.random() < 0.7:
         node[key] = dice.choice(
-            (value * float("nan"), value[..., :0], value.double(), value.long(), value.unsqueeze(0))
+            (
+                value * float("nan"),
+                value.flatten()[:0],
+                value.double(),
+                value.long(),
+                value.unsqueeze(0),
+            )
         )
     elif dice.random() < 0.3:
         del node[key]

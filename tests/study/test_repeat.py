@@ -78,7 +78,7 @@ def test_a_run_whose_files_have_changed_is_repeated_with_a_note(
     config = first / "config.yaml"
     config.write_text(config.read_text() + "# mine\n")
     (first / "checkpoints" / "best.ckpt").unlink()
-    answer = door("--from", str(first))
+    answer = door(f"--from={first}")
     assert answer.code == 0
     (note,) = [line for line in answer.out.splitlines() if line.startswith("note: ")]
     assert "config.yaml is not what the run wrote, checkpoints/best.ckpt is missing" in note
@@ -88,6 +88,8 @@ def test_a_run_whose_files_have_changed_is_repeated_with_a_note(
     ("arguments", "words"),
     [
         (["--from"], ["needs a run's folder"]),
+        (["--from="], ["needs a run's folder"]),
+        (["--from=nowhere", "study=a"], ["nowhere holds no run"]),
         (["--from", "seed=3"], ["needs a run's folder"]),
         (["--from", "RUN", "seed=3"], ["seed=3", "study=… and output_dir=…"]),
         (["--from", "nowhere"], ["nowhere holds no run", "outputs/<study>/<run>"]),

@@ -12,6 +12,7 @@ from normlab.archive import tags
 from normlab.archive.events import read_events
 from normlab.archive.record import RunRecord
 from normlab.config.run_spec import RunSpec
+from normlab.training import recorder
 from normlab.training import run as training_run
 from normlab.training.build import build_model
 from normlab.training.checkpoints import load_weights
@@ -139,6 +140,36 @@ def test_accumulation_gives_one_point_a_step_and_trains_on_more_batches(
     assert curve(folder, tags.TRAIN_LOSS)[0] == pytest.approx(sum(first) / 3, rel=1e-5)
     assert list(curve(folder, tags.TRAIN_LOSS)) == [0, 1, 2, 3, 4, 5]
     assert list(curve(folder, tags.VALIDATION_LOSS)) == [0, 3, 6]
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_slow_batches_are_shown_between_what_is_logged_and_change_no_curve(
+    accumulate: int, trained: Callable, specified: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = ("trainer.log_every=100", "trainer.val_every=6", f"trainer.accumulate={accumulate}")
+    _, quiet = trained("quiet", *slow)
+    shown: list[tuple[int, float, float]] = []
+
+    class Watcher(Silent):
+        def update(self, step: int, loss: float, tokens_per_second: float) -> None:
+            shown.append((step, loss, tokens_per_second))
+
+    monkeypatch.setattr(recorder, "SILENCE", 0.0)
+    spec = specified(*TINY, *slow, f"output_dir={quiet.parents[1]}-watched")
+    train(spec, "the command", Watcher())
+    losses = curve(spec.folder, tags.TRAIN_LOSS)
+    assert losses == curve(quiet, tags.TRAIN_LOSS)
+    assert curve(spec.folder, tags.VALIDATION_LOSS) == curve(quiet, tags.VALIDATION_LOSS)
+    # Batches of windows at initialisation and at the end, between them each that is trained on, and
+    # what is logged.
+    windows = (len(shown) - 6 * accumulate - 1) // 2
+    begun, batches = shown[:windows], shown[windows : windows + 6 * accumulate]
+    assert begun[-1][:2] == (0, pytest.approx(curve(quiet, tags.VALIDATION_LOSS)[0], rel=1e-6))
+    for step, loss in losses.items():
+        of_step = [at[1] for at in batches[step * accumulate : (step + 1) * accumulate]]
+        assert sum(of_step) / accumulate == pytest.approx(loss, rel=1e-6)
+        assert batches[(step + 1) * accumulate - 1][0] == step + 1
+    assert all(speed > 0 for *_, speed in batches)
 
 
 def test_a_run_that_explodes_is_recorded_as_diverged(trained: Callable) -> None:

@@ -102,12 +102,30 @@ def test_a_folder_that_is_no_run_is_refused(call: Call, tmp_path: Path) -> None:
     assert "is not the folder of a run" in err
 
 
+BOUNDS = {
+    "--length": (0, 10**6 + 1),
+    "--top-k": (0, 10**9 + 1),
+    "--seed": (-1, 2**63),
+    "--temperature": (0, -1, 1e-9, 1e7, "nan", "inf"),
+}
+
+
+@pytest.mark.parametrize("flag", BOUNDS)
+def test_a_number_beyond_its_bounds_is_refused_before_anything_is_read(
+    flag: str, call: Call, tmp_path: Path
+) -> None:
+    for value in BOUNDS[flag]:
+        code, out, err = call(tmp_path, f"{flag}={value}")
+        assert (code, out) == (2, "")
+        assert err.startswith(f"normlab: {flag} ")
+        assert "is not allowed; it must be from " in err
+        assert err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
         (("--prompt", "xyz!"), "!"),
-        (("--temperature", 0), "--temperature"),
-        (("--length", 0), "--length"),
         (("--length", "ten"), "argument --length: invalid int value: 'ten'; --help shows"),
     ],
 )

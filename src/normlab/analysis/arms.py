@@ -9,7 +9,7 @@ from typing import Any
 
 from normlab.archive.record import arm_name_parts, short_number
 from normlab.archive.study import Run
-from normlab.text import on_a_line
+from normlab.text import printable_line
 
 SEPARATOR = " · "
 
@@ -38,7 +38,7 @@ class Arm:
     @property
     def name(self) -> str:
         """Norm and placement, without the one that means nothing."""
-        return on_a_line(SEPARATOR.join(arm_name_parts(self.norm, self.placement)))
+        return printable_line(SEPARATOR.join(arm_name_parts(self.norm, self.placement)))
 
     @property
     def label(self) -> str:
@@ -120,11 +120,15 @@ def _once(runs: Iterable[Run]) -> list[Run]:
     """
     kept: dict[str, Run] = {}
     for run in runs:
-        others = {key: item for key, item in run.record.config.items() if key != "probes"}
-        identity = _frozen([run.record.norm, run.record.placement, run.record.seed, others])
-        if "probes" in run.record.config or identity not in kept:
-            kept[identity] = run
+        if "probes" in run.record.config or identity(run) not in kept:
+            kept[identity(run)] = run
     return list(kept.values())
+
+
+def identity(run: Run) -> str:
+    """What decides a run's numbers: the same, whether it was trained with probes or without."""
+    others = {key: item for key, item in run.record.config.items() if key != "probes"}
+    return _frozen([run.record.norm, run.record.placement, run.record.seed, others])
 
 
 def facets(arms: Sequence[Arm]) -> list[Facet]:
@@ -161,7 +165,7 @@ def format_value(value: Any) -> str:
         return short_number(value)
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(format_value, value))}]"
-    return on_a_line(str(value))
+    return printable_line(str(value))
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """A table for windows of any width."""
 
 from collections.abc import Iterator, Sequence
+from textwrap import wrap
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.measure import Measurement
@@ -41,7 +42,8 @@ class FittingTable(Table):
             yield from _lines([f"{name} {cell.plain}" for name, cell in pairs if cell], width)
         yield Text()
         if self.caption is not None:
-            yield _text(self.caption)
+            for part in _text(self.caption).plain.split("\n"):
+                yield from map(Text, wrap(part, width))
 
 
 def _lines(pairs: Sequence[str], width: int) -> Iterator[Text]:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from datetime import datetime
 
-from normlab.analysis.arms import Arm, describe, group
+from normlab.analysis.arms import Arm, describe, group, identity
 from normlab.analysis.cells import Cell, Column, Table, number
 from normlab.analysis.curves import divergence
 from normlab.analysis.speed import comparable, speed_cell
@@ -17,7 +17,7 @@ def runs_table(study: Study) -> Table:
     """A row a run, by name."""
     arms = group(study.runs)
     look = Look.of(arms)
-    arm_of = {id(run): arm for arm in arms for run in arm.runs}
+    arm_of = {identity(run): arm for arm in arms for run in arm.runs}
     settings = list(dict.fromkeys(key for arm in arms for key, _ in arm.settings))
     columns = [
         Column("run"),
@@ -33,7 +33,7 @@ def runs_table(study: Study) -> Table:
         Column("tokens/s", numeric=True),
         Column("time", numeric=True),
     ]
-    rows = [_run_row(run, arm_of[id(run)], look, settings) for run in study.runs]
+    rows = [_run_row(run, arm_of[identity(run)], look, settings) for run in study.runs]
     return Table(f"{len(rows)} runs, losses in nats per token.", tuple(columns), tuple(rows))
 
 

@@ -49,16 +49,20 @@ def mark_cut_curves(figure: Figure) -> None:
 
 
 def widen_hidden_curves(figure: Figure) -> bool:
-    """Draw each curve wider that lies under others; returns whether there is one."""
+    """Draw each curve wider that lies under others; returns whether there is one.
+
+    Of one colour, as the seeds of an arm, they would not be told apart in any case.
+    """
     widened = False
     for axes in figure.axes:
         lines = sorted(_curves(axes), key=lambda line: line.get_zorder())
         heights = [_heights(axes, line) for line in lines]
         for at, line in enumerate(lines):
-            above = zip(lines[at + 1 :], heights[at + 1 :], strict=True)
             count = sum(
-                np.array_equal(line.get_xdata(), other.get_xdata()) and _coincide(heights[at], one)
-                for other, one in above
+                line.get_color() != other.get_color()
+                and np.array_equal(line.get_xdata(), other.get_xdata())
+                and _coincide(heights[at], one)
+                for other, one in zip(lines[at + 1 :], heights[at + 1 :], strict=True)
             )
             if count:
                 more = line.get_linewidth() * _WIDER * min(count, _MOST_WIDER)

@@ -40,6 +40,16 @@ _MOST_THREADS = 1024
 # As in a configuration that is read (config/safe_yaml.py).
 _MOST_VALUES, _LONGEST_TEXT = 2_000, 4_000
 
+# Of a configuration, which may be of any version: what results are sorted by and compared in.
+_SETTING_TYPES: dict[str, dict[str, Any]] = {
+    "data": {"kind": str},
+    "model": {"depth": int, "width": int},
+    "optimizer": {"lr": float},
+    "schedule": {"warmup": float},
+    "trainer": {"max_steps": int, "val_every": int, "log_every": int},
+    "probes": {},
+}
+
 # Keys that cannot change results; `budget` is only where trainer.max_steps and trainer.val_every
 # come from.
 _NEUTRAL_KEYS = ("study", "output_dir", "jobs", "measure", "figure", "logger", "budget")
@@ -192,6 +202,7 @@ class RunRecord:
             raise ValueError(f"it says finished, at step {self.step} of {last}")
         if diverged is not None and diverged > self.step:
             raise ValueError(f"it diverged at step {diverged}, after its last, {self.step}")
+        self._check_settings()
         counts = {key: getattr(self, key) for key in _COUNTS} | {"best.step": self.best.step}
         counts |= {f"resumed_at[{n}]": step for n, step in enumerate(self.resumed_at)}
         for key, value in counts.items():
@@ -206,6 +217,15 @@ class RunRecord:
         for name in (*names, *self.choices, *self.choices.values()):
             if len(name) > _LONGEST_NAME:
                 raise ValueError(f"it holds a name of {len(name)} characters")
+
+    def _check_settings(self) -> None:
+        for name, types in _SETTING_TYPES.items():
+            section = self.config.get(name, {})
+            if not isinstance(section, dict):
+                raise ValueError(f"config.{name} is no section")
+            for key, kind in types.items():
+                if key in section:
+                    restore_value(kind, section[key], f"config.{name}.{key}")
 
 
 def read_result(folder: Path) -> RunRecord | None:

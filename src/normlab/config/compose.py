@@ -133,7 +133,10 @@ def _explain_python_error(error: Exception) -> ConfigError | None:
     """What Hydra lets through of Python's own errors; None for another error."""
     match error:
         case ValueError() if "must be a string or a list" in str(error):
-            return ConfigError("a group cannot be null; take one of its options, as --help lists.")
+            return ConfigError(
+                "a group takes the name of one of its options, as --help lists; it cannot be null, "
+                "a number or a list of keys."
+            )
         case KeyError() if isinstance(error.args[0], str) and error.args[0] not in os.environ:
             return ConfigError(
                 f"the environment has no variable {error.args[0]}, which hydra.job.env_copy names; "
@@ -189,6 +192,12 @@ def _schema_error(cause: OmegaConfBaseException, message: str) -> ConfigError:
         subject = override[1] if override else str(cause.full_key or "a value of a file")
         return ConfigError(f"{where}{subject} is not allowed: {_validation_reason(cause)}.")
     parent = cause.parent_node
+    # Hydra looks up ${…} in place of an option under a key of its own.
+    if str(cause.full_key) == "_dummy_":
+        return ConfigError(
+            "a group takes the name of one of its options, as --help lists; an interpolation ${…} "
+            "there cannot be resolved."
+        )
     if cause.full_key is None or parent is None:
         return ConfigError(where + join_lines(str(cause).splitlines()[0]))
     allowed = [str(key) for key in parent] if hasattr(parent, "__iter__") else []

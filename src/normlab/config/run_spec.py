@@ -18,7 +18,12 @@ from normlab.config.gate import UntrustedError, check_trusted
 from normlab.config.placement import PlacementConfig, ResolvedPlacement, resolve_placement
 from normlab.config.safe_yaml import MAX_BYTES, parse_yaml
 from normlab.config.schema import TrainConfig, merge_with_schema
-from normlab.config.validation import check_config, check_keys, parse_block_rules
+from normlab.config.validation import (
+    check_config,
+    check_interpolated_sections,
+    check_keys,
+    parse_block_rules,
+)
 from normlab.errors import ConfigError, NormlabError
 
 GROUPS = (
@@ -73,6 +78,7 @@ def to_train_config(composed: DictConfig) -> TrainConfig:
         OmegaConfBaseException: a value is missing or cannot be resolved.
     """
     config = cast(TrainConfig, OmegaConf.to_object(composed))
+    check_interpolated_sections(config)
     config.placement.blocks = dict(parse_block_rules(config.placement.blocks))
     check_trusted(config.norm, asdict(config.placement))
     return config

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from functools import reduce
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
@@ -334,8 +334,6 @@ _SYNONYMS = {
 
 def _suggest_nested_key(name: str) -> str:
     """Where the schema has such a key in a group, as optimizer.lr for lr."""
-    if name in _SYNONYMS:
-        return f"did you mean {_SYNONYMS[name]}? "
     paths: dict[str, list[str]] = {}
     for group in fields(TrainConfig):
         # A run's length is the trainer's key; the budget only gives it its value.
@@ -350,12 +348,35 @@ def _suggest_nested_key(name: str) -> str:
     return f"did you mean {' or '.join(candidates)}? " if candidates else ""
 
 
+def check_interpolated_sections(section: Any, path: str = "") -> None:
+    """Refuse a section that an interpolation has replaced by something else.
+
+    OmegaConf checks the type of every value except those that `${…}` gives.
+
+    Raises:
+        ConfigError: the first such section.
+    """
+    for name, hint in get_type_hints(type(section)).items():
+        value = getattr(section, name)
+        kind = get_origin(hint) or hint
+        if (is_dataclass(hint) or kind in (dict, list)) and not isinstance(value, kind):
+            expected = "a list" if kind is list else "a part with keys of its own"
+            raise ConfigError(
+                f"{path}{name} is {expected}, which an interpolation ${{…}} makes "
+                f"{excerpt(value)}; write its values instead, or leave it out."
+            )
+        if is_dataclass(hint):
+            check_interpolated_sections(value, f"{path}{name}.")
+
+
 def unknown_key_error(key: str, allowed: Iterable[str]) -> ConfigError:
     """The sentence about a key that does not exist."""
     names = sorted(name for name in allowed if name != "_target_")
     *parents, last = key.split(".")
     hint = suggest_closest(last, names, ".".join([*parents, ""]))
-    if not hint and not parents:
+    if not parents and last in _SYNONYMS:
+        hint = f"did you mean {_SYNONYMS[last]}? "
+    elif not parents and not hint:
         hint = _suggest_nested_key(last)
     parent = ".".join(parents) or "the configuration"
     if last == "_target_":

@@ -61,12 +61,12 @@ def emit_module(program: Program, shape: Shape) -> ir.Module:
     kernel = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER]), "kernel")
     build = ir.IRBuilder(kernel.append_basic_block())
 
-    def argument(place: int) -> ir.Value:
-        return build.load(_element_of(build, kernel.args[0], int64(place), I64), typ=I64)
+    def argument(index: int) -> ir.Value:
+        return build.load(_element_of(build, kernel.args[0], int64(index), I64), typ=I64)
 
     tokens, chunks = argument(_TOKENS), argument(_CHUNKS)
     count = len(names) + (2 if program.totals else 0)
-    addresses = [build.inttoptr(argument(HEAD + place), POINTER) for place in range(count)]
+    addresses = [build.inttoptr(argument(HEAD + index), POINTER) for index in range(count)]
     take, work, done = (kernel.append_basic_block(name) for name in ("take", "work", "done"))
     build.branch(take)
     build.position_at_end(take)
@@ -79,12 +79,12 @@ def emit_module(program: Program, shape: Shape) -> ir.Module:
     if not program.totals:
         build.call(rows, [*addresses, first, last])
     else:
-        *others, totals, result = addresses
+        *tensors, totals, result = addresses
         sizes = [total_size(shape, name) for name in program.totals]
-        own = _element_of(build, totals, build.mul(chunk, int64(sum(sizes))), F32)
-        starts = [_element_of(build, own, int64(sum(sizes[:i])), F32) for i in range(len(sizes))]
-        build.call(_clear_function(module, sum(sizes)), [own])
-        build.call(rows, [*others, *starts, first, last])
+        row = _element_of(build, totals, build.mul(chunk, int64(sum(sizes))), F32)
+        starts = [_element_of(build, row, int64(sum(sizes[:i])), F32) for i in range(len(sizes))]
+        build.call(_clear_function(module, sum(sizes)), [row])
+        build.call(rows, [*tensors, *starts, first, last])
         counter = _element_of(build, kernel.args[0], int64(_FINISHED), I64)
         before = build.atomic_rmw("add", counter, int64(1), "acq_rel")
         with build.if_then(build.icmp_signed("==", build.add(before, int64(1)), chunks)):
@@ -103,8 +103,8 @@ def total_size(shape: Shape, name: str) -> int:
 
 def _clear_function(module: ir.Module, size: int) -> ir.Function:
     function, build = _internal_function(module, "zero", [POINTER])
-    with loop_over(build, int64(0), int64(size)) as place:
-        build.store(constant(0.0), _element_of(build, function.args[0], place, F32))
+    with loop_over(build, int64(0), int64(size)) as index:
+        build.store(constant(0.0), _element_of(build, function.args[0], index, F32))
     build.ret_void()
     return function
 
@@ -118,9 +118,9 @@ def _add_up_rows(module: ir.Module, size: int) -> ir.Function:
     build.call(module.get_global("zero"), [result])
     with loop_over(build, int64(0), chunks) as chunk:
         row = _element_of(build, totals, build.mul(chunk, int64(size)), F32)
-        with loop_over(build, int64(0), int64(size)) as place:
-            sum_at = _element_of(build, result, place, F32)
-            value = build.load(_element_of(build, row, place, F32), typ=F32)
+        with loop_over(build, int64(0), int64(size)) as index:
+            sum_at = _element_of(build, result, index, F32)
+            value = build.load(_element_of(build, row, index, F32), typ=F32)
             build.store(build.fadd(build.load(sum_at, typ=F32), value), sum_at)
     build.ret_void()
     return function
@@ -134,8 +134,8 @@ def _internal_function(
     return function, ir.IRBuilder(function.append_basic_block())
 
 
-def _element_of(build: ir.IRBuilder, start: ir.Value, place: ir.Value, kind: ir.Type) -> ir.Value:
-    return build.gep(start, [place], source_etype=kind)
+def _element_of(build: ir.IRBuilder, start: ir.Value, index: ir.Value, kind: ir.Type) -> ir.Value:
+    return build.gep(start, [index], source_etype=kind)
 
 
 class Rows:
@@ -261,8 +261,8 @@ class Rows:
             self._write_feature(self.stores[name], at, self._vector_value(node))
         for name, node in self.per_feature.items():
             at = self.build.add(self.feature_offset, self.feature)
-            place = self.build.gep(self.totals[name], [at], source_etype=F32)
-            self._add_to_variable(place, self._vector_value(node))
+            total = self.build.gep(self.totals[name], [at], source_etype=F32)
+            self._add_to_variable(total, self._vector_value(node))
 
     def _compute_scalars(self, node: Node, seen: set[Node]) -> None:
         """Compute before the loop what is the same for all features."""
@@ -367,9 +367,9 @@ class Rows:
             self.build.store(ir.Constant(kind, value), variable)
         return variable
 
-    def _add_to_variable(self, place: ir.Value, value: ir.Value, kind: ir.Type = F32) -> None:
-        before = self.build.load(place, typ=kind)
-        self.build.store(self.build.fadd(before, value, flags=_SUMS), place)
+    def _add_to_variable(self, variable: ir.Value, value: ir.Value, kind: ir.Type = F32) -> None:
+        before = self.build.load(variable, typ=kind)
+        self.build.store(self.build.fadd(before, value, flags=_SUMS), variable)
 
     def loop_number(self, node: Node) -> int:
         """How many loops over the features come before it."""

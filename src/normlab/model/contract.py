@@ -31,18 +31,18 @@ def check_causal(model: GPT, name: str) -> None:
     """
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(_LOUD, (_SEQUENCES, CONTEXT), generator=generator)
-    _check(model.eval(), tokens, name)
-    _perturb(model, generator)
-    _check(model.train(), tokens, name)
+    _check_on_tokens(model.eval(), tokens, name)
+    _perturb_parameters(model, generator)
+    _check_on_tokens(model.train(), tokens, name)
 
 
-def _check(model: GPT, tokens: Tensor, name: str) -> None:
-    logits = _logits(model, tokens, name)
+def _check_on_tokens(model: GPT, tokens: Tensor, name: str) -> None:
+    logits = _compute_logits(model, tokens, name)
     finite = logits[logits.isfinite()].abs()
     tolerance = (
         _ROUNDINGS * torch.finfo(logits.dtype).eps * (finite.max().item() if len(finite) else 0)
     )
-    if _difference(logits, _logits(model, tokens, name)).max() > tolerance:
+    if _logit_changes(logits, _compute_logits(model, tokens, name)).max() > tolerance:
         raise ConfigError(
             f"{name} gives other logits when the same tokens come again, so a run could not be "
             f"repeated or continued; let its class keep nothing from call to call and draw random "
@@ -51,13 +51,13 @@ def _check(model: GPT, tokens: Tensor, name: str) -> None:
     for sequence, token in ((0, CONTEXT - 1), (1, CONTEXT // 3)):
         changed = tokens.clone()
         changed[sequence, token:] = _LOUD
-        difference = _difference(logits, _logits(model, changed, name))
+        difference = _logit_changes(logits, _compute_logits(model, changed, name))
         earlier = difference[sequence, :token].max().item()
         difference[sequence] = 0
-        if max(earlier, others := difference.max().item()) > tolerance:
-            where = "earlier tokens" if earlier > tolerance else "other sequences"
+        if max(earlier, elsewhere := difference.max().item()) > tolerance:
+            moved = "earlier tokens" if earlier > tolerance else "other sequences"
             raise ConfigError(
-                f"{name} moves the logits of {where} by up to {max(earlier, others):.2g} when a "
+                f"{name} moves the logits of {moved} by up to {max(earlier, elsewhere):.2g} when a "
                 f"token changes, so the model would see what it has to predict and every loss "
                 f"would be wrong; let its class mix no tokens: each is a function of the stream at "
                 f"the same token, and the sublayer alone reads the ones before it."
@@ -65,7 +65,7 @@ def _check(model: GPT, tokens: Tensor, name: str) -> None:
 
 
 @torch.no_grad()
-def _logits(model: GPT, tokens: Tensor, name: str) -> Tensor:
+def _compute_logits(model: GPT, tokens: Tensor, name: str) -> Tensor:
     """(batch, time, vocabulary), with the same random numbers each time."""
     expected = (*tokens.shape, VOCABULARY)
     try:
@@ -87,7 +87,7 @@ def _logits(model: GPT, tokens: Tensor, name: str) -> Tensor:
 
 
 @torch.no_grad()
-def _perturb(model: GPT, generator: torch.Generator) -> None:
+def _perturb_parameters(model: GPT, generator: torch.Generator) -> None:
     """Move every parameter, so that no gain of 0 hides what stands behind it."""
     for parameter in model.parameters():
         fan_in = parameter.shape[-1] if parameter.dim() > 1 else 16
@@ -96,7 +96,7 @@ def _perturb(model: GPT, generator: torch.Generator) -> None:
     model.embedding.weight[_LOUD] *= 30
 
 
-def _difference(before: Tensor, after: Tensor) -> Tensor:
+def _logit_changes(before: Tensor, after: Tensor) -> Tensor:
     """By how much each number has changed; 0 for what stays infinite or no number."""
     same = (before == after) | (before.isnan() & after.isnan())
     return (after - before).abs().masked_fill(same, 0.0).nan_to_num(nan=torch.inf)

@@ -173,7 +173,7 @@ class LayerNormVsRmsNorm:
 
     def time_ratios(self, implementations: Sequence[str]) -> list[TimeRatio]:
         """RMSNorm against LayerNorm, for each implementation and shape with times of both."""
-        times = {(one.way, one.norm, one.shape): one for one in self.times}
+        times = {(t.way, t.norm, t.shape): t for t in self.times}
         ratios = []
         for implementation in implementations:
             rms_implementation = WRITTEN_OUT if implementation == NAIVE else implementation
