@@ -19,8 +19,8 @@ class NormlabError(Exception):
 
     exit_code = 1
 
-    def __init__(self, message: str) -> None:
-        super().__init__(without_long_parts(message))
+    def __str__(self) -> str:
+        return without_long_parts(super().__str__())
 
 
 class ConfigError(NormlabError):
