@@ -2,11 +2,8 @@
 
 import importlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
-
-import torch
 
 from normlab.config.placement import ResolvedPlacement, ResolvedSublayer, resolve_placement
 from normlab.config.run_spec import RunSpec
@@ -17,6 +14,7 @@ from normlab.model.gpt import GPT, hidden_width
 from normlab.model.placement import NormFactory, Placement, Residual, Wiring
 from normlab.norms import norm_factory
 from normlab.norms.build import check_contract
+from normlab.training.hardware import single_thread
 
 
 def build_model(config: TrainConfig, vocabulary: int) -> GPT:
@@ -61,19 +59,8 @@ def check_networks(specs: Iterable[RunSpec]) -> None:
             name = f"placement={spec.choices['placement']} with norm={spec.choices['norm']}"
             if spec.config.placement._target_ != f"{Residual.__module__}.{Residual.__name__}":
                 name = f"{name} (placement._target_={spec.config.placement._target_})"
-            with _single_thread():
+            with single_thread():
                 check_causal(_tried(replace(spec.config, model=small), name), name)
-
-
-@contextmanager
-def _single_thread() -> Iterator[None]:
-    """So few tokens are done before a second thread has woken: 10 times slower where it is busy."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _tried(config: TrainConfig, name: str) -> GPT:

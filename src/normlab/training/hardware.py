@@ -3,6 +3,8 @@
 import ctypes
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +15,21 @@ from normlab.training.display import Display
 
 # The largest threshold that malloc takes.
 _MOST_BYTES = 2**31 - 1
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """Compute on one thread of torch.
+
+    Tensors of a few tokens are done before a second thread has woken: on a busy machine two take
+    ten times as long.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True)

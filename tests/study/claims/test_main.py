@@ -8,7 +8,7 @@ import yaml
 from called import Call, called
 from normlab.apps.claims import measuring
 from normlab.apps.claims.main import main
-from normlab.apps.claims.measuring import Measurement, Size
+from normlab.apps.claims.measurement import Measurement, Size
 from normlab.apps.claims.verdicts import Measured, Report
 from normlab.errors import NormlabError
 from tiny import TINY

@@ -7,7 +7,7 @@ import pytest
 from normlab.apps.claims.arms import parsed, runs_of
 from normlab.apps.claims.claim import ARMS_KINDS, Claim
 from normlab.apps.claims.config import claims
-from normlab.apps.claims.measuring import SIZES, Size
+from normlab.apps.claims.measurement import SIZES, Size
 from normlab.apps.claims.studies import Place, planned
 from normlab.archive.events import Events
 from normlab.archive.study import Run

@@ -1,52 +1,20 @@
 """What claims measure without training: by name, kept as JSON, measured again when it changes."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
 from normlab.apps.claims.machine import machine
+from normlab.apps.claims.measurement import SIZES, Measurement
 from normlab.apps.claims.verdicts import Measured
 from normlab.errors import ConfigError, NormlabError
-
-Series = dict[str, list[float]]
-
-
-@dataclass(frozen=True)
-class Size:
-    """How much is measured: seeds, blocks of the deepest model, rounds of a timing."""
-
-    seeds: int
-    depth: int
-    rounds: int
-
-
-SIZES = {
-    "quick": Size(seeds=10, depth=32, rounds=15),
-    "standard": Size(seeds=20, depth=32, rounds=60),
-    "full": Size(seeds=30, depth=64, rounds=300),
-}
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """A function from size to series, what it measures in a line, what a series goes over.
-
-    The version goes up when the function comes to measure something else: what was kept is then
-    measured again.
-    """
-
-    measure: Callable[[Size], Series]
-    setup: str
-    over: str = "seed"
-    version: int = 1
 
 
 def measurements() -> Mapping[str, Measurement]:
     """All there are, by name."""
-    from normlab.apps.claims.measurements import MEASUREMENTS
+    from normlab.apps.claims.measurements import MEASUREMENTS  # torch takes seconds to import
 
     return MEASUREMENTS
 
@@ -83,9 +51,12 @@ def measure(name: str, budget: str, folder: Path) -> Measured:
     Raises:
         NormlabError: it cannot be written.
     """
+    from normlab.training.hardware import single_thread  # torch takes seconds to import
+
     one = measurements()[name]
-    # What came out not finite was not measured: JSON could not say it either.
-    with _one_thread():
+    # What came out not finite was not measured: JSON could not say it either. On one thread the
+    # sums of such small tensors are always the same.
+    with single_thread():
         found = one.measure(SIZES[budget])
     series = {key: values for key, values in found.items() if all(map(math.isfinite, values))}
     day = datetime.now(UTC).date().isoformat()
@@ -99,19 +70,6 @@ def measure(name: str, budget: str, folder: Path) -> Measured:
             f"output_dir=…"
         ) from error
     return measured
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Tensors this small are not faster on more, and on one their sums are always the same."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _asked(name: str, budget: str) -> dict[str, float]:

@@ -1,11 +1,11 @@
 """What claims measure without training; torch is imported by what is called."""
 
+from normlab.apps.claims.measurement import Measurement
 from normlab.apps.claims.measurements.depth import DEPTH
 from normlab.apps.claims.measurements.invariances import INVARIANCES
 from normlab.apps.claims.measurements.linear_stack import LINEAR_STACK
 from normlab.apps.claims.measurements.norm_time import NORM_TIME
 from normlab.apps.claims.measurements.output_change import OUTPUT_CHANGE
-from normlab.apps.claims.measuring import Measurement
 
 MEASUREMENTS: dict[str, Measurement] = {
     "depth": DEPTH,

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from normlab.apps.claims.arms import slope
-from normlab.apps.claims.measuring import Measurement, Series, Size
+from normlab.apps.claims.measurement import Measurement, Series, Size
 from normlab.apps.probe.record import Measurement as OfModel
 from normlab.apps.probe.record import Probing
 from normlab.apps.probe.tables import GRADIENT_DECAY, LAST_GRADIENT, by_block

@@ -1,6 +1,6 @@
 """By how much equations of RMSNorm and LayerNorm fail when their eps is zero (1910.07467)."""
 
-from normlab.apps.claims.measuring import Measurement, Series, Size
+from normlab.apps.claims.measurement import Measurement, Series, Size
 
 _WIDTHS = (32, 48, 64, 96, 128)
 _LARGE = 1e9

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from normlab.apps.claims.arms import slope
-from normlab.apps.claims.measuring import Measurement, Series, Size
+from normlab.apps.claims.measurement import Measurement, Series, Size
 from normlab.apps.experiments.record import DepthProfile
 
 _WIDTH, _DEPTH, _INPUTS = 512, 24, 128

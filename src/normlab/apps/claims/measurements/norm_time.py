@@ -2,7 +2,7 @@
 
 import os
 
-from normlab.apps.claims.measuring import Measurement, Series, Size
+from normlab.apps.claims.measurement import Measurement, Series, Size
 from normlab.errors import NormlabError
 from normlab.study.machine import cores
 

@@ -5,7 +5,7 @@ from collections import defaultdict
 from dataclasses import replace
 
 from normlab.apps.claims.arms import slope
-from normlab.apps.claims.measuring import Measurement, Series, Size
+from normlab.apps.claims.measurement import Measurement, Series, Size
 from normlab.apps.claims.studies import composed
 from normlab.config.run_spec import RunSpec
 
