@@ -128,7 +128,7 @@ def test_a_place_that_cannot_be_written_is_named(call: Call, tmp_path: Path) -> 
 
 
 def test_a_long_list_of_norms_has_a_folder_name_that_fits(call: Call) -> None:
-    from normlab.apps.card.main import folder_name
+    from normlab.apps.results import folder_name
 
     names = [f"norm_{k} eps=1e-{k}" for k in range(30)]
     assert folder_name(["dyt", "a/b eps=1e-6"], "card") == "dyt-a_b_eps=1e-6"
@@ -138,7 +138,7 @@ def test_a_long_list_of_norms_has_a_folder_name_that_fits(call: Call) -> None:
 
 @pytest.mark.parametrize("name", ["..", "../../x", "/etc", ".hidden", "𝒩" * 300, "a\nb", "\x1b[2J"])
 def test_a_card_stays_in_its_folder_whatever_its_norm_is_called(name: str) -> None:
-    from normlab.apps.card.main import folder_name
+    from normlab.apps.results import folder_name
 
     folder = folder_name([name], "card")
     assert folder == Path(folder).name
