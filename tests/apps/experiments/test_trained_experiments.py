@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
+from html_page import Page
 from normlab.analysis.plot import report, show
 from normlab.analysis.result import StudyExperiment, find_study_experiment
 from normlab.analysis.verdict import verdict
 from normlab.apps.experiments import TRAINED_EXPERIMENTS
 from normlab.archive.study import Study, read_study
 from normlab.data import build_source, unigram_loss
-from pages import Page
 
 UNIGRAM = 3.3
 
