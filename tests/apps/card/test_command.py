@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from called import Call, called, refused
+from command_calls import Call, make_command_caller, read_refusal
 from normlab.apps.card.main import main
 from normlab.apps.card.record import read_cards
 
@@ -15,7 +15,7 @@ FAST = ("--width", "16", "--seconds", "0")
 
 @pytest.fixture
 def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> Call:
-    return called(main, tmp_path, monkeypatch, capfd)
+    return make_command_caller(main, tmp_path, monkeypatch, capfd)
 
 
 def write_norm(folder: Path, text: str) -> Path:
@@ -148,5 +148,5 @@ def test_a_card_stays_in_its_folder_whatever_its_norm_is_called(name: str) -> No
 
 
 def test_a_refusal_needs_no_torch() -> None:
-    said = refused("scripts/card.py", "norm=foo", "torch", "matplotlib")
+    said = read_refusal("scripts/card.py", "norm=foo", "torch", "matplotlib")
     assert "norm=foo is not an option" in said
