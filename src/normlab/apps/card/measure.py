@@ -234,7 +234,8 @@ def measure_rounding(norm: nn.Module, width: int, name: str) -> Rounding:
         errors += [float(relative.square().mean().sqrt()), float(relative.abs().max())]
     other = results[0].dtype
     problem = None if other == dtype else f"gives {_dtype_name(other)}"
-    return Rounding(name, *map(finite_or_none, errors), problem)
+    output_rms, output_max, gradient_rms, gradient_max = map(finite_or_none, errors)
+    return Rounding(name, output_rms, output_max, gradient_rms, gradient_max, problem)
 
 
 def _output_and_gradient(

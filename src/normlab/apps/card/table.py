@@ -67,10 +67,10 @@ def card_rows(card: Card) -> Iterator[tuple[str, str | None]]:
     yield "largest output, ∂ input", None
     for extreme in card.extremes:
         sizes = (extreme.output, extreme.largest), (extreme.gradient, extreme.steepest)
-        output, gradient = (
+        output_size, gradient_size = (
             format_number(size) if kind == "finite" else kind for kind, size in sizes
         )
-        yield extreme.input, f"{output}, ∂ {gradient}"
+        yield extreme.input, f"{output_size}, ∂ {gradient_size}"
         if extreme.reach:
             yield "  reaches", extreme.reach
     yield "error in eps: RMS, max", None
