@@ -19,7 +19,7 @@ from normlab.analysis.statistics import (
     LEVEL,
     Difference,
     Outcome,
-    holm,
+    adjust_by_holm,
     paired_difference,
     seeds_needed,
     unpaired_difference,
@@ -60,14 +60,19 @@ class Comparison:
         return seeds_needed(self.difference.mean, self.difference.spread, level=strictest)
 
 
-def compare(facets: Sequence[Facet]) -> list[Comparison]:
+def compare_arms(facets: Sequence[Facet]) -> list[Comparison]:
     """Every facet's best arm against its others: the facets in their order, the lowest arm first.
 
     Arms are compared that have a finished run, of which fewer than half of the runs diverged, and
     that learned the same data.
     """
-    pairs = [pair for facet in facets for arms in comparable(facet) for pair in _pairs(facet, arms)]
-    adjusted = holm([pair.difference.p for pair in pairs])
+    pairs = [
+        pair
+        for facet in facets
+        for arms in comparable_arms(facet)
+        for pair in _arm_pairs(facet, arms)
+    ]
+    adjusted = adjust_by_holm([pair.difference.p for pair in pairs])
     family = max(1, sum(not math.isnan(p) for p in adjusted))
     return [
         Comparison(pair.facet.title, pair.a, pair.b, pair.difference, p, family)
@@ -76,13 +81,13 @@ def compare(facets: Sequence[Facet]) -> list[Comparison]:
     ]
 
 
-def comparable(facet: Facet) -> list[list[Arm]]:
+def comparable_arms(facet: Facet) -> list[list[Arm]]:
     """The facet's arms that can be compared, lowest mean first, apart by what they learned."""
     alike: dict[str, list[tuple[float, Arm]]] = defaultdict(list)
     for arm in facet.arms:
         losses = losses_by_seed(arm)
         if losses and not mostly_diverged(arm):
-            alike[learned(arm)].append((_mean(losses), arm))
+            alike[learned_data(arm)].append((_mean_loss(losses), arm))
     return [[arm for _, arm in sorted(some, key=lambda one: one[0])] for some in alike.values()]
 
 
@@ -100,7 +105,7 @@ def mostly_diverged(arm: Arm) -> bool:
     return 2 * len(arm.with_state("diverged")) >= len(arm.runs)
 
 
-def learned(arm: Arm) -> str:
+def learned_data(arm: Arm) -> str:
     """What the arm's runs learned: only where it is equal do losses compare."""
     found = set()
     for run in arm.runs:
@@ -110,7 +115,7 @@ def learned(arm: Arm) -> str:
     return "\n".join(sorted(found))
 
 
-class _Pair(NamedTuple):
+class _ArmPair(NamedTuple):
     facet: Facet
     a: Arm
     b: Arm
@@ -118,13 +123,13 @@ class _Pair(NamedTuple):
     of_the_best: bool
 
 
-def _pairs(facet: Facet, arms: Sequence[Arm]) -> Iterator[_Pair]:
+def _arm_pairs(facet: Facet, arms: Sequence[Arm]) -> Iterator[_ArmPair]:
     known = [(arm, losses_by_seed(arm)) for arm in arms]
     for (a, losses), (b, others) in combinations(known, 2):
-        yield _Pair(facet, a, b, _difference(losses, others), a is arms[0])
+        yield _ArmPair(facet, a, b, _loss_difference(losses, others), a is arms[0])
 
 
-def _difference(a: Losses, b: Losses) -> Difference:
+def _loss_difference(a: Losses, b: Losses) -> Difference:
     paired = paired_difference(a, b)
     if paired.pairs >= 2:
         return paired
@@ -132,5 +137,5 @@ def _difference(a: Losses, b: Losses) -> Difference:
     return paired if paired.pairs and math.isnan(unpaired.p) else unpaired
 
 
-def _mean(losses: Losses) -> float:
+def _mean_loss(losses: Losses) -> float:
     return math.fsum(losses.values()) / len(losses)

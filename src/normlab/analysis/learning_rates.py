@@ -10,9 +10,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from normlab.analysis.arms import Arm, group, name_apart
+from normlab.analysis.arms import Arm, group_runs, name_arms
 from normlab.analysis.comparison import losses_by_seed, mostly_diverged
-from normlab.analysis.sentences import some
+from normlab.analysis.formatting import join_first
 from normlab.analysis.statistics import mean_interval
 from normlab.archive import tags
 from normlab.archive.record import short_number
@@ -20,12 +20,12 @@ from normlab.archive.study import Run, Study
 
 FEWEST_RATES = 3
 
-_NAMES = ("lr", "optimizer.lr")  # the setting as `group` names it
-_RESULTS = ("finished", "diverged")
+_RATE_NAMES = ("lr", "optimizer.lr")  # the setting as `group` names it
+_RESULT_STATES = ("finished", "diverged")
 
 
 @dataclass(frozen=True)
-class Point:
+class RatePoint:
     """An arm at one learning rate; losses are final validation losses in nats per token.
 
     Attributes:
@@ -73,7 +73,7 @@ class RatedArm:
     """
 
     arm: Arm
-    points: tuple[Point, ...]
+    points: tuple[RatePoint, ...]
     grid: tuple[float, ...]
     initial: float
 
@@ -83,7 +83,7 @@ class RatedArm:
         return self.arm.label
 
     @property
-    def shared(self) -> list[Point]:
+    def shared(self) -> list[RatePoint]:
         """The points on the shared grid."""
         return [point for point in self.points if point.rate in self.grid]
 
@@ -119,7 +119,7 @@ class RatedArm:
         return stable
 
     @property
-    def best(self) -> Point | None:
+    def best(self) -> RatePoint | None:
         """The rate of the grid with the lowest mean of the capped losses, or None.
 
         A run that diverged counts as its initial loss, so no rate is best by its survivors; one of
@@ -168,56 +168,62 @@ class LearningRates:
     warnings: tuple[str, ...]
 
 
-def learning_rates(study: Study) -> LearningRates | None:
+def analyse_learning_rates(study: Study) -> LearningRates | None:
     """The study over its learning rates; None where no arm has three of them or more."""
-    arms = _over_rates(group(study.runs))
-    points = {id(arm): _points(arm) for arm in arms}
+    arms = _merge_rates(group_runs(study.runs))
+    points = {id(arm): _rate_points(arm) for arm in arms}
     rated = [arm for arm in arms if len(points[id(arm)]) >= FEWEST_RATES]
     if not rated:
         return None
     shared = set.intersection(*({point.rate for point in points[id(arm)]} for arm in rated))
     grid = tuple(sorted(shared))
-    found = [RatedArm(arm, points[id(arm)], grid, _mean_initial(arm)) for arm in rated]
+    found = [RatedArm(arm, points[id(arm)], grid, _mean_initial_loss(arm)) for arm in rated]
     few = [arm.label for arm in arms if arm not in rated]
-    warnings = [*_too_few(few), *_unshared(found), *_at_the_edge(found), *_incomplete(found)]
+    warnings = [
+        *_warn_few_rates(few),
+        *_warn_unshared_rates(found),
+        *_warn_edge_rates(found),
+        *_warn_incomplete_seeds(found),
+    ]
     return LearningRates(tuple(found), grid, tuple(warnings))
 
 
-def _over_rates(arms: Sequence[Arm]) -> list[Arm]:
+def _merge_rates(arms: Sequence[Arm]) -> list[Arm]:
     """The arms without their learning rate: those that differ in nothing else are one."""
     runs: dict[str, list[Run]] = defaultdict(list)
     first: dict[str, Arm] = {}
     for arm in arms:
-        others = tuple(setting for setting in arm.settings if setting[0] not in _NAMES)
+        others = tuple(setting for setting in arm.settings if setting[0] not in _RATE_NAMES)
         together = Arm(arm.norm, arm.placement, others, ())  # its label names every setting
         first.setdefault(together.label, together)
         runs[together.label] += arm.runs
-    return name_apart([replace(arm, runs=tuple(runs[label])) for label, arm in first.items()])
+    return name_arms([replace(arm, runs=tuple(runs[label])) for label, arm in first.items()])
 
 
-def _points(arm: Arm) -> tuple[Point, ...]:
+def _rate_points(arm: Arm) -> tuple[RatePoint, ...]:
     by_rate: dict[float, list[Run]] = defaultdict(list)
-    for run in arm.with_state(*_RESULTS):
+    for run in arm.with_state(*_RESULT_STATES):
         optimizer = run.record.config.get("optimizer")
         rate = optimizer.get("lr") if isinstance(optimizer, dict) else None
         if isinstance(rate, int | float):
             by_rate[float(rate)].append(run)
-    initial = _initial(arm)
+    initial = _initial_losses(arm)
     return tuple(
-        _point(rate, replace(arm, runs=tuple(by_rate[rate])), initial) for rate in sorted(by_rate)
+        _rate_point(rate, replace(arm, runs=tuple(by_rate[rate])), initial)
+        for rate in sorted(by_rate)
     )
 
 
-def _point(rate: float, arm: Arm, initial: Mapping[int, float]) -> Point:
+def _rate_point(rate: float, arm: Arm, initial: Mapping[int, float]) -> RatePoint:
     losses, lost = losses_by_seed(arm), arm.with_state("diverged")
     capped = {seed: min(loss, initial[seed]) for seed, loss in losses.items() if seed in initial}
     for seed in (run.record.seed for run in lost):
         if seed in initial:
             capped[seed] = initial[seed]
-    return Point(rate, arm, losses, capped, len(lost))
+    return RatePoint(rate, arm, losses, capped, len(lost))
 
 
-def _initial(arm: Arm) -> dict[int, float]:
+def _initial_losses(arm: Arm) -> dict[int, float]:
     """Validation loss at step 0 by seed; it does not depend on the rate, so any run tells it."""
     found: dict[int, float] = {}
     for run in arm.runs:
@@ -227,19 +233,20 @@ def _initial(arm: Arm) -> dict[int, float]:
     return found
 
 
-def _mean_initial(arm: Arm) -> float:
-    values = list(_initial(arm).values())
+def _mean_initial_loss(arm: Arm) -> float:
+    values = list(_initial_losses(arm).values())
     return math.fsum(values) / len(values) if values else math.nan
 
 
-def _too_few(labels: Sequence[str]) -> Iterator[str]:
+def _warn_few_rates(labels: Sequence[str]) -> Iterator[str]:
     if labels:
         yield (
-            f"Fewer than {FEWEST_RATES} learning rates, and so not among the tuned: {some(labels)}."
+            f"Fewer than {FEWEST_RATES} learning rates, and so not among the tuned: "
+            f"{join_first(labels)}."
         )
 
 
-def _unshared(arms: Sequence[RatedArm]) -> Iterator[str]:
+def _warn_unshared_rates(arms: Sequence[RatedArm]) -> Iterator[str]:
     apart = [
         f"{one.name} has lr={','.join(map(short_number, beyond))} besides"
         for one in arms
@@ -248,11 +255,11 @@ def _unshared(arms: Sequence[RatedArm]) -> Iterator[str]:
     if apart:
         yield (
             f"The arms do not share one grid of learning rates; sensitivity and best rates are "
-            f"over the {len(arms[0].grid)} that all have: {some(apart)}."
+            f"over the {len(arms[0].grid)} that all have: {join_first(apart)}."
         )
 
 
-def _at_the_edge(arms: Sequence[RatedArm]) -> Iterator[str]:
+def _warn_edge_rates(arms: Sequence[RatedArm]) -> Iterator[str]:
     edges = [
         f"{one.name} at lr={short_number(rate)}"
         for one in arms
@@ -261,11 +268,11 @@ def _at_the_edge(arms: Sequence[RatedArm]) -> Iterator[str]:
     if edges:
         yield (
             f"The best rate is at the edge of the grid, so a better one may lie beyond; widen it "
-            f"with optimizer.lr=…: {some(edges)}."
+            f"with optimizer.lr=…: {join_first(edges)}."
         )
 
 
-def _incomplete(arms: Sequence[RatedArm]) -> Iterator[str]:
+def _warn_incomplete_seeds(arms: Sequence[RatedArm]) -> Iterator[str]:
     lacking = [
         one.name
         for one in arms
@@ -274,5 +281,5 @@ def _incomplete(arms: Sequence[RatedArm]) -> Iterator[str]:
     if lacking:
         yield (
             f"Seeds without a result at every rate, or without a validation loss at step 0, are "
-            f"not in the LR sensitivity: {some(lacking)}."
+            f"not in the LR sensitivity: {join_first(lacking)}."
         )

@@ -8,13 +8,17 @@ from textwrap import wrap
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from normlab.analysis.learning_rates import learning_rates
-from normlab.analysis.plan import plan
-from normlab.analysis.report import render, render_rates
-from normlab.analysis.result import StudyExperiment, StudyExperiments, find_study_experiment
-from normlab.analysis.style import without_figure
-from normlab.analysis.table import ArmSummary, summary, write_runs
-from normlab.analysis.verdict import Verdict, verdict
+from normlab.analysis.learning_rates import analyse_learning_rates
+from normlab.analysis.result import (
+    Conclusions,
+    StudyExperiment,
+    StudyExperiments,
+    draw_conclusions,
+    find_study_experiment,
+    plan_figures,
+)
+from normlab.analysis.style import skip_failed_figure
+from normlab.analysis.summary import ArmSummary, summarise_arms, write_runs_csv
 from normlab.archive import tags
 from normlab.archive.files import FIGURES_FOLDER, check_study_links
 from normlab.archive.study import Study, read_study
@@ -27,13 +31,13 @@ if TYPE_CHECKING:
 
 REPORT_FILE = "report.html"
 # What figures and tables are made of.
-CURVES = (tags.TRAIN_LOSS, tags.VALIDATION_LOSS, tags.TOKENS_PER_SECOND, tags.PROBES)
+REPORT_TAGS = (tags.TRAIN_LOSS, tags.VALIDATION_LOSS, tags.TOKENS_PER_SECOND, tags.PROBES)
 
 _WIDEST = 100  # columns that are still easy to read
 
 
 @dataclass(frozen=True)
-class Report:
+class StudyReport:
     """What a study ended in.
 
     Attributes:
@@ -49,7 +53,7 @@ class Report:
 
     study: Study
     summaries: list[ArmSummary]
-    verdict: Verdict
+    verdict: Conclusions
     csv: Path
     figures: list[Path]
     page: Path
@@ -59,10 +63,14 @@ class Report:
     @property
     def table(self) -> "Table":
         """The summaries, to print with rich."""
-        return render(self.summaries)
+        from normlab.analysis.terminal_tables import summary_table  # imports rich
+
+        return summary_table(self.summaries)
 
 
-def report(study_folder: Path, experiments: StudyExperiments = MappingProxyType({})) -> Report:
+def write_study_report(
+    study_folder: Path, experiments: StudyExperiments = MappingProxyType({})
+) -> StudyReport:
     """Read a study, and write its `runs.csv`, its figures and its report into its folder.
 
     `experiments` are those whose studies have a figure and sentences of their own, by name.
@@ -70,21 +78,21 @@ def report(study_folder: Path, experiments: StudyExperiments = MappingProxyType(
     Raises:
         NormlabError: the folder is no study, or cannot be written.
     """
-    study = read_study(study_folder, CURVES)
-    left_out = [*study.left_out, *plan(study).left_out]
+    study = read_study(study_folder, REPORT_TAGS)
+    left_out = [*study.left_out, *plan_figures(study).left_out]
     experiment = find_study_experiment(study, experiments)
-    found = verdict(study, experiment)
+    found = draw_conclusions(study, experiment)
     page = study_folder / REPORT_FILE
     try:
         check_study_links(study_folder)
-        csv = write_runs(study)
-        files = _draw(study, experiment, found, left_out, page)
+        csv = write_runs_csv(study)
+        files = _draw_and_write(study, experiment, found, left_out, page)
     except OSError as error:
-        raise _unwritable(study_folder, error) from error
-    return Report(study, summary(study), found, csv, files, page, left_out, experiment)
+        raise _unwritable_error(study_folder, error) from error
+    return StudyReport(study, summarise_arms(study), found, csv, files, page, left_out, experiment)
 
 
-def _unwritable(folder: Path, error: OSError) -> NormlabError:
+def _unwritable_error(folder: Path, error: OSError) -> NormlabError:
     return NormlabError(
         f"The results of {folder} cannot be written: {error.strerror or error} "
         f"({error.filename or folder}); free space or permit writing there, and run "
@@ -92,21 +100,21 @@ def _unwritable(folder: Path, error: OSError) -> NormlabError:
     )
 
 
-def _draw(
+def _draw_and_write(
     study: Study,
     experiment: StudyExperiment | None,
-    found: Verdict,
+    found: Conclusions,
     left_out: list[str],
     page: Path,
 ) -> list[Path]:
-    from normlab.analysis import document
+    from normlab.analysis import report
 
     files: list[Path] = []
-    with without_figure("The figures", left_out):
+    with skip_failed_figure("The figures", left_out):
         from normlab.analysis import figures  # matplotlib takes half a second
 
-        files = figures.draw(study, study.folder / FIGURES_FOLDER, left_out, experiment)
-    document.write(study, found, files, left_out, page, experiment)
+        files = figures.draw_figures(study, study.folder / FIGURES_FOLDER, left_out, experiment)
+    report.write_report(study, found, files, left_out, page, experiment)
     return files
 
 
@@ -138,35 +146,36 @@ def main(
         if redraw_measurement and redraw_measurement(arguments.study, arguments.metric):
             return
         if arguments.metric is None:
-            show(report(arguments.study, experiments))
+            print_report(write_study_report(arguments.study, experiments))
         else:
-            _show_metric(arguments.study, arguments.metric)
+            _draw_metric(arguments.study, arguments.metric)
 
 
-def _show_metric(study_folder: Path, tag: str) -> None:
-    from normlab.analysis.metric_figure import draw_metric
+def _draw_metric(study_folder: Path, tag: str) -> None:
+    from normlab.analysis.figures import draw_metric
 
     png, svg = draw_metric(study_folder, tag)
     for path in (png, svg):
         sys.stdout.write(printable(f"figure   {path}\n"))
 
 
-def show(done: Report) -> None:
+def print_report(done: StudyReport) -> None:
     """Print a report: the table, what it shows, what was left out, and where the files are."""
+    from normlab.analysis.terminal_tables import rates_table
     from normlab.terminal import open_terminal
 
     console = open_terminal()
     console.print(done.table)
-    rates = learning_rates(done.study)
+    rates = analyse_learning_rates(done.study)
     if rates is not None:
-        console.print(render_rates(rates))
+        console.print(rates_table(rates))
     if done.verdict.story:
-        _say(console, "", " ".join(done.verdict.story))
+        _print_sentence(console, "", " ".join(done.verdict.story))
     for sentence in done.verdict.sentences:
-        _say(console, "- ", sentence)
+        _print_sentence(console, "- ", sentence)
     for kind, sentences in (("warning: ", done.verdict.warnings), ("note: ", done.left_out)):
         for sentence in sentences:
-            _say(console, kind, sentence)
+            _print_sentence(console, kind, sentence)
     name = done.experiment and f"{done.experiment.name}.png"
     own = [path for path in done.figures if path.name == name]
     for path in own:
@@ -177,7 +186,7 @@ def show(done: Report) -> None:
     console.print(f"report   {done.page}", markup=False)
 
 
-def _say(console: "Console", before: str, sentence: str) -> None:
+def _print_sentence(console: "Console", before: str, sentence: str) -> None:
     """A sentence on a line of its own, or in a window as many as it needs, indented."""
     from normlab.terminal import is_width_given
 

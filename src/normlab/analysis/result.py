@@ -1,10 +1,25 @@
-"""Experiments whose study of trained runs ends in a figure and sentences of its own."""
+"""What a study comes to: what its arms show, what is drawn of it, and the experiment it is of."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from normlab.analysis.arms import group
+from normlab.analysis.arms import Arm, Facet, group_runs, split_facets
+from normlab.analysis.comparison import Comparison, compare_arms
+from normlab.analysis.conclusions import (
+    describe_best_rates,
+    describe_comparisons,
+    describe_divergence,
+    describe_sensitivities,
+    describe_stable_rates,
+    explain_no_comparison,
+    find_caveats,
+)
+from normlab.analysis.formatting import join_first
+from normlab.analysis.learning_rates import analyse_learning_rates
+from normlab.analysis.statistics import mean_interval
+from normlab.analysis.style import Look
 from normlab.archive.study import Study
 
 if TYPE_CHECKING:
@@ -36,7 +51,144 @@ def find_study_experiment(study: Study, experiments: StudyExperiments) -> StudyE
     sentences would take the losses of unlike data, precision or steps for one another's.
     """
     names = {str(run.record.config.get("figure")) for run in study.runs}
-    varied = {key.split(".")[-1] for arm in group(study.runs) for key, _ in arm.settings}
+    varied = {key.split(".")[-1] for arm in group_runs(study.runs) for key, _ in arm.settings}
     if len(names) != 1 or varied - {"lr", "depth", "warmup"}:
         return None
     return experiments.get(names.pop())
+
+
+MOST_FACETS = 12
+MOST_CURVES = 20  # arms in one panel of curves
+MOST_RANKED = 40  # rows of a ranking
+MOST_RANKED_SEVERAL = 12  # rows of each of several rankings
+
+
+@dataclass(frozen=True)
+class FigurePlan:
+    """What is drawn of a study: facets with the arms in them, their looks, and what is left out.
+
+    Attributes:
+        study: its name.
+        facets: what the curves show, at most `MOST_CURVES` arms by name.
+        ranked: what the final losses show: more arms, where they have the figure to themselves.
+        names: how many arms by name there are in all.
+        combinations: how many facets there are in all.
+        look: colours and line styles.
+        left_out: sentences for what is not drawn.
+    """
+
+    study: str
+    facets: tuple[Facet, ...]
+    ranked: tuple[Facet, ...]
+    names: int
+    combinations: int
+    look: Look
+    left_out: tuple[str, ...]
+
+    @property
+    def arms(self) -> list[Arm]:
+        """Every arm whose curves are drawn."""
+        return [arm for facet in self.facets for arm in facet.arms]
+
+
+def plan_figures(study: Study) -> FigurePlan:
+    """Decide what is drawn: every facet and arm, or where they are many, the best of them."""
+    arms = group_runs(study.runs)
+    every = split_facets(arms)
+    best = sorted(every, key=lowest_mean_loss)[:MOST_FACETS]
+    shown = tuple(facet for facet in every if facet in best)
+    hidden = [facet.title for facet in every if facet not in best]
+    left_out: tuple[str, ...] = ()
+    if arms and arms[0].unnamed:
+        left_out += (
+            f"Arms differ in more than their names tell: also in "
+            f"{join_first(sorted(arms[0].unnamed))}; report.html lists every key.",
+        )
+    if hidden:
+        left_out += (
+            f"The figures show the {MOST_FACETS} of {len(every)} combinations with the lowest "
+            f"validation loss; left out: {join_first(hidden)}.",
+        )
+    names = _names_by_loss([arm for facet in shown for arm in facet.arms])
+    rows = MOST_RANKED if len(shown) == 1 else MOST_RANKED_SEVERAL
+    drawn, ranked = (_limit_arms(shown, names[:most]) for most in (MOST_CURVES, rows))
+    if len(names) > MOST_CURVES:
+        left_out += (
+            f"The curves show the {MOST_CURVES} of {len(names)} arms with the lowest final loss, "
+            f"and a ranking at most {rows}; runs.csv and report.html hold all.",
+        )
+    looks = Look.of([arm for facet in (*drawn, *ranked) for arm in facet.arms])
+    return FigurePlan(study.name, drawn, ranked, len(names), len(every), looks, left_out)
+
+
+def _names_by_loss(arms: Sequence[Arm]) -> list[str]:
+    """The arms' names, that with the lowest mean final loss in any facet first."""
+    lowest: dict[str, float] = {}
+    for arm in arms:
+        losses = [run.record.final.val_loss for run in arm.with_state("finished")]
+        mean = mean_interval([loss for loss in losses if loss is not None])[0]
+        known = math.inf if math.isnan(mean) else mean
+        lowest[arm.name] = min(known, lowest.get(arm.name, math.inf))
+    return sorted(lowest, key=lambda name: lowest[name])
+
+
+def _limit_arms(shown: Sequence[Facet], names: Sequence[str]) -> tuple[Facet, ...]:
+    """The facets with these arms alone; one without any of them is left as it is."""
+    kept = [(facet, tuple(arm for arm in facet.arms if arm.name in names)) for facet in shown]
+    return tuple(replace(facet, arms=arms or facet.arms[:MOST_CURVES]) for facet, arms in kept)
+
+
+def lowest_mean_loss(facet: Facet) -> float:
+    """Lowest mean of the best validation losses among the facet's arms; infinite without one."""
+    means = []
+    for arm in facet.arms:
+        losses = [run.record.best.val_loss for run in arm.with_state("finished")]
+        means.append(mean_interval([loss for loss in losses if loss is not None])[0])
+    return min((mean for mean in means if not math.isnan(mean)), default=math.inf)
+
+
+@dataclass(frozen=True)
+class Conclusions:
+    """What a study shows.
+
+    Attributes:
+        story: what an experiment with a figure of its own shows, in its own words.
+        sentences: what the numbers show beside that, what they tell before what they do not; what
+            diverged.
+        warnings: what weakens them: one seed, mixtures, runs that are missing or damaged.
+        comparisons: the arm with the lowest mean of every facet against each other arm there.
+    """
+
+    story: tuple[str, ...]
+    sentences: tuple[str, ...]
+    warnings: tuple[str, ...]
+    comparisons: tuple[Comparison, ...]
+
+
+def draw_conclusions(study: Study, experiment: StudyExperiment | None = None) -> Conclusions:
+    """Compare a study's arms by their final validation losses, within every facet.
+
+    In a study over learning rates each arm is compared at its own best rate; see `RatedArm.best`.
+    An experiment that has a figure of its own has its own words too.
+    """
+    arms = group_runs(study.runs)
+    rates = analyse_learning_rates(study)
+    whole = arms if rates is None else [one.arm for one in rates.arms]
+    entered = arms if rates is None else [best for one in rates.arms if (best := one.at_its_best)]
+    comparisons = compare_arms(split_facets(entered))
+    whose = (
+        experiment.write_sentences(study)
+        if experiment and any(arm.with_state("finished") for arm in arms)
+        else []
+    )
+    words: list[str] = []
+    if not whose:
+        words += (
+            describe_comparisons(comparisons) if comparisons else [explain_no_comparison(entered)]
+        )
+        words += describe_best_rates(rates) if rates else []
+    if rates is not None:
+        words += [*describe_sensitivities(rates), *describe_stable_rates(rates)]
+    warnings = [*(rates.warnings if rates else ()), *find_caveats(study, split_facets(whole))]
+    words += describe_divergence(arms)
+    return Conclusions(tuple(whose), tuple(words), tuple(warnings), tuple(comparisons))

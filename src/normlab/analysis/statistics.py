@@ -1,12 +1,56 @@
-"""Means and differences with intervals over seeds; the running mean behind every loss curve."""
+"""Means, medians and differences with their spread; the running mean behind every loss curve."""
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from normlab.analysis.formatting import format_short
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A number measured `count` times: the median, and the quartiles around it."""
+
+    median: float
+    low: float
+    high: float
+    count: int = 1
+
+    def __str__(self) -> str:
+        if self.count == 1:
+            return format_short(self.median)
+        return f"{format_short(self.median)} ({format_short(self.low)}–{format_short(self.high)})"
+
+
+def quartile_spread(values: Sequence[float]) -> Spread:
+    """Median and quartiles, interpolated between the values; one value is its own quartiles.
+
+    Raises:
+        ValueError: there are no values.
+    """
+    if not values:
+        raise ValueError("there is no spread without values")
+    if len(values) == 1:
+        return Spread(values[0], values[0], values[0])
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+    return Spread(median, low, high, len(values))
+
+
+def ratio_spread(numerators: Sequence[float], denominators: Sequence[float]) -> Spread:
+    """The spread of numerator over denominator, each pair from the same round.
+
+    Raises:
+        ValueError: there is not one denominator for each numerator, or there are none.
+    """
+    return quartile_spread(
+        [over / under for over, under in zip(numerators, denominators, strict=True)]
+    )
+
 
 # A window of 1/40 of the run calms the noise of single batches and keeps every trend.
 _WINDOWS_PER_RUN = 40
@@ -60,7 +104,7 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[fl
         return mean, math.nan
     from scipy.special import stdtrit
 
-    spread = _deviation(values, mean)
+    spread = _sample_deviation(values, mean)
     quantile = float(stdtrit(count - 1, (1 + confidence) / 2))
     return mean, quantile * spread / math.sqrt(count)
 
@@ -77,7 +121,7 @@ def paired_difference(a: Mapping[int, float], b: Mapping[int, float]) -> Differe
     mean, half = mean_interval(differences)
     if len(differences) < 2:
         return Difference(mean, math.nan, math.nan, len(differences), math.nan)
-    spread = _deviation(differences, mean)
+    spread = _sample_deviation(differences, mean)
     error = spread / math.sqrt(len(differences))
     p = _two_sided_p(mean, error, len(differences) - 1)
     return Difference(mean, half, p, len(differences), spread)
@@ -106,7 +150,7 @@ def unpaired_difference(a: Sequence[float], b: Sequence[float]) -> Difference:
     return Difference(mean, half, _two_sided_p(mean, error, freedom), 0, spread)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def adjust_by_holm(p_values: Sequence[float]) -> list[float]:
     """Holm's adjusted p-values, in the order given: below 0.05, the difference is told.
 
     Of all comparisons together, one in twenty studies without any difference tells one. A NaN was
@@ -133,23 +177,23 @@ def seeds_needed(
     """
     if not (math.isfinite(effect) and math.isfinite(spread)) or effect == 0:
         return None
-    if spread == 0 or power_of(effect, spread, 2, level) >= power:
+    if spread == 0 or paired_test_power(effect, spread, 2, level) >= power:
         return 2
     too_few, enough = 2, 4
-    while power_of(effect, spread, enough, level) < power:
+    while paired_test_power(effect, spread, enough, level) < power:
         too_few, enough = enough, 2 * enough
         if too_few >= MOST_PAIRS:
             return None
     while enough - too_few > 1:
         middle = (too_few + enough) // 2
-        if power_of(effect, spread, middle, level) < power:
+        if paired_test_power(effect, spread, middle, level) < power:
             too_few = middle
         else:
             enough = middle
     return enough if enough <= MOST_PAIRS else None
 
 
-def power_of(effect: float, spread: float, pairs: int, level: float = LEVEL) -> float:
+def paired_test_power(effect: float, spread: float, pairs: int, level: float = LEVEL) -> float:
     """The probability that a paired t-test over so many pairs tells this effect; `spread` > 0."""
     from scipy.special import nctdtr, stdtrit
 
@@ -160,7 +204,7 @@ def power_of(effect: float, spread: float, pairs: int, level: float = LEVEL) -> 
     return float(below + 1 - up_to)
 
 
-def _deviation(values: Sequence[float], mean: float) -> float:
+def _sample_deviation(values: Sequence[float], mean: float) -> float:
     """Standard deviation of a sample; of a few numbers, many times faster than numpy's."""
     return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
 

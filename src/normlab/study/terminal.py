@@ -141,13 +141,13 @@ class Terminal:
 
         It raises nothing of its own: how the runs ended matters more.
         """
-        from normlab.analysis.plot import report, show
+        from normlab.analysis.plot import print_report, write_study_report
 
         if not any(is_run_folder(spec.folder) for spec in plan.specs):
             return ""  # stopped before the first run began
         folder = plan.specs[0].study_folder
         try:
-            show(report(folder, experiments))
+            print_report(write_study_report(folder, experiments))
         except NormlabError as error:
             return str(error)
         except KeyboardInterrupt as stop:

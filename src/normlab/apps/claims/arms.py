@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from normlab.analysis.arms import SEPARATOR, describe, flatten
+from normlab.analysis.arms import SEPARATOR, flatten_keys, format_setting
 from normlab.apps.claims.claim import Quantity
 from normlab.archive import tags
 from normlab.archive.record import SETTLED_STATES
@@ -101,7 +101,7 @@ def settings(runs: Sequence[Run], named: Iterable[str] = ()) -> list[Setting]:
         found[key][run.record.seed] = run
         told = [(name, one[name]) for name in ("optimizer.lr", *varying) if name in one]
         labels[key] = SEPARATOR.join(
-            dict.fromkeys(describe((name.split(".")[-1], value)) for name, value in told)
+            dict.fromkeys(format_setting((name.split(".")[-1], value)) for name, value in told)
         )
     return [Setting(key, labels[key], members) for key, members in found.items()]
 
@@ -170,7 +170,7 @@ def _has(run: Run, key: str, value: str) -> bool:
         return getattr(record, key) in (value, "any")
     if "." not in key:
         return record.choices.get(key) == value
-    return _same(flatten(record.config).get(key), value)
+    return _same(flatten_keys(record.config).get(key), value)
 
 
 def _same(found: Any, value: str) -> bool:
@@ -185,7 +185,7 @@ def _same(found: Any, value: str) -> bool:
 
 
 def _circumstances(run: Run, named: set[str]) -> Mapping[str, Any]:
-    flat = flatten(run.record.config)
+    flat = flatten_keys(run.record.config)
     return {
         key: value
         for key, value in sorted(flat.items())

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import singledispatch
 from pathlib import Path
 
-from normlab.analysis.learning_rates import FEWEST_RATES, RatedArm, learning_rates
+from normlab.analysis.learning_rates import FEWEST_RATES, RatedArm, analyse_learning_rates
 from normlab.analysis.statistics import LEVEL, mean_interval, paired_difference
 from normlab.apps.claims.arms import (
     NoBasisError,
@@ -146,7 +146,7 @@ def _(test: Exact, evidence: Evidence) -> Estimate:
 
 
 def _over_rates(runs: Sequence[Run], arm: str) -> RatedArm:
-    found = learning_rates(Study(Path(), select(runs, arm)))
+    found = analyse_learning_rates(Study(Path(), select(runs, arm)))
     if found is None:
         raise NoBasisError(f"sensitivity takes {FEWEST_RATES} learning rates of {arm}")
     if len(found.arms) > 1:

@@ -13,9 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from normlab.analysis import page
-from normlab.analysis.lettering import shorten, wrap
-from normlab.analysis.style import GREY, INK, WIDTH, own_style
+from normlab.analysis import sheet
+from normlab.analysis.sheet import shorten_text, wrap_text
+from normlab.analysis.style import GREY, INK, WIDTH, figure_style
 from normlab.apps.claims.show import interval, number, tally
 from normlab.apps.claims.verdicts import Judged, Report, Word
 
@@ -50,7 +50,7 @@ class _Scale(NamedTuple):
 
 def draw(report: Report, folder: Path, name: str = "claims") -> list[Path]:
     """Write `<name>.png` and `.svg`, and return both. Raises OSError."""
-    with own_style():
+    with figure_style():
         note = (
             f"{tally(report)}\nEvery row has a scale of its own: shaded, where the interval must "
             "lie for the claim to hold; grey, where there is no effect."
@@ -59,10 +59,12 @@ def draw(report: Report, folder: Path, name: str = "claims") -> list[Path]:
         if hidden > 0:
             note += f"\nThe first {MOST_ROWS} claims; {hidden} more are in the table."
         height = _ROW * (len(shown) + 1)
-        figure, body = page.sheet("Claims, published against measured", note, _legend(), height)
+        figure, body = sheet.create_sheet(
+            "Claims, published against measured", note, _legend(), height
+        )
         axes = body.add_axes((0, 0, 1, 1))
         _rows(axes, shown)
-        return page.save(figure, folder, name)
+        return sheet.save_figure(figure, folder, name)
 
 
 def _legend() -> tuple[list[Artist], list[str]]:
@@ -90,9 +92,13 @@ def _rows(axes: Axes, judged: Sequence[Judged]) -> None:
 
 def _row(axes: Axes, at: int, one: Judged) -> None:
     colour, mark, filling = LOOKS[one.word]
-    axes.text(_NAME, at, shorten(one.name, _width(_NAME, _LEFT), 8), fontsize=8, va="center")
+    axes.text(_NAME, at, shorten_text(one.name, _width(_NAME, _LEFT), 8), fontsize=8, va="center")
     axes.text(
-        _VALUE, at, wrap(_numbers(one), _width(_VALUE, 1.0), 7, lines=1), fontsize=7, va="center"
+        _VALUE,
+        at,
+        wrap_text(_numbers(one), _width(_VALUE, 1.0), 7, lines=1),
+        fontsize=7,
+        va="center",
     )
     axes.text(_WORD, at, one.word, fontsize=8, va="center", color=colour, weight="bold")
     scale = _scale(one)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from normlab import config
-from normlab.analysis.style import without_figure
+from normlab.analysis.style import skip_failed_figure
 from normlab.apps.claims.claim import Claim
 from normlab.apps.claims.config import claims
 from normlab.apps.claims.machine import machine
@@ -113,7 +113,7 @@ def _draw(asked: Asked, report: Report, terminal: "Console") -> None:
 
     left_out: list[str] = []
     try:
-        with without_figure("The figure", left_out):
+        with skip_failed_figure("The figure", left_out):
             from normlab.apps.claims.figure import draw
 
             png, _ = draw(report, asked.folder, f"claims-{asked.place.budget}")
@@ -121,7 +121,7 @@ def _draw(asked: Asked, report: Report, terminal: "Console") -> None:
         terminal.print(f"numbers  {asked.results}", markup=False)
         if asked.docs is not None:
             report = report.only(claims())  # not those of another folder, judged before
-            with without_figure("The figure of the page", left_out):
+            with skip_failed_figure("The figure of the page", left_out):
                 draw(report, asked.docs / "figures")
                 (asked.docs / "figures" / "claims.svg").unlink()  # the page shows one of the two
             write(asked.docs / "claims.md", report)

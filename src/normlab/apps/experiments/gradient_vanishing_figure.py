@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from scipy.optimize import isotonic_regression
 
-from normlab.analysis import page
+from normlab.analysis import sheet
 from normlab.analysis.style import GREY, INK, LineStyle, norm_colours, placement_styles
 from normlab.apps.experiments.formatting import format_short
 from normlab.apps.experiments.record import DepthProfile, GradientVanishing, MeasurementRecord
@@ -99,7 +99,7 @@ def draw_figure(record: MeasurementRecord) -> Figure:
     if hidden:
         note += f"\nThe first {_MOST_CURVES} networks of a panel; {hidden} more are in the numbers."
     title = "What depth does to signal, information and gradient at initialisation"
-    figure, body = page.sheet(title, note, _build_legend(columns), _HEIGHT)
+    figure, body = sheet.create_sheet(title, note, _build_legend(columns), _HEIGHT)
     grid = body.subplots(3, 3)
     for row, (quantity, (name, y_label)) in zip(grid, _ROWS.items(), strict=True):
         row[0].set_ylabel(y_label)
@@ -121,7 +121,7 @@ def _curves_without_norm(numbers: GradientVanishing) -> list[ProfileCurve]:
     return curves
 
 
-def _build_legend(columns: Sequence[Sequence[ProfileCurve]]) -> page.Legend | None:
+def _build_legend(columns: Sequence[Sequence[ProfileCurve]]) -> sheet.Legend | None:
     """Norms by colour, placements by line, where a panel has too many to name them beside it."""
     curves = [curve for column in columns if len(column) > _MOST_NAMED for curve in column]
     if not curves:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-from normlab.analysis.spread import Spread
+from normlab.analysis.statistics import Spread
 from normlab.apps.experiments.formatting import (
     format_percent,
     format_short,

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from normlab.analysis.spread import Spread, ratio
+from normlab.analysis.statistics import Spread, ratio_spread
 from normlab.apps.card.record import Invariance
 from normlab.archive.steadiness import is_steady, speed_variation
 from normlab.archive.versioned_json import (
@@ -194,7 +194,7 @@ class LayerNormVsRmsNorm:
 
 def _steady_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Spread | None:
     if is_steady(speed_variation(numerators)) and is_steady(speed_variation(denominators)):
-        return ratio(numerators, denominators)
+        return ratio_spread(numerators, denominators)
     return None
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from normlab.analysis.arms import SEPARATOR, flatten, format_value
-from normlab.analysis.cells import Cell, Column, Table
-from normlab.analysis.spread import spread
-from normlab.analysis.style import without_figure
+from normlab.analysis.arms import SEPARATOR, flatten_keys, format_value
+from normlab.analysis.report_tables import Cell, Column, Table
+from normlab.analysis.statistics import quartile_spread
+from normlab.analysis.style import skip_failed_figure
 from normlab.apps.experiments.formatting import format_short
 from normlab.apps.experiments.measured_sentences import DESCRIPTIONS
 from normlab.apps.experiments.record import (
@@ -63,7 +63,7 @@ def write_report(record: MeasurementRecord, folder: Path) -> Report:
     sentences, page = DESCRIPTIONS[record.name](record.numbers), folder / REPORT_FILE
     figures: list[Path] = []
     left_out: list[str] = []
-    with without_figure("The figure", left_out):
+    with skip_failed_figure("The figure", left_out):
         figures = draw_figure(record, folder / FIGURES_FOLDER)
     write_page(record, [*sentences, *left_out], figures, page)
     files = {"figure": figures[0]} if figures else {}
@@ -97,16 +97,16 @@ def redraw_report(folder: Path, metric: str | None) -> bool:
 def draw_figure(record: MeasurementRecord, folder: Path) -> list[Path]:
     """Write `<name>.png` and `<name>.svg` into the folder; returns their paths. Raises OSError."""
     # Matplotlib takes half a second, and what is refused before must not wait for it.
-    from normlab.analysis import page
-    from normlab.analysis.style import own_style
+    from normlab.analysis import sheet
+    from normlab.analysis.style import figure_style
     from normlab.apps.experiments import gradient_vanishing_figure, layernorm_vs_rmsnorm_figure
 
     figures = {
         "gradient_vanishing": gradient_vanishing_figure.draw_figure,
         "layernorm_vs_rmsnorm": layernorm_vs_rmsnorm_figure.draw_figure,
     }
-    with own_style():
-        return page.save(figures[record.name](record), folder, record.name)
+    with figure_style():
+        return sheet.save_figure(figures[record.name](record), folder, record.name)
 
 
 def write_page(
@@ -117,7 +117,7 @@ def write_page(
     Raises:
         OSError: a figure cannot be read, or the page not be written.
     """
-    from normlab.analysis import inline, web_page
+    from normlab.analysis import report
 
     origin, folder = record.origin, path.parent
     # From the command, not from where the folder is now: the page stays the same when it moves.
@@ -143,15 +143,15 @@ def write_page(
         "period": origin.started[:10],
         "made_with": [str(fact) for fact in made_with if fact],
         "sentences": sentences,
-        "figures": inline.figures(figures),
+        "figures": report.inline_figures(figures),
         "readings": {record.name: build_tables(record)},
-        "settings": [(key, _format_setting(v)) for key, v in flatten(record.settings).items()],
+        "settings": [(key, _format_setting(v)) for key, v in flatten_keys(record.settings).items()],
         "origin": [(key, format_value(value)) for key, value in circumstances.items()],
-        "command": web_page.typed(origin.command),
+        "command": report.typed_command(origin.command),
         "redraw": f"python scripts/plot.py {shlex.quote(study)}",
         "numbers": record_path(folder, record.name).name,
     }
-    web_page.write("measured.html", content, path)
+    report.write_page("measured.html", content, path)
 
 
 def _format_setting(value: Any) -> str:
@@ -192,7 +192,7 @@ def _time_table(numbers: LayerNormVsRmsNorm) -> Table:
     rows = []
     for times in numbers.times:
         ratio = numbers.ratio_to_torch(times)
-        medians = spread(times.forward).median, spread(times.both).median
+        medians = quartile_spread(times.forward).median, quartile_spread(times.both).median
         cells = [Cell(f"{median:.3f}", median) for median in medians]
         cells.append(Cell(str(ratio), ratio.median) if ratio else Cell(NOT_COMPARABLE, math.nan))
         rows.append((times.norm, times.way, *times.shape, *cells))

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter
 
-from normlab.analysis import page, panels
+from normlab.analysis import panels, sheet
 from normlab.analysis.arms import format_value
 from normlab.analysis.curves import loss_limits
 from normlab.analysis.statistics import mean_interval
@@ -45,7 +45,7 @@ def draw_norm_comparison(study: Study) -> Figure:
     )
     note = _write_note(trials, spread, "One seed: no interval.") + hidden_note
     title = f"Does it need a norm? {study.name}"
-    figure, body = page.sheet(title, note, (handles, list(arms)), sum(heights))
+    figure, body = sheet.create_sheet(title, note, (handles, list(arms)), sum(heights))
     # Grids of their own: long names below must not press the curves together.
     outer = body.add_gridspec(2, 1, height_ratios=heights)
     top = outer[0].subgridspec(1, 2)
@@ -68,7 +68,7 @@ def draw_prenorm_vs_postnorm(study: Study) -> Figure:
     spread = "Every seed a small dot, the line their mean."
     note = _write_note(trials, spread, "One seed.") + hidden_note
     title = f"Pre-LN or Post-LN, by depth: {study.name}"
-    figure, body = page.sheet(title, note, legend, _PANEL_HEIGHT * len(warmups))
+    figure, body = sheet.create_sheet(title, note, legend, _PANEL_HEIGHT * len(warmups))
     grid = body.subplots(len(warmups), len(depths), sharex=True, sharey=True, squeeze=False)
     for row, warmup in zip(grid, warmups, strict=True):
         share = f"warm-up, {100 * warmup:.3g} % of the run" if warmup else "no warm-up"
@@ -78,7 +78,7 @@ def draw_prenorm_vs_postnorm(study: Study) -> Figure:
             axes.set_ylabel(f"{share}\n{panels.LOSS_LABEL}")
             panel = [t for t in trials if (t.depth, t.warmup) == (depth, warmup)]
             _draw_arms(axes, panel, look)
-    page.label_outer(body)
+    sheet.label_outer_panels(body)
     return figure
 
 
@@ -120,7 +120,7 @@ def _draw_shared_rate(axes: Axes, trials: Sequence[Trial], look: Look) -> None:
         return
     axes.set_title(f"Training loss, all at {format_rate(rate)}")
     arms = [trial.arm for trial in trials if trial.rate == rate]
-    panels.training_loss(axes, arms, look, loss_limits(arms))
+    panels.draw_training_loss(axes, arms, look, loss_limits(arms))
 
 
 def _draw_best_rates(axes: Axes, arms: dict[str, list[Trial]], look: Look) -> None:
@@ -129,7 +129,7 @@ def _draw_best_rates(axes: Axes, arms: dict[str, list[Trial]], look: Look) -> No
     rows = {name: best_trial(arms[name]) for name in order}
     axes.set_title("Each at its own best rate")
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    page.name_rows(axes, list(rows), _NAMES_WIDTH)
+    sheet.name_rows(axes, list(rows), _NAMES_WIDTH)
     axes.set_xlabel(f"final validation {panels.LOSS_LABEL}")
     axes.set_xlim(*panels.final_limits([trial.arm for trial in rows.values() if trial]))
     across = axes.get_yaxis_transform()

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from normlab.analysis.arms import Arm, format_value, group
+from normlab.analysis.arms import Arm, format_value, group_runs
 from normlab.analysis.comparison import losses_by_seed
-from normlab.analysis.sentences import measured
+from normlab.analysis.formatting import format_interval
 from normlab.analysis.statistics import (
     Difference,
     Outcome,
-    holm,
+    adjust_by_holm,
     mean_interval,
     paired_difference,
     seeds_needed,
@@ -71,7 +71,7 @@ class Trial:
 def read_trials(study: Study) -> list[Trial]:
     """The study's arms as trials, in the order of its table."""
     trials = []
-    for arm in group(study.runs):
+    for arm in group_runs(study.runs):
         record = arm.runs[0].record
 
         def setting(section: str, key: str, config: dict[str, Any] = record.config) -> Any:
@@ -135,7 +135,7 @@ def format_rate(rate: float) -> str:
 
 def _format_loss(trial: Trial) -> str:
     """`2.6989 ± 0.0120`, or without the interval of a single seed."""
-    return measured(*mean_interval(list(trial.losses.values())))
+    return format_interval(*mean_interval(list(trial.losses.values())))
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class TrialPair:
     @property
     def gap(self) -> str:
         """`0.0120 ± 0.0300`, of b − a, as in `a is lower by`."""
-        return measured(-self.difference.mean, self.difference.half)
+        return format_interval(-self.difference.mean, self.difference.half)
 
     @property
     def reason(self) -> str:
@@ -169,7 +169,7 @@ class TrialPair:
 def compare_pairs(pairs: Sequence[tuple[Trial, Trial]]) -> list[TrialPair]:
     """Each pair with its paired difference, and Holm's p over all of them."""
     differences = [paired_difference(a.losses, b.losses) for a, b in pairs]
-    adjusted = holm([difference.p for difference in differences])
+    adjusted = adjust_by_holm([difference.p for difference in differences])
     return [
         TrialPair(*pair, difference, p)
         for pair, difference, p in zip(pairs, differences, adjusted, strict=True)
@@ -313,7 +313,7 @@ def _describe_depth(depth: int, arms: Sequence[Trial], pairs: Sequence[TrialPair
 
 def _describe_warmup(pair: TrialPair) -> str:
     """What warm-up changes for an arm at a depth, each at its best rate."""
-    change = measured(pair.difference.mean, pair.difference.half)
+    change = format_interval(pair.difference.mean, pair.difference.half)
     untested = pair.difference.pairs < 2
     doubt = " (cannot tell)" if pair.outcome == "cannot tell" and not untested else ""
     return f"{change} at depth {pair.a.depth}{doubt}"

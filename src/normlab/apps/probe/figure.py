@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, ScalarFormatter
 
-from normlab.analysis import page
+from normlab.analysis import sheet
 from normlab.analysis.arms import Arm
-from normlab.analysis.scales import logarithmic
-from normlab.analysis.style import Look, own_style
+from normlab.analysis.sheet import set_log_scale
+from normlab.analysis.style import Look, figure_style
 from normlab.apps.probe.record import Measurement, Probing, Slope
 from normlab.apps.probe.tables import LAST_GRADIENT, by_block, feedforward, last_gradient
 from normlab.archive import tags
@@ -28,15 +28,15 @@ _Reading = Callable[[Measurement], Sequence[float]]
 
 def draw(probing: Probing, folder: Path) -> list[Path]:
     """Write `probe.png` and `probe.svg` into the folder; returns their paths. Raises OSError."""
-    with own_style():
-        return page.save(_sheet(probing), folder, NAME)
+    with figure_style():
+        return sheet.save_figure(_sheet(probing), folder, NAME)
 
 
 def _sheet(probing: Probing) -> Figure:
     arms = probing.arms[:MOST_ARMS]
     looks = _Looks(probing, arms)
     depths = sorted({one.depth for one in probing.measurements})
-    figure, body = page.sheet(
+    figure, body = sheet.create_sheet(
         f"At initialisation: {_words(depths, 'block')}, one batch a seed",
         _note(probing, depths),
         looks.legend(probing),
@@ -49,7 +49,7 @@ def _sheet(probing: Probing) -> Figure:
             deepest = max(one.depth for one in probing.of(arm))
             _line(axes, looks, arm, probing.of(arm, deepest), reading)
         if log and axes.get_lines():
-            logarithmic(axes.yaxis)
+            set_log_scale(axes.yaxis)
         axes.set_xlabel("block")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     for axes, (title, number) in zip(grid[4:], _OVER_DEPTHS, strict=True):
@@ -79,7 +79,7 @@ class _Looks:
         """How an arm's points are."""
         return self.look.marker(self.arms[arm])
 
-    def legend(self, probing: Probing) -> page.Legend:
+    def legend(self, probing: Probing) -> sheet.Legend:
         """An entry an arm, with the slope over depths where there is one."""
         handles: list[Artist] = [
             Line2D([], [], **self.of(arm), marker=self.marker(arm), ms=4) for arm in self.arms
@@ -119,7 +119,7 @@ def _over_depths(
         axes.plot(*zip(*points, strict=True), ".", color=look["color"], ms=2.5, alpha=0.5)
     depths = sorted({one.depth for one in probing.measurements})
     axes.set_xlabel("blocks in the model")
-    logarithmic(axes.yaxis)
+    set_log_scale(axes.yaxis)
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(FixedLocator(depths))
     axes.xaxis.set_major_formatter(ScalarFormatter())

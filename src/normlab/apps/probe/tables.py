@@ -116,7 +116,7 @@ def _values(probing: Probing) -> "Table":
     from rich import box
     from rich.text import Text
 
-    from normlab.analysis.fitting_table import FittingTable
+    from normlab.analysis.terminal_tables import FittingTable
 
     table = FittingTable(box=box.SIMPLE_HEAD, padding=0)
     table.add_column("arm", overflow="fold")
@@ -145,7 +145,7 @@ def _over_depths(probing: Probing) -> "Table":
     from rich import box
     from rich.text import Text
 
-    from normlab.analysis.fitting_table import FittingTable
+    from normlab.analysis.terminal_tables import FittingTable
 
     table = FittingTable(box=box.SIMPLE_HEAD, padding=0)
     table.add_column("arm", overflow="fold")

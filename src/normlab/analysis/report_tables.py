@@ -1,0 +1,541 @@
+"""The tables of the report: the arms compared, the numbers behind the figures, runs and keys."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+
+from normlab.analysis.arms import (
+    Arm,
+    flatten_keys,
+    format_setting,
+    format_value,
+    group_runs,
+    run_identity,
+)
+from normlab.analysis.comparison import Comparison
+from normlab.analysis.curves import (
+    Curve,
+    averaged_runs,
+    describe_ending,
+    last_finite_loss,
+    mean_curve,
+)
+from normlab.analysis.formatting import format_interval
+from normlab.analysis.learning_rates import (
+    LearningRates,
+    RatedArm,
+    RatePoint,
+    analyse_learning_rates,
+)
+from normlab.analysis.statistics import mean_interval
+from normlab.analysis.style import Look
+from normlab.analysis.summary import SPEED_NOTE, ArmSummary, are_speeds_comparable
+from normlab.archive import tags
+from normlab.archive.record import RunRecord, short_number
+from normlab.archive.steadiness import NOT_COMPARABLE
+from normlab.archive.study import Run, Study
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What stands in a cell.
+
+    Attributes:
+        text: as it is shown; whatever it holds is text, never markup.
+        value: what the column is sorted by, instead of the text; NaN where nothing is known.
+        colour: of the dot before the text, `#rrggbb`; none where empty.
+        state: how a run ended, where the cell says that.
+    """
+
+    text: str
+    value: float | None = None
+    colour: str = ""
+    state: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A heading; numbers stand to the right, and words of more than a line are broken."""
+
+    title: str
+    numeric: bool = False
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under columns; the first cell of a row names it."""
+
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+def number_cell(value: float | None, spec: str = ".4f") -> Cell:
+    """A number, or a dash where it is not known."""
+    if value is None or math.isnan(value):
+        return Cell("–", math.nan)
+    return Cell(format(value, spec), float(value))
+
+
+def interval_cell(pair: tuple[float, float]) -> Cell:
+    """A mean and half the width of its interval, sorted by the mean."""
+    mean, half = pair
+    if math.isnan(mean) or math.isnan(half):
+        return number_cell(mean)
+    return Cell(f"{number_cell(mean).text} ± {half:.4f}", mean)
+
+
+def speed_cell(tokens_per_second: float | None, is_comparable: bool) -> Cell:
+    """The same as a cell of a report."""
+    if tokens_per_second is None or math.isnan(tokens_per_second) or is_comparable:
+        return number_cell(tokens_per_second, ",.0f")
+    return Cell(NOT_COMPARABLE, math.nan)
+
+
+# Where results lie and how they are logged says nothing about what was trained.
+_IGNORED_KEYS = ("study", "output_dir", "jobs", "logger")
+_MOST_VALUES = 12
+
+COMMIT = "normlab commit"
+
+
+@dataclass(frozen=True)
+class Differences:
+    """Keys with their values as text: those that vary over the runs, and those that do not."""
+
+    varying: tuple[tuple[str, str], ...]
+    fixed: tuple[tuple[str, str], ...]
+
+
+def configuration_differences(runs: Sequence[Run]) -> Differences:
+    """The options taken and every resolved key, by whether all runs agree on it."""
+    return _split_differences([_configuration_keys(run.record) for run in runs])
+
+
+def circumstance_differences(runs: Sequence[Run]) -> Differences:
+    """What the runs were made with: machine, device, precision, versions, normlab's commit."""
+    return _split_differences([_circumstance_keys(run.record) for run in runs])
+
+
+def _configuration_keys(record: RunRecord) -> dict[str, Any]:
+    own = {"norm": record.norm, "placement": record.placement, "data": record.data}
+    keys = {**record.choices, **own, **flatten_keys(record.config)}
+    return {key: value for key, value in keys.items() if key.split(".")[0] not in _IGNORED_KEYS}
+
+
+def _circumstance_keys(record: RunRecord) -> dict[str, Any]:
+    known = {
+        "device": record.device,
+        "precision": record.precision,
+        **{f"machine {key}": value for key, value in record.hardware.items()},
+        COMMIT: _describe_commit(record.git),
+        **{f"version {key}": value for key, value in record.versions.items()},
+    }
+    return {key: value for key, value in known.items() if value is not None}
+
+
+def _describe_commit(git: Mapping[str, Any] | None) -> str | None:
+    if git is None:
+        return None
+    return f"{git.get('commit')}{' with changes that are not in it' if git.get('dirty') else ''}"
+
+
+def _split_differences(known: Sequence[Mapping[str, Any]]) -> Differences:
+    varying, fixed = [], []
+    for key in dict.fromkeys(key for one in known for key in one):
+        values = [one.get(key, _ABSENT) for one in known]
+        counts = Counter(map(_format_or_absent, values))
+        if len(counts) == 1:
+            fixed.append((key, next(iter(counts))))
+        else:
+            varying.append((key, _count_values(_order_values(values, _format_or_absent), counts)))
+    return Differences(tuple(varying), tuple(fixed))
+
+
+_ABSENT = object()
+
+
+def _format_or_absent(value: Any) -> str:
+    return "not there" if value is _ABSENT else format_value(value)
+
+
+def _order_values(values: Iterable[Any], said: Callable[[Any], str]) -> list[str]:
+    """Each value once: numbers by size, then texts."""
+
+    def rank(value: Any) -> tuple[bool, float, str]:
+        is_number = isinstance(value, int | float)
+        return not is_number, value if is_number else 0.0, json.dumps(said(value))
+
+    return list(dict.fromkeys(said(value) for value in sorted(values, key=rank)))
+
+
+def _count_values(values: Sequence[str], counts: Mapping[str, int]) -> str:
+    shown = [
+        f"{value} ({counts[value]} {'run' if counts[value] == 1 else 'runs'})"
+        for value in values[:_MOST_VALUES]
+    ]
+    rest = len(values) - len(shown)
+    return ", ".join(shown) + (f", and {rest} other values" if rest else "")
+
+
+def runs_table(study: Study) -> Table:
+    """A row a run, by name."""
+    arms = group_runs(study.runs)
+    look = Look.of(arms)
+    arm_of = {run_identity(run): arm for arm in arms for run in arm.runs}
+    settings = list(dict.fromkeys(key for arm in arms for key, _ in arm.settings))
+    columns = [
+        Column("run"),
+        Column("state"),
+        Column("norm"),
+        Column("placement"),
+        *(Column(key) for key in settings),
+        Column("seed", numeric=True),
+        Column("step", numeric=True),
+        Column("best val", numeric=True),
+        Column("at step", numeric=True),
+        Column("final val", numeric=True),
+        Column("tokens/s", numeric=True),
+        Column("time", numeric=True),
+    ]
+    rows = [_run_row(run, arm_of[run_identity(run)], look, settings) for run in study.runs]
+    return Table(f"{len(rows)} runs, losses in nats per token.", tuple(columns), tuple(rows))
+
+
+def _run_row(run: Run, arm: Arm, look: Look, settings: Sequence[str]) -> tuple[Cell, ...]:
+    record, known = run.record, dict(arm.settings)
+    varying = [
+        Cell(format_setting((key, known[key])).partition("=")[2], _sort_value(known[key]))
+        if key in known
+        else Cell("–")
+        for key in settings
+    ]
+    return (
+        Cell(record.name, colour=look.colour(arm)),
+        Cell(record.state, state=record.state),
+        Cell(record.norm),
+        Cell(record.placement),
+        *varying,
+        number_cell(record.seed, "d"),
+        number_cell(record.step, "d"),
+        number_cell(record.best.val_loss),
+        number_cell(record.best.step, "d"),
+        number_cell(record.final.val_loss),
+        speed_cell(record.tokens_per_second, are_speeds_comparable([run])),
+        _duration_cell(record.train_seconds),
+    )
+
+
+def diverged_table(study: Study) -> Table | None:
+    """What diverged and where; None where nothing did."""
+    runs = [run for run in study.runs if run.record.state == "diverged"]
+    if not runs:
+        return None
+    columns = (
+        Column("run"),
+        Column("at step", numeric=True),
+        Column("of", numeric=True),
+        Column("last finite training loss", numeric=True),
+        Column("why", wide=True),
+    )
+    look = Look.of(group_runs(study.runs))
+    rows = []
+    for run in sorted(runs, key=lambda one: one.record.diverged_step or one.record.step):
+        record, end = run.record, last_finite_loss(run)
+        rows.append(
+            (
+                Cell(record.name, colour=look.colours[record.norm]),
+                number_cell(record.diverged_step, "d"),
+                number_cell(_planned_steps(record), "d"),
+                number_cell(end[1] if end else None),
+                Cell(record.reason or "not recorded"),
+            )
+        )
+    return Table("Runs that diverged, the earliest first.", columns, tuple(rows))
+
+
+def unfinished_table(study: Study) -> Table | None:
+    """What failed, was interrupted or still runs, and why; None where nothing did."""
+    runs = [run for run in study.runs if run.record.state not in ("finished", "diverged")]
+    if not runs:
+        return None
+    columns = (
+        Column("run"),
+        Column("state"),
+        Column("step", numeric=True),
+        Column("of", numeric=True),
+        Column("why", wide=True),
+    )
+    rows = [
+        (
+            Cell(record.name),
+            Cell(record.state, state=record.state),
+            number_cell(record.step, "d"),
+            number_cell(_planned_steps(record), "d"),
+            Cell(record.reason or "not recorded"),
+        )
+        for record in (run.record for run in runs)
+    ]
+    return Table("Runs without a result; they are in no mean.", columns, tuple(rows))
+
+
+def _planned_steps(record: RunRecord) -> int | None:
+    trainer = record.config.get("trainer")
+    steps = trainer.get("max_steps") if isinstance(trainer, dict) else None
+    return steps if isinstance(steps, int) else None
+
+
+def _sort_value(value: object) -> float | None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number else None  # type: ignore[arg-type]
+
+
+def _duration_cell(seconds: float | None) -> Cell:
+    if seconds is None or not math.isfinite(seconds):
+        return number_cell(None)
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return Cell(f"{hours} h {minutes:02d} min", seconds)
+    return Cell(f"{minutes} min {rest:02d} s" if minutes else f"{rest} s", seconds)
+
+
+def study_period(study: Study) -> str:
+    """From the first start to the last end, as dates in UTC as the records tell them."""
+    starts = sorted(run.record.started for run in study.runs if run.record.started)
+    ends = sorted(run.record.ended for run in study.runs if run.record.ended)
+    days = list(dict.fromkeys(_parse_day(moment) for moment in [*starts[:1], *ends[-1:]]))
+    return " – ".join(filter(None, days)) or "date not recorded"
+
+
+def _parse_day(moment: str) -> str:
+    try:
+        return datetime.fromisoformat(moment).date().isoformat()
+    except ValueError:
+        return ""
+
+
+_MOST_STEPS = 8  # columns of a curve
+
+_ARM_COLUMN, _OUTCOME_COLUMN = Column("arm"), Column("did not finish", wide=True)
+
+
+def figure_tables(study: Study) -> dict[str, tuple[Table, ...]]:
+    """For the name of a figure the numbers that it shows, where they are known here."""
+    arms = group_runs(study.runs)
+    rates = analyse_learning_rates(study)
+    curves = {
+        "training_loss": _curve_table(
+            arms, tags.TRAIN_LOSS, "Training loss, running mean", smooth=True
+        ),
+        "validation_loss": _curve_table(
+            arms, tags.VALIDATION_LOSS, "Validation loss", smooth=False
+        ),
+    }
+    return {
+        **{name: (table,) for name, table in curves.items() if table is not None},
+        "final_validation_loss": (_final_loss_table(arms),),
+        **({"learning_rate": rate_tables(study, rates)} if rates else {}),
+    }
+
+
+def arm_cells(arms: Sequence[Arm]) -> list[Cell]:
+    """A cell for every arm: its label, and the colour that its norm has in the figures."""
+    look = Look.of(arms)
+    return [Cell(arm.label, colour=look.colour(arm)) for arm in arms]
+
+
+def _curve_table(arms: Sequence[Arm], tag: str, what: str, *, smooth: bool) -> Table | None:
+    known = [mean_curve(averaged_runs(arm), tag, smooth=smooth) for arm in arms]
+    steps = _table_steps([one for one in known if one])
+    if not steps:
+        return None
+    rows = [
+        (name, *(_curve_cell(one, step) for step in steps), Cell(describe_ending(arm)))
+        for name, arm, one in zip(arm_cells(arms), arms, known, strict=True)
+    ]
+    columns = (
+        _ARM_COLUMN,
+        *(Column(f"step {step}", numeric=True) for step in steps),
+        _OUTCOME_COLUMN,
+    )
+    caption = f"{what} in nats per token, mean over the seeds that reached the end."
+    return Table(caption, columns, tuple(rows))
+
+
+def _table_steps(curves: Sequence[Curve]) -> list[int]:
+    """The steps of the longest curve, or as many of them as a table holds, evenly."""
+    longest = max((one.steps for one in curves), key=len, default=np.empty(0, np.int64))
+    at = np.linspace(0, len(longest) - 1, min(_MOST_STEPS, len(longest))).round().astype(int)
+    return [int(step) for step in longest[at]]
+
+
+def _curve_cell(one: Curve | None, step: int) -> Cell:
+    if one is None or not one.steps[0] <= step <= one.steps[-1]:
+        return number_cell(None)
+    return number_cell(float(one.mean[np.searchsorted(one.steps, step, side="right") - 1]))
+
+
+def _final_loss_table(arms: Sequence[Arm]) -> Table:
+    rows = []
+    for name, arm in zip(arm_cells(arms), arms, strict=True):
+        records = [run.record for run in arm.with_state("finished")]
+        known = [(one.seed, one.final.val_loss) for one in records]
+        losses = sorted((seed, loss) for seed, loss in known if loss is not None)
+        seeds = ", ".join(f"{loss:.4f} (seed {seed})" for seed, loss in losses)
+        together = mean_interval([loss for _, loss in losses])
+        rows.append((name, interval_cell(together), Cell(seeds or "–"), Cell(describe_ending(arm))))
+    columns = (
+        _ARM_COLUMN,
+        Column("mean ± 95 %", numeric=True),
+        Column("each seed", wide=True),
+        _OUTCOME_COLUMN,
+    )
+    caption = "Final validation loss in nats per token, over the finished runs."
+    return Table(caption, columns, tuple(rows))
+
+
+def rate_tables(study: Study, rates: LearningRates) -> tuple[Table, Table]:
+    """The arms at their best rates, lowest loss first, and their losses at every rate."""
+    look = Look.of(group_runs(study.runs))
+    arms = sorted(rates.arms, key=lambda one: one.tuned_mean)
+    names = [Cell(one.name, colour=look.colour(one.arm)) for one in arms]
+    return _tuned_table(rates, names, arms), _losses_by_rate_table(names, arms)
+
+
+def _tuned_table(rates: LearningRates, names: Sequence[Cell], arms: Sequence[RatedArm]) -> Table:
+    headings = ("best lr", "tuned loss", "LR sensitivity", "stable up to", "diverged")
+    rows = [
+        (
+            name,
+            _rate_cell(one.best_rate),
+            interval_cell(mean_interval(list(one.tuned.values()))),
+            interval_cell(mean_interval(list(one.sensitivity.values()))),
+            _rate_cell(one.largest_stable),
+            Cell(f"{one.diverged} of {len(one.arm.runs)}", one.diverged),
+        )
+        for name, one in zip(names, arms, strict=True)
+    ]
+    caption = (
+        f"Over the {len(rates.grid)} learning rates that all arms share: final validation loss at "
+        "the best of them; LR sensitivity (arXiv 2309.14322); stable up to: no run diverged there "
+        "or below."
+    )
+    columns = (Column("arm"), *(Column(heading, numeric=True) for heading in headings))
+    return Table(caption, columns, tuple(rows))
+
+
+def _losses_by_rate_table(names: Sequence[Cell], arms: Sequence[RatedArm]) -> Table:
+    every = sorted({point.rate for one in arms for point in one.points})
+    at = [{point.rate: point for point in one.points} for one in arms]
+    rows = [
+        (name, *(_rate_point_cell(points.get(rate)) for rate in every))
+        for name, points in zip(names, at, strict=True)
+    ]
+    columns = (
+        Column("arm"),
+        *(Column(f"lr={short_number(rate)}", numeric=True) for rate in every),
+    )
+    caption = "Final validation loss of the finished runs by learning rate, and what diverged."
+    return Table(caption, columns, tuple(rows))
+
+
+def _rate_point_cell(point: RatePoint | None) -> Cell:
+    if point is None:
+        return number_cell(None)
+    found = interval_cell(mean_interval(list(point.losses.values())))
+    if not point.diverged:
+        return found
+    lost = f"{point.diverged} of {len(point.arm.runs)} diverged"
+    return Cell(f"{found.text}, {lost}" if point.losses else lost, found.value)
+
+
+def _rate_cell(rate: float | None) -> Cell:
+    return number_cell(None) if rate is None else Cell(short_number(rate), rate)
+
+
+def arms_table(study: Study, summaries: Sequence[ArmSummary]) -> Table:
+    """A row an arm, in the order of the summaries, which is that of the terminal's table."""
+    arms = group_runs(study.runs)
+    names = {cell.text: cell for cell in arm_cells(arms)}
+    gap = any(not math.isnan(one.gap) for one in summaries)
+    columns = [
+        Column("arm"),
+        Column("seeds finished", numeric=True),
+        Column("best val loss", numeric=True),
+        Column("final val loss", numeric=True),
+        *([Column("best over floor", numeric=True)] if gap else []),
+        Column("diverged", numeric=True),
+        Column("tokens/s", numeric=True),
+        Column("parameters", numeric=True),
+    ]
+    rows = [
+        (
+            names[one.label],
+            Cell(f"{one.finished} of {one.runs}", one.finished),
+            interval_cell(one.best_val),
+            interval_cell(one.final_val),
+            *([number_cell(one.gap)] if gap else []),
+            Cell(str(one.diverged), one.diverged),
+            speed_cell(one.tokens_per_second, one.speed_comparable),
+            number_cell(one.parameters, ",d"),
+        )
+        for one in summaries
+    ]
+    caption = (
+        "Losses in nats per token: mean of the finished runs ± half the 95 % t-interval over "
+        f"seeds. {SPEED_NOTE}"
+    )
+    return Table(caption, tuple(columns), tuple(rows))
+
+
+def comparisons_table(study: Study, comparisons: Sequence[Comparison]) -> Table | None:
+    """A row a comparison: the lowest arm of a facet against another; None where there is none."""
+    if not comparisons:
+        return None
+    look = Look.of(group_runs(study.runs))
+    at = any(one.facet for one in comparisons)
+    columns = [
+        Column("lowest mean"),
+        Column("against"),
+        *([Column("at")] if at else []),
+        Column("lower by", numeric=True),
+        Column("p, corrected", numeric=True),
+        Column("seeds paired", numeric=True),
+        Column("so it ends"),
+        Column("pairs it would take", numeric=True),
+    ]
+    rows = [
+        (
+            Cell(one.best.name, colour=look.colour(one.best)),
+            Cell(one.other.name, colour=look.colour(one.other)),
+            *([Cell(one.facet)] if at else []),
+            _difference_cell(-one.difference.mean, one.difference.half),
+            _probability_cell(one.p),
+            Cell(str(one.difference.pairs), one.difference.pairs),
+            Cell(one.outcome),
+            number_cell(one.needed if one.outcome == "cannot tell" else None, ",d"),
+        )
+        for one in comparisons
+    ]
+    pairs = "1 pair" if comparisons[0].family == 1 else f"{comparisons[0].family} pairs"
+    caption = (
+        f"Final validation loss in nats per token, over equal seeds, with 95 % t-interval; p by "
+        f"Holm over {pairs}. No seeds paired: Welch's test over unequal ones."
+    )
+    return Table(caption, tuple(columns), tuple(rows))
+
+
+def _difference_cell(mean: float, half: float) -> Cell:
+    return number_cell(mean) if math.isnan(mean) else Cell(format_interval(mean, half), mean)
+
+
+def _probability_cell(p: float) -> Cell:
+    return Cell("< 0.001", p) if p < 0.001 else number_cell(p, ".3f")
