@@ -27,9 +27,10 @@ from example_measurements import (
     stream_profile,
 )
 from normlab.analysis import figures, sheet
+from normlab.analysis.arms import group_runs
 from normlab.analysis.figures import learning_rate_figure
 from normlab.analysis.learning_rates import analyse_learning_rates
-from normlab.analysis.result import find_study_experiment, plan_figures
+from normlab.analysis.result import analyse_study
 from normlab.analysis.style import RC
 from normlab.apps.card import figure as card_figure
 from normlab.apps.claims import figure as claims_figure
@@ -284,27 +285,28 @@ def _measured(count: int, folder: Path) -> None:
 
 def _rates(count: int, folder: Path) -> None:
     of = rated(count)
-    rates = analyse_learning_rates(of)
+    rates = analyse_learning_rates(group_runs(of.runs))
     assert rates
     sheet.save_figure(learning_rate_figure(of.name, rates), folder, "learning_rate")
 
 
 def _story(of: Study, folder: Path) -> None:
-    told = find_study_experiment(of, TRAINED_EXPERIMENTS)
-    assert told
-    sheet.save_figure(told.draw_figure(of), folder, told.name)
+    result = analyse_study(of, TRAINED_EXPERIMENTS)
+    assert result.experiment
+    figure = result.experiment.draw_figure(result)
+    sheet.save_figure(figure, folder, result.experiment.name)
 
 
 def _metric(count: int, folder: Path) -> None:
     for tag in (tags.GRADIENT_NORM, tags.probe_tag(tags.STREAM_RMS, "block_01/attention")):
-        sheet.save_figure(figures.metric_figure(plan_figures(study(count)), tag), folder, tag)
+        sheet.save_figure(figures.metric_figure(analyse_study(study(count)).plan, tag), folder, tag)
 
 
 # By the module that saves them.
 FIGURES: dict[str, tuple[Callable[[int, Path], object], ...]] = {
     "analysis/figures.py": (
-        lambda count, folder: figures.draw_figures(study(count), folder),
-        lambda count, folder: figures.draw_figures(faceted(count), folder),
+        lambda count, folder: figures.draw_figures(analyse_study(study(count)), folder),
+        lambda count, folder: figures.draw_figures(analyse_study(faceted(count)), folder),
         _rates,
         lambda count, folder: _story(rated(count, "norm_comparison"), folder),
         lambda count, folder: _story(deepened(count), folder),

@@ -11,7 +11,7 @@ from scipy import stats
 from normlab.analysis.arms import group_runs, split_facets
 from normlab.analysis.comparison import compare_arms, losses_by_seed
 from normlab.analysis.formatting import format_interval
-from normlab.analysis.result import Conclusions, draw_conclusions
+from normlab.analysis.result import StudyResult, analyse_study
 from normlab.archive.events import Events
 from normlab.archive.record import FinalNumbers, RunRecord
 from normlab.archive.study import Run, Study
@@ -44,8 +44,8 @@ def arm(losses: list[float | None], *words: str, first: int = 0, **record: Any) 
     return [run(loss, *words, first + at, **record) for at, loss in enumerate(losses)]
 
 
-def judged(*arms: list[Run]) -> Conclusions:
-    return draw_conclusions(Study(Path("study"), [one for runs in arms for one in runs]))
+def judged(*arms: list[Run]) -> StudyResult:
+    return analyse_study(Study(Path("study"), [one for runs in arms for one in runs]))
 
 
 PRE, POST, LAYER = ("rmsnorm", "pre"), ("rmsnorm", "post"), ("layernorm", "pre")

@@ -12,7 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 from normlab.analysis import figures, panels, sheet
 from normlab.analysis.arms import group_runs
 from normlab.analysis.curves import loss_limits, mean_curve
-from normlab.analysis.result import plan_figures
+from normlab.analysis.result import FigurePlan, analyse_study, plan_figures
 from normlab.analysis.statistics import running_mean, smoothing_window
 from normlab.analysis.style import RC
 from normlab.archive import tags
@@ -39,9 +39,13 @@ def texts(axes: Axes) -> list[str]:
     return [text.get_text() for text in axes.texts]
 
 
+def plan_of(study: Study) -> FigurePlan:
+    return plan_figures(study.name, group_runs(study.runs))
+
+
 def build(study: Study, name: str) -> Figure:
     with matplotlib.rc_context(RC):
-        figure: Figure = getattr(figures, f"{name}_figure")(plan_figures(study))
+        figure: Figure = getattr(figures, f"{name}_figure")(plan_of(study))
         figure.draw_without_rendering()
         return figure
 
@@ -62,7 +66,7 @@ def test_every_figure_is_written_wide_enough_and_the_same_every_time(
     maker.run(steps=100)
     study = read_study(maker.folder)
     first, second = tmp_path / "first", tmp_path / "second"
-    files = figures.draw_figures(study, first)
+    files = figures.draw_figures(analyse_study(study), first)
     assert [path.name for path in files] == [
         f"{name}.{kind}" for name in NAMES for kind in ("png", "svg")
     ]
@@ -71,7 +75,7 @@ def test_every_figure_is_written_wide_enough_and_the_same_every_time(
         width, height = struct.unpack(">II", path.read_bytes()[16:24])
         assert width >= 1600
         assert height < 1.5 * width
-    figures.draw_figures(study, second)
+    figures.draw_figures(analyse_study(study), second)
     for path in files:
         assert path.read_bytes() == (second / path.name).read_bytes(), path.name
     assert b"<dc:date>" not in (first / "comparison.svg").read_bytes()
@@ -218,7 +222,7 @@ def test_of_more_than_a_dozen_panels_the_best_are_drawn_and_the_rest_named(maker
         maker.run(
             config={"model": {"width": width}}, level=2 - width / 50, steps=50, name=f"w{width}"
         )
-    planned = plan(read_study(maker.folder))
+    planned = plan_of(read_study(maker.folder))
     assert [facet.title for facet in planned.facets] == [f"width={k}" for k in range(3, 15)]
     (sentence,) = planned.left_out
     assert "width=1; width=2" in sentence
@@ -231,7 +235,7 @@ def test_a_study_of_which_nothing_is_left_to_draw_is_still_drawn(
     for path in (maker.folder / record.name).glob("events*"):
         path.unlink()
     study = read_study(maker.folder)
-    assert len(figures.draw_figures(study, tmp_path / "figures")) == 8
+    assert len(figures.draw_figures(analyse_study(study), tmp_path / "figures")) == 8
     assert legend(build(study, "training_loss")) == ["rmsnorm · pre (failed)"]
     note = build(study, "final_validation_loss").subfigs[2].texts[0].get_text()
     assert note == "Final losses: no run has finished."
@@ -294,7 +298,7 @@ def test_of_many_arms_the_best_are_drawn_and_that_is_said(maker: Any) -> None:
     for number in range(45):
         maker.run(f"norm{number:02d}", level=1.5 + number / 10, steps=50)
     study = read_study(maker.folder)
-    planned = plan(study)
+    planned = plan_of(study)
     assert len(planned.arms) == 20
     assert {arm.norm for arm in planned.arms} == {f"norm{number:02d}" for number in range(20)}
     assert "20 of 45 arms" in planned.left_out[0]

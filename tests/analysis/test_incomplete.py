@@ -12,7 +12,7 @@ from normlab.analysis import figures
 from normlab.analysis.arms import group_runs
 from normlab.analysis.curves import averaged_runs, describe_ending, single_runs
 from normlab.analysis.plot import write_study_report
-from normlab.analysis.result import plan_figures
+from normlab.analysis.result import analyse_study
 from normlab.analysis.style import RC
 from normlab.archive.record import RunRecord
 from normlab.archive.study import read_study
@@ -43,7 +43,7 @@ def lines(drawn: Axes) -> list[list[float]]:
 def axes(study: Path, name: str = "training_loss") -> Axes:
     with matplotlib.rc_context(RC):
         draw = getattr(figures, f"{name}_figure")
-        return draw(plan_figures(read_study(study))).axes[0]  # type: ignore[no-any-return]
+        return draw(analyse_study(read_study(study)).plan).axes[0]  # type: ignore[no-any-return]
 
 
 def circles(drawn: Axes) -> list[float]:
@@ -54,7 +54,7 @@ def circles(drawn: Axes) -> list[float]:
 
 def legend(study: Path) -> list[str]:
     with matplotlib.rc_context(RC):
-        figure = figures.training_loss_figure(plan_figures(read_study(study)))
+        figure = figures.training_loss_figure(analyse_study(read_study(study)).plan)
     return [t.get_text() for part in figure.subfigs for l in part.legends for t in l.get_texts()]
 
 
@@ -76,7 +76,7 @@ def test_a_shortened_curve_is_in_no_mean_and_is_marked_everywhere(maker: Any) ->
     assert "of 100 training losses" in told
     assert records[1].name in told
     # What it reached is in its run.json, and counts.
-    assert done.summaries[0].finished == 3
+    assert done.result.summaries[0].finished == 3
 
 
 def test_a_shortened_curve_alone_is_drawn_and_marked(maker: Any) -> None:
@@ -162,8 +162,11 @@ def test_an_interrupted_run_is_drawn_open_and_not_counted(seeds: int, maker: Any
     assert describe_ending(arm) == ("interrupted" if seeds == 1 else "1 of 2 interrupted")
     assert circles(axes(maker.folder)) == [60]
     done = write_study_report(maker.folder)
-    assert (done.summaries[0].finished, done.summaries[0].interrupted) == (seeds - 1, 1)
-    (told,) = [sentence for sentence in done.verdict.warnings if "Interrupted" in sentence]
+    assert (done.result.summaries[0].finished, done.result.summaries[0].interrupted) == (
+        seeds - 1,
+        1,
+    )
+    (told,) = [sentence for sentence in done.result.warnings if "Interrupted" in sentence]
     assert f"{record.name} at step 60" in told
 
 
@@ -178,4 +181,4 @@ def test_a_run_being_written_is_drawn_open_without_a_complaint(maker: Any) -> No
 def test_a_name_is_drawn_as_it_is(name: str, maker: Any) -> None:
     record: RunRecord = maker.run(norm=name, name="run", steps=50)
     assert record.norm == name
-    assert write_study_report(maker.folder).summaries[0].norm == name
+    assert write_study_report(maker.folder).result.summaries[0].norm == name

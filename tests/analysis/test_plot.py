@@ -10,6 +10,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 import normlab
 from normlab.analysis.plot import main, print_report, write_study_report
+from normlab.analysis.terminal_tables import summary_table
 from normlab.errors import NormlabError
 
 SOURCE = Path(normlab.__path__[0]).parent
@@ -152,10 +153,10 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(
 def test_report_gives_what_the_end_of_a_sweep_shows(maker: Any) -> None:
     maker.run(steps=100)
     done = write_study_report(maker.folder)
-    assert [arm.label for arm in done.summaries] == ["rmsnorm · pre"]
+    assert [arm.label for arm in done.result.summaries] == ["rmsnorm · pre"]
     assert all(path.is_file() for path in [done.csv, *done.figures])
     assert done.left_out == []
-    assert done.table.row_count == 1
+    assert summary_table(done.result.summaries).row_count == 1
     with pytest.raises(NormlabError):
         write_study_report(maker.folder / "nothing")
 

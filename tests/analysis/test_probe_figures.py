@@ -14,7 +14,7 @@ from normlab.analysis import probe_figures
 from normlab.analysis.arms import group_runs
 from normlab.analysis.plot import REPORT_TAGS, write_study_report
 from normlab.analysis.probe_figures import best_probed_arms, probe_field, probed_quantities
-from normlab.analysis.result import plan_figures
+from normlab.analysis.result import analyse_study
 from normlab.archive import tags
 from normlab.archive.study import read_study
 
@@ -81,7 +81,7 @@ def test_a_diverged_arm_is_drawn_as_far_as_it_is_finite(maker, tmp_path):
     values = probe_field(arm, tags.STREAM_RMS).values
     assert np.isfinite(values[:, :2]).all()
     assert np.isnan(values[:, 2]).all()
-    probe_figures.draw_probe_figures(plan_figures(study(maker)), tmp_path / "figures")
+    probe_figures.draw_probe_figures(analyse_study(study(maker)).plan, tmp_path / "figures")
     svg = (tmp_path / "figures" / "probes.svg").read_text()
     assert "none · pre (diverged at step 300)" in svg
 
@@ -93,7 +93,7 @@ def test_of_many_arms_the_best_dozen_is_drawn_and_said(maker, tmp_path):
     kept = best_probed_arms(group_runs(runs), 12)
     losses = {run.record.norm: run.record.best.val_loss for run in runs}
     assert {arm.norm for arm in kept} == set(sorted(losses, key=losses.__getitem__)[:12])
-    probe_figures.draw_probe_figures(plan_figures(study(maker)), tmp_path / "figures")
+    probe_figures.draw_probe_figures(analyse_study(study(maker)).plan, tmp_path / "figures")
     svg = (tmp_path / "figures" / "probes.svg").read_text()
     assert "The 12 of 15 arms with the lowest validation loss." in svg
     assert len(set(re.findall(r"norm\d\d · pre", svg))) == 12
@@ -111,7 +111,8 @@ def test_a_run_trained_without_probes_and_again_with_them_counts_once(maker):
 def test_nothing_is_drawn_where_nothing_was_probed(folder, maker, tmp_path):
     maker.run()
     assert (
-        probe_figures.draw_probe_figures(plan_figures(study(maker)), Path(tmp_path / folder)) == []
+        probe_figures.draw_probe_figures(analyse_study(study(maker)).plan, Path(tmp_path / folder))
+        == []
     )
 
 
@@ -120,7 +121,7 @@ def test_pictures_are_as_long_as_the_run_and_show_its_last_measurement(
 ):
     probed(maker, gains=False)
     with captured(monkeypatch) as found:
-        probe_figures.draw_probe_figures(plan_figures(study(maker)), tmp_path)
+        probe_figures.draw_probe_figures(analyse_study(study(maker)).plan, tmp_path)
     _, picture = found["probes"].axes
     assert picture.get_xlim() == (0, 400)
     (mesh,) = picture.collections
@@ -135,7 +136,7 @@ def test_a_colour_bar_has_two_numbers_at_least(ratio, maker, monkeypatch, tmp_pa
             for site, step in itertools.product(SITES, STEPS):
                 writer.add_scalar(tags.probe_tag(tags.STREAM_RMS, site), level, step)
     with captured(monkeypatch) as found:
-        probe_figures.draw_probe_figures(plan_figures(study(maker)), tmp_path)
+        probe_figures.draw_probe_figures(analyse_study(study(maker)).plan, tmp_path)
     bar = found["probes"].axes[0]
     found["probes"].draw_without_rendering()
     low, high = bar.get_xlim()

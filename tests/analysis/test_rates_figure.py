@@ -11,8 +11,10 @@ from matplotlib.figure import Figure
 
 from learning_rate_runs import INITIAL, runs_by_rate, study_of_arms
 from normlab.analysis import figures, sheet
+from normlab.analysis.arms import group_runs
 from normlab.analysis.figures import learning_rate_figure
 from normlab.analysis.learning_rates import analyse_learning_rates
+from normlab.analysis.result import analyse_study
 from normlab.analysis.style import RC
 from normlab.analysis.terminal_tables import rates_table
 
@@ -21,7 +23,7 @@ NONE = {1e-3: [2.5, 2.6], 1e-2: [2.0, None], 1e-1: [None, None]}
 
 
 def drawn(*arms: list) -> Figure:
-    rates = analyse_learning_rates(study_of_arms(*arms))
+    rates = analyse_learning_rates(group_runs(study_of_arms(*arms).runs))
     assert rates is not None
     with matplotlib.rc_context(RC):
         figure = learning_rate_figure("study", rates)
@@ -91,9 +93,10 @@ def test_a_study_over_three_rates_gets_the_figure(
 ) -> None:
     monkeypatch.setattr(sheet, "save_figure", lambda figure, folder, name: [folder / name])
     two = {rate: losses for rate, losses in PRE.items() if rate < 1e-1}
+    studies = [study_of_arms(runs_by_rate(losses)) for losses in (PRE, two)]
     names = [
-        [path.name for path in figures.draw_figures(study_of_arms(runs_by_rate(losses)), tmp_path)]
-        for losses in (PRE, two)
+        [path.name for path in figures.draw_figures(analyse_study(study), tmp_path)]
+        for study in studies
     ]
     assert [one.count("learning_rate") for one in names] == [1, 0]
 

@@ -14,7 +14,7 @@ from html_page import Page
 from normlab.analysis import report, report_tables
 from normlab.analysis.plot import write_study_report
 from normlab.analysis.report_tables import figure_tables
-from normlab.analysis.result import draw_conclusions
+from normlab.analysis.result import analyse_study
 from normlab.archive.study import read_study
 
 
@@ -22,7 +22,7 @@ def written(folder: Path, notes: tuple[str, ...] = ()) -> Page:
     """The page of a study without its figures, which take longest."""
     study = read_study(folder)
     path = folder / "report.html"
-    report.write_report(study, draw_conclusions(study), [], [*study.left_out, *notes], path)
+    report.write_report(analyse_study(study), [], [*study.left_out, *notes], path)
     return Page(path)
 
 
@@ -69,7 +69,7 @@ def test_every_run_stands_in_the_table_with_how_it_ended(mixed: Any) -> None:
 
 def test_the_verdict_comes_first_and_whole(mixed: Any) -> None:
     text = text_of(written(mixed.folder, notes=("a note of the reader's",)))
-    found = draw_conclusions(read_study(mixed.folder))
+    found = analyse_study(read_study(mixed.folder))
     said = [*found.sentences, *found.warnings, "a note of the reader's"]
     places = [text.index(" ".join(sentence.split())) for sentence in said]
     assert places == sorted(places)
@@ -199,7 +199,7 @@ def test_a_study_over_learning_rates_has_its_tables(maker: Any) -> None:
     maker.run("none", "any", steps=50, config={"optimizer": {"lr": 1e-3}})
     for lr in (1e-2, 1e-1):
         maker.run("none", "any", diverge_at=40, config={"optimizer": {"lr": lr}})
-    tuned, by_rate = figure_tables(read_study(maker.folder))["learning_rate"]
+    tuned, by_rate = figure_tables(analyse_study(read_study(maker.folder)))["learning_rate"]
     rows = [[cell.text for cell in row] for row in tuned.rows]
     assert [(row[0], row[1], row[4], row[5]) for row in rows] == [
         ("rmsnorm · pre", "1e-2", "0.1", "0 of 3"),

@@ -17,7 +17,7 @@ import pytest
 from example_measurements import measurement_record, norm_comparison
 from html_page import Page
 from normlab.analysis import figures, report
-from normlab.analysis.result import draw_conclusions, plan_figures
+from normlab.analysis.result import analyse_study
 from normlab.analysis.sheet import save_figure
 from normlab.analysis.style import RC
 from normlab.apps.experiments.report import write_report
@@ -107,10 +107,10 @@ def page(make_study: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     maker.run("none", "any", diverge_at=40)
     study = read_study(maker.folder)
     with matplotlib.rc_context(RC):
-        drawn = figures.final_validation_loss_figure(plan_figures(study))
+        drawn = figures.final_validation_loss_figure(analyse_study(study).plan)
         files = save_figure(drawn, maker.folder, "final_validation_loss")
     path: Path = maker.folder / "report.html"
-    report.write_report(study, draw_conclusions(study), files, ["a note"], path)
+    report.write_report(analyse_study(study), files, ["a note"], path)
     return path
 
 

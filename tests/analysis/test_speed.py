@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 from torch.utils.tensorboard import SummaryWriter
 
+from normlab.analysis.arms import group_runs
 from normlab.analysis.plot import REPORT_TAGS, write_study_report
 from normlab.analysis.summary import speeds_of_parts, summarise_arms
 from normlab.analysis.terminal_tables import summary_table
@@ -29,7 +30,9 @@ def timed_run(maker: Any, norm: str, speeds: list[float]) -> None:
 def printed(maker: Any) -> str:
     console = Console(width=140)
     with console.capture() as captured:
-        console.print(summary_table(summarise_arms(read_study(maker.folder, REPORT_TAGS))))
+        console.print(
+            summary_table(summarise_arms(group_runs(read_study(maker.folder, REPORT_TAGS).runs)))
+        )
     return captured.get()
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 import mutations
-from normlab.analysis.result import draw_conclusions
+from normlab.analysis.result import analyse_study
 from normlab.analysis.summary import write_runs_csv
 from normlab.apps.sample import main as sample_main
 from normlab.archive.study import read_study
@@ -41,7 +41,7 @@ def read_bent_study(dice: random.Random, run: Path) -> str:
     study = read_study(run.parent)
     assert all(len(line) < 2_000 for line in study.left_out)
     write_runs_csv(study)
-    draw_conclusions(study)
+    analyse_study(study)
     if dice.random() < 0.3:
         try:
             sample_main([str(run), "--length", "3"])

@@ -19,7 +19,7 @@ from matplotlib.gridspec import GridSpecBase
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from normlab.analysis import panels, probe_figures, sheet
-from normlab.analysis.arms import Arm, Facet, split_facets
+from normlab.analysis.arms import Arm, Facet, group_runs, split_facets
 from normlab.analysis.curves import (
     MOST_FALL,
     averaged_runs,
@@ -34,12 +34,11 @@ from normlab.analysis.learning_rates import (
     LearningRates,
     RatedArm,
     RatePoint,
-    analyse_learning_rates,
 )
 from normlab.analysis.result import (
     MOST_FACETS,
     FigurePlan,
-    StudyExperiment,
+    StudyResult,
     lowest_mean_loss,
     plan_figures,
 )
@@ -56,10 +55,7 @@ _Panel = Callable[[Axes, Sequence[Arm], Look, tuple[float, float]], None]
 
 
 def draw_figures(
-    study: Study,
-    folder: Path,
-    left_out: list[str] | None = None,
-    experiment: StudyExperiment | None = None,
+    result: StudyResult, folder: Path, left_out: list[str] | None = None
 ) -> list[Path]:
     """Draw all figures of a study into `folder`; returns the files, PNG and SVG of each.
 
@@ -70,7 +66,7 @@ def draw_figures(
     """
     files: list[Path] = []
     with figure_style():
-        for name, save in _figure_drawers(study, folder, experiment).items():
+        for name, save in _figure_drawers(result, folder).items():
             with (
                 nullcontext()
                 if left_out is None
@@ -80,21 +76,19 @@ def draw_figures(
     return files
 
 
-def _figure_drawers(
-    study: Study, folder: Path, experiment: StudyExperiment | None
-) -> dict[str, Callable[[], list[Path]]]:
+def _figure_drawers(result: StudyResult, folder: Path) -> dict[str, Callable[[], list[Path]]]:
     """What draws and saves each figure of a study, by its name."""
-    planned, rates = plan_figures(study), analyse_learning_rates(study)
+    planned, experiment = result.plan, result.experiment
     builds: dict[str, Callable[[], Figure]] = {
         "comparison": partial(comparison_figure, planned),
         "training_loss": partial(training_loss_figure, planned),
         "validation_loss": partial(validation_loss_figure, planned),
         "final_validation_loss": partial(final_validation_loss_figure, planned),
     }
-    if rates is not None:
-        builds["learning_rate"] = partial(learning_rate_figure, study.name, rates)
-    if experiment and any(run.record.state == "finished" for run in study.runs):
-        builds[experiment.name] = partial(experiment.draw_figure, study)
+    if result.rates is not None:
+        builds["learning_rate"] = partial(learning_rate_figure, result.study.name, result.rates)
+    if experiment and result.has_finished:
+        builds[experiment.name] = partial(experiment.draw_figure, result)
 
     def save(name: str, build: Callable[[], Figure]) -> list[Path]:
         return sheet.save_figure(build(), folder, name)
@@ -454,7 +448,7 @@ def draw_metric(study_folder: Path, tag: str) -> list[Path]:
     try:
         check_study_links(study_folder)
         with figure_style():
-            figure = metric_figure(plan_figures(study), tag)
+            figure = metric_figure(plan_figures(study.name, group_runs(study.runs)), tag)
             return sheet.save_figure(figure, study_folder / FIGURES_FOLDER / METRICS_FOLDER, name)
     except OSError as error:
         raise NormlabError(

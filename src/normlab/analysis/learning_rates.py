@@ -10,13 +10,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from normlab.analysis.arms import Arm, group_runs, name_arms
+from normlab.analysis.arms import Arm, name_arms
 from normlab.analysis.comparison import losses_by_seed, mostly_diverged
 from normlab.analysis.formatting import join_first
 from normlab.analysis.statistics import mean_interval
 from normlab.archive import tags
 from normlab.archive.record import short_number
-from normlab.archive.study import Run, Study
+from normlab.archive.study import Run
 
 FEWEST_RATES = 3
 
@@ -168,9 +168,9 @@ class LearningRates:
     warnings: tuple[str, ...]
 
 
-def analyse_learning_rates(study: Study) -> LearningRates | None:
-    """The study over its learning rates; None where no arm has three of them or more."""
-    arms = _merge_rates(group_runs(study.runs))
+def analyse_learning_rates(study_arms: Sequence[Arm]) -> LearningRates | None:
+    """A study's arms over its learning rates; None where none has three of them or more."""
+    arms = _merge_rates(study_arms)
     points = {id(arm): _rate_points(arm) for arm in arms}
     rated = [arm for arm in arms if len(points[id(arm)]) >= FEWEST_RATES]
     if not rated:

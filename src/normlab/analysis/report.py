@@ -21,9 +21,7 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from normlab.analysis import report_tables
-from normlab.analysis.report_tables import figure_tables
-from normlab.analysis.result import Conclusions, StudyExperiment
-from normlab.analysis.summary import summarise_arms
+from normlab.analysis.result import StudyResult
 from normlab.archive.files import write_text
 from normlab.archive.study import Study
 from normlab.text import printable
@@ -201,70 +199,44 @@ _RUN_STATES = ("finished", "diverged", "failed", "interrupted", "running")
 
 
 def write_report(
-    study: Study,
-    found: Conclusions,
-    figures: Sequence[Path],
-    notes: Sequence[str],
-    path: Path,
-    experiment: StudyExperiment | None = None,
+    result: StudyResult, figures: Sequence[Path], notes: Sequence[str], path: Path
 ) -> None:
     """Write the study's page, whole or not at all; the same bytes for the same study.
 
-    `found` is the study's verdict, `figures` are the files that were just drawn, `notes` sentences
-    about what could not be read or was not drawn.
+    `figures` are the files that were just drawn, `notes` sentences about what could not be read or
+    was not drawn.
 
     Raises:
         OSError: a figure cannot be read, or the page not be written.
     """
-    content = {
-        **_report_content(study, figures, notes, experiment),
-        **_conclusion_content(study, found),
-    }
-    write_page("study.html", content, path)
-
-
-def _report_content(
-    study: Study,
-    figures: Sequence[Path],
-    notes: Sequence[str],
-    experiment: StudyExperiment | None,
-) -> dict[str, Any]:
-    records = [run.record for run in study.runs]
-    counts = {state: sum(one.state == state for one in records) for state in _RUN_STATES}
+    study, experiment = result.study, result.experiment
+    states = [run.record.state for run in study.runs]
     circumstances = report_tables.circumstance_differences(study.runs)
-    return {
+    content = {
         "name": study.name,
         "period": report_tables.study_period(study),
-        "states": {state: count for state, count in counts.items() if count},
+        "states": {state: states.count(state) for state in _RUN_STATES if state in states},
         "figures": sorted(
-            inline_figures(figures), key=lambda one: not experiment or one.name != experiment.name
+            inline_figures(figures),
+            key=lambda figure: not experiment or figure.name != experiment.name,
         ),
-        "readings": figure_tables(study),
-        "runs": report_tables.runs_table(study),
-        "diverged": report_tables.diverged_table(study),
+        "readings": report_tables.figure_tables(result),
+        "runs": report_tables.runs_table(result),
+        "diverged": report_tables.diverged_table(result),
         "unfinished": report_tables.unfinished_table(study),
         "configuration": report_tables.configuration_differences(study.runs),
         "circumstances": circumstances,
         "made_with": _origin_facts(dict(circumstances.fixed)),
         "commands": repeat_commands(study),
-        "notes": tuple(_relative_note(note, study) for note in notes),
+        # The page goes to other machines: it does not name the study's folder.
+        "notes": tuple(note.replace(f"{study.folder}/", "") for note in notes),
+        "sentences": [*result.story, *result.sentences],
+        "warnings": result.warnings,
+        "arms": report_tables.arms_table(result),
+        "comparisons": report_tables.comparisons_table(result),
+        "floors": sorted({arm.floor for arm in result.summaries if arm.floor is not None}),
     }
-
-
-def _conclusion_content(study: Study, found: Conclusions) -> dict[str, Any]:
-    summaries = summarise_arms(study)
-    return {
-        "sentences": [*found.story, *found.sentences],
-        "warnings": found.warnings,
-        "arms": report_tables.arms_table(study, summaries),
-        "comparisons": report_tables.comparisons_table(study, found.comparisons),
-        "floors": sorted({one.floor for one in summaries if one.floor is not None}),
-    }
-
-
-def _relative_note(note: str, study: Study) -> str:
-    """The note, whichever way the study's folder was named: the page goes to other machines."""
-    return note.replace(f"{study.folder}/", "")
+    write_page("study.html", content, path)
 
 
 def _origin_facts(fixed: Mapping[str, str]) -> list[str]:

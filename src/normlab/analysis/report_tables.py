@@ -15,10 +15,8 @@ from normlab.analysis.arms import (
     flatten_keys,
     format_setting,
     format_value,
-    group_runs,
     run_identity,
 )
-from normlab.analysis.comparison import Comparison
 from normlab.analysis.curves import (
     Curve,
     averaged_runs,
@@ -31,11 +29,11 @@ from normlab.analysis.learning_rates import (
     LearningRates,
     RatedArm,
     RatePoint,
-    analyse_learning_rates,
 )
+from normlab.analysis.result import StudyResult
 from normlab.analysis.statistics import mean_interval
 from normlab.analysis.style import Look
-from normlab.analysis.summary import SPEED_NOTE, ArmSummary, are_speeds_comparable
+from normlab.analysis.summary import SPEED_NOTE, are_speeds_comparable
 from normlab.archive import tags
 from normlab.archive.record import RunRecord, short_number
 from normlab.archive.steadiness import NOT_COMPARABLE
@@ -185,10 +183,9 @@ def _count_values(values: Sequence[str], counts: Mapping[str, int]) -> str:
     return ", ".join(shown) + (f", and {rest} other values" if rest else "")
 
 
-def runs_table(study: Study) -> Table:
+def runs_table(result: StudyResult) -> Table:
     """A row a run, by name."""
-    arms = group_runs(study.runs)
-    look = Look.of(arms)
+    arms = result.arms
     arm_of = {run_identity(run): arm for arm in arms for run in arm.runs}
     settings = list(dict.fromkeys(key for arm in arms for key, _ in arm.settings))
     columns = [
@@ -205,7 +202,9 @@ def runs_table(study: Study) -> Table:
         Column("tokens/s", numeric=True),
         Column("time", numeric=True),
     ]
-    rows = [_run_row(run, arm_of[run_identity(run)], look, settings) for run in study.runs]
+    rows = [
+        _run_row(run, arm_of[run_identity(run)], result.look, settings) for run in result.study.runs
+    ]
     return Table(f"{len(rows)} runs, losses in nats per token.", tuple(columns), tuple(rows))
 
 
@@ -233,9 +232,9 @@ def _run_row(run: Run, arm: Arm, look: Look, settings: Sequence[str]) -> tuple[C
     )
 
 
-def diverged_table(study: Study) -> Table | None:
+def diverged_table(result: StudyResult) -> Table | None:
     """What diverged and where; None where nothing did."""
-    runs = [run for run in study.runs if run.record.state == "diverged"]
+    runs = [run for run in result.study.runs if run.record.state == "diverged"]
     if not runs:
         return None
     columns = (
@@ -245,13 +244,12 @@ def diverged_table(study: Study) -> Table | None:
         Column("last finite training loss", numeric=True),
         Column("why", wide=True),
     )
-    look = Look.of(group_runs(study.runs))
     rows = []
     for run in sorted(runs, key=lambda one: one.record.diverged_step or one.record.step):
         record, end = run.record, last_finite_loss(run)
         rows.append(
             (
-                Cell(record.name, colour=look.colours[record.norm]),
+                Cell(record.name, colour=result.look.colours[record.norm]),
                 number_cell(record.diverged_step, "d"),
                 number_cell(_planned_steps(record), "d"),
                 number_cell(end[1] if end else None),
@@ -327,10 +325,9 @@ _MOST_STEPS = 8  # columns of a curve
 _ARM_COLUMN, _OUTCOME_COLUMN = Column("arm"), Column("did not finish", wide=True)
 
 
-def figure_tables(study: Study) -> dict[str, tuple[Table, ...]]:
+def figure_tables(result: StudyResult) -> dict[str, tuple[Table, ...]]:
     """For the name of a figure the numbers that it shows, where they are known here."""
-    arms = group_runs(study.runs)
-    rates = analyse_learning_rates(study)
+    arms = result.arms
     curves = {
         "training_loss": _curve_table(
             arms, tags.TRAIN_LOSS, "Training loss, running mean", smooth=True
@@ -342,7 +339,7 @@ def figure_tables(study: Study) -> dict[str, tuple[Table, ...]]:
     return {
         **{name: (table,) for name, table in curves.items() if table is not None},
         "final_validation_loss": (_final_loss_table(arms),),
-        **({"learning_rate": rate_tables(study, rates)} if rates else {}),
+        **({"learning_rate": rate_tables(result.rates, result.look)} if result.rates else {}),
     }
 
 
@@ -402,9 +399,8 @@ def _final_loss_table(arms: Sequence[Arm]) -> Table:
     return Table(caption, columns, tuple(rows))
 
 
-def rate_tables(study: Study, rates: LearningRates) -> tuple[Table, Table]:
+def rate_tables(rates: LearningRates, look: Look) -> tuple[Table, Table]:
     """The arms at their best rates, lowest loss first, and their losses at every rate."""
-    look = Look.of(group_runs(study.runs))
     arms = sorted(rates.arms, key=lambda one: one.tuned_mean)
     names = [Cell(one.name, colour=look.colour(one.arm)) for one in arms]
     return _tuned_table(rates, names, arms), _losses_by_rate_table(names, arms)
@@ -461,10 +457,10 @@ def _rate_cell(rate: float | None) -> Cell:
     return number_cell(None) if rate is None else Cell(short_number(rate), rate)
 
 
-def arms_table(study: Study, summaries: Sequence[ArmSummary]) -> Table:
+def arms_table(result: StudyResult) -> Table:
     """A row an arm, in the order of the summaries, which is that of the terminal's table."""
-    arms = group_runs(study.runs)
-    names = {cell.text: cell for cell in arm_cells(arms)}
+    summaries = result.summaries
+    names = {cell.text: cell for cell in arm_cells(result.arms)}
     gap = any(not math.isnan(one.gap) for one in summaries)
     columns = [
         Column("arm"),
@@ -496,11 +492,11 @@ def arms_table(study: Study, summaries: Sequence[ArmSummary]) -> Table:
     return Table(caption, tuple(columns), tuple(rows))
 
 
-def comparisons_table(study: Study, comparisons: Sequence[Comparison]) -> Table | None:
+def comparisons_table(result: StudyResult) -> Table | None:
     """A row a comparison: the lowest arm of a facet against another; None where there is none."""
+    comparisons, look = result.comparisons, result.look
     if not comparisons:
         return None
-    look = Look.of(group_runs(study.runs))
     at = any(one.facet for one in comparisons)
     columns = [
         Column("lowest mean"),

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from normlab.analysis.arms import Arm, flatten_keys, group_runs
+from normlab.analysis.arms import Arm, flatten_keys
 from normlab.analysis.curves import data_floors
 from normlab.analysis.statistics import mean_interval
 from normlab.archive import tags
@@ -130,9 +130,9 @@ def write_runs_csv(study: Study) -> Path:
     return path
 
 
-def summarise_arms(study: Study) -> list[ArmSummary]:
+def summarise_arms(arms: Sequence[Arm]) -> list[ArmSummary]:
     """One summary an arm: lowest mean best validation loss first, arms without one last."""
-    summaries = [_summarise_arm(arm) for arm in group_runs(study.runs)]
+    summaries = [_summarise_arm(arm) for arm in arms]
     return sorted(summaries, key=lambda one: (math.isnan(one.best_val[0]), one.best_val[0]))
 
 

@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import singledispatch
-from pathlib import Path
 
+from normlab.analysis.arms import group_runs
 from normlab.analysis.learning_rates import FEWEST_RATES, RatedArm, analyse_learning_rates
 from normlab.analysis.statistics import LEVEL, mean_interval, paired_difference
 from normlab.apps.claims.arms import (
@@ -32,7 +32,7 @@ from normlab.apps.claims.claim import (
 from normlab.apps.claims.evidence import Evidence
 from normlab.apps.claims.proportions import share_difference
 from normlab.archive.steadiness import is_steady, speed_variation
-from normlab.archive.study import Run, Study
+from normlab.archive.study import Run
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def _(test: Exact, evidence: Evidence) -> Estimate:
 
 
 def _over_rates(runs: Sequence[Run], arm: str) -> RatedArm:
-    found = analyse_learning_rates(Study(Path(), select(runs, arm)))
+    found = analyse_learning_rates(group_runs(select(runs, arm)))
     if found is None:
         raise NoBasisError(f"sensitivity takes {FEWEST_RATES} learning rates of {arm}")
     if len(found.arms) > 1:

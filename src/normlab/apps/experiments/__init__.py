@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from omegaconf import DictConfig
 
-    from normlab.archive.study import Study
+    from normlab.analysis.result import StudyResult
 
 
 def run_measured_experiment(
@@ -50,15 +50,15 @@ def redraw(folder: Path, metric: str | None = None) -> bool:
 def trained_experiment(name: str) -> StudyExperiment:
     """The experiment, whose figure and sentences are imported when they are needed."""
 
-    def draw_figure(study: "Study") -> "Figure":
+    def draw_figure(result: "StudyResult") -> "Figure":
         from normlab.apps.experiments.trained_figures import FIGURES
 
-        return cast("Figure", FIGURES[name](study))
+        return cast("Figure", FIGURES[name](result.study))
 
-    def write_sentences(study: "Study") -> list[str]:
+    def write_sentences(result: "StudyResult") -> list[str]:
         from normlab.apps.experiments.trained_sentences import DESCRIPTIONS
 
-        return cast("list[str]", DESCRIPTIONS[name](study))
+        return cast("list[str]", DESCRIPTIONS[name](result.study))
 
     return StudyExperiment(name, draw_figure, write_sentences)
 
