@@ -49,7 +49,7 @@ class Arm:
     def setting(self) -> str:
         """The settings by which it is named."""
         return SEPARATOR.join(
-            format_setting(one) for one in self.settings if one[0] not in self.unnamed
+            format_setting(setting) for setting in self.settings if setting[0] not in self.unnamed
         )
 
     def with_state(self, *states: str) -> list[Run]:
@@ -78,8 +78,8 @@ def group_runs(runs: Iterable[Run]) -> list[Arm]:
     buckets: dict[str, list[Run]] = defaultdict(list)
     settings_of: dict[str, Settings] = {}
     for run in runs:
-        known = _naming_settings(run)
-        settings = tuple((names[key], known[key]) for key in keys if key in known)
+        named = _naming_settings(run)
+        settings = tuple((names[key], named[key]) for key in keys if key in named)
         identity = _json_text([run.record.norm, run.record.placement, settings])
         buckets[identity].append(run)
         settings_of[identity] = settings
@@ -96,10 +96,10 @@ def name_arms(arms: Sequence[Arm]) -> list[Arm]:
     Runs of unlike commands in one study differ in many keys at once; named by all of them, nobody
     could read which is which. The settings themselves stay with the arms.
     """
-    every = [dict(arm.settings) for arm in arms]
+    settings_of = [dict(arm.settings) for arm in arms]
     values = {
-        key: [_json_text(one[key]) if key in one else None for one in every]
-        for key in dict.fromkeys(key for one in every for key in one)
+        key: [_json_text(settings[key]) if key in settings else None for settings in settings_of]
+        for key in dict.fromkeys(key for settings in settings_of for key in settings)
     }
 
     def combinations(keys: Iterable[str]) -> int:
@@ -109,8 +109,8 @@ def name_arms(arms: Sequence[Arm]) -> list[Arm]:
         return [replace(arm, unnamed=frozenset()) for arm in arms]
     named: list[str] = []
     while combinations(named) < combinations(values):
-        others = [key for key in values if key not in named]
-        named.append(max(others, key=lambda key: combinations([*named, key])))
+        unused = [key for key in values if key not in named]
+        named.append(max(unused, key=lambda key: combinations([*named, key])))
     unnamed = frozenset(values.keys() - set(named))
     return [replace(arm, unnamed=unnamed) for arm in arms]
 
@@ -120,17 +120,17 @@ def _drop_repeated_runs(runs: Iterable[Run]) -> list[Run]:
 
     Both have the same numbers: together they would be two seeds where there is one.
     """
-    kept: dict[str, Run] = {}
+    by_identity: dict[str, Run] = {}
     for run in runs:
-        if "probes" in run.record.config or run_identity(run) not in kept:
-            kept[run_identity(run)] = run
-    return list(kept.values())
+        if "probes" in run.record.config or run_identity(run) not in by_identity:
+            by_identity[run_identity(run)] = run
+    return list(by_identity.values())
 
 
 def run_identity(run: Run) -> str:
     """What decides a run's numbers: the same, whether it was trained with probes or without."""
-    others = {key: item for key, item in run.record.config.items() if key != "probes"}
-    return _json_text([run.record.norm, run.record.placement, run.record.seed, others])
+    config = {key: item for key, item in run.record.config.items() if key != "probes"}
+    return _json_text([run.record.norm, run.record.placement, run.record.seed, config])
 
 
 def split_facets(arms: Sequence[Arm]) -> list[Facet]:
@@ -140,7 +140,7 @@ def split_facets(arms: Sequence[Arm]) -> list[Facet]:
     agrees with the settings it has, as the reference it is.
     """
     combinations = {_json_text(arm.settings): arm.settings for arm in arms}
-    whole = [
+    complete = [
         settings
         for settings in combinations.values()
         if not any(_is_subset(settings, other) for other in combinations.values())
@@ -150,7 +150,7 @@ def split_facets(arms: Sequence[Arm]) -> list[Facet]:
             settings,
             tuple(a for a in arms if a.settings == settings or _is_subset(a.settings, settings)),
         )
-        for settings in sorted(whole, key=_settings_order)
+        for settings in sorted(complete, key=_settings_order)
     ]
 
 
@@ -183,8 +183,8 @@ def flatten_keys(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _chosen_options(run: Run) -> dict[str, str]:
     record = run.record
-    own = {"norm": record.norm, "placement": record.placement, "data": record.data}
-    return {**record.choices, **own}
+    named_groups = {"norm": record.norm, "placement": record.placement, "data": record.data}
+    return {**record.choices, **named_groups}
 
 
 def _naming_settings(run: Run) -> dict[str, Any]:
@@ -218,10 +218,10 @@ def _varying_keys(runs: Sequence[Run]) -> list[str]:
     settings = [
         {key: _json_text(item) for key, item in _naming_settings(run).items()} for run in runs
     ]
-    keys = list(dict.fromkeys(key for known in settings for key in known))
+    keys = list(dict.fromkeys(key for of_run in settings for key in of_run))
 
     def column(key: str) -> list[str | None]:
-        return [known.get(key) for known in settings]
+        return [of_run.get(key) for of_run in settings]
 
     differing = [
         key
@@ -230,10 +230,14 @@ def _varying_keys(runs: Sequence[Run]) -> list[str]:
             column(key), [chosen.get(_key_group(key)) if "." in key else None for chosen in options]
         )
     ]
-    given = set().union(*(re.findall(r"([\w./@]+)=", run.record.command) for run in runs))
-    asked = [key for key in differing if "." not in key or key in given]
-    causes = list(zip(*map(column, asked), strict=True)) if asked else [None] * len(runs)
-    return [key for key in differing if key in asked or not _follows_from(column(key), causes)]
+    typed = set().union(*(re.findall(r"([\w./@]+)=", run.record.command) for run in runs))
+    chosen_keys = [key for key in differing if "." not in key or key in typed]
+    causes = (
+        list(zip(*map(column, chosen_keys), strict=True)) if chosen_keys else [None] * len(runs)
+    )
+    return [
+        key for key in differing if key in chosen_keys or not _follows_from(column(key), causes)
+    ]
 
 
 def _follows_from(effects: Sequence[object], causes: Sequence[object]) -> bool:

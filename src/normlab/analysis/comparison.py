@@ -83,12 +83,14 @@ def compare_arms(facets: Sequence[Facet]) -> list[Comparison]:
 
 def comparable_arms(facet: Facet) -> list[list[Arm]]:
     """The facet's arms that can be compared, lowest mean first, apart by what they learned."""
-    alike: dict[str, list[tuple[float, Arm]]] = defaultdict(list)
+    by_data: dict[str, list[tuple[float, Arm]]] = defaultdict(list)
     for arm in facet.arms:
         losses = losses_by_seed(arm)
         if losses and not mostly_diverged(arm):
-            alike[learned_data(arm)].append((_mean_loss(losses), arm))
-    return [[arm for _, arm in sorted(some, key=lambda one: one[0])] for some in alike.values()]
+            by_data[learned_data(arm)].append((_mean_loss(losses), arm))
+    return [
+        [arm for _, arm in sorted(ranked, key=lambda row: row[0])] for ranked in by_data.values()
+    ]
 
 
 def losses_by_seed(arm: Arm) -> dict[int, float]:
@@ -97,7 +99,7 @@ def losses_by_seed(arm: Arm) -> dict[int, float]:
     for run in arm.with_state("finished"):
         if run.record.final.val_loss is not None:
             losses[run.record.seed].append(run.record.final.val_loss)
-    return {seed: math.fsum(some) / len(some) for seed, some in losses.items()}
+    return {seed: math.fsum(values) / len(values) for seed, values in losses.items()}
 
 
 def mostly_diverged(arm: Arm) -> bool:
@@ -107,12 +109,12 @@ def mostly_diverged(arm: Arm) -> bool:
 
 def learned_data(arm: Arm) -> str:
     """What the arm's runs learned: only where it is equal do losses compare."""
-    found = set()
+    descriptions = set()
     for run in arm.runs:
         data = run.record.config.get("data")
         options = {**data, "path": None} if isinstance(data, dict) else {}
-        found.add(json.dumps([run.record.data_digest, options], sort_keys=True, default=str))
-    return "\n".join(sorted(found))
+        descriptions.add(json.dumps([run.record.data_digest, options], sort_keys=True, default=str))
+    return "\n".join(sorted(descriptions))
 
 
 class _ArmPair(NamedTuple):
@@ -124,9 +126,9 @@ class _ArmPair(NamedTuple):
 
 
 def _arm_pairs(facet: Facet, arms: Sequence[Arm]) -> Iterator[_ArmPair]:
-    known = [(arm, losses_by_seed(arm)) for arm in arms]
-    for (a, losses), (b, others) in combinations(known, 2):
-        yield _ArmPair(facet, a, b, _loss_difference(losses, others), a is arms[0])
+    arm_losses = [(arm, losses_by_seed(arm)) for arm in arms]
+    for (a, losses), (b, other_losses) in combinations(arm_losses, 2):
+        yield _ArmPair(facet, a, b, _loss_difference(losses, other_losses), a is arms[0])
 
 
 def _loss_difference(a: Losses, b: Losses) -> Difference:

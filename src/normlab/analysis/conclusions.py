@@ -25,13 +25,16 @@ _Comparisons = Sequence[Comparison]  # of one facet's best arm
 def describe_comparisons(comparisons: Sequence[Comparison]) -> list[str]:
     """At most a handful of sentences, what is told before what cannot be."""
     of_facet: dict[tuple[str, str], list[Comparison]] = defaultdict(list)
-    for one in comparisons:
-        of_facet[one.facet, one.best.label].append(one)
+    for comparison in comparisons:
+        of_facet[comparison.facet, comparison.best.label].append(comparison)
     groups = list(of_facet.values())
-    if all(math.isnan(one.p) for one in comparisons):
+    if all(math.isnan(comparison.p) for comparison in comparisons):
         words = [_describe_untested(together) for together in groups]
     elif len(comparisons) <= MOST_SENTENCES:
-        words = [describe_comparison(one) for one in sorted(comparisons, key=_comparison_order)]
+        words = [
+            describe_comparison(comparison)
+            for comparison in sorted(comparisons, key=_comparison_order)
+        ]
     else:
         ranked = sorted(
             groups, key=lambda together: (not _has_difference(together), _smallest_p(together))
@@ -39,18 +42,18 @@ def describe_comparisons(comparisons: Sequence[Comparison]) -> list[str]:
         words = [_summarise_facet(together) for together in ranked]
     if len(words) <= MOST_SENTENCES:
         return words
-    told = sum(map(_has_difference, groups))
-    return [_count_facets(groups), *words[: min(told, MOST_SENTENCES - 1)]]
+    different = sum(map(_has_difference, groups))
+    return [_count_facets(groups), *words[: min(different, MOST_SENTENCES - 1)]]
 
 
 def describe_comparison(comparison: Comparison) -> str:
     """One comparison, the arm with the lower loss first."""
-    found = comparison.difference
+    difference = comparison.difference
     low, high = comparison.best, comparison.other
-    if found.mean > 0:
+    if difference.mean > 0:
         low, high = high, low
     at = f"At {comparison.facet}: " if comparison.facet else ""
-    by = format_interval(abs(found.mean), found.half)
+    by = format_interval(abs(difference.mean), difference.half)
     basis = f"{_describe_basis(comparison)}{_describe_excluded_runs(low, high)}"
     if comparison.outcome == "cannot tell":
         return (
@@ -63,17 +66,19 @@ def describe_comparison(comparison: Comparison) -> str:
 def describe_divergence(arms: Sequence[Arm]) -> list[str]:
     """Which arms diverged and when, most often first; nothing where none did."""
     lost = {arm.label: arm.with_state("diverged") for arm in arms}
-    some_lost = sorted((arm for arm in arms if lost[arm.label]), key=lambda a: -len(lost[a.label]))
-    if not some_lost:
+    diverged_arms = sorted(
+        (arm for arm in arms if lost[arm.label]), key=lambda a: -len(lost[a.label])
+    )
+    if not diverged_arms:
         return []
     count, total = sum(map(len, lost.values())), sum(len(arm.runs) for arm in arms)
     named = []
-    for arm in some_lost:
+    for arm in diverged_arms:
         steps = [run.record.diverged_step or run.record.step for run in lost[arm.label]]
         when = f"step {steps[0]}" if len(set(steps)) == 1 else f"steps {min(steps)}–{max(steps)}"
         named.append(f"{arm.label} ({len(steps)} of {len(arm.runs)}, {when})")
     words = [f"Diverged: {count} of {total} runs: {join_first(named)}."]
-    survived = [arm.label for arm in some_lost if mostly_diverged(arm) and losses_by_seed(arm)]
+    survived = [arm.label for arm in diverged_arms if mostly_diverged(arm) and losses_by_seed(arm)]
     if survived:
         words.append(
             f"Half of the runs or more diverged, so the others do not stand for the arm and are "
@@ -105,20 +110,24 @@ def _comparison_order(comparison: Comparison) -> tuple[bool, float]:
 
 
 def _has_difference(together: _Comparisons) -> bool:
-    return any(one.outcome != "cannot tell" for one in together)
+    return any(comparison.outcome != "cannot tell" for comparison in together)
 
 
 def _smallest_p(together: _Comparisons) -> float:
-    return min((one.p for one in together if not math.isnan(one.p)), default=math.inf)
+    return min(
+        (comparison.p for comparison in together if not math.isnan(comparison.p)), default=math.inf
+    )
 
 
 def _describe_basis(comparison: Comparison) -> str:
-    found = comparison.difference
-    if found.pairs:
-        seeds = f"{found.pairs} paired seed{'s' * (found.pairs > 1)}"
+    difference = comparison.difference
+    if difference.pairs:
+        seeds = f"{difference.pairs} paired seed{'s' * (difference.pairs > 1)}"
     else:
-        seeds = "unequal seeds, Welch's test" if not math.isnan(found.p) else "no seed in common"
-    if math.isnan(found.p):
+        seeds = (
+            "unequal seeds, Welch's test" if not math.isnan(difference.p) else "no seed in common"
+        )
+    if math.isnan(difference.p):
         return seeds
     name = "p" if comparison.family == 1 else "Holm p"
     return f"{seeds}, {name} {format_probability(comparison.p)}"
@@ -139,9 +148,9 @@ def _describe_seeds_needed(comparison: Comparison) -> str:
 def _describe_excluded_runs(*arms: Arm) -> str:
     """What is missing where an arm is compared by its runs that did not diverge."""
     lost = [
-        f"; {len(gone)} of {len(arm.runs)} {arm.name} runs diverged and are not in it"
+        f"; {len(diverged)} of {len(arm.runs)} {arm.name} runs diverged and are not in it"
         for arm in arms
-        if (gone := arm.with_state("diverged"))
+        if (diverged := arm.with_state("diverged"))
     ]
     return "".join(lost)
 
@@ -155,10 +164,10 @@ def _describe_untested(together: _Comparisons) -> str:
     best, nearest = together[0].best, together[0]
     loss = mean_interval(list(losses_by_seed(best).values()))[0]
     gap = format_interval(abs(nearest.difference.mean), math.nan)
-    others = f", the nearest of {len(together)} others" if len(together) > 1 else ""
+    suffix = f", the nearest of {len(together)} others" if len(together) > 1 else ""
     return (
         f"{_facet_prefix(nearest.facet)}{best.name} ends lowest, at {loss:.4f} nats per token, "
-        f"{gap} below {nearest.other.name}{others}; without a second seed nothing tells that from "
+        f"{gap} below {nearest.other.name}{suffix}; without a second seed nothing tells that from "
         f"noise."
     )
 
@@ -168,8 +177,10 @@ def _summarise_facet(together: _Comparisons) -> str:
     if len(together) == 1:
         return describe_comparison(together[0])
     best, first = together[0].best, together[0]
-    lower = [one.other.name for one in together if one.outcome == "lower"]
-    open_ = [one.other.name for one in together if one.outcome == "cannot tell"]
+    lower = [comparison.other.name for comparison in together if comparison.outcome == "lower"]
+    open_ = [
+        comparison.other.name for comparison in together if comparison.outcome == "cannot tell"
+    ]
     words = [f"ends lower than {len(lower)} of {len(together)} others"]
     if lower:
         words[0] += f" ({join_first(lower)})"
@@ -185,13 +196,13 @@ def _summarise_facet(together: _Comparisons) -> str:
 
 def _count_facets(groups: Sequence[_Comparisons]) -> str:
     """Many facets: in how many anything is told, and which arm is the lowest most often."""
-    told = sum(map(_has_difference, groups))
+    different = sum(map(_has_difference, groups))
     lowest = Counter(together[0].best.name for together in groups)
     name, often = lowest.most_common(1)[0]
     return (
         f"Of {len(groups)} combinations of settings, the lowest arm ends lower than another in "
-        f"{told}, and in {len(groups) - told} that cannot be told; most often, in {often}, the "
-        f"lowest mean is that of {name}."
+        f"{different}, and in {len(groups) - different} that cannot be told; most often, in "
+        f"{often}, the lowest mean is that of {name}."
     )
 
 
@@ -200,7 +211,7 @@ _RESULTS = ("finished", "diverged")
 
 def find_caveats(study: Study, facets: Sequence[Facet]) -> list[str]:
     """Sentences about whatever weakens the comparison of the study's arms; none if nothing does."""
-    found = [
+    sentences = [
         *_seed_caveats(facets),
         *_mixture_caveats(facets),
         *_budget_caveats(study.runs),
@@ -210,7 +221,7 @@ def find_caveats(study: Study, facets: Sequence[Facet]) -> list[str]:
         *_damage_caveats(study),
         *_probe_caveats(study.runs),
     ]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(sentences))
 
 
 def _seed_caveats(facets: Sequence[Facet]) -> Iterator[str]:
@@ -226,9 +237,9 @@ def _seed_caveats(facets: Sequence[Facet]) -> Iterator[str]:
         yield f"Only one seed finished, and so no interval: {join_first(alone)}."
     lacking = {}
     for facet in facets:
-        every = {seed for arm in facet.arms for seed in _arm_seeds(arm)}
+        seeds = {seed for arm in facet.arms for seed in _arm_seeds(arm)}
         for arm in facet.arms:
-            if missing := sorted(every - _arm_seeds(arm)):
+            if missing := sorted(seeds - _arm_seeds(arm)):
                 lacking[arm.label] = f"{arm.label} lacks seed={','.join(map(str, missing))}"
     if lacking:
         yield (
@@ -275,12 +286,14 @@ def _count_values(aspect: str, runs: Mapping[Any, Sized]) -> list[str]:
     if aspect == "versions":  # of all packages, those that differ
         common = set(values[0]).intersection(*values[1:])
         words = [
-            " ".join(f"{name} {number}" for name, number in one if (name, number) not in common)
-            for one in values
+            " ".join(
+                f"{name} {number}" for name, number in versions if (name, number) not in common
+            )
+            for versions in values
         ]
     else:
         words = [format_value(value) for value in values]
-    counts = [len(alike) for alike in runs.values()]
+    counts = [len(runs_of_value) for runs_of_value in runs.values()]
     pairs = sorted(zip(counts, words, strict=True), reverse=True)
     return [f"{word} in {count} run{'s' * (count > 1)}" for count, word in pairs]
 
@@ -308,27 +321,29 @@ def _budget_caveats(runs: Sequence[Run]) -> Iterator[str]:
 
 def _precision_caveats(facets: Sequence[Facet]) -> Iterator[str]:
     """Where precisions are apart by facet; inside one they are a mixture."""
-    found = [
+    by_facet = [
         {run.record.precision for arm in facet.arms for run in arm.runs} - {None}
         for facet in facets
     ]
-    every = {str(one) for precisions in found for one in precisions}
-    if len(every) > 1 and all(len(precisions) <= 1 for precisions in found):
+    distinct = {str(precision) for precisions in by_facet for precision in precisions}
+    if len(distinct) > 1 and all(len(precisions) <= 1 for precisions in by_facet):
         yield (
             f"Runs of other precision are not compared with each other: "
-            f"{join_first(sorted(every))}."
+            f"{join_first(sorted(distinct))}."
         )
 
 
 def _data_caveats(facets: Sequence[Facet]) -> Iterator[str]:
-    apart = [
+    labels = [
         arm.label
         for facet in facets
         if len({learned_data(arm) for arm in facet.arms}) > 1
         for arm in facet.arms
     ]
-    if apart:
-        yield f"Losses on different data do not compare, and are not compared: {join_first(apart)}."
+    if labels:
+        yield (
+            f"Losses on different data do not compare, and are not compared: {join_first(labels)}."
+        )
 
 
 def _missing_result_caveats(runs: Sequence[Run]) -> Iterator[str]:
@@ -368,7 +383,9 @@ def _probe_caveats(runs: Sequence[Run]) -> Iterator[str]:
 
 def describe_best_rates(rates: LearningRates) -> Iterator[str]:
     """The learning rate at which each arm ends lowest."""
-    best = [f"{one.name} {short_number(rate)}" for one in rates.arms if (rate := one.best_rate)]
+    best = [
+        f"{rated.name} {short_number(rate)}" for rated in rates.arms if (rate := rated.best_rate)
+    ]
     if best:
         low, high = short_number(rates.grid[0]), short_number(rates.grid[-1])
         yield (
@@ -379,15 +396,15 @@ def describe_best_rates(rates: LearningRates) -> Iterator[str]:
 
 def describe_sensitivities(rates: LearningRates) -> Iterator[str]:
     """How much each arm suffers from other rates than its best, the least sensitive first."""
-    known = [
-        (*mean_interval(list(one.sensitivity.values())), one)
-        for one in rates.arms
-        if one.sensitivity
+    rows = [
+        (*mean_interval(list(rated.sensitivity.values())), rated)
+        for rated in rates.arms
+        if rated.sensitivity
     ]
-    if known:
+    if rows:
         words = [
-            f"{one.name} {format_interval(mean, half)} (its best loss {one.tuned_mean:.4f})"
-            for mean, half, one in sorted(known, key=lambda row: row[0])
+            f"{rated.name} {format_interval(mean, half)} (its best loss {rated.tuned_mean:.4f})"
+            for mean, half, rated in sorted(rows, key=lambda row: row[0])
         ]
         yield (
             f"LR sensitivity, by how much the loss over the grid exceeds its lowest, in nats per "
@@ -400,8 +417,8 @@ def describe_stable_rates(rates: LearningRates) -> Iterator[str]:
     if not rates.grid:
         return
     names: dict[float, list[str]] = defaultdict(list)
-    for one in rates.arms:
-        names[one.largest_stable or 0.0].append(one.name)
+    for rated in rates.arms:
+        names[rated.largest_stable or 0.0].append(rated.name)
     words = []
     for rate in sorted(names, reverse=True):
         end = " (the end of the grid)" if rate == rates.grid[-1] else ""

@@ -55,21 +55,23 @@ class PiecewiseCurve:
 
 def mean_curve(runs: Sequence[Run], tag: str, *, smooth: bool = False) -> Curve | None:
     """The curve over these runs' finite values; None where no run has any."""
-    series = [found for run in runs if (found := finite_series(run, tag))]
+    series = [finite for run in runs if (finite := finite_series(run, tag))]
     if not series:
         return None
     # Only where all seeds speak: a mean over fewer of them would jump where one ends.
-    steps = reduce(np.intersect1d, [one.steps for one in series])
+    steps = reduce(np.intersect1d, [run_series.steps for run_series in series])
     if not steps.size:
         return None
-    raw = np.stack([one.values[np.isin(one.steps, steps)] for one in series])
+    raw = np.stack([run_series.values[np.isin(run_series.steps, steps)] for run_series in series])
     window = smoothing_window(len(steps)) if smooth else 1
-    shown = np.stack([running_mean(values, window) for values in raw])
+    smoothed = np.stack([running_mean(values, window) for values in raw])
     # The last windows are small and therefore noisy; only a divergence is worth seeing there.
     steady = all(run.record.state != "diverged" for run in runs)
     end = len(steps) - window // 2 if steady else len(steps)
-    shown, raw, steps = shown[:, :end], raw[:, :end], steps[:end]
-    return Curve(steps, shown.mean(0), shown.min(0), shown.max(0), raw.mean(0), runs=len(series))
+    smoothed, raw, steps = smoothed[:, :end], raw[:, :end], steps[:end]
+    return Curve(
+        steps, smoothed.mean(0), smoothed.min(0), smoothed.max(0), raw.mean(0), runs=len(series)
+    )
 
 
 def piecewise_curve(run: Run, tag: str, *, smooth: bool = False) -> PiecewiseCurve:
@@ -109,8 +111,8 @@ def _step_interval(run: Run, tag: str) -> int | None:
     if tag == tags.TRAIN_LOSS:
         return 1
     trainer = run.record.config.get("trainer")
-    every = trainer.get("val_every") if isinstance(trainer, dict) else None
-    return every if isinstance(every, int) else None
+    interval = trainer.get("val_every") if isinstance(trainer, dict) else None
+    return interval if isinstance(interval, int) else None
 
 
 def _lacks_its_end(run: Run, tag: str, series: Series) -> bool:
@@ -148,8 +150,8 @@ def ends_early(run: Run) -> bool:
 
 def single_runs(arm: Arm) -> list[Run]:
     """The runs drawn one by one: a mean over seeds that ended early is a mean of nothing."""
-    kept = averaged_runs(arm)
-    return [run for run in arm.runs if run not in kept]
+    in_the_mean = averaged_runs(arm)
+    return [run for run in arm.runs if run not in in_the_mean]
 
 
 def data_floors(arms: Iterable[Arm]) -> list[float]:
@@ -169,17 +171,19 @@ def loss_limits(arms: Sequence[Arm]) -> tuple[float, float]:
     runs = [run for arm in arms for run in arm.runs]
     logged = (tags.TRAIN_LOSS, tags.VALIDATION_LOSS)
     both = [(run, finite_series(run, tag)) for run in runs for tag in logged]
-    found = [(run, series) for run, series in both if series]
-    if not found:
+    series_of_runs = [(run, series) for run, series in both if series]
+    if not series_of_runs:
         return 0.0, 1.0
-    smoothed = [running_mean(one.values, smoothing_window(len(one))) for _, one in found]
+    smoothed = [
+        running_mean(losses.values, smoothing_window(len(losses))) for _, losses in series_of_runs
+    ]
     lowest = min([float(values.min()) for values in smoothed] + data_floors(arms))
-    initial = np.array([series.values[0] for _, series in found])
+    initial = np.array([series.values[0] for _, series in series_of_runs])
     most = 2 * np.median(initial)
     first = float(initial[initial <= most].max())
-    last = max(int(series.steps[-1]) for _, series in found)
+    last = max(int(series.steps[-1]) for _, series in series_of_runs)
     peaks, later_peaks = [first], [lowest]
-    for (run, series), values in zip(found, smoothed, strict=True):
+    for (run, series), values in zip(series_of_runs, smoothed, strict=True):
         later = values[np.searchsorted(series.steps, last / 10) :]
         if run.record.state == "diverged":
             later_peaks += later[:1].tolist()
@@ -198,14 +202,14 @@ def describe_ending(arm: Arm) -> str:
     total = len(arm.runs)
     parts = []
     for state in ("diverged", "failed", "interrupted", "running"):
-        some = arm.with_state(state)
-        if some:
+        ended = arm.with_state(state)
+        if ended:
             word = "still running" if state == "running" else state
-            when = _divergence_steps(some) if state == "diverged" else ""
-            parts.append(f"{_count_of(some, total)}{word}{when}")
-    broken = [run for run in arm.with_state("finished", "diverged") if not run.complete]
-    if broken:
-        parts.append(f"{_count_of(broken, total)}curve{'s' * (total > 1)} incomplete")
+            when = _divergence_steps(ended) if state == "diverged" else ""
+            parts.append(f"{_count_of(ended, total)}{word}{when}")
+    incomplete = [run for run in arm.with_state("finished", "diverged") if not run.complete]
+    if incomplete:
+        parts.append(f"{_count_of(incomplete, total)}curve{'s' * (total > 1)} incomplete")
     return "; ".join(parts)
 
 
@@ -217,10 +221,10 @@ def last_finite_loss(run: Run) -> tuple[int, float] | None:
     return int(series.steps[-1]), float(series.values[-1])
 
 
-def _count_of(some: Sequence[Run], total: int) -> str:
+def _count_of(ended: Sequence[Run], total: int) -> str:
     if total == 1:
         return ""
-    return "all " if len(some) == total else f"{len(some)} of {total} "
+    return "all " if len(ended) == total else f"{len(ended)} of {total} "
 
 
 def _divergence_steps(diverged: Sequence[Run]) -> str:

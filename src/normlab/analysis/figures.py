@@ -134,7 +134,9 @@ def comparison_figure(planned: FigurePlan) -> Figure:
     arms where they learn different data, whose losses do not compare; and says so.
     """
     compare = _have_same_data(planned.arms)
-    facet = min(planned.facets, key=lowest_mean_loss if compare else lambda one: -len(one.arms))
+    facet = min(
+        planned.facets, key=lowest_mean_loss if compare else lambda candidate: -len(candidate.arms)
+    )
     arms, look = facet.arms, planned.look
     rows, limits = panels.row_names(arms), loss_limits(arms)
     title = planned.study
@@ -174,8 +176,8 @@ def _curves_figure(planned: FigurePlan, title: str, panel: _Panel) -> Figure:
 
 
 def _have_same_data(arms: Sequence[Arm]) -> bool:
-    first, *others = [arm.runs[0].record.config.get("data") for arm in arms]
-    return all(other == first for other in others)
+    first, *rest = [arm.runs[0].record.config.get("data") for arm in arms]
+    return all(other == first for other in rest)
 
 
 def _hidden_arms_note(planned: FigurePlan, arms: Sequence[Arm]) -> str:
@@ -183,8 +185,8 @@ def _hidden_arms_note(planned: FigurePlan, arms: Sequence[Arm]) -> str:
     names = len({arm.name for arm in arms})
     if names == planned.names:
         return ""
-    shown = f"the {names} of {planned.names} arms with the lowest final loss"
-    return f"\nShown: {shown}; runs.csv holds all."
+    description = f"the {names} of {planned.names} arms with the lowest final loss"
+    return f"\nShown: {description}; runs.csv holds all."
 
 
 def _rows_height(rows: Sequence[str], row: float = 0.27) -> float:
@@ -229,19 +231,19 @@ _Limits = tuple[float, float]
 
 def learning_rate_figure(study: str, rates: LearningRates) -> Figure:
     """Final loss over the learning rate, a panel a facet; below it sensitivity and tuned loss."""
-    rated = {id(one.arm): one for one in rates.arms}
-    ranked = sorted(rates.arms, key=lambda one: one.tuned_mean)
-    every = split_facets([one.arm for one in rates.arms])
-    shown = _best_facets(every, ranked, rated)
-    rows, curves = ranked[:MOST_RATE_ROWS], [arm for facet in shown for arm in facet.arms]
-    look = Look.of([*curves, *(one.arm for one in rows)])
-    lines, columns = sheet.grid_shape(len(shown))
+    rated = {id(arm_rates.arm): arm_rates for arm_rates in rates.arms}
+    ranked = sorted(rates.arms, key=lambda arm_rates: arm_rates.tuned_mean)
+    all_facets = split_facets([arm_rates.arm for arm_rates in rates.arms])
+    visible_facets = _best_facets(all_facets, ranked, rated)
+    rows, curves = ranked[:MOST_RATE_ROWS], [arm for facet in visible_facets for arm in facet.arms]
+    look = Look.of([*curves, *(arm_rates.arm for arm_rates in rows)])
+    lines, columns = sheet.grid_shape(len(visible_facets))
     above, below = (3.2 if lines == 1 else 2.1) * lines, 0.24 * len(rows) + 0.9
     legend = panels.legend_entries(curves, look, endings=False)
     title = f"Final validation loss over the learning rate: {study}"
-    names = len({arm.name for facet in every for arm in facet.arms})
+    names = len({arm.name for facet in all_facets for arm in facet.arms})
     hidden = {
-        "combinations of settings": len(every) - len(shown),
+        "combinations of settings": len(all_facets) - len(visible_facets),
         "curves of arms": names - len({arm.name for arm in curves}),
         "rows": len(ranked) - len(rows),
     }
@@ -249,39 +251,39 @@ def learning_rate_figure(study: str, rates: LearningRates) -> Figure:
     figure, body = sheet.create_sheet(title, note, legend, above + below)
     # Two grids: long names below must not press the curves together.
     outer = body.add_gridspec(2, 1, height_ratios=[above, below])
-    _draw_rate_facets(body, outer[0].subgridspec(lines, columns), shown, rated, look)
+    _draw_rate_facets(body, outer[0].subgridspec(lines, columns), visible_facets, rated, look)
     _draw_arm_rows(body, outer[1].subgridspec(1, 2), rows, look)
     return figure
 
 
 def _best_facets(
-    every: Sequence[Facet], ranked: Sequence[RatedArm], rated: Mapping[int, RatedArm]
+    facets: Sequence[Facet], ranked: Sequence[RatedArm], rated: Mapping[int, RatedArm]
 ) -> list[Facet]:
     """The best facets, in their order, each with the best arms."""
-    names = list(dict.fromkeys(one.arm.name for one in ranked))[:MOST_RATE_CURVES]
-    best = sorted(every, key=lambda one: min(rated[id(arm)].tuned_mean for arm in one.arms))
-    kept = [
+    names = list(dict.fromkeys(item.arm.name for item in ranked))[:MOST_RATE_CURVES]
+    best = sorted(facets, key=lambda item: min(rated[id(arm)].tuned_mean for arm in item.arms))
+    limited = [
         (facet, tuple(arm for arm in facet.arms if arm.name in names))
-        for facet in every
+        for facet in facets
         if facet in best[:MOST_FACETS]
     ]
-    return [replace(facet, arms=arms) for facet, arms in kept if arms]
+    return [replace(facet, arms=arms) for facet, arms in limited if arms]
 
 
 def _draw_rate_facets(
     body: SubFigure,
     grid: GridSpecBase,
-    shown: Sequence[Facet],
+    facets: Sequence[Facet],
     rated: Mapping[int, RatedArm],
     look: Look,
 ) -> None:
-    arms = [rated[id(arm)] for facet in shown for arm in facet.arms]
+    arms = [rated[id(arm)] for facet in facets for arm in facet.arms]
     limits, columns = _rate_limits(arms), grid.ncols
     first: Axes | None = None
-    for at, facet in enumerate(shown):
-        place, lowest = grid[at // columns, at % columns], at + columns >= len(shown)
+    for at, facet in enumerate(facets):
+        cell, lowest = grid[at // columns, at % columns], at + columns >= len(facets)
         title = sheet.panel_title(facet.title, columns)
-        axes = body.add_subplot(place, title=title, sharex=first, sharey=first)
+        axes = body.add_subplot(cell, title=title, sharex=first, sharey=first)
         first = first or axes
         _draw_rate_panel(axes, [rated[id(arm)] for arm in facet.arms], look, limits)
         _set_rate_ticks(axes, arms, sparse=columns == 3)
@@ -294,7 +296,7 @@ def _draw_rate_panel(axes: Axes, arms: Sequence[RatedArm], look: Look, limits: _
     """The loss of each arm by rate, the loss at initialisation, and above it what diverged."""
     axes.set_xscale("log")
     axes.set_ylim(*limits)
-    initial = [one.initial for one in arms if not math.isnan(one.initial)]
+    initial = [rated.initial for rated in arms if not math.isnan(rated.initial)]
     if initial:
         start, above = max(initial), max(initial) > limits[1]
         axes.axhline(start, color=GREY, lw=1.0, ls=(0, (4, 2)), zorder=1)
@@ -303,30 +305,30 @@ def _draw_rate_panel(axes: Axes, arms: Sequence[RatedArm], look: Look, limits: _
             xy=(0.01, min(start, limits[1])), xycoords=axes.get_yaxis_transform(),
             xytext=(0, -2.5), textcoords="offset points", va="top", fontsize=7.5, color=GREY,
         )  # fmt: skip
-    lost = [one for one in arms if one.diverged]
-    for one in arms:
-        _draw_rate_curve(axes, one, look)
+    lost = [rated for rated in arms if rated.diverged]
+    for rated in arms:
+        _draw_rate_curve(axes, rated, look)
     top, room = limits[1], _PAD * (limits[1] - limits[0])
-    for line, one in enumerate(lost):
+    for line, rated in enumerate(lost):
         height = top - room * (0.5 + 2.2 * line / max(3, len(lost)))
-        for point in one.points:
+        for point in rated.points:
             if point.diverged:
-                _draw_diverged_runs(axes, one, point, look, height)
+                _draw_diverged_runs(axes, rated, point, look, height)
 
 
-def _draw_rate_curve(axes: Axes, one: RatedArm, look: Look) -> None:
-    colour = look.colour(one.arm)
-    drawn = [(point.rate, losses) for point in one.points if (losses := capped_losses(point))]
-    if not drawn:
+def _draw_rate_curve(axes: Axes, rated: RatedArm, look: Look) -> None:
+    colour = look.colour(rated.arm)
+    points = [(point.rate, losses) for point in rated.points if (losses := capped_losses(point))]
+    if not points:
         return
-    rates = [rate for rate, _ in drawn]
-    means = [mean_interval(losses)[0] for _, losses in drawn]
-    low, high = ([edge(losses) for _, losses in drawn] for edge in (min, max))
+    rates = [rate for rate, _ in points]
+    means = [mean_interval(losses)[0] for _, losses in points]
+    low, high = ([edge(losses) for _, losses in points] for edge in (min, max))
     axes.fill_between(rates, low, high, color=colour, alpha=0.16, lw=0, zorder=1.5)
-    marker = look.marker(one.arm)
-    axes.plot(rates, means, color=colour, ls=look.line(one.arm), marker=marker, ms=3.5, zorder=3)
-    if one.best is not None:
-        at = [one.best.rate], [mean_interval(capped_losses(one.best))[0]]
+    marker = look.marker(rated.arm)
+    axes.plot(rates, means, color=colour, ls=look.line(rated.arm), marker=marker, ms=3.5, zorder=3)
+    if rated.best is not None:
+        at = [rated.best.rate], [mean_interval(capped_losses(rated.best))[0]]
         axes.plot(*at, marker, color=colour, ms=8, mec="white", mew=1.0, zorder=4)
 
 
@@ -336,9 +338,9 @@ def capped_losses(point: RatePoint) -> list[float]:
 
 
 def _draw_diverged_runs(
-    axes: Axes, one: RatedArm, point: RatePoint, look: Look, height: float
+    axes: Axes, rated: RatedArm, point: RatePoint, look: Look, height: float
 ) -> None:
-    colour, total = look.colour(one.arm), len(point.arm.runs)
+    colour, total = look.colour(rated.arm), len(point.arm.runs)
     axes.plot([point.rate], [height], "x", color=colour, mew=1.8, ms=6, zorder=5)
     if point.diverged < total:
         axes.annotate(
@@ -348,11 +350,11 @@ def _draw_diverged_runs(
 
 
 def _set_rate_ticks(axes: Axes, arms: Sequence[RatedArm], *, sparse: bool) -> None:
-    rates = sorted({point.rate for one in arms for point in one.points})
-    every = 2 if sparse and len(rates) > 4 else max(1, len(rates) // 10)
+    rates = sorted({point.rate for rated in arms for point in rated.points})
+    stride = 2 if sparse and len(rates) > 4 else max(1, len(rates) // 10)
     axes.xaxis.set_major_locator(FixedLocator(rates))
     axes.xaxis.set_minor_locator(NullLocator())
-    words = [short_number(rate) if at % every == 0 else "" for at, rate in enumerate(rates)]
+    words = [short_number(rate) if at % stride == 0 else "" for at, rate in enumerate(rates)]
     axes.set_xticks(rates, words)
 
 
@@ -363,19 +365,19 @@ def _draw_arm_rows(
     tuned = body.add_subplot(grid[0, 0], title="Loss at its own best rate")
     across = body.add_subplot(grid[0, 1], title="LR sensitivity", sharey=tuned)
     across.set_xlim(*_sensitivity_limits(arms))
-    tuned.set_xlim(*panels.final_limits([one.best.arm for one in arms if one.best]))
-    for row, one in enumerate(arms):
-        if one.best is not None:
-            panels.draw_seed_values(tuned, one.arm, look, row, list(one.tuned.values()))
-            _annotate_row(tuned, row, f"at {short_number(one.best.rate)}")
+    tuned.set_xlim(*panels.final_limits([rated.best.arm for rated in arms if rated.best]))
+    for row, rated in enumerate(arms):
+        if rated.best is not None:
+            panels.draw_seed_values(tuned, rated.arm, look, row, list(rated.tuned.values()))
+            _annotate_row(tuned, row, f"at {short_number(rated.best.rate)}")
         else:
             _annotate_row(tuned, row, "none")
-        values = list(one.sensitivity.values())
+        values = list(rated.sensitivity.values())
         if values:
-            panels.draw_seed_values(across, one.arm, look, row, values)
+            panels.draw_seed_values(across, rated.arm, look, row, values)
     for axes in (tuned, across):
         axes.set_ylim(len(arms) - 0.4, -0.6)
-        sheet.name_rows(axes, [one.name for one in arms], _NAMES_WIDTH)
+        sheet.name_rows(axes, [rated.name for rated in arms], _NAMES_WIDTH)
         axes.set_xlabel("nats per token")
         axes.xaxis.set_major_locator(MaxNLocator(5))
     across.tick_params(labelleft=False)
@@ -383,9 +385,9 @@ def _draw_arm_rows(
 
 def _sensitivity_limits(arms: Sequence[RatedArm]) -> _Limits:
     """From just below zero; a wide interval of few seeds is cut, as in `panels.final_limits`."""
-    every = [list(one.sensitivity.values()) for one in arms if one.sensitivity]
-    high = max((value for values in every for value in values), default=1.0)
-    ends = [mean + half for mean, half in map(mean_interval, every) if half < 0.5 * high]
+    sensitivities = [list(rated.sensitivity.values()) for rated in arms if rated.sensitivity]
+    high = max((value for values in sensitivities for value in values), default=1.0)
+    ends = [mean + half for mean, half in map(mean_interval, sensitivities) if half < 0.5 * high]
     high = max([high, *ends, 1e-6])
     return -0.04 * high, 1.06 * high
 
@@ -400,8 +402,8 @@ def _rate_limits(arms: Sequence[RatedArm]) -> _Limits:
 
     That is at most the initial loss, which is shown too unless it presses the curves flat.
     """
-    losses = [loss for one in arms for point in one.points for loss in capped_losses(point)]
-    initial = [one.initial for one in arms if not math.isnan(one.initial)]
+    losses = [loss for rated in arms for point in rated.points for loss in capped_losses(point)]
+    initial = [rated.initial for rated in arms if not math.isnan(rated.initial)]
     if not losses + initial:
         return 0.0, 1.0
     low, high = min(losses + initial), max(losses, default=math.nan)
@@ -413,7 +415,7 @@ def _rate_limits(arms: Sequence[RatedArm]) -> _Limits:
 
 
 def _rates_note(rates: LearningRates, hidden: Mapping[str, int]) -> str:
-    several = any(len(point.losses) > 1 for one in rates.arms for point in one.points)
+    several = any(len(point.losses) > 1 for rated in rates.arms for point in rated.points)
     band = ", the band from the lowest to the highest seed" if several else ", one seed"
     lines = [
         f"Curves: mean of the finished runs{band}; a loss above that at initialisation is drawn at "
@@ -491,8 +493,8 @@ def _draw_metric_arm(axes: Axes, arm: Arm, look: Look, tag: str) -> None:
             axes.plot(*piece, color=colour, ls=look.line(arm), lw=1.0, alpha=0.8, zorder=2.5)
         if pieces and run.record.state == "diverged":
             step, value = (float(values[-1]) for values in pieces[-1])
-            shown = min(max(value, axes.get_ylim()[0]), axes.get_ylim()[1])
-            (cross,) = axes.plot([step], [shown], "x", color=colour, mew=1.8, ms=7, zorder=5)
+            height = min(max(value, axes.get_ylim()[0]), axes.get_ylim()[1])
+            (cross,) = axes.plot([step], [height], "x", color=colour, mew=1.8, ms=7, zorder=5)
             cross.set_clip_on(False)  # at the edge it would be half cut
 
 
@@ -502,14 +504,14 @@ def _metric_limits(arms: Sequence[Arm], tag: str) -> tuple[float, float, bool]:
     They are those of the runs that finished, if any did: what grows before a divergence is cut, so
     that it does not press the others flat.
     """
-    drawn = [
-        [found.values for run in runs if (found := finite_series(run, tag))]
+    series_of = [
+        [series.values for run in runs if (series := finite_series(run, tag))]
         for runs in (
             [run for arm in arms for run in averaged_runs(arm)],
             [run for arm in arms for run in arm.runs],
         )
     ]
-    values = np.concatenate(next(filter(None, drawn)))
+    values = np.concatenate(next(filter(None, series_of)))
     low, high = float(values.min()), float(values.max())
     if low > 0 and high > _LOG_RANGE * low:
         pad = (high / low) ** _PAD
@@ -534,15 +536,16 @@ def _metric_note(arms: Sequence[Arm], tag: str) -> str:
 
 
 def _explain_missing_tag(study: Study, tag: str) -> str:
-    known = sorted({name for run in study.runs for name in run.events.last_steps})
-    if not known:
+    logged = sorted({name for run in study.runs for name in run.events.last_steps})
+    if not logged:
         return f"No run of {study.folder} has readable scalars, so there is no {tag} to draw."
     sites: dict[str, list[str]] = defaultdict(list)
-    for name in known:
+    for name in logged:
         probe = tags.split_probe_tag(name)
         sites[f"{tags.PROBES}{probe[0]}" if probe else name].append(name)
     names = [
-        found[0] + (f" ({len(found) - 1} more sites)" if len(found) > 1 else "")
-        for found in sites.values()
+        tags_of_site[0]
+        + (f" ({len(tags_of_site) - 1} more sites)" if len(tags_of_site) > 1 else "")
+        for tags_of_site in sites.values()
     ]
     return f"No run of {study.folder} logged {tag}; give one of {', '.join(names)}."

@@ -23,10 +23,10 @@ _MOST_NAMES = 3
 
 def join_first(names: Iterable[str]) -> str:
     """The first of the names, and how many there are besides."""
-    every = list(names)
-    if len(every) <= _MOST_NAMES + 1:  # nobody wants "and 1 more"
-        return "; ".join(every)
-    return f"{'; '.join(every[:_MOST_NAMES])}; and {len(every) - _MOST_NAMES} more"
+    listed = list(names)
+    if len(listed) <= _MOST_NAMES + 1:  # nobody wants "and 1 more"
+        return "; ".join(listed)
+    return f"{'; '.join(listed[:_MOST_NAMES])}; and {len(listed) - _MOST_NAMES} more"
 
 
 def format_interval(value: float, half: float) -> str:

@@ -49,7 +49,7 @@ class RatePoint:
         return mean_interval(list(self.losses.values()))[0]
 
     @property
-    def judged(self) -> float:
+    def ranking_loss(self) -> float:
         """What the best rate is chosen by: the mean of the capped losses, or `mean` without any."""
         return mean_interval(list(self.capped.values()))[0] if self.capped else self.mean
 
@@ -98,12 +98,12 @@ class RatedArm:
 
         A seed of which no run finished has none: that nothing trains is no insensitivity.
         """
-        found = {}
+        by_seed = {}
         for seed in sorted({seed for point in self.shared for seed in point.losses}):
             losses = [point.capped.get(seed, math.nan) for point in self.shared]
             if not any(map(math.isnan, losses)):
-                found[seed] = math.fsum(losses) / len(losses) - min(losses)
-        return found
+                by_seed[seed] = math.fsum(losses) / len(losses) - min(losses)
+        return by_seed
 
     @property
     def largest_stable(self) -> float | None:
@@ -128,7 +128,7 @@ class RatedArm:
         candidates = [
             point for point in self.shared if point.losses and not mostly_diverged(point.arm)
         ]
-        return min(candidates, key=lambda point: point.judged, default=None)
+        return min(candidates, key=lambda point: point.ranking_loss, default=None)
 
     @property
     def best_rate(self) -> float | None:
@@ -177,15 +177,15 @@ def analyse_learning_rates(study_arms: Sequence[Arm]) -> LearningRates | None:
         return None
     shared = set.intersection(*({point.rate for point in points[id(arm)]} for arm in rated))
     grid = tuple(sorted(shared))
-    found = [RatedArm(arm, points[id(arm)], grid, _mean_initial_loss(arm)) for arm in rated]
+    rated_arms = [RatedArm(arm, points[id(arm)], grid, _mean_initial_loss(arm)) for arm in rated]
     few = [arm.label for arm in arms if arm not in rated]
     warnings = [
         *_warn_few_rates(few),
-        *_warn_unshared_rates(found),
-        *_warn_edge_rates(found),
-        *_warn_incomplete_seeds(found),
+        *_warn_unshared_rates(rated_arms),
+        *_warn_edge_rates(rated_arms),
+        *_warn_incomplete_seeds(rated_arms),
     ]
-    return LearningRates(tuple(found), grid, tuple(warnings))
+    return LearningRates(tuple(rated_arms), grid, tuple(warnings))
 
 
 def _merge_rates(arms: Sequence[Arm]) -> list[Arm]:
@@ -193,8 +193,8 @@ def _merge_rates(arms: Sequence[Arm]) -> list[Arm]:
     runs: dict[str, list[Run]] = defaultdict(list)
     first: dict[str, Arm] = {}
     for arm in arms:
-        others = tuple(setting for setting in arm.settings if setting[0] not in _RATE_NAMES)
-        together = Arm(arm.norm, arm.placement, others, ())  # its label names every setting
+        settings = tuple(setting for setting in arm.settings if setting[0] not in _RATE_NAMES)
+        together = Arm(arm.norm, arm.placement, settings, ())  # its label names every setting
         first.setdefault(together.label, together)
         runs[together.label] += arm.runs
     return name_arms([replace(arm, runs=tuple(runs[label])) for label, arm in first.items()])
@@ -225,12 +225,12 @@ def _rate_point(rate: float, arm: Arm, initial: Mapping[int, float]) -> RatePoin
 
 def _initial_losses(arm: Arm) -> dict[int, float]:
     """Validation loss at step 0 by seed; it does not depend on the rate, so any run tells it."""
-    found: dict[int, float] = {}
+    losses: dict[int, float] = {}
     for run in arm.runs:
         series = run.events.scalars.get(tags.VALIDATION_LOSS)
         if series and series.steps[0] == 0 and math.isfinite(series.values[0]):
-            found.setdefault(run.record.seed, float(series.values[0]))
-    return found
+            losses.setdefault(run.record.seed, float(series.values[0]))
+    return losses
 
 
 def _mean_initial_loss(arm: Arm) -> float:
@@ -247,23 +247,23 @@ def _warn_few_rates(labels: Sequence[str]) -> Iterator[str]:
 
 
 def _warn_unshared_rates(arms: Sequence[RatedArm]) -> Iterator[str]:
-    apart = [
-        f"{one.name} has lr={','.join(map(short_number, beyond))} besides"
-        for one in arms
-        if (beyond := [point.rate for point in one.points if point.rate not in one.grid])
+    extra = [
+        f"{rated.name} has lr={','.join(map(short_number, beyond))} besides"
+        for rated in arms
+        if (beyond := [point.rate for point in rated.points if point.rate not in rated.grid])
     ]
-    if apart:
+    if extra:
         yield (
             f"The arms do not share one grid of learning rates; sensitivity and best rates are "
-            f"over the {len(arms[0].grid)} that all have: {join_first(apart)}."
+            f"over the {len(arms[0].grid)} that all have: {join_first(extra)}."
         )
 
 
 def _warn_edge_rates(arms: Sequence[RatedArm]) -> Iterator[str]:
     edges = [
-        f"{one.name} at lr={short_number(rate)}"
-        for one in arms
-        if (rate := one.best_rate) is not None and rate in (one.grid[0], one.grid[-1])
+        f"{rated.name} at lr={short_number(rate)}"
+        for rated in arms
+        if (rate := rated.best_rate) is not None and rate in (rated.grid[0], rated.grid[-1])
     ]
     if edges:
         yield (
@@ -274,9 +274,9 @@ def _warn_edge_rates(arms: Sequence[RatedArm]) -> Iterator[str]:
 
 def _warn_incomplete_seeds(arms: Sequence[RatedArm]) -> Iterator[str]:
     lacking = [
-        one.name
-        for one in arms
-        if {seed for point in one.shared for seed in point.losses} - one.sensitivity.keys()
+        rated.name
+        for rated in arms
+        if {seed for point in rated.shared for seed in point.losses} - rated.sensitivity.keys()
     ]
     if lacking:
         yield (

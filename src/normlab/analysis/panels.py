@@ -92,10 +92,10 @@ def draw_final_losses(
         if values:
             draw_seed_values(axes, arm, look, row, values)
         else:
-            told = axes.text(
+            text = axes.text(
                 0.025, row, describe_ending(arm), transform=across, va="center", fontsize=8
             )
-            told.set(color=GREY, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5})
+            text.set(color=GREY, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5})
         if numbers:
             axes.text(
                 1.02,
@@ -198,28 +198,28 @@ def _draw_final_floor(axes: Axes, arms: Sequence[Arm], height: float) -> None:
         )
 
 
-def draw_mean_curve(axes: Axes, arm: Arm, look: Look, drawn: Curve, marker: str = "") -> None:
+def draw_mean_curve(axes: Axes, arm: Arm, look: Look, curve: Curve, marker: str = "") -> None:
     """An arm's mean curve with the band of its seeds."""
     colour = look.colour(arm)
-    if drawn.runs > 1:
+    if curve.runs > 1:
         axes.fill_between(
-            drawn.steps, drawn.low, drawn.high, color=colour, alpha=0.16, lw=0, zorder=1.5
+            curve.steps, curve.low, curve.high, color=colour, alpha=0.16, lw=0, zorder=1.5
         )
     (line,) = axes.plot(
-        drawn.steps,
-        drawn.mean,
+        curve.steps,
+        curve.mean,
         color=colour,
         ls=look.line(arm),
         marker=marker,
         ms=3.2,
-        markevery=math.ceil(len(drawn.steps) / _MARKERS_PER_CURVE),
+        markevery=math.ceil(len(curve.steps) / _MARKERS_PER_CURVE),
         zorder=3,
         label=arm.name,
     )
-    over = "" if drawn.runs == 1 else f", mean over {drawn.runs} seeds"
-    add_tooltip(line, f"{arm.label}: {drawn.mean[-1]:.4f} at step {drawn.steps[-1]}{over}")
+    over = "" if curve.runs == 1 else f", mean over {curve.runs} seeds"
+    add_tooltip(line, f"{arm.label}: {curve.mean[-1]:.4f} at step {curve.steps[-1]}{over}")
     if any(map(ends_early, averaged_runs(arm))):
-        _mark_open_end(axes, int(drawn.steps[-1]), float(drawn.mean[-1]), colour)
+        _mark_open_end(axes, int(curve.steps[-1]), float(curve.mean[-1]), colour)
 
 
 def _mark_open_end(axes: Axes, step: int, loss: float, colour: str) -> None:

@@ -52,8 +52,8 @@ class ProbeField:
 def probed_quantities(arms: Sequence[Arm]) -> list[str]:
     """The quantities that were measured at some block of some arm, in the order of their tags."""
     runs = [run for arm in arms for run in arm.runs]
-    found = {tags.split_probe_tag(tag): None for run in runs for tag in run.events.scalars}
-    return list(dict.fromkeys(key[0] for key in found if key and _BLOCK_SITE.match(key[1])))
+    sites = {tags.split_probe_tag(tag): None for run in runs for tag in run.events.scalars}
+    return list(dict.fromkeys(key[0] for key in sites if key and _BLOCK_SITE.match(key[1])))
 
 
 def probe_field(arm: Arm, quantity: str) -> ProbeField | None:
@@ -71,11 +71,16 @@ def probe_field(arm: Arm, quantity: str) -> ProbeField | None:
         [run.events.scalars[tags.probe_tag(quantity, site)] for site in sites] for run in probed
     ]
     steps = series[0][0].steps
-    for one in (one for some in series for one in some):
-        steps = np.intersect1d(steps, one.steps)
+    for site_series in (site_series for of_run in series for site_series in of_run):
+        steps = np.intersect1d(steps, site_series.steps)
     if not steps.size:
         return None
-    values = np.array([[one.values[np.isin(one.steps, steps)] for one in some] for some in series])
+    values = np.array(
+        [
+            [site_series.values[np.isin(site_series.steps, steps)] for site_series in of_run]
+            for of_run in series
+        ]
+    )
     end = max(int(steps[-1]), int(steps[0]) + 1, *(run.record.step for run in probed))
     with np.errstate(invalid="ignore"):  # infinities of both signs have no mean
         return ProbeField(steps, _site_depths(sites), values.mean(axis=0), end, len(probed))
@@ -83,9 +88,9 @@ def probe_field(arm: Arm, quantity: str) -> ProbeField | None:
 
 def best_probed_arms(arms: Sequence[Arm], most: int) -> list[Arm]:
     """So many of the probed arms, those with the lowest validation loss, in their order."""
-    every = [arm for arm in {arm.label: arm for arm in arms}.values() if probed_quantities([arm])]
-    chosen = sorted(every, key=_mean_best_loss)[:most]
-    return [arm for arm in every if arm in chosen]
+    probed = [arm for arm in {arm.label: arm for arm in arms}.values() if probed_quantities([arm])]
+    chosen = sorted(probed, key=_mean_best_loss)[:most]
+    return [arm for arm in probed if arm in chosen]
 
 
 def _mean_best_loss(arm: Arm) -> float:
@@ -97,8 +102,8 @@ def _mean_best_loss(arm: Arm) -> float:
 def _block_sites(run: Run, quantity: str) -> list[str]:
     """The sites inside blocks, in the order of depth."""
     keys = map(tags.split_probe_tag, run.events.scalars)
-    found = [key[1] for key in keys if key and key[0] == quantity and _BLOCK_SITE.match(key[1])]
-    return sorted(found, key=_block_number)  # stable: within a block as they were written
+    sites = [key[1] for key in keys if key and key[0] == quantity and _BLOCK_SITE.match(key[1])]
+    return sorted(sites, key=_block_number)  # stable: within a block as they were written
 
 
 def _block_number(site: str) -> int:
@@ -157,16 +162,23 @@ def draw_probe_figures(planned: FigurePlan, folder: Path) -> list[Path]:
     Nothing is drawn of a study without probes. Raises OSError.
     """
     arms = best_probed_arms(planned.arms, MOST_ARMS)
-    found = probed_quantities(arms)
-    own = [one for one in found if one not in tags.QUANTITIES and not one.startswith("stream_")]
-    norms = [tags.SATURATION, *(one for one in own if not one.startswith("bias"))][:_MOST_COLUMNS]
+    probed = probed_quantities(arms)
+    parameters = [
+        quantity
+        for quantity in probed
+        if quantity not in tags.QUANTITIES and not quantity.startswith("stream_")
+    ]
+    norms = [
+        tags.SATURATION,
+        *(quantity for quantity in parameters if not quantity.startswith("bias")),
+    ][:_MOST_COLUMNS]
     files = []
-    for name, title, wanted in (
+    for name, title, quantities in (
         ("probes", "Through depth", _DEPTH_QUANTITIES),
         ("probes_sublayers", "In and after the sublayers", _SUBLAYER_QUANTITIES),
         ("probes_norms", "The norms' own parameters", norms),
     ):
-        columns = [one for one in wanted if one in found]
+        columns = [quantity for quantity in quantities if quantity in probed]
         if columns:
             files += sheet.save_figure(_probe_sheet(planned, title, arms, columns), folder, name)
     return files
@@ -176,12 +188,12 @@ def _probe_sheet(
     planned: FigurePlan, title: str, arms: Sequence[Arm], columns: Sequence[str]
 ) -> Figure:
     grid: _ProbeFields = {
-        (arm.label, one): found
+        (arm.label, column): field
         for arm in arms
-        for one in columns
-        if (found := probe_field(arm, one))
+        for column in columns
+        if (field := probe_field(arm, column))
     }
-    arms = [arm for arm in arms if any((arm.label, one) in grid for one in columns)]
+    arms = [arm for arm in arms if any((arm.label, column) in grid for column in columns)]
     height = _BAR + _ROW * len(arms)
     figure, body = sheet.create_sheet(
         f"{title}: {planned.study}", _probe_note(planned, grid), None, height
@@ -197,7 +209,7 @@ def _probe_sheet(
     for row, arm in zip(panels[1:], arms, strict=True):
         _write_row_heading(row[0], _arm_heading(arm))
         row[0].set_ylabel("block", fontsize=8)
-    last = max(one.end for one in grid.values())
+    last = max(column.end for column in grid.values())
     for axes in panels[1:].ravel():
         axes.set_xlim(0, last)
     for axes in panels[-1]:
@@ -214,11 +226,11 @@ def _draw_column(
 ) -> None:
     """One quantity of every arm in the same colours, and above them what these mean."""
     norm = _colour_norm(fields)
-    drawn = [_draw_field(axes, one, norm) for axes, one in zip(below, fields, strict=True)]
+    meshes = [_draw_field(axes, field, norm) for axes, field in zip(below, fields, strict=True)]
     for axes in below[:-1]:
         axes.tick_params(labelbottom=False)
-    mesh = next(one for one in drawn if one is not None)
-    shown = body.colorbar(mesh, cax=bar, orientation="horizontal")
+    mesh = next(field for field in meshes if field is not None)
+    colorbar = body.colorbar(mesh, cax=bar, orientation="horizontal")
     bar.set_label("<colorbar>")  # as matplotlib calls those that it places itself
     bar.set_title(_QUANTITY_NAMES.get(quantity, quantity.replace("_", " ")), fontsize=8.5, pad=4)
     if isinstance(norm, LogNorm):
@@ -229,42 +241,42 @@ def _draw_column(
         bar.xaxis.set_major_locator(MaxNLocator(2, min_n_ticks=2))
     bar.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(float(f"{value:g}"))))
     bar.tick_params(labelsize=7)
-    shown.outline.set_visible(False)
+    colorbar.outline.set_visible(False)
 
 
-def _draw_field(axes: Axes, one: ProbeField | None, norm: Normalize) -> Any:
+def _draw_field(axes: Axes, field: ProbeField | None, norm: Normalize) -> Any:
     axes.grid(visible=False)
     axes.tick_params(labelsize=7)
     axes.set_facecolor(_NOTHING)
     axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
-    if one is None:
+    if field is None:
         axes.set_yticks([])
         return None
-    values = np.ma.masked_invalid(one.values)
+    values = np.ma.masked_invalid(field.values)
     mesh = axes.pcolormesh(
-        _column_edges(one), one.depths, values, norm=norm, cmap=_COLOURS, rasterized=True
+        _column_edges(field), field.depths, values, norm=norm, cmap=_COLOURS, rasterized=True
     )
-    blocks = round(one.depths[-1])
-    shown = range(1, blocks + 1, max(1, -(-blocks // 4)))
-    axes.set_yticks([block - 0.5 for block in shown], [str(block) for block in shown])
+    blocks = round(field.depths[-1])
+    labelled = range(1, blocks + 1, max(1, -(-blocks // 4)))
+    axes.set_yticks([block - 0.5 for block in labelled], [str(block) for block in labelled])
     return mesh
 
 
-def _column_edges(one: ProbeField) -> "np.ndarray[Any, Any]":
+def _column_edges(field: ProbeField) -> "np.ndarray[Any, Any]":
     """Where columns begin, and the last ends: each reaches half-way to the next measurement.
 
     So the last, at the end of the run, is seen too. What was lost of a run's end stays empty.
     """
-    steps = one.steps.astype(float)
+    steps = field.steps.astype(float)
     between = (steps[1:] + steps[:-1]) / 2
-    width = steps[-1] - steps[-2] if len(steps) > 1 else float(one.end)
-    return np.concatenate([steps[:1], between, [min(steps[-1] + width, one.end)]])
+    width = steps[-1] - steps[-2] if len(steps) > 1 else float(field.end)
+    return np.concatenate([steps[:1], between, [min(steps[-1] + width, field.end)]])
 
 
 def _colour_norm(fields: Sequence[ProbeField | None]) -> Normalize:
     """The same limits for every arm, logarithmic where there is a wide range to show."""
-    every = np.concatenate([one.values.ravel() for one in fields if one is not None])
-    finite = every[np.isfinite(every)]
+    values = np.concatenate([field.values.ravel() for field in fields if field is not None])
+    finite = values[np.isfinite(values)]
     if not finite.size:
         return Normalize(0, 1)
     low, high = np.percentile(finite, [_CUT, 100 - _CUT])
@@ -290,7 +302,7 @@ def _arm_heading(arm: Arm) -> str:
 
 
 def _probe_note(planned: FigurePlan, grid: _ProbeFields) -> str:
-    most = max(one.runs for one in grid.values())
+    most = max(field.runs for field in grid.values())
     mean = f"Mean over up to {most} seeds" if most > 1 else "One seed"
     lines = [
         f"{mean}, from the first block (below) to the last, attention under feed-forward. A column "

@@ -126,14 +126,14 @@ class InlineFigure:
 
     Attributes:
         is_vector: whether it is the drawing itself, unless that is too large.
-        tells: whether it says what is drawn where one points at it.
+        has_tooltips: whether it says what is drawn where one points at it.
     """
 
     name: str
     caption: str
     image: Markup
     is_vector: bool
-    tells: bool
+    has_tooltips: bool
 
 
 def inline_figures(files: Sequence[Path]) -> list[InlineFigure]:
@@ -142,18 +142,18 @@ def inline_figures(files: Sequence[Path]) -> list[InlineFigure]:
     Raises:
         OSError: a file cannot be read.
     """
-    found, total = [], 0
+    inlined, total = [], 0
     for path in files:
         if path.suffix != ".svg":
             continue
-        name, told = path.stem, figure_caption(path.stem)
-        drawing = _inline_svg(path.read_text(encoding="utf-8"), name, told)
+        name, caption = path.stem, figure_caption(path.stem)
+        drawing = _inline_svg(path.read_text(encoding="utf-8"), name, caption)
         is_vector = len(drawing) <= _LARGEST_DRAWING and total + len(drawing) <= _LARGEST_SUM
         if is_vector:
             total += len(drawing)
-        image = drawing if is_vector else _inline_png(path.with_suffix(".png"), told)
-        found.append(InlineFigure(name, told, image, is_vector, "<title>" in image))
-    return found
+        image = drawing if is_vector else _inline_png(path.with_suffix(".png"), caption)
+        inlined.append(InlineFigure(name, caption, image, is_vector, "<title>" in image))
+    return inlined
 
 
 def captioned_figures() -> tuple[str, ...]:
@@ -166,17 +166,17 @@ def figure_caption(name: str) -> str:
     return _CAPTIONS.get(name) or name.replace("_", " ").capitalize() + "."
 
 
-def _inline_svg(svg: str, name: str, told: str) -> Markup:
+def _inline_svg(svg: str, name: str, caption: str) -> Markup:
     """The drawing with ids of its own, for a page holds many; hundredths of a point are enough."""
     svg = _STYLE.sub("", _FILE_ONLY.sub("", svg))
-    label = Markup('role="img" aria-label="{}"').format(told)
-    svg = _OPENING.sub(lambda found: f"<svg {found[1]} {label}>", svg, count=1)
-    svg = _ID.sub(lambda found: f'id="{name}-{found[1]}"', svg)
+    label = Markup('role="img" aria-label="{}"').format(caption)
+    svg = _OPENING.sub(lambda match: f"<svg {match[1]} {label}>", svg, count=1)
+    svg = _ID.sub(lambda match: f'id="{name}-{match[1]}"', svg)
     svg = _REFERENCE.sub(
-        lambda found: f'href="#{name}-{found[1]}"' if found[1] else f"url(#{name}-{found[2]})", svg
+        lambda match: f'href="#{name}-{match[1]}"' if match[1] else f"url(#{name}-{match[2]})", svg
     )
-    svg = _PATH.sub(lambda found: _DIGITS.sub(r"\1", found[0]).replace("\n", ""), svg)
-    svg = _INLINE_STYLE.sub(lambda found: _COLOUR.sub(_colour_variable, found[0]), svg)
+    svg = _PATH.sub(lambda match: _DIGITS.sub(r"\1", match[0]).replace("\n", ""), svg)
+    svg = _INLINE_STYLE.sub(lambda match: _COLOUR.sub(_colour_variable, match[0]), svg)
     return Markup(re.sub(r"\s*\n\s*", "\n", svg).strip())
 
 
@@ -185,14 +185,14 @@ def _colour_variable(colour: re.Match[str]) -> str:
     return f"var(--on-{colour[1]}, {colour[0]})" if colour[1] in _ON_DARK else colour[0]
 
 
-def _inline_png(png: Path, told: str) -> Markup:
+def _inline_png(png: Path, caption: str) -> Markup:
     """The picture in fewer colours, a third of its size."""
     with Image.open(png) as picture:
         few = picture.convert("RGB").quantize(_COLOURS, dither=Image.Dither.NONE)
     packed = BytesIO()
     few.save(packed, "PNG")
     data = b64encode(packed.getvalue()).decode()
-    return Markup('<img src="data:image/png;base64,{}" alt="{}">').format(data, told)
+    return Markup('<img src="data:image/png;base64,{}" alt="{}">').format(data, caption)
 
 
 _RUN_STATES = ("finished", "diverged", "failed", "interrupted", "running")
@@ -254,8 +254,10 @@ def _origin_facts(fixed: Mapping[str, str]) -> list[str]:
 
 def repeat_commands(study: Study) -> dict[str, list[str]]:
     """What to type, from the folder that normlab stands in, by what it does."""
-    places = [run.record.config.get("output_dir") for run in study.runs]
-    above = next((place for place in places if isinstance(place, str)), "outputs")
+    output_dirs = [run.record.config.get("output_dir") for run in study.runs]
+    above = next(
+        (output_dir for output_dir in output_dirs if isinstance(output_dir, str)), "outputs"
+    )
     folder = f"{above.rstrip('/')}/{study.name}"
     typed = dict.fromkeys(run.record.command for run in study.runs if run.record.command)
     repeats = [f"{folder}/{run.folder.name}" for run in study.runs]

@@ -123,20 +123,20 @@ def circumstance_differences(runs: Sequence[Run]) -> Differences:
 
 
 def _configuration_keys(record: RunRecord) -> dict[str, Any]:
-    own = {"norm": record.norm, "placement": record.placement, "data": record.data}
-    keys = {**record.choices, **own, **flatten_keys(record.config)}
+    choices = {"norm": record.norm, "placement": record.placement, "data": record.data}
+    keys = {**record.choices, **choices, **flatten_keys(record.config)}
     return {key: value for key, value in keys.items() if key.split(".")[0] not in _IGNORED_KEYS}
 
 
 def _circumstance_keys(record: RunRecord) -> dict[str, Any]:
-    known = {
+    keys = {
         "device": record.device,
         "precision": record.precision,
         **{f"machine {key}": value for key, value in record.hardware.items()},
         COMMIT: _describe_commit(record.git),
         **{f"version {key}": value for key, value in record.versions.items()},
     }
-    return {key: value for key, value in known.items() if value is not None}
+    return {key: value for key, value in keys.items() if value is not None}
 
 
 def _describe_commit(git: Mapping[str, Any] | None) -> str | None:
@@ -145,10 +145,10 @@ def _describe_commit(git: Mapping[str, Any] | None) -> str | None:
     return f"{git.get('commit')}{' with changes that are not in it' if git.get('dirty') else ''}"
 
 
-def _split_differences(known: Sequence[Mapping[str, Any]]) -> Differences:
+def _split_differences(runs_keys: Sequence[Mapping[str, Any]]) -> Differences:
     varying, fixed = [], []
-    for key in dict.fromkeys(key for one in known for key in one):
-        values = [one.get(key, _ABSENT) for one in known]
+    for key in dict.fromkeys(key for keys in runs_keys for key in keys):
+        values = [keys.get(key, _ABSENT) for keys in runs_keys]
         counts = Counter(map(_format_or_absent, values))
         if len(counts) == 1:
             fixed.append((key, next(iter(counts))))
@@ -164,23 +164,23 @@ def _format_or_absent(value: Any) -> str:
     return "not there" if value is _ABSENT else format_value(value)
 
 
-def _order_values(values: Iterable[Any], said: Callable[[Any], str]) -> list[str]:
+def _order_values(values: Iterable[Any], format_text: Callable[[Any], str]) -> list[str]:
     """Each value once: numbers by size, then texts."""
 
     def rank(value: Any) -> tuple[bool, float, str]:
         is_number = isinstance(value, int | float)
-        return not is_number, value if is_number else 0.0, json.dumps(said(value))
+        return not is_number, value if is_number else 0.0, json.dumps(format_text(value))
 
-    return list(dict.fromkeys(said(value) for value in sorted(values, key=rank)))
+    return list(dict.fromkeys(format_text(value) for value in sorted(values, key=rank)))
 
 
 def _count_values(values: Sequence[str], counts: Mapping[str, int]) -> str:
-    shown = [
+    texts = [
         f"{value} ({counts[value]} {'run' if counts[value] == 1 else 'runs'})"
         for value in values[:_MOST_VALUES]
     ]
-    rest = len(values) - len(shown)
-    return ", ".join(shown) + (f", and {rest} other values" if rest else "")
+    rest = len(values) - len(texts)
+    return ", ".join(texts) + (f", and {rest} other values" if rest else "")
 
 
 def runs_table(result: StudyResult) -> Table:
@@ -209,10 +209,12 @@ def runs_table(result: StudyResult) -> Table:
 
 
 def _run_row(run: Run, arm: Arm, look: Look, settings: Sequence[str]) -> tuple[Cell, ...]:
-    record, known = run.record, dict(arm.settings)
+    record, settings_of = run.record, dict(arm.settings)
     varying = [
-        Cell(format_setting((key, known[key])).partition("=")[2], _sort_value(known[key]))
-        if key in known
+        Cell(
+            format_setting((key, settings_of[key])).partition("=")[2], _sort_value(settings_of[key])
+        )
+        if key in settings_of
         else Cell("–")
         for key in settings
     ]
@@ -245,7 +247,9 @@ def diverged_table(result: StudyResult) -> Table | None:
         Column("why", wide=True),
     )
     rows = []
-    for run in sorted(runs, key=lambda one: one.record.diverged_step or one.record.step):
+    for run in sorted(
+        runs, key=lambda diverged_run: diverged_run.record.diverged_step or diverged_run.record.step
+    ):
         record, end = run.record, last_finite_loss(run)
         rows.append(
             (
@@ -350,13 +354,13 @@ def arm_cells(arms: Sequence[Arm]) -> list[Cell]:
 
 
 def _curve_table(arms: Sequence[Arm], tag: str, what: str, *, smooth: bool) -> Table | None:
-    known = [mean_curve(averaged_runs(arm), tag, smooth=smooth) for arm in arms]
-    steps = _table_steps([one for one in known if one])
+    curves = [mean_curve(averaged_runs(arm), tag, smooth=smooth) for arm in arms]
+    steps = _table_steps([curve for curve in curves if curve])
     if not steps:
         return None
     rows = [
-        (name, *(_curve_cell(one, step) for step in steps), Cell(describe_ending(arm)))
-        for name, arm, one in zip(arm_cells(arms), arms, known, strict=True)
+        (name, *(_curve_cell(curve, step) for step in steps), Cell(describe_ending(arm)))
+        for name, arm, curve in zip(arm_cells(arms), arms, curves, strict=True)
     ]
     columns = (
         _ARM_COLUMN,
@@ -369,23 +373,23 @@ def _curve_table(arms: Sequence[Arm], tag: str, what: str, *, smooth: bool) -> T
 
 def _table_steps(curves: Sequence[Curve]) -> list[int]:
     """The steps of the longest curve, or as many of them as a table holds, evenly."""
-    longest = max((one.steps for one in curves), key=len, default=np.empty(0, np.int64))
+    longest = max((curve.steps for curve in curves), key=len, default=np.empty(0, np.int64))
     at = np.linspace(0, len(longest) - 1, min(_MOST_STEPS, len(longest))).round().astype(int)
     return [int(step) for step in longest[at]]
 
 
-def _curve_cell(one: Curve | None, step: int) -> Cell:
-    if one is None or not one.steps[0] <= step <= one.steps[-1]:
+def _curve_cell(curve: Curve | None, step: int) -> Cell:
+    if curve is None or not curve.steps[0] <= step <= curve.steps[-1]:
         return number_cell(None)
-    return number_cell(float(one.mean[np.searchsorted(one.steps, step, side="right") - 1]))
+    return number_cell(float(curve.mean[np.searchsorted(curve.steps, step, side="right") - 1]))
 
 
 def _final_loss_table(arms: Sequence[Arm]) -> Table:
     rows = []
     for name, arm in zip(arm_cells(arms), arms, strict=True):
         records = [run.record for run in arm.with_state("finished")]
-        known = [(one.seed, one.final.val_loss) for one in records]
-        losses = sorted((seed, loss) for seed, loss in known if loss is not None)
+        seed_losses = [(record.seed, record.final.val_loss) for record in records]
+        losses = sorted((seed, loss) for seed, loss in seed_losses if loss is not None)
         seeds = ", ".join(f"{loss:.4f} (seed {seed})" for seed, loss in losses)
         together = mean_interval([loss for _, loss in losses])
         rows.append((name, interval_cell(together), Cell(seeds or "–"), Cell(describe_ending(arm))))
@@ -401,8 +405,8 @@ def _final_loss_table(arms: Sequence[Arm]) -> Table:
 
 def rate_tables(rates: LearningRates, look: Look) -> tuple[Table, Table]:
     """The arms at their best rates, lowest loss first, and their losses at every rate."""
-    arms = sorted(rates.arms, key=lambda one: one.tuned_mean)
-    names = [Cell(one.name, colour=look.colour(one.arm)) for one in arms]
+    arms = sorted(rates.arms, key=lambda rated: rated.tuned_mean)
+    names = [Cell(rated.name, colour=look.colour(rated.arm)) for rated in arms]
     return _tuned_table(rates, names, arms), _losses_by_rate_table(names, arms)
 
 
@@ -411,13 +415,13 @@ def _tuned_table(rates: LearningRates, names: Sequence[Cell], arms: Sequence[Rat
     rows = [
         (
             name,
-            _rate_cell(one.best_rate),
-            interval_cell(mean_interval(list(one.tuned.values()))),
-            interval_cell(mean_interval(list(one.sensitivity.values()))),
-            _rate_cell(one.largest_stable),
-            Cell(f"{one.diverged} of {len(one.arm.runs)}", one.diverged),
+            _rate_cell(rated.best_rate),
+            interval_cell(mean_interval(list(rated.tuned.values()))),
+            interval_cell(mean_interval(list(rated.sensitivity.values()))),
+            _rate_cell(rated.largest_stable),
+            Cell(f"{rated.diverged} of {len(rated.arm.runs)}", rated.diverged),
         )
-        for name, one in zip(names, arms, strict=True)
+        for name, rated in zip(names, arms, strict=True)
     ]
     caption = (
         f"Over the {len(rates.grid)} learning rates that all arms share: final validation loss at "
@@ -429,15 +433,15 @@ def _tuned_table(rates: LearningRates, names: Sequence[Cell], arms: Sequence[Rat
 
 
 def _losses_by_rate_table(names: Sequence[Cell], arms: Sequence[RatedArm]) -> Table:
-    every = sorted({point.rate for one in arms for point in one.points})
-    at = [{point.rate: point for point in one.points} for one in arms]
+    rates = sorted({point.rate for rated in arms for point in rated.points})
+    at = [{point.rate: point for point in rated.points} for rated in arms]
     rows = [
-        (name, *(_rate_point_cell(points.get(rate)) for rate in every))
+        (name, *(_rate_point_cell(points.get(rate)) for rate in rates))
         for name, points in zip(names, at, strict=True)
     ]
     columns = (
         Column("arm"),
-        *(Column(f"lr={short_number(rate)}", numeric=True) for rate in every),
+        *(Column(f"lr={short_number(rate)}", numeric=True) for rate in rates),
     )
     caption = "Final validation loss of the finished runs by learning rate, and what diverged."
     return Table(caption, columns, tuple(rows))
@@ -446,11 +450,11 @@ def _losses_by_rate_table(names: Sequence[Cell], arms: Sequence[RatedArm]) -> Ta
 def _rate_point_cell(point: RatePoint | None) -> Cell:
     if point is None:
         return number_cell(None)
-    found = interval_cell(mean_interval(list(point.losses.values())))
+    cell = interval_cell(mean_interval(list(point.losses.values())))
     if not point.diverged:
-        return found
+        return cell
     lost = f"{point.diverged} of {len(point.arm.runs)} diverged"
-    return Cell(f"{found.text}, {lost}" if point.losses else lost, found.value)
+    return Cell(f"{cell.text}, {lost}" if point.losses else lost, cell.value)
 
 
 def _rate_cell(rate: float | None) -> Cell:
@@ -461,7 +465,7 @@ def arms_table(result: StudyResult) -> Table:
     """A row an arm, in the order of the summaries, which is that of the terminal's table."""
     summaries = result.summaries
     names = {cell.text: cell for cell in arm_cells(result.arms)}
-    gap = any(not math.isnan(one.gap) for one in summaries)
+    gap = any(not math.isnan(summary.gap) for summary in summaries)
     columns = [
         Column("arm"),
         Column("seeds finished", numeric=True),
@@ -474,16 +478,16 @@ def arms_table(result: StudyResult) -> Table:
     ]
     rows = [
         (
-            names[one.label],
-            Cell(f"{one.finished} of {one.runs}", one.finished),
-            interval_cell(one.best_val),
-            interval_cell(one.final_val),
-            *([number_cell(one.gap)] if gap else []),
-            Cell(str(one.diverged), one.diverged),
-            speed_cell(one.tokens_per_second, one.speed_comparable),
-            number_cell(one.parameters, ",d"),
+            names[summary.label],
+            Cell(f"{summary.finished} of {summary.runs}", summary.finished),
+            interval_cell(summary.best_val),
+            interval_cell(summary.final_val),
+            *([number_cell(summary.gap)] if gap else []),
+            Cell(str(summary.diverged), summary.diverged),
+            speed_cell(summary.tokens_per_second, summary.speed_comparable),
+            number_cell(summary.parameters, ",d"),
         )
-        for one in summaries
+        for summary in summaries
     ]
     caption = (
         "Losses in nats per token: mean of the finished runs ± half the 95 % t-interval over "
@@ -497,7 +501,7 @@ def comparisons_table(result: StudyResult) -> Table | None:
     comparisons, look = result.comparisons, result.look
     if not comparisons:
         return None
-    at = any(one.facet for one in comparisons)
+    at = any(comparison.facet for comparison in comparisons)
     columns = [
         Column("lowest mean"),
         Column("against"),
@@ -510,16 +514,16 @@ def comparisons_table(result: StudyResult) -> Table | None:
     ]
     rows = [
         (
-            Cell(one.best.name, colour=look.colour(one.best)),
-            Cell(one.other.name, colour=look.colour(one.other)),
-            *([Cell(one.facet)] if at else []),
-            _difference_cell(-one.difference.mean, one.difference.half),
-            _probability_cell(one.p),
-            Cell(str(one.difference.pairs), one.difference.pairs),
-            Cell(one.outcome),
-            number_cell(one.needed if one.outcome == "cannot tell" else None, ",d"),
+            Cell(comparison.best.name, colour=look.colour(comparison.best)),
+            Cell(comparison.other.name, colour=look.colour(comparison.other)),
+            *([Cell(comparison.facet)] if at else []),
+            _difference_cell(-comparison.difference.mean, comparison.difference.half),
+            _probability_cell(comparison.p),
+            Cell(str(comparison.difference.pairs), comparison.difference.pairs),
+            Cell(comparison.outcome),
+            number_cell(comparison.needed if comparison.outcome == "cannot tell" else None, ",d"),
         )
-        for one in comparisons
+        for comparison in comparisons
     ]
     pairs = "1 pair" if comparisons[0].family == 1 else f"{comparisons[0].family} pairs"
     caption = (

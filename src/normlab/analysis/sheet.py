@@ -81,13 +81,15 @@ def wrap_text(text: str, width: float, size: float, *, bold: bool = False, lines
 
     Line breaks of the text itself stay.
     """
-    broken = [line for part in text.split("\n") for line in _wrapped_lines(part, width, size, bold)]
-    if len(broken) <= lines:
-        return "\n".join(broken)
-    rest = " ".join(broken[lines - 1 :])
+    wrapped = [
+        line for part in text.split("\n") for line in _wrapped_lines(part, width, size, bold)
+    ]
+    if len(wrapped) <= lines:
+        return "\n".join(wrapped)
+    rest = " ".join(wrapped[lines - 1 :])
     while text_width(rest + _ELLIPSIS, size, bold=bold) > width:
         rest = rest[:-1].rstrip()
-    return "\n".join([*broken[: lines - 1], rest + _ELLIPSIS])
+    return "\n".join([*wrapped[: lines - 1], rest + _ELLIPSIS])
 
 
 def _wrapped_lines(text: str, width: float, size: float, bold: bool) -> Iterator[str]:
@@ -112,8 +114,8 @@ def log_ticks(low: float, high: float, fewest: int = 3, most: int = 6) -> list[f
     """
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for factors in _MULTIPLES:
-        every = [factor * 10.0**power for power in powers for factor in factors]
-        ticks = [tick for tick in every if low <= tick <= high]
+        candidates = [factor * 10.0**power for power in powers for factor in factors]
+        ticks = [tick for tick in candidates if low <= tick <= high]
         if len(ticks) >= fewest:
             return ticks[:: math.ceil(len(ticks) / most)]
     linear = MaxNLocator(most - 1).tick_values(low, high)
@@ -171,9 +173,9 @@ def mark_cut_curves(figure: Figure) -> None:
             later = values[first:]
             peaks += [float(later.max())] if len(later) and later.max() > top else []
         words = [
-            f"↑ {verb} {_format_span(some)}, above the axis"
-            for verb, some in (("starts at", starts), ("rises to", peaks))
-            if some
+            f"↑ {verb} {_format_span(losses)}, above the axis"
+            for verb, losses in (("starts at", starts), ("rises to", peaks))
+            if losses
         ]
         if words:
             # Below the crosses of diverged runs, which stand at the upper edge.
@@ -197,8 +199,8 @@ def widen_hidden_curves(figure: Figure) -> bool:
             count = sum(
                 line.get_color() != other.get_color()
                 and np.array_equal(line.get_xdata(), other.get_xdata())
-                and _do_coincide(heights[at], one)
-                for other, one in zip(lines[at + 1 :], heights[at + 1 :], strict=True)
+                and _do_coincide(heights[at], other_heights)
+                for other, other_heights in zip(lines[at + 1 :], heights[at + 1 :], strict=True)
             )
             if count:
                 more = line.get_linewidth() * _WIDER * min(count, _MOST_WIDER)
@@ -227,11 +229,11 @@ def _relative_heights(axes: Axes, line: Line2D) -> NDArray[np.float64]:
     return np.asarray(np.clip(points[:, 1], -_UNSEEN, 1 + _UNSEEN))
 
 
-def _do_coincide(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
-    there = np.isfinite(one)
-    if not np.array_equal(there, np.isfinite(other)) or not ((one >= 0) & (one <= 1)).any():
+def _do_coincide(first: NDArray[np.float64], second: NDArray[np.float64]) -> bool:
+    finite = np.isfinite(first)
+    if not np.array_equal(finite, np.isfinite(second)) or not ((first >= 0) & (first <= 1)).any():
         return False
-    return float(np.abs(one[there] - other[there]).max()) < _UNSEEN
+    return float(np.abs(first[finite] - second[finite]).max()) < _UNSEEN
 
 
 def _format_span(values: Sequence[float]) -> str:
@@ -335,11 +337,11 @@ def panel_title(title: str, columns: int) -> str:
 
 def label_outer_panels(body: SubFigure) -> None:
     """Keep tick and axis labels at the lowest panel of every column and the first of every row."""
-    places = [cast(Any, axes.get_subplotspec()) for axes in body.axes]
-    lowest = {place.colspan.start: place.rowspan.start for place in places}
-    for axes, place in zip(body.axes, places, strict=True):
-        last = place.rowspan.start == lowest[place.colspan.start]
-        first = place.colspan.start == 0
+    cells = [cast(Any, axes.get_subplotspec()) for axes in body.axes]
+    lowest = {cell.colspan.start: cell.rowspan.start for cell in cells}
+    for axes, cell in zip(body.axes, cells, strict=True):
+        last = cell.rowspan.start == lowest[cell.colspan.start]
+        first = cell.colspan.start == 0
         axes.tick_params(labelbottom=last, labelleft=first)
         axes.xaxis.label.set_visible(last)
         axes.yaxis.label.set_visible(first)

@@ -117,7 +117,7 @@ def paired_difference(a: Mapping[int, float], b: Mapping[int, float]) -> Differe
     1 where that amount is zero, for then a and b are the same.
     """
     both = [a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())]
-    differences = [one for one in both if math.isfinite(one)]
+    differences = [difference for difference in both if math.isfinite(difference)]
     mean, half = mean_interval(differences)
     if len(differences) < 2:
         return Difference(mean, math.nan, math.nan, len(differences), math.nan)

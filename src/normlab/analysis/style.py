@@ -164,16 +164,16 @@ def placement_styles(placements: Sequence[str]) -> dict[str, tuple[LineStyle, st
 
 
 def _assign_looks(
-    names: set[str], known: dict[str, _T], free: Sequence[_T], more: Sequence[_T] = ()
+    names: set[str], fixed: dict[str, _T], free: Sequence[_T], more: Sequence[_T] = ()
 ) -> dict[str, _T]:
     """Known names keep their look; another starts looking for a free one at a place of its own.
 
     So a norm seldom changes colour between studies, and two share one only when all are taken.
     """
-    looks = {name: known[name] for name in names if name in known}
-    for name in sorted(set(names) - set(known)):
+    looks = {name: fixed[name] for name in names if name in fixed}
+    for name in sorted(set(names) - set(fixed)):
         first = zlib.crc32(name.encode()) % len(free)
         candidates = [*free[first:], *free[:first], *more]
-        taken = list(looks.values())
-        looks[name] = next((look for look in candidates if look not in taken), candidates[0])
+        used = list(looks.values())
+        looks[name] = next((look for look in candidates if look not in used), candidates[0])
     return looks

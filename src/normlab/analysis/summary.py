@@ -43,22 +43,22 @@ def speeds_of_parts(run: Run) -> list[float]:
     done = np.concatenate([[0.0], np.cumsum(steps)])
     seconds = np.concatenate([[0.0], np.cumsum(steps / series.values)])
     borders = np.interp(np.linspace(0, done[-1], PARTS + 1), done, seconds)
-    return [float(one) for one in done[-1] / PARTS / np.diff(borders)]
+    return [float(speed) for speed in done[-1] / PARTS / np.diff(borders)]
 
 
 def are_speeds_comparable(runs: Sequence[Run]) -> bool:
     """Whether the speeds of these runs are steady: each alone, and all together."""
     parts = [speeds_of_parts(run) for run in runs if run.record.tokens_per_second is not None]
-    every = [speed for of_run in parts for speed in of_run]
+    speeds = [speed for of_run in parts for speed in of_run]
     return bool(parts) and all(
-        is_steady(coefficient_of_variation(some)) for some in (*parts, every)
+        is_steady(coefficient_of_variation(values)) for values in (*parts, speeds)
     )
 
 
 def mean_speed(arm: Arm) -> float:
     """Mean tokens a second over the arm's runs, NaN where none was measured."""
-    known = [one for run in arm.runs if (one := run.record.tokens_per_second) is not None]
-    return math.fsum(known) / len(known) if known else math.nan
+    speeds = [speed for run in arm.runs if (speed := run.record.tokens_per_second) is not None]
+    return math.fsum(speeds) / len(speeds) if speeds else math.nan
 
 
 RUNS_FILE = "runs.csv"
@@ -133,7 +133,9 @@ def write_runs_csv(study: Study) -> Path:
 def summarise_arms(arms: Sequence[Arm]) -> list[ArmSummary]:
     """One summary an arm: lowest mean best validation loss first, arms without one last."""
     summaries = [_summarise_arm(arm) for arm in arms]
-    return sorted(summaries, key=lambda one: (math.isnan(one.best_val[0]), one.best_val[0]))
+    return sorted(
+        summaries, key=lambda summary: (math.isnan(summary.best_val[0]), summary.best_val[0])
+    )
 
 
 def _csv_row(record: RunRecord) -> dict[str, Any]:
@@ -168,7 +170,7 @@ def _summarise_arm(arm: Arm) -> ArmSummary:
         final_val=mean_interval(_drop_none(record.final.val_loss for record in done)),
         tokens_per_second=mean_speed(arm),
         speed_comparable=are_speeds_comparable(arm.runs),
-        parameters=next(iter(_drop_none(one.parameters for one in records)), None),
+        parameters=next(iter(_drop_none(run_record.parameters for run_record in records)), None),
         floor=floor,
         gap=math.nan if floor is None else best[0] - floor,
     )

@@ -42,12 +42,12 @@ class FittingTable(Table):
     def _as_list(self, width: int) -> Iterator[Text]:
         headings = [_cell_text(column.header).plain for column in self.columns[1:]]
         yield Text()
-        for first, *others in zip(*(column.cells for column in self.columns), strict=True):
+        for first, *values in zip(*(column.cells for column in self.columns), strict=True):
             name = _cell_text(first)
             name.stylize("bold")
             name.overflow = "fold"
             yield name
-            pairs = zip(headings, map(_cell_text, others), strict=True)
+            pairs = zip(headings, map(_cell_text, values), strict=True)
             yield from _wrapped_pairs(
                 [f"{name} {cell.plain}" for name, cell in pairs if cell], width
             )
@@ -79,21 +79,21 @@ MOST_ROWS = 40
 
 def summary_table(summaries: Sequence[ArmSummary]) -> Table:
     """The summaries as a table to print, in the order given; the first where they are many."""
-    speeds = any(one.speed_comparable for one in summaries)
+    speeds = any(summary.speed_comparable for summary in summaries)
     headings = ["seeds", "best val loss", "final val loss", "diverged", "tok/s", "params"]
     if not speeds:
         headings.remove("tok/s")
     table = _empty_table(headings, _summary_caption(summaries, speeds))
-    for one in summaries[:MOST_ROWS]:
-        speed = format_speed(one.tokens_per_second, one.speed_comparable)
+    for summary in summaries[:MOST_ROWS]:
+        speed = format_speed(summary.tokens_per_second, summary.speed_comparable)
         table.add_row(
-            Text(one.label),
-            _count_seeds(one),
-            _format_loss(one.best_val),
-            _format_loss(one.final_val),
-            f"{one.diverged} of {one.runs}" if one.diverged else "0",
+            Text(summary.label),
+            _count_seeds(summary),
+            _format_loss(summary.best_val),
+            _format_loss(summary.final_val),
+            f"{summary.diverged} of {summary.runs}" if summary.diverged else "0",
             *([speed] if speeds else []),
-            "" if one.parameters is None else f"{one.parameters:,}",
+            "" if summary.parameters is None else f"{summary.parameters:,}",
         )
     return table
 
@@ -107,14 +107,14 @@ def rates_table(rates: LearningRates) -> Table:
     table = _empty_table(
         ("best lr", "tuned loss", "sensitivity", "stable up to", "diverged"), caption
     )
-    for one in sorted(rates.arms, key=lambda one: one.tuned_mean)[:MOST_ROWS]:
+    for rated in sorted(rates.arms, key=lambda rated: rated.tuned_mean)[:MOST_ROWS]:
         table.add_row(
-            Text(one.name),
-            _format_rate(one.best_rate),
-            _format_loss(mean_interval(list(one.tuned.values()))),
-            _format_loss(mean_interval(list(one.sensitivity.values()))),
-            _format_rate(one.largest_stable),
-            f"{one.diverged} of {len(one.arm.runs)}" if one.diverged else "0",
+            Text(rated.name),
+            _format_rate(rated.best_rate),
+            _format_loss(mean_interval(list(rated.tuned.values()))),
+            _format_loss(mean_interval(list(rated.sensitivity.values()))),
+            _format_rate(rated.largest_stable),
+            f"{rated.diverged} of {len(rated.arm.runs)}" if rated.diverged else "0",
         )
     return table
 
@@ -132,11 +132,15 @@ def _format_rate(rate: float | None) -> str:
     return "–" if rate is None else short_number(rate)
 
 
-def _count_seeds(one: ArmSummary) -> str:
+def _count_seeds(summary: ArmSummary) -> str:
     """How many finished; the failed and interrupted are named, for nobody else would."""
-    failed = f", {one.failed} failed" if one.failed else ""
-    interrupted = f", {one.interrupted} interrupted" if one.interrupted else ""
-    count = f"{one.runs}" if one.finished == one.runs else f"{one.finished} of {one.runs}"
+    failed = f", {summary.failed} failed" if summary.failed else ""
+    interrupted = f", {summary.interrupted} interrupted" if summary.interrupted else ""
+    count = (
+        f"{summary.runs}"
+        if summary.finished == summary.runs
+        else f"{summary.finished} of {summary.runs}"
+    )
     return count + failed + interrupted
 
 
@@ -152,11 +156,11 @@ def _summary_caption(summaries: Sequence[ArmSummary], speeds: bool) -> str:
     if len(summaries) > MOST_ROWS:
         more = len(summaries) - MOST_ROWS
         lines.append(f"The best {MOST_ROWS} arms; {more} more are in {RUNS_FILE}, a row a run.")
-    floors = sorted({one.floor for one in summaries if one.floor is not None})
+    floors = sorted({summary.floor for summary in summaries if summary.floor is not None})
     if floors:
-        known = " or ".join(f"{floor:.4f}" for floor in floors)
-        lines.append(f"Floor: {known}; no model can do better.")
-    if not speeds and any(not math.isnan(one.tokens_per_second) for one in summaries):
+        values = " or ".join(f"{floor:.4f}" for floor in floors)
+        lines.append(f"Floor: {values}; no model can do better.")
+    if not speeds and any(not math.isnan(summary.tokens_per_second) for summary in summaries):
         lines.append(
             f"Speeds: {NOT_COMPARABLE}; they vary by 10 % or more over a run, or it is short."
         )
