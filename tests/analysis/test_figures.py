@@ -196,7 +196,7 @@ def test_an_interval_of_two_seeds_does_not_press_the_dots_together(maker: Any) -
         maker.run("rmsnorm", "pre", seed, level=1.5)
         maker.run("layernorm", "pre", seed, level=1.52)
     arms = group_runs(read_study(maker.folder).runs)
-    values = [value for arm in arms for value in panels.final_losses(arm)]
+    values = [value for arm in arms for value in arm.final_losses]
     low, high = panels.final_limits(arms)
     assert high - low < 6 * (max(values) - min(values))
 

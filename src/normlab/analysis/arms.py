@@ -7,14 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from normlab.archive.record import arm_name_parts, short_number
+from normlab.archive.record import NEUTRAL_KEYS, arm_name_parts, short_number
 from normlab.archive.study import Run
 from normlab.text import on_a_line
 
 SEPARATOR = " · "
 
-# Where a run's results lie and how they are logged says nothing about what was trained.
-_IGNORED_GROUPS = {"logger", "hydra", "study", "output_dir", "jobs", "figure", "probes"}
+# A budget names arms: it decides how long they train. Probes measure, and change no number.
+_IGNORED_GROUPS = {*NEUTRAL_KEYS, "hydra", "probes"} - {"budget"}
 _NAME_GROUPS = ("norm", "placement")
 _MOST_SETTINGS = 3  # settings in the name of an arm, unless it takes more to tell the arms apart
 
@@ -51,6 +51,18 @@ class Arm:
         return SEPARATOR.join(
             format_setting(setting) for setting in self.settings if setting[0] not in self.unnamed
         )
+
+    @property
+    def final_losses(self) -> list[float]:
+        """Final validation loss of the finished runs, in nats per token."""
+        losses = [run.record.final.val_loss for run in self.with_state("finished")]
+        return [loss for loss in losses if loss is not None]
+
+    @property
+    def best_losses(self) -> list[float]:
+        """Lowest validation loss of the finished runs, in nats per token."""
+        losses = [run.record.best.val_loss for run in self.with_state("finished")]
+        return [loss for loss in losses if loss is not None]
 
     def with_state(self, *states: str) -> list[Run]:
         """The arm's runs that ended in one of these states."""

@@ -209,7 +209,7 @@ def _curve_note(arms: Sequence[Arm]) -> str:
 
 
 def _dots_note(arms: Sequence[Arm]) -> str:
-    seeds = max(len(panels.final_losses(arm)) for arm in arms)
+    seeds = max(len(arm.final_losses) for arm in arms)
     if seeds == 0:
         return "Final losses: no run has finished."
     if seeds > 1:

@@ -88,7 +88,7 @@ def draw_final_losses(
     across = axes.get_yaxis_transform()
     for arm in arms:
         row = rows.index(arm.name)
-        values = final_losses(arm)
+        values = arm.final_losses
         if values:
             draw_seed_values(axes, arm, look, row, values)
         else:
@@ -108,17 +108,11 @@ def draw_final_losses(
     _draw_final_floor(axes, arms, len(rows) - 0.3)
 
 
-def final_losses(arm: Arm) -> list[float]:
-    """Final validation loss of the arm's finished runs, in nats per token."""
-    losses = [run.record.final.val_loss for run in arm.with_state("finished")]
-    return [loss for loss in losses if loss is not None]
-
-
 def row_names(arms: Sequence[Arm]) -> list[str]:
     """The arms' names, lowest mean final validation loss first, those without one last."""
     losses: dict[str, list[float]] = {arm.name: [] for arm in arms}
     for arm in arms:
-        losses[arm.name] += final_losses(arm)
+        losses[arm.name] += arm.final_losses
     return sorted(losses, key=lambda name: mean_interval(losses[name] or [math.inf])[0])
 
 
@@ -128,13 +122,13 @@ def final_limits(arms: Sequence[Arm]) -> tuple[float, float]:
     An interval from two or three seeds can be many times wider than what was measured; it is cut
     at the edge rather than allowed to press the dots together.
     """
-    values = [value for arm in arms for value in final_losses(arm)]
+    values = [value for arm in arms for value in arm.final_losses]
     if not values:
         return 0.0, 1.0
     low, high = min(values), max(values)
     span = max(high - low, 0.02 * abs(high))
     for arm in arms:
-        mean, half = mean_interval(final_losses(arm))
+        mean, half = mean_interval(arm.final_losses)
         if half < 0.5 * span:
             low, high = min(low, mean - half), max(high, mean + half)
     low = min([low, *(floor for floor in data_floors(arms) if low - floor < 2 * span)])

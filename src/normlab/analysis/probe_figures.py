@@ -94,8 +94,7 @@ def best_probed_arms(arms: Sequence[Arm], most: int) -> list[Arm]:
 
 
 def _mean_best_loss(arm: Arm) -> float:
-    losses = [run.record.best.val_loss for run in arm.with_state("finished")]
-    mean = mean_interval([loss for loss in losses if loss is not None])[0]
+    mean = mean_interval(arm.best_losses)[0]
     return math.inf if math.isnan(mean) else mean
 
 

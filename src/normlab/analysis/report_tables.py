@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,7 +13,6 @@ import numpy as np
 from normlab.analysis.arms import (
     Arm,
     flatten_keys,
-    format_setting,
     format_value,
     run_identity,
 )
@@ -35,7 +34,7 @@ from normlab.analysis.statistics import mean_interval
 from normlab.analysis.style import Look
 from normlab.analysis.summary import SPEED_NOTE, are_speeds_comparable
 from normlab.archive import tags
-from normlab.archive.record import RunRecord, short_number
+from normlab.archive.record import NEUTRAL_KEYS, RunRecord, short_number
 from normlab.archive.steadiness import NOT_COMPARABLE
 from normlab.archive.study import Run, Study
 
@@ -75,6 +74,11 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
 
 
+def number_columns(*titles: str) -> tuple[Column, ...]:
+    """Columns of numbers with these headings."""
+    return tuple(Column(title, numeric=True) for title in titles)
+
+
 def number_cell(value: float | None, spec: str = ".4f") -> Cell:
     """A number, or a dash where it is not known."""
     if value is None or math.isnan(value):
@@ -97,8 +101,8 @@ def speed_cell(tokens_per_second: float | None, is_comparable: bool) -> Cell:
     return Cell(NOT_COMPARABLE, math.nan)
 
 
-# Where results lie and how they are logged says nothing about what was trained.
-_IGNORED_KEYS = ("study", "output_dir", "jobs", "logger")
+# Of the neutral keys, those that a reader looks for.
+_IGNORED_KEYS = {*NEUTRAL_KEYS} - {"measure", "figure", "budget"}
 _MOST_VALUES = 12
 
 COMMIT = "normlab commit"
@@ -153,7 +157,7 @@ def _split_differences(runs_keys: Sequence[Mapping[str, Any]]) -> Differences:
         if len(counts) == 1:
             fixed.append((key, next(iter(counts))))
         else:
-            varying.append((key, _count_values(_order_values(values, _format_or_absent), counts)))
+            varying.append((key, _count_values(_order_values(values), counts)))
     return Differences(tuple(varying), tuple(fixed))
 
 
@@ -164,14 +168,14 @@ def _format_or_absent(value: Any) -> str:
     return "not there" if value is _ABSENT else format_value(value)
 
 
-def _order_values(values: Iterable[Any], format_text: Callable[[Any], str]) -> list[str]:
+def _order_values(values: Iterable[Any]) -> list[str]:
     """Each value once: numbers by size, then texts."""
 
     def rank(value: Any) -> tuple[bool, float, str]:
         is_number = isinstance(value, int | float)
-        return not is_number, value if is_number else 0.0, json.dumps(format_text(value))
+        return not is_number, value if is_number else 0.0, json.dumps(_format_or_absent(value))
 
-    return list(dict.fromkeys(format_text(value) for value in sorted(values, key=rank)))
+    return list(dict.fromkeys(map(_format_or_absent, sorted(values, key=rank))))
 
 
 def _count_values(values: Sequence[str], counts: Mapping[str, int]) -> str:
@@ -185,22 +189,12 @@ def _count_values(values: Sequence[str], counts: Mapping[str, int]) -> str:
 
 def runs_table(result: StudyResult) -> Table:
     """A row a run, by name."""
-    arms = result.arms
-    arm_of = {run_identity(run): arm for arm in arms for run in arm.runs}
-    settings = list(dict.fromkeys(key for arm in arms for key, _ in arm.settings))
+    arm_of = {run_identity(run): arm for arm in result.arms for run in arm.runs}
+    settings = list(dict.fromkeys(key for arm in result.arms for key, _ in arm.settings))
     columns = [
-        Column("run"),
-        Column("state"),
-        Column("norm"),
-        Column("placement"),
+        *map(Column, ("run", "state", "norm", "placement")),
         *(Column(key) for key in settings),
-        Column("seed", numeric=True),
-        Column("step", numeric=True),
-        Column("best val", numeric=True),
-        Column("at step", numeric=True),
-        Column("final val", numeric=True),
-        Column("tokens/s", numeric=True),
-        Column("time", numeric=True),
+        *number_columns("seed", "step", "best val", "at step", "final val", "tokens/s", "time"),
     ]
     rows = [
         _run_row(run, arm_of[run_identity(run)], result.look, settings) for run in result.study.runs
@@ -211,9 +205,7 @@ def runs_table(result: StudyResult) -> Table:
 def _run_row(run: Run, arm: Arm, look: Look, settings: Sequence[str]) -> tuple[Cell, ...]:
     record, settings_of = run.record, dict(arm.settings)
     varying = [
-        Cell(
-            format_setting((key, settings_of[key])).partition("=")[2], _sort_value(settings_of[key])
-        )
+        Cell(format_value(settings_of[key]), _sort_value(settings_of[key]))
         if key in settings_of
         else Cell("–")
         for key in settings
@@ -241,15 +233,11 @@ def diverged_table(result: StudyResult) -> Table | None:
         return None
     columns = (
         Column("run"),
-        Column("at step", numeric=True),
-        Column("of", numeric=True),
-        Column("last finite training loss", numeric=True),
+        *number_columns("at step", "of", "last finite training loss"),
         Column("why", wide=True),
     )
     rows = []
-    for run in sorted(
-        runs, key=lambda diverged_run: diverged_run.record.diverged_step or diverged_run.record.step
-    ):
+    for run in sorted(runs, key=lambda run: run.record.diverged_step or run.record.step):
         record, end = run.record, last_finite_loss(run)
         rows.append(
             (
@@ -269,10 +257,8 @@ def unfinished_table(study: Study) -> Table | None:
     if not runs:
         return None
     columns = (
-        Column("run"),
-        Column("state"),
-        Column("step", numeric=True),
-        Column("of", numeric=True),
+        *map(Column, ("run", "state")),
+        *number_columns("step", "of"),
         Column("why", wide=True),
     )
     rows = [
@@ -332,42 +318,38 @@ _ARM_COLUMN, _OUTCOME_COLUMN = Column("arm"), Column("did not finish", wide=True
 def figure_tables(result: StudyResult) -> dict[str, tuple[Table, ...]]:
     """For the name of a figure the numbers that it shows, where they are known here."""
     arms = result.arms
+    names = [Cell(arm.label, colour=result.look.colour(arm)) for arm in arms]
     curves = {
-        "training_loss": _curve_table(
-            arms, tags.TRAIN_LOSS, "Training loss, running mean", smooth=True
-        ),
-        "validation_loss": _curve_table(
-            arms, tags.VALIDATION_LOSS, "Validation loss", smooth=False
-        ),
+        "training_loss": (tags.TRAIN_LOSS, "Training loss, running mean"),
+        "validation_loss": (tags.VALIDATION_LOSS, "Validation loss"),
     }
-    return {
-        **{name: (table,) for name, table in curves.items() if table is not None},
-        "final_validation_loss": (_final_loss_table(arms),),
-        **({"learning_rate": rate_tables(result.rates, result.look)} if result.rates else {}),
-    }
+    tables: dict[str, tuple[Table, ...]] = {}
+    for name, (tag, title) in curves.items():
+        table = _curve_table(names, arms, tag, title)
+        if table is not None:
+            tables[name] = (table,)
+    tables["final_validation_loss"] = (_final_loss_table(names, arms),)
+    if result.rates:
+        tables["learning_rate"] = rate_tables(result.rates, result.look)
+    return tables
 
 
-def arm_cells(arms: Sequence[Arm]) -> list[Cell]:
-    """A cell for every arm: its label, and the colour that its norm has in the figures."""
-    look = Look.of(arms)
-    return [Cell(arm.label, colour=look.colour(arm)) for arm in arms]
-
-
-def _curve_table(arms: Sequence[Arm], tag: str, what: str, *, smooth: bool) -> Table | None:
+def _curve_table(names: Sequence[Cell], arms: Sequence[Arm], tag: str, title: str) -> Table | None:
+    smooth = tag == tags.TRAIN_LOSS
     curves = [mean_curve(averaged_runs(arm), tag, smooth=smooth) for arm in arms]
     steps = _table_steps([curve for curve in curves if curve])
     if not steps:
         return None
     rows = [
         (name, *(_curve_cell(curve, step) for step in steps), Cell(describe_ending(arm)))
-        for name, arm, curve in zip(arm_cells(arms), arms, curves, strict=True)
+        for name, arm, curve in zip(names, arms, curves, strict=True)
     ]
     columns = (
         _ARM_COLUMN,
-        *(Column(f"step {step}", numeric=True) for step in steps),
+        *number_columns(*(f"step {step}" for step in steps)),
         _OUTCOME_COLUMN,
     )
-    caption = f"{what} in nats per token, mean over the seeds that reached the end."
+    caption = f"{title} in nats per token, mean over the seeds that reached the end."
     return Table(caption, columns, tuple(rows))
 
 
@@ -384,9 +366,9 @@ def _curve_cell(curve: Curve | None, step: int) -> Cell:
     return number_cell(float(curve.mean[np.searchsorted(curve.steps, step, side="right") - 1]))
 
 
-def _final_loss_table(arms: Sequence[Arm]) -> Table:
+def _final_loss_table(names: Sequence[Cell], arms: Sequence[Arm]) -> Table:
     rows = []
-    for name, arm in zip(arm_cells(arms), arms, strict=True):
+    for name, arm in zip(names, arms, strict=True):
         records = [run.record for run in arm.with_state("finished")]
         seed_losses = [(record.seed, record.final.val_loss) for record in records]
         losses = sorted((seed, loss) for seed, loss in seed_losses if loss is not None)
@@ -395,7 +377,7 @@ def _final_loss_table(arms: Sequence[Arm]) -> Table:
         rows.append((name, interval_cell(together), Cell(seeds or "–"), Cell(describe_ending(arm))))
     columns = (
         _ARM_COLUMN,
-        Column("mean ± 95 %", numeric=True),
+        *number_columns("mean ± 95 %"),
         Column("each seed", wide=True),
         _OUTCOME_COLUMN,
     )
@@ -428,7 +410,7 @@ def _tuned_table(rates: LearningRates, names: Sequence[Cell], arms: Sequence[Rat
         "the best of them; LR sensitivity (arXiv 2309.14322); stable up to: no run diverged there "
         "or below."
     )
-    columns = (Column("arm"), *(Column(heading, numeric=True) for heading in headings))
+    columns = (Column("arm"), *number_columns(*headings))
     return Table(caption, columns, tuple(rows))
 
 
@@ -441,7 +423,7 @@ def _losses_by_rate_table(names: Sequence[Cell], arms: Sequence[RatedArm]) -> Ta
     ]
     columns = (
         Column("arm"),
-        *(Column(f"lr={short_number(rate)}", numeric=True) for rate in rates),
+        *number_columns(*(f"lr={short_number(rate)}" for rate in rates)),
     )
     caption = "Final validation loss of the finished runs by learning rate, and what diverged."
     return Table(caption, columns, tuple(rows))
@@ -464,21 +446,17 @@ def _rate_cell(rate: float | None) -> Cell:
 def arms_table(result: StudyResult) -> Table:
     """A row an arm, in the order of the summaries, which is that of the terminal's table."""
     summaries = result.summaries
-    names = {cell.text: cell for cell in arm_cells(result.arms)}
+    colours = {arm.label: result.look.colour(arm) for arm in result.arms}
     gap = any(not math.isnan(summary.gap) for summary in summaries)
     columns = [
         Column("arm"),
-        Column("seeds finished", numeric=True),
-        Column("best val loss", numeric=True),
-        Column("final val loss", numeric=True),
-        *([Column("best over floor", numeric=True)] if gap else []),
-        Column("diverged", numeric=True),
-        Column("tokens/s", numeric=True),
-        Column("parameters", numeric=True),
+        *number_columns("seeds finished", "best val loss", "final val loss"),
+        *(number_columns("best over floor") if gap else ()),
+        *number_columns("diverged", "tokens/s", "parameters"),
     ]
     rows = [
         (
-            names[summary.label],
+            Cell(summary.label, colour=colours[summary.label]),
             Cell(f"{summary.finished} of {summary.runs}", summary.finished),
             interval_cell(summary.best_val),
             interval_cell(summary.final_val),
@@ -503,14 +481,11 @@ def comparisons_table(result: StudyResult) -> Table | None:
         return None
     at = any(comparison.facet for comparison in comparisons)
     columns = [
-        Column("lowest mean"),
-        Column("against"),
+        *map(Column, ("lowest mean", "against")),
         *([Column("at")] if at else []),
-        Column("lower by", numeric=True),
-        Column("p, corrected", numeric=True),
-        Column("seeds paired", numeric=True),
+        *number_columns("lower by", "p, corrected", "seeds paired"),
         Column("so it ends"),
-        Column("pairs it would take", numeric=True),
+        *number_columns("pairs it would take"),
     ]
     rows = [
         (

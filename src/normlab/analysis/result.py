@@ -207,8 +207,7 @@ def _names_by_loss(arms: Sequence[Arm]) -> list[str]:
     """The arms' names, that with the lowest mean final loss in any facet first."""
     lowest: dict[str, float] = {}
     for arm in arms:
-        losses = [run.record.final.val_loss for run in arm.with_state("finished")]
-        mean = mean_interval([loss for loss in losses if loss is not None])[0]
+        mean = mean_interval(arm.final_losses)[0]
         finite_mean = math.inf if math.isnan(mean) else mean
         lowest[arm.name] = min(finite_mean, lowest.get(arm.name, math.inf))
     return sorted(lowest, key=lambda name: lowest[name])
@@ -222,8 +221,5 @@ def _limit_arms(facets: Sequence[Facet], names: Sequence[str]) -> tuple[Facet, .
 
 def lowest_mean_loss(facet: Facet) -> float:
     """Lowest mean of the best validation losses among the facet's arms; infinite without one."""
-    means = []
-    for arm in facet.arms:
-        losses = [run.record.best.val_loss for run in arm.with_state("finished")]
-        means.append(mean_interval([loss for loss in losses if loss is not None])[0])
+    means = [mean_interval(arm.best_losses)[0] for arm in facet.arms]
     return min((mean for mean in means if not math.isnan(mean)), default=math.inf)

@@ -8,10 +8,10 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -62,8 +62,6 @@ def mean_speed(arm: Arm) -> float:
 
 
 RUNS_FILE = "runs.csv"
-
-_T = TypeVar("_T")
 
 # The order is fixed: others script against the columns, and a human reads from the left.
 _COLUMNS = (
@@ -153,28 +151,23 @@ def _csv_cell(value: Any) -> Any:
 
 
 def _summarise_arm(arm: Arm) -> ArmSummary:
-    records = [run.record for run in arm.runs]
-    done = [run.record for run in arm.with_state("finished")]
-    best = mean_interval(_drop_none(record.best.val_loss for record in done))
+    parameters = [run.record.parameters for run in arm.runs]
+    best = mean_interval(arm.best_losses)
     floor = next(iter(data_floors([arm])), None)
     return ArmSummary(
         label=arm.label,
         norm=arm.norm,
         placement=arm.placement,
-        runs=len(records),
-        finished=len(done),
+        runs=len(arm.runs),
+        finished=len(arm.with_state("finished")),
         diverged=len(arm.with_state("diverged")),
         failed=len(arm.with_state("failed")),
         interrupted=len(arm.with_state("interrupted")),
         best_val=best,
-        final_val=mean_interval(_drop_none(record.final.val_loss for record in done)),
+        final_val=mean_interval(arm.final_losses),
         tokens_per_second=mean_speed(arm),
         speed_comparable=are_speeds_comparable(arm.runs),
-        parameters=next(iter(_drop_none(run_record.parameters for run_record in records)), None),
+        parameters=next((count for count in parameters if count is not None), None),
         floor=floor,
         gap=math.nan if floor is None else best[0] - floor,
     )
-
-
-def _drop_none(values: Iterable[_T | None]) -> list[_T]:
-    return [value for value in values if value is not None]
