@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from normlab.apps.experiments.gradient_vanishing import (
+from normlab.apps.experiments.gradient_vanishing import DepthProfile, theory_deviation
+from normlab.apps.experiments.gradient_vanishing_figure import expected_values
+from normlab.apps.experiments.gradient_vanishing_measurement import (
     PLAIN_STACK,
     STACKS_WITHOUT_NORM,
     StackVariant,
@@ -20,9 +22,6 @@ from normlab.apps.experiments.gradient_vanishing import (
     run_stack,
     run_stream,
 )
-from normlab.apps.experiments.gradient_vanishing_figure import expected_values
-from normlab.apps.experiments.measured_sentences import theory_deviation
-from normlab.apps.experiments.record import DepthProfile
 from normlab.apps.experiments.signal_theory import expected_signal
 from normlab.config.run_spec import RunSpec
 from normlab.norms import RMSNorm

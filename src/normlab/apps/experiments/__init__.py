@@ -32,15 +32,11 @@ class TrainedExperiment:
 
     def draw_figure(self, study: "Study") -> "Figure":
         """The figure of a study with at least one finished run."""
-        from normlab.apps.experiments.trained_figures import FIGURES
-
-        return cast("Figure", FIGURES[self.name](study))
+        return cast("Figure", import_module(f"{__name__}.{self.name}").draw_figure(study))
 
     def write_sentences(self, study: "Study") -> list[str]:
         """What the study shows, each sentence computed from its numbers."""
-        from normlab.apps.experiments.trained_sentences import DESCRIPTIONS
-
-        return cast("list[str]", DESCRIPTIONS[self.name](study))
+        return cast("list[str]", import_module(f"{__name__}.{self.name}").write_sentences(study))
 
 
 def run_measured_experiment(

@@ -19,7 +19,8 @@ from scipy.optimize import isotonic_regression
 from normlab.analysis import page
 from normlab.analysis.style import GREY, INK, LineStyle, norm_colours, placement_styles
 from normlab.apps.experiments.formatting import format_short
-from normlab.apps.experiments.record import DepthProfile, GradientVanishing, MeasurementRecord
+from normlab.apps.experiments.gradient_vanishing import DepthProfile, GradientVanishing
+from normlab.apps.experiments.record import MeasurementRecord
 from normlab.apps.experiments.signal_theory import (
     UNIT_RMS_NORMS,
     expected_gradient,
