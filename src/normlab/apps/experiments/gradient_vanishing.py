@@ -19,7 +19,11 @@ from normlab.apps.experiments.formatting import (
     format_short,
     join_words,
 )
-from normlab.apps.experiments.signal_theory import LayerSignal, expected_signal, rms_floor
+from normlab.apps.experiments.signal_theory import (
+    expected_gradient,
+    expected_signal,
+    rms_floor,
+)
 from normlab.archive.versioned_json import FiniteNumber, none_to_nan
 
 if TYPE_CHECKING:
@@ -113,6 +117,15 @@ class DepthProfile:
         """A field with a number a layer, NaN where it is not finite."""
         return list(map(none_to_nan, getattr(self, quantity)))
 
+    def expected_by_layer(self, quantity: str) -> list[float]:
+        """What theory says of a stack's rms, std, share or gradient, by layer."""
+        weight, bias = self.weight or 0.0, (self.bias or 0.0) / self.width
+        normalized = self.norm != "none"
+        if quantity == "gradient":
+            return expected_gradient(self.depth, weight, bias, normalized)
+        layers = expected_signal(self.depth, weight, bias, normalized)
+        return [getattr(layer, quantity) for layer in layers]
+
 
 @dataclass(frozen=True)
 class GradientVanishing:
@@ -152,18 +165,14 @@ def theory_deviation(profile: DepthProfile) -> tuple[float, int]:
 
     Of RMS and standard deviation, relative to the measurement.
     """
-    theory = _expect_signal(profile)
     deviations = [
-        (abs(getattr(layer, quantity) / value - 1) if value > 0 else math.inf, index)
+        (abs(expected / value - 1) if value > 0 else math.inf, layer)
         for quantity in ("rms", "std")
-        for index, (layer, value) in enumerate(zip(theory, profile.by_layer(quantity), strict=True))
+        for layer, (expected, value) in enumerate(
+            zip(profile.expected_by_layer(quantity), profile.by_layer(quantity), strict=True)
+        )
     ]
     return max(deviations, key=lambda pair: pair[0])
-
-
-def _expect_signal(stack: DepthProfile) -> list[LayerSignal]:
-    weight, bias = stack.weight or 0.0, (stack.bias or 0.0) / stack.width
-    return expected_signal(stack.depth, weight, bias)
 
 
 def _describe_signal(stack: DepthProfile, bare: DepthProfile, deep: DepthProfile) -> Iterator[str]:
@@ -199,7 +208,7 @@ def _describe_signal(stack: DepthProfile, bare: DepthProfile, deep: DepthProfile
 
 def _describe_losses(stack: DepthProfile) -> Iterator[str]:
     """What is lost: information on the way up, gradient on the way back."""
-    share, share_theory = stack.by_layer("share")[-1], _expect_signal(stack)[-1].share
+    share, share_theory = stack.by_layer("share")[-1], stack.expected_by_layer("share")[-1]
     if share > _LEAST_SHARE:
         yield (
             f"{format_short(share)} of the variance at layer {stack.depth} depends on the input "
@@ -246,7 +255,7 @@ def _describe_transformers(profiles: Sequence[DepthProfile]) -> Iterator[str]:
     """How stream and gradient change from the first block to the last: all, then the worst."""
     if profiles[0].depth < 2:
         return
-    (init, first), *others = [
+    (init, first), *further = [
         (init, list(arms)) for init, arms in groupby(profiles, key=lambda profile: profile.init)
     ]
     yield (
@@ -254,8 +263,8 @@ def _describe_transformers(profiles: Sequence[DepthProfile]) -> Iterator[str]:
         f"{first[0].depth}, and its gradient on the way back, by "
         f"{'; '.join(map(_describe_change, first))}."
     )
-    for init, arms in others:
-        worst = max(arms, key=lambda arm: max(map(_distance_from_one, _block_changes(arm))))
+    for init, arms in further:
+        worst = max(arms, key=lambda arm: max(map(_change_size, _block_changes(arm))))
         yield f"With {init}'s initialisation the largest change is {_describe_change(worst)}."
 
 
@@ -270,7 +279,7 @@ def _block_changes(profile: DepthProfile) -> tuple[float, float]:
     return rms[-1] / rms[1], profile.by_layer("gradient")[1]
 
 
-def _distance_from_one(factor: float) -> float:
+def _change_size(factor: float) -> float:
     """On a logarithmic scale; nothing is farther than a factor that is not finite."""
     return abs(math.log(factor)) if factor > 0 else math.inf
 

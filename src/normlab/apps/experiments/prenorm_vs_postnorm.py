@@ -64,7 +64,7 @@ def write_sentences(study: Study) -> list[str]:
     }
     placements = compare_pairs([(best[0], other) for best in tuned.values() for other in best[1:]])
     warmups = compare_pairs([pair for arm in arms.values() for pair in _warmup_pairs(arm)])
-    sentences = []
+    sentences: list[str] = []
     for depth, best in tuned.items():
         pairs = [pair for pair in placements if pair.a.depth == depth]
         sentences += _describe_depth(depth, best, pairs)
