@@ -56,7 +56,7 @@ def test_every_figure_of_a_report_is_in_the_list(
         for draw in FIGURES[module]:
             with captured(monkeypatch, laid_out=False) as drawn:
                 draw(1, tmp_path)
-            names |= drawn.keys()
+            names |= {name for name in drawn if "/" not in name}  # not those of single scalars
     assert names == set(captioned_figures())
 
 
