@@ -206,16 +206,16 @@ def _naming_settings(run: Run) -> dict[str, Any]:
     }
     settings |= flatten_keys(run.record.config)
     idle = [group for group in _NAME_GROUPS if getattr(run.record, group) == "any"]
-    settings = {key: item for key, item in settings.items() if _key_group(key) not in idle}
-    return {key: item for key, item in settings.items() if not _is_ignored_key(key)}
+    ignored = {*_IGNORED_GROUPS, *idle}
+    return {
+        key: item
+        for key, item in settings.items()
+        if _key_group(key) not in ignored and key.split(".")[-1] != "seed"
+    }
 
 
 def _key_group(key: str) -> str:
     return re.split(r"[./@]", key)[0]
-
-
-def _is_ignored_key(key: str) -> bool:
-    return _key_group(key) in _IGNORED_GROUPS or key.split(".")[-1] == "seed"
 
 
 def _varying_keys(runs: Sequence[Run]) -> list[str]:

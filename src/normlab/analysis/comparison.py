@@ -20,6 +20,7 @@ from normlab.analysis.statistics import (
     Difference,
     Outcome,
     adjust_by_holm,
+    mean_or_infinity,
     paired_difference,
     seeds_needed,
     unpaired_difference,
@@ -87,7 +88,7 @@ def comparable_arms(facet: Facet) -> list[list[Arm]]:
     for arm in facet.arms:
         losses = losses_by_seed(arm)
         if losses and not mostly_diverged(arm):
-            by_data[learned_data(arm)].append((_mean_loss(losses), arm))
+            by_data[learned_data(arm)].append((mean_or_infinity(list(losses.values())), arm))
     return [
         [arm for _, arm in sorted(ranked, key=lambda row: row[0])] for ranked in by_data.values()
     ]
@@ -137,7 +138,3 @@ def _loss_difference(a: Losses, b: Losses) -> Difference:
         return paired
     unpaired = unpaired_difference(list(a.values()), list(b.values()))
     return paired if paired.pairs and math.isnan(unpaired.p) else unpaired
-
-
-def _mean_loss(losses: Losses) -> float:
-    return math.fsum(losses.values()) / len(losses)

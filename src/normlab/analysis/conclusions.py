@@ -31,10 +31,8 @@ def describe_comparisons(comparisons: Sequence[Comparison]) -> list[str]:
     if all(math.isnan(comparison.p) for comparison in comparisons):
         words = [_describe_untested(together) for together in groups]
     elif len(comparisons) <= MOST_SENTENCES:
-        words = [
-            describe_comparison(comparison)
-            for comparison in sorted(comparisons, key=_comparison_order)
-        ]
+        order = sorted(comparisons, key=lambda pair: (pair.outcome == "cannot tell", pair.p))
+        words = [describe_comparison(comparison) for comparison in order]
     else:
         ranked = sorted(
             groups, key=lambda together: (not _has_difference(together), _smallest_p(together))
@@ -103,10 +101,6 @@ def explain_no_comparison(arms: Sequence[Arm]) -> str:
         "No two arms that can be compared share their other settings, so none are compared; sweep "
         "norm= or placement= at equal settings."
     )
-
-
-def _comparison_order(comparison: Comparison) -> tuple[bool, float]:
-    return comparison.outcome == "cannot tell", comparison.p
 
 
 def _has_difference(together: _Comparisons) -> bool:

@@ -213,6 +213,12 @@ def describe_ending(arm: Arm) -> str:
     return "; ".join(parts)
 
 
+def name_with_ending(name: str, arm: Arm) -> str:
+    """The name, and how the arm's runs ended where not all finished."""
+    outcome = describe_ending(arm)
+    return f"{name} ({outcome})" if outcome else name
+
+
 def last_finite_loss(run: Run) -> tuple[int, float] | None:
     """The last step with a finite training loss, and that loss; None where it is not known."""
     series = finite_series(run, tags.TRAIN_LOSS)

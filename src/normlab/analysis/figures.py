@@ -161,18 +161,26 @@ def comparison_figure(planned: FigurePlan) -> Figure:
     return figure
 
 
-def _curves_figure(planned: FigurePlan, title: str, panel: _Panel) -> Figure:
-    arms, limits = planned.arms, loss_limits(planned.arms)
+def _curves_figure(planned: FigurePlan, title: str, draw_panel: _Panel) -> Figure:
+    limits = loss_limits(planned.arms)
+    note = _curve_note(planned.arms) + _hidden_arms_note(planned, planned.arms)
+    figure, panel_axes = _facet_sheet(planned, title, note)
+    for axes, facet in panel_axes:
+        draw_panel(axes, facet.arms, planned.look, limits)
+    sheet.label_outer_panels(figure.subfigs[1])
+    return figure
+
+
+def _facet_sheet(
+    planned: FigurePlan, title: str, note: str
+) -> tuple[Figure, list[tuple[Axes, Facet]]]:
+    """A sheet with a legend of the arms and a panel for every facet."""
     titles = [facet.title for facet in planned.facets]
     rows, columns = sheet.grid_shape(len(titles))
-    legend = panels.legend_entries(arms, planned.look, endings=len(titles) == 1)
+    legend = panels.legend_entries(planned.arms, planned.look, endings=len(titles) == 1)
     height = 4.0 if columns == 1 else rows * 2.1
-    note = _curve_note(arms) + _hidden_arms_note(planned, arms)
     figure, body = sheet.create_sheet(f"{title}: {planned.study}", note, legend, height)
-    for axes, facet in zip(sheet.create_panels(body, titles), planned.facets, strict=True):
-        panel(axes, facet.arms, planned.look, limits)
-    sheet.label_outer_panels(body)
-    return figure
+    return figure, list(zip(sheet.create_panels(body, titles), planned.facets, strict=True))
 
 
 def _have_same_data(arms: Sequence[Arm]) -> bool:
@@ -461,16 +469,10 @@ def draw_metric(study_folder: Path, tag: str) -> list[Path]:
 
 def metric_figure(planned: FigurePlan, tag: str) -> Figure:
     """The scalar over optimizer steps, one panel a facet."""
-    arms, titles = planned.arms, [facet.title for facet in planned.facets]
-    rows, columns = sheet.grid_shape(len(titles))
-    legend = panels.legend_entries(arms, planned.look, endings=len(titles) == 1)
-    height = 4.0 if columns == 1 else rows * 2.1
-    figure, body = sheet.create_sheet(
-        f"{tag}: {planned.study}", _metric_note(arms, tag), legend, height
-    )
-    low, high, wide = _metric_limits(arms, tag)
-    for axes, facet in zip(sheet.create_panels(body, titles), planned.facets, strict=True):
-        if wide:
+    figure, panel_axes = _facet_sheet(planned, tag, _metric_note(planned.arms, tag))
+    low, high, is_wide = _metric_limits(planned.arms, tag)
+    for axes, facet in panel_axes:
+        if is_wide:
             axes.set_yscale("log")
         axes.set_ylim(low, high)
         for arm in facet.arms:
@@ -478,7 +480,7 @@ def metric_figure(planned: FigurePlan, tag: str) -> Figure:
         axes.set_xlabel(panels.STEP_LABEL)
         axes.set_ylabel(tag)
         axes.margins(x=0.02)
-    sheet.label_outer_panels(body)
+    sheet.label_outer_panels(figure.subfigs[1])
     return figure
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from normlab.analysis.arms import Arm, name_arms
 from normlab.analysis.comparison import losses_by_seed, mostly_diverged
 from normlab.analysis.formatting import join_first
-from normlab.analysis.statistics import mean_interval
+from normlab.analysis.statistics import mean_interval, mean_or_infinity
 from normlab.archive import tags
 from normlab.archive.record import short_number
 from normlab.archive.study import Run
@@ -143,7 +143,7 @@ class RatedArm:
     @property
     def tuned_mean(self) -> float:
         """Mean of `tuned`; infinite without any, to stand last."""
-        return mean_interval(list(self.tuned.values()))[0] if self.tuned else math.inf
+        return mean_or_infinity(list(self.tuned.values()))
 
     @property
     def at_its_best(self) -> Arm | None:
@@ -177,7 +177,10 @@ def analyse_learning_rates(study_arms: Sequence[Arm]) -> LearningRates | None:
         return None
     shared = set.intersection(*({point.rate for point in points[id(arm)]} for arm in rated))
     grid = tuple(sorted(shared))
-    rated_arms = [RatedArm(arm, points[id(arm)], grid, _mean_initial_loss(arm)) for arm in rated]
+    rated_arms = []
+    for arm in rated:
+        initial = mean_interval(list(_initial_losses(arm).values()))[0]
+        rated_arms.append(RatedArm(arm, points[id(arm)], grid, initial))
     few = [arm.label for arm in arms if arm not in rated]
     warnings = [
         *_warn_few_rates(few),
@@ -231,11 +234,6 @@ def _initial_losses(arm: Arm) -> dict[int, float]:
         if series and series.steps[0] == 0 and math.isfinite(series.values[0]):
             losses.setdefault(run.record.seed, float(series.values[0]))
     return losses
-
-
-def _mean_initial_loss(arm: Arm) -> float:
-    values = list(_initial_losses(arm).values())
-    return math.fsum(values) / len(values) if values else math.nan
 
 
 def _warn_few_rates(labels: Sequence[str]) -> Iterator[str]:

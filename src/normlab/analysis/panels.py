@@ -17,12 +17,13 @@ from normlab.analysis.curves import (
     ends_early,
     last_finite_loss,
     mean_curve,
+    name_with_ending,
     piecewise_curve,
     single_runs,
 )
 from normlab.analysis.formatting import format_mean
 from normlab.analysis.sheet import add_tooltip, name_rows
-from normlab.analysis.statistics import mean_interval
+from normlab.analysis.statistics import mean_interval, mean_or_infinity
 from normlab.analysis.style import GREY, INK, Look
 from normlab.archive import tags
 
@@ -113,7 +114,7 @@ def row_names(arms: Sequence[Arm]) -> list[str]:
     losses: dict[str, list[float]] = {arm.name: [] for arm in arms}
     for arm in arms:
         losses[arm.name] += arm.final_losses
-    return sorted(losses, key=lambda name: mean_interval(losses[name] or [math.inf])[0])
+    return sorted(losses, key=lambda name: mean_or_infinity(losses[name]))
 
 
 def final_limits(arms: Sequence[Arm]) -> tuple[float, float]:
@@ -148,7 +149,7 @@ def legend_entries(
         Line2D([], [], color=look.colour(arm), ls=look.line(arm), marker=look.marker(arm), ms=4)
         for arm in named.values()
     ]
-    labels = [_legend_label(arm) if endings else name for name, arm in named.items()]
+    labels = [name_with_ending(name, arm) if endings else name for name, arm in named.items()]
     if not endings and any(arm.with_state("diverged") for arm in arms):
         handles.append(Line2D([], [], color=INK, marker="x", ls="none", ms=6, mew=1.6))
         labels.append("diverged")
@@ -282,8 +283,3 @@ def draw_interval(axes: Axes, mean: float, half: float, row: float, colour: str)
                 [edge], [row], s=36, marker=MarkerStyle(head), color=colour, clip_on=False, zorder=4
             )
     axes.set_xlim(left, right)
-
-
-def _legend_label(arm: Arm) -> str:
-    outcome = describe_ending(arm)
-    return f"{arm.name} ({outcome})" if outcome else arm.name

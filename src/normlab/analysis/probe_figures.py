@@ -1,6 +1,5 @@
 """Probes of a study over depth and steps: a row of pictures an arm, a column a quantity."""
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,11 +15,11 @@ from numpy.typing import NDArray
 
 from normlab.analysis import sheet
 from normlab.analysis.arms import Arm
-from normlab.analysis.curves import averaged_runs, describe_ending
+from normlab.analysis.curves import averaged_runs, name_with_ending
 from normlab.analysis.panels import STEP_LABEL
 from normlab.analysis.result import FigurePlan
 from normlab.analysis.sheet import log_ticks, shorten_text
-from normlab.analysis.statistics import mean_interval
+from normlab.analysis.statistics import mean_or_infinity
 from normlab.analysis.style import WIDTH
 from normlab.archive import tags
 from normlab.archive.record import short_number
@@ -89,13 +88,8 @@ def probe_field(arm: Arm, quantity: str) -> ProbeField | None:
 def best_probed_arms(arms: Sequence[Arm], most: int) -> list[Arm]:
     """So many of the probed arms, those with the lowest validation loss, in their order."""
     probed = [arm for arm in {arm.label: arm for arm in arms}.values() if probed_quantities([arm])]
-    chosen = sorted(probed, key=_mean_best_loss)[:most]
+    chosen = sorted(probed, key=lambda arm: mean_or_infinity(arm.best_losses))[:most]
     return [arm for arm in probed if arm in chosen]
-
-
-def _mean_best_loss(arm: Arm) -> float:
-    mean = mean_interval(arm.best_losses)[0]
-    return math.inf if math.isnan(mean) else mean
 
 
 def _block_sites(run: Run, quantity: str) -> list[str]:
@@ -206,7 +200,7 @@ def _probe_sheet(
     for bar, below, quantity in zip(panels[0], panels[1:].T, columns, strict=True):
         _draw_column(body, bar, below, [grid.get((arm.label, quantity)) for arm in arms], quantity)
     for row, arm in zip(panels[1:], arms, strict=True):
-        _write_row_heading(row[0], _arm_heading(arm))
+        _write_row_heading(row[0], name_with_ending(arm.label, arm))
         row[0].set_ylabel("block", fontsize=8)
     last = max(column.end for column in grid.values())
     for axes in panels[1:].ravel():
@@ -293,11 +287,6 @@ def _write_row_heading(axes: Axes, words: str) -> None:
     words = shorten_text(words, WIDTH - 0.8, _HEAD_SIZE, bold=True)
     head = axes.annotate(words, (0, 1), (0, 3), "axes fraction", "offset points", weight="bold")
     head.set(fontsize=_HEAD_SIZE, in_layout=False)
-
-
-def _arm_heading(arm: Arm) -> str:
-    ended = describe_ending(arm)
-    return f"{arm.label} ({ended})" if ended else arm.label
 
 
 def _probe_note(planned: FigurePlan, grid: _ProbeFields) -> str:

@@ -42,7 +42,9 @@ def write_page(template: str, content: Mapping[str, Any], path: Path) -> None:
         Markup((TEMPLATES / name).read_text(encoding="utf-8"))
         for name in ("report.css", "report.js")
     )
-    around = {"style": style, "script": script, "script_digest": _script_digest(script)}
+    # By its digest the page lets this script run and no other.
+    digest = b64encode(sha256(script.encode()).digest()).decode()
+    around = {"style": style, "script": script, "script_digest": digest}
     page = _template_environment().get_template(template).render({**content, **around})
     write_text(path, page)
 
@@ -78,11 +80,6 @@ def _keep_powers(text: str) -> Markup:
     """The text, with numbers that stay on one line."""
     safe = str(escape(_printable_value(text)))  # of Markup, sub would escape what it puts in
     return Markup(_POWER.sub(r'<span class="power">\g<0></span>', safe))
-
-
-def _script_digest(script: str) -> str:
-    """The digest of the script's text, by which the page lets this script run and no other."""
-    return b64encode(sha256(script.encode()).digest()).decode()
 
 
 # Characters. A browser lays out this much of a drawing at once; beyond it, pixels are quicker.

@@ -22,7 +22,7 @@ from normlab.analysis.conclusions import (
 )
 from normlab.analysis.formatting import join_first
 from normlab.analysis.learning_rates import LearningRates, analyse_learning_rates
-from normlab.analysis.statistics import mean_interval
+from normlab.analysis.statistics import mean_or_infinity
 from normlab.analysis.style import Look
 from normlab.analysis.summary import ArmSummary, summarise_arms
 from normlab.archive.study import Study
@@ -207,9 +207,8 @@ def _names_by_loss(arms: Sequence[Arm]) -> list[str]:
     """The arms' names, that with the lowest mean final loss in any facet first."""
     lowest: dict[str, float] = {}
     for arm in arms:
-        mean = mean_interval(arm.final_losses)[0]
-        finite_mean = math.inf if math.isnan(mean) else mean
-        lowest[arm.name] = min(finite_mean, lowest.get(arm.name, math.inf))
+        mean = mean_or_infinity(arm.final_losses)
+        lowest[arm.name] = min(mean, lowest.get(arm.name, math.inf))
     return sorted(lowest, key=lambda name: lowest[name])
 
 
@@ -221,5 +220,4 @@ def _limit_arms(facets: Sequence[Facet], names: Sequence[str]) -> tuple[Facet, .
 
 def lowest_mean_loss(facet: Facet) -> float:
     """Lowest mean of the best validation losses among the facet's arms; infinite without one."""
-    means = [mean_interval(arm.best_losses)[0] for arm in facet.arms]
-    return min((mean for mean in means if not math.isnan(mean)), default=math.inf)
+    return min((mean_or_infinity(arm.best_losses) for arm in facet.arms), default=math.inf)

@@ -109,6 +109,12 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[fl
     return mean, quantile * spread / math.sqrt(count)
 
 
+def mean_or_infinity(values: Sequence[float]) -> float:
+    """The mean, and infinity where there is none: that is the last of a ranking."""
+    mean = math.fsum(values) / len(values) if values else math.nan
+    return math.inf if math.isnan(mean) else mean
+
+
 def paired_difference(a: Mapping[int, float], b: Mapping[int, float]) -> Difference:
     """The difference a − b over equal seeds, with a paired t-test.
 
