@@ -1,32 +1,18 @@
 """Arms compared: in each facet the arm with the lowest mean loss against every other.
 
-Which arm is the lowest, the same losses decide that are then tested; of many equal arms one always
-is, by luck. So the correction counts every pair that the lowest arm was chosen from, not only those
-that are told: of 20,000 simulated studies of eight equal arms with three seeds, 8.5 % tell a
-difference when only the told pairs are counted, 2.0 % when all are, and 5 % would be fair.
+The statistics are those of `normlab.analysis.family`: every pair of arms counts, because the same
+losses decide which arm is the lowest.
 """
 
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
-from typing import NamedTuple
 
 from normlab.analysis.arms import Arm, Facet
-from normlab.analysis.statistics import (
-    LEVEL,
-    Difference,
-    Outcome,
-    adjust_by_holm,
-    mean_or_infinity,
-    paired_difference,
-    seeds_needed,
-    unpaired_difference,
-)
-
-Losses = Mapping[int, float]  # by seed, in nats per token
+from normlab.analysis.family import family_differences
+from normlab.analysis.statistics import LEVEL, Difference, Outcome, mean_or_infinity
 
 
 @dataclass(frozen=True)
@@ -37,49 +23,44 @@ class Comparison:
         facet: the settings that both share; empty where nothing but norm and placement varies.
         best: the arm with the lowest mean of the facet.
         other: another arm of the facet.
-        difference: best − other, over equal seeds; by Welch's test where fewer than two are equal.
-        p: Holm's p over all `family` pairs of arms that the study could test.
-        family: how many pairs that are, at least one.
+        difference: best − other, with an interval and a p that hold for all pairs of the study.
+        margin: up to which difference the arms count as the same; None where that was not said.
     """
 
     facet: str
     best: Arm
     other: Arm
     difference: Difference
-    p: float
-    family: int
+    margin: float | None = None
+
+    @property
+    def p(self) -> float:
+        """Of the test that the arms do not differ, right for all pairs of the study."""
+        return self.difference.p
 
     @property
     def outcome(self) -> Outcome:
         """Whether the best arm ends lower; `higher` is possible where not all seeds are equal."""
-        return self.difference.outcome_at(self.p)
-
-    @property
-    def needed(self) -> int | None:
-        """How many pairs of seeds would tell a difference of this size; see `seeds_needed`."""
-        strictest = LEVEL / self.family  # what Holm asks of the smallest p
-        return seeds_needed(self.difference.mean, self.difference.spread, level=strictest)
+        return self.difference.outcome_within(self.margin)
 
 
-def compare_arms(facets: Sequence[Facet]) -> list[Comparison]:
+def compare_arms(facets: Sequence[Facet], margin: float | None = None) -> list[Comparison]:
     """Every facet's best arm against its others: the facets in their order, the lowest arm first.
 
     Arms are compared that have a finished run, of which fewer than half of the runs diverged, and
-    that learned the same data.
+    that learned the same data. The level is shared out over the facets.
     """
-    pairs = [
-        pair
-        for facet in facets
-        for arms in comparable_arms(facet)
-        for pair in _arm_pairs(facet, arms)
-    ]
-    adjusted = adjust_by_holm([pair.difference.p for pair in pairs])
-    family = max(1, sum(not math.isnan(p) for p in adjusted))
-    return [
-        Comparison(pair.facet.title, pair.a, pair.b, pair.difference, p, family)
-        for pair, p in zip(pairs, adjusted, strict=True)
-        if pair.of_the_best
-    ]
+    groups = [(facet, arms) for facet in facets for arms in comparable_arms(facet) if len(arms) > 1]
+    comparisons = []
+    for facet, (best, *others) in groups:
+        losses = [losses_by_seed(arm) for arm in (best, *others)]
+        pairs = [(0, index) for index in range(1, len(losses))]
+        differences = family_differences(losses, pairs, LEVEL / len(groups))
+        comparisons += [
+            Comparison(facet.title, best, other, difference, margin)
+            for other, difference in zip(others, differences.values(), strict=True)
+        ]
+    return comparisons
 
 
 def comparable_arms(facet: Facet) -> list[list[Arm]]:
@@ -116,25 +97,3 @@ def learned_data(arm: Arm) -> str:
         options = {**data, "path": None} if isinstance(data, dict) else {}
         descriptions.add(json.dumps([run.record.data_digest, options], sort_keys=True, default=str))
     return "\n".join(sorted(descriptions))
-
-
-class _ArmPair(NamedTuple):
-    facet: Facet
-    a: Arm
-    b: Arm
-    difference: Difference
-    of_the_best: bool
-
-
-def _arm_pairs(facet: Facet, arms: Sequence[Arm]) -> Iterator[_ArmPair]:
-    arm_losses = [(arm, losses_by_seed(arm)) for arm in arms]
-    for (a, losses), (b, other_losses) in combinations(arm_losses, 2):
-        yield _ArmPair(facet, a, b, _loss_difference(losses, other_losses), a is arms[0])
-
-
-def _loss_difference(a: Losses, b: Losses) -> Difference:
-    paired = paired_difference(a, b)
-    if paired.pairs >= 2:
-        return paired
-    unpaired = unpaired_difference(list(a.values()), list(b.values()))
-    return paired if paired.pairs and math.isnan(unpaired.p) else unpaired

@@ -56,9 +56,17 @@ def describe_comparison(comparison: Comparison) -> str:
     if comparison.outcome == "cannot tell":
         return (
             f"{at}{low.name} and {high.name}: cannot tell (difference {by}, {basis}; "
-            f"{_describe_seeds_needed(comparison)})."
+            f"{_describe_sensitivity(comparison)})."
         )
-    return f"{at}{low.name} ends lower than {high.name} by {by} nats per token ({basis})."
+    if comparison.outcome == "the same":
+        return (
+            f"{at}{low.name} and {high.name} end the same within {comparison.margin:g} nats per "
+            f"token (difference {by}, {basis})."
+        )
+    within, margin = "", comparison.margin
+    if margin is not None and abs(difference.mean) + difference.half <= margin:
+        within = f", less than the margin of {margin:g}"
+    return f"{at}{low.name} ends lower than {high.name} by {by} nats per token{within} ({basis})."
 
 
 def describe_divergence(arms: Sequence[Arm]) -> list[str]:
@@ -104,7 +112,7 @@ def explain_no_comparison(arms: Sequence[Arm]) -> str:
 
 
 def _has_difference(together: _Comparisons) -> bool:
-    return any(comparison.outcome != "cannot tell" for comparison in together)
+    return any(comparison.outcome in ("lower", "higher") for comparison in together)
 
 
 def _smallest_p(together: _Comparisons) -> float:
@@ -123,20 +131,20 @@ def _describe_basis(comparison: Comparison) -> str:
         )
     if math.isnan(difference.p):
         return seeds
-    name = "p" if comparison.family == 1 else "Holm p"
-    return f"{seeds}, {name} {format_probability(comparison.p)}"
+    return f"{seeds}, p {format_probability(difference.p)}"
 
 
-def _describe_seeds_needed(comparison: Comparison) -> str:
-    if math.isnan(comparison.p):
-        return "the same two seeds or more for both would tell noise from effect, seed=0,1,2"
-    if comparison.difference.mean == 0:
+def _describe_sensitivity(comparison: Comparison) -> str:
+    """What the study could have shown, with its noise and its seeds."""
+    difference = comparison.difference
+    if math.isnan(difference.p):
+        return "the same two seeds or more for both separate noise from effect, seed=0,1,2"
+    if difference.mean == 0 and difference.half == 0:
         return "there is none"
-    needed = comparison.needed
-    if needed is None:
-        return "no number of seeds that anyone trains would tell a difference of this size"
-    rounded = needed if needed < 100 else round(needed, 2 - len(str(needed)))
-    return f"about {rounded} pairs would be needed to tell a difference of this size"
+    return (
+        f"a true difference of {format_interval(difference.detectable, math.nan)} would be "
+        f"reported in 4 of 5 such studies"
+    )
 
 
 def _describe_excluded_runs(*arms: Arm) -> str:
@@ -175,16 +183,18 @@ def _summarise_facet(together: _Comparisons) -> str:
     open_ = [
         comparison.other.name for comparison in together if comparison.outcome == "cannot tell"
     ]
+    same = [pair.other.name for pair in together if pair.outcome == "the same"]
     words = [f"ends lower than {len(lower)} of {len(together)} others"]
     if lower:
         words[0] += f" ({join_first(lower)})"
+    if same:
+        words.append(f"the same within {first.margin:g} as {len(same)} ({join_first(same)})")
     if open_:
         words.append(f"cannot be told from {len(open_)} ({join_first(open_)})")
     loss = format_interval(*mean_interval(list(losses_by_seed(best).values())))
     return (
         f"{_facet_prefix(first.facet)}{best.name} has the lowest mean, {loss} nats per token"
-        f"{_describe_excluded_runs(best)}; it {' and '.join(words)}; Holm over {first.family} "
-        f"pairs."
+        f"{_describe_excluded_runs(best)}; it {' and '.join(words)}."
     )
 
 

@@ -1,5 +1,6 @@
 """Redraw a study from what its runs left: `runs.csv`, figures, `report.html`, verdict."""
 
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -47,11 +48,14 @@ class StudyReport:
 
 
 def write_study_report(
-    study_folder: Path, experiments: StudyExperiments = MappingProxyType({})
+    study_folder: Path,
+    experiments: StudyExperiments = MappingProxyType({}),
+    margin: float | None = None,
 ) -> StudyReport:
     """Read a study, and write its `runs.csv`, its figures and its report into its folder.
 
-    `experiments` are those whose studies have a figure and sentences of their own, by name.
+    `experiments` are those whose studies have a figure and sentences of their own, by name;
+    `margin` is that of `analyse_study`.
 
     Raises:
         NormlabError: the folder is no study, or cannot be written.
@@ -59,7 +63,7 @@ def write_study_report(
     from normlab.analysis.report import write_report  # jinja2 and pillow
 
     study = read_study(study_folder, REPORT_TAGS)
-    result = analyse_study(study, experiments)
+    result = analyse_study(study, experiments, margin)
     left_out = [*study.left_out, *result.plan.left_out]
     page = study_folder / REPORT_FILE
     files: list[Path] = []
@@ -103,14 +107,28 @@ def main(
         help="draw this scalar of the event files instead, as train/grad_norm or a probe's tag, "
         "into figures/metrics",
     )
+    parser.add_argument(
+        "--margin",
+        type=positive_number,
+        metavar="NATS",
+        help="arms whose difference surely lies within this margin end the same",
+    )
     with in_words():
         arguments = parser.parse_args(argv)
         if redraw_measurement and redraw_measurement(arguments.study, arguments.metric):
             return
         if arguments.metric is None:
-            print_report(write_study_report(arguments.study, experiments))
+            print_report(write_study_report(arguments.study, experiments, arguments.margin))
         else:
             _draw_metric(arguments.study, arguments.metric)
+
+
+def positive_number(text: str) -> float:
+    """A finite number above zero, for argparse."""
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise ValueError
+    return number
 
 
 def _draw_metric(study_folder: Path, tag: str) -> None:

@@ -120,17 +120,24 @@ class StudyResult:
 
 
 def analyse_study(
-    study: Study, experiments: StudyExperiments = MappingProxyType({})
+    study: Study,
+    experiments: StudyExperiments = MappingProxyType({}),
+    margin: float | None = None,
 ) -> StudyResult:
     """Compare a study's arms by their final validation losses, within every facet.
 
     In a study over learning rates each arm is compared at its own best rate; see `RatedArm.best`.
-    An experiment that has a figure of its own has its own words too.
+    An experiment that has a figure of its own has its own words too. Arms whose difference lies
+    within ± `margin` (nats per token) count as the same; None takes the margin that the runs'
+    configurations agree on, if any.
     """
+    if margin is None:
+        margins = {run.record.config.get("margin") for run in study.runs}
+        margin = margins.pop() if len(margins) == 1 else None
     arms = group_runs(study.runs)
     rates = analyse_learning_rates(arms)
     compared = arms if rates is None else [arm for r in rates.arms if (arm := r.at_its_best)]
-    comparisons = compare_arms(split_facets(compared))
+    comparisons = compare_arms(split_facets(compared), margin)
     merged = arms if rates is None else [rated.arm for rated in rates.arms]
     warnings = [*(rates.warnings if rates else ()), *find_caveats(study, split_facets(merged))]
     result = StudyResult(

@@ -55,10 +55,9 @@ def ratio_spread(numerators: Sequence[float], denominators: Sequence[float]) -> 
 # A window of 1/40 of the run calms the noise of single batches and keeps every trend.
 _WINDOWS_PER_RUN = 40
 
-LEVEL = 0.05  # how often a difference may be told where there is none
-MOST_PAIRS = 10_000  # nobody trains more
+LEVEL = 0.05  # how often a difference may be reported where there is none
 
-Outcome = Literal["lower", "higher", "cannot tell"]
+Outcome = Literal["lower", "higher", "the same", "cannot tell"]
 
 
 @dataclass(frozen=True)
@@ -67,10 +66,13 @@ class Difference:
 
     Attributes:
         mean: mean difference; NaN where nothing can be compared.
-        half: half the width of its 95 % t-interval; NaN where nothing tells the spread.
-        p: two-sided p of the t-test that there is no difference; NaN likewise.
+        half: half the width of its 95 % interval; NaN where nothing tells the spread.
+        p: two-sided p of the test that there is no difference; NaN likewise. It is below 0.05
+            where the interval leaves out zero.
         pairs: how many seeds both have; 0 for a difference over unequal seeds.
         spread: standard deviation of the differences of single pairs; NaN likewise.
+        error: standard error of the mean that the interval is made with.
+        freedom: the degrees of freedom of that error.
     """
 
     mean: float
@@ -78,17 +80,28 @@ class Difference:
     p: float
     pairs: int
     spread: float
+    error: float = math.nan
+    freedom: float = math.nan
+
+    def outcome_within(self, margin: float | None = None) -> Outcome:
+        """What the interval says of a against b; "the same" where it lies within ± `margin`."""
+        if self.p < LEVEL:  # false for a NaN
+            return "lower" if self.mean < 0 else "higher"
+        if margin is not None and abs(self.mean) + self.half <= margin:
+            return "the same"
+        return "cannot tell"
 
     @property
-    def outcome(self) -> Outcome:
-        """What the test says of a against b when this is the only comparison made."""
-        return self.outcome_at(self.p)
+    def detectable(self) -> float:
+        """The smallest true difference that such a study reports in 4 of 5 cases; NaN likewise.
 
-    def outcome_at(self, p: float) -> Outcome:
-        """What it says when `p` is adjusted for the other comparisons; see `holm`."""
-        if not p < LEVEL:  # nor if it is NaN
-            return "cannot tell"
-        return "lower" if self.mean < 0 else "higher"
+        It follows from the noise and the number of seeds alone, not from the difference that was
+        observed: a power computed from that repeats the p-value (Hoenig and Heisey 2001, doi
+        10.1198/000313001300339897).
+        """
+        from scipy.special import stdtrit
+
+        return self.half + float(stdtrit(self.freedom, 0.8)) * self.error
 
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
@@ -130,7 +143,8 @@ def paired_difference(a: Mapping[int, float], b: Mapping[int, float]) -> Differe
     spread = _sample_deviation(differences, mean)
     error = spread / math.sqrt(len(differences))
     p = _two_sided_p(mean, error, len(differences) - 1)
-    return Difference(mean, half, p, len(differences), spread)
+    freedom = len(differences) - 1
+    return Difference(mean, half, p, len(differences), spread, error, freedom)
 
 
 def unpaired_difference(a: Sequence[float], b: Sequence[float]) -> Difference:
@@ -153,61 +167,8 @@ def unpaired_difference(a: Sequence[float], b: Sequence[float]) -> Difference:
     freedom = 1 / sum(s * s / (len(side) - 1) for s, side in zip(shares, sides, strict=True))
     half = float(stdtrit(freedom, 1 - LEVEL / 2)) * error
     spread = math.sqrt(sum(float(np.var(side, ddof=1)) for side in sides))
-    return Difference(mean, half, _two_sided_p(mean, error, freedom), 0, spread)
-
-
-def adjust_by_holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values, in the order given: below 0.05, the difference is told.
-
-    Of all comparisons together, one in twenty studies without any difference tells one. A NaN was
-    no test: it stays NaN and is not counted.
-    """
-    adjusted = [math.nan] * len(p_values)
-    ascending = sorted((p, at) for at, p in enumerate(p_values) if not math.isnan(p))
-    highest = 0.0
-    for rank, (p, at) in enumerate(ascending):
-        highest = max(highest, min(1.0, (len(ascending) - rank) * p))
-        adjusted[at] = highest
-    return adjusted
-
-
-def seeds_needed(
-    effect: float, spread: float, power: float = 0.8, level: float = LEVEL
-) -> int | None:
-    """How many pairs of seeds tell a difference of size `effect` with this probability.
-
-    Exact for the two-sided paired t-test, by the noncentral t distribution; `spread` is the
-    standard deviation of the differences of single pairs. None where no number up to 10,000 does,
-    or the spread is not known. A spread measured on two or three pairs is itself uncertain by a
-    factor of two, so the answer is an order of magnitude and no appointment.
-    """
-    if not (math.isfinite(effect) and math.isfinite(spread)) or effect == 0:
-        return None
-    if spread == 0 or paired_test_power(effect, spread, 2, level) >= power:
-        return 2
-    too_few, enough = 2, 4
-    while paired_test_power(effect, spread, enough, level) < power:
-        too_few, enough = enough, 2 * enough
-        if too_few >= MOST_PAIRS:
-            return None
-    while enough - too_few > 1:
-        middle = (too_few + enough) // 2
-        if paired_test_power(effect, spread, middle, level) < power:
-            too_few = middle
-        else:
-            enough = middle
-    return enough if enough <= MOST_PAIRS else None
-
-
-def paired_test_power(effect: float, spread: float, pairs: int, level: float = LEVEL) -> float:
-    """The probability that a paired t-test over so many pairs tells this effect; `spread` > 0."""
-    from scipy.special import nctdtr, stdtrit
-
-    critical = float(stdtrit(pairs - 1, 1 - level / 2))
-    shift = abs(effect) / spread * math.sqrt(pairs)
-    tails = nctdtr(pairs - 1, shift, [-critical, critical])
-    below, up_to = np.nan_to_num(tails).tolist()  # scipy's NaN: a tail too small for its series
-    return float(below + 1 - up_to)
+    p = _two_sided_p(mean, error, freedom)
+    return Difference(mean, half, p, 0, spread, error, freedom)
 
 
 def _sample_deviation(values: Sequence[float], mean: float) -> float:

@@ -1,7 +1,6 @@
 """`norm_comparison`: norms at a shared learning rate, and each at its own best rate."""
 
 from collections.abc import Iterator, Sequence
-from itertools import combinations
 from typing import TYPE_CHECKING
 
 from normlab.analysis.result import StudyResult
@@ -104,17 +103,16 @@ def _describe_best_rates(tuned: Sequence[Trial]) -> Iterator[str]:
     if has_single_seed(tuned):
         yield SINGLE_SEED
         return
-    # The first is the lowest of all, so Holm counts every pair that it was chosen from; see
-    # `analysis.comparison`.
-    pairs = compare_pairs(list(combinations(tuned, 2)))
-    with_lowest = pairs[: len(tuned) - 1]
+    # The first is the lowest of all, and every pair that it was chosen from counts; see
+    # `analysis.family`.
+    with_lowest = compare_pairs([(tuned[0], other) for other in tuned[1:]])
     lower = [f"{p.b.name} by {p.gap}" for p in with_lowest if p.outcome == "lower"]
     undecided = [f"{p.b.name} ({p.doubt})" for p in with_lowest if p.outcome != "lower"]
     if lower:
         yield f"So {tuned[0].name} ends lower than {join_words(lower)}."
     if undecided:
         yield f"Cannot tell {tuned[0].name} from {join_words(undecided)}."
-    yield f"Paired seeds, Holm over all {len(pairs)} pairs." if len(pairs) > 1 else "Paired seeds."
+    yield "Seeds are paired; the intervals hold for all pairs together."
 
 
 def _describe_ignored_context(trials: Sequence[Trial]) -> Iterator[str]:

@@ -62,8 +62,15 @@ def write_sentences(result: StudyResult) -> list[str]:
         depth: best_trial_of_arms(same_depth)
         for depth, same_depth in sorted(group_trials(trials, "depth").items())
     }
-    placements = compare_pairs([(best[0], other) for best in tuned.values() for other in best[1:]])
-    warmups = compare_pairs([pair for arm in arms.values() for pair in _warmup_pairs(arm)])
+    placements = [
+        pair
+        for best in tuned.values()
+        for pair in compare_pairs([(best[0], other) for other in best[1:]], len(tuned))
+    ]
+    warmup_pairs = [pair for arm in arms.values() for pair in _warmup_pairs(arm)]
+    warmups = [
+        compared for pair in warmup_pairs for compared in compare_pairs([pair], len(warmup_pairs))
+    ]
     sentences: list[str] = []
     for depth, best in tuned.items():
         pairs = [pair for pair in placements if pair.a.depth == depth]
@@ -75,8 +82,8 @@ def write_sentences(result: StudyResult) -> list[str]:
             sentences.append(changed)
     sentences += [_describe_failures(name, arm) for name, arm in arms.items()]
     basis = (
-        f"Paired seeds, Holm over the {len(placements)} comparisons of placements and the "
-        f"{len(warmups)} of warm-up."
+        f"Seeds are paired; the intervals hold together for the placements at all depths, and for "
+        f"the {len(warmups)} comparisons of warm-up."
     )
     return [*sentences, SINGLE_SEED if has_single_seed(trials) else basis]
 

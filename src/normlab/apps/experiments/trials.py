@@ -7,15 +7,9 @@ from typing import Any
 
 from normlab.analysis.arms import Arm, format_value
 from normlab.analysis.comparison import losses_by_seed
+from normlab.analysis.family import family_differences
 from normlab.analysis.formatting import format_interval
-from normlab.analysis.statistics import (
-    Difference,
-    Outcome,
-    adjust_by_holm,
-    mean_interval,
-    paired_difference,
-    seeds_needed,
-)
+from normlab.analysis.statistics import LEVEL, Difference, Outcome, mean_interval
 
 # Nats per token above the best guess without context within which a model has learned none.
 NO_CONTEXT = 0.05
@@ -74,17 +68,21 @@ class Trial:
 
 @dataclass(frozen=True)
 class TrialPair:
-    """Two trials over equal seeds, a − b; p is Holm's over all pairs of their question."""
+    """Two trials over equal seeds, a − b; interval and p hold for all pairs of their question."""
 
     a: Trial
     b: Trial
     difference: Difference
-    p: float
+
+    @property
+    def p(self) -> float:
+        """Of the test that the trials do not differ."""
+        return self.difference.p
 
     @property
     def outcome(self) -> Outcome:
         """Whether a ends lower than b, higher, or the seeds cannot tell."""
-        return self.difference.outcome_at(self.p)
+        return self.difference.outcome_within()
 
     @property
     def gap(self) -> str:
@@ -93,11 +91,12 @@ class TrialPair:
 
     @property
     def doubt(self) -> str:
-        """Why the seeds cannot tell: `0.0120 ± 0.0300; about 12 pairs of seeds would tell`."""
+        """Why the seeds cannot tell: `0.0120 ± 0.0300, 0.0500 detectable`."""
         if not self.difference.pairs:
             return "no seed in common"
-        pairs = seeds_needed(self.difference.mean, self.difference.spread)
-        return f"{self.gap}; about {pairs} pairs of seeds would tell" if pairs else self.gap
+        if math.isnan(self.difference.half):
+            return self.gap
+        return f"{self.gap}, {format_interval(self.difference.detectable, math.nan)} detectable"
 
 
 def read_trials(arms: Sequence[Arm]) -> list[Trial]:
@@ -160,13 +159,18 @@ def best_shared_rate(trials: Sequence[Trial]) -> float | None:
     return min(means, key=lambda rate: means[rate], default=None)
 
 
-def compare_pairs(pairs: Sequence[tuple[Trial, Trial]]) -> list[TrialPair]:
-    """Each pair with its paired difference, and Holm's p over all of them."""
-    differences = [paired_difference(a.losses, b.losses) for a, b in pairs]
-    adjusted = adjust_by_holm([difference.p for difference in differences])
+def compare_pairs(pairs: Sequence[tuple[Trial, Trial]], families: int = 1) -> list[TrialPair]:
+    """Each pair with its difference, right for all pairs of these trials together.
+
+    `families` is how many such groups of trials one question has; they share out the level.
+    """
+    trials = list({id(trial): trial for pair in pairs for trial in pair}.values())
+    position = {id(trial): index for index, trial in enumerate(trials)}
+    indices = [(position[id(a)], position[id(b)]) for a, b in pairs]
+    losses = [trial.losses for trial in trials]
+    differences = family_differences(losses, indices, LEVEL / families) if pairs else {}
     return [
-        TrialPair(*pair, difference, p)
-        for pair, difference, p in zip(pairs, differences, adjusted, strict=True)
+        TrialPair(*pair, differences[index]) for pair, index in zip(pairs, indices, strict=True)
     ]
 
 

@@ -1,0 +1,187 @@
+"""Simulate studies without and with differences, and write how often the statistics report one.
+
+    python scripts/bench/simulate_studies.py [--studies 10000] [--seed 0] [--page FILE]
+
+Every cell of the tables is that many studies of so many arms and seeds. A loss is the arm's mean
+plus the seed's effect plus the run's noise; the noise is what the tables differ in. A study counts
+where any difference between the arm with the lowest mean and another is reported: in the studies of
+equal means each such report is false. The decision is that of `normlab.analysis.family`, taken with
+its functions, over arrays of studies.
+"""
+
+import argparse
+import datetime
+import platform
+import sys
+import time
+from collections.abc import Callable
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.interpolate import PchipInterpolator
+from scipy.special import stdtr
+from scipy.stats import studentized_range
+
+from normlab.analysis.family import OWN_LEVEL, Variances, moderate_variances, pool_variances
+from normlab.analysis.statistics import LEVEL
+
+Array = NDArray[np.float64]
+Noise = Callable[
+    [np.random.Generator, Array], Array
+]  # standard normal (studies, arms, seeds) → noise
+
+ARMS, SEEDS = range(2, 9), range(3, 11)
+START, END = "<!-- simulation -->", "<!-- end of simulation -->"
+
+
+def scale_arms(share: float, factor: float) -> Noise:
+    """The first `share` of the arms, at least one, has `factor` times the others' noise."""
+
+    def scale(random: np.random.Generator, normal: Array) -> Array:
+        count = max(1, int(share * normal.shape[1]))
+        scales = np.where(np.arange(normal.shape[1]) < count, factor, 1.0)
+        return normal * scales[:, None]
+
+    return scale
+
+
+def add_second_group(random: np.random.Generator, normal: Array) -> Array:
+    """Three of ten runs of every arm end 20 standard deviations higher."""
+    return normal + 20 * (random.random(normal.shape) < 0.3)
+
+
+def choose_rates(random: np.random.Generator, normal: Array) -> Array:
+    """The losses at each arm's best of five rates, where the first arm's U-curve is flat.
+
+    The rate with the lowest mean over the seeds is chosen by one half of the validation windows,
+    the loss comes from the other half; a half adds as much noise as the run itself.
+    """
+    studies, arms, seeds = normal.shape
+    curves = np.tile(5.0 * np.array([4, 1, 0, 1, 4]), (arms, 1))
+    curves[0] = 0
+    losses = random.standard_normal((studies, arms, 5, seeds)) + curves[None, :, :, None]
+    chosen = (losses + random.standard_normal(losses.shape)).mean(-1).argmin(-1)
+    tested = losses + random.standard_normal(losses.shape)
+    return np.take_along_axis(tested, chosen[:, :, None, None], 2)[:, :, 0]
+
+
+WITHOUT_DIFFERENCE: dict[str, Noise] = {
+    "equal noise": lambda random, normal: normal,
+    "one arm with 5 times the noise": scale_arms(0, 5),
+    "one arm with a tenth of the noise": scale_arms(0, 0.1),
+    "half of the arms with 3 times the noise": scale_arms(0.5, 3),
+    "two groups of outcomes in every arm": add_second_group,
+    "best of five rates, one U-curve flat": choose_rates,
+}
+
+
+def report_differences(losses: Array) -> tuple[Array, Array]:
+    """Which pairs of arms are reported to differ, and which contain the lowest arm.
+
+    Both of shape (studies, pairs), pairs in the order of `itertools.combinations`.
+    """
+    _, arms, seeds = losses.shape
+    first, second = np.array(list(combinations(range(arms), 2))).T
+    differences = losses[:, first] - losses[:, second]
+    means = np.abs(differences.mean(-1))
+    own = Variances(differences.var(-1, ddof=1), np.array(seeds - 1.0))
+    p = 2 * stdtr(seeds - 1, -means / np.sqrt(own.variance / seeds))
+    reported = p < (OWN_LEVEL if arms > 2 else LEVEL)
+    if arms > 2:
+        pooled = pool_variances(own, arms)
+        for shared in (pooled, moderate_variances(own, pooled.freedom)):
+            quantiles = interpolate_quantiles(arms)(1 / shared.freedom)
+            reported &= np.sqrt(2) * means / np.sqrt(shared.variance / seeds) > quantiles
+    lowest = losses.mean(-1).argmin(-1)[:, None]
+    return reported, (first == lowest) | (second == lowest)
+
+
+def interpolate_quantiles(arms: int) -> PchipInterpolator:
+    """The studentized range's 95 % quantile against 1 / degrees of freedom."""
+    if arms not in _QUANTILES:
+        freedoms = np.array([1e4, 1e3, 100, 50, 30, 20, 14, 10, 8, 6, 5, 4, 3, 2.5, 2, 1.5, 1])
+        values = [studentized_range.ppf(1 - LEVEL, arms, freedom) for freedom in freedoms]
+        _QUANTILES[arms] = PchipInterpolator(1 / freedoms, values)
+    return _QUANTILES[arms]
+
+
+_QUANTILES: dict[int, PchipInterpolator] = {}
+
+
+def draw_losses(random: np.random.Generator, noise: Noise, shape: tuple[int, int, int]) -> Array:
+    """Losses of studies whose arms have equal means: (studies, arms, seeds)."""
+    seeds = 2 * random.standard_normal((shape[0], 1, shape[2]))
+    return noise(random, random.standard_normal(shape)) + seeds
+
+
+def measure_errors(random: np.random.Generator, noise: Noise, studies: int) -> Array:
+    """The share of studies with a false difference, (arms, seeds)."""
+    table = np.zeros((len(ARMS), len(SEEDS)))
+    for row, arms in enumerate(ARMS):
+        for column, seeds in enumerate(SEEDS):
+            losses = draw_losses(random, noise, (studies, arms, seeds))
+            reported, lowest = report_differences(losses)
+            table[row, column] = (reported & lowest).any(-1).mean()
+    return table
+
+
+def measure_power(random: np.random.Generator, effect: float, studies: int) -> Array:
+    """How often one arm that is `effect` standard deviations lower is reported against another."""
+    table = np.zeros((len(ARMS), len(SEEDS)))
+    for row, arms in enumerate(ARMS):
+        for column, seeds in enumerate(SEEDS):
+            losses = draw_losses(random, lambda _, normal: normal, (studies, arms, seeds))
+            losses[:, 0] -= effect
+            table[row, column] = report_differences(losses)[0][:, : arms - 1].mean()
+    return table
+
+
+def format_table(table: Array) -> str:
+    """Percent by arms (rows) and seeds (columns), as Markdown."""
+    lines = ["| arms | " + " | ".join(f"{seeds} seeds" for seeds in SEEDS) + " |"]
+    lines.append("|---:" * (len(SEEDS) + 1) + "|")
+    for arms, row in zip(ARMS, table, strict=True):
+        lines.append(f"| {arms} | " + " | ".join(f"{100 * share:.1f}" for share in row) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--studies", type=int, default=10_000, help="simulated studies a cell")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--page", type=Path, help="write the tables into this page, between marks")
+    options = parser.parse_args()
+    random, start = np.random.default_rng(options.seed), time.perf_counter()
+    parts = []
+    for name, noise in WITHOUT_DIFFERENCE.items():
+        table = measure_errors(random, noise, options.studies)
+        parts.append(
+            f"**No difference, {name}**: % of studies that report one; largest "
+            f"{100 * table.max():.1f}.\n\n{format_table(table)}"
+        )
+    for effect in (2, 4):
+        table = measure_power(random, effect, options.studies)
+        parts.append(
+            f"**One arm lower by {effect} standard deviations of the noise**: % of its differences "
+            f"that are reported.\n\n{format_table(table)}"
+        )
+    parts.append(
+        f"{options.studies:,} studies a cell, seed {options.seed}, "
+        f"{time.perf_counter() - start:.0f} s on {platform.machine()}, "
+        f"{datetime.date.today()}: `python scripts/bench/simulate_studies.py --page "
+        f"{options.page}`."
+    )
+    text = "\n\n".join(parts)
+    if options.page is None:
+        sys.stdout.write(text + "\n")
+        return
+    page = options.page.read_text(encoding="utf-8")
+    before, after = page.split(START)[0], page.split(END)[1]
+    options.page.write_text(f"{before}{START}\n\n{text}\n\n{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
