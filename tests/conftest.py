@@ -11,7 +11,7 @@ from omegaconf import open_dict
 from normlab import config
 from normlab.config.compose import register_schemas
 from normlab.config.run_spec import RunSpec, make_run_spec
-from normlab.study.main import main
+from normlab.study.command import main
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ _QUESTIONS = ("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "-i", 
 def study() -> None:
     """`train.py` and `normlab`; a study's torch is imported beside this process, from the start."""
     asks = any(word.split("=")[0] in _QUESTIONS for word in sys.argv[1:])
-    _enter("normlab.study.main", _begin, trains=not asks)
+    _enter("normlab.study.command", _begin, trains=not asks)
 
 
 def plot() -> None:
@@ -57,9 +57,9 @@ def catalogue() -> None:
 
 def _begin() -> None:
     if {"-m", "--multirun"} & set(sys.argv):
-        from normlab.study import engine
+        from normlab.study import workers
 
-        engine.begin()
+        workers.start_fork_server()
 
 
 def _leave_signals() -> None:
@@ -76,7 +76,7 @@ def _enter(room: str, first: Callable[[], None] = lambda: None, trains: bool = F
             "which `make demo` makes .venv/bin/python."
         )
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)
-    output.secure()
+    output.secure_streams()
     # Figures go to files, in our own style: a user's window or notebook has no part in them.
     os.environ.update(MPLBACKEND="agg", MATPLOTLIBRC=os.devnull)
     # A matplotlibrc in the current folder is read all the same. Its values are not used
@@ -102,7 +102,7 @@ def _enter(room: str, first: Callable[[], None] = lambda: None, trains: bool = F
             raise
     finally:
         _leave_signals()
-    lost = output.failure(sys.stdout)
+    lost = output.write_failure(sys.stdout)
     if lost is not None and lost.errno != errno.EPIPE:  # as `| head` has read what it wanted
         rest = "; all else was done" if trains else ""
         sys.stderr.write(f"normlab: standard output cannot be written ({lost.strerror}){rest}.\n")

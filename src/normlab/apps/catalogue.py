@@ -12,7 +12,7 @@ from normlab import config
 from normlab.archive.files import write_text
 from normlab.config.compose import composed_config
 from normlab.config.run_spec import to_train_config
-from normlab.errors import NormlabError, Parser, in_words
+from normlab.errors import CommandParser, NormlabError, report_user_errors
 
 if TYPE_CHECKING:
     from torch import nn
@@ -157,8 +157,8 @@ def _composed(*overrides: str) -> DictConfig:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line of `scripts/catalogue.py`."""
-    parser = Parser(description=f"Write {PATH} from the files in conf/.")
-    with in_words():
+    parser = CommandParser(description=f"Write {PATH} from the files in conf/.")
+    with report_user_errors():
         parser.parse_args(argv)
         write_text(PATH, catalogue())
         print(f"wrote {PATH}")  # noqa: T201

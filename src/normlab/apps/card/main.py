@@ -17,9 +17,9 @@ from normlab.apps.card.record import Card, write_cards
 from normlab.config.compose import composed_config
 from normlab.config.gate import check_overrides
 from normlab.config.run_spec import RunSpec
-from normlab.errors import ConfigError, NormlabError, Parser, in_words
-from normlab.study.plan import Plan, combinations, specified
-from normlab.study.terminal import console
+from normlab.errors import CommandParser, ConfigError, NormlabError, report_user_errors
+from normlab.study.plan import Plan, compose_spec, expand_overrides
+from normlab.terminal import open_terminal
 
 # Wider, a single token's Jacobian would not tell more, and the timing takes gigabytes.
 MOST_WIDTH = 8192
@@ -29,7 +29,7 @@ _LONGEST_NAME = 80
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line of `scripts/card.py`."""
-    with in_words():
+    with report_user_errors():
         options = _parser().parse_intermixed_args(argv)
         card(options)
 
@@ -48,7 +48,7 @@ def card(options: argparse.Namespace) -> list[Card]:
     files, left_out = _write(cards, folder)
     from normlab.apps.card.tables import show
 
-    terminal = console(100)
+    terminal = open_terminal(100)
     show(terminal, cards)
     for word, path in files:
         terminal.print(f"{word:8} {path}", markup=False)
@@ -58,7 +58,7 @@ def card(options: argparse.Namespace) -> list[Card]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
+    parser = CommandParser(
         prog="card.py",
         description="A norm's identity card, in seconds and before it is trained: parameters, "
         "invariances, Jacobian, extreme inputs, half precision, speed.",
@@ -94,8 +94,8 @@ def _compose(overrides: Sequence[str], config_dir: Path | None) -> dict[str, Run
     specs = {}
     with composed_config([], config_dir) as (loader, master):
         check_overrides(overrides, [config_dir] if config_dir else [])
-        for combination in combinations(loader, overrides, Plan()):
-            spec = specified(loader, master, combination)
+        for combination in expand_overrides(loader, overrides, Plan()):
+            spec = compose_spec(loader, master, combination)
             specs[_label(spec, combination)] = spec
     return specs
 
