@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from called import Call, called, refused
+from command_calls import Call, make_command_caller, read_refusal
 from normlab.apps.probe.main import main, measure
 from normlab.apps.probe.record import Measurement, read_probing
 from normlab.apps.probe.tables import (
@@ -24,7 +24,7 @@ SMALL = ("model.width=16", "model.heads=2", "model.context=8", "data.batch_size=
 
 @pytest.fixture
 def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> Call:
-    return called(main, tmp_path, monkeypatch, capfd)
+    return make_command_caller(main, tmp_path, monkeypatch, capfd)
 
 
 def test_models_become_a_table_numbers_with_slopes_and_a_figure(call: Call) -> None:
@@ -144,7 +144,7 @@ def test_a_damaged_file_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_a_refusal_needs_no_torch() -> None:
-    said = refused("scripts/probe.py", "norm=foo", "torch", "matplotlib")
+    said = read_refusal("scripts/probe.py", "norm=foo", "torch", "matplotlib")
     assert "norm=foo is not an option" in said
 
 

@@ -20,7 +20,7 @@ from normlab.model.gpt import GPT
 from normlab.model.initialization import Embedding, Linear
 from normlab.training.build import build_model, check_networks
 from normlab.training.module import LanguageModel, to_tensors
-from tiny import TINY
+from tiny_run import TINY
 
 
 def files(group: str) -> list[str]:

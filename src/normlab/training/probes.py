@@ -222,7 +222,7 @@ def vector_length(x: Tensor, order: float = 2.0) -> Tensor:
 def _read_attention(readings: Readings, site: str, attention: Attention, x: Tensor) -> None:
     time = x.shape[1]
     sequences = x[: max(1, MAXIMAL_LOGITS // (attention.heads * time * time))]
-    q, k, _ = attention.project(sequences)
+    q, k, _ = attention.project_heads(sequences)
     if attention.heads != attention.kv_heads:
         k = k.repeat_interleave(attention.heads // attention.kv_heads, dim=0)
     with torch.autocast(x.device.type, enabled=False):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from judging import arm, judged, measured
+from claim_evidence import judge_claim, make_arm, make_evidence
 from normlab.apps.claims.claim import Exact, Lower, Slope, Value
 from normlab.apps.claims.evidence import Evidence
 from normlab.apps.claims.figure import draw
@@ -18,17 +18,17 @@ from normlab.errors import NormlabError
 
 @pytest.fixture
 def report() -> Report:
-    a, b = arm("rmsnorm", [1.0, 1.1, 1.2]), arm("layernorm", [2.0, 2.2, 2.3])
+    a, b = make_arm("rmsnorm", [1.0, 1.1, 1.2]), make_arm("layernorm", [2.0, 2.2, 2.3])
     test = Lower("norm=rmsnorm", "norm=layernorm", 0.02)
     return Report(
         "quick",
         (
-            judged(test, Evidence(tuple(a + b), command="again"), "lower_one"),
-            judged(Slope("x", -0.5, 0.1), measured(x=[0.0, 0.001, 0.0]), "slope_one"),
-            judged(Value("x", high=1.0), measured(x=[2.0, 2.001, 2.0]), "value_one"),
-            judged(Exact("x", 1e-11), measured(x=[1e-15]), "exact_one"),
-            judged(Value("x", high=1.0), measured(x=[0.9, 1.1, 1.0]), "wide_one"),
-            judged(test, Evidence(problem="there is no data"), "nothing_one"),
+            judge_claim(test, Evidence(tuple(a + b), command="again"), "lower_one"),
+            judge_claim(Slope("x", -0.5, 0.1), make_evidence(x=[0.0, 0.001, 0.0]), "slope_one"),
+            judge_claim(Value("x", high=1.0), make_evidence(x=[2.0, 2.001, 2.0]), "value_one"),
+            judge_claim(Exact("x", 1e-11), make_evidence(x=[1e-15]), "exact_one"),
+            judge_claim(Value("x", high=1.0), make_evidence(x=[0.9, 1.1, 1.0]), "wide_one"),
+            judge_claim(test, Evidence(problem="there is no data"), "nothing_one"),
         ),
     )
 
@@ -66,7 +66,7 @@ def test_a_word_that_is_none_is_damage(report: Report, tmp_path: Path) -> None:
 
 
 def test_newer_verdicts_take_the_place_of_older_ones(report: Report) -> None:
-    newer = judged(Exact("x", 1e-11), measured(x=[1.0]), "exact_one")
+    newer = judge_claim(Exact("x", 1e-11), make_evidence(x=[1.0]), "exact_one")
     both = report | Report("quick", (newer,))
     assert [one.name for one in both.judged] == sorted(one.name for one in report.judged)
     assert {one.name: one.word for one in both.judged}["exact_one"] == "refuted"

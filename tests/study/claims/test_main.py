@@ -5,18 +5,18 @@ from pathlib import Path
 import pytest
 import yaml
 
-from called import Call, called
+from command_calls import Call, make_command_caller
 from normlab.apps.claims import measuring
 from normlab.apps.claims.main import main
 from normlab.apps.claims.measurement import Measurement, Size
 from normlab.apps.claims.verdicts import Measured, Report
 from normlab.errors import NormlabError
-from tiny import TINY
+from tiny_run import TINY
 
 
 @pytest.fixture
 def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> Call:
-    return called(main, tmp_path, monkeypatch, capfd)
+    return make_command_caller(main, tmp_path, monkeypatch, capfd)
 
 
 def counted(size: Size) -> dict[str, list[float]]:

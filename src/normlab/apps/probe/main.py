@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from normlab.analysis.style import without_figure
-from normlab.apps.card.main import folder_name
 from normlab.apps.probe.record import Measurement, Probing, measurement, write_probing
+from normlab.apps.results import folder_name, print_files, save_results
 from normlab.config.compose import composed_config
 from normlab.config.gate import check_overrides
 from normlab.config.run_spec import RunSpec
-from normlab.errors import CommandParser, ConfigError, NormlabError, report_user_errors
+from normlab.errors import CommandParser, ConfigError, report_user_errors
 from normlab.study.plan import Plan, compose_spec, expand_overrides
 from normlab.study.progress import Countdown
 from normlab.terminal import open_terminal
@@ -64,10 +63,7 @@ def probe(options: argparse.Namespace) -> Probing:
     from normlab.apps.probe.tables import show
 
     show(terminal, probing)
-    for word, path in files:
-        terminal.print(f"{word:8} {path}", markup=False)
-    for sentence in left_out:
-        terminal.print(f"note: {sentence}", markup=False)
+    print_files(terminal, files, left_out)
     return probing
 
 
@@ -184,21 +180,15 @@ def _one(wanted: Wanted, sources: dict[str, Any]) -> Measurement:
 
 def _write(
     probing: Probing, folder: Path, overrides: Sequence[str]
-) -> tuple[list[tuple[str, Path]], list[str]]:
+) -> tuple[dict[str, Path], list[str]]:
     """The files by what they are, and a sentence where the figure could not be drawn."""
     import torch
 
     about = {"overrides": list(overrides), "versions": {"torch": str(torch.__version__)}}
-    left_out: list[str] = []
-    try:
-        numbers = write_probing(folder, probing, about)
-        files = [("numbers", numbers)]
-        with without_figure("The figure", left_out):
-            from normlab.apps.probe.figure import draw
 
-            files.insert(0, ("figure", draw(probing, folder)[0]))
-    except OSError as error:
-        raise NormlabError(
-            f"{folder} cannot be written ({error.strerror or error}); give another with --out DIR."
-        ) from error
-    return files, left_out
+    def draw_figure() -> Path:
+        from normlab.apps.probe.figure import draw
+
+        return draw(probing, folder)[0]
+
+    return save_results(folder, lambda: write_probing(folder, probing, about), draw_figure)
