@@ -1,13 +1,12 @@
 """Hydra's sweeper for studies: plan, launch what is missing, end in figures whatever happens."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-from hydra.core.config_loader import ConfigLoader
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
@@ -36,15 +35,6 @@ from normlab.study.progress import format_outcome
 from normlab.terminal import has_fixed_width, open_terminal
 from normlab.text import printable_line
 
-# Measures without training what `config.measure` names, with these overrides, into this study.
-MeasuredExperiment = Callable[[ConfigLoader, DictConfig, Sequence[str], str], None]
-_measured_experiments: dict[str, MeasuredExperiment] = {}
-
-
-def register_measured_experiments(experiments: Mapping[str, MeasuredExperiment]) -> None:
-    """Have the key `measure` of a configuration name one of these."""
-    _measured_experiments.update(experiments)
-
 
 class StudySweeper(Sweeper):
     """Carries a command from plan to figures through any of Hydra's launchers."""
@@ -72,7 +62,7 @@ class StudySweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Train what the command asks for and has no result yet, then draw the study.
 
-        A registered experiment measures without training.
+        An experiment that measures without training goes to `normlab.apps.experiments`.
 
         Raises:
             ConfigError: a combination cannot be trained; nothing was trained.
@@ -89,7 +79,9 @@ class StudySweeper(Sweeper):
         loader = self.hydra_context.config_loader
         if self.config.measure is not None:
             workers.stop_fork_server()  # nothing is trained
-            run_experiment = _measured_experiments[self.config.measure.name]
+            from normlab.apps.experiments import MEASURED_EXPERIMENTS
+
+            run_experiment = MEASURED_EXPERIMENTS[self.config.measure.name]
             run_experiment(loader, self.config, overrides, study)
             return
         plan = make_plan(loader, self.config, overrides, study, arms)
