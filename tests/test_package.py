@@ -44,7 +44,7 @@ def test_the_command_of_an_installed_wheel_finds_its_own_conf(
     code = (
         "import normlab.config; from normlab.study import command; "
         "print(normlab.config.conf_folder()); "
-        "import sys; sys.argv[1:] = ['--cfg', 'job']; command.main()"
+        "import sys; sys.argv[1:] = ['--cfg', 'job']; command.main({}, {})"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

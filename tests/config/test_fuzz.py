@@ -28,7 +28,7 @@ def planned(door: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         sweep.StudySweeper, "_instantiate_launcher", lambda self, runs: NoLauncher()
     )
     monkeypatch.setattr(sweep, "_raise_failures", lambda *given: None)
-    monkeypatch.setattr(sweep, "draw_study", lambda terminal, plan: "")
+    monkeypatch.setattr(sweep, "draw_study", lambda terminal, plan, experiments: "")
     monkeypatch.setattr("urllib.request.urlopen", no_network)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     here = tmp_path / "here"

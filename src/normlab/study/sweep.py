@@ -1,12 +1,13 @@
 """Hydra's sweeper for studies: plan, launch what is missing, end in figures whatever happens."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from textwrap import fill
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
@@ -35,9 +36,25 @@ from normlab.study.progress import format_outcome
 from normlab.terminal import has_fixed_width, open_terminal
 from normlab.text import printable_line
 
+if TYPE_CHECKING:
+    from normlab.analysis.result import StudyExperiments
+
+
+# Measures without training. Arguments: the loader, the composed configuration, the overrides, the
+# study's name.
+MeasuredExperiment = Callable[[ConfigLoader, DictConfig, Sequence[str], str], None]
+MeasuredExperiments = Mapping[str, MeasuredExperiment]  # by `measure.name` of the configuration
+
 
 class StudySweeper(Sweeper):
-    """Carries a command from plan to figures through any of Hydra's launchers."""
+    """Carries a command from plan to figures through any of Hydra's launchers.
+
+    The experiments are those that a configuration may name, set by the command. Processes that only
+    train need none.
+    """
+
+    trained_experiments: ClassVar["StudyExperiments"] = {}
+    measured_experiments: ClassVar[MeasuredExperiments] = {}
 
     config: DictConfig
     hydra_context: HydraContext
@@ -62,7 +79,7 @@ class StudySweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Train what the command asks for and has no result yet, then draw the study.
 
-        An experiment that measures without training goes to `normlab.apps.experiments`.
+        An experiment that measures without training is carried out by its application.
 
         Raises:
             ConfigError: a combination cannot be trained; nothing was trained.
@@ -79,9 +96,7 @@ class StudySweeper(Sweeper):
         loader = self.hydra_context.config_loader
         if self.config.measure is not None:
             workers.stop_fork_server()  # nothing is trained
-            from normlab.apps.experiments import MEASURED_EXPERIMENTS
-
-            run_experiment = MEASURED_EXPERIMENTS[self.config.measure.name]
+            run_experiment = self.measured_experiments[self.config.measure.name]
             run_experiment(loader, self.config, overrides, study)
             return
         plan = make_plan(loader, self.config, overrides, study, arms)
@@ -95,7 +110,7 @@ class StudySweeper(Sweeper):
             if launcher:
                 results = launcher.launch([overrides for overrides, _ in pending], 0)
         finally:
-            problem = draw_study(terminal, plan)
+            problem = draw_study(terminal, plan, self.trained_experiments)
         _raise_failures(plan, [spec for _, spec in pending], results, problem)
 
     def _instantiate_launcher(self, runs: int) -> Launcher:
@@ -171,7 +186,7 @@ def announce_plan(terminal: Console, plan: Plan, pending: int, allocation: str =
             terminal.print(f"there {name}  {format_outcome(record)}")
 
 
-def draw_study(terminal: Console, plan: Plan) -> str:
+def draw_study(terminal: Console, plan: Plan, experiments: "StudyExperiments") -> str:
     """Draw the study's figures, and print what it shows; returns why it could not, or nothing.
 
     It raises no error of its own: how the runs ended matters more.
@@ -182,7 +197,7 @@ def draw_study(terminal: Console, plan: Plan) -> str:
         return ""  # stopped before the first run began
     folder = plan.specs[0].study_folder
     try:
-        show(report(folder))
+        show(report(folder, experiments))
     except NormlabError as error:
         return str(error)
     except KeyboardInterrupt as interruption:

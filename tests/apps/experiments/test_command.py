@@ -12,7 +12,7 @@ import torch
 
 from html_page import Page
 from normlab.analysis import plot
-from normlab.apps.experiments import gradient_vanishing
+from normlab.apps.experiments import gradient_vanishing, redraw
 from normlab.apps.experiments import main as measure
 from normlab.apps.experiments.record import read_record
 from normlab.apps.experiments.report import Report
@@ -83,7 +83,7 @@ def test_numbers_figure_and_paragraph_then_a_redraw(
     page = folder / "report.html"
     before = page.read_bytes()
     page.unlink()
-    plot.main([str(folder)])
+    plot.main([str(folder)], redraw_measurement=redraw)
     redrawn = capfd.readouterr().out
     assert redrawn.splitlines()[-1] == answer.out.splitlines()[-1]
     assert f"report   {page}" in redrawn
@@ -119,7 +119,10 @@ def test_a_measurement_has_no_curves_to_draw(
 ) -> None:
     assert door(*VANISHING, f"output_dir={tmp_path}").code == 0
     with pytest.raises(SystemExit) as left:
-        plot.main([str(tmp_path / "gradient_vanishing-quick"), "--metric", "train/loss"])
+        plot.main(
+            [str(tmp_path / "gradient_vanishing-quick"), "--metric", "train/loss"],
+            redraw_measurement=redraw,
+        )
     assert left.value.code == 1
     assert "holds a measurement and no curves" in capfd.readouterr().err
 
