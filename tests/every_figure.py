@@ -37,7 +37,7 @@ from normlab.apps.claims import figure as claims_figure
 from normlab.apps.claims import verdicts as judged
 from normlab.apps.experiments import TRAINED_EXPERIMENTS
 from normlab.apps.experiments import report as experiment_report
-from normlab.apps.experiments.record import IMPLEMENTATIONS, LayerNormVsRmsNorm
+from normlab.apps.experiments.layernorm_vs_rmsnorm import IMPLEMENTATIONS, LayerNormVsRmsNorm
 from normlab.apps.probe import figure as probe_figure
 from normlab.apps.probe.record import Measurement, Probing
 from normlab.apps.probe.tables import slopes

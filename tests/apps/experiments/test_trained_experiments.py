@@ -75,7 +75,8 @@ def norms(maker: Any, seeds: int, **levels: tuple[float | None, float | None]) -
 def test_it_says_where_an_arm_diverges_and_who_ends_where(maker: Any) -> None:
     norms(maker, 1, none=(2.6, None), post=(2.5, 2.4), pre=(2.2, 2.3))
     words = told(maker)
-    assert "Diverged: none at lr=1e-2 (1 of 1), where layernorm · post ends at 2.4" in words
+    assert "Diverged: none at lr=1e-2 (1 of 1)." in words
+    assert "At lr=1e-2 finish layernorm · post at 2.4" in words
     # 1e-3 is the one rate at which all finish; post is better at the other.
     assert "At one shared rate, lr=1e-3, the final losses are layernorm · pre at 2." in words
     assert "(lr=1e-2)" in words.partition("Each at its own best rate")[2]
@@ -137,22 +138,24 @@ def depths(maker: Any, seeds: int, gains: dict[int, float], warm: float = 0.0) -
 def test_depths_are_compared_at_their_best_settings(maker: Any) -> None:
     depths(maker, 3, {4: -0.1, 16: 1.2}, warm=0.05)
     words = told(maker)
-    shallow, deep = words.split("At depth 16")
-    assert "layernorm · post is lower by 0." in shallow
-    assert "layernorm · pre is lower by 1.1" in deep.partition("Warm-up")[0]
+    shallow, deep = words.partition("Warm-up")[0].split("At depth 16")
+    assert "layernorm · post ends lower than layernorm · pre by 0." in shallow
+    assert "layernorm · pre ends lower than layernorm · post by 1.1" in deep
+    assert deep.endswith("at depth 16. ")
     assert "Warm-up changes the best final loss of layernorm · post by -0.0" in words
     assert "4 settings" not in words
     assert (
-        "of 8 settings of layernorm · pre 0 diverge and 0 end above, or less than 0.05 below,"
-        in words
+        "Of 8 settings of layernorm · pre 0 diverge and 0 end above, or less than 0.05 below, the "
+        "loss of token frequencies alone." in words
     )
-    assert "4 at depth 16" in words
+    assert "layernorm · post 0 diverge and 4 end above" in words
+    assert "(4 at depth 16)." in words
 
 
 def test_depths_that_cannot_be_told_apart_say_how_many_seeds_would(maker: Any) -> None:
     depths(maker, 2, {4: 0.001})
     words = told(maker)
-    assert "cannot be told apart (0.00" in words
+    assert "Cannot tell layernorm · pre from layernorm · post at depth 4 (0.00" in words
     assert "pairs of seeds would tell)" in words
 
 

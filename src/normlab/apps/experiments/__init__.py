@@ -7,6 +7,7 @@ Nothing heavy is imported here: Hydra's commands start in a second, torch takes 
 """
 
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -48,17 +49,13 @@ def redraw(folder: Path, metric: str | None = None) -> bool:
 
 
 def trained_experiment(name: str) -> StudyExperiment:
-    """The experiment, whose figure and sentences are imported when they are needed."""
+    """The experiment of the module of this name, which is imported when it is needed."""
 
     def draw_figure(study: "Study") -> "Figure":
-        from normlab.apps.experiments.trained_figures import FIGURES
-
-        return cast("Figure", FIGURES[name](study))
+        return cast("Figure", import_module(f"{__name__}.{name}").draw_figure(study))
 
     def write_sentences(study: "Study") -> list[str]:
-        from normlab.apps.experiments.trained_sentences import DESCRIPTIONS
-
-        return cast("list[str]", DESCRIPTIONS[name](study))
+        return cast("list[str]", import_module(f"{__name__}.{name}").write_sentences(study))
 
     return StudyExperiment(name, draw_figure, write_sentences)
 

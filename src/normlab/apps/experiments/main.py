@@ -15,14 +15,21 @@ from typing import Any
 from hydra.core.config_loader import ConfigLoader
 from omegaconf import DictConfig
 
+from normlab.apps.experiments.arguments import MeasurementArguments
+from normlab.apps.experiments.gradient_vanishing import GradientVanishingSettings
+from normlab.apps.experiments.layernorm_vs_rmsnorm import LayerNormVsRmsNormSettings
 from normlab.apps.experiments.record import MeasurementRecord, Origin, read_record, record_path
 from normlab.apps.experiments.report import write_report
-from normlab.apps.experiments.settings import SETTINGS, MeasurementArguments
 from normlab.archive.record import check_output_dir
 from normlab.errors import NormlabError
 from normlab.study.plan import check_writable, make_study_folder
 from normlab.study.progress import Countdown, format_duration
 from normlab.terminal import open_terminal
+
+SETTINGS: dict[str, Any] = {
+    "gradient_vanishing": GradientVanishingSettings,
+    "layernorm_vs_rmsnorm": LayerNormVsRmsNormSettings,
+}
 
 
 def run_experiment(
@@ -93,7 +100,7 @@ def measure_experiment(name: str, settings: Any, threads: int | None) -> Measure
             resolve_hardware,
         )
 
-        experiment = import_module(f"{__package__}.{name}")
+        experiment = import_module(f"{__package__}.{name}_measurement")
         trainer = TrainerConfig(1, 1, precision="32-true", device=Device.cpu, compile=False)
         hardware = resolve_hardware(trainer, threads)
         numbers = experiment.measure(settings, countdown.begin)
