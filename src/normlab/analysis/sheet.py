@@ -35,7 +35,7 @@ from normlab.analysis.formatting import format_axis_value
 from normlab.analysis.style import DPI, GREY, WIDTH
 from normlab.archive.files import replace_atomically, write_text
 from normlab.archive.record import short_number
-from normlab.text import on_a_line, printable
+from normlab.text import printable, printable_line
 
 _POINTS_AN_INCH = 72
 _ELLIPSIS = "…"
@@ -356,7 +356,7 @@ def name_rows(axes: Axes, names: Sequence[str], width: float) -> None:
 
 def add_tooltip(artist: Artist, words: str) -> None:
     """Have the figure's SVG say these words where one points at what is drawn."""
-    artist.set_gid(_TOOLTIP + on_a_line(words))
+    artist.set_gid(_TOOLTIP + printable_line(words))
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:

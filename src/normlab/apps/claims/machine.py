@@ -4,13 +4,13 @@ import platform
 from functools import cache
 from importlib.metadata import version
 
-from normlab.study.machine import cores
+from normlab.study.allocation import count_cores
 
 
 @cache
 def machine() -> str:
     """`2-core AMD EPYC 9B14, torch 2.13.0`."""
-    return f"{cores()}-core {_processor()}, torch {version('torch')}"
+    return f"{count_cores()}-core {_processor()}, torch {version('torch')}"
 
 
 def _processor() -> str:

@@ -18,7 +18,7 @@ from normlab.apps.claims.machine import machine
 from normlab.apps.claims.measuring import check_measurement
 from normlab.apps.claims.studies import Place, check_budget
 from normlab.apps.claims.verdicts import Report
-from normlab.errors import ConfigError, NormlabError, Parser, in_words
+from normlab.errors import CommandParser, ConfigError, NormlabError, report_user_errors
 from normlab.text import excerpt, suggest_closest
 
 if TYPE_CHECKING:
@@ -34,13 +34,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command line of `scripts/claims.py`."""
     from normlab.training import stopping
 
-    stopping.listen()
-    with in_words():
+    stopping.raise_on_signals()
+    with report_user_errors():
         options = _parser().parse_intermixed_args(argv)
         try:
             carry_out(_asked(options))
         except KeyboardInterrupt as stop:
-            stopping.ignore()
+            stopping.ignore_signals()
             sys.stderr.write("stopped; the same command goes on where it was\n")
             sys.exit(stopping.exit_code(stop))
 
@@ -78,11 +78,11 @@ def carry_out(asked: Asked) -> Report:
     """
     from normlab.apps.claims.gathering import gathered
     from normlab.apps.claims.show import show
-    from normlab.study.terminal import console
+    from normlab.terminal import open_terminal
 
     _make(asked.folder)
     before = _before(asked.results)
-    terminal = console()
+    terminal = open_terminal()
     evidence = gathered(asked.claims, asked.place, asked.command, terminal)
     report = _judged(asked, evidence)
     whole = before | report if before else report
@@ -133,7 +133,7 @@ def _draw(asked: Asked, report: Report, terminal: "Console") -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
+    parser = CommandParser(
         prog="claims.py",
         description="Put published claims to the test: train and measure what is missing, and say "
         "reproduced, not reproduced, refuted or cannot tell, by rule.",

@@ -13,8 +13,7 @@ from normlab.archive.record import RunRecord
 from normlab.config.compose import composed_config
 from normlab.config.run_spec import RunSpec
 from normlab.errors import ConfigError, NormlabError
-from normlab.study.experiment import Asked
-from normlab.study.plan import Plan, make_plan, specified
+from normlab.study.plan import Plan, SweepRequest, compose_spec, make_plan
 from normlab.text import excerpt, suggest_closest
 
 # What `train.py` does; there is no such file beside an installed package.
@@ -71,9 +70,9 @@ def _plan(experiment: str, place: Place) -> tuple[Plan, Path]:
     given = [word for word in place.arguments(experiment) if "=" in word]
     with composed_config(given, place.config_dir) as (loader, master):
         sweeper = master.hydra.sweeper
-        asked = Asked(sweeper.params, sweeper.arms, sweeper.budgets)
-        arms, overrides = asked.overrides(given, place.budget)
-        study = asked.study(str(master.study), place.budget)
+        asked = SweepRequest(sweeper.params, sweeper.arms, sweeper.budgets)
+        arms, overrides = asked.expand_arms(given, place.budget)
+        study = asked.study_name(str(master.study), place.budget)
         return make_plan(loader, master, overrides, study, arms), place.output_dir / study
 
 
@@ -84,7 +83,7 @@ def composed(overrides: Sequence[str]) -> RunSpec:
         ConfigError: it cannot be.
     """
     with composed_config([]) as (loader, master):
-        return specified(loader, master, overrides)
+        return compose_spec(loader, master, overrides)
 
 
 def _asked(spec: RunSpec) -> RunRecord:

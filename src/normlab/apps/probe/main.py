@@ -18,9 +18,10 @@ from normlab.apps.results import folder_name, print_files, save_results
 from normlab.config.compose import composed_config
 from normlab.config.gate import check_overrides
 from normlab.config.run_spec import RunSpec
-from normlab.errors import ConfigError, Parser, in_words
-from normlab.study.plan import Plan, combinations, specified
-from normlab.study.terminal import Countdown, console
+from normlab.errors import CommandParser, ConfigError, report_user_errors
+from normlab.study.plan import Plan, compose_spec, expand_overrides
+from normlab.study.progress import Countdown
+from normlab.terminal import open_terminal
 
 # More would take an hour, and no figure holds them.
 MOST_MODELS = 2000
@@ -41,7 +42,7 @@ class Wanted:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line of `scripts/probe.py`."""
-    with in_words():
+    with report_user_errors():
         options = _parser().parse_intermixed_args(argv)
         probe(options)
 
@@ -55,7 +56,7 @@ def probe(options: argparse.Namespace) -> Probing:
     """
     wanted = _compose(options.overrides, options.config_dir)
     folder = options.out or _PLACE / folder_name([_said(options.overrides)], "probe")
-    terminal = console(110)
+    terminal = open_terminal(110)
     with Countdown(terminal, "models", len(wanted)) as countdown:
         probing = _measured(wanted, countdown.begin)
     files, left_out = _write(probing, folder, options.overrides)
@@ -80,7 +81,7 @@ def measure(overrides: Sequence[str], config_dir: Path | None = None) -> Probing
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
+    parser = CommandParser(
         prog="probe.py",
         description="Signal and gradient through depth at initialisation, for any norm, placement, "
         "depth and init: a table, probe.json and a figure, in seconds and without training.",
@@ -100,14 +101,14 @@ def _compose(overrides: Sequence[str], config_dir: Path | None) -> list[Wanted]:
     found: dict[str, Wanted] = {}
     with composed_config([], config_dir) as (loader, master):
         check_overrides(overrides, [config_dir] if config_dir else [])
-        every = list(combinations(loader, overrides, plan))
+        every = list(expand_overrides(loader, overrides, plan))
         if len(every) > MOST_MODELS:
             raise ConfigError(
                 f"These overrides make {len(every)} models, and at most {MOST_MODELS} are "
                 f"measured at once; give fewer values."
             )
         for combination in every:
-            spec = specified(loader, master, combination)
+            spec = compose_spec(loader, master, combination)
             found.setdefault(spec.id, Wanted(spec, _settings(combination, plan)))
     return list(found.values())
 
@@ -162,9 +163,9 @@ def _measured(wanted: Sequence[Wanted], each: Callable[[str], None]) -> Probing:
 
 def _one(wanted: Wanted, sources: dict[str, Any]) -> Measurement:
     from normlab.data import build_source
-    from normlab.training.batches import tensors
     from normlab.training.build import build_model
-    from normlab.training.probes import at_initialization
+    from normlab.training.module import to_tensors
+    from normlab.training.probes import probe_initialization
 
     spec, config_ = wanted.spec, wanted.spec.config
     key = json.dumps([spec.plain["data"], config_.model.context])
@@ -172,7 +173,7 @@ def _one(wanted: Wanted, sources: dict[str, Any]) -> Measurement:
         sources[key] = build_source(spec.plain["data"], config_.model.context)
     source = sources[key]
     model = build_model(config_, source.vocabulary)
-    found = at_initialization(model, tensors(source.batch(config_.seed, 0)))
+    found = probe_initialization(model, to_tensors(source.batch(config_.seed, 0)))
     arm = spec.choices["norm"], spec.choices["placement"], wanted.settings
     return measurement(arm, config_.model.depth, config_.seed, found)
 

@@ -4,7 +4,7 @@ import os
 
 from normlab.apps.claims.measurement import Measurement, Series, Size
 from normlab.errors import NormlabError
-from normlab.study.machine import cores
+from normlab.study.allocation import count_cores
 
 _TOKENS, _WIDTH = 1024, 512
 
@@ -30,10 +30,10 @@ def check_quiet() -> None:
         NormlabError: more is running than there are cores.
     """
     load = os.getloadavg()[0]
-    if load > cores():
+    if load > count_cores():
         raise NormlabError(
-            f"this machine is too busy to time anything (load {load:.1f} on {cores()} cores); the "
-            f"same command measures it when it is quiet."
+            f"this machine is too busy to time anything (load {load:.1f} on {count_cores()} "
+            f"cores); the same command measures it when it is quiet."
         )
 
 
