@@ -26,7 +26,7 @@ class Arm:
     """Runs that differ in nothing but their seed.
 
     `settings` are the other things that vary in the study, as (short name, value); `unnamed` are
-    those of them that go without saying, as others tell the arms apart: see `name_apart`.
+    those left out of the name, as others distinguish the arms: see `name_arms`.
     """
 
     norm: str

@@ -2,8 +2,8 @@
 
 Which arm is the lowest, the same losses decide that are then tested; of many equal arms one always
 is, by luck. So the correction counts every pair that the lowest arm was chosen from, not only those
-that are told: of 20,000 simulated studies of eight equal arms with three seeds, 8.5 % tell a
-difference when only the told pairs are counted, 2.0 % when all are, and 5 % would be fair.
+that are reported: of 20,000 simulated studies of eight equal arms with three seeds, 8.5 % report a
+difference when only the reported pairs are counted, 2.0 % when all are, and 5 % would be fair.
 """
 
 import json

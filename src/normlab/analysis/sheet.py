@@ -189,7 +189,7 @@ def mark_cut_curves(figure: Figure) -> None:
 def widen_hidden_curves(figure: Figure) -> bool:
     """Draw each curve wider that lies under others; returns whether there is one.
 
-    Of one colour, as the seeds of an arm, they would not be told apart in any case.
+    Of one colour, as the seeds of an arm, they could not be distinguished in any case.
     """
     widened = False
     for axes in figure.axes:
@@ -243,7 +243,7 @@ def _format_span(values: Sequence[float]) -> str:
 
 Legend = tuple[list[Artist], list[str]]
 
-# An artist's name in the SVG, which stands in quotes and is escaped, becomes what is told of it.
+# An artist's name in the SVG, which is quoted and escaped, becomes the text of its tooltip.
 _TOOLTIP = "tells "
 _TOOLTIP_GROUP = re.compile(f'<g id="{_TOOLTIP}([^"]*)">')
 

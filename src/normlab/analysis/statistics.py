@@ -55,7 +55,7 @@ def ratio_spread(numerators: Sequence[float], denominators: Sequence[float]) -> 
 # A window of 1/40 of the run calms the noise of single batches and keeps every trend.
 _WINDOWS_PER_RUN = 40
 
-LEVEL = 0.05  # how often a difference may be told where there is none
+LEVEL = 0.05  # how often a difference may be reported where there is none
 MOST_PAIRS = 10_000  # nobody trains more
 
 Outcome = Literal["lower", "higher", "cannot tell"]
@@ -67,7 +67,7 @@ class Difference:
 
     Attributes:
         mean: mean difference; NaN where nothing can be compared.
-        half: half the width of its 95 % t-interval; NaN where nothing tells the spread.
+        half: half the width of its 95 % t-interval; NaN where the spread is unknown.
         p: two-sided p of the t-test that there is no difference; NaN likewise.
         pairs: how many seeds both have; 0 for a difference over unequal seeds.
         spread: standard deviation of the differences of single pairs; NaN likewise.
@@ -94,7 +94,7 @@ class Difference:
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
     """Mean of independent measurements and half the width of its Student-t interval.
 
-    The half width is NaN for one value, where nothing tells the spread; both are NaN for none.
+    The half width is NaN for one value, where the spread is unknown; both are NaN for none.
     """
     count = len(values)
     if count == 0:
@@ -159,7 +159,7 @@ def unpaired_difference(a: Sequence[float], b: Sequence[float]) -> Difference:
 def adjust_by_holm(p_values: Sequence[float]) -> list[float]:
     """Holm's adjusted p-values, in the order given: below 0.05, the difference is told.
 
-    Of all comparisons together, one in twenty studies without any difference tells one. A NaN was
+    Of all comparisons together, one in twenty studies without any difference reports one. A NaN was
     no test: it stays NaN and is not counted.
     """
     adjusted = [math.nan] * len(p_values)
