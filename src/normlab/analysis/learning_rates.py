@@ -145,13 +145,6 @@ class RatedArm:
         """Mean of `tuned`; infinite without any, to stand last."""
         return mean_or_infinity(list(self.tuned.values()))
 
-    @property
-    def at_its_best(self) -> Arm | None:
-        """The arm with its runs at the best rate alone."""
-        if self.best is None:
-            return None
-        return self.best.arm
-
 
 @dataclass(frozen=True)
 class LearningRates:
