@@ -62,9 +62,9 @@ def resolve(trainer: TrainerConfig, threads: int | None = None) -> Hardware:
         keep_freed_memory()
     graphs = trainer.compile == "graphs"
     compiled = device == "cuda" if trainer.compile == "auto" else bool(trainer.compile)
-    name = torch.cuda.get_device_name() if device == "cuda" else _processor()
+    name = torch.cuda.get_device_name() if device == "cuda" else processor_name()
     threads = torch.get_num_threads()
-    return Hardware(device, name, precision, threads, _processor(), compiled, graphs)
+    return Hardware(device, name, precision, threads, processor_name(), compiled, graphs)
 
 
 def kept_threads(threads: int | None, display: Display) -> int | None:
@@ -130,5 +130,6 @@ def _multiplies_bf16(device: str) -> bool:
     return False
 
 
-def _processor() -> str:
+def processor_name() -> str:
+    """The processor as torch names it."""
     return str(torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or "cpu")
