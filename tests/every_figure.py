@@ -17,8 +17,15 @@ import pytest
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from cards import made_up
-from measurements import comparison, measured, stack, stream, timed, vanishing
+from example_card import make_example_card
+from example_measurements import (
+    gradient_vanishing,
+    measurement_record,
+    norm_comparison,
+    norm_times,
+    stack_profile,
+    stream_profile,
+)
 from normlab.analysis import figures, metric_figure, page
 from normlab.analysis.learning_rates import learning_rates
 from normlab.analysis.plan import plan
@@ -234,32 +241,33 @@ def claimed(count: int) -> claims_record.ClaimsRecord:
 def compared(count: int) -> LayerNormVsRmsNorm:
     """LayerNorm and RMSNorm at so many shapes."""
     times = [
-        timed(way, norm, (1 + at + 0.3 * (norm == "rmsnorm")) * (1 + width % 5), width)
+        norm_times(way, norm, (1 + at + 0.3 * (norm == "rmsnorm")) * (1 + width % 5), width)
         for width in (64 * (2 + at) for at in range(count))
         for at, way in enumerate(IMPLEMENTATIONS)
         for norm in ("layernorm", "rmsnorm")
         if (way, norm) != ("x.var", "rmsnorm")
     ]
-    return comparison(times)
+    return norm_comparison(times)
 
 
 def vanished(count: int) -> Any:
     """Stacks and Transformers of so many norms."""
     names = [norm if norm != "none" else "l1" for norm, _ in arms(count)]
     names = [f"{name}_{at}" if names.index(name) < at else name for at, name in enumerate(names)]
-    numbers = vanishing(("rmsnorm",))
+    numbers = gradient_vanishing(("rmsnorm",))
     return replace(
         numbers,
-        stacks=(*numbers.stacks[:3], *(stack(norm=name) for name in names)),
+        stacks=(*numbers.stacks[:3], *(stack_profile(norm=name) for name in names)),
         transformers=tuple(
-            stream(name, place, 1.02 + 0.02 * at) for at, (name, place) in enumerate(arms(count))
+            stream_profile(name, place, 1.02 + 0.02 * at)
+            for at, (name, place) in enumerate(arms(count))
         ),
     )
 
 
 def _cards(count: int, folder: Path) -> None:
     cards = [
-        made_up(f"{norm} eps=1e-{5 + at % 4}" if at % 4 else norm, time=0.3 + 0.4 * at)
+        make_example_card(f"{norm} eps=1e-{5 + at % 4}" if at % 4 else norm, time=0.3 + 0.4 * at)
         for at, (norm, _) in enumerate(arms(count))
     ]
     cards = [
@@ -271,7 +279,7 @@ def _cards(count: int, folder: Path) -> None:
 
 def _measured(count: int, folder: Path) -> None:
     for numbers in (vanished(count), compared(count)):
-        experiment_report.draw_figure(measured(numbers), folder)
+        experiment_report.draw_figure(measurement_record(numbers), folder)
 
 
 def _rates(count: int, folder: Path) -> None:
@@ -303,8 +311,12 @@ FIGURES: dict[str, tuple[Callable[[int, Path], object], ...]] = {
     ),
     "analysis/metric_figure.py": (_metric,),
     "apps/card/figure.py": (_cards,),
-    "apps/probe/figure.py": (lambda count, folder: probe_figure.draw_probes(probing(count), folder),),
-    "apps/claims/figure.py": (lambda count, folder: claims_figure.draw_claims(claimed(count), folder),),
+    "apps/probe/figure.py": (
+        lambda count, folder: probe_figure.draw_probes(probing(count), folder),
+    ),
+    "apps/claims/figure.py": (
+        lambda count, folder: claims_figure.draw_claims(claimed(count), folder),
+    ),
     "apps/experiments/report.py": (_measured,),
 }
 # Modules whose figures `figures.draw` saves.

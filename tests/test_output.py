@@ -9,7 +9,7 @@ from typing import IO, Any
 import pytest
 
 from normlab.archive.record import read_result
-from tiny import TINY
+from tiny_run import TINY
 
 ROOT = Path(__file__).resolve().parents[1]
 FULL = Path("/dev/full")

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tiny import TINY
+from tiny_run import TINY
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -58,7 +58,8 @@ def test_who_shows_a_study_imports_no_torch(tmp_path: Path) -> None:
 def test_who_trains_begins_with_all_that_it_needs_and_nothing_else() -> None:
     # In a process of its own: this one may have begun a fork server for other tests.
     code = (
-        "from normlab.study import engine; import spied; print(engine.call(spied.heavy).result())"
+        "from normlab.study import engine; from process_imports import list_heavy_modules; "
+        "print(engine.call(list_heavy_modules).result())"
     )
     assert ast.literal_eval(said_by(code)) == ["torch", "pytorch_lightning", "normlab.training.run"]
 

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.image import imread
 from rich.console import Console
 
-from cards import made_up
 from every_figure import captured
+from example_card import make_example_card
 from normlab.apps.card.figure import MOST_CARDS, colours, draw
 from normlab.apps.card.record import Card, Invariance
 from normlab.apps.card.tables import rows, show
@@ -28,7 +28,7 @@ def printed(cards: list[Card], width: int) -> str:
 
 @pytest.mark.parametrize("width", [60, 80, 100, 200])
 def test_the_table_shows_every_norm_within_the_terminal(width: int) -> None:
-    text = printed([made_up(name) for name in NAMES], width)
+    text = printed([make_example_card(name) for name in NAMES], width)
     headings = [line for line in text.splitlines() if line.startswith("width 8")]
     assert [name for line in headings for name in NAMES if f" {name} " in f"{line} "] == NAMES
     assert max(map(len, text.splitlines())) <= width
@@ -36,21 +36,24 @@ def test_the_table_shows_every_norm_within_the_terminal(width: int) -> None:
 
 
 def test_a_file_gets_no_colours_and_a_terminal_does() -> None:
-    assert "\x1b" not in printed([made_up("dyt")], 80)
+    assert "\x1b" not in printed([make_example_card("dyt")], 80)
     console = Console(file=StringIO(), width=80, force_terminal=True)
-    show(console, [made_up("dyt")])
+    show(console, [make_example_card("dyt")])
     assert "\x1b[32myes (0)" in console.file.getvalue()
 
 
 def test_a_norm_that_leaks_is_called_out_by_name() -> None:
     leak = Invariance("token alone", "no leak across tokens", "no", 2.0)
-    cards = [made_up("dyt"), replace(made_up("batchnorm"), invariances=(leak,) * 3)]
+    cards = [
+        make_example_card("dyt"),
+        replace(make_example_card("batchnorm"), invariances=(leak,) * 3),
+    ]
     assert "batchnorm: tokens see each other" in printed(cards, 100)
     assert "tokens see each other" not in printed(cards[:1], 100)
 
 
 def test_every_number_of_the_card_is_a_row() -> None:
-    found = dict(rows(made_up("dyt")))
+    found = dict(rows(make_example_card("dyt")))
     assert found["numbers"] == "9"
     assert found["tensors"] == "gain 8, alpha scalar"
     assert found["N(0,1)"] == "0.630 (-0.0100)"
@@ -69,7 +72,7 @@ def test_every_number_of_the_card_is_a_row() -> None:
 
 @pytest.mark.parametrize("names", [["dyt"], [*NAMES, *(f"norm_{k}" for k in range(9))]], ids=len)
 def test_the_figure_is_drawn_the_same_every_time(names: list[str], tmp_path: Path) -> None:
-    cards = [made_up(name, time=0.2 + 3 * at) for at, name in enumerate(names)]
+    cards = [make_example_card(name, time=0.2 + 3 * at) for at, name in enumerate(names)]
     png, svg = draw(cards, tmp_path / "one")
     assert imread(png).shape[1] == 1760
     assert all(name in svg.read_text() for name in names[:MOST_CARDS])
@@ -79,9 +82,9 @@ def test_the_figure_is_drawn_the_same_every_time(names: list[str], tmp_path: Pat
 
 
 def test_a_norm_has_the_colour_it_has_in_studies_unless_it_is_there_twice() -> None:
-    alone = colours([made_up("rmsnorm eps=1e-6"), made_up("layernorm")])
+    alone = colours([make_example_card("rmsnorm eps=1e-6"), make_example_card("layernorm")])
     assert alone == {"rmsnorm eps=1e-6": "#0072B2", "layernorm": "#D55E00"}
-    twice = colours([made_up("rmsnorm eps=1e-6"), made_up("rmsnorm")])
+    twice = colours([make_example_card("rmsnorm eps=1e-6"), make_example_card("rmsnorm")])
     assert twice["rmsnorm"] == "#0072B2"
     assert len(set(twice.values())) == 2
 
@@ -107,12 +110,12 @@ def test_times_that_cannot_be_compared_are_a_sentence_or_a_dot_in_the_colour_of_
         unsteady = replace(card.speed.both, variation=0.2)
         return replace(card, speed=replace(card.speed, forward=unsteady, both=unsteady))
 
-    one, other = (varying(made_up(name)) for name in ("rmsnorm", "layernorm"))
+    one, other = (varying(make_example_card(name)) for name in ("rmsnorm", "layernorm"))
     none = times([one, other], monkeypatch, tmp_path)
     (sentence,) = [text.get_text() for text in none.texts]
     assert sentence.startswith("No time is comparable")
     assert not none.axison
-    some = times([one, made_up("layernorm")], monkeypatch, tmp_path)
+    some = times([one, make_example_card("layernorm")], monkeypatch, tmp_path)
     dots = [line for line in some.lines if line.get_marker() == "o"]
     look = colours([one, other])
     assert [dot.get_color() for dot in dots] == [look["rmsnorm"]] * 2 + [look["layernorm"]]
@@ -123,7 +126,7 @@ def test_of_equal_norms_every_curve_is_seen_and_that_is_said(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with captured(monkeypatch) as found:
-        draw([made_up("rmsnorm"), made_up("layernorm")], tmp_path)
+        draw([make_example_card("rmsnorm"), make_example_card("layernorm")], tmp_path)
     response, *_ = found["card"].axes
     widths = [line.get_linewidth() for line in response.lines]
     assert widths[0] > 1.5 * widths[1]

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
+from html_page import Page
 from normlab.analysis import differences, document, inline
 from normlab.analysis.plot import report
 from normlab.analysis.readings import readings
 from normlab.analysis.verdict import verdict
 from normlab.archive.study import read_study
-from pages import Page
 
 
 def written(folder: Path, notes: tuple[str, ...] = ()) -> Page:

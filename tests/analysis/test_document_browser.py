@@ -14,7 +14,8 @@ from typing import Any
 import matplotlib
 import pytest
 
-from measurements import comparison, measured
+from example_measurements import measurement_record, norm_comparison
+from html_page import Page
 from normlab.analysis import document, figures
 from normlab.analysis.page import save
 from normlab.analysis.plan import plan
@@ -22,7 +23,6 @@ from normlab.analysis.style import RC
 from normlab.analysis.verdict import verdict
 from normlab.apps.experiments.report import write_report
 from normlab.archive.study import read_study
-from pages import Page
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
@@ -126,7 +126,7 @@ def test_the_page_works_as_it_is_and_nothing_complains(page: Path) -> None:
 
 
 def test_the_page_of_a_measurement_works_too(tmp_path: Path) -> None:
-    write_report(measured(comparison()), tmp_path)
+    write_report(measurement_record(norm_comparison()), tmp_path)
     found, complaints = browse(tmp_path / "report.html")
     assert complaints == ""
     assert found.count('<button type="button">over F.layer_norm</button>') == 1

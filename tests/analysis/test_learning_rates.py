@@ -5,15 +5,15 @@ import math
 import pytest
 from scipy import stats
 
+from learning_rate_runs import INITIAL, runs_by_rate, study_of_arms
 from normlab.analysis.learning_rates import LearningRates, RatedArm, learning_rates
 from normlab.analysis.verdict import verdict
-from rated import INITIAL, rated, study
 
 U = {1e-3: [2.0, 2.1], 1e-2: [1.5, 1.7], 1e-1: [3.0, None]}
 
 
 def found(*arms: list) -> LearningRates:
-    rates = learning_rates(study(*arms))
+    rates = learning_rates(study_of_arms(*arms))
     assert rates is not None
     return rates
 
@@ -24,33 +24,33 @@ def only(*arms: list) -> RatedArm:
 
 
 def test_sensitivity_is_the_published_formula_seed_by_seed() -> None:
-    arm = only(rated(U))
+    arm = only(runs_by_rate(U))
     # Seed 0: mean of 2, 1.5 and 3 less 1.5; seed 1: the diverged run is its loss at init, 4.
     assert arm.sensitivity == pytest.approx({0: 6.5 / 3 - 1.5, 1: 7.8 / 3 - 1.7})
     assert arm.initial == INITIAL
 
 
 def test_a_loss_above_the_initial_one_counts_as_the_initial_one() -> None:
-    arm = only(rated({1e-3: [2.0], 1e-2: [1.0], 1e-1: [9.0]}))
+    arm = only(runs_by_rate({1e-3: [2.0], 1e-2: [1.0], 1e-1: [9.0]}))
     assert arm.sensitivity == pytest.approx({0: (2 + 1 + INITIAL) / 3 - 1})
 
 
 def test_an_arm_that_never_finishes_is_not_insensitive() -> None:
-    arm = only(rated({1e-3: [None], 1e-2: [None], 1e-1: [None]}))
+    arm = only(runs_by_rate({1e-3: [None], 1e-2: [None], 1e-1: [None]}))
     assert arm.sensitivity == {}
     assert (arm.best_rate, arm.largest_stable, arm.tuned) == (None, None, {})
     assert arm.diverged == 3
 
 
 def test_the_initial_loss_is_that_of_the_seed_at_any_rate() -> None:
-    runs = rated(U)
+    runs = runs_by_rate(U)
     (lost,) = [run for run in runs if run.record.state == "diverged"]
     lost.events.scalars.clear()
-    assert only(runs).sensitivity == only(rated(U)).sensitivity
+    assert only(runs).sensitivity == only(runs_by_rate(U)).sensitivity
 
 
 def test_without_any_initial_loss_there_is_no_sensitivity_and_that_is_said() -> None:
-    rates = found(rated(U, initial=None))
+    rates = found(runs_by_rate(U, initial=None))
     assert rates.arms[0].sensitivity == {}
     assert math.isnan(rates.arms[0].initial)
     assert "LR sensitivity" in " ".join(rates.warnings)
@@ -58,46 +58,48 @@ def test_without_any_initial_loss_there_is_no_sensitivity_and_that_is_said() -> 
 
 
 def test_a_seed_that_lacks_a_rate_is_in_no_sensitivity() -> None:
-    rates = found(rated({1e-3: [2.0, 2.1], 1e-2: [1.5, 1.7], 1e-1: [3.0]}))
+    rates = found(runs_by_rate({1e-3: [2.0, 2.1], 1e-2: [1.5, 1.7], 1e-1: [3.0]}))
     assert list(rates.arms[0].sensitivity) == [0]
     assert "not in the LR sensitivity" in " ".join(rates.warnings)
 
 
 def test_points_have_mean_band_and_the_diverged() -> None:
-    first, _, last = only(rated(U)).points
+    first, _, last = only(runs_by_rate(U)).points
     assert (first.rate, first.mean, first.band) == (1e-3, pytest.approx(2.05), (2.0, 2.1))
     assert (last.diverged, last.losses, last.capped) == (1, {0: 3.0}, {0: 3.0, 1: INITIAL})
 
 
 def test_the_largest_stable_rate_has_no_divergence_at_or_below_it() -> None:
-    assert only(rated(U)).largest_stable == 1e-2
+    assert only(runs_by_rate(U)).largest_stable == 1e-2
     island = {1e-3: [2.0], 1e-2: [None], 1e-1: [1.9]}
-    assert only(rated(island)).largest_stable == 1e-3
-    assert only(rated({1e-3: [None], 1e-2: [1.0], 1e-1: [1.0]})).largest_stable is None
+    assert only(runs_by_rate(island)).largest_stable == 1e-3
+    assert only(runs_by_rate({1e-3: [None], 1e-2: [1.0], 1e-1: [1.0]})).largest_stable is None
 
 
 def test_the_best_rate_is_not_chosen_by_survivors() -> None:
-    arm = only(rated({1e-3: [2.0, 2.0, 2.0], 1e-2: [1.9, 1.9, None], 1e-1: [1.0, None, None]}))
+    arm = only(
+        runs_by_rate({1e-3: [2.0, 2.0, 2.0], 1e-2: [1.9, 1.9, None], 1e-1: [1.0, None, None]})
+    )
     assert arm.best_rate == 1e-3  # 1e-2: (1.9 + 1.9 + 4) / 3
     assert arm.tuned == {0: 2.0, 1: 2.0, 2: 2.0}
 
 
 def test_fewer_than_three_rates_are_no_such_study() -> None:
-    assert learning_rates(study(rated({1e-3: [1.0], 1e-2: [1.0]}))) is None
-    two = rated({1e-3: [1.0], 1e-2: [1.0]}, "layernorm")
-    rates = found(rated(U), two)
+    assert learning_rates(study_of_arms(runs_by_rate({1e-3: [1.0], 1e-2: [1.0]}))) is None
+    two = runs_by_rate({1e-3: [1.0], 1e-2: [1.0]}, "layernorm")
+    rates = found(runs_by_rate(U), two)
     assert [arm.name for arm in rates.arms] == ["rmsnorm · pre"]
     assert "layernorm · pre" in rates.warnings[0]
 
 
 def test_everything_is_over_the_grid_that_all_arms_share() -> None:
     wide = {**U, 1.0: [1.0, 1.0]}
-    rates = found(rated(wide), rated(U, "layernorm"))
+    rates = found(runs_by_rate(wide), runs_by_rate(U, "layernorm"))
     assert rates.grid == (1e-3, 1e-2, 1e-1)
     wider = next(arm for arm in rates.arms if arm.arm.norm == "rmsnorm")
     assert wider.best_rate == 1e-2
     assert len(wider.points) == 4
-    assert wider.sensitivity == only(rated(U)).sensitivity
+    assert wider.sensitivity == only(runs_by_rate(U)).sensitivity
     (warning,) = rates.warnings
     assert "rmsnorm · pre has lr=1 besides" in warning
 
@@ -105,20 +107,20 @@ def test_everything_is_over_the_grid_that_all_arms_share() -> None:
 @pytest.mark.parametrize("best", [1e-3, 1e-1])
 def test_a_best_rate_at_the_edge_is_a_warning(best: float) -> None:
     losses = {rate: [1.0 if rate == best else 2.0] for rate in U}
-    (warning,) = found(rated(losses)).warnings
+    (warning,) = found(runs_by_rate(losses)).warnings
     assert "edge of the grid" in warning
-    assert not found(rated({1e-3: [2.0], 1e-2: [1.0], 1e-1: [2.0]})).warnings
+    assert not found(runs_by_rate({1e-3: [2.0], 1e-2: [1.0], 1e-1: [2.0]})).warnings
 
 
 def test_another_setting_keeps_arms_apart() -> None:
-    rates = found(rated(U, model={"depth": 4}), rated(U, model={"depth": 8}))
+    rates = found(runs_by_rate(U, model={"depth": 4}), runs_by_rate(U, model={"depth": 8}))
     assert [arm.arm.settings for arm in rates.arms] == [(("depth", 4),), (("depth", 8),)]
 
 
 def test_the_verdict_compares_each_arm_at_its_own_best_rate() -> None:
     low = {1e-3: [2.0, 2.1, 2.2], 1e-2: [1.50, 1.51, 1.52], 1e-1: [2.0, 2.1, 2.2]}
     high = {1e-3: [1.60, 1.6101, 1.62], 1e-2: [9.0, 9.1, 9.2], 1e-1: [None, None, None]}
-    said = verdict(study(rated(low), rated(high, "none", "any")))
+    said = verdict(study_of_arms(runs_by_rate(low), runs_by_rate(high, "none", "any")))
     (one,) = said.comparisons
     assert one.difference.mean == pytest.approx(-0.1, abs=1e-4)
     oracle = stats.ttest_rel(low[1e-2], high[1e-3])

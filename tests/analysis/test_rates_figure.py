@@ -9,19 +9,19 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from learning_rate_runs import INITIAL, runs_by_rate, study_of_arms
 from normlab.analysis import figures, page
 from normlab.analysis.learning_rates import learning_rates
 from normlab.analysis.rates_figure import learning_rate
 from normlab.analysis.report import render_rates
 from normlab.analysis.style import RC
-from rated import INITIAL, rated, study
 
 PRE = {1e-3: [2.0, 2.1], 1e-2: [1.5, 1.7], 1e-1: [9.0, 9.0]}
 NONE = {1e-3: [2.5, 2.6], 1e-2: [2.0, None], 1e-1: [None, None]}
 
 
 def drawn(*arms: list) -> Figure:
-    rates = learning_rates(study(*arms))
+    rates = learning_rates(study_of_arms(*arms))
     assert rates is not None
     with matplotlib.rc_context(RC):
         figure = learning_rate("study", rates)
@@ -35,7 +35,7 @@ def curves(axes: Axes) -> list[list[float]]:
 
 
 def test_a_curve_is_the_mean_of_the_losses_and_never_above_the_initial_one() -> None:
-    first = drawn(rated(PRE), rated(NONE, "none", "any")).axes[0]
+    first = drawn(runs_by_rate(PRE), runs_by_rate(NONE, "none", "any")).axes[0]
     pre, none = [one for one in curves(first) if len(one) >= 2 and one[0] != INITIAL]
     assert pre == pytest.approx([2.05, 1.6, INITIAL])
     assert none == pytest.approx([2.55, 2.0])
@@ -44,7 +44,7 @@ def test_a_curve_is_the_mean_of_the_losses_and_never_above_the_initial_one() -> 
 
 
 def test_what_diverged_stands_above_with_how_many() -> None:
-    first = drawn(rated(PRE), rated(NONE, "none", "any")).axes[0]
+    first = drawn(runs_by_rate(PRE), runs_by_rate(NONE, "none", "any")).axes[0]
     crosses = [line for line in first.lines if line.get_marker() == "x"]
     assert [np.asarray(line.get_xdata())[0] for line in crosses] == [1e-2, 1e-1]
     assert all(np.asarray(line.get_ydata())[0] > INITIAL for line in crosses)
@@ -52,7 +52,7 @@ def test_what_diverged_stands_above_with_how_many() -> None:
 
 
 def test_below_stand_the_tuned_loss_and_the_sensitivity_best_first() -> None:
-    _, tuned, sensitivity = drawn(rated(NONE, "none", "any"), rated(PRE)).axes
+    _, tuned, sensitivity = drawn(runs_by_rate(NONE, "none", "any"), runs_by_rate(PRE)).axes
     assert [label.get_text() for label in tuned.get_yticklabels()] == ["rmsnorm · pre", "none"]
     assert [text.get_text() for text in tuned.texts] == ["at 1e-2", "at 1e-3"]
     means = [float(np.asarray(line.get_xdata())[0]) for line in sensitivity.lines
@@ -61,7 +61,7 @@ def test_below_stand_the_tuned_loss_and_the_sensitivity_best_first() -> None:
 
 
 def test_other_settings_are_panels_with_shared_axes() -> None:
-    arms = [rated(PRE, model={"depth": depth}) for depth in (2, 4, 8)]
+    arms = [runs_by_rate(PRE, model={"depth": depth}) for depth in (2, 4, 8)]
     axes = drawn(*arms).axes[:3]
     assert [one.get_title("left") for one in axes] == ["depth=2", "depth=4", "depth=8"]
     assert len({one.get_ylim() for one in axes}) == 1
@@ -69,7 +69,7 @@ def test_other_settings_are_panels_with_shared_axes() -> None:
 
 def test_of_many_combinations_the_best_are_shown_and_the_rest_counted() -> None:
     arms = [
-        rated({rate: [loss + width / 9 for loss in losses] for rate, losses in PRE.items()},
+        runs_by_rate({rate: [loss + width / 9 for loss in losses] for rate, losses in PRE.items()},
               model={"width": width})
         for width in range(30)
     ]  # fmt: skip
@@ -81,9 +81,9 @@ def test_of_many_combinations_the_best_are_shown_and_the_rest_counted() -> None:
 
 def test_nothing_that_finished_is_still_drawn() -> None:
     lost = {rate: [None] for rate in PRE}
-    tuned = drawn(rated(lost)).axes[1]
+    tuned = drawn(runs_by_rate(lost)).axes[1]
     assert [text.get_text() for text in tuned.texts] == ["none"]
-    drawn(rated(lost, initial=None))
+    drawn(runs_by_rate(lost, initial=None))
 
 
 def test_a_study_over_three_rates_gets_the_figure(
@@ -92,7 +92,7 @@ def test_a_study_over_three_rates_gets_the_figure(
     monkeypatch.setattr(page, "save", lambda figure, folder, name: [folder / name])
     two = {rate: losses for rate, losses in PRE.items() if rate < 1e-1}
     names = [
-        [path.name for path in figures.draw(study(rated(losses)), tmp_path)]
+        [path.name for path in figures.draw(study_of_arms(runs_by_rate(losses)), tmp_path)]
         for losses in (PRE, two)
     ]
     assert [one.count("learning_rate") for one in names] == [1, 0]
@@ -101,7 +101,7 @@ def test_a_study_over_three_rates_gets_the_figure(
 def test_the_table_has_best_rate_tuned_loss_sensitivity_and_stability() -> None:
     from rich.console import Console
 
-    rates = learning_rates(study(rated(PRE), rated(NONE, "none", "any")))
+    rates = learning_rates(study_of_arms(runs_by_rate(PRE), runs_by_rate(NONE, "none", "any")))
     assert rates is not None
     console = Console(width=80, record=True, file=StringIO())
     console.print(render_rates(rates))

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import pytest
 
-from cards import made_up
+from example_card import make_example_card
 from normlab.apps.card.record import Rounding, number, read_cards, write_cards
 from normlab.errors import NormlabError
 
@@ -17,7 +17,10 @@ def no_constant(text: str) -> NoReturn:
 
 
 def test_cards_come_back_as_they_went(tmp_path: Path) -> None:
-    cards = [made_up("rmsnorm"), replace(made_up("odd"), rounding=(Rounding("bf16", problem="x"),))]
+    cards = [
+        make_example_card("rmsnorm"),
+        replace(make_example_card("odd"), rounding=(Rounding("bf16", problem="x"),)),
+    ]
     path = write_cards(tmp_path / "new", cards, {"torch": "2"})
     assert path == tmp_path / "new" / "card.json"
     assert read_cards(path) == cards
@@ -38,7 +41,7 @@ def test_what_is_not_finite_is_none(value: float) -> None:
                lambda text: text.replace('"schema_version": 1', '"schema_version": 99')]
 )  # fmt: skip
 def test_a_damaged_or_newer_file_is_one_sentence(tmp_path: Path, damage) -> None:
-    path = write_cards(tmp_path, [made_up("rmsnorm")], {})
+    path = write_cards(tmp_path, [make_example_card("rmsnorm")], {})
     path.write_text(damage(path.read_text()))
     with pytest.raises(NormlabError, match=r"card\.json is damaged"):
         read_cards(path)

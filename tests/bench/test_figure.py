@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 
 from figure import build_figure, draw_report
 from figure_checks import faults
+from figure_texts import visible_words
 from harness import ROOT
 from normlab.analysis import page
 from normlab.analysis.style import RC
-from pictured import words
 from report import format_machine, read_report
 
 
@@ -55,13 +55,19 @@ def test_bars_of_very_different_lengths_are_told_apart(report: dict[str, Any]) -
 
 
 def test_a_gap_in_a_grid_is_a_dash(report: dict[str, Any]) -> None:
-    texts = [text.get_text() for text in words(draw_panels(report, report["result"]["panels"][2]))]
+    texts = [
+        text.get_text()
+        for text in visible_words(draw_panels(report, report["result"]["panels"][2]))
+    ]
     assert "–" in texts
     assert "8.00" in texts
 
 
 def test_a_curve_names_its_exponent(report: dict[str, Any]) -> None:
-    texts = [text.get_text() for text in words(draw_panels(report, report["result"]["panels"][1]))]
+    texts = [
+        text.get_text()
+        for text in visible_words(draw_panels(report, report["result"]["panels"][1]))
+    ]
     assert "ms, exponent 0.50 (0.20–0.80)" in texts
 
 

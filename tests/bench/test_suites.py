@@ -15,7 +15,7 @@ from main import main
 from models import NANO, PEERS
 from normlab.errors import NormlabError
 from report import read_report
-from tiny import TINY
+from tiny_run import TINY
 from training_loops import OPERATORS, classify_operator
 
 QUICKEST = ("--quick", "--rounds", "1", "--threads", "1")

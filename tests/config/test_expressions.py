@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from normlab.config.expressions import evaluate, evaluate_condition
+from normlab.config.expressions import evaluate_condition, evaluate_expression
 from normlab.errors import ConfigError
 
 FORMULAS = {
@@ -30,12 +30,12 @@ FORMULAS = {
 
 @pytest.mark.parametrize(("text", "depth", "block", "value"), FORMULAS.values(), ids=FORMULAS)
 def test_the_papers_formulas_have_the_papers_values(text, depth, block, value):
-    assert evaluate(text, L=depth, l=block) == pytest.approx(value, rel=1e-14)
+    assert evaluate_expression(text, L=depth, l=block) == pytest.approx(value, rel=1e-14)
 
 
 @pytest.mark.parametrize("number", [0, 1, -2, 0.25, 1e-5])
 def test_a_number_is_itself_as_a_float(number):
-    value = evaluate(number, L=4)
+    value = evaluate_expression(number, L=4)
     assert type(value) is float
     assert value == number
 
@@ -58,9 +58,9 @@ def test_signs_and_brackets_bind_as_in_arithmetic(text, depth, block):
         truth = eval(text, {"L": float(depth), "l": float(block)})
     except ZeroDivisionError:
         with pytest.raises(ConfigError):
-            evaluate(text, L=depth, l=block)
+            evaluate_expression(text, L=depth, l=block)
     else:
-        assert evaluate(text, L=depth, l=block) == truth
+        assert evaluate_expression(text, L=depth, l=block) == truth
 
 
 REFUSED = [
@@ -130,7 +130,7 @@ REFUSED = [
 @pytest.mark.parametrize("text", REFUSED)
 def test_everything_but_finite_arithmetic_is_refused_by_its_text(text):
     with pytest.raises(ConfigError) as refusal:
-        evaluate(text, L=4, l=1)
+        evaluate_expression(text, L=4, l=1)
     assert repr(text) in str(refusal.value)
 
 
@@ -138,12 +138,12 @@ def test_a_monster_is_refused_at_once():
     # In a process of its own: Python's whole-number powers cannot be interrupted from inside.
     program = """
 import sys
-from normlab.config.expressions import evaluate, evaluate_condition
+from normlab.config.expressions import evaluate_expression, evaluate_condition
 from normlab.errors import ConfigError
 
 for text in ("9**9**9", "9**9**9**9", "(9**9)**(9**9)", "9" * 10_000, "(" * 500 + "1" + ")" * 500):
     try:
-        sys.exit(f"{text[:20]} is {evaluate(text)}")
+        sys.exit(f"{text[:20]} is {evaluate_expression(text)}")
     except ConfigError:
         pass
 """
@@ -153,34 +153,34 @@ for text in ("9**9**9", "9**9**9**9", "(9**9)**(9**9)", "9" * 10_000, "(" * 500 
 @pytest.mark.parametrize("text", ["-" * 5000 + "1", "1" + "+1" * 5000], ids=["signs", "sum"])
 def test_an_expression_without_end_is_refused(text):
     with pytest.raises(ConfigError):
-        evaluate(text)
+        evaluate_expression(text)
 
 
 @pytest.mark.parametrize("number", [math.inf, -math.inf, math.nan, 10**400])
 def test_a_number_must_be_finite_too(number):
     with pytest.raises(ConfigError):
-        evaluate(number)
+        evaluate_expression(number)
 
 
 @pytest.mark.parametrize("value", [None, [1], {"init": 1}, 1j, b"1/0"])
 def test_what_is_neither_a_number_nor_a_text_is_refused(value):
     with pytest.raises(ConfigError):
-        evaluate(value)
+        evaluate_expression(value)
 
 
 def test_only_the_names_of_the_place_may_stand_there():
-    assert evaluate("L", L=3) == 3
+    assert evaluate_expression("L", L=3) == 3
     with pytest.raises(ConfigError):
-        evaluate("1/sqrt(l)", L=3)
+        evaluate_expression("1/sqrt(l)", L=3)
 
 
 def test_a_refusal_lists_the_names_and_functions_one_may_use():
     with pytest.raises(ConfigError, match="L, l, sqrt, log, exp"):
-        evaluate("depth", L=3, l=1)
+        evaluate_expression("depth", L=3, l=1)
 
 
 def test_floor_rounds_down_to_a_whole_block():
-    assert [evaluate("floor(L/4)", L=depth) for depth in (3, 4, 7, 12)] == [0, 1, 1, 3]
+    assert [evaluate_expression("floor(L/4)", L=depth) for depth in (3, 4, 7, 12)] == [0, 1, 1, 3]
 
 
 DEPTH, CONDITIONS = 12, {
@@ -215,4 +215,4 @@ def test_what_is_not_a_condition_cannot_hold(text):
 @pytest.mark.parametrize("text", ["l <= L/4", "not l == 1", "(l < 2) * 3", "-(l < 2)"])
 def test_a_condition_is_not_a_number(text):
     with pytest.raises(ConfigError, match="is a condition"):
-        evaluate(text, L=4, l=1)
+        evaluate_expression(text, L=4, l=1)

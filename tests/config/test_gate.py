@@ -14,7 +14,7 @@ from normlab.config import gate
 from normlab.config.gate import UntrustedError, check_file, check_folder
 from normlab.config.safe_yaml import read_yaml
 from normlab.errors import ConfigError
-from tiny import TINY
+from tiny_run import TINY
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTILE = ROOT / "tests" / "hostile"

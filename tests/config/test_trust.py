@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from called import refused
+from command_calls import read_refusal
 from normlab.config.gate import UntrustedError, check_trusted
-from tiny import TINY
+from tiny_run import TINY
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -237,5 +237,5 @@ def test_a_pickled_run_is_not_read(flag: str, door: Callable, tmp_path: Path) ->
 
 
 def test_a_refusal_needs_no_torch() -> None:
-    said = refused("train.py", "norm._target_=trap.Norm", "torch", "trap")
+    said = read_refusal("train.py", "norm._target_=trap.Norm", "torch", "trap")
     assert "norm._target_=trap.Norm is not trusted" in said

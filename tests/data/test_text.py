@@ -16,7 +16,7 @@ from normlab.data import build_source, sources
 from normlab.data import text as user_text
 from normlab.data.tokenizers import CharacterTokenizer, tokenizer_from_json
 from normlab.errors import ConfigError, NormlabError
-from tiny import TINY
+from tiny_run import TINY
 
 VERSE = "Über allen Gipfeln ist Ruh, 静夜思 🌙\n"
 SRC = Path(user_text.__file__).parents[2]

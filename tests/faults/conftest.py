@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from faulted import STUDY, Ended, Process, end_all, records, rows
-from same import CURVES, assert_same_run, points
+from run_equality import CURVES, assert_same_run, list_steps
+from study_process import STUDY, Ended, Process, end_processes, read_records, read_rows
 
 COUNTS = pytest.StashKey[Counter[str]]()
 # What must never happen is shown even when it did not.
@@ -40,7 +40,7 @@ def counts(request: pytest.FixtureRequest) -> Counter[str]:
 @pytest.fixture(autouse=True)
 def no_process_is_left() -> Iterator[None]:
     yield
-    end_all()
+    end_processes()
 
 
 @pytest.fixture
@@ -60,16 +60,16 @@ def whole_again(counts: Counter[str]) -> Callable[[Path, Path], None]:
     """Asserts that a study is, to the bit, another that nothing happened to."""
 
     def check(study: Path, whole: Path) -> None:
-        expected = records(whole)
-        counts["runs lost"] += len(expected.keys() - records(study).keys())
-        assert records(study).keys() == expected.keys()
+        expected = read_records(whole)
+        counts["runs lost"] += len(expected.keys() - read_records(study).keys())
+        assert read_records(study).keys() == expected.keys()
         for name in expected:
             for tag in CURVES:
-                ours, theirs = points(study / name, tag), points(whole / name, tag)
+                ours, theirs = list_steps(study / name, tag), list_steps(whole / name, tag)
                 counts["steps doubled or missing"] += ours != theirs
             assert_same_run(study / name, whole / name)
             counts["runs compared bit by bit"] += 1
-        assert rows(study) == rows(whole)
+        assert read_rows(study) == read_rows(whole)
         for figure in (whole / "figures").iterdir():
             assert (study / "figures" / figure.name).stat().st_size > 10_000
 

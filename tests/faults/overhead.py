@@ -26,7 +26,7 @@ from normlab.training.checkpoints import Checkpoints
 from normlab.training.recorder import Progress, Recorder
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from tiny import Silent
+from tiny_run import SilentDisplay
 
 VARIANTS = {"kept every 30 s": 30.0, "only the last kept": 1e9, "no callbacks": 1e9}
 
@@ -78,9 +78,9 @@ def measure(variant: str) -> tuple[float, float]:
     with clocked(run, "_loop", spent):
         if variant == "no callbacks":
             with without_callbacks():
-                run.train(default_run(place, VARIANTS[variant]), "", Silent())
+                run.train(default_run(place, VARIANTS[variant]), "", SilentDisplay())
         else:
-            run.train(default_run(place, VARIANTS[variant]), "", Silent())
+            run.train(default_run(place, VARIANTS[variant]), "", SilentDisplay())
     shutil.rmtree(place)
     return spent[0], time.monotonic() - began
 
@@ -89,7 +89,7 @@ def one_state() -> tuple[float, int]:
     """CPU seconds of writing a state, and how many a run of some seconds writes."""
     place, spent = Path(tempfile.mkdtemp()), []
     with clocked(Checkpoints, "_save", spent):
-        run.train(default_run(place, 1.0), "", Silent())
+        run.train(default_run(place, 1.0), "", SilentDisplay())
     shutil.rmtree(place)
     return statistics.median(spent), len(spent)
 

@@ -16,8 +16,8 @@ from normlab.archive.study import read_run, read_study
 from normlab.config.run_spec import RunSpec
 from normlab.errors import NormlabError
 from normlab.training.run import train
-from same import assert_same_run, curves
-from tiny import TINY, Impatient, Silent
+from run_equality import assert_same_run, read_curves
+from tiny_run import TINY, InterruptingDisplay, SilentDisplay
 
 RUN = (*TINY, "model.dropout=0.1", "trainer.save_seconds=0", "trainer.max_steps=10")
 FILES = (
@@ -47,10 +47,10 @@ class Patient:
 
     def __post_init__(self) -> None:
         self.finished = self.spec("finished")
-        train(self.finished, "the command", Silent())
+        train(self.finished, "the command", SilentDisplay())
         self.interrupted = self.spec("interrupted")
         with pytest.raises(KeyboardInterrupt):
-            train(self.interrupted, "the command", Impatient(4))
+            train(self.interrupted, "the command", InterruptingDisplay(4))
 
     def spec(self, place: str) -> RunSpec:
         return self.specified(*RUN, f"output_dir={self.place / place}")
@@ -85,7 +85,7 @@ def assert_told_or_same(run: Path, whole: Path, beside: bool) -> None:
         assert_says(unreadable, "is damaged")
     except (AssertionError, KeyError):
         # Of a long text nothing is read but words: every point is there all the same.
-        assert told or curves(run) == curves(whole)
+        assert told or read_curves(run) == read_curves(whole)
     else:
         assert bool(told) == beside
 
@@ -111,7 +111,7 @@ def assert_plotted(spec: RunSpec, whole: Path) -> None:
 def heal(patient: Patient, original: RunSpec, file: str, damage: str, seed: int) -> None:
     spec = patient.damaged(original, file, damage, seed)
     assert_plotted(spec, patient.finished.folder)
-    assert train(spec, "the command", Silent()).state == "finished"
+    assert train(spec, "the command", SilentDisplay()).state == "finished"
     beside = original is patient.finished and file in ("config.yaml", "vocabulary.json")
     assert_told_or_same(spec.folder, patient.finished.folder, beside)
     patient.counts["damaged runs made whole or told"] += 1

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from faulted import STUDY, Ended, Process
 from normlab.archive.record import RunRecord
 from normlab.training.checkpoints import latest
+from study_process import STUDY, Ended, Process
 
 
 def mount(*words: str) -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from faulted import Process, environment_here, records
 from normlab.archive import lock
 from normlab.archive.lock import RunLockedError, lock_run
-from tiny import TINY
+from study_process import Process, environment_here, read_records
+from tiny_run import TINY
 
 SOURCE = Path(__file__).parent / "nolock.c"
 
@@ -39,7 +39,9 @@ def test_a_run_is_trained_where_neither_folders_are_flushed_nor_locks_are_there(
     ended = quiet(Process(tmp_path, *TINY, f"output_dir={tmp_path}", **failing).end())
     counts["file systems that lack something"] += 1
     assert ended.code == 0, ended.err
-    assert [record.state for record in records(tmp_path / "synthetic").values()] == ["finished"]
+    assert [record.state for record in read_records(tmp_path / "synthetic").values()] == [
+        "finished"
+    ]
     flush, locks = ended.err.splitlines()
     assert "flush" in flush
     assert "locks" in locks

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from faulted import STUDY, Process, drafts, pauses, records
+from study_process import STUDY, Process, list_drafts, random_pauses, read_records
 
 # Four runs of some seconds each, with a state kept after nearly every step.
 LONG = (
@@ -53,15 +53,15 @@ class Killer:
     def in_a_checkpoint(self) -> bool:
         def writing() -> bool:
             return any(
-                path.name.startswith(".last") for path in drafts(self.study) if path.exists()
+                path.name.startswith(".last") for path in list_drafts(self.study) if path.exists()
             )
 
         self._clear()
         return self.kill("in a checkpoint", writing, 0)
 
     def between_runs(self, pause: float) -> bool:
-        before = len(records(self.study))
-        return self.kill("between runs", lambda: len(records(self.study)) > before, pause)
+        before = len(read_records(self.study))
+        return self.kill("between runs", lambda: len(read_records(self.study)) > before, pause)
 
     def in_the_figures(self, pause: float) -> bool:
         def drawing() -> bool:
@@ -72,7 +72,7 @@ class Killer:
 
     def _clear(self) -> None:
         """Only what is being written from now on shall be seen."""
-        for draft in drafts(self.study):
+        for draft in list_drafts(self.study):
             draft.unlink()
 
     def _log_lines(self) -> int:
@@ -88,13 +88,13 @@ def test_a_study_killed_again_and_again_is_the_study_that_never_was(
     quiet(Process(whole, *LONG, f"output_dir={whole}").end())
     took = time.monotonic() - began
     killer = Killer(tmp_path / "killed", LONG, counts, forked=False)
-    pause = pauses(7, 1)
+    pause = random_pauses(7, 1)
     for _ in range(4):
         killer.kill("at a random time", lambda: True, next(pause) * took / 4)
         killer.in_training(next(pause))
         killer.in_a_checkpoint()
         killer.between_runs(next(pause) / 20)
-    while len(records(killer.study)) < 4:
+    while len(read_records(killer.study)) < 4:
         killer.in_training(1 + next(pause))
     for _ in range(5):
         killer.in_the_figures(next(pause) / 2)
@@ -102,7 +102,9 @@ def test_a_study_killed_again_and_again_is_the_study_that_never_was(
         killer.kill("at a random time", lambda: True, next(pause) * took / 10)
     assert quiet(killer.run().end()).code == 0
     whole_again(killer.study, whole / "synthetic")
-    assert not [draft for run in records(killer.study) for draft in drafts(killer.study / run)]
+    assert not [
+        draft for run in read_records(killer.study) for draft in list_drafts(killer.study / run)
+    ]
 
 
 def test_a_killed_study_goes_on_to_the_same_end(
@@ -113,4 +115,6 @@ def test_a_killed_study_goes_on_to_the_same_end(
     assert killer.in_the_figures(0.1)
     assert quiet(killer.run().end()).code == 0
     whole_again(killer.study, whole)
-    assert not [draft for run in records(killer.study) for draft in drafts(killer.study / run)]
+    assert not [
+        draft for run in read_records(killer.study) for draft in list_drafts(killer.study / run)
+    ]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from faulted import STUDY, Process, drafts, pauses, shell_code
 from normlab.archive.record import RunRecord
+from study_process import STUDY, Process, list_drafts, random_pauses, shell_code
 
 SIGNALS = pytest.mark.parametrize(
     "signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda s: s.name
@@ -25,7 +25,7 @@ def a_step_was_logged(study: Path) -> bool:
 
 
 def a_state_is_written(study: Path) -> bool:
-    return any(path.name.startswith(".last") for path in drafts(study))
+    return any(path.name.startswith(".last") for path in list_drafts(study))
 
 
 PHASES = {"between steps": a_step_was_logged, "in a checkpoint": a_state_is_written}
@@ -93,7 +93,7 @@ def test_stopped_twice_while_it_saves_a_study_goes_on_to_the_same_end(
 def test_a_signal_at_any_time_of_the_start_ends_it_in_words(
     signum: int, times: int, tmp_path: Path, counts: Counter[str], quiet: Callable
 ) -> None:
-    pause = pauses(int(signum) + times, 6)
+    pause = random_pauses(int(signum) + times, 6)
     for _ in range(6):
         process = Process(tmp_path, *ENDLESS, f"output_dir={tmp_path}")
         time.sleep(0.1 + next(pause))  # Python itself has begun

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from faulted import STUDY, Process, records
+from study_process import STUDY, Process, read_records
 
 # A line of a run's log for every time that training begins.
 BEGIN = re.compile(r" INFO \S+: [\d,]+ parameters")
@@ -43,7 +43,7 @@ def test_sweeps_at_once_train_nothing_twice(
     assert codes <= {0, 1}, [one.err for one in ended]
     study = tmp_path / "synthetic"
     assert begun(study) == [1, 1]
-    assert all(record.resumed_at == [] for record in records(study).values())
+    assert all(record.resumed_at == [] for record in read_records(study).values())
     assert trained([one.out for one in ended]) == 2
     whole_again(study, whole)
 

@@ -34,7 +34,7 @@ from normlab.study.main import read_command
 from normlab.study.plan import Plan, combinations, specified
 from normlab.training.build import build_model, check_networks
 from normlab.training.run import train
-from tiny import TINY, Silent
+from tiny_run import TINY, SilentDisplay
 
 CASES_PER_KIND = 2_500
 FAST_CASES_PER_KIND = 12
@@ -53,7 +53,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("trained")
     with composed_config([*TINY, f"output_dir={place}"]) as (loader, master):
         spec = specified(loader, master, [*TINY, f"output_dir={place}"])
-    assert train(spec, "train.py", Silent()).state == "finished"
+    assert train(spec, "train.py", SilentDisplay()).state == "finished"
     return spec.folder
 
 

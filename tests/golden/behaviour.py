@@ -14,7 +14,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from tiny import TINY
+from tiny_run import TINY
 
 # Keys of run.json, of the other JSON files and columns of runs.csv.
 VARYING = {

@@ -7,7 +7,7 @@ import pytest
 
 from normlab.errors import ConfigError
 from normlab.training.build import check_networks
-from tiny import TINY
+from tiny_run import TINY
 
 HEAD = """
 import torch

@@ -22,7 +22,7 @@ from normlab.config.schema import (
 )
 from normlab.model.gpt import EXPLICIT_CONTEXT, GPT, Rotary, count_parameters, hidden_width
 from normlab.norms import LayerNorm, RMSNorm
-from placed import placed
+from uniform_placement import uniform_placement
 
 VOCABULARY = 13
 # Weights of 0.4 instead of 0.02, so that attention is far from uniform.
@@ -36,8 +36,8 @@ MINIMIND = replace(
 )
 SHAPES = pytest.mark.parametrize("shape", [NANOGPT, MINIMIND], ids=["nanogpt", "minimind"])
 KERNELS = pytest.mark.parametrize("kernel", [AttentionKernel.explicit, AttentionKernel.sdpa])
-PRE = placed(input=RMSNorm, final=RMSNorm)
-EVERYWHERE = placed(
+PRE = uniform_placement(input=RMSNorm, final=RMSNorm)
+EVERYWHERE = uniform_placement(
     **dict.fromkeys(("input", "output", "stream", "final", "embedding", "qk", "inner"), LayerNorm)
 )
 
@@ -121,13 +121,13 @@ def test_nanogpts_cpu_recipe_has_the_parameters_of_the_formula():
     block = 4 * 128**2 + 8 * 128**2  # q, k, v, out; up, down
     norms = (2 * 4 + 1) * 128
     bias_free = lambda width: LayerNorm(width, bias=False)  # noqa: E731
-    model = GPT(option("nanogpt"), placed(input=bias_free, final=bias_free), 65, seed=0)
+    model = GPT(option("nanogpt"), uniform_placement(input=bias_free, final=bias_free), 65, seed=0)
     assert count_parameters(model) == embeddings + 4 * block + norms == 804_096
 
 
 def test_minimind_at_that_size_has_the_parameters_of_the_formula():
     block = (128 + 2 * 64 + 128) * 128 + 3 * 448 * 128  # q; k, v of half the heads; out; gate …
-    model = GPT(option("minimind"), placed(input=RMSNorm, final=RMSNorm), 65, seed=0)
+    model = GPT(option("minimind"), uniform_placement(input=RMSNorm, final=RMSNorm), 65, seed=0)
     assert count_parameters(model) == 65 * 128 + 4 * block + 9 * 128
 
 
@@ -246,7 +246,7 @@ def attended(q, k, v):
 def test_attention_is_its_formula_with_norms_on_each_head_and_before_the_output(
     shape, kernel, norm
 ):
-    placement = placed(qk=norm, inner=norm)
+    placement = uniform_placement(qk=norm, inner=norm)
     attention = gpt(replace(shape, attention=kernel), placement).blocks[0].attention.sublayer
     x = stream(2, 10, 16)
     q, k, v = projections(attention, x)
@@ -261,7 +261,9 @@ def test_attention_is_its_formula_with_norms_on_each_head_and_before_the_output(
 
 @KERNELS
 def test_qk_norm_bounds_the_attention_logits_whatever_the_weights(kernel):
-    attention = gpt(replace(NANOGPT, attention=kernel), placed(qk=RMSNorm)).blocks[0].attention
+    attention = (
+        gpt(replace(NANOGPT, attention=kernel), uniform_placement(qk=RMSNorm)).blocks[0].attention
+    )
     x = stream(2, 12, 16)
     before = attention.sublayer(x)
     with torch.no_grad():
@@ -368,7 +370,7 @@ def normal_distribution(x):
 @pytest.mark.parametrize("norm", [None, RMSNorm], ids=["bare", "inner norm"])
 def test_gelu_feedforward_is_its_formula(norm):
     shape = replace(NANOGPT, bias=True)
-    network = gpt(shape, placed(inner=norm)).blocks[1].feedforward.sublayer
+    network = gpt(shape, uniform_placement(inner=norm)).blocks[1].feedforward.sublayer
     with torch.no_grad():
         network.up.bias += stream(64, seed=4)
         network.down.bias += stream(16, seed=5)
@@ -381,7 +383,7 @@ def test_gelu_feedforward_is_its_formula(norm):
 
 @pytest.mark.parametrize("norm", [None, RMSNorm], ids=["bare", "inner norm"])
 def test_gated_feedforward_is_its_formula(norm):
-    network = gpt(MINIMIND, placed(inner=norm)).blocks[1].feedforward.sublayer
+    network = gpt(MINIMIND, uniform_placement(inner=norm)).blocks[1].feedforward.sublayer
     x = stream(2, 5, 16)
     gate, value = x @ network.up.weight[:64].T, x @ network.up.weight[64:].T
     hidden = gate / (1 + torch.exp(-gate)) * value

@@ -19,7 +19,7 @@ from normlab.config.schema import (
 )
 from normlab.model.gpt import GPT
 from normlab.norms import LayerNorm, RMSNorm
-from placed import placed
+from uniform_placement import uniform_placement
 
 NANOGPT = ModelConfig(depth=2, width=32, heads=4, context=16, tie=False, bias=True)
 MINIMIND = ModelConfig(
@@ -37,7 +37,7 @@ SLOTS = ("input", "output", "stream", "final", "embedding", "qk", "inner")
 
 def weights(shape=NANOGPT, placement=None, seed=0, vocabulary=29):
     """The drawn weights, by name."""
-    model = GPT(shape, placement or placed(), vocabulary, seed)
+    model = GPT(shape, placement or uniform_placement(), vocabulary, seed)
     return {name: p.detach() for name, p in model.named_parameters() if p.ndim == 2}
 
 
@@ -51,12 +51,12 @@ def same(first, second):
 def test_changing_the_norm_changes_no_other_weight(shape):
     bare = weights(shape)
     for norm in (LayerNorm, RMSNorm, nn.RMSNorm, nn.LayerNorm, nn.BatchNorm1d):
-        assert same(weights(shape, placed(**dict.fromkeys(SLOTS, norm))), bare)
+        assert same(weights(shape, uniform_placement(**dict.fromkeys(SLOTS, norm))), bare)
 
 
 @SHAPES
 def test_a_norm_that_draws_random_numbers_of_its_own_changes_no_other_weight(shape):
-    noisy = weights(shape, placed(**dict.fromkeys(SLOTS, Noisy)))
+    noisy = weights(shape, uniform_placement(**dict.fromkeys(SLOTS, Noisy)))
     bare = weights(shape)
     assert all(torch.equal(noisy[name], value) for name, value in bare.items())
 
@@ -76,11 +76,11 @@ class Noisy(nn.Module):
 @pytest.mark.parametrize(
     "placement",
     [
-        *(placed(**{slot: RMSNorm}) for slot in SLOTS),
-        placed(stream=RMSNorm, skip=4**0.25),
-        placed(input=RMSNorm, branch=0.5),
-        placed(branch=Scale(0.0, "scalar")),
-        placed(branch=Scale(0.1, "feature"), skip=Scale(1.0, "feature")),
+        *(uniform_placement(**{slot: RMSNorm}) for slot in SLOTS),
+        uniform_placement(stream=RMSNorm, skip=4**0.25),
+        uniform_placement(input=RMSNorm, branch=0.5),
+        uniform_placement(branch=Scale(0.0, "scalar")),
+        uniform_placement(branch=Scale(0.1, "feature"), skip=Scale(1.0, "feature")),
     ],
     ids=[*SLOTS, "deepnorm", "depth", "rezero", "layerscale"],
 )
@@ -96,14 +96,16 @@ def test_a_norm_keeps_the_start_it_gave_itself(shape):
         nn.init.constant_(module.bias, 0.3)
         return module
 
-    model = GPT(shape, placed(**dict.fromkeys(SLOTS, unusual)), 29, seed=0)
+    model = GPT(shape, uniform_placement(**dict.fromkeys(SLOTS, unusual)), 29, seed=0)
     norms = [module for module in model.modules() if isinstance(module, nn.LayerNorm)]
     assert norms
     assert all((n.weight == 0.7).all() and (n.bias == 0.3).all() for n in norms)
 
 
 def test_a_norm_made_of_a_projection_keeps_its_start_too():
-    model = GPT(NANOGPT, placed(final=lambda width: filled(nn.Linear(width, width))), 29, 0)
+    model = GPT(
+        NANOGPT, uniform_placement(final=lambda width: filled(nn.Linear(width, width))), 29, 0
+    )
     assert (model.final_norm.weight == 0.7).all()
 
 
@@ -174,7 +176,7 @@ def test_every_block_has_two_projections_that_write_to_the_stream():
 
 
 def test_biases_start_at_zero():
-    model = GPT(NANOGPT, placed(), 29, seed=0)
+    model = GPT(NANOGPT, uniform_placement(), 29, seed=0)
     biases = [p for name, p in model.named_parameters() if name.endswith("bias")]
     assert len(biases) == 4 * NANOGPT.depth  # qkv, out, up, down
     assert all((bias == 0).all() for bias in biases)
@@ -237,7 +239,7 @@ def test_another_scheme_draws_the_same_numbers():
 
 
 def test_relu_is_the_feedforward_of_2017():
-    model = GPT(THEORY, placed(), 29, seed=0)
+    model = GPT(THEORY, uniform_placement(), 29, seed=0)
     network, x = model.blocks[0].feedforward.sublayer, torch.randn(5, 32)
     expected = (x @ network.up.weight.T).clamp(min=0) @ network.down.weight.T
     torch.testing.assert_close(network(x), expected)

@@ -14,7 +14,7 @@ from normlab.errors import ConfigError
 from normlab.model.gpt import GPT
 from normlab.model.placement import Residual, build_scale, build_site
 from normlab.model.streams import TwoStream
-from placed import placed, wired
+from uniform_placement import make_wiring, uniform_placement
 
 WIDTH = 8
 
@@ -54,33 +54,33 @@ def N(x):  # noqa: N802  the papers' letter
 
 
 EQUATIONS = {
-    "nothing": (wired(), lambda f, x: x + f(x)),
-    "pre": (wired(input=norm), lambda f, x: x + f(N(x))),
-    "post": (wired(stream=norm), lambda f, x: N(x + f(x))),
-    "sandwich": (wired(input=norm, output=norm), lambda f, x: x + N(f(N(x)))),
-    "output": (wired(output=norm), lambda f, x: x + N(f(x))),
+    "nothing": (make_wiring(), lambda f, x: x + f(x)),
+    "pre": (make_wiring(input=norm), lambda f, x: x + f(N(x))),
+    "post": (make_wiring(stream=norm), lambda f, x: N(x + f(x))),
+    "sandwich": (make_wiring(input=norm, output=norm), lambda f, x: x + N(f(N(x)))),
+    "output": (make_wiring(output=norm), lambda f, x: x + N(f(x))),
     "all three": (
-        wired(input=norm, output=norm, stream=norm),
+        make_wiring(input=norm, output=norm, stream=norm),
         lambda f, x: N(x + N(f(N(x)))),
     ),
     "deepnorm": (
-        wired(stream=norm, skip=8**0.25),
+        make_wiring(stream=norm, skip=8**0.25),
         lambda f, x: N(8**0.25 * x + f(x)),
     ),
     "keel": (
-        wired(input=norm, stream=norm, skip=8),
+        make_wiring(input=norm, stream=norm, skip=8),
         lambda f, x: N(8 * x + f(N(x))),
     ),
     "layernorm scaling": (
-        wired(input=norm, input_scale=1 / math.sqrt(3)),
+        make_wiring(input=norm, input_scale=1 / math.sqrt(3)),
         lambda f, x: x + f(N(x) / math.sqrt(3)),
     ),
-    "a branch of half": (wired(input=norm, branch=0.5), lambda f, x: x + 0.5 * f(N(x))),
+    "a branch of half": (make_wiring(input=norm, branch=0.5), lambda f, x: x + 0.5 * f(N(x))),
     "a scaled norm": (
-        wired(output=norm, branch=1 / math.sqrt(3)),
+        make_wiring(output=norm, branch=1 / math.sqrt(3)),
         lambda f, x: x + N(f(x)) / math.sqrt(3),
     ),
-    "no skip": (wired(input=norm, skip=0), lambda f, x: f(N(x))),
+    "no skip": (make_wiring(input=norm, skip=0), lambda f, x: f(N(x))),
 }
 
 
@@ -98,11 +98,11 @@ def test_a_residual_sublayer_is_its_papers_equation(placement, equation, f, x):
 
 def test_x0_may_be_added_to_the_stream_and_may_be_what_a_sublayer_reads(f, x):
     entered = x.flip(0) + 1
-    b2t = Residual(f, wired(stream=norm, block_skip=1), WIDTH)
+    b2t = Residual(f, make_wiring(stream=norm, block_skip=1), WIDTH)
     assert_close(b2t(x, entered), N(x + entered + f(x)))
-    half = Residual(f, wired(block_skip=0.5, skip=2), WIDTH)
+    half = Residual(f, make_wiring(block_skip=0.5, skip=2), WIDTH)
     assert_close(half(x, entered), 2 * x + 0.5 * entered + f(x))
-    parallel = Residual(f, wired(input=norm, reads="block"), WIDTH)
+    parallel = Residual(f, make_wiring(input=norm, reads="block"), WIDTH)
     assert_close(parallel(x, entered), x + f(N(entered)))
 
 
@@ -114,7 +114,7 @@ def test_x0_may_be_added_to_the_stream_and_may_be_what_a_sublayer_reads(f, x):
 def test_a_learnable_branch_starts_where_told_and_gets_the_gradient_of_its_update(
     branch, shape, f, x
 ):
-    residual = Residual(f, wired(input=norm, branch=branch), WIDTH).double()
+    residual = Residual(f, make_wiring(input=norm, branch=branch), WIDTH).double()
     (gain,) = residual.branch.parameters()
     assert gain.shape == shape
     assert_close(residual(x, x), x + branch.value * f(N(x)), rtol=1e-6, atol=1e-7)
@@ -124,14 +124,14 @@ def test_a_learnable_branch_starts_where_told_and_gets_the_gradient_of_its_updat
 
 
 def test_a_learnable_skip_multiplies_the_stream_and_not_the_update(f, x):
-    residual = Residual(f, wired(output=norm, skip=Scale(0.5, "feature")), WIDTH).double()
+    residual = Residual(f, make_wiring(output=norm, skip=Scale(0.5, "feature")), WIDTH).double()
     (gain,) = residual.skip.parameters()
     gain.data = torch.linspace(-1, 1, WIDTH).double()
     assert_close(residual(x, x), torch.linspace(-1, 1, WIDTH).double() * x + N(f(x)))
 
 
 def test_rezero_starts_as_the_identity_and_moves_only_by_its_gain(f, x):
-    residual = Residual(f, wired(branch=Scale(0.0, "scalar")), WIDTH)
+    residual = Residual(f, make_wiring(branch=Scale(0.0, "scalar")), WIDTH)
     assert_close(residual(x, x), x)
     residual(x, x).square().sum().backward()
     assert residual.branch.gain.grad.abs() > 0.1
@@ -139,7 +139,9 @@ def test_rezero_starts_as_the_identity_and_moves_only_by_its_gain(f, x):
 
 
 def test_fixed_scales_are_no_parameters(f):
-    residual = Residual(f, wired(skip=8**0.25, branch=0.3, block_skip=2, input_scale=3), WIDTH)
+    residual = Residual(
+        f, make_wiring(skip=8**0.25, branch=0.3, block_skip=2, input_scale=3), WIDTH
+    )
     assert dict(residual.named_parameters()).keys() == {"sublayer.weight", "sublayer.offset"}
 
 
@@ -148,7 +150,7 @@ def test_a_scale_of_one_costs_nothing():
 
 
 def test_resi_duals_streams_are_one_that_is_normalised_and_one_that_is_not(f, x):
-    residual = TwoStream(f, wired(stream=norm), WIDTH)
+    residual = TwoStream(f, make_wiring(stream=norm), WIDTH)
     y = x.flip(0) + 1
     after = residual((x, y), (x, y))
     assert_close(after[0], N(x + f(x)))
@@ -158,7 +160,7 @@ def test_resi_duals_streams_are_one_that_is_normalised_and_one_that_is_not(f, x)
 
 
 def test_siamese_streams_are_read_together(f, x):
-    residual = TwoStream(f, wired(input=norm, stream=norm), WIDTH)
+    residual = TwoStream(f, make_wiring(input=norm, stream=norm), WIDTH)
     y = x.flip(0) + 1
     update = f(x + N(y))
     after = residual((x, y), (x, y))
@@ -169,7 +171,7 @@ def test_siamese_streams_are_read_together(f, x):
 @pytest.mark.parametrize("slots", [{"reads": "block"}, {"block_skip": 1}])
 def test_two_streams_know_no_block_stream(slots, f):
     with pytest.raises(ConfigError, match="one stream"):
-        TwoStream(f, wired(**slots), WIDTH)
+        TwoStream(f, make_wiring(**slots), WIDTH)
 
 
 def test_a_site_without_a_norm_is_the_identity(x):
@@ -223,7 +225,7 @@ SHAPES = {
 )
 def test_a_slot_puts_a_norm_of_the_right_width_in_every_block_or_once(shape, slot, widths):
     sites = Sites()
-    model = GPT(shape, placed(**{slot: sites}), vocabulary=11, seed=0)
+    model = GPT(shape, uniform_placement(**{slot: sites}), vocabulary=11, seed=0)
     assert sorted(sites.widths) == sorted(widths)
     norms = [module for module in model.modules() if isinstance(module, nn.RMSNorm)]
     assert sorted(n.weight.numel() for n in norms) == sorted(widths)
@@ -232,14 +234,14 @@ def test_a_slot_puts_a_norm_of_the_right_width_in_every_block_or_once(shape, slo
 
 
 def test_a_model_without_sites_holds_no_norm():
-    model = GPT(SHAPES["gelu"], placed(), vocabulary=11, seed=0)
+    model = GPT(SHAPES["gelu"], uniform_placement(), vocabulary=11, seed=0)
     kinds = {name.rsplit(".", 1)[-1] for name, _ in model.named_parameters()}
     assert kinds == {"weight"}
     assert all(parameter.ndim == 2 for parameter in model.parameters())
 
 
 def test_the_embedding_norm_comes_before_the_blocks_and_the_final_norm_after_them():
-    model = GPT(SHAPES["gelu"], placed(embedding=norm, final=norm), 11, seed=0).double()
+    model = GPT(SHAPES["gelu"], uniform_placement(embedding=norm, final=norm), 11, seed=0).double()
     model.blocks = nn.ModuleList([Tripled()])
     tokens = torch.tensor([[3, 1, 4]])
     stream = N(model.embedding.weight[tokens] + model.positions.weight[:3])

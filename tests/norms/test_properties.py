@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from compared import stirred
+from network_comparison import perturb_parameters
 from normlab import config
 from normlab.errors import ConfigError
 from normlab.norms import norm_factory
@@ -38,7 +38,7 @@ def norms(name: str) -> list[tuple[int, nn.Module]]:
     built = []
     for width in range(1, 65):
         try:
-            built.append((width, stirred(build(width))))
+            built.append((width, perturb_parameters(build(width))))
         except ConfigError:
             continue
     return built

@@ -14,12 +14,12 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from compared import assert_same_function, called, stirred
+from network_comparison import assert_same_function, call_with_weights, perturb_parameters
 from normlab.config.schema import ModelConfig
 from normlab.model.gpt import GPT, hidden_width
 from normlab.training.build import build_model
 from oracles import weights
-from tiny import TINY
+from tiny_run import TINY
 
 VOCABULARY, TIME, EPS = 11, 13, 0.01
 DOUBLE, SINGLE = 1e-12, 1e-5
@@ -159,7 +159,7 @@ def tokens() -> Tensor:
 
 def pair(oracle: Oracle, specified: Callable, kernel: str) -> tuple[GPT, nn.Module]:
     config = specified(*oracle.overrides, f"model.attention={kernel}").config
-    ours = stirred(build_model(config, VOCABULARY)).double().eval()
+    ours = perturb_parameters(build_model(config, VOCABULARY)).double().eval()
     return ours, oracle.build(config.model).double().eval()
 
 
@@ -169,7 +169,7 @@ def test_logits_and_gradients_of_all_weights_are_another_packages(
 ) -> None:
     ours, theirs = pair(oracle, specified, kernel)
     p = dict(ours.named_parameters())
-    other = called(theirs, oracle.weights(p), tokens).logits
+    other = call_with_weights(theirs, oracle.weights(p), tokens).logits
     assert_same_function(ours(tokens), other, list(p.values()), oracle.tolerance)
 
 
@@ -181,7 +181,7 @@ def test_both_see_the_past_alone(
     p = oracle.weights(dict(ours.named_parameters()))
     changed = tokens.clone()
     changed[:, TIME // 2] = (changed[:, TIME // 2] + 1) % VOCABULARY
-    for model in (ours, lambda tokens: called(theirs, p, tokens).logits):
+    for model in (ours, lambda tokens: call_with_weights(theirs, p, tokens).logits):
         moved = (model(changed) - model(tokens)).abs().amax((0, -1))
         assert (moved[: TIME // 2] == 0).all()
         assert (moved[TIME // 2 :] > 1e-3).all()

@@ -17,7 +17,7 @@ from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.olmo2.modeling_olmo2 import Olmo2RMSNorm
 
-from compared import assert_same_function, called, stirred
+from network_comparison import assert_same_function, call_with_weights, perturb_parameters
 from normlab import config
 from normlab.norms import norm_factory
 
@@ -114,11 +114,11 @@ def test_output_and_all_gradients_are_another_packages(
     oracle: Oracle, shape: tuple[int, ...]
 ) -> None:
     dtype, tolerance = oracle.precision
-    ours = stirred(norm_of(oracle.norm, shape[-1])).to(dtype)
+    ours = perturb_parameters(norm_of(oracle.norm, shape[-1])).to(dtype)
     theirs = oracle.build(shape[-1]).to(dtype)
     x = (oracle.size * draw(*shape)).to(dtype).requires_grad_()
     p = dict(ours.named_parameters())
-    other = called(theirs, oracle.weights(p, shape[-1]), x)
+    other = call_with_weights(theirs, oracle.weights(p, shape[-1]), x)
     assert_same_function(ours(x), other, [x, *p.values()], tolerance)
 
 
@@ -141,10 +141,10 @@ def test_parameters_start_where_another_packages_do(oracle: Oracle) -> None:
 def test_in_bf16_the_roundings_are_those_of_each_family_to_the_bit(
     name: str, cast: str, build: Callable[..., nn.Module], weights: Callable[..., Weights]
 ) -> None:
-    ours = stirred(norm_of(name, 64, cast=cast)).bfloat16()
+    ours = perturb_parameters(norm_of(name, 64, cast=cast)).bfloat16()
     other = norm_of(name, 64, cast={"llama": "gemma", "gemma": "llama"}[cast]).bfloat16()
     other.load_state_dict(ours.state_dict())
     x = draw(50, 64).bfloat16()
-    theirs = called(build(64, ours.eps), weights(dict(ours.named_parameters()), 64), x)
+    theirs = call_with_weights(build(64, ours.eps), weights(dict(ours.named_parameters()), 64), x)
     assert torch.equal(ours(x), theirs)
     assert not torch.equal(other(x), theirs)

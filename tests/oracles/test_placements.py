@@ -18,11 +18,11 @@ from torch import Tensor
 from x_transformers import Decoder
 from x_transformers.attend import Attend
 
-from compared import assert_same_function, called, stirred
+from network_comparison import assert_same_function, call_with_weights, perturb_parameters
 from normlab.model.gpt import GPT
 from normlab.training.build import build_model
 from oracles.weights import Weights, blocks
-from tiny import TINY
+from tiny_run import TINY
 
 DEPTH, WIDTH, HEADS = 3, 32, 4
 SHAPE = (*TINY, f"model.depth={DEPTH}", f"model.width={WIDTH}", f"model.heads={HEADS}")
@@ -140,7 +140,7 @@ def through(model: GPT, x: Tensor) -> Tensor:
 def test_a_stack_and_all_its_gradients_are_x_transformers(name: str, specified: Callable) -> None:
     oracle = ORACLES[name]
     run = (f"norm={oracle.norm}", f"placement={oracle.placement}", *oracle.overrides)
-    ours = stirred(build_model(specified(*SHAPE, *run).config, 8)).double().eval()
+    ours = perturb_parameters(build_model(specified(*SHAPE, *run).config, 8)).double().eval()
     theirs = decoder(oracle.settings)
     x = torch.randn(2, 13, WIDTH, generator=torch.Generator().manual_seed(0)).double()
     x.requires_grad_()
@@ -149,5 +149,5 @@ def test_a_stack_and_all_its_gradients_are_x_transformers(name: str, specified: 
         for name, parameter in ours.named_parameters()
         if name.startswith(("blocks", "final_norm"))
     }
-    other = called(theirs, as_decoders(p, theirs), x)
+    other = call_with_weights(theirs, as_decoders(p, theirs), x)
     assert_same_function(through(ours, x), other, [x, *p.values()], 1e-12)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from called import Call, called, refused
+from command_calls import Call, make_command_caller, read_refusal
 from normlab.apps.card.main import main
 from normlab.apps.card.record import read_cards
 
@@ -15,7 +15,7 @@ FAST = ("--width", "16", "--seconds", "0")
 
 @pytest.fixture
 def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> Call:
-    return called(main, tmp_path, monkeypatch, capfd)
+    return make_command_caller(main, tmp_path, monkeypatch, capfd)
 
 
 def write_norm(folder: Path, text: str) -> Path:
@@ -128,7 +128,7 @@ def test_a_place_that_cannot_be_written_is_named(call: Call, tmp_path: Path) -> 
 
 
 def test_a_long_list_of_norms_has_a_folder_name_that_fits(call: Call) -> None:
-    from normlab.apps.card.main import folder_name
+    from normlab.apps.results import folder_name
 
     names = [f"norm_{k} eps=1e-{k}" for k in range(30)]
     assert folder_name(["dyt", "a/b eps=1e-6"], "card") == "dyt-a_b_eps=1e-6"
@@ -138,7 +138,7 @@ def test_a_long_list_of_norms_has_a_folder_name_that_fits(call: Call) -> None:
 
 @pytest.mark.parametrize("name", ["..", "../../x", "/etc", ".hidden", "𝒩" * 300, "a\nb", "\x1b[2J"])
 def test_a_card_stays_in_its_folder_whatever_its_norm_is_called(name: str) -> None:
-    from normlab.apps.card.main import folder_name
+    from normlab.apps.results import folder_name
 
     folder = folder_name([name], "card")
     assert folder == Path(folder).name
@@ -148,5 +148,5 @@ def test_a_card_stays_in_its_folder_whatever_its_norm_is_called(name: str) -> No
 
 
 def test_a_refusal_needs_no_torch() -> None:
-    said = refused("scripts/card.py", "norm=foo", "torch", "matplotlib")
+    said = read_refusal("scripts/card.py", "norm=foo", "torch", "matplotlib")
     assert "norm=foo is not an option" in said

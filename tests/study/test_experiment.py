@@ -8,7 +8,7 @@ import pytest
 from normlab.archive.record import RunRecord
 from normlab.errors import ConfigError
 from normlab.study.experiment import Asked
-from tiny import TINY
+from tiny_run import TINY
 
 ARMS = ("norm=none", "norm=layernorm placement=post")
 SIZES = {"quick": {"seed": "0", "optimizer.lr": 1}, "full": {"seed": "0,1,2"}}

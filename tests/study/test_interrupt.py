@@ -13,7 +13,7 @@ import pytest
 from normlab.analysis import figures
 from normlab.archive.record import RunRecord
 from normlab.training import stopping
-from tiny import TINY
+from tiny_run import TINY
 
 ROOT = Path(__file__).resolve().parents[2]
 

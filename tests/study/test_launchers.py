@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tiny import TINY
+from tiny_run import TINY
 
 ROOT = Path(__file__).resolve().parents[2]
 OVERRIDES = ("-m", "norm=rmsnorm,none", *TINY)

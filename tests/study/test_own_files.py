@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tiny import TINY
+from tiny_run import TINY
 
 PAGE = Path(__file__).parents[2] / "docs" / "adding_a_norm.md"
 FILES = re.findall(r"```yaml\n# mine/((\w+)/(\w+)\.yaml)\n(.*?)```", PAGE.read_text(), re.DOTALL)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from normlab.archive.record import RunRecord
-from tiny import TINY
+from tiny_run import TINY
 
 MINE = ("norm=layernorm", "placement=mixln", "norm.eps=1e-4", "seed=3", "model.dropout=0.1")
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from faulted import STUDY, Ended, Process, end_all, records, shell_code
 from normlab.archive.record import RunRecord
-from same import assert_same_run
-from tiny import TINY
+from run_equality import assert_same_run
+from study_process import STUDY, Ended, Process, end_processes, read_records, shell_code
+from tiny_run import TINY
 
 # Long enough that something can happen to it; a state is kept at every step.
 LONG = (*STUDY, "trainer.max_steps=100", "seed=0,1")
@@ -23,7 +23,7 @@ ENDLESS = (*STUDY, "trainer.max_steps=1000000", "trainer.val_every=1000")
 @pytest.fixture(autouse=True)
 def no_process_is_left() -> Iterator[None]:
     yield
-    end_all()
+    end_processes()
 
 
 def quiet(ended: Ended) -> Ended:
@@ -65,7 +65,7 @@ def test_side_by_side_is_to_the_bit_what_one_after_the_other_is(
     assert "runs    one after the other, 1 thread (" in one.out
     here = door(*STUDY, "hydra/launcher=basic", f"output_dir={tmp_path}/here")
     assert (one.code, here.code) == (0, 0), one.err + here.err
-    names = records(tmp_path / "here" / "synthetic").keys()
+    names = read_records(tmp_path / "here" / "synthetic").keys()
     assert len(names) == 2
     for name in names:
         for place in ("both", "one"):
@@ -90,7 +90,7 @@ def test_a_run_whose_process_is_killed_fails_alone_and_goes_on(tmp_path: Path) -
     assert ended.code == 1
     assert "1 of 4 runs did not finish" in ended.err
     assert ended.err.count("its process was killed by SIGKILL (out of memory?)") == 1
-    done = records(study)
+    done = read_records(study)
     assert len(done) == 3
     assert not any(record.id == run_id for record in done.values())
     assert (study / "figures" / "comparison.png").is_file()
@@ -99,7 +99,7 @@ def test_a_run_whose_process_is_killed_fails_alone_and_goes_on(tmp_path: Path) -
     assert "goes on from step" in again.out
     whole = quiet(Process(tmp_path, *LONG, f"output_dir={tmp_path}/whole").end())
     assert whole.code == 0
-    (name,) = [name for name in records(study) if name.endswith(run_id)]
+    (name,) = [name for name in read_records(study) if name.endswith(run_id)]
     assert_same_run(study / name, tmp_path / "whole" / "synthetic" / name)
 
 
@@ -162,9 +162,9 @@ def test_a_parent_that_does_not_listen_stops_no_run(tmp_path: Path) -> None:
     assert process.until(lambda: under_way(study, 2))
     process.send(signal.SIGSTOP)
     deadline = time.monotonic() + 60
-    while len(records(study)) < 2 and time.monotonic() < deadline:
+    while len(read_records(study)) < 2 and time.monotonic() < deadline:
         time.sleep(0.1)
-    finished = len(records(study))
+    finished = len(read_records(study))
     process.send(signal.SIGCONT)
     assert quiet(process.end()).code == 0
     assert finished == 2
@@ -208,7 +208,7 @@ def test_every_failure_is_listed(
     assert "RuntimeError: first reason" in answer.err
     assert "RuntimeError: second reason" in answer.err
     assert "Traceback" not in answer.err
-    assert [r.norm for r in records(tmp_path / "o" / "synthetic").values()] == ["rmsnorm"]
+    assert [r.norm for r in read_records(tmp_path / "o" / "synthetic").values()] == ["rmsnorm"]
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "x", "true", "1.5", "null", "[1]"])

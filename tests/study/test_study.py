@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from normlab.archive.record import RunRecord
-from tiny import TINY
+from tiny_run import TINY
 
 SENTENCE = ("-m", "norm=rmsnorm,layernorm", "placement=pre,post")
 

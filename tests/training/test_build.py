@@ -13,7 +13,7 @@ from normlab import config
 from normlab.errors import ConfigError
 from normlab.model.gpt import GPT
 from normlab.training.build import build_model, check_networks
-from tiny import TINY
+from tiny_run import TINY
 
 FILES = sorted(path.stem for path in (config.conf_folder() / "placement").glob("*.yaml"))
 DEPTH = 4

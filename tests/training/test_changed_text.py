@@ -10,7 +10,7 @@ from normlab.archive.record import RunRecord
 from normlab.config.run_spec import RunSpec
 from normlab.training.checkpoints import latest, read
 from normlab.training.run import train
-from tiny import TINY, Impatient, Silent
+from tiny_run import TINY, InterruptingDisplay, SilentDisplay
 
 TEXT = "the quick brown {} jumps over the lazy dog. " * 40
 
@@ -31,7 +31,7 @@ def stopped(
     tiny = [word for word in TINY if "validation_windows" not in word]
     spec: RunSpec = specified(*tiny, "data=text", f"data.path={text}", f"output_dir={tmp_path}/o")
     with pytest.raises(KeyboardInterrupt):
-        train(spec, "the command", Impatient(2))
+        train(spec, "the command", InterruptingDisplay(2))
     return spec
 
 
@@ -49,14 +49,14 @@ def test_a_text_that_has_changed_is_refused(record: str, text: Path, stopped: Ru
         path.unlink()
     change(text)
     for _ in range(2):  # the same command again is no way around it
-        failed = train(stopped, "the command", Silent())
+        failed = train(stopped, "the command", SilentDisplay())
         assert failed.state == "failed"
         assert "trained on another text than the one that is now at" in (failed.reason or "")
 
 
 def test_the_same_text_is_gone_on_with_though_the_record_is_damaged(stopped: RunSpec) -> None:
     (stopped.folder / "run.json").write_text("{")
-    ended = train(stopped, "the command", Silent())
+    ended = train(stopped, "the command", SilentDisplay())
     assert ended.state == "finished"
     assert ended.resumed_at
     assert ended.data_digest == RunRecord.read(stopped.folder).data_digest is not None
@@ -70,4 +70,4 @@ def test_a_state_that_does_not_tell_its_text_is_still_gone_on_from(stopped: RunS
     saved, left_out = latest(stopped.folder, stopped.id)
     assert saved is not None
     assert (saved.data_digest, left_out) == (None, [])
-    assert train(stopped, "the command", Silent()).resumed_at == [saved.step]
+    assert train(stopped, "the command", SilentDisplay()).resumed_at == [saved.step]

@@ -14,7 +14,7 @@ from normlab.archive.record import RunRecord
 from normlab.training import provenance
 from normlab.training import run as training_run
 from normlab.training.run import train
-from tiny import TINY, Silent
+from tiny_run import TINY, SilentDisplay
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -57,7 +57,7 @@ def test_a_run_is_the_same_whatever_a_launcher_has_set(
 ) -> None:
     def trained(folder: str) -> RunRecord:
         spec = specified(*TINY, f"output_dir={tmp_path / folder}")
-        return train(spec, "the command", Silent())
+        return train(spec, "the command", SilentDisplay())
 
     if not plain:
         plain["record"] = trained("plain")
@@ -92,7 +92,7 @@ def test_a_run_that_ends_before_its_last_step_is_not_finished(
 ) -> None:
     short = partial(training_run.pl.Trainer, limit_train_batches=2, max_time={"seconds": 0})
     monkeypatch.setattr(training_run.pl, "Trainer", short)
-    record = train(specified(*TINY, f"output_dir={tmp_path}"), "the command", Silent())
+    record = train(specified(*TINY, f"output_dir={tmp_path}"), "the command", SilentDisplay())
     assert record.state == "failed"
     assert "of 6" in (record.reason or "")
 

@@ -26,7 +26,7 @@ from normlab.study.share import begun_with
 from normlab.training.checkpoints import latest, read
 from normlab.training.run import train
 from normlab.training.tensorboard import rewind
-from tiny import TINY, Impatient, Silent
+from tiny_run import TINY, InterruptingDisplay, SilentDisplay
 
 PRECIOUS = "a file of the user's own\n" * 100
 
@@ -48,7 +48,7 @@ def stopped(specified: Callable[..., RunSpec], tmp_path: Path, original: Path) -
     """A run that a signal stopped at step 2 of 6: trained once, copied for each test."""
     if not original.exists():
         with pytest.raises(KeyboardInterrupt):
-            train(specified(*TINY, f"output_dir={original}"), "", Impatient(after=2))
+            train(specified(*TINY, f"output_dir={original}"), "", InterruptingDisplay(after=2))
     shutil.copytree(original, tmp_path / "outputs")
     return specified(*TINY, f"output_dir={tmp_path / 'outputs'}")
 
@@ -90,7 +90,7 @@ def test_nothing_is_written_through_a_link_in_a_run(
     path.symlink_to(target)
     before = {one: one.stat().st_mtime_ns for one in tmp_path.rglob("*") if one.is_file()}
     with pytest.raises(NormlabError, match="is a link"):
-        train(stopped, "", Silent())
+        train(stopped, "", SilentDisplay())
     assert precious.read_text() == PRECIOUS
     for one, modified in before.items():
         assert ".locks" in one.parts or one.stat().st_mtime_ns == modified
@@ -104,7 +104,7 @@ def test_a_pipe_in_a_run_is_not_waited_for(
 ) -> None:
     (stopped.folder / name).unlink(missing_ok=True)
     os.mkfifo(stopped.folder / name)
-    for reading in (lambda: read_run(stopped.folder), lambda: train(stopped, "", Silent())):
+    for reading in (lambda: read_run(stopped.folder), lambda: train(stopped, "", SilentDisplay())):
         with pytest.raises(NormlabError, match=re.escape(name)):
             reading()
     code, err = sampled(stopped.folder, capsys)
@@ -144,7 +144,7 @@ def test_a_lock_that_is_another_file_is_not_emptied(stopped: RunSpec, precious: 
     lock.unlink(missing_ok=True)
     lock.hardlink_to(precious)
     with pytest.raises(NormlabError, match="hard link"):
-        train(stopped, "", Silent())
+        train(stopped, "", SilentDisplay())
     assert precious.read_text() == PRECIOUS
 
 
@@ -159,7 +159,7 @@ def test_a_copy_made_by_hard_links_leaves_its_original_as_it_was(
     # As if something had been logged after the state: resuming takes it back.
     changed(stopped, lambda content: content["events"].update(dict.fromkeys(content["events"], 60)))
     before = {path.name: path.read_bytes() for path in originals.iterdir()}
-    assert train(stopped, "", Silent()).state == "finished"
+    assert train(stopped, "", SilentDisplay()).state == "finished"
     assert {path.name: path.read_bytes() for path in originals.iterdir()} == before
 
 
@@ -232,7 +232,7 @@ MISFITS: dict[str, Callable[[dict[str, Any]], object]] = {
 @pytest.mark.parametrize("name", MISFITS)
 def test_a_state_of_another_model_fails_the_run_in_words(name: str, stopped: RunSpec) -> None:
     path = changed(stopped, MISFITS[name])
-    record = train(stopped, "", Silent())
+    record = train(stopped, "", SilentDisplay())
     assert record.state == "failed"
     assert f"{path} is no state of this run" in str(record.reason)
 
@@ -241,14 +241,14 @@ def test_a_state_sets_neither_the_learning_rate_nor_the_decay(
     stopped: RunSpec, tmp_path: Path, specified: Callable[..., RunSpec]
 ) -> None:
     whole = specified(*TINY, f"output_dir={tmp_path / 'whole'}")
-    expected = train(whole, "", Silent()).final
+    expected = train(whole, "", SilentDisplay()).final
 
     def change(content: dict[str, Any]) -> None:
         for group in content["optimizer"]["param_groups"]:
             group |= {"lr": 1.0, "weight_decay": 9.0, "betas": (0.0, 0.0), "initial_lr": 1.0}
 
     changed(stopped, change)
-    assert train(stopped, "", Silent()).final == expected
+    assert train(stopped, "", SilentDisplay()).final == expected
 
 
 def test_a_bomb_in_a_zip_is_not_unpacked(stopped: RunSpec) -> None:

@@ -16,11 +16,11 @@ from normlab.config.run_spec import RunSpec
 from normlab.model.gpt import Block
 from normlab.training import hardware, run
 from normlab.training.hardware import resolve
-from same import assert_same_run
-from tiny import TINY, Silent
+from run_equality import assert_same_run
+from tiny_run import TINY, SilentDisplay
 
 
-class Listening(Silent):
+class Listening(SilentDisplay):
     def __init__(self) -> None:
         self.said: list[str] = []
 
@@ -56,10 +56,10 @@ def test_checkpointed_blocks_are_computed_again_and_the_run_is_the_same(
     monkeypatch.setattr(Block, "forward", counted)
     plain, again = here("plain"), here("again", "trainer.gradient_checkpointing=true")
     assert plain.id == again.id
-    assert run.train(plain, "", Silent()).state == "finished"
+    assert run.train(plain, "", SilentDisplay()).state == "finished"
     once = sum(calls)
     calls.clear()
-    assert run.train(again, "", Silent()).state == "finished"
+    assert run.train(again, "", SilentDisplay()).state == "finished"
     assert sum(calls) == 2 * once
     assert_same_run(plain.folder, again.folder)
 
@@ -81,7 +81,7 @@ def test_compiling_leaves_the_run_as_it_was(
     plain, compiled = here("plain"), here("compiled", "trainer.compile=true")
     assert plain.id != compiled.id  # it rounds otherwise
     display = Listening()
-    records = [run.train(plain, "", Silent()), run.train(compiled, "", display)]
+    records = [run.train(plain, "", SilentDisplay()), run.train(compiled, "", display)]
     assert [(record.state, record.reason) for record in records] == [("finished", None)] * 2
     assert records[1].hardware["compile"] is True
     assert any("compiled in" in sentence for sentence in display.said)
@@ -96,7 +96,7 @@ def test_what_cannot_be_compiled_is_told(here: Callable, monkeypatch: pytest.Mon
         self._compiled_call_impl = fail
 
     monkeypatch.setattr(nn.Module, "compile", broken)
-    record = run.train(here("broken", "trainer.compile=true"), "", Silent())
+    record = run.train(here("broken", "trainer.compile=true"), "", SilentDisplay())
     assert record.state == "failed"
     assert record.reason is not None
     assert record.reason.startswith("trainer.compile=true does not work here")
@@ -143,7 +143,7 @@ def test_graphs_are_asked_of_torch_and_only_on_a_gpu(
     monkeypatch.setattr(hardware, "resolve_device", lambda trainer: "cpu")
     monkeypatch.setattr(nn.Module, "compile", compiled)
     for value in ("graphs", "true"):
-        record = run.train(here(value, f"trainer.compile={value}"), "", Silent())
+        record = run.train(here(value, f"trainer.compile={value}"), "", SilentDisplay())
         assert record.hardware.get("cuda_graphs", False) is (value == "graphs")
     assert asked == ["reduce-overhead", None]
 

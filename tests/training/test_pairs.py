@@ -21,7 +21,7 @@ from normlab.model.initialization import Embedding, Linear
 from normlab.training.batches import tensors
 from normlab.training.build import build_model, check_networks
 from normlab.training.module import LanguageModel
-from tiny import TINY
+from tiny_run import TINY
 
 
 def files(group: str) -> list[str]:

@@ -22,9 +22,9 @@ from normlab.training.build import build_model
 from normlab.training.checkpoints import load_weights
 from normlab.training.probes import at_initialization, output_change
 from normlab.training.run import train
-from placed import placed
-from same import assert_same_run, points
-from tiny import TINY, Impatient, Silent
+from run_equality import assert_same_run, list_steps
+from tiny_run import TINY, InterruptingDisplay, SilentDisplay
+from uniform_placement import uniform_placement
 
 SHAPE = ModelConfig(depth=2, width=8, heads=2, context=6, dropout=0.5)
 PLACEMENTS = sorted(path.stem for path in Path("conf/placement").glob("*.yaml"))
@@ -104,7 +104,7 @@ def _summed(found: dict[tuple[str, str], list[torch.Tensor]]) -> dict[tuple[str,
 
 def stirred() -> GPT:
     """A model whose activations are large enough for tanh to bend them."""
-    model = GPT(SHAPE, placed(input=DynamicTanh), 11, seed=0)
+    model = GPT(SHAPE, uniform_placement(input=DynamicTanh), 11, seed=0)
     with torch.no_grad():
         for name, p in model.named_parameters():
             p.mul_(30.0 if p.dim() == 2 else 1.0)
@@ -160,7 +160,7 @@ def test_alpha_gain_and_saturation_of_any_norm_that_has_them() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return torch.tanh(self.alpha * x + self.shift)
 
-    model = GPT(SHAPE, placed(input=Mine, final=nn.LayerNorm), 11, seed=0)
+    model = GPT(SHAPE, uniform_placement(input=Mine, final=nn.LayerNorm), 11, seed=0)
     with torch.no_grad():
         model.embedding.weight.mul_(30)
     found = at_initialization(model, batch())
@@ -194,7 +194,7 @@ def test_measuring_leaves_a_model_as_it_was() -> None:
 
 
 def test_the_output_changes_with_the_square_of_a_small_perturbation() -> None:
-    model = GPT(SHAPE, placed(input=nn.LayerNorm, final=nn.LayerNorm), 11, seed=0)
+    model = GPT(SHAPE, uniform_placement(input=nn.LayerNorm, final=nn.LayerNorm), 11, seed=0)
     small, twice = (output_change(model, batch()[0], delta) for delta in (1e-3, 2e-3))
     assert twice / small == pytest.approx(4, rel=0.02)
 
@@ -256,14 +256,14 @@ def test_a_run_with_probes_is_the_run_without_them(
 ) -> None:
     overrides = (*overrides, *TINY[:4], "model.kv_heads=null")
     plain, probed = here("plain", *overrides), here("probed", *overrides, *ON)
-    assert [train(spec, "", Silent()).state for spec in (plain, probed)] == ["finished"] * 2
+    assert [train(spec, "", SilentDisplay()).state for spec in (plain, probed)] == ["finished"] * 2
     assert_same_run(plain.folder, probed.folder)
     for tag in (
         tags.probe_tag("stream_rms", "block_02/feedforward"),
         tags.probe_tag("angle", "block_01"),
     ):
-        assert points(probed.folder, tag) == [0, 3, 6, 7]
-        assert points(plain.folder, tag) == []
+        assert list_steps(probed.folder, tag) == [0, 3, 6, 7]
+        assert list_steps(plain.folder, tag) == []
 
 
 def test_probes_off_leave_id_and_record_as_they_were(here: Callable[..., RunSpec]) -> None:
@@ -286,21 +286,21 @@ def test_a_probed_run_that_was_stopped_writes_every_point_once(
     after: int, here: Callable[..., RunSpec]
 ) -> None:
     whole, stopped = (here(place, *ON, "trainer.log_every=1") for place in ("whole", "stopped"))
-    train(whole, "", Silent())
+    train(whole, "", SilentDisplay())
     with pytest.raises(KeyboardInterrupt):
-        train(stopped, "", Impatient(after))
-    assert train(stopped, "", Silent()).resumed_at == [after]
+        train(stopped, "", InterruptingDisplay(after))
+    assert train(stopped, "", SilentDisplay()).resumed_at == [after]
     assert_same_run(whole.folder, stopped.folder)
     one, other = (read_events(spec.folder).scalars for spec in (whole, stopped))
     assert one.keys() == other.keys()
     for tag in (tag for tag in one if tag.startswith(tags.PROBES)):
         assert one[tag].values.tolist() == other[tag].values.tolist()
-        assert points(whole.folder, tag) == points(stopped.folder, tag)
+        assert list_steps(whole.folder, tag) == list_steps(stopped.folder, tag)
 
 
 def test_updates_and_gradients_are_those_of_the_step(here: Callable[..., RunSpec]) -> None:
     spec = here("one", *ON, "trainer.max_steps=1", "norm=none", "trainer.gradient_clip=1e-3")
-    train(spec, "", Silent())
+    train(spec, "", SilentDisplay())
     scalars = read_events(spec.folder).scalars
     before = build_model(spec.config, 8).state_dict()
     after = load_weights(spec.folder / "checkpoints" / "last.ckpt")
@@ -323,7 +323,7 @@ def test_histograms_and_a_page_of_probes(here: Callable[..., RunSpec]) -> None:
     from tensorboard.plugins.custom_scalar import layout_pb2
 
     spec = here("shown", *ON)
-    train(spec, "", Silent())
+    train(spec, "", SilentDisplay())
     events = EventAccumulator(str(spec.folder), {"histograms": 0, "tensors": 0}).Reload()
     shown = events.Histograms(tags.probe_tag("gain_distribution", "block_01/attention/input"))
     assert [one.step for one in shown] == [0, 3, 6, 7]
@@ -339,7 +339,7 @@ def test_histograms_and_a_page_of_probes(here: Callable[..., RunSpec]) -> None:
 
 def test_a_diverged_run_keeps_its_probes(here: Callable[..., RunSpec]) -> None:
     spec = here("wild", *ON, "optimizer.lr=1e30", "schedule.warmup=0", "norm=none")
-    assert train(spec, "", Silent()).state == "diverged"
+    assert train(spec, "", SilentDisplay()).state == "diverged"
     assert RunRecord.read(spec.folder).diverged_step is not None
     rms = read_events(spec.folder).scalars[tags.probe_tag("stream_rms", "block_01/attention")]
     assert math.isfinite(rms.values[0])
@@ -360,11 +360,11 @@ def test_probes_measure_what_is_compiled(
 
     extra = ("trainer.compile=true", "trainer.accumulate=1", "model.depth=1")
     plain, probed = here("plain", *extra), here("probed", *extra, *ON)
-    assert train(plain, "", Silent()).reason is None
+    assert train(plain, "", SilentDisplay()).reason is None
     monkeypatch.setattr(run, "compile_model", strictly)
-    assert train(probed, "", Silent()).reason is None
+    assert train(probed, "", SilentDisplay()).reason is None
     assert_same_run(plain.folder, probed.folder)
-    assert points(probed.folder, tags.probe_tag("angle", "block_01")) == [0, 3, 6, 7]
+    assert list_steps(probed.folder, tags.probe_tag("angle", "block_01")) == [0, 3, 6, 7]
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "1.5", "often"])

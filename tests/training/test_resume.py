@@ -22,8 +22,8 @@ from normlab.training.checkpoints import latest, read
 from normlab.training.module import LanguageModel
 from normlab.training.run import train
 from normlab.training.stopping import Terminated
-from same import assert_same_run
-from tiny import TINY, Impatient, Silent
+from run_equality import assert_same_run
+from tiny_run import TINY, InterruptingDisplay, SilentDisplay
 
 # Dropout draws, two batches make a step, and neither logging nor validation divides the run.
 HARD = (
@@ -40,7 +40,7 @@ STEPS = 11
 
 
 def run(spec: RunSpec, after: int | None = None, signum: int = signal.SIGINT) -> RunRecord:
-    display = Silent() if after is None else Impatient(after, signum)
+    display = SilentDisplay() if after is None else InterruptingDisplay(after, signum)
     return train(spec, "the command", display)
 
 
@@ -110,7 +110,7 @@ def test_a_signal_during_the_first_validation_is_heeded(
 def test_a_second_signal_is_the_one_that_counts(here: Callable) -> None:
     spec = here("twice")
 
-    class Hasty(Silent):
+    class Hasty(SilentDisplay):
         def update(self, step: int, loss: float, tokens_per_second: float) -> None:
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGTERM)

@@ -17,14 +17,14 @@ from normlab.training import run as training_run
 from normlab.training.build import build_model
 from normlab.training.checkpoints import load_weights
 from normlab.training.run import train
-from tiny import TINY, Silent
+from tiny_run import TINY, SilentDisplay
 
 
 @pytest.fixture
 def trained(specified: Callable, tmp_path: Path) -> Callable[..., tuple[RunRecord, Path]]:
     def train_in(place: str, *overrides: str) -> tuple[RunRecord, Path]:
         spec = specified(*TINY, *overrides, f"output_dir={tmp_path / place}")
-        return train(spec, "the command", Silent()), spec.folder
+        return train(spec, "the command", SilentDisplay()), spec.folder
 
     return train_in
 
@@ -150,7 +150,7 @@ def test_slow_batches_are_shown_between_what_is_logged_and_change_no_curve(
     _, quiet = trained("quiet", *slow)
     shown: list[tuple[int, float, float]] = []
 
-    class Watcher(Silent):
+    class Watcher(SilentDisplay):
         def update(self, step: int, loss: float, tokens_per_second: float) -> None:
             shown.append((step, loss, tokens_per_second))
 

@@ -8,7 +8,7 @@ import torch
 
 from normlab.apps.sample import main
 from normlab.training.run import train
-from tiny import TINY, Silent
+from tiny_run import TINY, SilentDisplay
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -31,7 +31,7 @@ def call(capsys: pytest.CaptureFixture[str]) -> Call:
 def trained(specified: Callable, tmp_path: Path) -> Callable[..., Path]:
     def train_one(*overrides: str) -> Path:
         spec = specified(*TINY, *overrides, f"output_dir={tmp_path}")
-        assert train(spec, "", Silent()).state == "finished"
+        assert train(spec, "", SilentDisplay()).state == "finished"
         return spec.folder
 
     return train_one

@@ -20,7 +20,7 @@ from normlab.errors import NormlabError
 from normlab.training.checkpoints import load_weights
 from normlab.training.run import train
 from normlab.training.tensorboard import _card, _fence
-from tiny import TINY, Silent
+from tiny_run import TINY, SilentDisplay
 
 SOURCES = sorted(Path(normlab.__file__).parent.rglob("*.py"))
 
@@ -43,7 +43,7 @@ def mark(tmp_path: Path) -> Path:
 @pytest.fixture
 def run(specified: Callable, tmp_path: Path) -> Path:
     spec = specified(*TINY, f"output_dir={tmp_path / 'outputs'}")
-    assert train(spec, "", Silent()).state == "finished"
+    assert train(spec, "", SilentDisplay()).state == "finished"
     return spec.folder
 
 
@@ -204,7 +204,7 @@ def test_a_record_with_a_fence_in_it_is_read_back_from_the_events(
     spec = specified(*TINY, f"output_dir={tmp_path}")
     spec.plain["norm"]["x"] = WILD
     spec.config.trainer.max_steps = 3
-    assert train(spec, "", Silent()).state == "finished"
+    assert train(spec, "", SilentDisplay()).state == "finished"
     (spec.folder / "run.json").unlink()
     rebuilt = read_run(spec.folder)
     assert rebuilt.record.config["norm"]["x"] == WILD

@@ -71,7 +71,7 @@ class RunLock:
         self._note = note
         self._renewed_at = time.monotonic()
 
-    def renew(self) -> None:
+    def renew_note(self) -> None:
         """Show other machines that the owner lives; cheap enough to be called often."""
         if time.monotonic() - self._renewed_at > STALE / 10:
             self._renewed_at = time.monotonic()

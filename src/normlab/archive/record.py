@@ -267,7 +267,7 @@ def _replace_nonfinite(value: Any) -> Any:
 # --- Id and name --------------------------------------------------------------------------------
 
 
-def fingerprint(config: Mapping[str, Any]) -> str:
+def compute_run_id(config: Mapping[str, Any]) -> str:
     """Eight hexadecimal digits of the resolved configuration, without what cannot matter."""
     decisive = {key: value for key, value in config.items() if key not in _NEUTRAL_KEYS}
     trainer = config.get("trainer", {})

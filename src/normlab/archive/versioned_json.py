@@ -17,10 +17,22 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from normlab.archive.files import read_text, write_text
 from normlab.errors import NormlabError
 
+FiniteNumber = float | None  # None where it is not finite: JSON has neither NaN nor infinity
+
 _MOST_LEVELS = 64  # what is written here has ten at most
 _TYPE_NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 _T = TypeVar("_T")
+
+
+def finite_or_none(value: float) -> FiniteNumber:
+    """The value where it is finite, as a file holds it."""
+    return float(value) if math.isfinite(value) else None
+
+
+def none_to_nan(value: FiniteNumber) -> float:
+    """A number of a file, NaN where it was not finite."""
+    return math.nan if value is None else value
 
 
 def write_versioned_json(path: Path, plain: dict[str, Any], version: int) -> Path:

@@ -109,7 +109,7 @@ _FUNCTIONS: dict[str, Callable[[float], float]] = {
 _OPERATIONS = {**ARITHMETIC, **CONDITIONS, **_FUNCTIONS}
 
 
-def evaluate(expression: float | str, **names: float) -> float:
+def evaluate_expression(expression: float | str, **names: float) -> float:
     """The value of a number or of an expression over `names`.
 
     Raises:

@@ -23,8 +23,8 @@ from normlab.config.expressions import (
     Scope,
     Sort,
     Tree,
-    evaluate,
     evaluate_call,
+    evaluate_expression,
     fold_tree,
     join_lines,
     parse_expression,
@@ -218,7 +218,7 @@ def _parse_parameter(key: str, value: Any, width: int) -> Parameter:
 
 def _evaluate_with_width(key: str, value: Any, width: int) -> float:
     try:
-        return evaluate(value, width=width)
+        return evaluate_expression(value, width=width)
     except ConfigError as error:
         raise ConfigError(f"{key}: {error}") from error
 

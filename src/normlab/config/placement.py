@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from normlab.config.expressions import evaluate, evaluate_condition
+from normlab.config.expressions import evaluate_condition, evaluate_expression
 
 SUBLAYERS = ("attention", "feedforward")
 HEAD_SLOTS = ("q", "k", "v")  # attention's alone
@@ -165,7 +165,10 @@ def resolve_placement(
     ends = {slot: _resolve_norm(getattr(placement, slot), norm) for slot in END_SLOTS}
     output = placement.init.output
     return ResolvedPlacement(
-        placement._target_, ends, blocks, None if output is None else evaluate(output, L=depth)
+        placement._target_,
+        ends,
+        blocks,
+        None if output is None else evaluate_expression(output, L=depth),
     )
 
 
@@ -196,7 +199,11 @@ def _resolve_sublayer(
         {key: _resolve_scale(settings[key], names) for key in SCALES},
         _enum_value(settings["reads"]),
         _enum_value(settings["head_norm"]) if has_head_norm else "head",
-        {key: evaluate(value, **names) for key, value in factors.items() if key != "output"},
+        {
+            key: evaluate_expression(value, **names)
+            for key, value in factors.items()
+            if key != "output"
+        },
     )
 
 
@@ -209,8 +216,10 @@ def _resolve_norm(slot: Any, norm: NormConfig) -> NormConfig | None:
 
 def _resolve_scale(value: Any, names: Mapping[str, float]) -> Scale:
     if isinstance(value, Mapping):
-        return Scale(evaluate(value.get("init", 1.0), **names), value.get("per", "scalar"))
-    return Scale(evaluate(value, **names))
+        return Scale(
+            evaluate_expression(value.get("init", 1.0), **names), value.get("per", "scalar")
+        )
+    return Scale(evaluate_expression(value, **names))
 
 
 def _enum_value(value: Any) -> str:

@@ -13,7 +13,7 @@ from omegaconf.errors import (
 )
 
 from normlab.archive.files import read_text
-from normlab.archive.record import CONFIG_FILE, fingerprint, run_name
+from normlab.archive.record import CONFIG_FILE, compute_run_id, run_name
 from normlab.config.gate import UntrustedError, check_trusted
 from normlab.config.placement import PlacementConfig, ResolvedPlacement, resolve_placement
 from normlab.config.safe_yaml import MAX_BYTES, parse_yaml
@@ -125,7 +125,7 @@ def make_run_spec(composed: DictConfig, choices: Mapping[str, str]) -> RunSpec:
     data = dict(plain["data"])
     if data["kind"] == "shakespeare":
         data.pop("path", None)  # the same text wherever it lies, by its checksum
-    identifier = fingerprint({**plain, "norm": None, "placement": asdict(network), "data": data})
+    identifier = compute_run_id({**plain, "norm": None, "placement": asdict(network), "data": data})
     norm, placement = chosen["norm"], chosen["placement"]
     name = run_name(norm, placement, config.optimizer.lr, config.seed, identifier)
     return RunSpec(config, plain, chosen, identifier, name)

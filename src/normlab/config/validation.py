@@ -19,7 +19,7 @@ from omegaconf.errors import (
 )
 
 from normlab.archive.record import check_output_dir, check_study_name
-from normlab.config.expressions import evaluate, evaluate_condition
+from normlab.config.expressions import evaluate_condition, evaluate_expression
 from normlab.config.formula import check_formula, is_formula
 from normlab.config.placement import (
     END_SLOTS,
@@ -238,7 +238,7 @@ def _check_expression(key: str, value: Any, **names: float) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ConfigError(f"{key}={value!s} is not allowed; it must be a number or an expression.")
     try:
-        evaluate(value, **names)
+        evaluate_expression(value, **names)
     except ConfigError as error:
         raise ConfigError(f"{key}: {error}") from error
 

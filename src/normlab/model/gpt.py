@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from normlab.config.expressions import evaluate
+from normlab.config.expressions import evaluate_expression
 from normlab.config.schema import AttentionKernel, FeedForwardKind, ModelConfig, Positions
-from normlab.model.initialization import Embedding, Linear, initialize, projection_std
+from normlab.model.initialization import Embedding, Linear, initialize_weights, projection_std
 from normlab.model.placement import Placement, Residual, Wiring, build_scale, build_site
 
 # Measured on a CPU (docs/log.md): in half precision the explicit product is four times faster than
@@ -67,11 +67,11 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, width) → (B, T, width)."""
         batch, time, _ = x.shape
-        mixed = self.head_scale(self._attend(*self.project(x)).permute(1, 2, 0, 3))
+        mixed = self.head_scale(self._attend(*self.project_heads(x)).permute(1, 2, 0, 3))
         mixed = mixed.reshape(batch, time, -1)
         return F.dropout(self.out(self.inner_norm(mixed)), self.dropout, self.training)
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def project_heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, T, width) → q (H, B, T, D), k and v (K, B, T, D), normalised and turned."""
         q, k, v = self._split_heads(self.qkv(x))
         v = self._apply_head_norm(v, self.v_norm).to(v.dtype)
@@ -199,7 +199,7 @@ def output_factor(shape: ModelConfig, placement: Placement) -> float:
     """Factor of the standard deviation of projections that write to the stream."""
     if placement.output is not None:
         return placement.output
-    return evaluate(shape.init.output, L=shape.depth)
+    return evaluate_expression(shape.init.output, L=shape.depth)
 
 
 class GPT(nn.Module):
@@ -228,7 +228,7 @@ class GPT(nn.Module):
             )
         )
         self.gradient_checkpointing = False
-        initialize(self, seed)
+        initialize_weights(self, seed)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(batch, time) int64 → (batch, time, vocabulary) logits; time ≤ context."""

@@ -29,7 +29,7 @@ def projection_std(init: InitConfig, fan_in: int, fan_out: int) -> float:
 
 
 class Linear(nn.Linear):
-    """A projection that is drawn by `initialize` with its own standard deviation.
+    """A projection that is drawn by `initialize_weights` with its own standard deviation.
 
     `std` is one number, or (rows, number) for each part of the output where parts differ.
     """
@@ -41,22 +41,22 @@ class Linear(nn.Linear):
         super().__init__(fan_in, fan_out, bias=bias)
 
     def reset_parameters(self) -> None:
-        """Nothing yet: `initialize` knows the seed and the name."""
+        """Nothing yet: `initialize_weights` knows the seed and the name."""
 
 
 class Embedding(nn.Embedding):
-    """A table of vectors that is drawn by `initialize` with its own standard deviation."""
+    """A table of vectors that is drawn by `initialize_weights` with its own standard deviation."""
 
     def __init__(self, rows: int, width: int, std: float) -> None:
         self.std = [(rows, std)]
         super().__init__(rows, width)
 
     def reset_parameters(self) -> None:
-        """Nothing yet: `initialize` knows the seed and the name."""
+        """Nothing yet: `initialize_weights` knows the seed and the name."""
 
 
 @torch.no_grad()
-def initialize(model: nn.Module, seed: int) -> None:
+def initialize_weights(model: nn.Module, seed: int) -> None:
     """Draw all projections and embeddings of `model`; leave every other parameter as it is."""
     for name, module in model.named_modules():
         if not isinstance(module, Linear | Embedding):

@@ -109,14 +109,14 @@ class Residual(nn.Module):
         self.stream = build_site(wiring.stream, width)
         self.reads_block = wiring.reads == "block"
 
-    def update(self, x: Tensor) -> Tensor:
+    def sublayer_update(self, x: Tensor) -> Tensor:
         """(batch, time, width) → what the sublayer adds to the stream, the same shape."""
         read = self.input_scale(self.input(x))
         return self.branch(self.output(self.sublayer(read)))  # type: ignore[no-any-return]
 
     def forward(self, x: Any, entered: Any) -> Any:
         """The stream (batch, time, width), and as it entered the block → the stream after it."""
-        after = self.skip(x) + self.update(entered if self.reads_block else x)
+        after = self.skip(x) + self.sublayer_update(entered if self.reads_block else x)
         if self.block_skip is not None:
             after = after + self.block_skip(entered)
         return self.stream(after)

@@ -126,7 +126,7 @@ class Checkpoints(pl.Callback):
         """Save when it is time to, or when a signal asked for it; then stop."""
         if not self.recorder.between_steps:
             return
-        self.lock.renew()
+        self.lock.renew_note()
         if stopping.asked():
             self._save(trainer, module)
             raise stopping.InterruptedTrainingError

@@ -5,18 +5,18 @@ from pathlib import Path
 import pytest
 import yaml
 
-from called import Call, called
+from command_calls import Call, make_command_caller
 from normlab.apps.claims import measurements
 from normlab.apps.claims.main import main
 from normlab.apps.claims.measurements import MeasurementSize, UntrainedMeasurement
 from normlab.apps.claims.record import ClaimsRecord, StoredMeasurement, read_record
 from normlab.errors import NormlabError
-from tiny import TINY
+from tiny_run import TINY
 
 
 @pytest.fixture
 def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> Call:
-    return called(main, tmp_path, monkeypatch, capfd)
+    return make_command_caller(main, tmp_path, monkeypatch, capfd)
 
 
 def counted(size: MeasurementSize) -> dict[str, list[float]]:
@@ -31,7 +31,10 @@ def broken(size: MeasurementSize) -> dict[str, list[float]]:
 @pytest.fixture
 def ours(monkeypatch: pytest.MonkeyPatch) -> None:
     counted.calls = 0  # type: ignore[attr-defined]
-    known = {"counted": UntrainedMeasurement(counted, "three"), "broken": UntrainedMeasurement(broken, "none")}
+    known = {
+        "counted": UntrainedMeasurement(counted, "three"),
+        "broken": UntrainedMeasurement(broken, "none"),
+    }
     monkeypatch.setattr(measurements, "MEASUREMENTS", known)
 
 
@@ -162,7 +165,10 @@ def test_measurements_are_kept_and_one_that_fails_leaves_the_others(
     words = ("claim=one,two,three", "--config-dir", "mine")
     code, out, err = call(*words)
     assert (code, err) == (0, "")
-    found = {one.name: one for one in read_record(Path("outputs/claims/claims-quick.json"), ClaimsRecord).verdicts}
+    found = {
+        one.name: one
+        for one in read_record(Path("outputs/claims/claims-quick.json"), ClaimsRecord).verdicts
+    }
     assert found["one"].word == "reproduced"
     assert found["two"].reason == "broken could not be measured (RuntimeError: no such device)"
     assert found["three"].reason == "not finite was not measured; there are x"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from judging import arm, judged, measured
+from claim_evidence import judge_claim, make_arm, make_claim_data
 from normlab.apps.claims.claim import Exact, Lower, Slope, Value
 from normlab.apps.claims.figure import draw_claims
 from normlab.apps.claims.page import tally_verdicts, verdict_lines, write_page
@@ -17,17 +17,17 @@ from normlab.errors import NormlabError
 
 @pytest.fixture
 def report() -> ClaimsRecord:
-    a, b = arm("rmsnorm", [1.0, 1.1, 1.2]), arm("layernorm", [2.0, 2.2, 2.3])
+    a, b = make_arm("rmsnorm", [1.0, 1.1, 1.2]), make_arm("layernorm", [2.0, 2.2, 2.3])
     test = Lower("norm=rmsnorm", "norm=layernorm", 0.02)
     return ClaimsRecord(
         "quick",
         (
-            judged(test, ClaimData(tuple(a + b), command="again"), "lower_one"),
-            judged(Slope("x", -0.5, 0.1), measured(x=[0.0, 0.001, 0.0]), "slope_one"),
-            judged(Value("x", high=1.0), measured(x=[2.0, 2.001, 2.0]), "value_one"),
-            judged(Exact("x", 1e-11), measured(x=[1e-15]), "exact_one"),
-            judged(Value("x", high=1.0), measured(x=[0.9, 1.1, 1.0]), "wide_one"),
-            judged(test, ClaimData(problem="there is no data"), "nothing_one"),
+            judge_claim(test, ClaimData(tuple(a + b), command="again"), "lower_one"),
+            judge_claim(Slope("x", -0.5, 0.1), make_claim_data(x=[0.0, 0.001, 0.0]), "slope_one"),
+            judge_claim(Value("x", high=1.0), make_claim_data(x=[2.0, 2.001, 2.0]), "value_one"),
+            judge_claim(Exact("x", 1e-11), make_claim_data(x=[1e-15]), "exact_one"),
+            judge_claim(Value("x", high=1.0), make_claim_data(x=[0.9, 1.1, 1.0]), "wide_one"),
+            judge_claim(test, ClaimData(problem="there is no data"), "nothing_one"),
         ),
     )
 
@@ -41,7 +41,9 @@ def test_what_is_written_is_read_back(report: ClaimsRecord, tmp_path: Path) -> N
     ("before", "after"),
     [('"reproduced"', '"refuted"'), ("{", ""), ('"schema_version": 1', '"schema_version": 2')],
 )
-def test_damage_is_one_sentence(report: ClaimsRecord, tmp_path: Path, before: str, after: str) -> None:
+def test_damage_is_one_sentence(
+    report: ClaimsRecord, tmp_path: Path, before: str, after: str
+) -> None:
     path = tmp_path / "claims.json"
     write_record(path, report)
     text = path.read_text()
@@ -65,7 +67,7 @@ def test_a_word_that_is_none_is_damage(report: ClaimsRecord, tmp_path: Path) -> 
 
 
 def test_newer_verdicts_take_the_place_of_older_ones(report: ClaimsRecord) -> None:
-    newer = judged(Exact("x", 1e-11), measured(x=[1.0]), "exact_one")
+    newer = judge_claim(Exact("x", 1e-11), make_claim_data(x=[1.0]), "exact_one")
     both = report.update(ClaimsRecord("quick", (newer,)))
     assert [one.name for one in both.verdicts] == sorted(one.name for one in report.verdicts)
     assert {one.name: one.word for one in both.verdicts}["exact_one"] == "refuted"
@@ -76,7 +78,10 @@ def test_the_tally_counts_and_says_what_luck_may_do(report: ClaimsRecord) -> Non
         "6 claims at budget=quick: 2 reproduced, 1 not reproduced, 1 refuted, 2 cannot tell. "
         "Each verdict is at 95 % by itself: of 4, about 0.2 may be luck."
     )
-    assert tally_verdicts(ClaimsRecord("quick", report.verdicts[5:])) == "1 claim at budget=quick: 1 cannot tell."
+    assert (
+        tally_verdicts(ClaimsRecord("quick", report.verdicts[5:]))
+        == "1 claim at budget=quick: 1 cannot tell."
+    )
 
 
 def test_lines_hold_effect_interval_runs_and_what_differs(report: ClaimsRecord) -> None:

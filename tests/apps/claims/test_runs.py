@@ -77,7 +77,10 @@ def test_a_place_with_spaces_is_quoted_for_hydra_and_for_the_shell() -> None:
     options = StudyOptions("quick", Path("my runs/claims"))
     assert options.arguments("x")[-1] == "output_dir='my runs/claims'"
     assert options.command("x").endswith("""'output_dir='"'"'my runs/claims'"'"''""")
-    assert StudyOptions("quick", Path("outputs/claims")).arguments("x")[-1] == "output_dir=outputs/claims"
+    assert (
+        StudyOptions("quick", Path("outputs/claims")).arguments("x")[-1]
+        == "output_dir=outputs/claims"
+    )
 
 
 def test_every_number_that_a_claim_asks_for_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:

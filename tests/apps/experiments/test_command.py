@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 
+from html_page import Page
 from normlab.analysis import plot
 from normlab.apps.experiments import gradient_vanishing
 from normlab.apps.experiments import main as measure
 from normlab.apps.experiments.record import read_record
 from normlab.apps.experiments.report import Report
 from normlab.apps.experiments.settings import LayerNormVsRmsNormSettings
-from pages import Page
 
 VANISHING = (
     "experiment=gradient_vanishing",

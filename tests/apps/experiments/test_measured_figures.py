@@ -8,13 +8,20 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from measurements import comparison, measured, stack, stream, timed, vanishing
+from example_measurements import (
+    gradient_vanishing,
+    measurement_record,
+    norm_comparison,
+    norm_times,
+    stack_profile,
+    stream_profile,
+)
+from figure_texts import overlapping_words, visible_words, words_outside
 from normlab.analysis.style import RC
 from normlab.apps.experiments import gradient_vanishing_figure, layernorm_vs_rmsnorm_figure
 from normlab.apps.experiments.gradient_vanishing_figure import separate_heights
 from normlab.apps.experiments.record import GradientVanishing, LayerNormVsRmsNorm
 from normlab.apps.experiments.report import draw_figure
-from pictured import outside, overlaps, words
 
 MANY = ("rmsnorm", "layernorm", "dyt", "scalenorm")
 WAYS = ("fused", "torch", "compiled", "composite")
@@ -26,29 +33,36 @@ def drawn(numbers: GradientVanishing | LayerNormVsRmsNorm) -> Figure:
         LayerNormVsRmsNorm: layernorm_vs_rmsnorm_figure.draw_figure,
     }
     with matplotlib.rc_context(RC):
-        sheet = sheets[type(numbers)](measured(numbers))
+        sheet = sheets[type(numbers)](measurement_record(numbers))
         sheet.draw_without_rendering()
     return sheet
 
 
 def every_way(widths: tuple[int, ...]) -> LayerNormVsRmsNorm:
     times = [
-        timed(way, norm, time * width**0.5, width)
+        norm_times(way, norm, time * width**0.5, width)
         for width in widths
         for at, way in enumerate(WAYS)
         for norm, time in (("layernorm", 1.0 + at), ("rmsnorm", 0.7 + 2 * at))
     ]
-    times += [timed("x.var", "layernorm", 90.0 * width**0.5, width) for width in widths]
-    return comparison(times)
+    times += [norm_times("x.var", "layernorm", 90.0 * width**0.5, width) for width in widths]
+    return norm_comparison(times)
 
 
 @pytest.mark.parametrize(
     "numbers",
     [
-        vanishing(),
-        vanishing(MANY[:3], depth=32),
-        replace(vanishing(), stacks=(*vanishing().stacks, stack(width=128), stack(width=2048))),
-        comparison(),
+        gradient_vanishing(),
+        gradient_vanishing(MANY[:3], depth=32),
+        replace(
+            gradient_vanishing(),
+            stacks=(
+                *gradient_vanishing().stacks,
+                stack_profile(width=128),
+                stack_profile(width=2048),
+            ),
+        ),
+        norm_comparison(),
         every_way((128, 512, 1024, 2048, 4096)),
     ],
     ids=["ordinary", "deep", "widths", "two shapes", "five shapes"],
@@ -57,19 +71,19 @@ def test_nothing_lies_on_another_or_beyond_the_page(
     numbers: GradientVanishing | LayerNormVsRmsNorm,
 ) -> None:
     sheet = drawn(numbers)
-    assert outside(sheet) == []
-    assert overlaps(sheet) == []
+    assert words_outside(sheet) == []
+    assert overlapping_words(sheet) == []
 
 
 def test_twenty_arms_and_what_is_not_finite_are_drawn() -> None:
-    arms = tuple(stream(f"norm_{at}", "pre", 1 + at / 10) for at in range(20))
-    gone = replace(stream("none", "any", 2.0), rms=(None,) * 9, std=(None,) * 9)
-    sheet = drawn(replace(vanishing(), transformers=(*arms, gone)))
-    assert outside(sheet) == []
+    arms = tuple(stream_profile(f"norm_{at}", "pre", 1 + at / 10) for at in range(20))
+    gone = replace(stream_profile("none", "any", 2.0), rms=(None,) * 9, std=(None,) * 9)
+    sheet = drawn(replace(gradient_vanishing(), transformers=(*arms, gone)))
+    assert words_outside(sheet) == []
 
 
 def test_measurement_and_theory_are_both_there_and_agree_where_numbers_do() -> None:
-    axes = drawn(vanishing()).axes[0]
+    axes = drawn(gradient_vanishing()).axes[0]
     lines = [line for line in axes.lines if len(line.get_xdata()) == 9]
     points = [line for line in lines if line.get_linestyle() == "None"]
     theory = [line for line in lines if line.get_linestyle() != "None"]
@@ -79,22 +93,26 @@ def test_measurement_and_theory_are_both_there_and_agree_where_numbers_do() -> N
 
 
 def test_the_note_says_what_the_numbers_are_from() -> None:
-    for numbers in (vanishing(), comparison()):
-        said = " ".join(one.get_text() for one in words(drawn(numbers)))
+    for numbers in (gradient_vanishing(), norm_comparison()):
+        said = " ".join(one.get_text() for one in visible_words(drawn(numbers)))
         for word in ("a processor", "torch 2.13.0", "2026-11-24"):
             assert word in said
-    assert "60 seeds from 0" in " ".join(one.get_text() for one in words(drawn(vanishing())))
+    assert "60 seeds from 0" in " ".join(
+        one.get_text() for one in visible_words(drawn(gradient_vanishing()))
+    )
 
 
 @pytest.mark.parametrize(
     "numbers",
-    [pytest.param(vanishing(), marks=pytest.mark.slow), comparison()],
+    [pytest.param(gradient_vanishing(), marks=pytest.mark.slow), norm_comparison()],
     ids=["vanishing", "comparison"],
 )
 def test_the_same_numbers_give_the_same_files(
     numbers: GradientVanishing | LayerNormVsRmsNorm, tmp_path: Path
 ) -> None:
-    once, again = (draw_figure(measured(numbers), tmp_path / name) for name in ("once", "again"))
+    once, again = (
+        draw_figure(measurement_record(numbers), tmp_path / name) for name in ("once", "again")
+    )
     assert imread(once[0]).shape[1] == 1760
     assert [path.read_bytes() for path in once] == [path.read_bytes() for path in again]
 

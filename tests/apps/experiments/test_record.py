@@ -5,16 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from measurements import comparison, measured, vanishing
+from example_measurements import gradient_vanishing, measurement_record, norm_comparison
 from normlab.apps.experiments.record import GradientVanishing, LayerNormVsRmsNorm, read_record
 from normlab.errors import NormlabError
 
 
-@pytest.mark.parametrize("numbers", [vanishing(), comparison()], ids=["vanishing", "comparison"])
+@pytest.mark.parametrize(
+    "numbers", [gradient_vanishing(), norm_comparison()], ids=["vanishing", "comparison"]
+)
 def test_numbers_come_back_as_they_went(
     numbers: GradientVanishing | LayerNormVsRmsNorm, tmp_path: Path
 ) -> None:
-    found = measured(numbers)
+    found = measurement_record(numbers)
     path = found.write(tmp_path / "new")
     assert path == tmp_path / "new" / f"{found.name}.json"
     assert read_record(path) == found
@@ -34,7 +36,7 @@ def test_numbers_come_back_as_they_went(
 def test_a_damaged_or_newer_file_is_one_sentence(
     damage: Callable[[str], str], tmp_path: Path
 ) -> None:
-    path = measured(vanishing()).write(tmp_path)
+    path = measurement_record(gradient_vanishing()).write(tmp_path)
     text = path.read_text()
     assert damage(text) != text
     path.write_text(damage(text))

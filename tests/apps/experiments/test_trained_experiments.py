@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
+from html_page import Page
 from normlab.analysis.plot import report, show
 from normlab.analysis.verdict import verdict
 from normlab.apps.experiments import find_trained_experiment
 from normlab.archive.study import Study, read_study
 from normlab.data import build_source, unigram_loss
-from pages import Page
 
 UNIGRAM = 3.3
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from called import Call, called, refused
+from command_calls import Call, make_command_caller, read_refusal
 from normlab.apps.probe.main import main, probe_models
 from normlab.apps.probe.record import ProbedModel, feedforward_site, read_probe_result
 from normlab.apps.probe.slopes import GRADIENT_DECAY, LAST_GRADIENT, STREAM_GROWTH, fit_slopes
@@ -18,7 +18,7 @@ SMALL = ("model.width=16", "model.heads=2", "model.context=8", "data.batch_size=
 
 @pytest.fixture
 def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> Call:
-    return called(main, tmp_path, monkeypatch, capfd)
+    return make_command_caller(main, tmp_path, monkeypatch, capfd)
 
 
 def test_models_become_a_table_numbers_with_slopes_and_a_figure(call: Call) -> None:
@@ -34,12 +34,20 @@ def test_models_become_a_table_numbers_with_slopes_and_a_figure(call: Call) -> N
     probing = read_probe_result(folder / "probe.json")
     # Without a norm, pre and post are one network.
     assert probing.arms == ["rmsnorm · pre", "rmsnorm · post", "none"]
-    assert [(one.depth, one.seed) for one in probing.models_of("none")] == [(1, 0), (1, 1), (2, 0), (2, 1)]
+    assert [(one.depth, one.seed) for one in probing.models_of("none")] == [
+        (1, 0),
+        (1, 1),
+        (2, 0),
+        (2, 1),
+    ]
     for arm in probing.arms:
         slope = probing.slope(arm, LAST_GRADIENT)
         assert slope is not None
         assert slope.half is not None
-        a, b = (one.value("gradient_norm", feedforward_site(one.depth)) for one in probing.models_of(arm)[::2])
+        a, b = (
+            one.value("gradient_norm", feedforward_site(one.depth))
+            for one in probing.models_of(arm)[::2]
+        )
         assert slope.seeds[0] == pytest.approx(math.log(b / a) / math.log(2))
         assert arm in out
     assert json.loads((folder / "probe.json").read_text())["overrides"] == list(asked)
@@ -56,7 +64,9 @@ def test_python_gets_the_same_numbers_and_other_settings_name_arms(call: Call) -
     assert probing.arms == ["rmsnorm · pre · std=0.02", "rmsnorm · pre · std=0.2"]
     assert probing.slope(probing.arms[0], LAST_GRADIENT) is None  # of one depth
     assert all(one.half is None for one in probing.slopes)  # of one seed
-    small, large = (probing.models_of(arm)[0].value("stream_rms", "embedding") for arm in probing.arms)
+    small, large = (
+        probing.models_of(arm)[0].value("stream_rms", "embedding") for arm in probing.arms
+    )
     assert large / small == pytest.approx(10, rel=1e-3)
 
 
@@ -79,7 +89,9 @@ def test_slopes_are_those_of_powers_and_of_factors() -> None:
         }
         return ProbedModel("a", "b", (), depth, seed, 1.0, values)
 
-    found = {(s.name, s.depth): s for s in fit_slopes([one(d, s) for d in (2, 4, 8) for s in (0, 1)])}
+    found = {
+        (s.name, s.depth): s for s in fit_slopes([one(d, s) for d in (2, 4, 8) for s in (0, 1)])
+    }
     assert found[LAST_GRADIENT, None].mean == pytest.approx(-0.5)
     assert found[STREAM_GROWTH, 8].mean == pytest.approx(1.5)
     assert found[GRADIENT_DECAY, 8].mean == pytest.approx(0.8)
@@ -138,7 +150,7 @@ def test_a_damaged_file_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_a_refusal_needs_no_torch() -> None:
-    said = refused("scripts/probe.py", "norm=foo", "torch", "matplotlib")
+    said = read_refusal("scripts/probe.py", "norm=foo", "torch", "matplotlib")
     assert "norm=foo is not an option" in said
 
 

@@ -5,26 +5,23 @@ Torch is imported when the request is known to be in order.
 
 import argparse
 import os
-import re
 import sys
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from normlab.analysis.style import without_figure
 from normlab.apps.card.record import Card, write_cards
+from normlab.apps.results import folder_name, print_files, save_results
 from normlab.config.compose import composed_config
 from normlab.config.gate import check_overrides
 from normlab.config.run_spec import RunSpec
-from normlab.errors import ConfigError, NormlabError, Parser, in_words
+from normlab.errors import ConfigError, Parser, in_words
 from normlab.study.plan import Plan, combinations, specified
 from normlab.study.terminal import console
 
 # Wider, a single token's Jacobian would not tell more, and the timing takes gigabytes.
 MOST_WIDTH = 8192
 _PLACE = Path("outputs") / "cards"
-_LONGEST_NAME = 80
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -50,10 +47,7 @@ def card(options: argparse.Namespace) -> list[Card]:
 
     terminal = console(100)
     show(terminal, cards)
-    for word, path in files:
-        terminal.print(f"{word:8} {path}", markup=False)
-    for sentence in left_out:
-        terminal.print(f"note: {sentence}", markup=False)
+    print_files(terminal, files, left_out)
     return cards
 
 
@@ -106,18 +100,6 @@ def _label(spec: RunSpec, overrides: Sequence[str]) -> str:
     return " ".join([spec.choices["norm"], *(one.replace("norm.", "", 1) for one in others)])
 
 
-def folder_name(names: Sequence[str], otherwise: str) -> str:
-    """These names as one, or `otherwise`.
-
-    A long list is cut, and told from others by a checksum.
-    """
-    whole = "-".join(re.sub(r"[^\w.=+-]+", "_", name, flags=re.ASCII) for name in names)
-    whole = whole.lstrip(".") or otherwise
-    if len(whole) <= _LONGEST_NAME:
-        return whole
-    return f"{whole[: _LONGEST_NAME - 9]}-{zlib.crc32(whole.encode()):08x}"
-
-
 def _measure(specs: dict[str, RunSpec], width: int, threads: int, seconds: float) -> list[Card]:
     # A class in the folder one works in is found, as it is by train.py there.
     sys.path.append(os.getcwd())
@@ -134,20 +116,14 @@ def _measure(specs: dict[str, RunSpec], width: int, threads: int, seconds: float
     ]
 
 
-def _write(cards: list[Card], folder: Path) -> tuple[list[tuple[str, Path]], list[str]]:
+def _write(cards: list[Card], folder: Path) -> tuple[dict[str, Path], list[str]]:
     """The files by what they are, and a sentence where the figure could not be drawn."""
     import torch
 
-    left_out: list[str] = []
-    try:
-        numbers = write_cards(folder, cards, {"torch": str(torch.__version__)})
-        files = [("numbers", numbers)]
-        with without_figure("The figure", left_out):
-            from normlab.apps.card.figure import draw
+    def draw_figure() -> Path:
+        from normlab.apps.card.figure import draw
 
-            files.insert(0, ("figure", draw(cards, folder)[0]))
-    except OSError as error:
-        raise NormlabError(
-            f"{folder} cannot be written ({error.strerror or error}); give another with --out DIR."
-        ) from error
-    return files, left_out
+        return draw(cards, folder)[0]
+
+    versions = {"torch": str(torch.__version__)}
+    return save_results(folder, lambda: write_cards(folder, cards, versions), draw_figure)

@@ -273,7 +273,9 @@ def _convert_keys(
 def _convert_value(path: Path, key: str, hint: Any, value: Any) -> Any:
     # OmegaConf would take true for 1.
     if isinstance(value, bool):
-        raise _claim_error(path, f"{key}={str(value).lower()} is not allowed; no key is true or false")
+        raise _claim_error(
+            path, f"{key}={str(value).lower()} is not allowed; no key is true or false"
+        )
     try:
         node = OmegaConf.structured(make_dataclass("Key", [("value", hint)]))
         node.value = value

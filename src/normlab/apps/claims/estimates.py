@@ -36,7 +36,17 @@ from normlab.archive.study import Run, Study
 
 # Keys by which arms are named, and keys that say nothing about what was trained.
 _ARM_KEYS = ("norm", "placement")
-_IGNORED_KEYS = ("seed", "study", "output_dir", "jobs", "logger", "budget", "probes", "measure", "figure")
+_IGNORED_KEYS = (
+    "seed",
+    "study",
+    "output_dir",
+    "jobs",
+    "logger",
+    "budget",
+    "probes",
+    "measure",
+    "figure",
+)
 
 
 @dataclass(frozen=True)
@@ -109,9 +119,8 @@ def estimate_effect(test: Test, data: ClaimData) -> Estimate:
 def _estimate_difference(test: Lower | Parity, runs: Sequence[Run]) -> Estimate:
     keys = _arm_keys(test.a, test.b)
     a, b = (lowest_setting(runs, arm, keys, test.quantity) for arm in (test.a, test.b))
-    labels = [f"{name} at {setting.label}" for name, setting in (("a", a), ("b", b)) if setting.label]
-    values = [setting.values_by_seed(test.quantity) for setting in (a, b)]
-    return _estimate_paired(*values, ", ".join(labels))
+    note = ", ".join(f"{name} at {s.label}" for name, s in (("a", a), ("b", b)) if s.label)
+    return _estimate_paired(a.values_by_seed(test.quantity), b.values_by_seed(test.quantity), note)
 
 
 def _estimate_sensitivity(test: Sensitivity, runs: Sequence[Run]) -> Estimate:
@@ -136,10 +145,7 @@ def _estimate_divergence(test: Diverges, runs: Sequence[Run]) -> Estimate:
     # The setting was picked among so many: each interval is that of a stricter level (Bonferroni).
     confidence, note = 1 - LEVEL / len(counts), f" at {label}" if label else ""
     if first[0] * second[1] == second[0] * first[1]:  # the arms differ nowhere
-        first, second = (
-            (sum(count[side][0] for count in counts), sum(count[side][1] for count in counts))
-            for side in (0, 1)
-        )
+        first, second = (_add_counts([count[side] for count in counts]) for side in (0, 1))
         confidence, note = 1 - LEVEL, " at all rates together"
     elif label and len(counts) > 1:
         note += f", the one of {len(counts)} where they differ most (Bonferroni)"
@@ -250,7 +256,8 @@ def group_settings(runs: Sequence[Run], arm_keys: Iterable[str] = ()) -> list[Se
         twin = groups[key].setdefault(run.record.seed, run)
         if twin is not run:
             raise NoBasisError(
-                f"{twin.record.name} and {run.record.name} are one arm of the claim, but two networks"
+                f"{twin.record.name} and {run.record.name} are one arm of the claim, but two "
+                f"networks"
             )
         named = [(name, config[name]) for name in ("optimizer.lr", *varying) if name in config]
         labels[key] = SEPARATOR.join(
@@ -312,6 +319,10 @@ def wilson_interval(hits: int, of: int, confidence: float = 0.95) -> tuple[float
     middle = (share + weight / 2) / (1 + weight)
     half = z / (1 + weight) * math.sqrt(share * (1 - share) / of + weight / (4 * of))
     return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def _add_counts(counts: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    return sum(hits for hits, _ in counts), sum(of for _, of in counts)
 
 
 def _arm_keys(*arms: str) -> set[str]:

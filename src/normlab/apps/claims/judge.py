@@ -30,6 +30,7 @@ from normlab.apps.claims.claim import (
 from normlab.apps.claims.estimates import Estimate, estimate_effect
 from normlab.apps.claims.record import ClaimVerdict, Range, RunCounts, Word
 from normlab.apps.claims.runs import ClaimData, NoBasisError, select_runs
+from normlab.archive.versioned_json import finite_or_none
 
 # The claimed side of zero does not hold zero itself.
 _ABOVE_ZERO = 5e-324
@@ -98,10 +99,6 @@ def judge_claim(
                 if math.isnan(estimate.low)
                 else "the interval reaches over a border of what is claimed"
             )
-    value, low, high = (
-        number if math.isfinite(number) else None
-        for number in (estimate.value, estimate.low, estimate.high)
-    )
     return ClaimVerdict(
         name=name,
         statement=claim.statement,
@@ -114,9 +111,9 @@ def judge_claim(
         unit=claim.unit,
         word=word,
         reason=reason,
-        value=value,
-        low=low,
-        high=high,
+        value=finite_or_none(estimate.value),
+        low=finite_or_none(estimate.low),
+        high=finite_or_none(estimate.high),
         claimed=claimed,
         absent=absent,
         basis=estimate.basis,

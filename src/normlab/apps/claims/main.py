@@ -69,7 +69,7 @@ def judge_claims(request: ClaimsRequest) -> ClaimsRecord:
     """
     options = request.options
     _make_writable(options.output_dir)
-    # Verdicts of earlier commands stay; that they can be read must be clear before hours of training.
+    # Verdicts of other claims stay; a damaged file must stop the command before it trains.
     try:
         earlier = read_record(request.record_path, ClaimsRecord)
     except FileNotFoundError:

@@ -18,6 +18,7 @@ from normlab.apps.claims.record import StoredMeasurement, read_record, write_rec
 from normlab.apps.probe.record import ProbedModel, ProbeResult
 from normlab.apps.probe.slopes import GRADIENT_DECAY, LAST_GRADIENT
 from normlab.archive import tags
+from normlab.archive.versioned_json import none_to_nan
 from normlab.config.compose import composed_config
 from normlab.config.run_spec import RunSpec
 from normlab.errors import ConfigError, NormlabError
@@ -230,9 +231,6 @@ def measure_linear_stack(size: MeasurementSize) -> Series:
     """Activations and gradients by depth of PyTorch's and Kaiming's initialisation, by seed."""
     from normlab.apps.experiments.gradient_vanishing import STACKS_WITHOUT_NORM, profile_stacks
 
-    def finite(values: Sequence[float | None]) -> list[float]:
-        return [math.nan if value is None else value for value in values]
-
     def log_slope(values: Sequence[float], first: int, last: int) -> float:
         return fit_slope(range(first, last + 1), [math.log(v) for v in values[first : last + 1]])
 
@@ -242,17 +240,26 @@ def measure_linear_stack(size: MeasurementSize) -> Series:
         plain, _, kaiming = profile_stacks(
             STACKS_WITHOUT_NORM, *shape, [seed], _STACK_INPUTS, lambda _: None
         )
-        std = finite(plain.std)
+        std = list(map(none_to_nan, plain.std))
         series["std at layer 8"].append(std[_LAST_LAYER])
         series["std at layer 1"].append(std[1])
         series["slope of ln std beyond layer 8"].append(log_slope(std, _LAST_LAYER, STACK_DEPTH))
-        series["slope of ln gradient"].append(log_slope(finite(plain.gradient), 0, _LAST_LAYER))
-        series["share from the input at layer 8"].append(finite(plain.share)[_LAST_LAYER])
+        series["slope of ln gradient"].append(
+            log_slope(list(map(none_to_nan, plain.gradient)), 0, _LAST_LAYER)
+        )
+        series["share from the input at layer 8"].append(
+            list(map(none_to_nan, plain.share))[_LAST_LAYER]
+        )
         series["error of the printed row"].append(
-            max(abs(math.log(x / printed)) for x, printed in zip(std[1:], _PRINTED_STD, strict=False))
+            max(
+                abs(math.log(x / printed))
+                for x, printed in zip(std[1:], _PRINTED_STD, strict=False)
+            )
         )
         # Geometric mean over the layers of the notes.
-        logs = [math.log(value) for value in finite(kaiming.std)[1 : _LAST_LAYER + 1]]
+        logs = [
+            math.log(value) for value in list(map(none_to_nan, kaiming.std))[1 : _LAST_LAYER + 1]
+        ]
         series["std with Kaiming"].append(math.exp(math.fsum(logs) / len(logs)))
     return dict(series)
 

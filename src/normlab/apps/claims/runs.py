@@ -104,6 +104,8 @@ class PlannedStudy:
 
         Of their scalars losses are read, with `with_probes` all.
         """
+        if not self.records:
+            return ()
         try:
             study = read_study(self.folder, None if with_probes else _LOSSES)
         except NormlabError:  # no run has left anything that can be read
@@ -234,44 +236,59 @@ def collect_claim_data(
         name: read_measurement(name, options.budget, options.output_dir) for name in measurements
     }
     missing = [name for name, measurement in stored.items() if measurement is None]
+    _print_plan(terminal, studies, len(claims), len(stored), len(missing))
+    failures: dict[str, str] = {}  # by measurement
+    for name in missing:  # before this machine is busy with training
+        terminal.print(f"measure  {name}", markup=False)
+        stored[name], failures[name] = _try_measurement(name, options)
+        if failures[name]:
+            terminal.print(f"note: {failures[name]}", markup=False)
+    for name, study in studies.items():
+        if study.pending:
+            terminal.print(f"\n$ {options.command(name)}", markup=False)
+            if failure := train_study(name, options):
+                terminal.print(f"note: {failure}", markup=False)
+    data = {}
+    for name, claim in claims.items():
+        if claim.measurement is not None:
+            problem = failures.get(claim.measurement, "")
+            data[name] = ClaimData((), stored[claim.measurement], problem, command(name))
+        else:
+            study = studies[str(claim.experiment)]
+            with_probes = getattr(claim.test, "quantity", None) is Quantity.growth
+            runs = study.read_runs(with_probes)
+            data[name] = ClaimData(runs, None, study.problem, command(name))
+    return data
+
+
+def _print_plan(
+    terminal: "Console",
+    studies: Mapping[str, PlannedStudy],
+    claims: int,
+    measurements: int,
+    missing: int,
+) -> None:
     runs = sum(len(study.records) for study in studies.values())
     pending = sum(study.pending for study in studies.values())
     terminal.print(
-        f"claims {len(claims)}; runs {runs}, {pending} of them to train; measurements "
-        f"{len(stored)}, {len(missing)} of them to make",
+        f"claims {claims}; runs {runs}, {pending} of them to train; measurements "
+        f"{measurements}, {missing} of them to make",
         markup=False,
     )
     for name, study in studies.items():
         if study.problem:
             terminal.print(f"note: {name}: {study.problem}", markup=False)
-    problems: dict[str, str] = {}
-    for name in missing:  # before this machine is busy with training
-        terminal.print(f"measure  {name}", markup=False)
-        try:
-            stored[name] = take_measurement(name, options.budget, options.output_dir)
-        except NormlabError as error:
-            problems[name] = str(error).rstrip(".")
-        except Exception as error:  # whatever a measurement stumbles over: the others go on
-            message = " ".join(str(error).split())
-            problems[name] = f"{name} could not be measured ({type(error).__name__}: {message})"
-        if name in problems:
-            terminal.print(f"note: {problems[name]}", markup=False)
-    for name, study in studies.items():
-        if study.pending:
-            terminal.print(f"\n$ {options.command(name)}", markup=False)
-            if problem := train_study(name, options):
-                terminal.print(f"note: {problem}", markup=False)
-    data = {}
-    for name, claim in claims.items():
-        if claim.measurement is not None:
-            problem = problems.get(claim.measurement, "")
-            data[name] = ClaimData((), stored[claim.measurement], problem, command(name))
-        else:
-            study = studies[str(claim.experiment)]
-            with_probes = getattr(claim.test, "quantity", None) is Quantity.growth
-            runs_of_study = () if study.problem else study.read_runs(with_probes)
-            data[name] = ClaimData(runs_of_study, None, study.problem, command(name))
-    return data
+
+
+def _try_measurement(name: str, options: StudyOptions) -> tuple[StoredMeasurement | None, str]:
+    """The measurement, or None and why it could not be made."""
+    try:
+        return take_measurement(name, options.budget, options.output_dir), ""
+    except NormlabError as error:
+        return None, str(error).rstrip(".")
+    except Exception as error:  # whatever a measurement stumbles over: the others go on
+        message = " ".join(str(error).split())
+        return None, f"{name} could not be measured ({type(error).__name__}: {message})"
 
 
 def _check_arms(name: str, claim: Claim, study: PlannedStudy) -> None:

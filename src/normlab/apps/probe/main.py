@@ -13,15 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from normlab.analysis.style import without_figure
-from normlab.apps.card.main import folder_name
 from normlab.apps.probe.record import ProbedModel, ProbeResult, model_record, write_probe_result
 from normlab.apps.probe.slopes import fit_slopes
 from normlab.apps.probe.table import print_result
+from normlab.apps.results import folder_name, print_files, save_results
 from normlab.config.compose import composed_config
 from normlab.config.gate import check_overrides
 from normlab.config.run_spec import RunSpec
-from normlab.errors import ConfigError, NormlabError, Parser, in_words
+from normlab.errors import ConfigError, Parser, in_words
 from normlab.study.plan import Plan, combinations, specified
 from normlab.study.terminal import Countdown, console
 
@@ -86,22 +85,17 @@ def _run_command(options: argparse.Namespace) -> None:
     import torch
 
     origin = {"overrides": options.overrides, "versions": {"torch": str(torch.__version__)}}
-    left_out: list[str] = []
-    try:
-        files = [("numbers", write_probe_result(folder, result, origin))]
-        with without_figure("The figure", left_out):
-            from normlab.apps.probe.figure import draw_probes
 
-            files.insert(0, ("figure", draw_probes(result, folder)[0]))
-    except OSError as error:
-        raise NormlabError(
-            f"{folder} cannot be written ({error.strerror or error}); give another with --out DIR."
-        ) from error
+    def draw_figure() -> Path:
+        from normlab.apps.probe.figure import draw_probes
+
+        return draw_probes(result, folder)[0]
+
+    files, notes = save_results(
+        folder, lambda: write_probe_result(folder, result, origin), draw_figure
+    )
     print_result(terminal, result)
-    for word, path in files:
-        terminal.print(f"{word:8} {path}", markup=False)
-    for sentence in left_out:
-        terminal.print(f"note: {sentence}", markup=False)
+    print_files(terminal, files, notes)
 
 
 def _compose_models(overrides: Sequence[str], config_dir: Path | None) -> list[ModelSpec]:

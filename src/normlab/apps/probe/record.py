@@ -3,19 +3,23 @@
 A number that is not finite is None, for JSON has neither NaN nor infinity.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from normlab.archive import tags
-from normlab.archive.versioned_json import read_versioned_json, restore_value, write_versioned_json
+from normlab.archive.versioned_json import (
+    FiniteNumber,
+    finite_or_none,
+    none_to_nan,
+    read_versioned_json,
+    restore_value,
+    write_versioned_json,
+)
 
 SCHEMA_VERSION = 1
 PROBE_FILE = "probe.json"
-
-Number = float | None
 
 
 def feedforward_site(block: int) -> str:
@@ -36,8 +40,8 @@ class ProbedModel:
     settings: tuple[str, ...]
     depth: int
     seed: int
-    loss: Number  # nats per token
-    values: dict[str, dict[str, Number]]
+    loss: FiniteNumber  # nats per token
+    values: dict[str, dict[str, FiniteNumber]]
 
     @property
     def arm(self) -> str:
@@ -46,14 +50,11 @@ class ProbedModel:
 
     def value(self, quantity: str, site: str) -> float:
         """The number, NaN where it is not finite or was not measured."""
-        number = self.values.get(quantity, {}).get(site)
-        return math.nan if number is None else number
+        return none_to_nan(self.values.get(quantity, {}).get(site))
 
     def by_block(self, quantity: str) -> list[float]:
         """A quantity at the feed-forward of the blocks; NaN where it was not measured."""
-        return [
-            self.value(quantity, feedforward_site(block)) for block in range(1, self.depth + 1)
-        ]
+        return [self.value(quantity, feedforward_site(block)) for block in range(1, self.depth + 1)]
 
     @property
     def last_gradient(self) -> float:
@@ -71,8 +72,8 @@ class ModelSlope:
     arm: str
     name: str
     depth: int | None
-    mean: Number
-    half: Number
+    mean: FiniteNumber
+    half: FiniteNumber
     seeds: tuple[float, ...]
 
 
@@ -107,9 +108,9 @@ def model_record(
     arm: tuple[str, str, Sequence[str]], depth: int, seed: int, values: Mapping[Any, float]
 ) -> ProbedModel:
     """The record of values by (quantity, site), with the loss as (`loss`, `model`)."""
-    by_quantity: dict[str, dict[str, Number]] = {}
+    by_quantity: dict[str, dict[str, FiniteNumber]] = {}
     for (quantity, site), value in values.items():
-        by_quantity.setdefault(quantity, {})[site] = value if math.isfinite(value) else None
+        by_quantity.setdefault(quantity, {})[site] = finite_or_none(value)
     loss = by_quantity.pop("loss")["model"]
     return ProbedModel(arm[0], arm[1], tuple(arm[2]), depth, seed, loss, by_quantity)
 

@@ -25,7 +25,7 @@ def fit_slopes(models: Sequence[ProbedModel]) -> tuple[ModelSlope, ...]:
     stream's variance on log l, and the factor by which gradients change from a block to the one
     before it, e to minus the slope of their log on l.
     """
-    fits = []
+    fits: list[tuple[str, str, int | None, list[float]]] = []
     for arm in dict.fromkeys(model.arm for model in models):
         by_seed, by_depth = defaultdict(list), defaultdict(list)
         for model in models:

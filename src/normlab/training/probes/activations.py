@@ -162,7 +162,7 @@ def length(x: Tensor, order: float = 2.0) -> Tensor:
 def _measure_attention(readings: Readings, site: str, attention: Attention, x: Tensor) -> None:
     time = x.shape[1]
     some = x[: max(1, _MOST_LOGITS // (attention.heads * time * time))]
-    q, k, _ = attention.project(some)
+    q, k, _ = attention.project_heads(some)
     if attention.heads != attention.kv_heads:
         k = k.repeat_interleave(attention.heads // attention.kv_heads, dim=0)
     with torch.autocast(x.device.type, enabled=False):

@@ -26,7 +26,7 @@ ORIGIN = Origin(
 _VARIANCES = {"PyTorch": (1 / 3, 1 / 3), "no biases": (1 / 3, 0.0), "Kaiming": (2.0, 0.0)}
 
 
-def stack(
+def stack_profile(
     init: str = "PyTorch", norm: str = "none", width: int = 512, depth: int = 8, seeds: int = 60
 ) -> DepthProfile:
     """A profile that is what theory says."""
@@ -52,7 +52,7 @@ def stack(
     )
 
 
-def stream(
+def stream_profile(
     norm: str, placement: str, growth: float, init: str = "1/√width", depth: int = 8
 ) -> DepthProfile:
     """A residual stream that grows by a factor a block, and its gradient as much backwards."""
@@ -73,14 +73,16 @@ def stream(
     )
 
 
-def vanishing(norms: Sequence[str] = ("rmsnorm", "layernorm"), depth: int = 8) -> GradientVanishing:
-    bare = [stack(init, depth=depth) for init in _VARIANCES]
+def gradient_vanishing(
+    norms: Sequence[str] = ("rmsnorm", "layernorm"), depth: int = 8
+) -> GradientVanishing:
+    bare = [stack_profile(init, depth=depth) for init in _VARIANCES]
     arms = [(norm, place) for norm in norms for place in ("pre", "post")]
     return GradientVanishing(
-        stacks=(*bare, *(stack(norm=norm, depth=depth) for norm in norms)),
-        deep=stack(depth=10 * depth),
+        stacks=(*bare, *(stack_profile(norm=norm, depth=depth) for norm in norms)),
+        deep=stack_profile(depth=10 * depth),
         transformers=tuple(
-            stream(norm, place, growth, init, depth)
+            stream_profile(norm, place, growth, init, depth)
             for init in ("1/√width", "GPT-2")
             for (norm, place), growth in [
                 (("none", "any"), 2.0),
@@ -94,13 +96,15 @@ def _moments(mean: float, std: float) -> Moments:
     return Moments(mean, std, (mean**2 + std**2) ** 0.5, (0.1, 0.5, 0.4))
 
 
-def shown(name: str, mean: float, apart: float) -> NormalizedInput:
+def normalized_input(name: str, mean: float, apart: float) -> NormalizedInput:
     after = {"layernorm": _moments(0.0, 1.0), "rmsnorm": _moments(mean / 2, 0.5)}
     cosine = {"layernorm": 1.0 if apart < 1e-6 else 0.45, "rmsnorm": 1.0}
     return NormalizedInput(name, (-4.0, -1.0, 2.0, 5.0), _moments(mean, 1.0), after, cosine, apart)
 
 
-def timed(way: str, norm: str, both: float, width: int = 512, forward: float = 0.0) -> NormTimes:
+def norm_times(
+    way: str, norm: str, both: float, width: int = 512, forward: float = 0.0
+) -> NormTimes:
     """Times that spread by one in a hundred around a value."""
     spread = [0.99, 1.0, 1.01] * 5
     return NormTimes(
@@ -113,7 +117,7 @@ def timed(way: str, norm: str, both: float, width: int = 512, forward: float = 0
     )
 
 
-def invariances(norm: str, eps: bool) -> tuple[Invariance, ...]:
+def norm_invariances(norm: str, eps: bool) -> tuple[Invariance, ...]:
     scale = Invariance(
         "weight scale", "N((cW)h) = N(Wh)", "to eps" if eps else "yes", 6e-4 if eps else 1e-15
     )
@@ -124,17 +128,17 @@ def invariances(norm: str, eps: bool) -> tuple[Invariance, ...]:
     return scale, shift
 
 
-def comparison(times: Sequence[NormTimes] = ()) -> LayerNormVsRmsNorm:
+def norm_comparison(times: Sequence[NormTimes] = ()) -> LayerNormVsRmsNorm:
     ordinary = [
-        timed(way, norm, time, width)
+        norm_times(way, norm, time, width)
         for width in (128, 512)
         for way, layer, rms in (("fused", 1.0, 0.8), ("torch", 1.0, 4.0), ("composite", 6.0, 3.0))
         for norm, time in (("layernorm", layer), ("rmsnorm", rms))
     ]
     return LayerNormVsRmsNorm(
-        inputs=(shown("mean 0", 0.0, 1e-17), shown("mean 2", 2.0, 1.05)),
+        inputs=(normalized_input("mean 0", 0.0, 1e-17), normalized_input("mean 2", 2.0, 1.05)),
         invariances={
-            norm + words: invariances(norm, eps)
+            norm + words: norm_invariances(norm, eps)
             for norm in ("layernorm", "rmsnorm")
             for words, eps in (("", True), (" eps=0", False))
         },
@@ -145,7 +149,7 @@ def comparison(times: Sequence[NormTimes] = ()) -> LayerNormVsRmsNorm:
     )
 
 
-def measured(numbers: GradientVanishing | LayerNormVsRmsNorm) -> MeasurementRecord:
+def measurement_record(numbers: GradientVanishing | LayerNormVsRmsNorm) -> MeasurementRecord:
     name = (
         "gradient_vanishing" if isinstance(numbers, GradientVanishing) else "layernorm_vs_rmsnorm"
     )

@@ -15,7 +15,7 @@ CURVES = (
 )
 
 
-def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
+def read_curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
     scalars = read_events(folder).scalars
     return {
         tag: list(zip(scalars[tag].steps.tolist(), scalars[tag].values.tolist(), strict=True))
@@ -23,7 +23,7 @@ def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
     }
 
 
-def points(folder: Path, tag: str) -> list[int]:
+def list_steps(folder: Path, tag: str) -> list[int]:
     """The steps of all points as they stand in the files, doubled ones too."""
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
@@ -32,9 +32,9 @@ def points(folder: Path, tag: str) -> list[int]:
 
 
 def assert_same_run(one: Path, other: Path) -> None:
-    assert curves(one) == curves(other)
+    assert read_curves(one) == read_curves(other)
     for tag in CURVES:  # none doubled, none missing, and in order, as TensorBoard reads them
-        assert points(one, tag) == points(other, tag)
+        assert list_steps(one, tag) == list_steps(other, tag)
     for name in ("last.ckpt", "best.ckpt"):
         ours, theirs = (read(folder / "checkpoints" / name) for folder in (one, other))
         for key in ("state_dict", "optimizer", "schedule", "random", "step", "best"):

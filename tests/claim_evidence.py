@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from normlab.apps.claims.claim import Claim, Published, Test
-from normlab.apps.claims.judge import judge_claim
+from normlab.apps.claims.judge import judge_claim as judge
 from normlab.apps.claims.record import ClaimVerdict, StoredMeasurement
 from normlab.apps.claims.runs import ClaimData
 from normlab.archive import tags
@@ -18,7 +18,7 @@ from normlab.archive.study import Run
 START = 3.0
 
 
-def made(
+def make_run(
     norm: str,
     seed: int,
     loss: float | None,
@@ -46,28 +46,32 @@ def made(
         best=BestNumbers(loss if best is None else best),
         command="train.py -m optimizer.lr=1e-3",
     )
-    scalars = {tags.VALIDATION_LOSS: series([0, 10], [START, math.nan if loss is None else loss])}
+    scalars = {
+        tags.VALIDATION_LOSS: make_series([0, 10], [START, math.nan if loss is None else loss])
+    }
     for block in range(1, 5):
         if growth is not None:
-            scalars[tags.probe_tag(tags.STREAM_VARIANCE, "embedding")] = series([0, 10], [1.0, 0.5])
+            scalars[tags.probe_tag(tags.STREAM_VARIANCE, "embedding")] = make_series(
+                [0, 10], [1.0, 0.5]
+            )
             tag = tags.probe_tag(tags.STREAM_VARIANCE, f"block_{block:02d}/feedforward")
-            scalars[tag] = series([0, 10], [1.0, 0.5 + 3 * block**growth])
+            scalars[tag] = make_series([0, 10], [1.0, 0.5 + 3 * block**growth])
     return Run(Path("study") / record.name, record, Events(scalars))
 
 
-def series(steps: list[int], values: list[float]) -> Series:
+def make_series(steps: list[int], values: list[float]) -> Series:
     return Series(np.array(steps), np.array(values), np.array([0.0] * len(steps)))
 
 
-def arm(norm: str, losses: list[float | None], **more: Any) -> list[Run]:
+def make_arm(norm: str, losses: list[float | None], **more: Any) -> list[Run]:
     """A run for every loss, seeds from 0; None diverged."""
     return [
-        made(norm, seed, loss, state="diverged" if loss is None else "finished", **more)
+        make_run(norm, seed, loss, state="diverged" if loss is None else "finished", **more)
         for seed, loss in enumerate(losses)
     ]
 
 
-def claim(test: Test, **more: Any) -> Claim:
+def make_claim(test: Test, **more: Any) -> Claim:
     said = {
         "statement": "A is so.",
         "source": "1910.07467",
@@ -79,10 +83,10 @@ def claim(test: Test, **more: Any) -> Claim:
     return Claim(**(said | more), test=test)
 
 
-def measured(**values: list[float]) -> ClaimData:
+def make_claim_data(**values: list[float]) -> ClaimData:
     found = StoredMeasurement("thing", {}, "a thing", "seed", values, "a machine", "2026-11-24")
     return ClaimData(measurement=found, command="python scripts/claims.py claim=thing")
 
 
-def judged(test: Test, data: ClaimData, name: str = "thing") -> ClaimVerdict:
-    return judge_claim(name, claim(test), data, date="2026-11-24", machine="a machine")
+def judge_claim(test: Test, data: ClaimData, name: str = "thing") -> ClaimVerdict:
+    return judge(name, make_claim(test), data, date="2026-11-24", machine="a machine")

@@ -13,7 +13,7 @@ from torch.func import functional_call
 from torch.testing import assert_close
 
 
-def stirred(module: nn.Module, by: float = 0.3) -> nn.Module:
+def perturb_parameters(module: nn.Module, by: float = 0.3) -> nn.Module:
     """The module with every parameter moved away from its start, where errors hide."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -22,7 +22,7 @@ def stirred(module: nn.Module, by: float = 0.3) -> nn.Module:
     return module
 
 
-def called(oracle: nn.Module, weights: dict[str, Tensor], *inputs: Any) -> Any:
+def call_with_weights(oracle: nn.Module, weights: dict[str, Tensor], *inputs: Any) -> Any:
     """What the oracle gives with these weights; every one of its parameters has to be among them.
 
     Biases may be missing where an oracle always has them: they are 0.

@@ -13,7 +13,7 @@ from normlab.archive.study import Run, Study
 INITIAL = 4.0
 
 
-def rated(
+def runs_by_rate(
     losses: dict[float, list[float | None]],
     norm: str = "rmsnorm",
     placement: str = "pre",
@@ -22,17 +22,17 @@ def rated(
 ) -> list[Run]:
     """Runs by rate and seed that ended at these losses; None: it diverged at step 7."""
     return [
-        _run(rate, seed, loss, norm, placement, initial, config)
+        _make_run(rate, seed, loss, norm, placement, initial, config)
         for rate, some in losses.items()
         for seed, loss in enumerate(some)
     ]
 
 
-def study(*arms: list[Run]) -> Study:
+def study_of_arms(*arms: list[Run]) -> Study:
     return Study(Path("study"), [run for runs in arms for run in runs])
 
 
-def _run(
+def _make_run(
     rate: float, seed: int, loss: float | None, norm: str, placement: str,
     initial: float | None, config: dict[str, Any],
 ) -> Run:  # fmt: skip

@@ -4,12 +4,12 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 
-def words(sheet: Figure) -> list[Text]:
+def visible_words(sheet: Figure) -> list[Text]:
     return [one for one in sheet.findobj(Text) if one.get_visible() and one.get_text().strip()]
 
 
-def overlaps(sheet: Figure) -> list[tuple[str, str]]:
-    boxes = [(one.get_text(), one.get_window_extent()) for one in words(sheet)]
+def overlapping_words(sheet: Figure) -> list[tuple[str, str]]:
+    boxes = [(one.get_text(), one.get_window_extent()) for one in visible_words(sheet)]
     found = []
     for at, (name, box) in enumerate(boxes):
         for other, beside in boxes[at + 1 :]:
@@ -20,10 +20,10 @@ def overlaps(sheet: Figure) -> list[tuple[str, str]]:
     return found
 
 
-def outside(sheet: Figure) -> list[str]:
+def words_outside(sheet: Figure) -> list[str]:
     """What reaches beyond the page, by more than a pixel."""
     page = sheet.bbox
-    boxes = [(one.get_text(), one.get_window_extent()) for one in words(sheet)]
+    boxes = [(one.get_text(), one.get_window_extent()) for one in visible_words(sheet)]
     return [
         name
         for name, box in boxes

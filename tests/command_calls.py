@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 Call = Callable[..., tuple[int, str, str]]
 
 
-def called(
+def make_command_caller(
     main: Callable[[Sequence[str]], None],
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -33,7 +33,7 @@ def called(
     return run
 
 
-def refused(script: str, word: str, *heavy: str) -> str:
+def read_refusal(script: str, word: str, *heavy: str) -> str:
     """What a script of the repository says to a word that it refuses.
 
     None of the `heavy` modules may have been imported for that.

@@ -16,7 +16,7 @@ from normlab.apps.card.record import (
 )
 
 
-def made_up(name: str, *, time: float = 1.5, width: int = 8) -> Card:
+def make_example_card(name: str, *, time: float = 1.5, width: int = 8) -> Card:
     """The card of a tanh that would not let NaN through."""
     sweep = tuple(float(x) for x in range(-6, 7))
     sizes = tuple(10.0**k for k in range(-6, 7))

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from normlab.archive.record import RunRecord, read_result
-from tiny import TINY
+from tiny_run import TINY
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -38,13 +38,13 @@ class Ended:
     err: str
 
 
-_begun: list["Process"] = []
+_running: list["Process"] = []
 
 
-def end_all() -> None:
+def end_processes() -> None:
     """Leave no process behind, also where a test failed."""
-    while _begun:
-        process = _begun.pop()
+    while _running:
+        process = _running.pop()
         process.kill()
         process.end()
 
@@ -57,13 +57,13 @@ class Process:
 
     def __init__(self, place: Path, *arguments: str, forked: bool = False, **environment: str):
         place.mkdir(parents=True, exist_ok=True)
-        _begun.append(self)
+        _running.append(self)
         stem = f"{time.monotonic_ns()}"
         self._files = [place / f"{stem}.{name}" for name in ("out", "err")]
         self._forked = self._started = None
         if forked:
             server = multiprocessing.get_context("forkserver")
-            server.set_forkserver_preload(["faulted_imports"])
+            server.set_forkserver_preload(["study_process_imports"])
             self._forked = server.Process(target=_train, args=(arguments, self._files))
             self._forked.start()
             self.pid = self._forked.pid or 0
@@ -136,18 +136,18 @@ def _train(arguments: tuple[str, ...], files: list[Path]) -> None:
     runpy.run_path("train.py", run_name="__main__")
 
 
-def records(study: Path) -> dict[str, RunRecord]:
+def read_records(study: Path) -> dict[str, RunRecord]:
     """The records of a study's runs, by the run's name; those that can be read."""
     found = {path.parent.name: read_result(path.parent) for path in study.glob("*/run.json")}
     return {name: record for name, record in found.items() if record is not None}
 
 
-def drafts(folder: Path) -> list[Path]:
+def list_drafts(folder: Path) -> list[Path]:
     """What is being written below a folder, or was when a writer was killed."""
     return list(folder.rglob(".*.part"))
 
 
-def rows(study: Path) -> list[dict[str, str]]:
+def read_rows(study: Path) -> list[dict[str, str]]:
     """`runs.csv` without what two equal runs may differ in: times, and where they were trained."""
     apart = ("command", "tokens_per_second", "train_seconds", "started", "ended")
     with (study / "runs.csv").open() as lines:
@@ -157,7 +157,7 @@ def rows(study: Path) -> list[dict[str, str]]:
         ]
 
 
-def pauses(seed: int, longest: float) -> Iterator[float]:
+def random_pauses(seed: int, longest: float) -> Iterator[float]:
     """Random times to wait, the same for the same seed."""
     generator = random.Random(seed)
     while True:

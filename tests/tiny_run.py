@@ -18,7 +18,7 @@ TINY = (
 )
 
 
-class Silent:
+class SilentDisplay:
     def update(self, step: int, loss: float, tokens_per_second: float) -> None:
         pass
 
@@ -26,7 +26,7 @@ class Silent:
         pass
 
 
-class Impatient(Silent):
+class InterruptingDisplay(SilentDisplay):
     """A display that sends this process a signal when a step has been shown, as a user would."""
 
     def __init__(self, after: int, signum: int = signal.SIGINT) -> None:

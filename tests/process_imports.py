@@ -3,6 +3,6 @@
 import sys
 
 
-def heavy() -> list[str]:
+def list_heavy_modules() -> list[str]:
     names = ("torch", "pytorch_lightning", "normlab.training.run", "transformers", "torchmetrics")
     return [name for name in names if name in sys.modules]

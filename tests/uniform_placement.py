@@ -11,7 +11,7 @@ from normlab.model.placement import Placement, Wiring
 Norm = Callable[[int], nn.Module] | None
 
 
-def wired(qk: Norm = None, **slots: Any) -> Wiring:
+def make_wiring(qk: Norm = None, **slots: Any) -> Wiring:
     """A wiring whose scales may be plain numbers."""
     scales = {
         name: Scale(float(value)) if isinstance(value, int | float) else value
@@ -20,9 +20,9 @@ def wired(qk: Norm = None, **slots: Any) -> Wiring:
     return Wiring(**{"q": qk, "k": qk, **scales})
 
 
-def placed(
+def uniform_placement(
     embedding: Norm = None, final: Norm = None, output_factor: float | None = None, **slots: Any
 ) -> Placement:
     """The same wiring in every sublayer of up to 64 blocks."""
-    wiring = wired(**slots)
+    wiring = make_wiring(**slots)
     return Placement([(wiring, wiring)] * 64, embedding, final, output_factor)
