@@ -274,7 +274,7 @@ def _cards(count: int, folder: Path) -> None:
         replace(card, name=f"{card.name} p={at}" if at >= len(NORMS) else card.name)
         for at, card in enumerate(cards)
     ]
-    card_figure.draw(cards, folder)
+    card_figure.draw_cards(cards, folder)
 
 
 def _measured(count: int, folder: Path) -> None:

@@ -145,7 +145,7 @@ def _estimate_divergence(test: Diverges, runs: Sequence[Run]) -> Estimate:
     # The setting was picked among so many: each interval is that of a stricter level (Bonferroni).
     confidence, note = 1 - LEVEL / len(counts), f" at {label}" if label else ""
     if first[0] * second[1] == second[0] * first[1]:  # the arms differ nowhere
-        first, second = (_add_counts([count[side] for count in counts]) for side in (0, 1))
+        first, second = _add_counts(c[0] for c in counts), _add_counts(c[1] for c in counts)
         confidence, note = 1 - LEVEL, " at all rates together"
     elif label and len(counts) > 1:
         note += f", the one of {len(counts)} where they differ most (Bonferroni)"
@@ -321,8 +321,9 @@ def wilson_interval(hits: int, of: int, confidence: float = 0.95) -> tuple[float
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def _add_counts(counts: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    return sum(hits for hits, _ in counts), sum(of for _, of in counts)
+def _add_counts(counts: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    hits, totals = zip(*counts, strict=True)
+    return sum(hits), sum(totals)
 
 
 def _arm_keys(*arms: str) -> set[str]:

@@ -204,16 +204,16 @@ _NORM_WIDTHS = (32, 48, 64, 96, 128)
 _NOT_FINITE = 1e9  # an equation whose sides are not finite fails by as much as one likes
 
 
-def measure_invariances(size: MeasurementSize) -> Series:
+def measure_norm_equations(size: MeasurementSize) -> Series:
     """`rmsnorm weight scale` and so on: the largest difference relative to the output, by width."""
-    from normlab.apps.card.invariances import invariances
+    from normlab.apps.card.invariances import measure_invariances
     from normlab.norms import norm_factory
 
     series: Series = defaultdict(list)
     for name, target in (("rmsnorm", "RMSNorm"), ("layernorm", "LayerNorm")):
         build_norm = norm_factory({"_target_": f"normlab.norms.{target}", "eps": 0.0})
         for width in _NORM_WIDTHS:
-            for equation in invariances(build_norm(width), width):
+            for equation in measure_invariances(build_norm(width), width):
                 deviation = _NOT_FINITE if equation.deviation is None else equation.deviation
                 series[f"{name} {equation.name}"].append(deviation)
     return dict(series)
@@ -341,7 +341,7 @@ MEASUREMENTS = {
         "independent unit inputs) and GPT-2's at width 64",
     ),
     "invariances": UntrainedMeasurement(
-        measure_invariances,
+        measure_norm_equations,
         f"normlab's norms at widths {', '.join(map(str, _NORM_WIDTHS))}, eps 0, gains moved off 1, "
         "random tokens",
         over="width",

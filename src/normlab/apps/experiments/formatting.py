@@ -3,13 +3,6 @@
 import math
 from collections.abc import Sequence
 
-from normlab.apps.card.record import Number
-
-
-def finite_or_nan(value: Number) -> float:
-    """A number of a record, NaN where it was not finite."""
-    return math.nan if value is None else value
-
 
 def format_short(value: float) -> str:
     """Three figures or two; what is far from 1 by its power of ten."""

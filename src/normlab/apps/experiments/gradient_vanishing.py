@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from normlab.apps.card.record import number
 from normlab.apps.experiments.record import DepthProfile, GradientVanishing
 from normlab.apps.experiments.settings import GradientVanishingSettings
 from normlab.archive.record import arm_name_parts
+from normlab.archive.versioned_json import finite_or_none
 from normlab.config.run_spec import RunSpec
 from normlab.config.schema import AttentionKernel
 from normlab.norms import norm_factory
@@ -229,5 +229,7 @@ def average_seeds(moments: Sequence[Tensor]) -> dict[str, Any]:
         "rms_error": error[:, 1],
         "gradient_error": error[:, 3],
     }
-    averages = {name: tuple(map(number, column.tolist())) for name, column in columns.items()}
+    averages = {
+        name: tuple(map(finite_or_none, column.tolist())) for name, column in columns.items()
+    }
     return {"seeds": len(rows), **averages}

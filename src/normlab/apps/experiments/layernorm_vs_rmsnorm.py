@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from normlab.apps.card.invariances import invariances
+from normlab.apps.card import invariances
 from normlab.apps.card.record import Invariance
 from normlab.apps.experiments.record import (
     LayerNormVsRmsNorm,
@@ -99,7 +99,7 @@ def measure_invariances(width: int) -> dict[str, tuple[Invariance, ...]]:
     results = {}
     for name, norm in _NORMS.items():
         for key, module in ((name, norm(width)), (f"{name} eps=0", norm(width, eps=0.0))):
-            tested = invariances(module, width)
+            tested = invariances.measure_invariances(module, width)
             results[key] = tuple(result for result in tested if result.name in _INVARIANCES)
     return results
 

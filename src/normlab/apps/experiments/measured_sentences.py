@@ -11,7 +11,6 @@ from typing import Any
 
 from normlab.analysis.spread import Spread
 from normlab.apps.experiments.formatting import (
-    finite_or_nan,
     format_percent,
     format_short,
     join_words,
@@ -26,6 +25,7 @@ from normlab.apps.experiments.record import (
 )
 from normlab.apps.experiments.signal_theory import LayerSignal, expected_signal, rms_floor
 from normlab.archive.steadiness import NOT_COMPARABLE
+from normlab.archive.versioned_json import none_to_nan
 
 _TOLERANCE = 0.05  # within which theory has to be at every layer
 _SAME = 0.1  # relative difference of two standard deviations that count as one
@@ -284,7 +284,7 @@ def _describe_invariances(numbers: LayerNormVsRmsNorm) -> Iterator[str]:
 
     def largest_change(norms: Sequence[str], eps: str, names: Sequence[str]) -> str:
         changes = [results[norm + eps][name].deviation for norm in norms for name in names]
-        return format_short(max(map(finite_or_nan, changes)))
+        return format_short(max(map(none_to_nan, changes)))
 
     for sensitive, names in invariances.items():
         equations = join_words([f"{n} ({results['layernorm'][n].equation})" for n in names])

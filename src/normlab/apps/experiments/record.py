@@ -11,9 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from normlab.analysis.spread import Spread, ratio
-from normlab.apps.card.record import Invariance, Number
+from normlab.apps.card.record import Invariance
 from normlab.archive.steadiness import is_steady, speed_variation
-from normlab.archive.versioned_json import read_versioned_json, restore_value, write_versioned_json
+from normlab.archive.versioned_json import (
+    FiniteNumber,
+    read_versioned_json,
+    restore_value,
+    write_versioned_json,
+)
 
 SCHEMA_VERSION = 1
 
@@ -58,12 +63,12 @@ class DepthProfile:
     init: str
     width: int
     seeds: int
-    rms: tuple[Number, ...]
-    std: tuple[Number, ...]
-    share: tuple[Number, ...]
-    gradient: tuple[Number, ...]
-    rms_error: tuple[Number, ...]
-    gradient_error: tuple[Number, ...]
+    rms: tuple[FiniteNumber, ...]
+    std: tuple[FiniteNumber, ...]
+    share: tuple[FiniteNumber, ...]
+    gradient: tuple[FiniteNumber, ...]
+    rms_error: tuple[FiniteNumber, ...]
+    gradient_error: tuple[FiniteNumber, ...]
     weight: float | None = None
     bias: float | None = None
 

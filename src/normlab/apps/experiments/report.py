@@ -11,7 +11,7 @@ from normlab.analysis.arms import SEPARATOR, flatten, format_value
 from normlab.analysis.cells import Cell, Column, Table
 from normlab.analysis.spread import spread
 from normlab.analysis.style import without_figure
-from normlab.apps.experiments.formatting import finite_or_nan, format_short
+from normlab.apps.experiments.formatting import format_short
 from normlab.apps.experiments.measured_sentences import DESCRIPTIONS
 from normlab.apps.experiments.record import (
     DepthProfile,
@@ -25,6 +25,7 @@ from normlab.apps.experiments.record import (
 from normlab.archive.files import FIGURES_FOLDER, check_study_links
 from normlab.archive.record import arm_name_parts
 from normlab.archive.steadiness import NOT_COMPARABLE
+from normlab.archive.versioned_json import none_to_nan
 from normlab.errors import NormlabError
 
 if TYPE_CHECKING:
@@ -235,7 +236,7 @@ def _build_table(
             return Cell(value)
         if isinstance(value, int):
             return Cell(str(value), value)
-        return Cell(format_short(finite_or_nan(value)), finite_or_nan(value))
+        return Cell(format_short(none_to_nan(value)), none_to_nan(value))
 
     columns = (*map(Column, texts), *(Column(name, numeric=True) for name in numeric))
     return Table(caption, columns, tuple(tuple(map(build_cell, row)) for row in rows))
