@@ -73,7 +73,7 @@ def judge_claims(request: ClaimsRequest) -> ClaimsRecord:
     try:
         earlier = read_record(request.record_path, ClaimsRecord)
     except FileNotFoundError:
-        earlier = ClaimsRecord(options.budget, ())
+        earlier = None
     terminal = console()
     data = collect_claim_data(request.claims, options, request.command, terminal)
     origin = {"date": datetime.now(UTC).date().isoformat(), "machine": describe_machine()}
@@ -81,7 +81,7 @@ def judge_claims(request: ClaimsRequest) -> ClaimsRecord:
         judge_claim(name, claim, data[name], **origin) for name, claim in request.claims.items()
     )
     record = ClaimsRecord(options.budget, verdicts)
-    merged = earlier.update(record)
+    merged = earlier.update(record) if earlier else record
     write_record(request.record_path, merged)
     print_verdicts(terminal, record)
     try:
