@@ -17,7 +17,7 @@ NAME = "card"
 MOST_CARDS = 12
 
 _HEIGHT, _HEIGHT_PER_CARD = 4.9, 0.26  # inches: of the panels, and more for every further card
-_LEAST_DRAWN = 1e-8  # smaller singular values are drawn here
+_SMALLEST_VALUE = 1e-8  # smaller singular values are drawn here
 _DOTTED = (0, (1.0, 1.6))
 _NOTHING_COMPARABLE = (
     "No time is comparable: each varies\nby 10 % or more over the\nmeasurement, as on a machine\n"
@@ -84,7 +84,7 @@ def _draw_spectra(axes: Axes, cards: Sequence[Card], colours: Sequence[str]) -> 
     axes.set_title("Jacobian")
     axes.set(yscale="log", xlabel="singular values, falling", ylabel="size at N(0, 1)")
     for card, colour in zip(cards, colours, strict=True):
-        values = np.maximum(card.spectrum.values, _LEAST_DRAWN)
+        values = np.maximum(card.spectrum.values, _SMALLEST_VALUE)
         x = np.linspace(0, 1, len(values))
         near_zero = list(range(len(values) - card.spectrum.near_zero, len(values)))
         axes.plot(x, values, "o-", color=colour, markevery=near_zero, ms=4.5, clip_on=False)

@@ -255,18 +255,18 @@ def jacobian_spectrum(norm: nn.Module, width: int, dtype: torch.dtype) -> Spectr
     jacobian = torch.autograd.functional.jacobian(function, token)  # type: ignore[no-untyped-call]
     values = torch.linalg.svdvals(jacobian)
     largest = values[0]
-    others = values[values > NEAR_ZERO * largest]
+    rest = values[values > NEAR_ZERO * largest]
     return Spectrum(
         width=width,
         values=tuple(values.tolist()),
         rank=int((values > width * torch.finfo(dtype).eps * largest).sum()),
-        near_zero=width - len(others),
-        condition=finite_or_none(float(others[0] / others[-1])) if len(others) else None,
+        near_zero=width - len(rest),
+        condition=finite_or_none(float(rest[0] / rest[-1])) if len(rest) else None,
     )
 
 
 def response_curves(norm: nn.Module, width: int) -> Curves:
-    """One feature swept while the others are N(0, 1); and RMS out over thirteen decades, fp32."""
+    """One feature swept while the rest are N(0, 1); and RMS out over thirteen decades, fp32."""
     function, token = _token_function(norm, width), normal_input(width, seed=7)
     sweep = torch.linspace(-_REACH, _REACH, _POINTS, dtype=torch.float64).tolist()
     response, slope = [], []
@@ -291,10 +291,10 @@ def response_curves(norm: nn.Module, width: int) -> Curves:
 def _token_function(norm: nn.Module, width: int) -> Function:
     """The norm, in float64, of the first token of a batch whose other tokens do not change."""
     function = stateless_function(copy_to_float64(norm))
-    others = normal_input(2, 4, width, seed=6)
+    rest = normal_input(2, 4, width, seed=6)
     first = torch.zeros(2, 4, 1, dtype=torch.float64)
     first[0, 0] = 1.0
-    return lambda token: function(others * (1 - first) + token * first)[0, 0]
+    return lambda token: function(rest * (1 - first) + token * first)[0, 0]
 
 
 def check_derivatives(norm: nn.Module, width: int, dtype: torch.dtype) -> tuple[str, str]:

@@ -229,7 +229,10 @@ _LAST_LAYER = 8  # of the notes
 
 def measure_linear_stack(size: MeasurementSize) -> Series:
     """Activations and gradients by depth of PyTorch's and Kaiming's initialisation, by seed."""
-    from normlab.apps.experiments.gradient_vanishing import STACKS_WITHOUT_NORM, profile_stacks
+    from normlab.apps.experiments.gradient_vanishing_measurement import (
+        STACKS_WITHOUT_NORM,
+        profile_stacks,
+    )
 
     def log_slope(values: Sequence[float], first: int, last: int) -> float:
         return fit_slope(range(first, last + 1), [math.log(v) for v in values[first : last + 1]])
@@ -272,7 +275,7 @@ _TIMED_TOKENS, _TIMED_WIDTH = 1024, 512
 def measure_norm_times(size: MeasurementSize) -> Series:
     """`fused`, `torch`, `composite`, `compiled`: forward and backward, a ratio for every round."""
     check_quiet_machine()
-    from normlab.apps.experiments.layernorm_vs_rmsnorm import time_norms
+    from normlab.apps.experiments.layernorm_vs_rmsnorm_measurement import time_norms
 
     timings, _ = time_norms([(_TIMED_TOKENS, _TIMED_WIDTH)], size.rounds, 0, lambda _: None)
     times = {(timing.way, timing.norm): timing.both for timing in timings}

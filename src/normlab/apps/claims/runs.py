@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 # What `train.py` does; there is no such file beside an installed package.
-_TRAIN = "import sys; sys.argv[0] = 'train.py'; from normlab.door import study; study()"
+_TRAIN = "import sys; sys.argv[0] = 'train.py'; from normlab.cli import study; study()"
 _SECONDS_TO_SAVE = 60
 _LOSSES = (tags.TRAIN_LOSS, tags.VALIDATION_LOSS)
 

@@ -14,13 +14,14 @@ from normlab.analysis import page
 from normlab.analysis.scales import log_ticks
 from normlab.analysis.spread import Spread
 from normlab.analysis.style import GREY, INK, norm_colours
-from normlab.apps.experiments.measured_sentences import CLAIMED_HIGH, CLAIMED_LOW
-from normlab.apps.experiments.record import (
+from normlab.apps.experiments.layernorm_vs_rmsnorm import (
+    CLAIMED_HIGH,
+    CLAIMED_LOW,
     IMPLEMENTATIONS,
     LayerNormVsRmsNorm,
-    MeasurementRecord,
     NormalizedInput,
 )
+from normlab.apps.experiments.record import MeasurementRecord
 from normlab.archive.record import short_number
 from normlab.archive.steadiness import NOT_COMPARABLE
 from normlab.archive.versioned_json import none_to_nan
