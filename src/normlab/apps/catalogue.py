@@ -11,7 +11,7 @@ from normlab import config
 from normlab.archive.files import write_text
 from normlab.config.compose import composed_config
 from normlab.config.run_spec import to_train_config
-from normlab.errors import NormlabError, Parser, in_words
+from normlab.errors import CommandParser, NormlabError, report_user_errors
 
 PATH = Path("docs/catalogue.md")
 COMMAND = "python scripts/catalogue.py"
@@ -150,8 +150,8 @@ def _composed(*overrides: str) -> DictConfig:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line of `scripts/catalogue.py`."""
-    parser = Parser(description=f"Write {PATH} from the files in conf/.")
-    with in_words():
+    parser = CommandParser(description=f"Write {PATH} from the files in conf/.")
+    with report_user_errors():
         parser.parse_args(argv)
         write_text(PATH, build_page())
         print(f"wrote {PATH}")  # noqa: T201

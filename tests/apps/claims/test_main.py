@@ -235,10 +235,10 @@ def test_damaged_verdicts_are_told_before_anything_runs(call: Call, tmp_path: Pa
 
 
 def test_nothing_is_timed_beside_other_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.getloadavg", lambda: (measurements.cores() + 0.5, 0.0, 0.0))
+    monkeypatch.setattr("os.getloadavg", lambda: (measurements.count_cores() + 0.5, 0.0, 0.0))
     with pytest.raises(NormlabError, match=r"too busy to time anything \(load \d+\.5 on"):
         measurements.check_quiet_machine()
-    monkeypatch.setattr("os.getloadavg", lambda: (float(measurements.cores()), 0.0, 0.0))
+    monkeypatch.setattr("os.getloadavg", lambda: (float(measurements.count_cores()), 0.0, 0.0))
     measurements.check_quiet_machine()
 
 

@@ -10,7 +10,7 @@ from normlab.apps.claims.measurements import MEASUREMENTS, SIZES, MeasurementSiz
 from normlab.apps.claims.runs import StudyOptions, parse_arm, plan_study, select_runs
 from normlab.archive.events import Events
 from normlab.archive.study import Run
-from normlab.study.experiment import Asked
+from normlab.study.plan import SweepRequest
 
 CLAIMS = load_claims()
 EXPERIMENTS = sorted({one.experiment for one in CLAIMS.values() if one.experiment})
@@ -41,15 +41,15 @@ def test_every_arm_of_a_claim_is_in_its_study(
     experiment: str, text: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the first of the values that are swept, which says as much and composes at once."""
-    whole = Asked.overrides
+    whole = SweepRequest.expand_arms
 
-    def first(self: Asked, given: list[str], budget: str) -> tuple:
+    def first(self: SweepRequest, given: list[str], budget: str) -> tuple:
         arms, overrides = whole(self, given, budget)
         return arms, [
             word if word.startswith("schedule.warmup") else word.split(",")[0] for word in overrides
         ]
 
-    monkeypatch.setattr(Asked, "overrides", first)
+    monkeypatch.setattr(SweepRequest, "expand_arms", first)
     assert check(experiment, StudyOptions("quick", tmp_path)) >= 1
 
 

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 from normlab.analysis.style import without_figure
 from normlab.apps.claims.claim import Claim, load_claims
 from normlab.apps.claims.judge import judge_claim
-from normlab.apps.claims.measurements import check_measurement, describe_machine
+from normlab.apps.claims.measurements import check_measurement, machine_name
 from normlab.apps.claims.page import print_verdicts, write_page
 from normlab.apps.claims.record import ClaimsRecord, read_record, unwritable_error, write_record
 from normlab.apps.claims.runs import StudyOptions, collect_claim_data
 from normlab.config import conf_folder
-from normlab.errors import ConfigError, Parser, in_words
-from normlab.study.terminal import console
+from normlab.errors import CommandParser, ConfigError, report_user_errors
+from normlab.terminal import open_terminal
 from normlab.text import excerpt, suggest_closest
 from normlab.training import stopping
 
@@ -50,13 +50,13 @@ class ClaimsRequest:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line of `scripts/claims.py`."""
-    stopping.listen()
-    with in_words():
+    stopping.raise_on_signals()
+    with report_user_errors():
         request = _parse_request(argv)
         try:
             judge_claims(request)
         except KeyboardInterrupt as stop:
-            stopping.ignore()
+            stopping.ignore_signals()
             sys.stderr.write("stopped; the same command goes on where it was\n")
             sys.exit(stopping.exit_code(stop))
 
@@ -74,9 +74,9 @@ def judge_claims(request: ClaimsRequest) -> ClaimsRecord:
         earlier = read_record(request.record_path, ClaimsRecord)
     except FileNotFoundError:
         earlier = None
-    terminal = console()
+    terminal = open_terminal()
     data = collect_claim_data(request.claims, options, request.command, terminal)
-    origin = {"date": datetime.now(UTC).date().isoformat(), "machine": describe_machine()}
+    origin = {"date": datetime.now(UTC).date().isoformat(), "machine": machine_name()}
     verdicts = tuple(
         judge_claim(name, claim, data[name], **origin) for name, claim in request.claims.items()
     )
@@ -112,7 +112,7 @@ def _write_figures(request: ClaimsRequest, record: ClaimsRecord, terminal: "Cons
 
 def _parse_request(argv: Sequence[str] | None) -> ClaimsRequest:
     """The request of a command line, everything in it checked. Raises ConfigError."""
-    parser = Parser(
+    parser = CommandParser(
         prog="claims.py",
         description="Put published claims to the test: train and measure what is missing, and say "
         "reproduced, not reproduced, refuted or cannot tell, by rule.",

@@ -22,8 +22,8 @@ from normlab.archive.versioned_json import none_to_nan
 from normlab.config.compose import composed_config
 from normlab.config.run_spec import RunSpec
 from normlab.errors import ConfigError, NormlabError
-from normlab.study.machine import cores
-from normlab.study.plan import specified
+from normlab.study.allocation import count_cores
+from normlab.study.plan import compose_spec
 
 Series = dict[str, list[float]]
 
@@ -103,7 +103,7 @@ def take_measurement(name: str, budget: str, folder: Path) -> StoredMeasurement:
         measurement.over,
         # What is not finite was not measured: JSON could not hold it either.
         {key: values for key, values in series.items() if all(map(math.isfinite, values))},
-        describe_machine(),
+        machine_name(),
         datetime.now(UTC).date().isoformat(),
     )
     write_record(_measurement_path(name, budget, folder), stored)
@@ -119,11 +119,11 @@ def _measurement_path(name: str, budget: str, folder: Path) -> Path:
 
 
 @cache
-def describe_machine() -> str:
+def machine_name() -> str:
     """`2-core AMD EPYC 9B14, torch 2.13.0`."""
     from normlab.training.hardware import processor_name
 
-    return f"{cores()}-core {processor_name().strip()}, torch {version('torch')}"
+    return f"{count_cores()}-core {processor_name().strip()}, torch {version('torch')}"
 
 
 def fit_slope(x: Sequence[float], y: Sequence[float]) -> float:
@@ -293,10 +293,10 @@ def check_quiet_machine() -> None:
         NormlabError: more is running than there are cores.
     """
     load = os.getloadavg()[0]
-    if load > cores():
+    if load > count_cores():
         raise NormlabError(
-            f"this machine is too busy to time anything (load {load:.1f} on {cores()} cores); the "
-            f"same command measures it when it is quiet."
+            f"this machine is too busy to time anything (load {load:.1f} on {count_cores()} "
+            f"cores); the same command measures it when it is quiet."
         )
 
 
@@ -313,7 +313,7 @@ def measure_output_change(size: MeasurementSize) -> Series:
     for placement in ("pre", "post"):
         with composed_config([]) as (loader, master):
             overrides = ["experiment=theory_init", f"placement={placement}"]
-            spec = specified(loader, master, overrides)
+            spec = compose_spec(loader, master, overrides)
         depths = [math.log(depth) for depth in OUTPUT_CHANGE_DEPTHS]
         series[placement] = [
             fit_slope(depths, [_log_change(spec, depth, seed) for depth in OUTPUT_CHANGE_DEPTHS])

@@ -22,8 +22,7 @@ from normlab.archive.record import SETTLED_STATES, RunRecord
 from normlab.archive.study import Run, read_study
 from normlab.config.compose import composed_config
 from normlab.errors import ConfigError, NormlabError
-from normlab.study.experiment import Asked
-from normlab.study.plan import Plan, make_plan
+from normlab.study.plan import Plan, SweepRequest, make_plan
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -136,9 +135,9 @@ def _compose_study(experiment: str, options: StudyOptions) -> tuple[Plan, Path]:
     overrides = options.overrides(experiment)
     with composed_config(overrides, options.config_dir) as (loader, master):
         sweeper = master.hydra.sweeper
-        sweep = Asked(sweeper.params, sweeper.arms, sweeper.budgets)
-        arms, swept = sweep.overrides(overrides, options.budget)
-        study = sweep.study(str(master.study), options.budget)
+        sweep = SweepRequest(sweeper.params, sweeper.arms, sweeper.budgets)
+        arms, swept = sweep.expand_arms(overrides, options.budget)
+        study = sweep.study_name(str(master.study), options.budget)
         return make_plan(loader, master, swept, study, arms), options.output_dir / study
 
 

@@ -20,9 +20,10 @@ from normlab.apps.results import folder_name, print_files, save_results
 from normlab.config.compose import composed_config
 from normlab.config.gate import check_overrides
 from normlab.config.run_spec import RunSpec
-from normlab.errors import ConfigError, Parser, in_words
-from normlab.study.plan import Plan, combinations, specified
-from normlab.study.terminal import Countdown, console
+from normlab.errors import CommandParser, ConfigError, report_user_errors
+from normlab.study.plan import Plan, compose_spec, expand_overrides
+from normlab.study.progress import Countdown
+from normlab.terminal import open_terminal
 
 # More would take an hour, and no figure holds them.
 MOST_MODELS = 2000
@@ -43,7 +44,7 @@ class ModelSpec:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line of `scripts/probe.py`."""
-    with in_words():
+    with report_user_errors():
         _run_command(_build_parser().parse_intermixed_args(argv))
 
 
@@ -61,7 +62,7 @@ def probe_models(overrides: Sequence[str], config_dir: Path | None = None) -> Pr
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    parser = Parser(
+    parser = CommandParser(
         prog="probe.py",
         description="Signal and gradient through depth at initialisation, for any norm, placement, "
         "depth and init: a table, probe.json and a figure, in seconds and without training.",
@@ -79,7 +80,7 @@ def _run_command(options: argparse.Namespace) -> None:
     models = _compose_models(options.overrides, options.config_dir)
     name = "-".join(word.replace("=", "_").replace(",", "-") for word in options.overrides)
     folder = options.out or _FOLDER / folder_name([name], "probe")
-    terminal = console(110)
+    terminal = open_terminal(110)
     with Countdown(terminal, "models", len(models)) as countdown:
         result = _measure_models(models, countdown.begin)
     import torch
@@ -112,7 +113,7 @@ def _compose_models(overrides: Sequence[str], config_dir: Path | None) -> list[M
     models: dict[str, ModelSpec] = {}
     with composed_config([], config_dir) as (loader, master):
         check_overrides(overrides, [config_dir] if config_dir else [])
-        model_overrides = list(combinations(loader, overrides, plan))
+        model_overrides = list(expand_overrides(loader, overrides, plan))
         if len(model_overrides) > MOST_MODELS:
             raise ConfigError(
                 f"These overrides make {len(model_overrides)} models, and at most {MOST_MODELS} "
@@ -125,7 +126,7 @@ def _compose_models(overrides: Sequence[str], config_dir: Path | None) -> list[M
                 for key, _, value in pairs
                 if key in plan.varied and key not in _RECORD_KEYS
             )
-            spec = specified(loader, master, combination)
+            spec = compose_spec(loader, master, combination)
             models.setdefault(spec.id, ModelSpec(spec, settings))
     return list(models.values())
 
@@ -151,9 +152,9 @@ def _measure_models(models: Sequence[ModelSpec], report: Callable[[str], None]) 
 def _measure_model(model: ModelSpec, sources: dict[str, Any]) -> ProbedModel:
     """The record of one model; `sources` are those of earlier models, by their settings."""
     from normlab.data import build_source
-    from normlab.training.batches import tensors
     from normlab.training.build import build_model
-    from normlab.training.probes import at_initialization
+    from normlab.training.module import to_tensors
+    from normlab.training.probes import probe_initialization
 
     spec, config = model.spec, model.spec.config
     key = json.dumps([spec.plain["data"], config.model.context])
@@ -161,6 +162,6 @@ def _measure_model(model: ModelSpec, sources: dict[str, Any]) -> ProbedModel:
         sources[key] = build_source(spec.plain["data"], config.model.context)
     source = sources[key]
     network = build_model(config, source.vocabulary)
-    values = at_initialization(network, tensors(source.batch(config.seed, 0)))
+    values = probe_initialization(network, to_tensors(source.batch(config.seed, 0)))
     arm = spec.choices["norm"], spec.choices["placement"], model.settings
     return model_record(arm, config.model.depth, config.seed, values)

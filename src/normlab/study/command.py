@@ -1,4 +1,4 @@
-"""The front door: Hydra composes, the sweeper plans and launches, this prints what went wrong."""
+"""The command line of a study: Hydra's flags, its composition, and its errors as sentences."""
 
 import argparse
 import os
@@ -10,59 +10,47 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
 
-from normlab import config, output
-from normlab.archive.lock import RunLockedError
-from normlab.config.compose import explain_error, is_configuration_error
-from normlab.config.compose import register_schemas as register_schema
+from normlab import config
+from normlab.config.compose import explain_error, is_configuration_error, register_schemas
 from normlab.config.gate import check_folder, check_overrides
-from normlab.config.run_spec import RunSpec, make_run_spec
-from normlab.errors import ConfigError, Parser, in_words
-from normlab.study import engine
-from normlab.study.applications import MeasuredExperiments, register_applications
-from normlab.study.plan import ELSEWHERE, is_settled
+from normlab.errors import CommandParser, ConfigError, report_user_errors
+from normlab.study import workers
+from normlab.study.repeat import repeat_run
+from normlab.study.sweep import MeasuredExperiments, StudySweeper
 from normlab.text import excerpt, suggest_closest
 from normlab.training import stopping
 
 if TYPE_CHECKING:
     from normlab.analysis.result import StudyExperiments
-    from normlab.study.terminal import Lines
 
 
 def main(trained: "StudyExperiments", measured: MeasuredExperiments) -> None:
-    """Run the command in `sys.argv`; leave with 1 or 2 and one sentence when it cannot be done.
+    """Run the command in `sys.argv`; leave with 1 or 2 and a sentence when it cannot be done.
 
     `trained` and `measured` are the experiments that a configuration may name, by its keys `figure`
     and `measure`.
     """
-    register()
-    register_applications(trained, measured)
+    register_schemas()
+    # Hydra makes the sweeper from the configuration, so that it cannot be passed an argument here.
+    StudySweeper.trained_experiments, StudySweeper.measured_experiments = trained, measured
     run_hydra = hydra.main(
         version_base="1.3", config_path=str(config.conf_folder()), config_name="train"
-    )(train_one)
-    stopping.listen()
-    with in_words(), _hydras_errors_in_words():
+    )(workers.train_job)
+    stopping.raise_on_signals()
+    with report_user_errors(), _translate_hydra_errors():
         if any(word.partition("=")[0] == "--from" for word in sys.argv):
-            from normlab.study.repeat import repeat
-
-            repeat(sys.argv[1:], shlex.join(sys.argv))
+            repeat_run(sys.argv[1:], shlex.join(sys.argv))
             return
         if {"-m", "--multirun"} & {*sys.argv}:
-            engine.begin()  # it imports torch while this process reads and checks
+            workers.start_fork_server()  # it imports torch while this process reads and checks
         try:
             sys.argv[1:] = read_command(sys.argv[1:])
             run_hydra()
         except Exception as error:
             if isinstance(error, ConfigError) or is_configuration_error(error):
-                engine.end()
+                workers.stop_fork_server()
             raise
-
-
-def register() -> None:
-    """Make known what the files of conf/ refer to. Calling it again changes nothing."""
-    register_schema()
 
 
 def read_command(arguments: Sequence[str]) -> list[str]:
@@ -114,7 +102,7 @@ _FLAGS = (
 
 def _command_parser() -> argparse.ArgumentParser:
     """Hydra's flags without its abbreviations, and without the one that reads a pickle."""
-    parser = Parser(add_help=False, allow_abbrev=False)
+    parser = CommandParser(add_help=False, allow_abbrev=False)
     for names in (
         ("--help", "-h"),
         ("--hydra-help",),
@@ -137,17 +125,17 @@ def _command_parser() -> argparse.ArgumentParser:
 
 
 @contextmanager
-def _hydras_errors_in_words() -> Iterator[None]:
-    """Make Hydra raise its errors instead of printing them, and say them as our own."""
+def _translate_hydra_errors() -> Iterator[None]:
+    """Have Hydra raise its errors instead of printing them, and raise them as sentences."""
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         yield
-    except KeyboardInterrupt as stop:
-        stopping.ignore()
-        rest = str(stop) or "goes on where it was"
+    except KeyboardInterrupt as interruption:
+        stopping.ignore_signals()
+        rest = str(interruption) or "goes on where it was"
         sys.stderr.write(f"stopped; the same command {rest}\n")
-        sys.exit(stopping.exit_code(stop))
+        sys.exit(stopping.exit_code(interruption))
     except Exception as error:
         # Who set the variable wants to see the traceback.
         if before == "1" or not is_configuration_error(error):
@@ -158,39 +146,3 @@ def _hydras_errors_in_words() -> Iterator[None]:
             del os.environ["HYDRA_FULL_ERROR"]
         else:
             os.environ["HYDRA_FULL_ERROR"] = before
-
-
-def train_one(composed: DictConfig, runs: int = 1, lines: "Lines | None" = None) -> str:
-    """Hydra's task: train one run of a study of `runs`, unless it is there. Returns its state.
-
-    The state of a run that another process trains is `elsewhere`. `lines` makes the run's line,
-    where it is not this process that shows it.
-    """
-    spec = make_run_spec(composed, HydraConfig.get().runtime.choices)
-    if is_settled(spec):
-        return "there"
-    job = HydraConfig.get().job
-    number = 1 if OmegaConf.is_missing(job, "num") else int(job.num) + 1
-    return train_here(spec, number, runs, shlex.join(sys.argv), lines)
-
-
-def train_here(
-    spec: RunSpec, number: int, runs: int, command: str, lines: "Lines | None" = None
-) -> str:
-    """Train run `number` of `runs` in this process, with its line. Returns its state."""
-    # Torch takes seconds to import; a command that cannot be carried out never gets here.
-    from normlab.study import warm
-    from normlab.study.terminal import RunLine
-
-    output.secure()  # a launcher of Hydra's may have begun this process
-    warm.load()
-    from normlab.training.run import train
-
-    with (lines or RunLine)(spec.name, number, runs, spec.config.trainer.max_steps) as line:
-        try:
-            record = train(spec, command, line)
-        except RunLockedError as held:
-            line.say(str(held))
-            return ELSEWHERE
-    line.finish(record)
-    return record.state

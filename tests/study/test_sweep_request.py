@@ -7,7 +7,7 @@ import pytest
 
 from normlab.archive.record import RunRecord
 from normlab.errors import ConfigError
-from normlab.study.experiment import Asked
+from normlab.study.plan import SweepRequest
 from tiny_run import TINY
 
 ARMS = ("norm=none", "norm=layernorm placement=post")
@@ -26,33 +26,35 @@ hydra:
 
 
 def test_arms_are_taken_whole() -> None:
-    arms, others = Asked(arms=ARMS).overrides(["model.depth=2"], "quick")
+    arms, others = SweepRequest(arms=ARMS).expand_arms(["model.depth=2"], "quick")
     assert arms == [("norm=none",), ("norm=layernorm", "placement=post")]
     assert others == ["model.depth=2"]
 
 
 def test_without_arms_norms_are_as_any_other_key() -> None:
-    assert Asked().overrides(["norm=a,b"], "quick") == ([()], ["norm=a,b"])
+    assert SweepRequest().expand_arms(["norm=a,b"], "quick") == ([()], ["norm=a,b"])
 
 
 def test_a_norm_on_the_command_line_stands_beside_the_arms() -> None:
-    arms, others = Asked(arms=ARMS).overrides(["norm=dyt,derf", "placement=pre", "seed=1"], "quick")
+    arms, others = SweepRequest(arms=ARMS).expand_arms(
+        ["norm=dyt,derf", "placement=pre", "seed=1"], "quick"
+    )
     assert arms[2:] == [("norm=dyt", "placement=pre"), ("norm=derf", "placement=pre")]
     assert others == ["seed=1"]
-    assert Asked(arms=ARMS).overrides(["norm=none"], "quick")[0] == [
+    assert SweepRequest(arms=ARMS).expand_arms(["norm=none"], "quick")[0] == [
         ("norm=none",),
         ("norm=layernorm", "placement=post"),
     ]
 
 
 def test_a_budget_brings_its_sizes_and_the_command_line_wins() -> None:
-    asked = Asked(params={"optimizer.lr": 7, "data": "text"}, budgets=SIZES)
-    assert asked.overrides([], "quick")[1] == ["seed=0", "optimizer.lr=7", "data=text"]
-    full = asked.overrides(["budget=full"], "full")[1]
+    asked = SweepRequest(params={"optimizer.lr": 7, "data": "text"}, budgets=SIZES)
+    assert asked.expand_arms([], "quick")[1] == ["seed=0", "optimizer.lr=7", "data=text"]
+    full = asked.expand_arms(["budget=full"], "full")[1]
     assert full == ["seed=0,1,2", "optimizer.lr=7", "data=text", "budget=full"]
-    assert asked.overrides(["seed=9"], "full")[1] == ["optimizer.lr=7", "data=text", "seed=9"]
-    assert asked.study("mine", "full") == "mine-full"
-    assert Asked().study("mine", "full") == "mine"
+    assert asked.expand_arms(["seed=9"], "full")[1] == ["optimizer.lr=7", "data=text", "seed=9"]
+    assert asked.study_name("mine", "full") == "mine-full"
+    assert SweepRequest().study_name("mine", "full") == "mine"
 
 
 @pytest.mark.parametrize(
@@ -61,7 +63,7 @@ def test_a_budget_brings_its_sizes_and_the_command_line_wins() -> None:
 )
 def test_a_budget_without_a_size_is_refused(given: list[str], budget: str, said: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        Asked(budgets=SIZES).overrides(given, budget)
+        SweepRequest(budgets=SIZES).expand_arms(given, budget)
     assert str(caught.value).startswith(said)
     assert "budget=quick, budget=full" in str(caught.value)
 

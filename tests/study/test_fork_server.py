@@ -7,9 +7,14 @@ from pathlib import Path
 
 CALL = """
 import os
-from normlab.study import engine
+from normlab.study import workers
+
+def parent(connection):
+    return os.getppid()
+
 if __name__ == "__main__":
-    print(engine.call(os.getppid).result() > 0, engine.call(os.getppid).result() == os.getpid())
+    parents = [workers.call_in_process(parent) for _ in range(2)]
+    print(parents[0] > 0, parents[1] == os.getpid())
 """
 
 
