@@ -33,7 +33,7 @@ def check(experiment: str, options: StudyOptions) -> int:
 @pytest.fixture
 def text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """TinyShakespeare is not needed to compose: a corpus is opened, not read here."""
-    monkeypatch.setattr("normlab.study.plan._checked_data", lambda specs: {})
+    monkeypatch.setattr("normlab.study.plan._check_data", lambda specs: {})
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
