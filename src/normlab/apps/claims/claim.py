@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields, make_dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -131,19 +131,11 @@ RunTest = Lower | Parity | Sensitivity | Diverges | Level
 MeasurementTest = Slope | Ratio | Value | Exact
 Test = RunTest | MeasurementTest
 
-# What `test.kind` may be in a claim's file: tests of trained runs, and of what needs no training.
-RUN_TESTS: dict[str, type[RunTest]] = {
-    "lower": Lower,
-    "parity": Parity,
-    "sensitivity": Sensitivity,
-    "diverges": Diverges,
-    "level": Level,
-}
+# What `test.kind` may be in a claim's file, the class's name in lower case: tests of trained runs,
+# and of what needs no training.
+RUN_TESTS: dict[str, type[RunTest]] = {kind.__name__.lower(): kind for kind in get_args(RunTest)}
 MEASUREMENT_TESTS: dict[str, type[MeasurementTest]] = {
-    "slope": Slope,
-    "ratio": Ratio,
-    "value": Value,
-    "exact": Exact,
+    kind.__name__.lower(): kind for kind in get_args(MeasurementTest)
 }
 TESTS: dict[str, type[Test]] = {**RUN_TESTS, **MEASUREMENT_TESTS}
 
@@ -185,7 +177,7 @@ class Claim:
     @property
     def kind(self) -> str:
         """The test's kind as the claim's file names it."""
-        return next(name for name, kind in TESTS.items() if type(self.test) is kind)
+        return type(self.test).__name__.lower()
 
     @property
     def arms(self) -> list[str]:
@@ -256,13 +248,13 @@ def read_claim(path: Path) -> Claim:
 
 
 def _convert_keys(
-    path: Path, kind: Any, raw: dict[str, Any], prefix: str, others: Sequence[str] = ()
+    path: Path, kind: Any, raw: dict[str, Any], prefix: str, nested: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """The keys of a dataclass but for `others`, as in the file, each converted to its type."""
-    hints = {name: hint for name, hint in get_type_hints(kind).items() if name not in others}
+    """The keys of a dataclass but for `nested`, as in the file, each converted to its type."""
+    hints = {name: hint for name, hint in get_type_hints(kind).items() if name not in nested}
     for key in raw:
         if key not in hints:
-            error = unknown_key_error(f"{prefix}{key}", (*hints, *others))
+            error = unknown_key_error(f"{prefix}{key}", (*hints, *nested))
             raise _claim_error(path, str(error).rstrip("."))
     for field in fields(kind):
         if field.name in hints and field.name not in raw and field.default is MISSING:

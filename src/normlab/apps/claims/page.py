@@ -2,7 +2,6 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,7 +39,7 @@ def verdict_lines(verdict: ClaimVerdict) -> list[str]:
     """What a claim says, what was published, what was measured, what is different here."""
     lines = [f"{verdict.statement} ({verdict.source})", f"published  {verdict.published}"]
     if verdict.value is not None:
-        lines.append(f"measured   {describe_measured(verdict)}")
+        lines.append(f"measured   {describe_result(verdict)}")
     if verdict.value is None or verdict.reason:
         lines.append(f"because    {verdict.reason}")
     return [*lines, f"differs    {verdict.differs}"]
@@ -62,36 +61,38 @@ def tally_verdicts(record: ClaimsRecord) -> str:
 
 def write_page(path: Path, record: ClaimsRecord) -> None:
     """Write docs/claims.md atomically: a table, then a section a claim. Raises OSError."""
-    write_text(path, printable("\n".join(_page_lines(record)) + "\n"))
-
-
-def _page_lines(record: ClaimsRecord) -> Iterator[str]:
-    yield "# Claims"
-    yield ""
-    yield (
-        "What is said of normalization, put to a test by rule: `python scripts/claims.py "
-        f"budget={record.budget}` trains and measures what is missing and writes this page with "
-        "`--docs`. Each claim is a file in `conf/claim/`; yours go into `claim/` of a folder that "
-        "`--config-dir` names."
-    )
-    yield ""
-    yield "![What was claimed and what was measured](figures/claims.png)"
-    yield ""
-    yield tally_verdicts(record)
-    yield ""
-    yield from (f"- **{word}**: {meaning}." for word, meaning in MEANINGS.items())
-    yield ""
-    yield "| claim | source | published | measured, 95 % interval | verdict |"
-    yield "|---|---|---|---|---|"
+    rows = []
     for v in record.verdicts:
         value = "–" if v.value is None else f"{describe_value(v)} {v.unit}"
         cells = (f"[{v.name}](#{v.name})", _link_source(v.source), v.published, value, v.word)
-        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-    for verdict in record.verdicts:
-        yield from _section_lines(verdict)
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")
+    head = _PAGE.format(
+        budget=record.budget,
+        tally=tally_verdicts(record),
+        meanings="\n".join(f"- **{word}**: {meaning}." for word, meaning in MEANINGS.items()),
+    )
+    write_text(path, printable("".join([head, *rows, *map(_write_section, record.verdicts)])))
 
 
-def _section_lines(verdict: ClaimVerdict) -> Iterator[str]:
+_PAGE = """\
+# Claims
+
+What is said of normalization, put to a test by rule: `python scripts/claims.py budget={budget}` \
+trains and measures what is missing and writes this page with `--docs`. Each claim is a file in \
+`conf/claim/`; yours go into `claim/` of a folder that `--config-dir` names.
+
+![What was claimed and what was measured](figures/claims.png)
+
+{tally}
+
+{meanings}
+
+| claim | source | published | measured, 95 % interval | verdict |
+|---|---|---|---|---|
+"""
+
+
+def _write_section(verdict: ClaimVerdict) -> str:
     explanation = f"{describe_value(verdict)} {verdict.unit}.".replace(" .", ".")
     if verdict.reason:
         explanation = f"{verdict.reason[0].upper()}{verdict.reason[1:]}."
@@ -99,21 +100,22 @@ def _section_lines(verdict: ClaimVerdict) -> Iterator[str]:
     if verdict.absent is not None:
         condition += f", and is absent from {describe_range(verdict.absent)}"
     runs, seeds = describe_runs(verdict.runs), ", ".join(map(str, verdict.seeds))
-    yield ""
-    yield f"## {verdict.name}"
-    yield ""
-    yield f"*{verdict.statement}* {_link_source(verdict.source)}"
-    yield ""
-    yield f"**{verdict.word.capitalize()}.** {explanation}"
-    yield ""
-    yield f"- published: {verdict.published}"
-    yield f"- obtained in: {verdict.setup}"
-    yield f"- measured: {describe_measured(verdict)}"
-    yield f"- test: {verdict.kind}; the claim holds {condition}"
-    yield f"- different here: {verdict.differs}"
-    yield f"- {'runs: ' + runs if runs else 'no training'}{'; seeds ' + seeds if seeds else ''}"
-    yield f"- again: `{verdict.command}`"
-    yield f"- {verdict.machine}, {verdict.date}"
+    return f"""
+## {verdict.name}
+
+*{verdict.statement}* {_link_source(verdict.source)}
+
+**{verdict.word.capitalize()}.** {explanation}
+
+- published: {verdict.published}
+- obtained in: {verdict.setup}
+- measured: {describe_result(verdict)}
+- test: {verdict.kind}; the claim holds {condition}
+- different here: {verdict.differs}
+- {"runs: " + runs if runs else "no training"}{"; seeds " + seeds if seeds else ""}
+- again: `{verdict.command}`
+- {verdict.machine}, {verdict.date}
+"""
 
 
 def _link_source(source: str) -> str:
@@ -124,7 +126,7 @@ def _link_source(source: str) -> str:
     return source
 
 
-def describe_measured(verdict: ClaimVerdict) -> str:
+def describe_result(verdict: ClaimVerdict) -> str:
     """`-0.031 [-0.040, -0.022] nats; claimed: below 0; 3 pairs of seeds; 12 runs, 2 diverged`."""
     if verdict.value is None:
         return f"nothing: {verdict.reason}"
