@@ -193,7 +193,7 @@ def describe_machine(settings: Settings, load: list[float]) -> dict[str, Any]:
     """The machine and the packages; `load` is the load average before and after."""
     import torch
 
-    from normlab.training.hardware import package_versions
+    from normlab.training.hardware import package_versions, processor_name
 
     packages = {
         name: version(name)
@@ -202,7 +202,7 @@ def describe_machine(settings: Settings, load: list[float]) -> dict[str, Any]:
     }
     return {
         "date": datetime.now(UTC).date().isoformat(),
-        "cpu": torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or "CPU",
+        "cpu": processor_name(),
         "cores": os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "threads": settings.threads or torch.get_num_threads(),

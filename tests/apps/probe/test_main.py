@@ -7,18 +7,12 @@ from pathlib import Path
 import pytest
 
 from command_calls import Call, make_command_caller, read_refusal
-from normlab.apps.probe.main import main, measure
-from normlab.apps.probe.record import Measurement, read_probing
-from normlab.apps.probe.tables import (
-    GRADIENT_DECAY,
-    LAST_GRADIENT,
-    STREAM_GROWTH,
-    feedforward,
-    slopes,
-)
+from normlab.apps.probe.main import main, probe_models
+from normlab.apps.probe.record import ProbedModel, feedforward_site, read_probe_result
+from normlab.apps.probe.slopes import GRADIENT_DECAY, LAST_GRADIENT, STREAM_GROWTH, fit_slopes
 from normlab.errors import NormlabError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SMALL = ("model.width=16", "model.heads=2", "model.context=8", "data.batch_size=2")
 
 
@@ -37,15 +31,23 @@ def test_models_become_a_table_numbers_with_slopes_and_a_figure(call: Call) -> N
         "probe.png",
         "probe.svg",
     ]
-    probing = read_probing(folder / "probe.json")
+    probing = read_probe_result(folder / "probe.json")
     # Without a norm, pre and post are one network.
     assert probing.arms == ["rmsnorm · pre", "rmsnorm · post", "none"]
-    assert [(one.depth, one.seed) for one in probing.of("none")] == [(1, 0), (1, 1), (2, 0), (2, 1)]
+    assert [(one.depth, one.seed) for one in probing.models_of("none")] == [
+        (1, 0),
+        (1, 1),
+        (2, 0),
+        (2, 1),
+    ]
     for arm in probing.arms:
         slope = probing.slope(arm, LAST_GRADIENT)
         assert slope is not None
         assert slope.half is not None
-        a, b = (one.value("gradient_norm", feedforward(one.depth)) for one in probing.of(arm)[::2])
+        a, b = (
+            one.value("gradient_norm", feedforward_site(one.depth))
+            for one in probing.models_of(arm)[::2]
+        )
         assert slope.seeds[0] == pytest.approx(math.log(b / a) / math.log(2))
         assert arm in out
     assert json.loads((folder / "probe.json").read_text())["overrides"] == list(asked)
@@ -57,12 +59,14 @@ def test_models_become_a_table_numbers_with_slopes_and_a_figure(call: Call) -> N
 def test_python_gets_the_same_numbers_and_other_settings_name_arms(call: Call) -> None:
     asked = ["model.init.std=0.02,0.2", "seed=3", *SMALL]
     call(*asked, "--out", "here")
-    probing = measure(asked)
-    assert probing == read_probing(Path("here/probe.json"))
+    probing = probe_models(asked)
+    assert probing == read_probe_result(Path("here/probe.json"))
     assert probing.arms == ["rmsnorm · pre · std=0.02", "rmsnorm · pre · std=0.2"]
     assert probing.slope(probing.arms[0], LAST_GRADIENT) is None  # of one depth
     assert all(one.half is None for one in probing.slopes)  # of one seed
-    small, large = (probing.of(arm)[0].value("stream_rms", "embedding") for arm in probing.arms)
+    small, large = (
+        probing.models_of(arm)[0].value("stream_rms", "embedding") for arm in probing.arms
+    )
     assert large / small == pytest.approx(10, rel=1e-3)
 
 
@@ -76,16 +80,18 @@ def test_what_has_no_interval_or_is_not_finite_says_so(call: Call) -> None:
 
 
 def test_slopes_are_those_of_powers_and_of_factors() -> None:
-    def one(depth: int, seed: int) -> Measurement:
-        sites = [feedforward(block) for block in range(1, depth + 1)]
+    def one(depth: int, seed: int) -> ProbedModel:
+        sites = [feedforward_site(block) for block in range(1, depth + 1)]
         gradients = [depth**-0.5 * 0.8 ** (depth - l) * (1 + seed) for l in range(1, depth + 1)]
         values = {
             "gradient_norm": dict(zip(sites, gradients, strict=True)),
             "stream_variance": {site: l**1.5 for l, site in enumerate(sites, 1)},
         }
-        return Measurement("a", "b", (), depth, seed, 1.0, values)
+        return ProbedModel("a", "b", (), depth, seed, 1.0, values)
 
-    found = {(s.name, s.depth): s for s in slopes([one(d, s) for d in (2, 4, 8) for s in (0, 1)])}
+    found = {
+        (s.name, s.depth): s for s in fit_slopes([one(d, s) for d in (2, 4, 8) for s in (0, 1)])
+    }
     assert found[LAST_GRADIENT, None].mean == pytest.approx(-0.5)
     assert found[STREAM_GROWTH, 8].mean == pytest.approx(1.5)
     assert found[GRADIENT_DECAY, 8].mean == pytest.approx(0.8)
@@ -95,8 +101,8 @@ def test_slopes_are_those_of_powers_and_of_factors() -> None:
 def test_a_gradient_of_zero_has_no_slope_and_no_crash(call: Call) -> None:
     code, _, err = call("placement=rezero", "norm=none", "model.depth=1,2", *SMALL, "--out", "here")
     assert (code, err) == (0, "")
-    probing = read_probing(Path("here/probe.json"))
-    assert probing.of(probing.arms[0], 2)[0].value("gradient_norm", feedforward(2)) == 0
+    probing = read_probe_result(Path("here/probe.json"))
+    assert probing.models_of(probing.arms[0], 2)[0].value("gradient_norm", feedforward_site(2)) == 0
     assert probing.slope(probing.arms[0], LAST_GRADIENT) is None
 
 
@@ -140,7 +146,7 @@ def test_a_damaged_file_is_one_sentence(tmp_path: Path) -> None:
     path = tmp_path / "probe.json"
     path.write_text('{"schema_version": 1, "measurements": [{"norm": 3}]}')
     with pytest.raises(NormlabError, match="damaged"):
-        read_probing(path)
+        read_probe_result(path)
 
 
 def test_a_refusal_needs_no_torch() -> None:
@@ -152,7 +158,7 @@ def test_a_refusal_needs_no_torch() -> None:
 def test_theory_init_has_the_slopes_of_the_theory() -> None:
     """2002.04745: with ten seeds -1/2 for pre and 0 for post lie in their intervals."""
     seeds = ",".join(map(str, range(10)))
-    probing = measure(
+    probing = probe_models(
         [
             *("experiment=theory_init", "placement=pre,post"),
             *("model.depth=2,4,8,16,32", f"seed={seeds}"),
@@ -163,10 +169,10 @@ def test_theory_init_has_the_slopes_of_the_theory() -> None:
         assert slope is not None
         assert slope.half is not None
         assert abs(slope.mean - expected) < slope.half < 0.03
-    deepest = [one for one in probing.of("layernorm · pre") if one.depth == 32]
+    deepest = [one for one in probing.models_of("layernorm · pre") if one.depth == 32]
     assert len(deepest) == 10
     for l in range(1, 33):  # the lemma is about the mean: E‖x‖² in [(1 + l/2)d, (1 + 3l/2)d]
-        squares = [one.value("stream_rms", feedforward(l)) ** 2 for one in deepest]
+        squares = [one.value("stream_rms", feedforward_site(l)) ** 2 for one in deepest]
         assert 1 + l / 2 <= sum(squares) / len(squares) <= 1 + 3 * l / 2
 
 
@@ -176,7 +182,7 @@ def test_a_figure_that_fails_costs_a_sentence_and_not_the_table(
     def broken(*_: object) -> None:
         raise ValueError("no font")
 
-    monkeypatch.setattr("normlab.apps.probe.figure.draw", broken)
+    monkeypatch.setattr("normlab.apps.probe.figure.draw_probes", broken)
     code, out, err = call("norm=none", "model.depth=1", *SMALL, "--out", "here")
     assert (code, err) == (0, "")
     assert "note: The figure could not be drawn (ValueError: no font); all else is there." in out

@@ -1,12 +1,13 @@
 """A word follows from where an interval lies; every kind of test on numbers that are known."""
 
 import math
+from typing import get_args
 
 import pytest
 
-from claim_evidence import judge_claim, make_arm, make_evidence, make_run
+from claim_evidence import judge_claim, make_arm, make_claim_data, make_run
 from normlab.apps.claims.claim import (
-    KINDS,
+    TESTS,
     Diverges,
     Exact,
     Level,
@@ -18,21 +19,21 @@ from normlab.apps.claims.claim import (
     Slope,
     Value,
 )
-from normlab.apps.claims.evidence import Evidence
-from normlab.apps.claims.proportions import share_difference, wilson
-from normlab.apps.claims.verdicts import WORDS, Range
-from normlab.apps.claims.words import MEANING, ranges, word
+from normlab.apps.claims.estimates import share_difference, wilson_interval
+from normlab.apps.claims.judge import decide_verdict, verdict_ranges
+from normlab.apps.claims.record import MEANINGS, Range, Word
+from normlab.apps.claims.runs import ClaimData
 
-YES, ABSENT, NO, UNKNOWN = WORDS
+YES, ABSENT, NO, UNKNOWN = MEANINGS
 A, B = "norm=rmsnorm", "norm=layernorm"
 
 
-def apart(difference: float, spread: float = 0.001, seeds: int = 3) -> Evidence:
+def apart(difference: float, spread: float = 0.001, seeds: int = 3) -> ClaimData:
     """Arm a that far above arm b."""
     bases = [2.0 + 0.125 * seed for seed in range(seeds)]
     noise = [spread * (seed - (seeds - 1) / 2) for seed in range(seeds)]
     a = [base + difference + extra for base, extra in zip(bases, noise, strict=True)]
-    return Evidence(tuple(make_arm("rmsnorm", a) + make_arm("layernorm", bases)))
+    return ClaimData(tuple(make_arm("rmsnorm", a) + make_arm("layernorm", bases)))
 
 
 @pytest.mark.parametrize(
@@ -49,16 +50,16 @@ def apart(difference: float, spread: float = 0.001, seeds: int = 3) -> Evidence:
     ],
 )
 def test_the_word_is_where_the_interval_lies(low: float, high: float, said: str) -> None:
-    assert word(low, high, Range(high=0.0), Range(-0.3, 0.3)) == said
+    assert decide_verdict(low, high, Range(high=0.0), Range(-0.3, 0.3)) == said
 
 
 def test_without_a_range_of_no_effect_nothing_is_absent() -> None:
-    assert word(0.1, 0.2, Range(high=0.0), None) == NO
+    assert decide_verdict(0.1, 0.2, Range(high=0.0), None) == NO
 
 
 def test_every_word_has_a_meaning_and_every_kind_its_ranges() -> None:
-    assert set(MEANING) == set(WORDS)
-    assert len(KINDS) == 9
+    assert set(MEANINGS) == set(get_args(Word))
+    assert len(TESTS) == 9
 
 
 @pytest.mark.parametrize(
@@ -118,7 +119,7 @@ def rates(norm: str, losses: dict[float, list[float | None]]) -> list:
 def test_an_arm_is_taken_where_it_is_lowest_and_every_seed_finished() -> None:
     a = rates("rmsnorm", {1e-3: [2.0, 2.1, 2.2], 1e-2: [1.0, None, 1.0], 1e-1: [None] * 3})
     b = rates("layernorm", {1e-3: [2.5, 2.6, 2.7], 1e-2: [2.25, 2.35, 2.45]})
-    one = judge_claim(Lower(A, B, 0.02), Evidence(tuple(a + b)))
+    one = judge_claim(Lower(A, B, 0.02), ClaimData(tuple(a + b)))
     assert one.value == pytest.approx(-0.25)
     assert one.basis == "3 pairs of seeds, a at lr=1e-3, b at lr=1e-2"
     assert (one.runs.finished, one.runs.diverged) == (11, 4)
@@ -126,7 +127,7 @@ def test_an_arm_is_taken_where_it_is_lowest_and_every_seed_finished() -> None:
 
 def test_an_arm_that_diverged_everywhere_takes_the_basis_away() -> None:
     runs = rates("rmsnorm", {1e-3: [None, 2.0, 2.0]}) + make_arm("layernorm", [2.0, 2.0, 2.0])
-    one = judge_claim(Lower(A, B, 0.02), Evidence(tuple(runs)))
+    one = judge_claim(Lower(A, B, 0.02), ClaimData(tuple(runs)))
     assert one.word == UNKNOWN
     assert one.reason == "1 of 3 runs with norm=rmsnorm diverged, at least one at every setting"
 
@@ -135,7 +136,7 @@ def test_an_arm_that_diverged_everywhere_takes_the_basis_away() -> None:
 def test_a_run_that_has_not_ended_takes_the_basis_away(state: str, why: str) -> None:
     runs = [*make_arm("rmsnorm", [1.0, 1.0]), make_run("rmsnorm", 2, None, state=state)]  # type: ignore[arg-type]
     one = judge_claim(
-        Lower(A, B, 0.02), Evidence(tuple(runs + make_arm("layernorm", [2.0, 2.0, 2.0])))
+        Lower(A, B, 0.02), ClaimData(tuple(runs + make_arm("layernorm", [2.0, 2.0, 2.0])))
     )
     assert one.word == UNKNOWN
     assert one.reason == f"1 of 3 runs with norm=rmsnorm have not ended ({why})"
@@ -144,17 +145,17 @@ def test_a_run_that_has_not_ended_takes_the_basis_away(state: str, why: str) -> 
 
 def test_a_run_of_another_arm_that_failed_does_no_harm() -> None:
     runs = (*apart(-0.5).runs, make_run("dyt", 0, None, state="failed"))
-    assert judge_claim(Lower(A, B, 0.02), Evidence(runs)).word == YES
+    assert judge_claim(Lower(A, B, 0.02), ClaimData(runs)).word == YES
 
 
 def test_no_such_run_and_no_evidence_are_told() -> None:
     assert "no run has norm=dyt" in judge_claim(Lower("norm=dyt", B, 0.02), apart(0)).reason
-    assert judge_claim(Lower(A, B, 0.02), Evidence(problem="no data")).reason == "no data"
+    assert judge_claim(Lower(A, B, 0.02), ClaimData(problem="no data")).reason == "no data"
     assert (
         "two networks"
         in judge_claim(
             Lower(A, B, 0.02),
-            Evidence(
+            ClaimData(
                 (*apart(0).runs, make_run("rmsnorm", 0, 1.0, config={"placement": {"qk": True}}))
             ),
         ).reason
@@ -163,7 +164,7 @@ def test_no_such_run_and_no_evidence_are_told() -> None:
 
 def test_best_and_final_are_told_apart() -> None:
     a = [make_run("rmsnorm", seed, 3.0, best=1.0) for seed in range(3)]
-    evidence = Evidence(tuple(a + make_arm("layernorm", [2.0, 2.0, 2.0])))
+    evidence = ClaimData(tuple(a + make_arm("layernorm", [2.0, 2.0, 2.0])))
     assert judge_claim(Lower(A, B, 0.02, Quantity.best), evidence).word == YES
     assert judge_claim(Lower(A, B, 0.02, Quantity.final), evidence).word == NO
 
@@ -171,9 +172,9 @@ def test_best_and_final_are_told_apart() -> None:
 def test_growth_is_the_power_of_the_block_with_which_the_stream_gains_variance() -> None:
     a = [make_run("rmsnorm", seed, 1.0, growth=0.25) for seed in range(3)]
     b = [make_run("layernorm", seed, 1.0, growth=0.5) for seed in range(3)]
-    one = judge_claim(Lower(A, B, 0.02, Quantity.growth), Evidence(tuple(a + b)))
+    one = judge_claim(Lower(A, B, 0.02, Quantity.growth), ClaimData(tuple(a + b)))
     assert one.value == pytest.approx(-0.25)
-    assert judge_claim(Level(B, 0.4, 0.6, Quantity.growth), Evidence(tuple(b))).word == YES
+    assert judge_claim(Level(B, 0.4, 0.6, Quantity.growth), ClaimData(tuple(b))).word == YES
     assert judge_claim(Level(B, 0.4, 0.6, Quantity.growth), apart(0)).word == UNKNOWN
 
 
@@ -189,7 +190,7 @@ def test_growth_is_the_power_of_the_block_with_which_the_stream_gains_variance()
 )
 def test_diverges(a: dict, b: dict, said: str) -> None:
     runs = rates("none", a) + rates("layernorm", b)
-    assert judge_claim(Diverges("norm=none", B), Evidence(tuple(runs))).word == said
+    assert judge_claim(Diverges("norm=none", B), ClaimData(tuple(runs))).word == said
 
 
 def test_the_rate_is_named_and_paid_for() -> None:
@@ -197,7 +198,7 @@ def test_the_rate_is_named_and_paid_for() -> None:
     runs = rates("none", {1e-3: [1.0] * 3, 1e-2: [None] * 3}) + rates(
         "layernorm", {1e-3: [1.0] * 3, 1e-2: [1.0] * 3}
     )
-    one = judge_claim(Diverges("norm=none", B), Evidence(tuple(runs)))
+    one = judge_claim(Diverges("norm=none", B), ClaimData(tuple(runs)))
     assert one.basis == (
         "3 of 3 against 0 of 3 diverged at lr=1e-2, "
         "the one of 2 where they differ most (Bonferroni)"
@@ -209,9 +210,9 @@ def test_shares_have_the_intervals_of_the_literature() -> None:
     # Newcombe 1998, table II: 56/70 against 48/80, method 10: 0.0524 to 0.3339.
     assert share_difference((56, 70), (48, 80)) == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)
     # Wilson: 81 of 263, 0.2553 to 0.3662.
-    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
-    assert wilson(0, 3)[0] == 0
-    assert wilson(3, 3)[1] == 1
+    assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert wilson_interval(0, 3)[0] == 0
+    assert wilson_interval(3, 3)[1] == 1
 
 
 def over(norm: str, high: float, spread: float = 0.01) -> list:
@@ -231,7 +232,7 @@ def over(norm: str, high: float, spread: float = 0.01) -> list:
 )
 def test_sensitivity(a: float, b: float, said: str) -> None:
     runs = over("rmsnorm", a, 0.0) + over("layernorm", b, 0.0)
-    one = judge_claim(Sensitivity(A, B, 0.05), Evidence(tuple(runs)))
+    one = judge_claim(Sensitivity(A, B, 0.05), ClaimData(tuple(runs)))
     assert one.word == said
     assert one.value == pytest.approx((a - b) / 3)
 
@@ -240,14 +241,14 @@ def test_a_diverged_run_counts_as_the_loss_at_initialisation() -> None:
     runs = over("rmsnorm", 2.0, 0.0) + rates(
         "layernorm", {1e-3: [2.0] * 3, 1e-2: [2.0] * 3, 1e-1: [None] * 3}
     )
-    one = judge_claim(Sensitivity(A, B, 0.05), Evidence(tuple(runs)))
+    one = judge_claim(Sensitivity(A, B, 0.05), ClaimData(tuple(runs)))
     assert one.value == pytest.approx(0 - (3.0 - 2.0) / 3)
 
 
 def test_sensitivity_needs_rates_and_seeds() -> None:
     assert "3 learning rates" in judge_claim(Sensitivity(A, B, 0.05), apart(0)).reason
     wide = over("rmsnorm", 2.3, 0.4) + over("layernorm", 2.3)
-    assert judge_claim(Sensitivity(A, B, 0.05), Evidence(tuple(wide))).word == UNKNOWN
+    assert judge_claim(Sensitivity(A, B, 0.05), ClaimData(tuple(wide))).word == UNKNOWN
 
 
 CASES = [
@@ -274,24 +275,24 @@ CASES = [
 
 @pytest.mark.parametrize(("test", "values", "said"), CASES)
 def test_measured(test, values: list[float], said: str) -> None:
-    assert judge_claim(test, make_evidence(x=values)).word == said
+    assert judge_claim(test, make_claim_data(x=values)).word == said
 
 
 def test_a_ratio_is_averaged_on_a_logarithm() -> None:
-    one = judge_claim(Ratio("x", 0.03, low=1.07), make_evidence(x=[0.95, 1 / 0.95, 1.0]))
+    one = judge_claim(Ratio("x", 0.03, low=1.07), make_claim_data(x=[0.95, 1 / 0.95, 1.0]))
     assert one.value == pytest.approx(1.0)
 
 
 def test_a_ratio_of_times_that_vary_over_the_measurement_is_not_compared() -> None:
-    one = judge_claim(Ratio("x", 0.03, low=1.07), make_evidence(x=[2.0] * 10 + [2.6] * 10))
+    one = judge_claim(Ratio("x", 0.03, low=1.07), make_claim_data(x=[2.0] * 10 + [2.6] * 10))
     assert one.word == UNKNOWN
     assert "not comparable" in one.reason
-    assert judge_claim(Ratio("x", 0.03, low=1.07), make_evidence(x=[2.0, 2.1] * 10)).word == YES
+    assert judge_claim(Ratio("x", 0.03, low=1.07), make_claim_data(x=[2.0, 2.1] * 10)).word == YES
 
 
 def test_a_level_has_no_absence() -> None:
-    ended = Evidence(tuple(make_arm("layernorm", [2.0, 2.1, 2.0])))
+    ended = ClaimData(tuple(make_arm("layernorm", [2.0, 2.1, 2.0])))
     assert judge_claim(Level(B, 1.5, 2.5), ended).word == YES
     assert judge_claim(Level(B, 3.0, 3.5), ended).word == NO
     assert judge_claim(Level(B, 1.9, 2.1), ended).word == UNKNOWN
-    assert ranges(Level(B, 1.0, 2.0))[1] is None
+    assert verdict_ranges(Level(B, 1.0, 2.0))[1] is None

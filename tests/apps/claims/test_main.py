@@ -6,10 +6,10 @@ import pytest
 import yaml
 
 from command_calls import Call, make_command_caller
-from normlab.apps.claims import measuring
+from normlab.apps.claims import measurements
 from normlab.apps.claims.main import main
-from normlab.apps.claims.measurement import Measurement, Size
-from normlab.apps.claims.verdicts import Measured, Report
+from normlab.apps.claims.measurements import MeasurementSize, UntrainedMeasurement
+from normlab.apps.claims.record import ClaimsRecord, StoredMeasurement, read_record
 from normlab.errors import NormlabError
 from tiny_run import TINY
 
@@ -19,20 +19,23 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureF
     return make_command_caller(main, tmp_path, monkeypatch, capfd)
 
 
-def counted(size: Size) -> dict[str, list[float]]:
+def counted(size: MeasurementSize) -> dict[str, list[float]]:
     counted.calls += 1  # type: ignore[attr-defined]
     return {"x": [1.0, 1.01, 0.99], "not finite": [float("nan")]}
 
 
-def broken(size: Size) -> dict[str, list[float]]:
+def broken(size: MeasurementSize) -> dict[str, list[float]]:
     raise RuntimeError("no such\ndevice")
 
 
 @pytest.fixture
 def ours(monkeypatch: pytest.MonkeyPatch) -> None:
     counted.calls = 0  # type: ignore[attr-defined]
-    known = {"counted": Measurement(counted, "three"), "broken": Measurement(broken, "none")}
-    monkeypatch.setattr(measuring, "measurements", lambda: known)
+    known = {
+        "counted": UntrainedMeasurement(counted, "three"),
+        "broken": UntrainedMeasurement(broken, "none"),
+    }
+    monkeypatch.setattr(measurements, "MEASUREMENTS", known)
 
 
 COMMON = {
@@ -109,7 +112,7 @@ def test_runs_are_trained_once_and_a_study_that_fails_leaves_the_others(
     assert "runs 4, 4 of them to train; measurements 1, 1 of them to make" in out
     assert "$ python train.py --config-dir mine experiment=tiny budget=quick" in out
     results = Path("outputs/claims/claims-quick.json")
-    found = {one.name: one for one in Report.read(results).judged}
+    found = {one.name: one for one in read_record(results, ClaimsRecord).verdicts}
     assert {name: one.word for name, one in found.items()} == {
         # Two pairs after six steps, margin ten: nothing in it can be as large.
         "one": "reproduced" if (found["one"].high or 0) < 0 else "not reproduced",
@@ -137,14 +140,14 @@ def test_runs_are_trained_once_and_a_study_that_fails_leaves_the_others(
     # One run is damaged and one is gone: neither is passed over.
     next(iter(records)).write_text("{")
     experiment(mine, "tiny", "trainer.max_steps=7")
-    from normlab.apps.claims import gathering
+    from normlab.apps.claims import runs
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(gathering, "train", lambda *_: "left with code 1")
+        patched.setattr(runs, "train_study", lambda *_: "left with code 1")
         code, out, _ = call("claim=one", "--config-dir", "mine")
     assert code == 0
     assert "note: left with code 1" in out
-    one = Report.read(results).judged
+    one = read_record(results, ClaimsRecord).verdicts
     assert [one.name for one in one] == sorted(found)
     now = {one.name: one for one in one}["one"]
     assert now.word == "cannot tell"
@@ -162,18 +165,21 @@ def test_measurements_are_kept_and_one_that_fails_leaves_the_others(
     words = ("claim=one,two,three", "--config-dir", "mine")
     code, out, err = call(*words)
     assert (code, err) == (0, "")
-    found = {one.name: one for one in Report.read(Path("outputs/claims/claims-quick.json")).judged}
+    found = {
+        one.name: one
+        for one in read_record(Path("outputs/claims/claims-quick.json"), ClaimsRecord).verdicts
+    }
     assert found["one"].word == "reproduced"
     assert found["two"].reason == "broken could not be measured (RuntimeError: no such device)"
     assert found["three"].reason == "not finite was not measured; there are x"
     assert "3 claims at budget=quick: 1 reproduced, 2 cannot tell." in out
 
     path = Path("outputs/claims/measured/counted-quick.json")
-    assert Measured.read(path).series == {"x": [1.0, 1.01, 0.99]}
+    assert read_record(path, StoredMeasurement).series == {"x": [1.0, 1.01, 0.99]}
     call("claim=one", "--config-dir", "mine", "budget=standard")
     assert counted.calls == 2  # type: ignore[attr-defined]
-    newer = {"counted": Measurement(counted, "three", version=2)}
-    monkeypatch.setattr(measuring, "measurements", lambda: newer)
+    newer = {"counted": UntrainedMeasurement(counted, "three", version=2)}
+    monkeypatch.setattr(measurements, "MEASUREMENTS", newer)
     call("claim=one", "--config-dir", "mine")
     assert counted.calls == 3  # type: ignore[attr-defined]
 
@@ -229,13 +235,11 @@ def test_damaged_verdicts_are_told_before_anything_runs(call: Call, tmp_path: Pa
 
 
 def test_nothing_is_timed_beside_other_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    from normlab.apps.claims.measurements import norm_time
-
-    monkeypatch.setattr("os.getloadavg", lambda: (norm_time.cores() + 0.5, 0.0, 0.0))
+    monkeypatch.setattr("os.getloadavg", lambda: (measurements.count_cores() + 0.5, 0.0, 0.0))
     with pytest.raises(NormlabError, match=r"too busy to time anything \(load \d+\.5 on"):
-        norm_time.check_quiet()
-    monkeypatch.setattr("os.getloadavg", lambda: (float(norm_time.cores()), 0.0, 0.0))
-    norm_time.check_quiet()
+        measurements.check_quiet_machine()
+    monkeypatch.setattr("os.getloadavg", lambda: (float(measurements.count_cores()), 0.0, 0.0))
+    measurements.check_quiet_machine()
 
 
 def test_a_figure_that_fails_costs_a_sentence_and_not_the_verdicts(
@@ -244,9 +248,9 @@ def test_a_figure_that_fails_costs_a_sentence_and_not_the_verdicts(
     def broken(*_: object) -> None:
         raise ValueError("no font")
 
-    monkeypatch.setattr("normlab.apps.claims.figure.draw", broken)
+    monkeypatch.setattr("normlab.apps.claims.figure.draw_claims", broken)
     measured(tmp_path / "mine", "five", "counted")
     code, out, err = call("claim=five", "--config-dir", "mine")
     assert (code, err) == (0, "")
     assert "note: The figure could not be drawn (ValueError: no font); all else is there." in out
-    assert Report.read(Path("outputs/claims/claims-quick.json")).judged
+    assert read_record(Path("outputs/claims/claims-quick.json"), ClaimsRecord).verdicts

@@ -6,8 +6,14 @@ import pytest
 import yaml
 
 from normlab import config
-from normlab.apps.claims.claim import ARMS_KINDS, MEASURED_KINDS, Lower, Quantity
-from normlab.apps.claims.config import claims, read
+from normlab.apps.claims.claim import (
+    MEASUREMENT_TESTS,
+    RUN_TESTS,
+    Lower,
+    Quantity,
+    load_claims,
+    read_claim,
+)
 from normlab.errors import ConfigError
 
 GOOD = {
@@ -30,11 +36,11 @@ def write(folder: Path, raw: object, name: str = "mine") -> Path:
 
 
 def test_every_file_of_ours_holds_a_claim() -> None:
-    found = claims()
+    found = load_claims()
     assert len(found) == len(list((config.conf_folder() / "claim").glob("*.yaml")))
     assert {type(one.test) for one in found.values()} == {
-        *ARMS_KINDS.values(),
-        *MEASURED_KINDS.values(),
+        *RUN_TESTS.values(),
+        *MEASUREMENT_TESTS.values(),
     }
     for name, one in found.items():
         assert one.statement.endswith("."), name
@@ -43,7 +49,7 @@ def test_every_file_of_ours_holds_a_claim() -> None:
 
 
 def test_numbers_are_read_however_they_are_written(tmp_path: Path) -> None:
-    one = read(write(tmp_path, GOOD))
+    one = read_claim(write(tmp_path, GOOD))
     assert one.test == Lower("norm=rmsnorm", "norm=layernorm", 0.02, Quantity.final)
     assert one.published.value == -0.1
 
@@ -51,10 +57,10 @@ def test_numbers_are_read_however_they_are_written(tmp_path: Path) -> None:
 def test_a_file_of_ones_own_is_added_and_goes_before_ours(tmp_path: Path) -> None:
     write(tmp_path, GOOD)
     write(tmp_path, GOOD, "rmsnorm_parity")
-    found = claims(["mine", "rmsnorm_parity", "kaiming"], tmp_path)
+    found = load_claims(["mine", "rmsnorm_parity", "kaiming"], tmp_path)
     assert list(found) == ["mine", "rmsnorm_parity", "kaiming"]
     assert found["rmsnorm_parity"].statement == GOOD["statement"]
-    assert len(claims((), tmp_path)) == len(claims()) + 1
+    assert len(load_claims((), tmp_path)) == len(load_claims()) + 1
 
 
 TEST = GOOD["test"]
@@ -106,7 +112,7 @@ def test_what_is_wrong_is_one_sentence_that_names_the_file(what: str, tmp_path: 
     words = [first, *words] if isinstance(first, str) else words
     path = write(tmp_path, raw)
     with pytest.raises(ConfigError) as raised:
-        read(path)
+        read_claim(path)
     said = str(raised.value)
     assert said.startswith(str(path))
     assert "\n" not in said
@@ -116,15 +122,15 @@ def test_what_is_wrong_is_one_sentence_that_names_the_file(what: str, tmp_path: 
 def test_a_claim_of_an_experiment_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     path = write(tmp_path, {**GOOD, "experiment": "claims_texts"})
     with pytest.raises(ConfigError, match=r"claims_texts is not there; did you mean claims_text\?"):
-        claims([path.stem], tmp_path)
+        load_claims([path.stem], tmp_path)
     own = tmp_path / "experiment"
     own.mkdir()
     (own / "claims_texts.yaml").write_text("")
-    assert claims([path.stem], tmp_path)[path.stem].experiment == "claims_texts"
+    assert load_claims([path.stem], tmp_path)[path.stem].experiment == "claims_texts"
 
 
 def test_an_unknown_claim_names_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"claim=kaimig .* did you mean kaiming\? .*admin_post"):
-        claims(["kaimig"])
+        load_claims(["kaimig"])
     with pytest.raises(ConfigError, match="is not a folder"):
-        claims((), tmp_path / "nowhere")
+        load_claims((), tmp_path / "nowhere")
