@@ -26,21 +26,21 @@ from example_measurements import (
     stack_profile,
     stream_profile,
 )
-from normlab.analysis import figures, metric_figure, page
-from normlab.analysis.learning_rates import learning_rates
-from normlab.analysis.plan import plan
-from normlab.analysis.rates_figure import learning_rate
-from normlab.analysis.result import find_study_experiment
+from normlab.analysis import figures, sheet
+from normlab.analysis.arms import group_runs
+from normlab.analysis.figures import learning_rate_figure
+from normlab.analysis.learning_rates import analyse_learning_rates
+from normlab.analysis.result import analyse_study
 from normlab.analysis.style import RC
 from normlab.apps.card import figure as card_figure
 from normlab.apps.claims import figure as claims_figure
-from normlab.apps.claims import verdicts as judged
+from normlab.apps.claims import record as claims_record
 from normlab.apps.experiments import TRAINED_EXPERIMENTS
 from normlab.apps.experiments import report as experiment_report
 from normlab.apps.experiments.layernorm_vs_rmsnorm import IMPLEMENTATIONS, LayerNormVsRmsNorm
 from normlab.apps.probe import figure as probe_figure
-from normlab.apps.probe.record import Measurement, Probing
-from normlab.apps.probe.tables import slopes
+from normlab.apps.probe.record import ProbedModel, ProbeResult
+from normlab.apps.probe.slopes import fit_slopes
 from normlab.archive import tags
 from normlab.archive.events import Events, Series
 from normlab.archive.record import BestNumbers, FinalNumbers, RunRecord
@@ -188,9 +188,9 @@ def deepened(count: int) -> Study:
     return Study(Path("my_depths"), runs)
 
 
-def probing(count: int) -> Probing:
+def probing(count: int) -> ProbeResult:
     found = tuple(
-        Measurement(
+        ProbedModel(
             norm, placement, (), depth, seed, 4.17,
             {
                 quantity: {
@@ -205,18 +205,18 @@ def probing(count: int) -> Probing:
         for depth in (4, 8, 16)
         for seed in (0, 1)
     )  # fmt: skip
-    return Probing(found, slopes(found))
+    return ProbeResult(found, fit_slopes(found))
 
 
-def claimed(count: int) -> judged.Report:
-    def one(at: int) -> judged.Judged:
+def claimed(count: int) -> claims_record.ClaimsRecord:
+    def one(at: int) -> claims_record.ClaimVerdict:
         low = -0.03 + 0.001 * at
-        return judged.Judged(
+        return claims_record.ClaimVerdict(
             name=f"claim_{at}" if at % 3 else f"a_claim_that_has_quite_a_long_name_{at}",
             statement="A norm ends lower.",
             source="1910.07467",
             kind="lower",
-            word=judged.WORDS[at % 4],
+            word=[*claims_record.MEANINGS][at % 4],
             reason="",
             published="0.02 lower",
             published_value=-0.02 if at % 2 else None,
@@ -224,10 +224,10 @@ def claimed(count: int) -> judged.Report:
             low=None if at % 4 == 3 else low,
             high=None if at % 4 == 3 else low + 0.02,
             unit="nats a token, mean over seeds",
-            claimed=judged.Range(None, 0.0),
-            absent=judged.Range(-0.001, 0.001),
+            claimed=claims_record.Range(None, 0.0),
+            absent=claims_record.Range(-0.001, 0.001),
             basis="3 pairs of seeds",
-            runs=judged.Runs(6),
+            runs=claims_record.RunCounts(6),
             seeds=(0, 1, 2),
             setup="a large model",
             differs="the size",
@@ -236,7 +236,7 @@ def claimed(count: int) -> judged.Report:
             machine="a machine",
         )
 
-    return judged.Report("quick", tuple(map(one, range(count))))
+    return claims_record.ClaimsRecord("quick", tuple(map(one, range(count))))
 
 
 def compared(count: int) -> LayerNormVsRmsNorm:
@@ -285,39 +285,44 @@ def _measured(count: int, folder: Path) -> None:
 
 def _rates(count: int, folder: Path) -> None:
     of = rated(count)
-    rates = learning_rates(of)
+    rates = analyse_learning_rates(group_runs(of.runs))
     assert rates
-    page.save(learning_rate(of.name, rates), folder, "learning_rate")
+    sheet.save_figure(learning_rate_figure(of.name, rates), folder, "learning_rate")
 
 
 def _story(of: Study, folder: Path) -> None:
-    told = find_study_experiment(of, TRAINED_EXPERIMENTS)
-    assert told
-    page.save(told.draw_figure(of), folder, told.name)
+    result = analyse_study(of, TRAINED_EXPERIMENTS)
+    assert result.experiment
+    figure = result.experiment.draw_figure(result)
+    sheet.save_figure(figure, folder, result.experiment.name)
 
 
 def _metric(count: int, folder: Path) -> None:
     for tag in (tags.GRADIENT_NORM, tags.probe_tag(tags.STREAM_RMS, "block_01/attention")):
-        page.save(metric_figure.metric(plan(study(count)), tag), folder, tag)
+        sheet.save_figure(figures.metric_figure(analyse_study(study(count)).plan, tag), folder, tag)
 
 
 # By the module that saves them.
 FIGURES: dict[str, tuple[Callable[[int, Path], object], ...]] = {
     "analysis/figures.py": (
-        lambda count, folder: figures.draw(study(count), folder),
-        lambda count, folder: figures.draw(faceted(count), folder),
+        lambda count, folder: figures.draw_figures(analyse_study(study(count)), folder),
+        lambda count, folder: figures.draw_figures(analyse_study(faceted(count)), folder),
         _rates,
         lambda count, folder: _story(rated(count, "norm_comparison"), folder),
         lambda count, folder: _story(deepened(count), folder),
+        _metric,
     ),
-    "analysis/metric_figure.py": (_metric,),
     "apps/card/figure.py": (_cards,),
-    "apps/probe/figure.py": (lambda count, folder: probe_figure.draw(probing(count), folder),),
-    "apps/claims/figure.py": (lambda count, folder: claims_figure.draw(claimed(count), folder),),
+    "apps/probe/figure.py": (
+        lambda count, folder: probe_figure.draw_probes(probing(count), folder),
+    ),
+    "apps/claims/figure.py": (
+        lambda count, folder: claims_figure.draw_claims(claimed(count), folder),
+    ),
     "apps/experiments/report.py": (_measured,),
 }
-# Modules whose figures `figures.draw` saves.
-DRAWN_WITH_A_STUDY = ("analysis/probes.py",)
+# Modules whose figures `figures.draw_figures` saves.
+DRAWN_WITH_A_STUDY = ("analysis/probe_figures.py",)
 
 
 @contextmanager
@@ -327,10 +332,10 @@ def captured(monkeypatch: pytest.MonkeyPatch, *, laid_out: bool = True) -> Itera
 
     def keep(figure: Figure, folder: Path, name: str) -> list[Path]:
         if laid_out:
-            page.settle(figure)
+            sheet.fix_layout(figure)
         found[name] = figure
         return [folder / f"{name}.png", folder / f"{name}.svg"]
 
     with monkeypatch.context() as patched, rc_context(RC):
-        patched.setattr(page, "save", keep)
+        patched.setattr(sheet, "save_figure", keep)
         yield found

@@ -142,7 +142,7 @@ def run_suite(suite: str, settings: Settings, folder: Path) -> None:
     from rich.console import Console
     from rich.markdown import Markdown
 
-    from normlab.analysis.style import without_figure
+    from normlab.analysis.style import skip_failed_figure
     from report import format_machine, format_markdown, write_report
 
     module, _, function = SUITES[suite].partition(":")
@@ -167,7 +167,7 @@ def run_suite(suite: str, settings: Settings, folder: Path) -> None:
     try:
         write_report(report, folder / f"{suite}.json")
         notes: list[str] = []
-        with without_figure("The figure", notes):
+        with skip_failed_figure("The figure", notes):
             from figure import draw_report
 
             draw_report(result, format_machine(report["machine"]), folder)
@@ -193,7 +193,7 @@ def describe_machine(settings: Settings, load: list[float]) -> dict[str, Any]:
     """The machine and the packages; `load` is the load average before and after."""
     import torch
 
-    from normlab.training.hardware import package_versions
+    from normlab.training.hardware import package_versions, processor_name
 
     packages = {
         name: version(name)
@@ -202,7 +202,7 @@ def describe_machine(settings: Settings, load: list[float]) -> dict[str, Any]:
     }
     return {
         "date": datetime.now(UTC).date().isoformat(),
-        "cpu": torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or "CPU",
+        "cpu": processor_name(),
         "cores": os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "threads": settings.threads or torch.get_num_threads(),

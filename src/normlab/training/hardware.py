@@ -68,9 +68,9 @@ def resolve_hardware(trainer: TrainerConfig, threads: int | None = None) -> Hard
         retain_freed_memory()
     graphs = trainer.compile == "graphs"
     compiled = device == "cuda" if trainer.compile == "auto" else bool(trainer.compile)
-    name = torch.cuda.get_device_name() if device == "cuda" else _processor_name()
+    name = torch.cuda.get_device_name() if device == "cuda" else processor_name()
     threads = torch.get_num_threads()
-    return Hardware(device, name, precision, threads, _processor_name(), compiled, graphs)
+    return Hardware(device, name, precision, threads, processor_name(), compiled, graphs)
 
 
 def resolve_device(trainer: TrainerConfig) -> str:
@@ -126,7 +126,8 @@ def _multiplies_bf16(device: str) -> bool:
     return False
 
 
-def _processor_name() -> str:
+def processor_name() -> str:
+    """The processor as torch names it."""
     return str(torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or "cpu")
 
 

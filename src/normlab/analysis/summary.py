@@ -1,0 +1,175 @@
+"""The study in numbers: `runs.csv` with a row a run, and a summary with a row an arm.
+
+`runs.csv` holds the speeds as they were measured; a summary tells whether they can be compared, see
+`archive.steadiness`.
+"""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from normlab.analysis.arms import Arm, flatten_keys
+from normlab.analysis.curves import data_floors
+from normlab.analysis.statistics import mean_interval
+from normlab.archive import tags
+from normlab.archive.files import write_text
+from normlab.archive.record import RunRecord
+from normlab.archive.steadiness import PARTS, coefficient_of_variation, is_steady
+from normlab.archive.study import Run, Study
+from normlab.text import printable_line
+
+SPEED_NOTE = (
+    "Speeds are compared where they vary by less than 10 % (coefficient of variation) over ten "
+    "equal parts of a run."
+)
+
+
+def speeds_of_parts(run: Run) -> list[float]:
+    """Training speed in each of `PARTS` equal parts of the run's steps, relative to each other.
+
+    Empty where the events hold fewer measurements than parts.
+    """
+    series = run.events.scalars.get(tags.TOKENS_PER_SECOND)
+    if series is None or len(series) < PARTS or not (series.values > 0).all():
+        return []
+    steps = np.diff(series.steps, prepend=-1)  # of which each measurement is the mean
+    done = np.concatenate([[0.0], np.cumsum(steps)])
+    seconds = np.concatenate([[0.0], np.cumsum(steps / series.values)])
+    borders = np.interp(np.linspace(0, done[-1], PARTS + 1), done, seconds)
+    return [float(speed) for speed in done[-1] / PARTS / np.diff(borders)]
+
+
+def are_speeds_comparable(runs: Sequence[Run]) -> bool:
+    """Whether the speeds of these runs are steady: each alone, and all together."""
+    parts = [speeds_of_parts(run) for run in runs if run.record.tokens_per_second is not None]
+    speeds = [speed for of_run in parts for speed in of_run]
+    return bool(parts) and all(
+        is_steady(coefficient_of_variation(values)) for values in (*parts, speeds)
+    )
+
+
+def mean_speed(arm: Arm) -> float:
+    """Mean tokens a second over the arm's runs, NaN where none was measured."""
+    speeds = [speed for run in arm.runs if (speed := run.record.tokens_per_second) is not None]
+    return math.fsum(speeds) / len(speeds) if speeds else math.nan
+
+
+RUNS_FILE = "runs.csv"
+
+# The order is fixed: others script against the columns, and a human reads from the left.
+_COLUMNS = (
+    *("id", "name", "state", "reason", "step", "command", "seed", "norm", "placement", "data"),
+    *("parameters", "tokens_per_second", "train_seconds", "precision", "device"),
+    *("floor", "diverged_step", "final.val_loss", "final.train_loss"),
+    *("best.val_loss", "best.step", "started", "ended", "unigram"),
+)
+_OPEN_COLUMNS = ("versions.", "choices.", "config.")
+
+
+@dataclass(frozen=True)
+class ArmSummary:
+    """One arm over its seeds. Losses in nats per token, means over the finished runs.
+
+    Attributes:
+        label: what distinguishes the arm: `rmsnorm · pre · lr=3e-3`.
+        runs, finished, diverged, failed, interrupted: how many runs there are, and how they ended.
+        best_val, final_val: mean and half width of its 95 % t-interval; NaN where unknown.
+        tokens_per_second: mean over all runs that measured it, or NaN.
+        speed_comparable: whether that may be compared with other arms.
+        parameters: of one run of the arm.
+        floor: the best loss any model can reach, where it is known.
+        gap: mean best validation loss over the floor, or NaN.
+    """
+
+    label: str
+    norm: str
+    placement: str
+    runs: int
+    finished: int
+    diverged: int
+    failed: int
+    interrupted: int
+    best_val: tuple[float, float]
+    final_val: tuple[float, float]
+    tokens_per_second: float
+    speed_comparable: bool
+    parameters: int | None
+    floor: float | None
+    gap: float
+
+
+def write_runs_csv(study: Study) -> Path:
+    """Write `runs.csv` into the study's folder, whole or not at all, and return its path.
+
+    A row a run, by name; the columns are the keys of `run.json`, nested ones joined by dots. What
+    is not known is empty; a list is JSON.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    rows = [_csv_row(run.record) for run in study.runs]
+    keys = {key for row in rows for key in row}
+    columns = [*_COLUMNS]
+    for prefix in _OPEN_COLUMNS:
+        columns += sorted(key for key in keys if key.startswith(prefix))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    path = study.folder / RUNS_FILE
+    write_text(path, text.getvalue())
+    return path
+
+
+def summarise_arms(arms: Sequence[Arm]) -> list[ArmSummary]:
+    """One summary an arm: lowest mean best validation loss first, arms without one last."""
+    summaries = [_summarise_arm(arm) for arm in arms]
+    return sorted(
+        summaries, key=lambda summary: (math.isnan(summary.best_val[0]), summary.best_val[0])
+    )
+
+
+def _csv_row(record: RunRecord) -> dict[str, Any]:
+    return {
+        printable_line(key): _csv_cell(value) for key, value in flatten_keys(asdict(record)).items()
+    }
+
+
+def _csv_cell(value: Any) -> Any:
+    """A number as it is, text as text: with an apostrophe where a spreadsheet would calculate."""
+    if isinstance(value, list | dict):
+        return json.dumps(value)
+    if not isinstance(value, str):
+        return value
+    text = printable_line(value)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+
+
+def _summarise_arm(arm: Arm) -> ArmSummary:
+    parameters = [run.record.parameters for run in arm.runs]
+    best = mean_interval(arm.best_losses)
+    floor = next(iter(data_floors([arm])), None)
+    return ArmSummary(
+        label=arm.label,
+        norm=arm.norm,
+        placement=arm.placement,
+        runs=len(arm.runs),
+        finished=len(arm.with_state("finished")),
+        diverged=len(arm.with_state("diverged")),
+        failed=len(arm.with_state("failed")),
+        interrupted=len(arm.with_state("interrupted")),
+        best_val=best,
+        final_val=mean_interval(arm.final_losses),
+        tokens_per_second=mean_speed(arm),
+        speed_comparable=are_speeds_comparable(arm.runs),
+        parameters=next((count for count in parameters if count is not None), None),
+        floor=floor,
+        gap=math.nan if floor is None else best[0] - floor,
+    )

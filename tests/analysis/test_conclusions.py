@@ -1,0 +1,287 @@
+"""A verdict says what the losses give, and no more."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from normlab.analysis.arms import group_runs, split_facets
+from normlab.analysis.comparison import compare_arms, losses_by_seed
+from normlab.analysis.formatting import format_interval
+from normlab.analysis.result import StudyResult, analyse_study
+from normlab.archive.events import Events
+from normlab.archive.record import FinalNumbers, RunRecord
+from normlab.archive.study import Run, Study
+
+
+def run(
+    loss: float | None,
+    norm: str = "rmsnorm",
+    placement: str = "pre",
+    seed: int = 0,
+    **record: Any,
+) -> Run:
+    """A run that ended at this loss; None: it diverged at step 40."""
+    config = {"seed": seed, "trainer": {"max_steps": 100}, **record.pop("config", {})}
+    known: dict[str, Any] = {
+        "state": "diverged" if loss is None else "finished",
+        "diverged_step": 40 if loss is None else None,
+        "choices": {"norm": norm, "placement": placement},
+        "precision": "32-true",
+        "device": "cpu (x)",
+    }
+    written = RunRecord(
+        id="", name=f"{norm}-{placement}-s{seed}", norm=norm, placement=placement, data="synthetic",
+        seed=seed, config=config, final=FinalNumbers(loss, loss), **{**known, **record},
+    )  # fmt: skip
+    return Run(Path("run"), written, Events())
+
+
+def arm(losses: list[float | None], *words: str, first: int = 0, **record: Any) -> list[Run]:
+    return [run(loss, *words, first + at, **record) for at, loss in enumerate(losses)]
+
+
+def judged(*arms: list[Run]) -> StudyResult:
+    return analyse_study(Study(Path("study"), [one for runs in arms for one in runs]))
+
+
+PRE, POST, LAYER = ("rmsnorm", "pre"), ("rmsnorm", "post"), ("layernorm", "pre")
+
+
+def test_a_clear_difference_is_told_with_interval_seeds_and_p() -> None:
+    low, high = [1.90, 1.91, 1.92], [1.9201, 1.9300, 1.9402]
+    found = judged(arm(list(low), *PRE), arm(list(high), *POST))
+    (one,) = found.comparisons
+    oracle = stats.ttest_rel(low, high)
+    assert one.difference.p == pytest.approx(oracle.pvalue)
+    assert (one.p, one.family, one.outcome) == (one.difference.p, 1, "lower")
+    assert found.sentences == (
+        "rmsnorm · pre ends lower than rmsnorm · post by 0.0201 ± 0.0002 nats per token "
+        "(3 paired seeds, p < 0.001).",
+    )
+    assert found.warnings == ()
+
+
+def test_where_the_numbers_do_not_tell_it_says_how_many_pairs_would() -> None:
+    found = judged(arm([1.90, 1.93, 1.92], *PRE), arm([1.92, 1.92, 1.93], *POST))
+    assert found.comparisons[0].outcome == "cannot tell"
+    needed = found.comparisons[0].needed
+    assert needed is not None
+    assert needed > 3
+    assert found.sentences == (
+        "rmsnorm · pre and rmsnorm · post: cannot tell (difference 0.0067 ± 0.0379, 3 paired "
+        f"seeds, p = 0.53; about {needed} pairs would be needed to tell a difference of this "
+        "size).",
+    )
+
+
+def test_every_pair_that_the_best_was_chosen_from_is_counted() -> None:
+    found = judged(
+        arm([1.90, 1.91, 1.92], *PRE),
+        arm([1.92, 1.931, 1.9399], *POST),
+        arm([1.93, 1.9405, 1.95], *LAYER),
+        arm([1.95, 1.9595, 1.971], "none", "any"),
+    )
+    assert len(found.comparisons) == 3
+    assert {one.family for one in found.comparisons} == {6}
+    assert {one.best.name for one in found.comparisons} == {"rmsnorm · pre"}
+    smallest = min(found.comparisons, key=lambda one: one.difference.p)
+    assert smallest.p > 3 * smallest.difference.p
+    assert all("Holm p" in sentence for sentence in found.sentences)
+
+
+def test_studies_of_equal_arms_seldom_tell_a_difference() -> None:
+    rng = np.random.default_rng(0)
+    told = 0
+    for _ in range(200):
+        losses = rng.normal(size=(6, 4)) + rng.normal(size=4)
+        arms = [arm(list(row), "rmsnorm", f"p{at}") for at, row in enumerate(losses)]
+        every = group_runs([one for runs in arms for one in runs])
+        told += any(one.outcome != "cannot tell" for one in compare_arms(split_facets(every)))
+    assert told <= 10  # 5 %; counting only the pairs that are told gives about 20
+
+
+def test_one_seed_gives_no_verdict_and_says_what_to_add() -> None:
+    found = judged(arm([1.9], *PRE), arm([1.92], *POST), arm([1.95], *LAYER))
+    assert found.sentences == (
+        "rmsnorm · pre ends lowest, at 1.9000 nats per token, 0.0200 below rmsnorm · post, the "
+        "nearest of 2 others; without a second seed nothing tells that from noise.",
+    )
+    (warning,) = found.warnings
+    assert "seed=0,1,2" in warning
+
+
+def test_diverged_runs_are_counted_with_when_and_where() -> None:
+    found = judged(arm([1.90, 1.91, 1.92], *PRE), arm([None, None, None], "none", "any"))
+    assert found.sentences[-1] == "Diverged: 3 of 6 runs: none (3 of 3, step 40)."
+    assert found.comparisons == ()
+    assert found.sentences[0].startswith("rmsnorm · pre ends at 1.9100 ± ")
+
+
+def test_survivors_do_not_stand_for_an_arm_that_mostly_diverged() -> None:
+    found = judged(arm([1.90, 1.91, 1.92], *PRE), arm([1.5, 1.5, None, None], *POST))
+    assert found.comparisons == ()
+    assert found.sentences[-1] == (
+        "Half of the runs or more diverged, so the others do not stand for the arm and are not "
+        "compared: rmsnorm · post."
+    )
+
+
+def test_an_arm_that_lost_a_run_is_compared_and_that_is_said() -> None:
+    found = judged(arm([1.90, 1.91, 1.92], *PRE), arm([1.95, 1.96, None], *POST))
+    assert found.comparisons[0].difference.pairs == 2
+    assert "; 1 of 3 rmsnorm · post runs diverged and are not in it" in found.sentences[0]
+
+
+def test_facets_are_compared_within_themselves() -> None:
+    def at(lr: float, losses: list[float | None], *words: str) -> list[Run]:
+        return arm(losses, *words, config={"optimizer": {"lr": lr}})
+
+    found = judged(
+        at(0.5, [1.0, 1.1, 1.2], *PRE), at(0.5, [2.0, 2.1001, 2.2], *POST),
+        at(0.25, [3.0, 3.1, 3.2], *PRE), at(0.25, [2.9, 3.0002, 3.1], *POST),
+    )  # fmt: skip
+    assert [(one.facet, one.best.name) for one in found.comparisons] == [
+        ("lr=0.25", "rmsnorm · post"),
+        ("lr=0.5", "rmsnorm · pre"),
+    ]
+    assert all(sentence.startswith("At lr=") for sentence in found.sentences)
+
+
+def test_losses_on_different_data_are_not_compared() -> None:
+    found = judged(
+        arm([1.90, 1.91], *PRE, data_digest="a"), arm([0.90, 0.91], *POST, data_digest="b")
+    )
+    assert found.comparisons == ()
+    assert "Losses on different data do not compare" in " ".join(found.warnings)
+
+
+def test_unequal_seeds_are_compared_by_welch() -> None:
+    low, high = [1.90, 1.91, 1.92], [2.90, 2.91, 2.92]
+    found = judged(arm(list(low), *PRE), arm(list(high), *POST, first=3))
+    (one,) = found.comparisons
+    assert one.difference.p == pytest.approx(stats.ttest_ind(low, high, equal_var=False).pvalue)
+    assert "unequal seeds, Welch's test" in found.sentences[0]
+    assert "rmsnorm · post lacks seed=0,1,2" in found.warnings[0]
+
+
+def test_the_arm_with_the_lower_mean_may_be_the_higher_over_equal_seeds() -> None:
+    found = judged(arm([1.90, 1.91, 1.92, 1.0], *PRE), arm([1.80, 1.8101, 1.82], *POST))
+    (one,) = found.comparisons
+    assert (one.best.name, one.outcome) == ("rmsnorm · pre", "higher")
+    assert found.sentences[0].startswith("rmsnorm · post ends lower than rmsnorm · pre by 0.1000")
+
+
+@pytest.mark.parametrize(
+    ("runs", "said"),
+    [
+        ([run(None)], "No run has finished"),
+        ([run(None, state="failed", reason="OOM")], "No run has finished"),
+        ([run(1.5)], "rmsnorm · pre ends at 1.5000 nats per token (1 seed); no other arm"),
+        (
+            [run(1.5), run(1.6, config={"trainer": {"max_steps": 200}})],
+            "No two arms that can be compared share their other settings",
+        ),
+    ],
+)
+def test_nothing_to_compare_is_said(runs: list[Run], said: str) -> None:
+    assert judged(runs).sentences[0].startswith(said)
+
+
+def test_two_hundred_arms_are_a_handful_of_sentences() -> None:
+    rng = np.random.default_rng(0)
+    losses = 1.5 + np.arange(200)[:, None] / 100 + rng.normal(0, 1e-6, size=(200, 3))
+    arms = [arm(list(row), f"norm{at}", "pre") for at, row in enumerate(losses)]
+    found = judged(*arms)
+    assert len(found.comparisons) == 199
+    (sentence,) = found.sentences
+    assert sentence.startswith("norm0 · pre has the lowest mean, 1.5000 ± ")
+    lower = sum(one.outcome == "lower" for one in found.comparisons)
+    assert f"lower than {lower} of 199 others" in sentence
+    assert len(sentence) < 400
+
+
+def test_many_facets_are_counted() -> None:
+    rng = np.random.default_rng(0)
+    runs = []
+    for width in range(30):
+        config = {"model": {"width": width}}
+        low = 1.5 + rng.normal(0, 1e-5, 3)
+        high = low + (0.5 if width < 10 else 0.0) + np.array([-1e-5, 0, 1e-5])
+        runs += arm(list(low), *PRE, config=config) + arm(list(high), *POST, config=config)
+    found = judged(runs)
+    assert found.sentences[0].startswith(
+        "Of 30 combinations of settings, the lowest arm ends lower than another in 10, and in 20 "
+    )
+    assert len(found.sentences) <= 6
+
+
+def test_what_differs_beside_the_arms_is_a_warning() -> None:
+    pre = arm([1.90, 1.91, 1.92], *PRE, hardware={"threads": 1}, git={"commit": "a" * 40})
+    post = arm(
+        [1.95, 1.96, 1.97], *POST, precision="bf16-mixed", device="cuda (y)",
+        hardware={"threads": 2}, git={"commit": "b" * 40, "dirty": True},
+    )  # fmt: skip
+    pre[0].record.versions = {"torch": "2.13.0", "numpy": "2"}
+    post[0].record.versions = {"torch": "2.9.0", "numpy": "2"}
+    told = judged(pre, post).warnings
+    for words in (
+        "differ in precision: bf16-mixed in 3 runs; 32-true in 3 runs",
+        "differ in device: cuda (y) in 3 runs; cpu (x) in 3 runs",
+        "differ in threads: 2 in 3 runs; 1 in 3 runs",
+        "differ in versions: torch 2.9.0 in 1 run; torch 2.13.0 in 1 run",
+        "differ in commit: bbbbbbbb with changes in 3 runs; aaaaaaaa in 3 runs",
+    ):
+        assert any(words in warning for warning in told), (words, told)
+    assert len(told) == 5
+
+
+def test_different_budgets_are_not_compared_and_that_is_said() -> None:
+    quick = arm([1.90, 1.91], *PRE, choices={"norm": "rmsnorm", "budget": "quick"})
+    full = arm(
+        [1.80, 1.81], *POST, choices={"norm": "rmsnorm", "budget": "full"},
+        config={"trainer": {"max_steps": 5000}},
+    )  # fmt: skip
+    found = judged(quick, full)
+    assert found.comparisons == ()
+    assert found.warnings == (
+        "Runs of different budgets are not compared with each other: 100 steps; 5000 steps.",
+    )
+
+
+def test_missing_failed_interrupted_running_and_damaged_runs_are_named() -> None:
+    runs = arm([1.90, 1.91, 1.92], *PRE) + arm([1.95, 1.96, None], *POST)
+    for at, (state, reason) in enumerate([("failed", "disk full"), ("interrupted", None)], 3):
+        runs.append(run(1.9, *PRE, at, state=state, reason=reason, step=7))
+    runs[3].complete = False
+    runs[4].record.state = "running"
+    told = " ".join(judged(runs).warnings)
+    assert "Failed, and in no number: rmsnorm-pre-s3 (disk full)." in told
+    assert "rmsnorm-pre-s4 at step 7" in told
+    assert "Still running, and in no number yet: rmsnorm-post-s1." in told
+    assert "with them the curves: rmsnorm-post-s0." in told
+    assert "rmsnorm · post lacks seed=1" in told
+
+
+def test_probes_in_some_runs_are_a_warning_about_speed() -> None:
+    runs = arm([1.90, 1.91, 1.92], *PRE)
+    assert not judged(runs).warnings
+    runs[0].events.last_steps["probe/rms/block_01"] = 7
+    (told,) = judged(runs).warnings
+    assert "Probes were on in 1 of 3 runs" in told
+
+
+def test_runs_of_one_seed_count_once() -> None:
+    again = run(2.0, config={"logger": {"flush": 1}})
+    (only,) = group_runs([run(1.0), again, run(3.0, seed=1)])
+    assert losses_by_seed(only) == {0: 1.5, 1: 3.0}
+
+
+def test_small_numbers_keep_two_digits() -> None:
+    assert format_interval(0.0207, 0.0064) == "0.0207 ± 0.0064"
+    assert format_interval(0.00002, 0.000013) == "0.000020 ± 0.000013"
+    assert format_interval(0.1, math.nan) == "0.1000"
+    assert format_interval(0.0, 0.0) == "0.0000 ± 0.0000"
