@@ -73,7 +73,12 @@ def test_seeds_that_change_nothing_leave_no_doubt() -> None:
     same = paired_difference({0: 1.5, 1: 2.5}, {0: 1.5, 1: 2.5})
     assert (same.mean, same.half, same.p, same.outcome_within()) == (0, 0, 1, "cannot tell")
     shifted = paired_difference({0: 1.5, 1: 2.5}, {0: 1.75, 1: 2.75})
-    assert (shifted.mean, shifted.half, shifted.p, shifted.outcome_within()) == (-0.25, 0, 0, "lower")
+    assert (shifted.mean, shifted.half, shifted.p, shifted.outcome_within()) == (
+        -0.25,
+        0,
+        0,
+        "lower",
+    )
 
 
 @given(st.lists(losses, min_size=2, max_size=7), st.lists(losses, min_size=2, max_size=7))

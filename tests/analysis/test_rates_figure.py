@@ -104,9 +104,8 @@ def test_a_study_over_three_rates_gets_the_figure(
 def test_the_table_has_best_rate_tuned_loss_sensitivity_and_stability() -> None:
     from rich.console import Console
 
-    rates = analyse_learning_rates(
-        study_of_arms(runs_by_rate(PRE), runs_by_rate(NONE, "none", "any"))
-    )
+    study = study_of_arms(runs_by_rate(PRE), runs_by_rate(NONE, "none", "any"))
+    rates = analyse_study(study).rates
     assert rates is not None
     console = Console(width=80, record=True, file=StringIO())
     console.print(rates_table(rates))

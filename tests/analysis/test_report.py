@@ -162,7 +162,7 @@ def test_the_figures_stand_in_the_page_each_with_ids_of_its_own(drawn: Any) -> N
 
 def test_what_is_drawn_says_what_it_is(drawn: Any) -> None:
     told = {title.text for title in Page(drawn.page).all("title")}
-    records = [run.record for run in drawn.study.runs if run.record.norm == "rmsnorm"]
+    records = [run.record for run in drawn.result.study.runs if run.record.norm == "rmsnorm"]
     finals = sorted(record.final.val_loss for record in records)
     (seeds,) = {one for one in told if one.startswith("rmsnorm · pre, each seed: ")}
     assert sorted(seeds.partition(": ")[2].split(", ")) == [f"{one:.4f}" for one in finals]
@@ -182,7 +182,7 @@ def test_a_run_without_probes_and_again_with_them_has_a_row_each(maker: Any) -> 
 def test_the_numbers_beneath_the_figures_are_those_of_the_runs(drawn: Any) -> None:
     page = Page(drawn.page)
     rows = {row[0]: row[1:] for row in page.rows("numbers-final_validation_loss")}
-    runs = [run for run in drawn.study.runs if run.record.norm == "rmsnorm"]
+    runs = [run for run in drawn.result.study.runs if run.record.norm == "rmsnorm"]
     finals = [f"{run.record.final.val_loss:.4f} (seed {run.record.seed})" for run in runs]
     assert rows["rmsnorm · pre"][1] == ", ".join(finals)
     assert rows["none"][0] == "–"

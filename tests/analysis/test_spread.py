@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from normlab.analysis.formatting import format_short
+from normlab.analysis.formatting import format_three_digits
 from normlab.analysis.statistics import Spread, quartile_spread, ratio_spread
 
 
@@ -53,7 +53,7 @@ def test_a_ratio_needs_a_partner_for_every_value() -> None:
     ],
 )
 def test_numbers_are_short(value: float, said: str) -> None:
-    assert format_short(value) == said
+    assert format_three_digits(value) == said
 
 
 def test_a_spread_says_its_quartiles_unless_it_has_none() -> None:

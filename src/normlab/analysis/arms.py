@@ -9,7 +9,7 @@ from typing import Any
 
 from normlab.archive.record import NEUTRAL_KEYS, arm_name_parts, short_number
 from normlab.archive.study import Run
-from normlab.text import on_a_line
+from normlab.text import printable_line
 
 SEPARATOR = " · "
 
@@ -26,7 +26,7 @@ class Arm:
     """Runs that differ in nothing but their seed.
 
     `settings` are the other things that vary in the study, as (short name, value); `unnamed` are
-    those of them that go without saying, as others tell the arms apart: see `name_apart`.
+    those left out of the name, as others distinguish the arms: see `name_arms`.
     """
 
     norm: str
@@ -38,7 +38,7 @@ class Arm:
     @property
     def name(self) -> str:
         """Norm and placement, without the one that means nothing."""
-        return on_a_line(SEPARATOR.join(arm_name_parts(self.norm, self.placement)))
+        return printable_line(SEPARATOR.join(arm_name_parts(self.norm, self.placement)))
 
     @property
     def label(self) -> str:
@@ -179,7 +179,7 @@ def format_value(value: Any) -> str:
         return short_number(value)
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(format_value, value))}]"
-    return on_a_line(str(value))
+    return printable_line(str(value))
 
 
 def flatten_keys(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

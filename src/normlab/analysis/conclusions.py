@@ -1,6 +1,6 @@
 """What a study's numbers show in sentences, and what weakens them: seeds, mixtures, missing runs.
 
-Comparisons are told one by one where they are few, by facet or counted where they are many.
+Comparisons are written one by one where they are few, by facet or counted where they are many.
 """
 
 import math

@@ -58,7 +58,7 @@ def mean_curve(runs: Sequence[Run], tag: str, *, smooth: bool = False) -> Curve 
     series = [finite for run in runs if (finite := finite_series(run, tag))]
     if not series:
         return None
-    # Only where all seeds speak: a mean over fewer of them would jump where one ends.
+    # Only the steps that all seeds have: a mean over fewer would jump where one ends.
     steps = reduce(np.intersect1d, [run_series.steps for run_series in series])
     if not steps.size:
         return None

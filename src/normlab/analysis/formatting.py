@@ -7,12 +7,12 @@ from normlab.archive.record import short_number
 from normlab.archive.steadiness import NOT_COMPARABLE
 
 
-def format_short(value: float) -> str:
+def format_three_digits(value: float) -> str:
     """A number as a table shows it: three digits, and no more behind the point than they need."""
     if value == 0:
         return "0"
     if value < 0:
-        return f"-{format_short(-value)}"
+        return f"-{format_three_digits(-value)}"
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"

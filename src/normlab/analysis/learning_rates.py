@@ -33,7 +33,7 @@ class RatePoint:
         arm: the runs at this rate.
         losses: by seed, of the runs that finished.
         capped: by seed, min(loss, initial loss), the initial loss for a run that diverged; without
-            the seeds whose initial loss nobody knows.
+            the seeds whose initial loss is not known.
         diverged: how many runs diverged.
     """
 
@@ -109,7 +109,7 @@ class RatedArm:
     def largest_stable(self) -> float | None:
         """The largest rate of the grid such that no run diverged at it nor at a smaller one.
 
-        A run that merely ends badly is stable: its loss tells. None if the smallest one diverged.
+        A run that ends with a high loss is stable. None if a run at the smallest rate diverged.
         """
         stable = None
         for point in self.shared:
@@ -144,13 +144,6 @@ class RatedArm:
     def tuned_mean(self) -> float:
         """Mean of `tuned`; infinite without any, to stand last."""
         return mean_or_infinity(list(self.tuned.values()))
-
-    @property
-    def at_its_best(self) -> Arm | None:
-        """The arm with its runs at the best rate alone."""
-        if self.best is None:
-            return None
-        return self.best.arm
 
 
 @dataclass(frozen=True)

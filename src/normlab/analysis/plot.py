@@ -15,7 +15,7 @@ from normlab.analysis.summary import write_runs_csv
 from normlab.archive import tags
 from normlab.archive.files import FIGURES_FOLDER, check_study_links
 from normlab.archive.study import read_study
-from normlab.errors import NormlabError, Parser, in_words
+from normlab.errors import CommandParser, NormlabError, report_user_errors
 from normlab.text import printable
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def main(
     `redraw_measurement` draws what an experiment without training left in a folder, and returns
     False if it left nothing; its second argument is `--metric`.
     """
-    parser = Parser(
+    parser = CommandParser(
         description="Redraw a study from its event files: runs.csv, figures/*.png, *.svg and "
         "report.html.",
         epilog="example: python scripts/plot.py outputs/mystudy",
@@ -113,7 +113,7 @@ def main(
         metavar="NATS",
         help="arms whose difference surely lies within this margin end the same",
     )
-    with in_words():
+    with report_user_errors():
         arguments = parser.parse_args(argv)
         if redraw_measurement and redraw_measurement(arguments.study, arguments.metric):
             return
@@ -168,8 +168,8 @@ def print_report(report: StudyReport) -> None:
 
 def _print_sentence(console: "Console", before: str, sentence: str) -> None:
     """A sentence on a line of its own, or in a window as many as it needs, indented."""
-    from normlab.terminal import is_width_given
+    from normlab.terminal import has_fixed_width
 
-    width = min(console.width, _WIDEST) if is_width_given(console) else len(before + sentence)
+    width = min(console.width, _WIDEST) if has_fixed_width(console) else len(before + sentence)
     lines = wrap(sentence, width - len(before), break_long_words=False, break_on_hyphens=False)
     console.print(before + f"\n{' ' * len(before)}".join(lines), markup=False)

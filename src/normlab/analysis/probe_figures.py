@@ -34,7 +34,7 @@ class ProbeField:
 
     Attributes:
         steps: optimizer steps at which it was measured, increasing.
-        depths: where each site stands, in blocks: a block's sites divide the stretch from its
+        depths: the position of each site, in blocks: a block's sites divide the stretch from its
             number less one to its number. Increasing, from bottom to top, with the end of the last.
         values: (sites, steps); NaN or infinite where a run was.
         end: the step at which the runs ended, at least one after the first measurement.
@@ -58,7 +58,7 @@ def probed_quantities(arms: Sequence[Arm]) -> list[str]:
 def probe_field(arm: Arm, quantity: str) -> ProbeField | None:
     """The field of an arm; None where none of its runs was probed for it.
 
-    The mean is that of the runs whose mean its curves are; where none stands, of the first that
+    The mean is over the runs that its curves average; without any, it is that of the first that
     was probed, however it ended.
     """
     probed = [run for run in averaged_runs(arm) if _block_sites(run, quantity)]

@@ -136,7 +136,7 @@ def analyse_study(
         margin = margins.pop() if len(margins) == 1 else None
     arms = group_runs(study.runs)
     rates = analyse_learning_rates(arms)
-    compared = arms if rates is None else [arm for r in rates.arms if (arm := r.at_its_best)]
+    compared = arms if rates is None else [rated.best.arm for rated in rates.arms if rated.best]
     comparisons = compare_arms(split_facets(compared), margin)
     merged = arms if rates is None else [rated.arm for rated in rates.arms]
     warnings = [*(rates.warnings if rates else ()), *find_caveats(study, split_facets(merged))]

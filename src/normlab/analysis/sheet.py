@@ -35,7 +35,7 @@ from normlab.analysis.formatting import format_axis_value
 from normlab.analysis.style import DPI, GREY, WIDTH
 from normlab.archive.files import replace_atomically, write_text
 from normlab.archive.record import short_number
-from normlab.text import on_a_line, printable
+from normlab.text import printable, printable_line
 
 _POINTS_AN_INCH = 72
 _ELLIPSIS = "…"
@@ -189,7 +189,7 @@ def mark_cut_curves(figure: Figure) -> None:
 def widen_hidden_curves(figure: Figure) -> bool:
     """Draw each curve wider that lies under others; returns whether there is one.
 
-    Of one colour, as the seeds of an arm, they would not be told apart in any case.
+    Of one colour, as the seeds of an arm, they could not be distinguished in any case.
     """
     widened = False
     for axes in figure.axes:
@@ -243,7 +243,7 @@ def _format_span(values: Sequence[float]) -> str:
 
 Legend = tuple[list[Artist], list[str]]
 
-# An artist's name in the SVG, which stands in quotes and is escaped, becomes what is told of it.
+# An artist's name in the SVG, which is quoted and escaped, becomes the text of its tooltip.
 _TOOLTIP = "tells "
 _TOOLTIP_GROUP = re.compile(f'<g id="{_TOOLTIP}([^"]*)">')
 
@@ -356,7 +356,7 @@ def name_rows(axes: Axes, names: Sequence[str], width: float) -> None:
 
 def add_tooltip(artist: Artist, words: str) -> None:
     """Have the figure's SVG say these words where one points at what is drawn."""
-    artist.set_gid(_TOOLTIP + on_a_line(words))
+    artist.set_gid(_TOOLTIP + printable_line(words))
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from normlab.analysis.formatting import format_short
+from normlab.analysis.formatting import format_three_digits
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,9 @@ class Spread:
 
     def __str__(self) -> str:
         if self.count == 1:
-            return format_short(self.median)
-        return f"{format_short(self.median)} ({format_short(self.low)}–{format_short(self.high)})"
+            return format_three_digits(self.median)
+        median, low, high = map(format_three_digits, (self.median, self.low, self.high))
+        return f"{median} ({low}–{high})"
 
 
 def quartile_spread(values: Sequence[float]) -> Spread:
@@ -107,7 +108,7 @@ class Difference:
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
     """Mean of independent measurements and half the width of its Student-t interval.
 
-    The half width is NaN for one value, where nothing tells the spread; both are NaN for none.
+    The half width is NaN for one value, where the spread is unknown; both are NaN for none.
     """
     count = len(values)
     if count == 0:

@@ -23,7 +23,7 @@ from normlab.archive.files import write_text
 from normlab.archive.record import RunRecord
 from normlab.archive.steadiness import PARTS, coefficient_of_variation, is_steady
 from normlab.archive.study import Run, Study
-from normlab.text import on_a_line
+from normlab.text import printable_line
 
 SPEED_NOTE = (
     "Speeds are compared where they vary by less than 10 % (coefficient of variation) over ten "
@@ -137,7 +137,9 @@ def summarise_arms(arms: Sequence[Arm]) -> list[ArmSummary]:
 
 
 def _csv_row(record: RunRecord) -> dict[str, Any]:
-    return {on_a_line(key): _csv_cell(value) for key, value in flatten_keys(asdict(record)).items()}
+    return {
+        printable_line(key): _csv_cell(value) for key, value in flatten_keys(asdict(record)).items()
+    }
 
 
 def _csv_cell(value: Any) -> Any:
@@ -146,7 +148,7 @@ def _csv_cell(value: Any) -> Any:
         return json.dumps(value)
     if not isinstance(value, str):
         return value
-    text = on_a_line(value)
+    text = printable_line(value)
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
