@@ -112,7 +112,7 @@ def _describe_best_rates(tuned: Sequence[Trial]) -> Iterator[str]:
         yield f"So {tuned[0].name} ends lower than {join_words(lower)}."
     if undecided:
         yield f"Cannot tell {tuned[0].name} from {join_words(undecided)}."
-    yield "Seeds are paired; the intervals hold for all pairs together."
+    yield "The intervals hold for all pairs of arms together (docs/statistics.md)."
 
 
 def _describe_ignored_context(trials: Sequence[Trial]) -> Iterator[str]:

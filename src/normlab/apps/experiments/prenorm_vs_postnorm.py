@@ -83,7 +83,7 @@ def write_sentences(result: StudyResult) -> list[str]:
             sentences.append(changed)
     sentences += [_describe_failures(name, arm) for name, arm in arms.items()]
     basis = (
-        f"Seeds are paired; the intervals hold together for the placements at all depths, and for "
+        f"The intervals hold together for the placements at all depths, and for "
         f"the {len(warmups)} comparisons of warm-up."
     )
     return [*sentences, SINGLE_SEED if has_single_seed(trials) else basis]
