@@ -5,7 +5,7 @@ from pathlib import Path
 
 from harness import Contender, Settings, TimedCommand, interleave
 from models import NANO, SHAPES, TINY, Shape
-from normlab.analysis.spread import Spread, ratio, spread
+from normlab.analysis.statistics import Spread, quartile_spread, ratio_spread
 from normlab.archive import tags
 from normlab.archive.events import EVENT_FILES, read_events
 from report import Json, column, make_bars, make_goal, make_table, new_result, spread_of
@@ -39,14 +39,14 @@ def measure_study(settings: Settings) -> Json:
         samples,
         {
             "seconds": spread_of("seconds"),
-            "tokens/s, start and figures included": lambda blocks: spread(
+            "tokens/s, start and figures included": lambda blocks: quartile_spread(
                 [tokens / seconds for seconds in column(blocks, "seconds")]
             ),
-            "over one by one": lambda blocks: ratio(column(blocks, "seconds"), sequential),
+            "over one by one": lambda blocks: ratio_spread(column(blocks, "seconds"), sequential),
         },
         lambda name: "ours" if name == STUDY else "other",
     )
-    over = ratio(column(samples[STUDY], "seconds"), sequential)
+    over = ratio_spread(column(samples[STUDY], "seconds"), sequential)
     title = "Four runs, from the command to the figures"
     result = new_result("study", title, samples, f"python {' '.join(words)}")
     result["tables"].append(table)

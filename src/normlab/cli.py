@@ -140,7 +140,7 @@ def _run_command(import_command: Callable[[], _Command], trains: bool = False) -
     finally:
         _restore_signals()
     lost = output.write_failure(sys.stdout)
-    if lost is not None and lost.errno != errno.EPIPE:  # as `| head` has read what it wanted
+    if lost is not None and lost.errno != errno.EPIPE:  # EPIPE: `| head` has read enough
         rest = "; all else was done" if trains else ""
         sys.stderr.write(f"normlab: standard output cannot be written ({lost.strerror}){rest}.\n")
         sys.exit(0 if trains else 1)

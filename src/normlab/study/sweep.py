@@ -191,13 +191,14 @@ def draw_study(terminal: Console, plan: Plan, experiments: "StudyExperiments") -
 
     It raises no error of its own: how the runs ended matters more.
     """
-    from normlab.analysis.plot import report, show  # with matplotlib, which takes its time
+    # With matplotlib, which takes its time.
+    from normlab.analysis.plot import print_report, write_study_report
 
     if not any(is_run_folder(spec.folder) for spec in plan.specs):
         return ""  # stopped before the first run began
     folder = plan.specs[0].study_folder
     try:
-        show(report(folder, experiments))
+        print_report(write_study_report(folder, experiments))
     except NormlabError as error:
         return str(error)
     except KeyboardInterrupt as interruption:
