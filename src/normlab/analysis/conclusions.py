@@ -34,10 +34,12 @@ def describe_comparisons(comparisons: Sequence[Comparison]) -> list[str]:
         order = sorted(comparisons, key=lambda pair: (pair.outcome == "cannot tell", pair.p))
         words = [describe_comparison(comparison) for comparison in order]
     else:
-        ranked = sorted(
-            groups, key=lambda together: (not _has_difference(together), _smallest_p(together))
-        )
-        words = [_summarise_facet(together) for together in ranked]
+
+        def rank(group: _Comparisons) -> tuple[bool, float]:
+            tested = [pair.p for pair in group if not math.isnan(pair.p)]
+            return not _has_difference(group), min(tested, default=math.inf)
+
+        words = [_summarise_facet(group) for group in sorted(groups, key=rank)]
     if len(words) <= MOST_SENTENCES:
         return words
     different = sum(map(_has_difference, groups))
@@ -105,12 +107,6 @@ def explain_no_comparison(arms: Sequence[Arm]) -> str:
 
 def _has_difference(together: _Comparisons) -> bool:
     return any(comparison.outcome != "cannot tell" for comparison in together)
-
-
-def _smallest_p(together: _Comparisons) -> float:
-    return min(
-        (comparison.p for comparison in together if not math.isnan(comparison.p)), default=math.inf
-    )
 
 
 def _describe_basis(comparison: Comparison) -> str:
@@ -211,9 +207,7 @@ def find_caveats(study: Study, facets: Sequence[Facet]) -> list[str]:
         *_budget_caveats(study.runs),
         *_precision_caveats(facets),
         *_data_caveats(facets),
-        *_missing_result_caveats(study.runs),
-        *_damage_caveats(study),
-        *_probe_caveats(study.runs),
+        *_run_caveats(study.runs),
     ]
     return list(dict.fromkeys(sentences))
 
@@ -340,7 +334,8 @@ def _data_caveats(facets: Sequence[Facet]) -> Iterator[str]:
         )
 
 
-def _missing_result_caveats(runs: Sequence[Run]) -> Iterator[str]:
+def _run_caveats(runs: Sequence[Run]) -> Iterator[str]:
+    """Runs without a result, with damaged logs, or with probes that others do not have."""
     by_state: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         by_state[run.record.state].append(run)
@@ -356,17 +351,11 @@ def _missing_result_caveats(runs: Sequence[Run]) -> Iterator[str]:
     if running := by_state["running"]:
         named = [run.record.name for run in running]
         yield f"Still running, and in no number yet: {join_first(named)}."
-
-
-def _damage_caveats(study: Study) -> Iterator[str]:
-    damaged = [run.record.name for run in study.runs if not run.complete]
+    damaged = [run.record.name for run in runs if not run.complete]
     if damaged:
         yield (
             f"The logs are damaged or incomplete, and with them the curves: {join_first(damaged)}."
         )
-
-
-def _probe_caveats(runs: Sequence[Run]) -> Iterator[str]:
     probed = [run for run in runs if any(map(tags.split_probe_tag, run.events.last_steps))]
     if 0 < len(probed) < len(runs):
         yield (

@@ -175,13 +175,7 @@ def analyse_learning_rates(study_arms: Sequence[Arm]) -> LearningRates | None:
         initial = mean_interval(list(_initial_losses(arm).values()))[0]
         rated_arms.append(RatedArm(arm, points[id(arm)], grid, initial))
     few = [arm.label for arm in arms if arm not in rated]
-    warnings = [
-        *_warn_few_rates(few),
-        *_warn_unshared_rates(rated_arms),
-        *_warn_edge_rates(rated_arms),
-        *_warn_incomplete_seeds(rated_arms),
-    ]
-    return LearningRates(tuple(rated_arms), grid, tuple(warnings))
+    return LearningRates(tuple(rated_arms), grid, tuple(_rate_warnings(rated_arms, few)))
 
 
 def _merge_rates(arms: Sequence[Arm]) -> list[Arm]:
@@ -229,15 +223,13 @@ def _initial_losses(arm: Arm) -> dict[int, float]:
     return losses
 
 
-def _warn_few_rates(labels: Sequence[str]) -> Iterator[str]:
-    if labels:
+def _rate_warnings(arms: Sequence[RatedArm], few: Sequence[str]) -> Iterator[str]:
+    """What weakens the comparison of these arms; `few` are labels of arms with too few rates."""
+    if few:
         yield (
             f"Fewer than {FEWEST_RATES} learning rates, and so not among the tuned: "
-            f"{join_first(labels)}."
+            f"{join_first(few)}."
         )
-
-
-def _warn_unshared_rates(arms: Sequence[RatedArm]) -> Iterator[str]:
     extra = [
         f"{rated.name} has lr={','.join(map(short_number, beyond))} besides"
         for rated in arms
@@ -248,9 +240,6 @@ def _warn_unshared_rates(arms: Sequence[RatedArm]) -> Iterator[str]:
             f"The arms do not share one grid of learning rates; sensitivity and best rates are "
             f"over the {len(arms[0].grid)} that all have: {join_first(extra)}."
         )
-
-
-def _warn_edge_rates(arms: Sequence[RatedArm]) -> Iterator[str]:
     edges = [
         f"{rated.name} at lr={short_number(rate)}"
         for rated in arms
@@ -261,9 +250,6 @@ def _warn_edge_rates(arms: Sequence[RatedArm]) -> Iterator[str]:
             f"The best rate is at the edge of the grid, so a better one may lie beyond; widen it "
             f"with optimizer.lr=…: {join_first(edges)}."
         )
-
-
-def _warn_incomplete_seeds(arms: Sequence[RatedArm]) -> Iterator[str]:
     lacking = [
         rated.name
         for rated in arms
