@@ -80,7 +80,10 @@ def composed_config(
     check_overrides(overrides, folders)
     for folder in folders:
         check_folder(folder)
-    search = [f"hydra.searchpath=[{quote_folder(folder)}]" for folder in folders]
+    search = []
+    if config_dir is not None:
+        path = str(config_dir.resolve()).replace("\\", "\\\\").replace("'", "\\'")
+        search = [f"hydra.searchpath=['file://{path}']"]
     try:
         with initialize_config_dir(str(conf_folder()), version_base="1.3"):
             loader = GlobalHydra.instance().config_loader()
@@ -89,12 +92,6 @@ def composed_config(
         if not is_configuration_error(error):
             raise
         raise explain_error(error) from error
-
-
-def quote_folder(folder: Path) -> str:
-    """A folder as an entry of Hydra's search path in an override."""
-    path = str(folder.resolve()).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'file://{path}'"
 
 
 def explain_error(error: Exception) -> ConfigError:
@@ -171,15 +168,10 @@ def _missing_option_error(file: str, options: list[str]) -> ConfigError:
 
 def _override_error(word: str) -> ConfigError:
     """A list with spaces reaches the program as several words, the first ending in a comma."""
+    advice = "quote it for the shell when it holds brackets, commas or spaces"
     if word.rstrip().endswith(",") or ("=" not in word and word[:1] not in "+~"):
-        return ConfigError(
-            f"{word!r} cannot be read as an override; write key=value, and a list of values "
-            f"without spaces, as in norm=rmsnorm,layernorm."
-        )
-    return ConfigError(
-        f"{word!r} cannot be read as an override; write key=value, and quote it for the shell "
-        f"when it holds brackets, commas or spaces."
-    )
+        advice = "a list of values without spaces, as in norm=rmsnorm,layernorm"
+    return ConfigError(f"{word!r} cannot be read as an override; write key=value, and {advice}.")
 
 
 def _schema_error(cause: OmegaConfBaseException, message: str) -> ConfigError:

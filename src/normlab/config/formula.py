@@ -226,12 +226,12 @@ def _evaluate_with_width(key: str, value: Any, width: int) -> float:
 def _fold_constants(tree: Tree, numbers: Mapping[str, float]) -> Tree:
     """The same tree with what is constant computed."""
 
-    def leaf(part: Number | Name) -> Tree:
+    def fold_leaf(part: Number | Name) -> Tree:
         if isinstance(part, Name) and part.name in numbers:
             return Number(numbers[part.name], part.at)
         return part
 
-    def call(part: Call, arguments: list[Tree]) -> Tree:
+    def fold_call(part: Call, arguments: list[Tree]) -> Tree:
         if part.function == "where" and isinstance(arguments[0], Number):
             return arguments[1 if arguments[0].value else 2]
         values = [argument.value for argument in arguments if isinstance(argument, Number)]
@@ -239,7 +239,7 @@ def _fold_constants(tree: Tree, numbers: Mapping[str, float]) -> Tree:
             return Number(evaluate_call(part, values, _OPERATIONS), part.at)
         return Call(part.function, tuple(arguments), part.at)
 
-    return fold_tree(tree, leaf, call)
+    return fold_tree(tree, fold_leaf, fold_call)
 
 
 @dataclass(frozen=True)
@@ -253,14 +253,14 @@ class _Inferred:
 def _check_result(tree: Tree, parameters: Mapping[str, Parameter]) -> None:
     """Refuse a result that is not one number a feature of each token, or leaves one unlearned."""
 
-    def leaf(part: Number | Name) -> _Inferred:
+    def infer_leaf(part: Number | Name) -> _Inferred:
         if isinstance(part, Number):
             return _Inferred(Kind.NUMBER)
         if part.name in ("x", "index"):
             return _Inferred(Kind.FULL if part.name == "x" else Kind.FEATURE)
         return _Inferred(parameters[part.name].kind, frozenset({part.name}))
 
-    result = fold_tree(tree, leaf, _infer_call)
+    result = fold_tree(tree, infer_leaf, _infer_call)
     if result.kind is not Kind.FULL:
         raise ExpressionError(
             f"it gives {_KIND_WORDS[result.kind]}",
