@@ -26,8 +26,8 @@ from yaml import YAMLError
 from normlab.config import conf_folder
 from normlab.config.expressions import join_lines
 from normlab.config.gate import check_folder, check_overrides
+from normlab.config.messages import unknown_key_error, validation_reason
 from normlab.config.schema import DATA, TrainConfig, default_study_name
-from normlab.config.validation import unknown_key_error
 from normlab.errors import ConfigError
 from normlab.text import printable, suggest_closest
 
@@ -182,7 +182,7 @@ def _schema_error(cause: OmegaConfBaseException, message: str) -> ConfigError:
         # Hydra names the override or the file, or says nothing.
         override = re.match(r"Error merging override (.*)", message)
         subject = override[1] if override else str(cause.full_key or "a value of a file")
-        return ConfigError(f"{where}{subject} is not allowed: {_validation_reason(cause)}.")
+        return ConfigError(f"{where}{subject} is not allowed: {validation_reason(cause)}.")
     parent = cause.parent_node
     # Hydra looks up ${…} in place of an option under a key of its own.
     if str(cause.full_key) == "_dummy_":
@@ -194,22 +194,6 @@ def _schema_error(cause: OmegaConfBaseException, message: str) -> ConfigError:
         return ConfigError(where + join_lines(str(cause).splitlines()[0]))
     allowed = [str(key) for key in parent] if hasattr(parent, "__iter__") else []
     return ConfigError(f"{where}{unknown_key_error(str(cause.full_key), allowed)}")
-
-
-def _validation_reason(cause: ValidationError) -> str:
-    line = str(cause).splitlines()[0].rstrip(".")
-    expected = re.search(r"expected one of \[(.*)\]", line)
-    if expected:
-        return f"it must be one of {expected[1]}"
-    converted = re.search(r"Value '(.*)' of type '.*' could not be converted to (\w+)", line)
-    if converted:
-        kinds = {"Integer": "a whole number", "Float": "a number"}
-        return f"it must be {kinds.get(converted[2], converted[2])}"
-    if "is not a valid bool" in line:
-        return "it must be true or false"
-    if "is not a ListConfig" in line:
-        return "it must be a list, as in [0.9,0.99]"
-    return line[0].lower() + line[1:]
 
 
 def is_configuration_error(error: Exception) -> bool:

@@ -30,6 +30,7 @@ from normlab.config.expressions import (
     parse_expression,
     point_at,
 )
+from normlab.config.messages import errors_about, value_error
 from normlab.errors import ConfigError
 from normlab.text import suggest_closest
 
@@ -144,10 +145,8 @@ def check_formula(key: str, config: Mapping[str, Any], width: int) -> None:
                 f"{key}.{name} is not a key of a formula; "
                 f"{suggest_closest(str(name), _ARGUMENTS)}it has {', '.join(_ARGUMENTS)}."
             )
-    try:
+    with errors_about(f"{key}."):
         parse_formula(width, *(config.get(name) for name in _ARGUMENTS))
-    except ConfigError as error:
-        raise ConfigError(f"{key}.{error}") from error
 
 
 def parse_formula(width: int, expression: Any, parameters: Any, constants: Any) -> ParsedFormula:
@@ -186,7 +185,7 @@ def _check_names(key: str, mapping: Any, reserved: tuple[str, ...]) -> Mapping[s
     if mapping is None:
         return {}
     if not isinstance(mapping, Mapping):
-        raise ConfigError(f"{key}={mapping} is not allowed; it must be a mapping of names.")
+        raise value_error(key, mapping, "a mapping of names")
     for name in mapping:
         is_word = isinstance(name, str) and name.isascii() and name.isidentifier()
         if not is_word or keyword.iskeyword(name):
@@ -209,7 +208,7 @@ def _parse_parameter(key: str, value: Any, width: int) -> Parameter:
         )
     per = value.get("per", "feature")
     if per not in ("feature", "scalar"):
-        raise ConfigError(f"{key}.per={per} is not allowed; it must be feature or scalar.")
+        raise value_error(f"{key}.per", per, "feature or scalar")
     init = _evaluate_with_width(f"{key}.init", value["init"], width)
     if abs(init) > _LARGEST:
         raise ConfigError(f"{key}.init={init} is too large; it must be at most {_LARGEST}.")
@@ -217,10 +216,8 @@ def _parse_parameter(key: str, value: Any, width: int) -> Parameter:
 
 
 def _evaluate_with_width(key: str, value: Any, width: int) -> float:
-    try:
+    with errors_about(f"{key}: "):
         return evaluate_expression(value, width=width)
-    except ConfigError as error:
-        raise ConfigError(f"{key}: {error}") from error
 
 
 def _fold_constants(tree: Tree, numbers: Mapping[str, float]) -> Tree:
