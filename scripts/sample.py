@@ -3,7 +3,7 @@
 import sys
 
 try:
-    from normlab.door import sample
+    from normlab.cli import sample
 except ModuleNotFoundError as missing:
     sys.exit(
         f"normlab: {missing.name} is not installed for {sys.executable}; run `make demo` once, "

@@ -9,6 +9,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import open_dict
 
 from normlab import config
+from normlab.apps.experiments import MEASURED_EXPERIMENTS, TRAINED_EXPERIMENTS
 from normlab.config.compose import register_schemas
 from normlab.config.run_spec import RunSpec, make_run_spec
 from normlab.study.main import main
@@ -53,7 +54,7 @@ def door(
         monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
         code = 0
         try:
-            main()
+            main(TRAINED_EXPERIMENTS, MEASURED_EXPERIMENTS)
         except SystemExit as left:
             code = left.code if isinstance(left.code, int) else 1
         out, err = capfd.readouterr()

@@ -30,13 +30,14 @@ from normlab.analysis import figures, metric_figure, page
 from normlab.analysis.learning_rates import learning_rates
 from normlab.analysis.plan import plan
 from normlab.analysis.rates_figure import learning_rate
+from normlab.analysis.result import find_study_experiment
 from normlab.analysis.style import RC
 from normlab.apps.card import figure as card_figure
 from normlab.apps.claims import figure as claims_figure
 from normlab.apps.claims import verdicts as judged
-from normlab.apps.experiments import find_trained_experiment
+from normlab.apps.experiments import TRAINED_EXPERIMENTS
 from normlab.apps.experiments import report as experiment_report
-from normlab.apps.experiments.record import IMPLEMENTATIONS, LayerNormVsRmsNorm
+from normlab.apps.experiments.layernorm_vs_rmsnorm import IMPLEMENTATIONS, LayerNormVsRmsNorm
 from normlab.apps.probe import figure as probe_figure
 from normlab.apps.probe.record import Measurement, Probing
 from normlab.apps.probe.tables import slopes
@@ -274,7 +275,7 @@ def _cards(count: int, folder: Path) -> None:
         replace(card, name=f"{card.name} p={at}" if at >= len(NORMS) else card.name)
         for at, card in enumerate(cards)
     ]
-    card_figure.draw(cards, folder)
+    card_figure.draw_cards(cards, folder)
 
 
 def _measured(count: int, folder: Path) -> None:
@@ -290,7 +291,7 @@ def _rates(count: int, folder: Path) -> None:
 
 
 def _story(of: Study, folder: Path) -> None:
-    told = find_trained_experiment(of)
+    told = find_study_experiment(of, TRAINED_EXPERIMENTS)
     assert told
     page.save(told.draw_figure(of), folder, told.name)
 

@@ -3,16 +3,14 @@
 from collections.abc import Sequence
 
 from normlab.apps.card.record import Invariance
-from normlab.apps.experiments.record import (
-    DepthProfile,
-    GradientVanishing,
+from normlab.apps.experiments.gradient_vanishing import DepthProfile, GradientVanishing
+from normlab.apps.experiments.layernorm_vs_rmsnorm import (
     LayerNormVsRmsNorm,
-    MeasurementRecord,
     Moments,
     NormalizedInput,
     NormTimes,
-    Origin,
 )
+from normlab.apps.experiments.record import MeasurementRecord, Origin
 from normlab.apps.experiments.signal_theory import expected_gradient, expected_signal
 
 ORIGIN = Origin(

@@ -43,7 +43,7 @@ def test_the_command_of_an_installed_wheel_finds_its_own_conf(
 ) -> None:
     code = (
         "import normlab.config, normlab.study.main as door; print(normlab.config.conf_folder()); "
-        "import sys; sys.argv[1:] = ['--cfg', 'job']; door.main()"
+        "import sys; sys.argv[1:] = ['--cfg', 'job']; door.main({}, {})"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -27,7 +27,7 @@ def planned(door: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """Calls the door up to where training would begin, and holds the answer to the promise."""
     monkeypatch.setattr(sweeper.StudySweeper, "_launcher", lambda self, runs: NoLauncher())
     monkeypatch.setattr(sweeper, "_raise_failures", lambda *given: None)
-    monkeypatch.setattr(Terminal, "conclude", lambda self, plan: "")
+    monkeypatch.setattr(Terminal, "conclude", lambda self, plan, experiments: "")
     monkeypatch.setattr("urllib.request.urlopen", no_network)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     here = tmp_path / "here"

@@ -7,16 +7,21 @@ from typing import Any
 
 from normlab.analysis import conclusion_tables, differences, inline, run_tables, web_page
 from normlab.analysis.readings import readings
+from normlab.analysis.result import StudyExperiment
 from normlab.analysis.table import summary
 from normlab.analysis.verdict import Verdict
-from normlab.apps.experiments import find_trained_experiment
 from normlab.archive.study import Study
 
 _STATES = ("finished", "diverged", "failed", "interrupted", "running")
 
 
 def write(
-    study: Study, found: Verdict, figures: Sequence[Path], notes: Sequence[str], path: Path
+    study: Study,
+    found: Verdict,
+    figures: Sequence[Path],
+    notes: Sequence[str],
+    path: Path,
+    experiment: StudyExperiment | None = None,
 ) -> None:
     """Write the study's page, whole or not at all; the same bytes for the same study.
 
@@ -26,21 +31,25 @@ def write(
     Raises:
         OSError: a figure cannot be read, or the page not be written.
     """
-    content = {**_content(study, figures, notes), **_conclusion(study, found)}
+    content = {**_content(study, figures, notes, experiment), **_conclusion(study, found)}
     web_page.write("study.html", content, path)
 
 
-def _content(study: Study, figures: Sequence[Path], notes: Sequence[str]) -> dict[str, Any]:
+def _content(
+    study: Study,
+    figures: Sequence[Path],
+    notes: Sequence[str],
+    experiment: StudyExperiment | None,
+) -> dict[str, Any]:
     records = [run.record for run in study.runs]
     counts = {state: sum(one.state == state for one in records) for state in _STATES}
-    told = find_trained_experiment(study)
     circumstances = differences.circumstances(study.runs)
     return {
         "name": study.name,
         "period": run_tables.period(study),
         "states": {state: count for state, count in counts.items() if count},
         "figures": sorted(
-            inline.figures(figures), key=lambda one: not told or one.name != told.name
+            inline.figures(figures), key=lambda one: not experiment or one.name != experiment.name
         ),
         "readings": readings(study),
         "runs": run_tables.runs_table(study),

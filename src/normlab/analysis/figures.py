@@ -14,15 +14,20 @@ from normlab.analysis.curves import ends_early, loss_limits
 from normlab.analysis.learning_rates import learning_rates
 from normlab.analysis.plan import Plan, best_loss, plan
 from normlab.analysis.rates_figure import learning_rate
+from normlab.analysis.result import StudyExperiment
 from normlab.analysis.style import Look, own_style, without_figure
-from normlab.apps.experiments import find_trained_experiment
 from normlab.archive.study import Study
 
 _CURVES_HEIGHT = 3.0  # inches, in the comparison
 _Panel = Callable[[Axes, Sequence[Arm], Look, tuple[float, float]], None]
 
 
-def draw(study: Study, folder: Path, left_out: list[str] | None = None) -> list[Path]:
+def draw(
+    study: Study,
+    folder: Path,
+    left_out: list[str] | None = None,
+    experiment: StudyExperiment | None = None,
+) -> list[Path]:
     """Draw all figures of a study into `folder`; returns the files, PNG and SVG of each.
 
     A figure that fails is left out, and gives `left_out` a sentence.
@@ -32,7 +37,7 @@ def draw(study: Study, folder: Path, left_out: list[str] | None = None) -> list[
     """
     files: list[Path] = []
     with own_style():
-        for name, save in _drawings(study, folder).items():
+        for name, save in _drawings(study, folder, experiment).items():
             with (
                 nullcontext()
                 if left_out is None
@@ -42,17 +47,19 @@ def draw(study: Study, folder: Path, left_out: list[str] | None = None) -> list[
     return files
 
 
-def _drawings(study: Study, folder: Path) -> dict[str, Callable[[], list[Path]]]:
+def _drawings(
+    study: Study, folder: Path, experiment: StudyExperiment | None
+) -> dict[str, Callable[[], list[Path]]]:
     """What draws and saves each figure of a study, by its name."""
-    planned, rates, told = plan(study), learning_rates(study), find_trained_experiment(study)
+    planned, rates = plan(study), learning_rates(study)
     builds: dict[str, Callable[[], Figure]] = {
         build.__name__: partial(build, planned)
         for build in (comparison, training_loss, validation_loss, final_validation_loss)
     }
     if rates is not None:
         builds[learning_rate.__name__] = partial(learning_rate, study.name, rates)
-    if told and any(run.record.state == "finished" for run in study.runs):
-        builds[told.name] = partial(told.draw_figure, study)
+    if experiment and any(run.record.state == "finished" for run in study.runs):
+        builds[experiment.name] = partial(experiment.draw_figure, study)
 
     def save(name: str, build: Callable[[], Figure]) -> list[Path]:
         return page.save(build(), folder, name)

@@ -1,19 +1,20 @@
 """Redraw a study from what its runs left: `runs.csv`, figures, `report.html`, verdict."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import wrap
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from normlab.analysis.learning_rates import learning_rates
 from normlab.analysis.plan import plan
 from normlab.analysis.report import render, render_rates
+from normlab.analysis.result import StudyExperiment, StudyExperiments, find_study_experiment
 from normlab.analysis.style import without_figure
 from normlab.analysis.table import ArmSummary, summary, write_runs
 from normlab.analysis.verdict import Verdict, verdict
-from normlab.apps.experiments import find_trained_experiment, redraw
 from normlab.archive import tags
 from normlab.archive.files import FIGURES_FOLDER, check_study_links
 from normlab.archive.study import Study, read_study
@@ -43,6 +44,7 @@ class Report:
         figures: the files, PNG and SVG.
         page: where `report.html` is.
         left_out: sentences about whatever could not be read or was not drawn.
+        experiment: the experiment that the study is of, if any.
     """
 
     study: Study
@@ -52,6 +54,7 @@ class Report:
     figures: list[Path]
     page: Path
     left_out: list[str]
+    experiment: StudyExperiment | None = None
 
     @property
     def table(self) -> "Table":
@@ -59,23 +62,26 @@ class Report:
         return render(self.summaries)
 
 
-def report(study_folder: Path) -> Report:
+def report(study_folder: Path, experiments: StudyExperiments = MappingProxyType({})) -> Report:
     """Read a study, and write its `runs.csv`, its figures and its report into its folder.
+
+    `experiments` are those whose studies have a figure and sentences of their own, by name.
 
     Raises:
         NormlabError: the folder is no study, or cannot be written.
     """
     study = read_study(study_folder, CURVES)
     left_out = [*study.left_out, *plan(study).left_out]
-    found = verdict(study)
+    experiment = find_study_experiment(study, experiments)
+    found = verdict(study, experiment)
     page = study_folder / REPORT_FILE
     try:
         check_study_links(study_folder)
         csv = write_runs(study)
-        files = _draw(study, found, left_out, page)
+        files = _draw(study, experiment, found, left_out, page)
     except OSError as error:
         raise _unwritable(study_folder, error) from error
-    return Report(study, summary(study), found, csv, files, page, left_out)
+    return Report(study, summary(study), found, csv, files, page, left_out, experiment)
 
 
 def _unwritable(folder: Path, error: OSError) -> NormlabError:
@@ -86,20 +92,35 @@ def _unwritable(folder: Path, error: OSError) -> NormlabError:
     )
 
 
-def _draw(study: Study, found: Verdict, left_out: list[str], page: Path) -> list[Path]:
+def _draw(
+    study: Study,
+    experiment: StudyExperiment | None,
+    found: Verdict,
+    left_out: list[str],
+    page: Path,
+) -> list[Path]:
     from normlab.analysis import document
 
     files: list[Path] = []
     with without_figure("The figures", left_out):
         from normlab.analysis import figures  # matplotlib takes half a second
 
-        files = figures.draw(study, study.folder / FIGURES_FOLDER, left_out)
-    document.write(study, found, files, left_out, page)
+        files = figures.draw(study, study.folder / FIGURES_FOLDER, left_out, experiment)
+    document.write(study, found, files, left_out, page, experiment)
     return files
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command line of `scripts/plot.py`."""
+def main(
+    argv: Sequence[str] | None = None,
+    *,
+    experiments: StudyExperiments = MappingProxyType({}),
+    redraw_measurement: Callable[[Path, str | None], bool] | None = None,
+) -> None:
+    """The command line of `scripts/plot.py`.
+
+    `redraw_measurement` draws what an experiment without training left in a folder, and returns
+    False if it left nothing; its second argument is `--metric`.
+    """
     parser = Parser(
         description="Redraw a study from its event files: runs.csv, figures/*.png, *.svg and "
         "report.html.",
@@ -114,10 +135,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     with in_words():
         arguments = parser.parse_args(argv)
-        if redraw(arguments.study, arguments.metric):
+        if redraw_measurement and redraw_measurement(arguments.study, arguments.metric):
             return
         if arguments.metric is None:
-            show(report(arguments.study))
+            show(report(arguments.study, experiments))
         else:
             _show_metric(arguments.study, arguments.metric)
 
@@ -146,8 +167,8 @@ def show(done: Report) -> None:
     for kind, sentences in (("warning: ", done.verdict.warnings), ("note: ", done.left_out)):
         for sentence in sentences:
             _say(console, kind, sentence)
-    told = find_trained_experiment(done.study)
-    own = [path for path in done.figures if told and path.name == f"{told.name}.png"]
+    name = done.experiment and f"{done.experiment.name}.png"
+    own = [path for path in done.figures if path.name == name]
     for path in own:
         console.print(f"figure   {path}", markup=False)
     if done.figures:

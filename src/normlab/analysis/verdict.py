@@ -8,9 +8,9 @@ from normlab.analysis.arms import facets, group
 from normlab.analysis.caveats import caveats
 from normlab.analysis.comparison import Comparison, compare
 from normlab.analysis.learning_rates import LearningRates, learning_rates
+from normlab.analysis.result import StudyExperiment
 from normlab.analysis.sentences import compared, diverged, measured, nothing_to_compare, some
 from normlab.analysis.statistics import mean_interval
-from normlab.apps.experiments import find_trained_experiment
 from normlab.archive.record import short_number
 from normlab.archive.study import Study
 
@@ -33,7 +33,7 @@ class Verdict:
     comparisons: tuple[Comparison, ...]
 
 
-def verdict(study: Study) -> Verdict:
+def verdict(study: Study, experiment: StudyExperiment | None = None) -> Verdict:
     """Compare a study's arms by their final validation losses, within every facet.
 
     In a study over learning rates each arm is compared at its own best rate; see `RatedArm.best`.
@@ -44,10 +44,9 @@ def verdict(study: Study) -> Verdict:
     whole = arms if rates is None else [one.arm for one in rates.arms]
     entered = arms if rates is None else [best for one in rates.arms if (best := one.at_its_best)]
     comparisons = compare(facets(entered))
-    told = find_trained_experiment(study)
     whose = (
-        told.write_sentences(study)
-        if told and any(arm.with_state("finished") for arm in arms)
+        experiment.write_sentences(study)
+        if experiment and any(arm.with_state("finished") for arm in arms)
         else []
     )
     words: list[str] = []

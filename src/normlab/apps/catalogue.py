@@ -1,10 +1,9 @@
-"""`docs/catalogue.md`: every norm and placement of conf/, from the files and what they build."""
+"""`docs/catalogue.md`: all norms and placements of conf/, from the files and what they build."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -13,9 +12,6 @@ from normlab.archive.files import write_text
 from normlab.config.compose import composed_config
 from normlab.config.run_spec import to_train_config
 from normlab.errors import NormlabError, Parser, in_words
-
-if TYPE_CHECKING:
-    from torch import nn
 
 PATH = Path("docs/catalogue.md")
 COMMAND = "python scripts/catalogue.py"
@@ -36,7 +32,7 @@ L the number of blocks and l a block, counted from 1.
 
 
 @dataclass(frozen=True)
-class Entry:
+class CatalogueEntry:
     """A file of conf/norm or conf/placement."""
 
     name: str
@@ -44,7 +40,7 @@ class Entry:
     equation: str
     more: str
     sources: tuple[str, ...]
-    facts: tuple[str, ...]  # what is found by building it
+    facts: tuple[str, ...]  # of what it builds
     yaml: str
 
     @property
@@ -53,7 +49,7 @@ class Entry:
         return ", ".join(f"[{number}](https://arxiv.org/abs/{number})" for number in self.sources)
 
 
-def read(path: Path, *facts: str) -> Entry:
+def read_entry(path: Path, *facts: str) -> CatalogueEntry:
     """An entry from a file whose comment begins `Title: equation.` and names its arXiv id.
 
     Raises:
@@ -61,78 +57,75 @@ def read(path: Path, *facts: str) -> Entry:
     """
     lines = path.read_text(encoding="utf-8").splitlines()
     body = next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
-    said = " ".join(line.lstrip("# ").strip() for line in lines[:body])
-    head = _HEAD.match(said)
+    comment = " ".join(line.lstrip("# ").strip() for line in lines[:body])
+    head = _HEAD.match(comment)
     if head is None:
         raise NormlabError(f"{path} has to open with a comment '# Title: equation. …'.")
-    return Entry(
+    return CatalogueEntry(
         name=path.stem,
         title=head["title"],
         equation=head["equation"],
         more=(head["more"] or "").strip(),
-        sources=tuple(dict.fromkeys(_ARXIV.findall(said))),
+        sources=tuple(dict.fromkeys(_ARXIV.findall(comment))),
         facts=facts,
         yaml="\n".join(lines[body:]),
     )
 
 
-def catalogue() -> str:
+def build_page() -> str:
     """The page, as Markdown."""
-    folder = config.conf_folder()
-    norms = [read(path, _of_norm(path)) for path in sorted((folder / "norm").glob("*.yaml"))]
-    files = sorted((folder / "placement").glob("*.yaml"))
-    placements = [read(path, *_of_placement(path.stem)) for path in files]
+    norm_files, placement_files = (
+        sorted((config.conf_folder() / group).glob("*.yaml")) for group in ("norm", "placement")
+    )
+    norms = [read_entry(path, _norm_parameters(path)) for path in norm_files]
+    placements = [read_entry(path, *_placement_facts(path.stem)) for path in placement_files]
     return "\n".join(
         [
             _INTRODUCTION,
             f"## {len(norms)} norms\n",
-            *_table(["`norm=`", "name", "equation", "parameters", "arXiv"], norms),
+            *_table_rows(["`norm=`", "name", "equation", "parameters", "arXiv"], norms),
             f"\n## {len(placements)} placements\n",
             "Parameters are those of all norms and gains of a model of four blocks with "
             f"`norm=rmsnorm` at width {_WIDTH} (`model=nanogpt`).\n",
-            *_table(
+            *_table_rows(
                 ["`placement=`", "name", "equation", "final norm", "parameters", "arXiv"],
                 placements,
             ),
             "\n## The files\n",
-            *(line for entry in (*norms, *placements) for line in _file(entry)),
+            *(line for entry in (*norms, *placements) for line in _file_lines(entry)),
         ]
     )
 
 
-def _table(columns: Sequence[str], entries: Sequence[Entry]) -> list[str]:
+def _table_rows(columns: Sequence[str], entries: Sequence[CatalogueEntry]) -> list[str]:
     rows: list[Sequence[str]] = [columns, ["---"] * len(columns)]
     for entry in entries:
         link = f"[`{entry.name}`](#{entry.name})"
-        rows.append([link, entry.title, _cell(entry.equation), *entry.facts, entry.links])
+        equation = entry.equation.replace("|", "\\|").replace("*", "\\*")
+        rows.append([link, entry.title, equation, *entry.facts, entry.links])
     return ["| " + " | ".join(row) + " |" for row in rows]
 
 
-def _file(entry: Entry) -> list[str]:
-    said = f"{entry.title}: {entry.equation}. {entry.more}".strip()
-    return [f"### {entry.name}\n", f"{said}\n", f"```yaml\n{entry.yaml}\n```\n"]
+def _file_lines(entry: CatalogueEntry) -> list[str]:
+    comment = f"{entry.title}: {entry.equation}. {entry.more}".strip()
+    return [f"### {entry.name}\n", f"{comment}\n", f"```yaml\n{entry.yaml}\n```\n"]
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("*", "\\*")
-
-
-def _of_norm(path: Path) -> str:
+def _norm_parameters(path: Path) -> str:
+    """Name and shape of every parameter."""
     from normlab.norms import norm_factory
 
     node = OmegaConf.load(path)
     norm = norm_factory(OmegaConf.to_container(node, resolve=True))(_WIDTH)  # type: ignore[arg-type]
-    shapes = [f"{name} {_shape(value)}" for name, value in norm.named_parameters()]
-    return ", ".join(shapes) or "none"
+    parameters = []
+    for name, parameter in norm.named_parameters():
+        sizes = ["d" if size == _WIDTH else str(size) for size in parameter.shape]
+        parameters.append(f"{name} ({', '.join(sizes) or 'one'})")
+    return ", ".join(parameters) or "none"
 
 
-def _shape(parameter: "nn.Parameter") -> str:
-    if parameter.ndim == 0:
-        return "(one)"
-    return "(" + ", ".join("d" if n == _WIDTH else str(n) for n in parameter.shape) + ")"
-
-
-def _of_placement(name: str) -> tuple[str, str]:
+def _placement_facts(name: str) -> tuple[str, str]:
+    """Whether a final norm follows the blocks, and the parameters of all norms and gains."""
     from torch import nn
 
     from normlab.model.gpt import count_parameters
@@ -160,5 +153,5 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(description=f"Write {PATH} from the files in conf/.")
     with in_words():
         parser.parse_args(argv)
-        write_text(PATH, catalogue())
+        write_text(PATH, build_page())
         print(f"wrote {PATH}")  # noqa: T201

@@ -21,38 +21,38 @@ from normlab.text import printable
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line of `scripts/sample.py`."""
     with in_words():
-        options = _parser().parse_args(argv)
-        sys.stdout.write(printable(sample(options) + "\n"))
-        told = describe_folder_changes(Path(options.run))
-        if told:
-            sys.stderr.write(printable(f"note: {told}\n"))
+        options = _build_parser().parse_args(argv)
+        sys.stdout.write(printable(sample_text(options) + "\n"))
+        changes = describe_folder_changes(Path(options.run))
+        if changes:
+            sys.stderr.write(printable(f"note: {changes}\n"))
 
 
-def sample(options: argparse.Namespace) -> str:
+def sample_text(options: argparse.Namespace) -> str:
     """The prompt and its continuation.
 
     Raises:
         NormlabError: the folder is not a run, or the checkpoint is not one of this model.
         ConfigError: a number is out of range, or the prompt has unknown characters.
     """
-    _check(options)
+    _check_ranges(options)
     folder = Path(options.run)
     try:
         check_links(folder)
     except OSError as error:
         raise NormlabError(f"{folder} cannot be read ({error.strerror}).") from error
-    tokenizer = _tokenizer(folder)
+    tokenizer = _read_tokenizer(folder)
     prompt = tokenizer.encode(options.prompt) if options.prompt else [0]
-    checkpoint = _checkpoint(folder, options.checkpoint)
+    checkpoint = _find_checkpoint(folder, options.checkpoint)
     # Torch takes seconds to import; what cannot be sampled never gets here.
     from normlab.training.sampling import Draw, continue_tokens
 
     draw = Draw(options.length, options.temperature, options.top_k, options.seed)
-    drawn = continue_tokens(folder, checkpoint, tokenizer.vocabulary, prompt, draw)
-    return tokenizer.decode(drawn if options.prompt else drawn[1:])
+    tokens = continue_tokens(folder, checkpoint, tokenizer.vocabulary, prompt, draw)
+    return tokenizer.decode(tokens if options.prompt else tokens[1:])
 
 
-def _parser() -> argparse.ArgumentParser:
+def _build_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="sample.py", description="Print text from a run's checkpoint.")
     parser.add_argument("run", help="folder of a run: outputs/<study>/<run>")
     parser.add_argument("--checkpoint", help="another checkpoint of this run's model")
@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _check(options: argparse.Namespace) -> None:
+def _check_ranges(options: argparse.Namespace) -> None:
     for name, value, least, most in (
         ("--length", options.length, 1, 10**6),
         ("--top-k", options.top_k, 1, 10**9),
@@ -76,7 +76,7 @@ def _check(options: argparse.Namespace) -> None:
             raise ConfigError(f"{name} {value} is not allowed; it must be from {least} to {most}.")
 
 
-def _tokenizer(folder: Path) -> Tokenizer:
+def _read_tokenizer(folder: Path) -> Tokenizer:
     path = folder / VOCABULARY_FILE
     if not (folder / CONFIG_FILE).is_file() or not path.is_file():
         raise NormlabError(
@@ -89,13 +89,14 @@ def _tokenizer(folder: Path) -> Tokenizer:
         raise NormlabError(f"{path} is damaged; train the run again.") from error
 
 
-def _checkpoint(folder: Path, given: str | None) -> Path:
-    best = folder / BEST_CHECKPOINT
-    # A link that the user names is the user's own.
-    path = Path(given).resolve() if given else best if best.is_file() else folder / LAST_CHECKPOINT
-    if not path.is_file():
+def _find_checkpoint(folder: Path, path: str | None) -> Path:
+    best, last = folder / BEST_CHECKPOINT, folder / LAST_CHECKPOINT
+    default = best if best.is_file() else last
+    # A link that the user names is the user's to follow.
+    checkpoint = Path(path).resolve() if path else default
+    if not checkpoint.is_file():
         raise NormlabError(
-            f"{path} is not there; a run writes {BEST_CHECKPOINT} at its lowest validation loss "
-            f"and {LAST_CHECKPOINT} when it ends."
+            f"{checkpoint} is not there; a run writes {BEST_CHECKPOINT} at its lowest validation "
+            f"loss and {LAST_CHECKPOINT} when it ends."
         )
-    return path
+    return checkpoint

@@ -50,9 +50,9 @@ _SETTING_TYPES: dict[str, dict[str, Any]] = {
     "probes": {},
 }
 
-# Keys that cannot change results; `budget` is only where trainer.max_steps and trainer.val_every
-# come from.
-_NEUTRAL_KEYS = ("study", "output_dir", "jobs", "measure", "figure", "logger", "budget")
+# Keys that cannot change results, and so are not part of a run's id; `budget` is only where
+# trainer.max_steps and trainer.val_every come from.
+NEUTRAL_KEYS = ("study", "output_dir", "jobs", "measure", "figure", "logger", "budget")
 _NEUTRAL_TRAINER_KEYS = ("log_every", "save_seconds", "gradient_checkpointing")
 
 _STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -269,7 +269,7 @@ def _replace_nonfinite(value: Any) -> Any:
 
 def compute_run_id(config: Mapping[str, Any]) -> str:
     """Eight hexadecimal digits of the resolved configuration, without what cannot matter."""
-    decisive = {key: value for key, value in config.items() if key not in _NEUTRAL_KEYS}
+    decisive = {key: value for key, value in config.items() if key not in NEUTRAL_KEYS}
     trainer = config.get("trainer", {})
     decisive["trainer"] = {k: v for k, v in trainer.items() if k not in _NEUTRAL_TRAINER_KEYS}
     text = json.dumps(decisive, sort_keys=True, separators=(",", ":"))

@@ -21,17 +21,24 @@ from normlab.config.gate import check_folder, check_overrides
 from normlab.config.run_spec import RunSpec, make_run_spec
 from normlab.errors import ConfigError, Parser, in_words
 from normlab.study import engine
+from normlab.study.applications import MeasuredExperiments, register_applications
 from normlab.study.plan import ELSEWHERE, is_settled
 from normlab.text import excerpt, suggest_closest
 from normlab.training import stopping
 
 if TYPE_CHECKING:
+    from normlab.analysis.result import StudyExperiments
     from normlab.study.terminal import Lines
 
 
-def main() -> None:
-    """Run the command in `sys.argv`; leave with 1 or 2 and one sentence when it cannot be done."""
+def main(trained: "StudyExperiments", measured: MeasuredExperiments) -> None:
+    """Run the command in `sys.argv`; leave with 1 or 2 and one sentence when it cannot be done.
+
+    `trained` and `measured` are the experiments that a configuration may name, by its keys `figure`
+    and `measure`.
+    """
     register()
+    register_applications(trained, measured)
     run_hydra = hydra.main(
         version_base="1.3", config_path=str(config.conf_folder()), config_name="train"
     )(train_one)

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from normlab.archive.record import RunRecord, check_study_name
 from normlab.config.run_spec import RunSpec
 from normlab.errors import ConfigError, NormlabError
-from normlab.study import engine, warm
+from normlab.study import applications, engine, warm
 from normlab.study.experiment import Asked
 from normlab.study.launcher import StudyLauncher
 from normlab.study.place import check_place, make_folder
@@ -53,7 +53,7 @@ class StudySweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Train what the command asks for and is not there yet, then draw the study.
 
-        An experiment that measures without training goes to `normlab.apps.experiments`.
+        An experiment that measures without training is carried out by its application.
 
         Raises:
             ConfigError: a combination cannot be trained; nothing was trained.
@@ -69,9 +69,7 @@ class StudySweeper(Sweeper):
             check_place(Path(str(self.config.hydra[key].dir)))
         loader = self.hydra_context.config_loader
         if self.config.measure is not None:
-            from normlab.apps.experiments import MEASURED_EXPERIMENTS
-
-            run_measurement = MEASURED_EXPERIMENTS[self.config.measure.name]
+            run_measurement = applications.measured_experiments[self.config.measure.name]
             run_measurement(loader, self.config, overrides, study)
             return
         from normlab.study.terminal import Terminal
@@ -87,7 +85,7 @@ class StudySweeper(Sweeper):
             if launcher:
                 results = launcher.launch([job for job, _ in pending], 0)
         finally:
-            undrawn = terminal.conclude(plan)
+            undrawn = terminal.conclude(plan, applications.study_experiments)
         _raise_failures(plan, [spec for _, spec in pending], results, undrawn)
 
     def _launcher(self, runs: int) -> Launcher:

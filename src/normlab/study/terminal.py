@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from textwrap import fill
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Console
 from rich.markup import escape
@@ -19,6 +19,9 @@ from normlab.study.plan import Plan
 from normlab.terminal import UNWATCHED, is_width_given, open_terminal
 from normlab.text import on_a_line
 from normlab.training.display import Display
+
+if TYPE_CHECKING:
+    from normlab.analysis.result import StudyExperiments
 
 # Without a terminal a plain line is due this often (seconds): ever more seldom as time goes by.
 SOONEST, LATEST = 10.0, 45.0
@@ -133,7 +136,7 @@ class Terminal:
             if record is not None:
                 self.console.print(f"there {escape(on_a_line(record.name))}  {outcome(record)}")
 
-    def conclude(self, plan: Plan) -> str:
+    def conclude(self, plan: Plan, experiments: "StudyExperiments") -> str:
         """Draw the study's figures, and say what came out; returns why it could not, or nothing.
 
         It raises nothing of its own: how the runs ended matters more.
@@ -144,7 +147,7 @@ class Terminal:
             return ""  # stopped before the first run began
         folder = plan.specs[0].study_folder
         try:
-            show(report(folder))
+            show(report(folder, experiments))
         except NormlabError as error:
             return str(error)
         except KeyboardInterrupt as stop:

@@ -12,11 +12,11 @@ import torch
 
 from html_page import Page
 from normlab.analysis import plot
-from normlab.apps.experiments import gradient_vanishing
+from normlab.apps.experiments import gradient_vanishing_measurement, redraw
 from normlab.apps.experiments import main as measure
+from normlab.apps.experiments.layernorm_vs_rmsnorm import LayerNormVsRmsNormSettings
 from normlab.apps.experiments.record import read_record
 from normlab.apps.experiments.report import Report
-from normlab.apps.experiments.settings import LayerNormVsRmsNormSettings
 
 VANISHING = (
     "experiment=gradient_vanishing",
@@ -73,7 +73,7 @@ def test_numbers_figure_and_paragraph_then_a_redraw(
     assert "16 wide, with PyTorch's initialisation" in answer.out.splitlines()[-1]
 
     figure.unlink()
-    monkeypatch.setattr(gradient_vanishing, "profile_stacks", never)
+    monkeypatch.setattr(gradient_vanishing_measurement, "profile_stacks", never)
     again = door(*VANISHING, f"output_dir={tmp_path}")
     assert again.code == 0, again.err
     assert "there" in again.out
@@ -83,7 +83,7 @@ def test_numbers_figure_and_paragraph_then_a_redraw(
     page = folder / "report.html"
     before = page.read_bytes()
     page.unlink()
-    plot.main([str(folder)])
+    plot.main([str(folder)], redraw_measurement=redraw)
     redrawn = capfd.readouterr().out
     assert redrawn.splitlines()[-1] == answer.out.splitlines()[-1]
     assert f"report   {page}" in redrawn
@@ -119,7 +119,10 @@ def test_a_measurement_has_no_curves_to_draw(
 ) -> None:
     assert door(*VANISHING, f"output_dir={tmp_path}").code == 0
     with pytest.raises(SystemExit) as left:
-        plot.main([str(tmp_path / "gradient_vanishing-quick"), "--metric", "train/loss"])
+        plot.main(
+            [str(tmp_path / "gradient_vanishing-quick"), "--metric", "train/loss"],
+            redraw_measurement=redraw,
+        )
     assert left.value.code == 1
     assert "holds a measurement and no curves" in capfd.readouterr().err
 
@@ -191,7 +194,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything(
     door: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tmp_path.chmod(0o500)
-    monkeypatch.setattr(gradient_vanishing, "profile_stacks", never)
+    monkeypatch.setattr(gradient_vanishing_measurement, "profile_stacks", never)
     answer = door(*VANISHING, f"output_dir={tmp_path / 'out'}")
     assert answer.code == 1
     assert "cannot be written; give a place" in answer.err
@@ -201,7 +204,7 @@ def test_a_place_that_is_no_folder_is_told_before_anything(
     door: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "out").write_text("")
-    monkeypatch.setattr(gradient_vanishing, "profile_stacks", never)
+    monkeypatch.setattr(gradient_vanishing_measurement, "profile_stacks", never)
     answer = door(*VANISHING, f"output_dir={tmp_path / 'out'}")
     assert answer.code == 1
     assert "is not a folder; give a place" in answer.err
@@ -223,7 +226,9 @@ def test_a_stop_says_what_the_same_command_does(
     door: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        gradient_vanishing, "profile_stacks", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT)
+        gradient_vanishing_measurement,
+        "profile_stacks",
+        lambda *_, **__: os.kill(os.getpid(), signal.SIGINT),
     )
     answer = door(*VANISHING, f"output_dir={tmp_path}")
     assert answer.code == 130
@@ -251,7 +256,7 @@ def test_each_budget_has_its_numbers_and_its_folder(
         asked.append((len(settings.widths), settings.depth, len(settings.seeds)))
         raise EnoughError
 
-    monkeypatch.setattr(gradient_vanishing, "measure", measured)
+    monkeypatch.setattr(gradient_vanishing_measurement, "measure", measured)
     words = ("norm=rmsnorm", "placement=pre", f"budget={budget}", f"output_dir={tmp_path}")
     with pytest.raises(EnoughError):
         door("experiment=gradient_vanishing", *words)

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from normlab.apps.experiments.gradient_vanishing import (
+from normlab.apps.experiments.gradient_vanishing import DepthProfile, theory_deviation
+from normlab.apps.experiments.gradient_vanishing_measurement import (
     PLAIN_STACK,
     STACKS_WITHOUT_NORM,
     StackVariant,
@@ -20,9 +21,6 @@ from normlab.apps.experiments.gradient_vanishing import (
     run_stack,
     run_stream,
 )
-from normlab.apps.experiments.gradient_vanishing_figure import expected_values
-from normlab.apps.experiments.measured_sentences import theory_deviation
-from normlab.apps.experiments.record import DepthProfile
 from normlab.apps.experiments.signal_theory import expected_signal
 from normlab.config.run_spec import RunSpec
 from normlab.norms import RMSNorm
@@ -56,8 +54,7 @@ def test_information_and_gradient_are_theorys(
 ) -> None:
     profile = measured[name]
     found = np.array(getattr(profile, quantity), float)
-    said = np.array(expected_values(profile, quantity))
-    assert found == pytest.approx(said[::-1] if quantity == "gradient" else said, rel=0.08)
+    assert found == pytest.approx(profile.expected_by_layer(quantity), rel=0.08)
 
 
 def test_a_mistake_in_the_variances_would_be_seen(measured: dict[str, DepthProfile]) -> None:

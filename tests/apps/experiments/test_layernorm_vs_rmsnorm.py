@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from normlab.apps.experiments import layernorm_vs_rmsnorm
-from normlab.apps.experiments.layernorm_vs_rmsnorm import (
+from normlab.apps.experiments import layernorm_vs_rmsnorm_measurement
+from normlab.apps.experiments.layernorm_vs_rmsnorm_measurement import (
     distribution_moments,
     measure_invariances,
     normalize_inputs,
@@ -63,12 +63,15 @@ def test_both_are_blind_to_scales_and_layernorm_alone_to_shifts() -> None:
 
 def test_what_is_timed_is_the_norm() -> None:
     x, gain, bias = torch.randn(8, 16), torch.randn(16), torch.randn(16)
-    layer = F.layer_norm(x, (16,), gain, bias, layernorm_vs_rmsnorm.EPS)
-    for written in (layernorm_vs_rmsnorm.layer_norm, layernorm_vs_rmsnorm.naive_layer_norm):
+    layer = F.layer_norm(x, (16,), gain, bias, layernorm_vs_rmsnorm_measurement.EPS)
+    for written in (
+        layernorm_vs_rmsnorm_measurement.layer_norm,
+        layernorm_vs_rmsnorm_measurement.naive_layer_norm,
+    ):
         assert torch.allclose(written(x, gain, bias), layer, atol=1e-5)
     assert torch.allclose(
-        layernorm_vs_rmsnorm.rms_norm(x, gain),
-        F.rms_norm(x, (16,), gain, layernorm_vs_rmsnorm.EPS),
+        layernorm_vs_rmsnorm_measurement.rms_norm(x, gain),
+        F.rms_norm(x, (16,), gain, layernorm_vs_rmsnorm_measurement.EPS),
         atol=1e-5,
     )
 

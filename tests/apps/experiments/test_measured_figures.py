@@ -19,8 +19,9 @@ from example_measurements import (
 from figure_texts import overlapping_words, visible_words, words_outside
 from normlab.analysis.style import RC
 from normlab.apps.experiments import gradient_vanishing_figure, layernorm_vs_rmsnorm_figure
+from normlab.apps.experiments.gradient_vanishing import GradientVanishing
 from normlab.apps.experiments.gradient_vanishing_figure import separate_heights
-from normlab.apps.experiments.record import GradientVanishing, LayerNormVsRmsNorm
+from normlab.apps.experiments.layernorm_vs_rmsnorm import LayerNormVsRmsNorm
 from normlab.apps.experiments.report import draw_figure
 
 MANY = ("rmsnorm", "layernorm", "dyt", "scalenorm")

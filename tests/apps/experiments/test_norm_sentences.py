@@ -3,12 +3,11 @@
 from dataclasses import replace
 
 from example_measurements import norm_comparison, norm_times, normalized_input
-from normlab.apps.experiments.measured_sentences import describe_layernorm_vs_rmsnorm
-from normlab.apps.experiments.record import LayerNormVsRmsNorm, NormTimes
+from normlab.apps.experiments.layernorm_vs_rmsnorm import LayerNormVsRmsNorm, NormTimes
 
 
 def said(numbers: LayerNormVsRmsNorm) -> str:
-    return " ".join(describe_layernorm_vs_rmsnorm(numbers))
+    return " ".join(numbers.write_sentences())
 
 
 def both(way: str, layer: float, rms: float, width: int = 512) -> list[NormTimes]:
@@ -18,27 +17,31 @@ def both(way: str, layer: float, rms: float, width: int = 512) -> list[NormTimes
 def test_what_each_does_to_a_token() -> None:
     text = said(norm_comparison())
     assert (
-        "LayerNorm takes the mean out of every input and turns tokens (cosine down to 0.45)" in text
+        "LayerNorm's output has a mean of at most 0.00, and a cosine with its input of at least "
+        "0.45." in text
     )
-    assert "RMSNorm leaves a mean of up to 1.00 and keeps every token's direction" in text
-    assert "the same for inputs of mean 0, and apart by 105 % (mean 2)" in text
+    assert (
+        "RMSNorm's output has a mean of at most 1.00, and a cosine with its input of at least "
+        "1.00." in text
+    )
+    assert "Their outputs differ by 0.0 % (mean 0) and 105 % (mean 2)." in text
     other = norm_comparison()
     turned = replace(
         normalized_input("mean 2", 2.0, 1.05), cosine={"layernorm": 1.0, "rmsnorm": 0.3}
     )
     text = said(replace(other, inputs=(turned,)))
-    assert "LayerNorm takes the mean out of every input and keeps every token's direction" in text
-    assert "turns tokens (cosine down to 0.30)" in text
-    assert "the same for" not in text
+    assert "mean of at most 0.00, and a cosine with its input of at least 1.00." in text
+    assert "mean of at most 1.00, and a cosine with its input of at least 0.30." in text
+    assert "(mean 0)" not in text
 
 
-def test_what_neither_feels_and_what_one_does() -> None:
+def test_what_neither_output_depends_on_and_what_one_does() -> None:
     text = said(norm_comparison())
-    assert "Neither feels weight scale (N((cW)h) = N(Wh)): at eps=0" in text
-    assert "with the default eps by 6.0e-4" in text
+    assert "Neither output depends on weight scale (N((cW)h) = N(Wh)): it changes by" in text
+    assert "at most 1.0e-15 RMS at eps=0, by 6.0e-4 with the default eps" in text
     assert (
-        "RMSNorm alone feels weight shift (N((W + 1cᵀ)h) = N(Wh)): its output changes by 5.00"
-        in text
+        "The output of RMSNorm alone depends on weight shift (N((W + 1cᵀ)h) = N(Wh)): it changes "
+        "by at most 5.00 RMS at eps=0" in text
     )
     swapped = norm_comparison()
     names = {"layernorm": "rmsnorm", "rmsnorm": "layernorm"}
@@ -48,7 +51,7 @@ def test_what_neither_feels_and_what_one_does() -> None:
         for norm in [key.split()[0]]
     }
     text = said(replace(swapped, invariances=invariances))
-    assert "LayerNorm alone feels weight shift" in text
+    assert "The output of LayerNorm alone depends on weight shift" in text
 
 
 def test_the_parameters_and_their_bytes() -> None:
@@ -59,22 +62,24 @@ def test_the_parameters_and_their_bytes() -> None:
 def test_the_tutorials_speed_is_held_against_every_comparison() -> None:
     text = said(norm_comparison())
     assert "0.80 in normlab's kernels, 4.00 in torch's functions and 0.50 written out" in text
-    assert "Of 6 comparisons like for like RMSNorm is faster in 4 and slower in 2" in text
+    assert "Of 6 comparisons like for like RMSNorm is faster in 4 and slower in 2; in 0 the" in text
     assert "“7–64 % faster” fits 2 of them" in text
     assert "factor of 68; like for like the largest, forward or with backward, is ×2.00" in text
 
 
 def test_it_holds_where_all_are_within_and_fits_none_where_none_is() -> None:
     within = norm_comparison([*both("torch", 1.0, 0.8), *both("fused", 1.0, 0.7)])
-    assert "“7–64 % faster” holds for all of them" in said(within)
+    assert "faster in 2 and slower in 0;" in said(within)
+    assert "“7–64 % faster” fits 2 of them" in said(within)
     slower = norm_comparison(both("torch", 1.0, 2.0))
-    assert "faster in 0 and slower in 1; the tutorial's “7–64 % faster” fits none" in said(slower)
+    assert "faster in 0 and slower in 1; in 0 the quartiles" in said(slower)
+    assert "“7–64 % faster” fits 0 of them" in said(slower)
 
 
 def test_what_the_rounds_cannot_tell_is_said_so() -> None:
     noisy = replace(norm_times("torch", "rmsnorm", 1.0), both=(0.95, 1.05) * 7 + (1.0,))
     text = said(norm_comparison([norm_times("torch", "layernorm", 1.0), noisy]))
-    assert "faster in 0, slower in 0 and in 1 the quartiles of 15 rounds cannot tell" in text
+    assert "faster in 0 and slower in 0; in 1 the quartiles of 15 rounds cannot tell" in text
 
 
 def test_times_that_vary_over_the_measurement_are_in_no_sentence() -> None:
@@ -91,16 +96,15 @@ def test_times_that_vary_over_the_measurement_are_in_no_sentence() -> None:
     assert "faster in" not in only
 
 
-def test_a_factor_like_the_scripts_is_admitted_where_it_is_measured() -> None:
+def test_the_scripts_factor_is_beside_the_largest_of_any_comparison() -> None:
     fast = norm_comparison(both("torch", 68.0, 1.0))
-    assert "like for like ×68 is reached" in said(fast)
+    assert "a factor of 68; like for like the largest, forward or with backward, is ×68" in said(
+        fast
+    )
+    assert "x.var" not in said(fast)
     naive = [norm_times("x.var", "layernorm", 90.0, forward=150.0), *both("composite", 6.0, 3.0)]
     text = said(norm_comparison([*both("torch", 1.0, 4.0), *naive]))
-    assert "with x.var comes near it: the written-out RMSNorm is up to ×150" in text
-    near = [norm_times("x.var", "layernorm", 7.0), *both("composite", 6.0, 3.0)]
-    assert "with x.var is not so slow either" in said(
-        norm_comparison([*both("torch", 1.0, 4.0), *near])
-    )
+    assert "with x.var the written-out RMSNorm is up to ×150 faster forward, ×30 with" in text
 
 
 def test_a_way_that_was_not_timed_says_why() -> None:

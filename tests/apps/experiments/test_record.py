@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from example_measurements import gradient_vanishing, measurement_record, norm_comparison
-from normlab.apps.experiments.record import GradientVanishing, LayerNormVsRmsNorm, read_record
+from normlab.apps.experiments.gradient_vanishing import GradientVanishing
+from normlab.apps.experiments.layernorm_vs_rmsnorm import LayerNormVsRmsNorm
+from normlab.apps.experiments.record import read_record
 from normlab.errors import NormlabError
 
 

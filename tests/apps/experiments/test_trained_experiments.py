@@ -8,12 +8,17 @@ import pytest
 
 from html_page import Page
 from normlab.analysis.plot import report, show
+from normlab.analysis.result import StudyExperiment, find_study_experiment
 from normlab.analysis.verdict import verdict
-from normlab.apps.experiments import find_trained_experiment
+from normlab.apps.experiments import TRAINED_EXPERIMENTS
 from normlab.archive.study import Study, read_study
 from normlab.data import build_source, unigram_loss
 
 UNIGRAM = 3.3
+
+
+def find_experiment(study: Study) -> StudyExperiment | None:
+    return find_study_experiment(study, TRAINED_EXPERIMENTS)
 
 
 def trained(
@@ -50,10 +55,10 @@ def trained(
 
 def told(maker: Any) -> str:
     study = read_study(maker.folder)
-    found = find_trained_experiment(study)
+    found = find_experiment(study)
     assert found is not None
     sentences = found.write_sentences(study)
-    assert verdict(study).story == tuple(sentences)
+    assert verdict(study, find_experiment(study)).story == tuple(sentences)
     assert all(sentence.endswith(".") for sentence in sentences)
     return " ".join(sentences)
 
@@ -70,7 +75,8 @@ def norms(maker: Any, seeds: int, **levels: tuple[float | None, float | None]) -
 def test_it_says_where_an_arm_diverges_and_who_ends_where(maker: Any) -> None:
     norms(maker, 1, none=(2.6, None), post=(2.5, 2.4), pre=(2.2, 2.3))
     words = told(maker)
-    assert "Diverged: none at lr=1e-2 (1 of 1), where layernorm · post ends at 2.4" in words
+    assert "Diverged: none at lr=1e-2 (1 of 1)." in words
+    assert "At lr=1e-2 finish layernorm · post at 2.4" in words
     # 1e-3 is the one rate at which all finish; post is better at the other.
     assert "At one shared rate, lr=1e-3, the final losses are layernorm · pre at 2." in words
     assert "(lr=1e-2)" in words.partition("Each at its own best rate")[2]
@@ -101,7 +107,7 @@ def test_without_a_rate_at_which_all_finish_none_is_shared(maker: Any) -> None:
     norms(maker, 1, none=(2.4, None), pre=(None, 2.2))
     words = told(maker)
     assert "There is no rate at which every arm finishes" in words
-    assert report(maker.folder).figures
+    assert report(maker.folder, TRAINED_EXPERIMENTS).figures
 
 
 def test_who_is_no_better_than_frequencies_is_named(maker: Any) -> None:
@@ -132,22 +138,24 @@ def depths(maker: Any, seeds: int, gains: dict[int, float], warm: float = 0.0) -
 def test_depths_are_compared_at_their_best_settings(maker: Any) -> None:
     depths(maker, 3, {4: -0.1, 16: 1.2}, warm=0.05)
     words = told(maker)
-    shallow, deep = words.split("At depth 16")
-    assert "layernorm · post is lower by 0." in shallow
-    assert "layernorm · pre is lower by 1.1" in deep.partition("Warm-up")[0]
+    shallow, deep = words.partition("Warm-up")[0].split("At depth 16")
+    assert "layernorm · post ends lower than layernorm · pre by 0." in shallow
+    assert "layernorm · pre ends lower than layernorm · post by 1.1" in deep
+    assert deep.endswith("at depth 16. ")
     assert "Warm-up changes the best final loss of layernorm · post by -0.0" in words
     assert "4 settings" not in words
     assert (
-        "of 8 settings of layernorm · pre 0 diverge and 0 end above, or less than 0.05 below,"
-        in words
+        "Of 8 settings of layernorm · pre 0 diverge and 0 end above, or less than 0.05 below, the "
+        "loss of token frequencies alone." in words
     )
-    assert "4 at depth 16" in words
+    assert "layernorm · post 0 diverge and 4 end above" in words
+    assert "(4 at depth 16)." in words
 
 
 def test_depths_that_cannot_be_told_apart_say_how_many_seeds_would(maker: Any) -> None:
     depths(maker, 2, {4: 0.001})
     words = told(maker)
-    assert "cannot be told apart (0.00" in words
+    assert "Cannot tell layernorm · pre from layernorm · post at depth 4 (0.00" in words
     assert "pairs of seeds would tell)" in words
 
 
@@ -155,7 +163,7 @@ def test_the_sentences_are_a_paragraph_on_the_terminal_and_a_list_on_the_page(
     maker: Any, capfd: pytest.CaptureFixture
 ) -> None:
     norms(maker, 2, post=(2.4, 2.5), pre=(2.2, 2.3))
-    done = report(maker.folder)
+    done = report(maker.folder, TRAINED_EXPERIMENTS)
     show(done)
     assert " ".join(done.verdict.story) in capfd.readouterr().out
     (found,) = [
@@ -167,29 +175,35 @@ def test_the_sentences_are_a_paragraph_on_the_terminal_and_a_list_on_the_page(
 def test_figures_are_drawn_and_drawn_again_when_numbers_change(maker: Any) -> None:
     depths(maker, 1, {4: 0.1})
     name = "prenorm_vs_postnorm.png"
-    first = {path.name: path for path in report(maker.folder).figures}
+    first = {path.name: path for path in report(maker.folder, TRAINED_EXPERIMENTS).figures}
     assert first[name].stat().st_size > 20_000
     before = first[name].read_bytes()
     trained(
         maker, "layernorm post", None, 2, rate=1e-2, depth=4, warmup=0.2,
         figure="prenorm_vs_postnorm",
     )  # fmt: skip
-    assert {path.name: path for path in report(maker.folder).figures}[name].read_bytes() != before
+    assert {path.name: path for path in report(maker.folder, TRAINED_EXPERIMENTS).figures}[
+        name
+    ].read_bytes() != before
 
 
 def test_a_study_of_two_experiments_or_without_a_result_has_no_sentences(maker: Any) -> None:
     trained(maker, "layernorm pre", None)
     study = read_study(maker.folder)
-    assert "No run has finished" in " ".join(verdict(study).sentences)
-    assert not [path for path in report(maker.folder).figures if "norm_comparison" in path.name]
+    assert "No run has finished" in " ".join(verdict(study, find_experiment(study)).sentences)
+    assert not [
+        path
+        for path in report(maker.folder, TRAINED_EXPERIMENTS).figures
+        if "norm_comparison" in path.name
+    ]
     trained(maker, "layernorm post", 2.0, figure="prenorm_vs_postnorm")
-    assert find_trained_experiment(read_study(maker.folder)) is None
-    assert find_trained_experiment(Study(Path("empty"), [])) is None
+    assert find_experiment(read_study(maker.folder)) is None
+    assert find_experiment(Study(Path("empty"), [])) is None
 
 
 def test_runs_that_differ_in_something_else_are_no_trained_experiment(maker: Any) -> None:
     norms(maker, 1, post=(2.4, 2.5), pre=(2.2, 2.3))
-    assert find_trained_experiment(read_study(maker.folder)) is not None
+    assert find_experiment(read_study(maker.folder)) is not None
     maker.run(
         "rmsnorm", "pre", steps=100, name="rmsnorm-pre-others", precision="32-true",
         config={
@@ -203,9 +217,9 @@ def test_runs_that_differ_in_something_else_are_no_trained_experiment(maker: Any
     study = read_study(maker.folder)
     for run in study.runs[:2]:
         run.record.config["trainer"] = {"max_steps": 50, "precision": "bf16-mixed"}
-    assert find_trained_experiment(study) is None
-    assert not verdict(study).story
-    assert "Diverged" not in verdict(study).sentences[0]
+    assert find_experiment(study) is None
+    assert not verdict(study, find_experiment(study)).story
+    assert "Diverged" not in verdict(study, find_experiment(study)).sentences[0]
 
 
 def test_without_a_seed_in_common_nothing_is_compared(maker: Any) -> None:

@@ -1,4 +1,4 @@
-"""The door of identity cards: compose the norms asked for, measure them, show and draw them.
+"""The command card.py: compose the norms of the command line, measure, print and draw them.
 
 Torch is imported when the request is known to be in order.
 """
@@ -8,9 +8,9 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from normlab.apps.card.record import Card, write_cards
+from normlab.apps.card.table import print_cards
 from normlab.apps.results import folder_name, print_files, save_results
 from normlab.config.compose import composed_config
 from normlab.config.gate import check_overrides
@@ -21,37 +21,59 @@ from normlab.study.terminal import console
 
 # Wider, a single token's Jacobian would not tell more, and the timing takes gigabytes.
 MOST_WIDTH = 8192
-_PLACE = Path("outputs") / "cards"
+_RESULTS = Path("outputs") / "cards"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line of `scripts/card.py`."""
     with in_words():
-        options = _parser().parse_intermixed_args(argv)
-        card(options)
+        write_norm_cards(_build_parser().parse_intermixed_args(argv))
 
 
-def card(options: argparse.Namespace) -> list[Card]:
-    """Measure, print and write what the command line asks for.
+def write_norm_cards(options: argparse.Namespace) -> list[Card]:
+    """Measure, print and write the norms of the command line.
 
     Raises:
-        ConfigError: a norm is not there, cannot be built, or is not one; an override is wrong.
+        ConfigError: a norm does not exist, cannot be built, or is not one; an override is wrong.
         NormlabError: the results cannot be written.
     """
-    _check(options)
-    specs = _compose(options.overrides, options.config_dir)
-    folder = options.out or _PLACE / folder_name(list(specs), "card")
-    cards = _measure(specs, options.width, options.threads, options.seconds)
-    files, left_out = _write(cards, folder)
-    from normlab.apps.card.tables import show
+    if not 2 <= options.width <= MOST_WIDTH:
+        raise ConfigError(
+            f"--width {options.width} is not allowed; it must be from 2 to {MOST_WIDTH}."
+        )
+    if options.threads < 1:
+        raise ConfigError(f"--threads {options.threads} is not allowed; it must be 1 or more.")
+    specs = _compose_norms(options.overrides, options.config_dir)
+    folder = options.out or _RESULTS / folder_name(list(specs), "card")
+    # A class in the current folder is imported, as it is by train.py there.
+    sys.path.append(os.getcwd())
+    import torch
 
+    from normlab.apps.card.measure import measure_card
+    from normlab.norms import norm_factory
+
+    torch.set_num_threads(options.threads)
+    cards = []
+    for name, spec in specs.items():
+        config, times = spec.plain["norm"], {"threads": options.threads, "seconds": options.seconds}
+        cards.append(
+            measure_card(norm_factory(config), options.width, name=name, config=config, **times)
+        )
+
+    def draw_figure() -> Path:
+        from normlab.apps.card.figure import draw_cards
+
+        return draw_cards(cards, folder)[0]
+
+    versions = {"torch": str(torch.__version__)}
+    results = save_results(folder, lambda: write_cards(folder, cards, versions), draw_figure)
     terminal = console(100)
-    show(terminal, cards)
-    print_files(terminal, files, left_out)
+    print_cards(terminal, cards)
+    print_files(terminal, *results)
     return cards
 
 
-def _parser() -> argparse.ArgumentParser:
+def _build_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="card.py",
         description="A norm's identity card, in seconds and before it is trained: parameters, "
@@ -63,21 +85,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config-dir", type=Path, help="folder that holds norm/<name>.yaml")
     parser.add_argument("--threads", type=int, default=1, help="for the timing (default: 1)")
     parser.add_argument("--seconds", type=float, default=0.8, help="for it, a norm (default: 0.8)")
-    parser.add_argument("--out", type=Path, help=f"default: {_PLACE}/<names>")
+    parser.add_argument("--out", type=Path, help=f"default: {_RESULTS}/<names>")
     return parser
 
 
-def _check(options: argparse.Namespace) -> None:
-    if not 2 <= options.width <= MOST_WIDTH:
-        raise ConfigError(
-            f"--width {options.width} is not allowed; it must be from 2 to {MOST_WIDTH}."
-        )
-    if options.threads < 1:
-        raise ConfigError(f"--threads {options.threads} is not allowed; it must be 1 or more.")
+def _compose_norms(overrides: Sequence[str], config_dir: Path | None) -> dict[str, RunSpec]:
+    """The configurations of all norms by their name on the card, in the order of the overrides.
 
-
-def _compose(overrides: Sequence[str], config_dir: Path | None) -> dict[str, RunSpec]:
-    """The norms asked for, by the name they have on the card, in order."""
+    The name is that of the norm's option, and of the arguments that were set.
+    """
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0]
         if key.partition(".")[0] != "norm":
@@ -90,40 +106,10 @@ def _compose(overrides: Sequence[str], config_dir: Path | None) -> dict[str, Run
         check_overrides(overrides, [config_dir] if config_dir else [])
         for combination in combinations(loader, overrides, Plan()):
             spec = specified(loader, master, combination)
-            specs[_label(spec, combination)] = spec
+            arguments = [
+                override.lstrip("+").replace("norm.", "", 1)
+                for override in combination
+                if override.lstrip("+~").startswith("norm.")
+            ]
+            specs[" ".join([spec.choices["norm"], *arguments])] = spec
     return specs
-
-
-def _label(spec: RunSpec, overrides: Sequence[str]) -> str:
-    """The norm's option, and what was set beside it."""
-    others = [one.lstrip("+") for one in overrides if one.lstrip("+~").startswith("norm.")]
-    return " ".join([spec.choices["norm"], *(one.replace("norm.", "", 1) for one in others)])
-
-
-def _measure(specs: dict[str, RunSpec], width: int, threads: int, seconds: float) -> list[Card]:
-    # A class in the folder one works in is found, as it is by train.py there.
-    sys.path.append(os.getcwd())
-    import torch
-
-    from normlab.apps.card.measure import measure
-    from normlab.norms import norm_factory
-
-    torch.set_num_threads(threads)
-    timing: Any = {"threads": threads, "seconds": seconds}
-    return [
-        measure(norm_factory(norm := spec.plain["norm"]), width, name=name, config=norm, **timing)
-        for name, spec in specs.items()
-    ]
-
-
-def _write(cards: list[Card], folder: Path) -> tuple[dict[str, Path], list[str]]:
-    """The files by what they are, and a sentence where the figure could not be drawn."""
-    import torch
-
-    def draw_figure() -> Path:
-        from normlab.apps.card.figure import draw
-
-        return draw(cards, folder)[0]
-
-    versions = {"torch": str(torch.__version__)}
-    return save_results(folder, lambda: write_cards(folder, cards, versions), draw_figure)

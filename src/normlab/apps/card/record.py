@@ -1,6 +1,6 @@
 """`card.json`: what was measured of a norm by itself, before anything is trained with it.
 
-A number that is not finite is None, for JSON has neither NaN nor infinity.
+The names of fields are the file's keys. A number that is not finite is None.
 """
 
 import math
@@ -8,22 +8,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from normlab.archive.versioned_json import read_versioned_json, restore_value, write_versioned_json
+from normlab.archive.steadiness import is_steady
+from normlab.archive.versioned_json import (
+    FiniteNumber,
+    read_versioned_json,
+    restore_value,
+    write_versioned_json,
+)
 
 SCHEMA_VERSION = 1
 CARD_FILE = "card.json"
 
-Number = float | None
 Verdict = Literal["yes", "to eps", "at init", "no"]
-
-
 # Names of the invariances that a causal model cannot do without.
 TOKEN_ALONE, SEQUENCE_ALONE = "token alone", "sequence alone"
-
-
-def number(value: float) -> Number:
-    """The value where it is finite."""
-    return float(value) if math.isfinite(value) else None
 
 
 @dataclass(frozen=True)
@@ -39,9 +37,9 @@ class Output:
     """What comes out for one kind of input: mean, RMS, and the median of the absolute value."""
 
     input: str
-    mean: Number
-    rms: Number
-    median: Number
+    mean: FiniteNumber
+    rms: FiniteNumber
+    median: FiniteNumber
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ class Invariance:
     name: str
     equation: str
     verdict: Verdict
-    deviation: Number
+    deviation: FiniteNumber
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ class Spectrum:
     values: tuple[float, ...]
     rank: int
     near_zero: int
-    condition: Number
+    condition: FiniteNumber
 
     @property
     def median(self) -> float:
@@ -89,9 +87,9 @@ class Extreme:
 
     input: str
     output: str
-    largest: Number
+    largest: FiniteNumber
     gradient: str
-    steepest: Number
+    steepest: FiniteNumber
     reach: str | None = None
 
 
@@ -103,10 +101,10 @@ class Rounding:
     """
 
     format: str
-    output_rms: Number = None
-    output_max: Number = None
-    gradient_rms: Number = None
-    gradient_max: Number = None
+    output_rms: FiniteNumber = None
+    output_max: FiniteNumber = None
+    gradient_rms: FiniteNumber = None
+    gradient_max: FiniteNumber = None
     problem: str | None = None
 
 
@@ -120,7 +118,12 @@ class Ratio:
     median: float
     low: float
     high: float
-    variation: Number = None
+    variation: FiniteNumber = None
+
+    @property
+    def is_comparable(self) -> bool:
+        """Whether the times were steady over the measurement; older cards do not tell."""
+        return self.variation is None or is_steady(self.variation)
 
 
 @dataclass(frozen=True)
@@ -134,16 +137,22 @@ class Speed:
     forward: Ratio
     both: Ratio
 
+    @property
+    def circumstances(self) -> str:
+        """`8×256×512, 1 thread`."""
+        plural = "" if self.threads == 1 else "s"
+        return f"{'×'.join(map(str, self.shape))}, {self.threads} thread{plural}"
+
 
 @dataclass(frozen=True)
 class Curves:
     """What the figure draws: one feature's response and slope, and RMS out against RMS in."""
 
     feature: tuple[float, ...]
-    response: tuple[Number, ...]
-    slope: tuple[Number, ...]
+    response: tuple[FiniteNumber, ...]
+    slope: tuple[FiniteNumber, ...]
     rms_in: tuple[float, ...]
-    rms_out: tuple[Number, ...]
+    rms_out: tuple[FiniteNumber, ...]
 
 
 @dataclass(frozen=True)
@@ -166,19 +175,22 @@ class Card:
     curves: Curves
 
     @property
-    def total(self) -> int:
+    def parameter_count(self) -> int:
         """How many numbers it learns."""
         return sum(math.prod(parameter.shape) for parameter in self.parameters)
 
     @property
     def leaks(self) -> bool:
         """Whether a token's output depends on other tokens, of its sequence or of another."""
-        alone = [one for one in self.invariances if one.name in (TOKEN_ALONE, SEQUENCE_ALONE)]
-        return any(one.verdict != "yes" for one in alone)
+        return any(
+            invariance.verdict != "yes"
+            for invariance in self.invariances
+            if invariance.name in (TOKEN_ALONE, SEQUENCE_ALONE)
+        )
 
 
 def write_cards(folder: Path, cards: list[Card], versions: dict[str, str]) -> Path:
-    """Write `card.json`, whole or not at all. Raises OSError."""
+    """Write `card.json`, all of it or nothing. Raises OSError."""
     plain = {"versions": versions, "cards": [asdict(card) for card in cards]}
     return write_versioned_json(folder / CARD_FILE, plain, SCHEMA_VERSION)
 
@@ -187,11 +199,11 @@ def read_cards(path: Path) -> list[Card]:
     """The cards in a file that `write_cards` wrote.
 
     Raises:
-        FileNotFoundError: it is not there.
+        FileNotFoundError: it does not exist.
         NormlabError: it is damaged, or was written by a newer normlab.
     """
-    return read_versioned_json(path, SCHEMA_VERSION, _parse, "measure again")
 
+    def parse(raw: Any) -> list[Card]:
+        return [restore_value(Card, card, "card") for card in raw["cards"]]
 
-def _parse(raw: Any) -> list[Card]:
-    return [restore_value(Card, card, "card") for card in raw["cards"]]
+    return read_versioned_json(path, SCHEMA_VERSION, parse, "measure again")

@@ -10,12 +10,12 @@ from typing import Any
 from normlab.analysis.arms import SEPARATOR, describe, flatten
 from normlab.apps.claims.claim import Quantity
 from normlab.archive import tags
-from normlab.archive.record import SETTLED_STATES
+from normlab.archive.record import NEUTRAL_KEYS, SETTLED_STATES
 from normlab.archive.study import Run
 
 # What arms are named by, and what says nothing about what was trained.
 _NAMED = ("norm", "placement")
-_APART = ("seed", "study", "output_dir", "jobs", "logger", "budget", "probes", "measure", "figure")
+_APART = ("seed", "probes", *NEUTRAL_KEYS)
 
 _LAST_SITE = "feedforward"
 

@@ -11,8 +11,8 @@ from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from normlab import config
 from normlab.apps.claims.claim import ARMS_KINDS, KINDS, Claim, Published, Test
-from normlab.config.safe_yaml import read_yaml
 from normlab.config.messages import unknown_key_error
+from normlab.config.safe_yaml import read_yaml
 from normlab.errors import ConfigError
 from normlab.text import excerpt, suggest_closest
 

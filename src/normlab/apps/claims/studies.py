@@ -18,7 +18,7 @@ from normlab.study.plan import Plan, make_plan, specified
 from normlab.text import excerpt, suggest_closest
 
 # What `train.py` does; there is no such file beside an installed package.
-_TRAIN = "import sys; sys.argv[0] = 'train.py'; from normlab.door import study; study()"
+_TRAIN = "import sys; sys.argv[0] = 'train.py'; from normlab.cli import study; study()"
 _SECONDS_TO_SAVE = 60
 
 

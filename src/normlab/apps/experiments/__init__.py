@@ -6,11 +6,12 @@ names one of `TRAINED_EXPERIMENTS` by its key `figure`, which shows a study's tr
 Nothing heavy is imported here: Hydra's commands start in a second, torch takes three.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
+
+from normlab.analysis.result import StudyExperiment
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
@@ -18,29 +19,6 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from normlab.archive.study import Study
-
-
-@dataclass(frozen=True)
-class TrainedExperiment:
-    """The figure and the sentences of a study whose runs all name this experiment.
-
-    Attributes:
-        name: of the experiment, and of its figure's file.
-    """
-
-    name: str
-
-    def draw_figure(self, study: "Study") -> "Figure":
-        """The figure of a study with at least one finished run."""
-        from normlab.apps.experiments.trained_figures import FIGURES
-
-        return cast("Figure", FIGURES[self.name](study))
-
-    def write_sentences(self, study: "Study") -> list[str]:
-        """What the study shows, each sentence computed from its numbers."""
-        from normlab.apps.experiments.trained_sentences import DESCRIPTIONS
-
-        return cast("list[str]", DESCRIPTIONS[self.name](study))
 
 
 def run_measured_experiment(
@@ -52,8 +30,9 @@ def run_measured_experiment(
         ConfigError: an override means nothing to it, or a value is not allowed.
         NormlabError: the results cannot be written.
     """
-    # By name, as analysis imports this package and must not depend on torch, which this needs.
-    import_module(f"{__name__}.main").run_experiment(loader, master, overrides, study)
+    from normlab.apps.experiments.main import run_experiment
+
+    run_experiment(loader, master, overrides, study)
 
 
 def redraw(folder: Path, metric: str | None = None) -> bool:
@@ -69,24 +48,21 @@ def redraw(folder: Path, metric: str | None = None) -> bool:
     return redraw_report(folder, metric)
 
 
-def find_trained_experiment(study: "Study") -> TrainedExperiment | None:
-    """The experiment that all runs of a study name; None where they name none, or several.
+def trained_experiment(name: str) -> StudyExperiment:
+    """The experiment of the module of this name, which is imported when it is needed."""
 
-    Nor is there one where runs differ in more than norm, placement, rate, depth and warm-up: its
-    sentences would take the losses of unlike data, precision or steps for one another's.
-    """
-    from normlab.analysis.arms import group
+    def draw_figure(study: "Study") -> "Figure":
+        return cast("Figure", import_module(f"{__name__}.{name}").draw_figure(study))
 
-    names = {str(run.record.config.get("figure")) for run in study.runs}
-    varied = {key.split(".")[-1] for arm in group(study.runs) for key, _ in arm.settings}
-    if len(names) != 1 or varied - {"lr", "depth", "warmup"}:
-        return None
-    return TRAINED_EXPERIMENTS.get(names.pop())
+    def write_sentences(study: "Study") -> list[str]:
+        return cast("list[str]", import_module(f"{__name__}.{name}").write_sentences(study))
+
+    return StudyExperiment(name, draw_figure, write_sentences)
 
 
-MEASURED_EXPERIMENTS: dict[str, Callable[[Any, Any, Sequence[str], str], None]] = dict.fromkeys(
+MEASURED_EXPERIMENTS = dict.fromkeys(
     ("gradient_vanishing", "layernorm_vs_rmsnorm"), run_measured_experiment
 )
 TRAINED_EXPERIMENTS = {
-    name: TrainedExperiment(name) for name in ("norm_comparison", "prenorm_vs_postnorm")
+    name: trained_experiment(name) for name in ("norm_comparison", "prenorm_vs_postnorm")
 }

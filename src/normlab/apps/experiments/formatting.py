@@ -1,14 +1,11 @@
-"""Numbers and lists as the figures and paragraphs of experiments write them."""
+"""Numbers, lists and tables as the figures, paragraphs and pages of experiments write them."""
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
-from normlab.apps.card.record import Number
-
-
-def finite_or_nan(value: Number) -> float:
-    """A number of a record, NaN where it was not finite."""
-    return math.nan if value is None else value
+from normlab.analysis.cells import Cell, Column, Table
+from normlab.archive.versioned_json import none_to_nan
 
 
 def format_short(value: float) -> str:
@@ -26,6 +23,11 @@ def format_short(value: float) -> str:
     return f"{mantissa}e{int(exponent)}"
 
 
+def format_factor(factor: float) -> str:
+    """`×3.82`."""
+    return format_short(factor) if math.isnan(factor) else f"×{format_short(factor)}"
+
+
 def format_percent(share: float) -> str:
     """A share as a percentage: 0.4 %, 12 %."""
     return f"{100 * share:.1f} %" if abs(share) < 0.1 else f"{100 * share:.0f} %"
@@ -34,3 +36,26 @@ def format_percent(share: float) -> str:
 def join_words(words: Sequence[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
+def count_noun(count: int, noun: str) -> str:
+    """`1 seed`, `2 seeds`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def build_table(
+    caption: str, texts: Sequence[str], numeric: Sequence[str], rows: Sequence[Sequence[Any]]
+) -> Table:
+    """A table with columns of texts, then of numbers; what is no Cell is formatted by its type."""
+
+    def build_cell(value: Any) -> Cell:
+        if isinstance(value, Cell):
+            return value
+        if isinstance(value, str):
+            return Cell(value)
+        if isinstance(value, int):
+            return Cell(str(value), value)
+        return Cell(format_short(none_to_nan(value)), none_to_nan(value))
+
+    columns = (*map(Column, texts), *(Column(name, numeric=True) for name in numeric))
+    return Table(caption, columns, tuple(tuple(map(build_cell, row)) for row in rows))

@@ -1,233 +1,301 @@
-"""Measures signal, information and gradient by depth at initialization.
+"""`gradient_vanishing`: signal, information and gradient by depth at initialization.
 
-Notable:
-- Stacks of Linear and ReLU. One draw of PyTorch's own weights a seed serves every variant, so that
-  two differ in what their names say and in nothing else. In float64: what is left of the input deep
-  down is less than fp32 can tell from nothing.
-- The residual stream of Transformers, block by block, by norm, placement and initialization.
+What a command asks of it, the numbers that it measures, their paragraph and their tables. Torch is
+only needed to measure them, see `gradient_vanishing_measurement`.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from normlab.analysis.cells import Table
+from normlab.apps.experiments.formatting import (
+    build_table,
+    count_noun,
+    format_factor,
+    format_percent,
+    format_short,
+    join_words,
+)
+from normlab.apps.experiments.signal_theory import (
+    expected_gradient,
+    expected_signal,
+    rms_floor,
+)
+from normlab.archive.versioned_json import FiniteNumber, none_to_nan
 
-from normlab.apps.card.record import number
-from normlab.apps.experiments.record import DepthProfile, GradientVanishing
-from normlab.apps.experiments.settings import GradientVanishingSettings
-from normlab.archive.record import arm_name_parts
-from normlab.config.run_spec import RunSpec
-from normlab.config.schema import AttentionKernel
-from normlab.norms import norm_factory
-from normlab.training.build import build_model, check_networks
-from normlab.training.probes.activations import listening, undisturbed
+if TYPE_CHECKING:
+    # Hydra, which drawing stored numbers does not need.
+    from normlab.apps.experiments.arguments import MeasurementArguments
 
-ReportStep = Callable[[str], None]  # takes a few words about the step that begins
+_SAME = 0.1  # relative difference of two standard deviations that count as equal
+_MOST_CHANGE = 2  # factor from end to end within which a signal is preserved
+_LEAST_SHARE = 1e-24  # below it float64 cannot tell what is left of the input from rounding
+# The tutorial that normlab began with: "no norm decays to std 0.016 at layer 8", at this width.
+_TUTORIAL_WIDTH, _TUTORIAL_LAYER, _TUTORIAL_STD = 512, 8, 0.016
+_TUTORIAL_TOLERANCE = 0.05
 
-# n·Var W and n·Var B of a layer: nn.Linear draws both with variance 1/3n; the weights of
-# 1502.01852 have 2/n.
-_VARIANCES = {"PyTorch": (1 / 3, 1 / 3), "no biases": (1 / 3, 0.0), "Kaiming": (2.0, 0.0)}
-# Tokens are drawn evenly from so many, and each is to be guessed from those before it.
-_VOCABULARY, _BATCH = 64, 4
+
+class GradientVanishingSettings:
+    """Widths, depth, seeds and networks, of a budget in conf/experiment and of the command."""
+
+    ALLOWED_KEYS = ("norm", "norm.", "placement", "model.width", "model.depth", "model.heads")
+    # The deep stack has so many times the layers: what is a floor is the same there.
+    DEPTH_FACTOR = 10
+    INPUTS = 128
+
+    def __init__(self, arguments: "MeasurementArguments") -> None:
+        self.widths = arguments.integers("model.width", 512)
+        reason = "every layer up to the depth is measured anyway"
+        self.depth = arguments.single_integer("model.depth", 8, reason)
+        self.deep = self.DEPTH_FACTOR * self.depth
+        self.seeds = arguments.integers("seed", 0, minimum=0)
+        # The deep stack and other widths take a tenth of the seeds, the Transformers a thirtieth.
+        self.deep_seeds = self.seeds[: math.ceil(len(self.seeds) / 10)]
+        self.transformer_seeds = self.seeds[: math.ceil(len(self.seeds) / 30)]
+        shape = {"model__width": self.widths[0], "model__depth": self.depth, "seed": 0}
+        self.specs = arguments.specify_networks(("norm", "placement"), **shape)
+        self.norms = {
+            spec.choices["norm"]: spec.plain["norm"]
+            for spec in arguments.specify_networks(("norm",), placement="pre", **shape)
+        }
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """What decides the numbers, as JSON holds it."""
+        return {
+            "widths": self.widths,
+            "depth": self.depth,
+            "deep": self.deep,
+            "inputs": self.INPUTS,
+            "seeds": self.seeds,
+            "norms": self.norms,
+            "networks": {spec.name.rpartition("-lr")[0]: spec.id for spec in self.specs},
+        }
+
+    @property
+    def steps(self) -> int:
+        """How often the measurement reports a step."""
+        deep = len(self.widths) * len(self.deep_seeds)
+        return len(self.seeds) + deep + 2 * len(self.specs) * len(self.transformer_seeds)
 
 
 @dataclass(frozen=True)
-class StackVariant:
-    """A stack: how it is initialized, and the norm before each ReLU."""
+class DepthProfile:
+    """Signal and gradient by depth at initialization: index 0 is the input, then layer by layer.
+
+    `rms`, `std` are those of the activations over features, inputs and seeds; `share` is the part
+    of their variance that is variance across inputs at fixed weights; `gradient` is the norm of the
+    loss's gradient there over that at the last layer; the errors are relative, one standard error
+    over the seeds. `weight` and `bias` are the variances of a layer's weights and biases times the
+    width, where layers are all alike.
+    """
 
     name: str
     norm: str
-    init: str  # a key of _VARIANCES
-    build_norm: Callable[[int], nn.Module] | None = None
+    placement: str | None  # None: a stack of Linear and ReLU
+    init: str
+    width: int
+    seeds: int
+    rms: tuple[FiniteNumber, ...]
+    std: tuple[FiniteNumber, ...]
+    share: tuple[FiniteNumber, ...]
+    gradient: tuple[FiniteNumber, ...]
+    rms_error: tuple[FiniteNumber, ...]
+    gradient_error: tuple[FiniteNumber, ...]
+    weight: float | None = None
+    bias: float | None = None
+
+    @property
+    def depth(self) -> int:
+        """How many layers, or blocks, there are."""
+        return len(self.rms) - 1
+
+    def by_layer(self, quantity: str) -> list[float]:
+        """A field with a number a layer, NaN where it is not finite."""
+        return list(map(none_to_nan, getattr(self, quantity)))
+
+    def expected_by_layer(self, quantity: str) -> list[float]:
+        """What theory says of a stack's rms, std, share or gradient, by layer."""
+        weight, bias = self.weight or 0.0, (self.bias or 0.0) / self.width
+        normalized = self.norm != "none"
+        if quantity == "gradient":
+            return expected_gradient(self.depth, weight, bias, normalized)
+        layers = expected_signal(self.depth, weight, bias, normalized)
+        return [getattr(layer, quantity) for layer in layers]
 
 
-PLAIN_STACK = StackVariant("no norm", "none", "PyTorch")
-STACKS_WITHOUT_NORM = (
-    PLAIN_STACK,
-    StackVariant("without biases", "none", "no biases"),
-    StackVariant("Kaiming", "none", "Kaiming"),
-)
+@dataclass(frozen=True)
+class GradientVanishing:
+    """Profiles of stacks of Linear and ReLU, and of Transformers' residual streams by block.
 
-
-def measure(settings: GradientVanishingSettings, report_step: ReportStep) -> GradientVanishing:
-    """Measure; `report_step` is called `settings.steps` times.
-
-    Raises:
-        ConfigError: a norm cannot be built, or cannot stand in a causal model.
+    `deep` is the first stack with many times the layers, forward only.
     """
-    check_networks(settings.specs)
-    variants = [*STACKS_WITHOUT_NORM]
-    for name, config in settings.norms.items():
-        if name != "none":
-            variants.append(StackVariant(name, name, "PyTorch", norm_factory(config)))
-    width, *other_widths = settings.widths
-    depth, seeds, inputs = settings.depth, settings.seeds, settings.INPUTS
-    stacks = profile_stacks(variants, width, depth, seeds, inputs, report_step)
-    plain, seeds = [PLAIN_STACK], settings.deep_seeds
-    for other in other_widths:
-        stacks += profile_stacks(plain, other, depth, seeds, inputs, report_step)
-    (deep,) = profile_stacks(
-        plain, width, settings.deep, seeds, inputs, report_step, backward=False
-    )
-    seeds = settings.transformer_seeds
-    transformers = [
-        *profile_streams(settings.specs, "1/√width", width**-0.5, 1.0, seeds, report_step),
-        *profile_streams(settings.specs, "GPT-2", 0.02, "1/sqrt(2*L)", seeds, report_step),
+
+    stacks: tuple[DepthProfile, ...]
+    deep: DepthProfile
+    transformers: tuple[DepthProfile, ...]
+
+    def write_sentences(self) -> list[str]:
+        """What the numbers show, one paragraph's sentences in order."""
+        stack = self.stacks[0]
+        by_init = {
+            profile.init: profile
+            for profile in self.stacks
+            if (profile.norm, profile.width, profile.depth) == ("none", stack.width, stack.depth)
+        }
+        return [
+            *_describe_signal(stack, by_init["no biases"], self.deep),
+            *_describe_losses(stack),
+            _describe_kaiming(by_init["Kaiming"]),
+            *_describe_norms([profile for profile in self.stacks if profile.norm != "none"]),
+            *_describe_transformers(self.transformers),
+        ]
+
+    def build_tables(self) -> tuple[Table, ...]:
+        """Of every profile what is at its ends."""
+        stacks = _profile_table("Linear and ReLU,", "layer", (*self.stacks, self.deep))
+        return stacks, _profile_table("The residual stream", "block", self.transformers)
+
+
+def theory_deviation(profile: DepthProfile) -> tuple[float, int]:
+    """How far theory is from a stack without a norm, and at which layer it is farthest.
+
+    Of RMS and standard deviation, relative to the measurement.
+    """
+    deviations = [
+        (abs(expected / value - 1) if value > 0 else math.inf, layer)
+        for quantity in ("rms", "std")
+        for layer, (expected, value) in enumerate(
+            zip(profile.expected_by_layer(quantity), profile.by_layer(quantity), strict=True)
+        )
     ]
-    return GradientVanishing(tuple(stacks), deep, tuple(transformers))
+    return max(deviations, key=lambda pair: pair[0])
 
 
-def profile_stacks(
-    variants: Sequence[StackVariant],
-    width: int,
-    depth: int,
-    seeds: Sequence[int],
-    inputs: int,
-    report_step: ReportStep,
-    backward: bool = True,
-) -> list[DepthProfile]:
-    """A profile of each variant, over the same weights and inputs; a step a seed."""
-    seed_moments: list[list[Tensor]] = [[] for _ in variants]
-    for seed in seeds:
-        report_step(f"stack of {depth} layers, width {width}, seed {seed}")
-        layers, x, output_gradient = draw_stack(width, depth, seed, inputs)
-        for variant, moments in zip(variants, seed_moments, strict=True):
-            result = run_stack(variant, layers, x, output_gradient if backward else None)
-            moments.append(layer_moments(*result))
-    profiles = []
-    for variant, moments in zip(variants, seed_moments, strict=True):
-        names = variant.name, variant.norm, None, variant.init
-        weight, bias = _VARIANCES[variant.init]
-        averages = average_seeds(moments)
-        profiles.append(DepthProfile(*names, width, weight=weight, bias=bias, **averages))
-    return profiles
+def _describe_signal(stack: DepthProfile, bare: DepthProfile, deep: DepthProfile) -> Iterator[str]:
+    """The standard deviation by depth, beside theory and beside the tutorial's number."""
+    std, bare_std, deep_std = (profile.by_layer("std")[-1] for profile in (stack, bare, deep))
+    deviation, layer = theory_deviation(stack)
+    error = stack.by_layer("rms_error")[layer]
+    certainty = "" if math.isnan(error) else f", standard error {format_percent(error)}"
+    yield (
+        f"In a stack of Linear and ReLU, {stack.width} wide, with PyTorch's initialisation the std "
+        f"goes from 1 at the input to {format_short(std)} at layer {stack.depth}; theory differs "
+        f"most at layer {layer}, by {format_percent(deviation)} "
+        f"({count_noun(stack.seeds, 'seed')}{certainty})."
+    )
+    change = "does not change" if abs(deep_std / std - 1) < _SAME else "changes"
+    yield (
+        f"With further depth it {change}: layer {deep.depth} has {format_short(deep_std)}. Without "
+        f"biases layer {bare.depth} has {format_short(bare_std)}; the biases hold an RMS of "
+        f"1/√(5n) = {format_short(rms_floor(stack.width))} at any depth."
+    )
+    if stack.width == _TUTORIAL_WIDTH and stack.depth >= _TUTORIAL_LAYER:
+        layer_std = stack.by_layer("std")[_TUTORIAL_LAYER]
+        verdict = "is measured, and it goes on changing"
+        if not abs(layer_std / _TUTORIAL_STD - 1) < _TUTORIAL_TOLERANCE:
+            verdict = "is not what is measured"
+        elif abs(deep_std / layer_std - 1) < _SAME:
+            verdict = "is measured, but is no sign of decay"
+        yield (
+            f"The tutorial's “{_TUTORIAL_STD} at layer {_TUTORIAL_LAYER}” {verdict}: the std is "
+            f"{format_short(layer_std)} there and {format_short(deep_std)} at layer {deep.depth}."
+        )
 
 
-def draw_stack(
-    width: int, depth: int, seed: int, inputs: int
-) -> tuple[list[nn.Linear], Tensor, Tensor]:
-    """Layers as PyTorch makes them, inputs and a gradient of the output, both from N(0, 1)."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        layers = [nn.Linear(width, width, dtype=torch.float64) for _ in range(depth)]
-        x, output_gradient = torch.randn(2, inputs, width, dtype=torch.float64)
-    for layer in layers:
-        layer.requires_grad_(False)
-    return layers, x, output_gradient
-
-
-def run_stack(
-    variant: StackVariant, layers: Sequence[nn.Linear], x: Tensor, output_gradient: Tensor | None
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Activations (inputs, width) at the input and after each ReLU, and the loss's gradients there.
-
-    Without a gradient of the output there are none.
-    """
-    build_norm = variant.build_norm or (lambda width: nn.Identity())
-    scale = math.sqrt(_VARIANCES[variant.init][0] / _VARIANCES["PyTorch"][0])
-    with torch.set_grad_enabled(output_gradient is not None):
-        x = x.clone().requires_grad_(output_gradient is not None)
-        activations = [x]
-        for layer in layers:
-            bias = layer.bias if variant.init == "PyTorch" else None
-            norm = build_norm(layer.out_features).double()
-            x = norm(F.linear(x, scale * layer.weight, bias)).relu()
-            activations.append(x)
-        gradients: Sequence[Tensor] = []
-        if output_gradient is not None:
-            gradients = torch.autograd.grad(x, activations, output_gradient)
-    return [activation.detach() for activation in activations], list(gradients)
-
-
-def profile_streams(
-    specs: Sequence[RunSpec],
-    init: str,
-    std: float,
-    output: Any,
-    seeds: Sequence[int],
-    report_step: ReportStep,
-) -> list[DepthProfile]:
-    """The stream of each network; weights N(0, std²), those that write to it × `output`."""
-    profiles = []
-    for spec in specs:
-        norm, placement = spec.choices["norm"], spec.choices["placement"]
-        name = " · ".join(arm_name_parts(norm, placement))
-        moments = []
-        for seed in seeds:
-            report_step(f"Transformer, {name}, {init}, seed {seed}")
-            moments.append(layer_moments(*run_stream(spec, std, output, seed)))
-        names = name, norm, placement, init
-        profiles.append(DepthProfile(*names, spec.config.model.width, **average_seeds(moments)))
-    return profiles
-
-
-def run_stream(
-    spec: RunSpec, std: float, output: Any, seed: int
-) -> tuple[list[Tensor], list[Tensor]]:
-    """The stream before the first block and after each, (tokens, width), and the loss's gradients.
-
-    The loss is the cross-entropy of random tokens, in nats.
-    """
-    init = replace(spec.config.model.init, std=std, output=output)
-    # torch's fused attention gives NaN backwards where logits are huge, as without a norm.
-    model_config = replace(spec.config.model, init=init, attention=AttentionKernel.explicit)
-    model = build_model(replace(spec.config, model=model_config, seed=seed), _VOCABULARY)
-    stream: list[Tensor] = []
-
-    def append_stream(prefix: str, site: str, x: Tensor) -> None:
-        # Of two streams, the one that is normalized as it goes.
-        if prefix == "stream" and not site.endswith("/attention"):
-            stream.append(x)
-
-    shape = _BATCH, model_config.context + 1
-    tokens = torch.randint(_VOCABULARY, shape, generator=torch.Generator().manual_seed(seed))
-    with undisturbed(model), listening(model, {}, append_stream):
-        logits = model.forward(tokens[:, :-1])
-    loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
-    gradients = torch.autograd.grad(loss, stream, allow_unused=True, materialize_grads=True)
-    return (
-        [x.detach().flatten(0, 1) for x in stream],
-        [gradient.flatten(0, 1) for gradient in gradients],
+def _describe_losses(stack: DepthProfile) -> Iterator[str]:
+    """What is lost: information on the way up, gradient on the way back."""
+    share, share_theory = stack.by_layer("share")[-1], stack.expected_by_layer("share")[-1]
+    if share > _LEAST_SHARE:
+        yield (
+            f"{format_short(share)} of the variance at layer {stack.depth} depends on the input "
+            f"(theory {format_short(share_theory)}), the rest is the same for every input."
+        )
+    else:
+        yield f"Nothing that float64 could tell of the input is left at layer {stack.depth}."
+    gradient = stack.by_layer("gradient")[0]
+    factor, factor_theory = gradient ** (1 / stack.depth), math.sqrt((stack.weight or 0.0) / 2)
+    yield (
+        f"On its way back the gradient changes by ×{factor:.3f} a layer (theory "
+        f"{factor_theory:.3f}), {format_factor(gradient)} over all {stack.depth}."
     )
 
 
-def layer_moments(activations: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
-    """Four numbers a layer, (layers, 4), of (inputs, width) activations and gradients of a seed.
-
-    They are the mean, the mean square, the variance across inputs, and the gradient's squared norm
-    over that at the last layer, NaN without gradients.
-    """
-    squares = [float(gradient.double().square().sum()) for gradient in gradients]
-    squares = squares or [math.nan] * len(activations)
-    last = squares[-1] or math.nan
-    rows = []
-    for activation, square in zip(activations, squares, strict=True):
-        x = activation.double()
-        moments = float(x.mean()), float(x.square().mean()), float(x.var(0).mean())
-        rows.append((*moments, square / last))
-    return torch.tensor(rows, dtype=torch.float64)
+def _describe_kaiming(stack: DepthProfile) -> str:
+    std = stack.by_layer("std")[1:]
+    return (
+        f"With Kaiming's weights the std is {min(std):.2f} to {max(std):.2f}, the gradient changes "
+        f"by {format_factor(stack.by_layer('gradient')[0])}, and "
+        f"{format_short(stack.by_layer('share')[-1])} of the variance depends on the input."
+    )
 
 
-def average_seeds(moments: Sequence[Tensor]) -> dict[str, Any]:
-    """The fields of a DepthProfile that are means over seeds, by `layer_moments` of each."""
-    rows = torch.stack(list(moments))  # (seeds, layers, 4)
-    mean, square, across, gradient = rows.mean(0).unbind(-1)
-    variance = square - mean.square()
-    # Of a root, half the relative error of what is under it; of a single seed, unknown.
-    error = torch.full_like(rows[0], math.nan)
-    if len(rows) > 1:
-        error = rows.std(0) / rows.mean(0) / math.sqrt(len(rows)) / 2
-    columns = {
-        "rms": square.sqrt(),
-        "std": variance.sqrt(),
-        "share": across / variance,
-        "gradient": gradient.sqrt(),
-        "rms_error": error[:, 1],
-        "gradient_error": error[:, 3],
-    }
-    averages = {name: tuple(map(number, column.tolist())) for name, column in columns.items()}
-    return {"seeds": len(rows), **averages}
+def _describe_norms(stacks: Sequence[DepthProfile]) -> Iterator[str]:
+    lists: dict[bool, list[str]] = {True: [], False: []}
+    for stack in stacks:
+        std, gradient, share = (stack.by_layer(name) for name in ("std", "gradient", "share"))
+        factors = std[-1] / std[1], gradient[0]
+        preserved = all(1 / _MOST_CHANGE <= factor <= _MOST_CHANGE for factor in factors)
+        lists[preserved].append(
+            f"{stack.norm} (std {format_short(std[-1])}, gradient {format_factor(gradient[0])}, "
+            f"information {format_short(share[-1])})"
+        )
+    for preserved, names in lists.items():
+        if names:
+            yield (
+                f"Before each ReLU, std and gradient {'stay' if preserved else 'do not stay'} "
+                f"within a factor of {_MOST_CHANGE} with {join_words(names)}."
+            )
+
+
+def _describe_transformers(profiles: Sequence[DepthProfile]) -> Iterator[str]:
+    """How stream and gradient change from the first block to the last: all, then the worst."""
+    if profiles[0].depth < 2:
+        return
+    (init, first), *further = [
+        (init, list(arms)) for init, arms in groupby(profiles, key=lambda profile: profile.init)
+    ]
+    yield (
+        f"In a Transformer with weights of std {init}, the stream changes from block 1 to "
+        f"{first[0].depth}, and its gradient on the way back, by "
+        f"{'; '.join(map(_describe_change, first))}."
+    )
+    for init, arms in further:
+        worst = max(arms, key=lambda arm: max(map(_change_size, _block_changes(arm))))
+        yield f"With {init}'s initialisation the largest change is {_describe_change(worst)}."
+
+
+def _describe_change(profile: DepthProfile) -> str:
+    stream, gradient = map(format_factor, _block_changes(profile))
+    return f"{stream} and {gradient} with {profile.name}"
+
+
+def _block_changes(profile: DepthProfile) -> tuple[float, float]:
+    """Factors of the stream's RMS from block 1 to the last, and of its gradient back."""
+    rms = profile.by_layer("rms")
+    return rms[-1] / rms[1], profile.by_layer("gradient")[1]
+
+
+def _change_size(factor: float) -> float:
+    """On a logarithmic scale; nothing is farther than a factor that is not finite."""
+    return abs(math.log(factor)) if factor > 0 else math.inf
+
+
+def _profile_table(network: str, unit: str, profiles: Sequence[DepthProfile]) -> Table:
+    caption = (
+        f"{network} at the last {unit}: RMS, standard deviation, and the share of variance across "
+        f"inputs. Gradient: that of the loss at the input over that at the last {unit}."
+    )
+    rows = [
+        (
+            *(profile.norm if profile.placement is None else profile.name, profile.init),
+            *(profile.width, profile.depth, profile.seeds),
+            *(profile.rms[-1], profile.std[-1], profile.share[-1], profile.gradient[0]),
+        )
+        for profile in profiles
+    ]
+    numeric = ("width", f"{unit}s", "seeds", "RMS", "std", "information", "gradient")
+    return build_table(caption, ("network", "init"), numeric, rows)

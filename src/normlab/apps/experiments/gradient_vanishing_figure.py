@@ -19,12 +19,9 @@ from scipy.optimize import isotonic_regression
 from normlab.analysis import page
 from normlab.analysis.style import GREY, INK, LineStyle, norm_colours, placement_styles
 from normlab.apps.experiments.formatting import format_short
-from normlab.apps.experiments.record import DepthProfile, GradientVanishing, MeasurementRecord
-from normlab.apps.experiments.signal_theory import (
-    UNIT_RMS_NORMS,
-    expected_gradient,
-    expected_signal,
-)
+from normlab.apps.experiments.gradient_vanishing import DepthProfile, GradientVanishing
+from normlab.apps.experiments.record import MeasurementRecord
+from normlab.apps.experiments.signal_theory import UNIT_RMS_NORMS
 from normlab.archive.record import short_number
 
 _ROWS = {  # by quantity: the row's name and its y-axis
@@ -168,7 +165,8 @@ def _draw_curve(axes: Axes, curve: ProfileCurve, quantity: str) -> None:
     """Theory as a line and measurements as points; what has no theory as joined points."""
     values = curve.values(quantity)
     if curve.has_theory:
-        theory = expected_values(curve.profile, quantity)
+        theory = curve.profile.expected_by_layer(quantity)
+        theory = theory[::-1] if quantity == "gradient" else theory
         axes.plot(range(len(values)), theory, color=curve.colour, lw=1)
     else:
         axes.plot(range(len(values)), values, color=curve.colour, lw=1, ls=curve.line)
@@ -179,16 +177,6 @@ def _draw_curve(axes: Axes, curve: ProfileCurve, quantity: str) -> None:
         errors = curve.values("gradient_error" if quantity == "gradient" else "rms_error")[::step]
         bars = np.nan_to_num([2 * e * point for e, point in zip(errors, points, strict=True)])
         axes.errorbar(layers, points, bars, fmt="none", ecolor=curve.colour, elinewidth=0.8)
-
-
-def expected_values(profile: DepthProfile, quantity: str) -> list[float]:
-    """What theory says of a stack: std, rms or share by layer, or gradient by layers back."""
-    weight, bias = profile.weight or 0.0, (profile.bias or 0.0) / profile.width
-    normalized = profile.norm != "none"
-    if quantity == "gradient":
-        return expected_gradient(profile.depth, weight, bias, normalized)[::-1]
-    layers = expected_signal(profile.depth, weight, bias, normalized)
-    return [getattr(layer, quantity) for layer in layers]
 
 
 def _name_curves(

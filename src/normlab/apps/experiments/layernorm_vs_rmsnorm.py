@@ -1,195 +1,330 @@
-"""Measures what LayerNorm and RMSNorm do to a token's numbers, and how long each takes.
+"""`layernorm_vs_rmsnorm`: what both norms do to a token's numbers, and how long each takes.
 
-Times are fp32 on this CPU, each implementation of one norm beside the same of the other, in turn,
-in one process that keeps freed memory, as training does.
+What a command asks of it, the numbers that it measures, their paragraph and their tables. Torch is
+only needed to measure them, see `layernorm_vs_rmsnorm_measurement`.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
-from normlab.apps.card.invariances import invariances
+from normlab.analysis.cells import Cell, Table
+from normlab.analysis.spread import Spread, ratio, spread
 from normlab.apps.card.record import Invariance
-from normlab.apps.experiments.record import (
-    LayerNormVsRmsNorm,
-    Moments,
-    NormalizedInput,
-    NormTimes,
+from normlab.apps.experiments.formatting import (
+    build_table,
+    format_factor,
+    format_percent,
+    format_short,
+    join_words,
 )
-from normlab.apps.experiments.settings import LayerNormVsRmsNormSettings
-from normlab.model.gpt import count_parameters
-from normlab.norms import LayerNorm, RMSNorm
-from normlab.norms.timing import (
-    Call,
-    build_gradient_call,
-    count_calls_per_block,
-    median_milliseconds,
-)
+from normlab.archive.steadiness import NOT_COMPARABLE, is_steady, speed_variation
+from normlab.archive.versioned_json import none_to_nan
 
-EPS = 1e-5
-_NORMS: dict[str, type[nn.Module]] = {"layernorm": LayerNorm, "rmsnorm": RMSNorm}
-_SHIFT, _OUTLIER = 2.0, 20.0  # of two kinds of input
-_INVARIANCES = ("input scale", "input shift", "weight scale", "weight shift")
+if TYPE_CHECKING:
+    # Hydra, which drawing stored numbers does not need.
+    from normlab.apps.experiments.arguments import MeasurementArguments
+
+# The implementations that are timed, in the order of figure and sentences, and what they are.
+IMPLEMENTATIONS = {
+    "fused": "in normlab's kernels",
+    "torch": "in torch's functions",
+    "compiled": "with torch.compile",
+    "composite": "written out",
+    "x.var": "with x.var",
+}
+# A LayerNorm that has no RMSNorm of its kind, and the implementation whose RMSNorm it is held to.
+NAIVE, WRITTEN_OUT = "x.var", "composite"
+# What the tutorial that normlab began with says of RMSNorm's speed, and what its script prints.
+CLAIMED_LOW, CLAIMED_HIGH, _PRINTED = 0.07, 0.64, 67.13
+_NORM_NAMES = {"layernorm": "LayerNorm", "rmsnorm": "RMSNorm"}
+_BYTES = 4  # of a number in fp32
 
 
-def measure(
-    settings: LayerNormVsRmsNormSettings, report_step: Callable[[str], None]
-) -> LayerNormVsRmsNorm:
-    """Measure; `report_step` is called `settings.steps` times."""
-    width = settings.width
-    report_step("distributions")
-    inputs = normalize_inputs(width, settings.TOKENS, settings.seed)
-    report_step("invariances")
-    norm_invariances = measure_invariances(width)
-    times, not_timed = time_norms(settings.shapes, settings.rounds, settings.seed, report_step)
-    return LayerNormVsRmsNorm(
-        inputs=tuple(inputs),
-        invariances=norm_invariances,
-        width=width,
-        parameters={name: count_parameters(norm(width)) for name, norm in _NORMS.items()},
-        times=tuple(times),
-        not_timed=not_timed,
+class LayerNormVsRmsNormSettings:
+    """Shapes, rounds and seed, of a budget in conf/experiment and of the command."""
+
+    ALLOWED_KEYS = ("model.width",)
+    ROUNDS: ClassVar = {"quick": 15, "standard": 60, "full": 300}
+    TOKENS = 1024
+
+    def __init__(self, arguments: "MeasurementArguments") -> None:
+        widths = arguments.integers("model.width", 512, minimum=2)
+        self.shapes = [(self.TOKENS, width) for width in widths]
+        self.width = widths[-1] if len(widths) < 3 else widths[1]
+        self.seed = arguments.single_integer("seed", 0, "one draw of inputs is timed", minimum=0)
+        self.rounds = self.ROUNDS[str(arguments.master.hydra.runtime.choices.budget)]
+        self.threads = arguments.threads
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """What decides the numbers, as JSON holds it."""
+        return {
+            "rounds": self.rounds,
+            "shapes": [list(shape) for shape in self.shapes],
+            "width": self.width,
+            "seeds": [self.seed],
+            "threads": self.threads,
+        }
+
+    @property
+    def steps(self) -> int:
+        """How often the measurement reports a step."""
+        return 2 + len(self.shapes) * (1 + self.rounds)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean, standard deviation and RMS of a distribution, and the share of it in each bin."""
+
+    mean: float
+    std: float
+    rms: float
+    shares: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class NormalizedInput:
+    """One kind of input and what comes out of each norm.
+
+    `edges` are those of the bins. `cosine` is the median over tokens between input and output, and
+    `apart` the RMS of the difference between both outputs over that of LayerNorm's.
+    """
+
+    input: str
+    edges: tuple[float, ...]
+    before: Moments
+    after: dict[str, Moments]
+    cosine: dict[str, float]
+    apart: float
+
+
+@dataclass(frozen=True)
+class NormTimes:
+    """Milliseconds of one implementation on fp32 (tokens, width), a value for every round."""
+
+    way: str  # a key of IMPLEMENTATIONS
+    norm: str
+    tokens: int
+    width: int
+    forward: tuple[float, ...]
+    both: tuple[float, ...]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(tokens, width)."""
+        return self.tokens, self.width
+
+
+@dataclass(frozen=True)
+class TimeRatio:
+    """RMSNorm's time over LayerNorm's: with backward, and forward alone; None if not steady."""
+
+    implementation: str
+    shape: tuple[int, int]
+    both: Spread | None
+    forward: Spread | None
+
+
+@dataclass(frozen=True)
+class LayerNormVsRmsNorm:
+    """What LayerNorm and RMSNorm do, side by side.
+
+    `invariances` are by norm at its default eps and at none, `parameters` by norm at `width`,
+    `not_timed` says of an implementation why it has no times.
+    """
+
+    inputs: tuple[NormalizedInput, ...]
+    invariances: dict[str, tuple[Invariance, ...]]
+    width: int
+    parameters: dict[str, int]
+    times: tuple[NormTimes, ...]
+    not_timed: dict[str, str]
+
+    @property
+    def shapes(self) -> list[tuple[int, int]]:
+        """(tokens, width) of all times, in their order."""
+        return list(dict.fromkeys(times.shape for times in self.times))
+
+    def ratio_to_torch(self, times: NormTimes) -> Spread | None:
+        """Time with backward over that of F.layer_norm at its shape; None if not steady."""
+        reference = next(
+            other
+            for other in self.times
+            if (other.way, other.norm, other.shape) == ("torch", "layernorm", times.shape)
+        )
+        return _steady_ratio(times.both, reference.both)
+
+    def time_ratios(self, implementations: Iterable[str]) -> list[TimeRatio]:
+        """RMSNorm against LayerNorm, for each implementation and shape with times of both."""
+        times = {(t.way, t.norm, t.shape): t for t in self.times}
+        ratios = []
+        for implementation in implementations:
+            rms_implementation = WRITTEN_OUT if implementation == NAIVE else implementation
+            for shape in self.shapes:
+                layer = times.get((implementation, "layernorm", shape))
+                rms = times.get((rms_implementation, "rmsnorm", shape))
+                if layer and rms:
+                    both = _steady_ratio(rms.both, layer.both)
+                    forward = _steady_ratio(rms.forward, layer.forward)
+                    ratios.append(TimeRatio(implementation, shape, both, forward))
+        return ratios
+
+    def write_sentences(self) -> list[str]:
+        """What the numbers show, one paragraph's sentences in order."""
+        ratios = self.time_ratios(name for name in IMPLEMENTATIONS if name != NAIVE)
+        parameters = [
+            f"{_NORM_NAMES[norm]} learns {count:,} numbers ({count * _BYTES:,} bytes)"
+            for norm, count in self.parameters.items()
+        ]
+        return [
+            *_describe_outputs(self.inputs),
+            *_describe_invariances(self.invariances),
+            f"At width {self.width} {join_words(parameters)}.",
+            *_describe_times(ratios),
+            *_test_claimed_speed([ratio.both for ratio in ratios if ratio.both]),
+            *_test_printed_speed(ratios, self.time_ratios([NAIVE])),
+            *(
+                f"{IMPLEMENTATIONS[name]}: not timed, {reason}."
+                for name, reason in self.not_timed.items()
+            ),
+        ]
+
+    def build_tables(self) -> tuple[Table, ...]:
+        """Medians of the times, distributions, invariances."""
+        return _time_table(self), _distribution_table(self.inputs), _invariance_table(self)
+
+
+def _steady_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Spread | None:
+    if is_steady(speed_variation(numerators)) and is_steady(speed_variation(denominators)):
+        return ratio(numerators, denominators)
+    return None
+
+
+def _describe_outputs(inputs: Sequence[NormalizedInput]) -> Iterator[str]:
+    for norm, name in _NORM_NAMES.items():
+        mean = max(abs(kind.after[norm].mean) for kind in inputs)
+        cosine = min(kind.cosine[norm] for kind in inputs)
+        yield (
+            f"{name}'s output has a mean of at most {format_short(mean)}, and a cosine with its "
+            f"input of at least {format_short(cosine)}."
+        )
+    differences = [f"{format_percent(kind.apart)} ({kind.input})" for kind in inputs]
+    yield f"Their outputs differ by {join_words(differences)}."
+
+
+def _describe_invariances(invariances: dict[str, tuple[Invariance, ...]]) -> Iterator[str]:
+    """The changes that neither output depends on, that only one does, that both do."""
+    results = {key: {i.name: i for i in tested} for key, tested in invariances.items()}
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name in results["layernorm"]:
+        norms = [n for n in _NORM_NAMES if results[f"{n} eps=0"][name].verdict != "yes"]
+        groups.setdefault(tuple(norms), []).append(name)
+    for dependent, names in groups.items():
+        norms = list(dependent or _NORM_NAMES)
+        exact, default = (
+            max(none_to_nan(results[norm + eps][k].deviation) for norm in norms for k in names)
+            for eps in (" eps=0", "")
+        )
+        subject = f"The output of {_NORM_NAMES[norms[0]]} alone depends"
+        if len(norms) > 1:
+            subject = "Both outputs depend" if dependent else "Neither output depends"
+        changes = join_words([f"{name} ({results['layernorm'][name].equation})" for name in names])
+        yield (
+            f"{subject} on {changes}: it changes by at most {format_short(exact)} RMS at eps=0, by "
+            f"{format_short(default)} with the default eps."
+        )
+
+
+def _describe_times(ratios: Sequence[TimeRatio]) -> Iterator[str]:
+    noisy = sum(time_ratio.both is None for time_ratio in ratios)
+    if noisy:
+        yield (
+            f"{noisy} of {len(ratios)} comparisons of times are {NOT_COMPARABLE}, and in no "
+            f"sentence: the times vary by 10 % or more over the measurement."
+        )
+    medians: dict[str, list[float]] = {}
+    for time_ratio in ratios:
+        if time_ratio.both:
+            medians.setdefault(time_ratio.implementation, []).append(time_ratio.both.median)
+    ranges = []
+    for implementation, values in medians.items():
+        ends = dict.fromkeys(map(format_short, (min(values), max(values))))
+        ranges.append(f"{'–'.join(ends)} {IMPLEMENTATIONS[implementation]}")
+    if ranges:
+        yield f"RMSNorm's time over LayerNorm's, forward and backward, is {join_words(ranges)}."
+
+
+def _test_claimed_speed(ratios: Sequence[Spread]) -> Iterator[str]:
+    """On the tutorial's claim "7–64 % faster": as much more is done in the same time."""
+    if not ratios:
+        return
+    faster = [ratio for ratio in ratios if ratio.high < 1]
+    slower = sum(ratio.low > 1 for ratio in ratios)
+    fits = sum(CLAIMED_LOW <= 1 / ratio.median - 1 <= CLAIMED_HIGH for ratio in faster)
+    yield (
+        f"Of {len(ratios)} comparisons like for like RMSNorm is faster in {len(faster)} and slower "
+        f"in {slower}; in {len(ratios) - len(faster) - slower} the quartiles of "
+        f"{min(ratio.count for ratio in ratios)} rounds cannot tell. The tutorial's "
+        f"“{100 * CLAIMED_LOW:.0f}–{100 * CLAIMED_HIGH:.0f} % faster” fits {fits} of them."
     )
 
 
-@torch.no_grad()
-def normalize_inputs(width: int, tokens: int, seed: int) -> list[NormalizedInput]:
-    """Each kind of input, (tokens, width), before and after each norm as it starts; float64."""
-    generator = torch.Generator().manual_seed(seed)
-    normal = torch.randn(tokens, width, generator=generator, dtype=torch.float64)
-    outlier = normal.clone()
-    outlier[:, 0] = _OUTLIER
-    kinds = {
-        "mean 0": normal - normal.mean(-1, keepdim=True),
-        f"mean {_SHIFT:g}": normal + _SHIFT,
-        "skewed": normal.exp(),
-        f"one feature {_OUTLIER:g}": outlier,
-    }
-    edges = torch.linspace(-4.0, 6.0, 51, dtype=torch.float64)
-    inputs = []
-    for kind, x in kinds.items():
-        after = {name: norm(width).double()(x) for name, norm in _NORMS.items()}
-        difference = (after["layernorm"] - after["rmsnorm"]).square().mean().sqrt()
-        inputs.append(
-            NormalizedInput(
-                input=kind,
-                edges=tuple(edges.tolist()),
-                before=distribution_moments(x, edges),
-                after={name: distribution_moments(y, edges) for name, y in after.items()},
-                cosine={
-                    name: float(F.cosine_similarity(x, y).median()) for name, y in after.items()
-                },
-                apart=float(difference / after["layernorm"].square().mean().sqrt()),
-            )
+def _test_printed_speed(ratios: Sequence[TimeRatio], naive: Sequence[TimeRatio]) -> Iterator[str]:
+    """On the "6713 % faster" that the tutorial's script prints."""
+    largest = _largest_speedup(time for ratio in ratios for time in (ratio.forward, ratio.both))
+    if largest:
+        yield (
+            f"Its script's “{100 * _PRINTED:.0f} % faster” would be a factor of "
+            f"{1 + _PRINTED:.0f}; like for like the largest, forward or with backward, is "
+            f"{format_factor(largest)}."
         )
-    return inputs
-
-
-def distribution_moments(x: Tensor, edges: Tensor) -> Moments:
-    """Of all tokens together; what lies outside the bins is in none of them."""
-    counts = torch.histogram(x.flatten(), edges).hist / x.numel()
-    rms = x.square().mean().sqrt()
-    return Moments(float(x.mean()), float(x.std()), float(rms), tuple(counts.tolist()))
-
-
-def measure_invariances(width: int) -> dict[str, tuple[Invariance, ...]]:
-    """By norm and eps: those of inputs and weights that are scaled or shifted."""
-    results = {}
-    for name, norm in _NORMS.items():
-        for key, module in ((name, norm(width)), (f"{name} eps=0", norm(width, eps=0.0))):
-            tested = invariances(module, width)
-            results[key] = tuple(result for result in tested if result.name in _INVARIANCES)
-    return results
-
-
-def time_norms(
-    shapes: Sequence[tuple[int, int]],
-    rounds: int,
-    seed: int,
-    report_step: Callable[[str], None],
-) -> tuple[list[NormTimes], dict[str, str]]:
-    """Each implementation at every (tokens, width), and why an implementation has no times.
-
-    `report_step` is called with a few words before every round, and before the first.
-    """
-    times, not_timed = [], {}
-    for tokens, width in shapes:
-        report_step(f"{tokens}×{width}, warming up")
-        calls, reason = _build_calls(tokens, width, seed)
-        if reason:
-            not_timed["compiled"] = reason
-        repeats = {key: tuple(map(count_calls_per_block, pair)) for key, pair in calls.items()}
-        rows: dict[tuple[str, str], list[tuple[float, float]]] = {key: [] for key in calls}
-        for number in range(rounds):
-            report_step(f"{tokens}×{width}, round {number + 1} of {rounds}")
-            for key, pair in calls.items():
-                forward, with_backward = map(median_milliseconds, pair, repeats[key])
-                rows[key].append((forward, with_backward))
-        for (implementation, norm), row in rows.items():
-            forward_times, both_times = zip(*row, strict=True)
-            times.append(NormTimes(implementation, norm, tokens, width, forward_times, both_times))
-    return times, not_timed
-
-
-def _build_calls(
-    tokens: int, width: int, seed: int
-) -> tuple[dict[tuple[str, str], tuple[Call, Call]], str]:
-    """Forward, and forward with backward, by implementation and norm; why none is compiled."""
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(tokens, width, generator=generator).requires_grad_()
-    output_gradient = torch.randn(tokens, width, generator=generator)
-    gain = torch.ones(width, requires_grad=True)
-    bias = torch.zeros(width, requires_grad=True)
-
-    def pair(function: Callable[[Tensor], Tensor], *parameters: Tensor) -> tuple[Call, Call]:
-        # Forward as training has it, which keeps what the backward pass will need.
-        return (lambda: function(x)), build_gradient_call(
-            function, [x, *parameters], x, output_gradient
+    forward = _largest_speedup(ratio.forward for ratio in naive)
+    both = _largest_speedup(ratio.both for ratio in naive)
+    if largest and forward and both:
+        yield (
+            f"Over a LayerNorm written with x.var the written-out RMSNorm is up to "
+            f"{format_factor(forward)} faster forward, {format_factor(both)} with backward."
         )
 
-    layer, rms = LayerNorm(width), RMSNorm(width)
-    calls = {
-        ("fused", "layernorm"): pair(layer, *layer.parameters()),
-        ("fused", "rmsnorm"): pair(rms, *rms.parameters()),
-        ("torch", "layernorm"): pair(lambda x: F.layer_norm(x, (width,), gain, bias), gain, bias),
-        ("torch", "rmsnorm"): pair(lambda x: F.rms_norm(x, (width,), gain, EPS), gain),
-        ("composite", "layernorm"): pair(lambda x: layer_norm(x, gain, bias), gain, bias),
-        ("composite", "rmsnorm"): pair(lambda x: rms_norm(x, gain), gain),
-        ("x.var", "layernorm"): pair(lambda x: naive_layer_norm(x, gain, bias), gain, bias),
-    }
-    try:
-        # A function is compiled for a limited number of shapes, unless the compiler starts anew.
-        torch.compiler.reset()
-        compiled_layer_norm = torch.compile(layer_norm, dynamic=False)
-        compiled_rms_norm = torch.compile(rms_norm, dynamic=False)
-        compiled = {
-            ("compiled", "layernorm"): pair(
-                lambda x: compiled_layer_norm(x, gain, bias), gain, bias
-            ),
-            ("compiled", "rmsnorm"): pair(lambda x: compiled_rms_norm(x, gain), gain),
-        }
-        for _, forward_and_backward in compiled.values():
-            forward_and_backward()
-    except Exception as error:  # whatever a missing or broken compiler raises
-        message = " ".join(str(error).split())[:120]
-        return calls, f"torch.compile does not work here ({type(error).__name__}: {message})"
-    return calls | compiled, ""
+
+def _largest_speedup(ratios: Iterable[Spread | None]) -> float:
+    """By what factor RMSNorm is faster at most, of the ratios that can be compared; 0 of none."""
+    return max((1 / ratio.median for ratio in ratios if ratio), default=0.0)
 
 
-def layer_norm(x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
-    """LayerNorm written out: (tokens, width) → (tokens, width)."""
-    centred = x - x.mean(-1, keepdim=True)
-    return centred * torch.rsqrt(centred.square().mean(-1, keepdim=True) + EPS) * gain + bias
+def _time_table(numbers: LayerNormVsRmsNorm) -> Table:
+    rows = []
+    for times in numbers.times:
+        ratio = numbers.ratio_to_torch(times)
+        medians = spread(times.forward).median, spread(times.both).median
+        cells = [Cell(f"{median:.3f}", median) for median in medians]
+        cells.append(Cell(str(ratio), ratio.median) if ratio else Cell(NOT_COMPARABLE, math.nan))
+        rows.append((times.norm, times.way, *times.shape, *cells))
+    caption = "fp32, median over rounds; ratios inside a round (quartiles)."
+    numeric = ("tokens", "width", "forward, ms", "with backward, ms", "over F.layer_norm")
+    return build_table(caption, ("norm", "made"), numeric, rows)
 
 
-def naive_layer_norm(x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
-    """The same as beginners write it, with `x.var`."""
-    mean, variance = x.mean(-1, keepdim=True), x.var(-1, keepdim=True, unbiased=False)
-    return gain * (x - mean) / torch.sqrt(variance + EPS) + bias
+def _distribution_table(inputs: Sequence[NormalizedInput]) -> Table:
+    rows = []
+    for kind in inputs:
+        outputs = [("as it comes", kind.before, 1.0)]
+        outputs += [(norm, after, kind.cosine[norm]) for norm, after in kind.after.items()]
+        for name, moments, cosine in outputs:
+            rows.append((kind.input, name, moments.mean, moments.std, moments.rms, cosine))
+    caption = "What each does to a distribution; the cosine is the median over tokens."
+    numeric = ("mean", "std", "RMS", "cosine with input")
+    return build_table(caption, ("input", "norm"), numeric, rows)
 
 
-def rms_norm(x: Tensor, gain: Tensor) -> Tensor:
-    """RMSNorm written out: (tokens, width) → (tokens, width)."""
-    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + EPS) * gain
+def _invariance_table(numbers: LayerNormVsRmsNorm) -> Table:
+    rows = [
+        (norm, result.name, result.equation, result.verdict, result.deviation)
+        for norm, results in numbers.invariances.items()
+        for result in results
+    ]
+    texts = ("norm", "invariance", "equation", "holds")
+    caption = "Largest change of the output, over its RMS."
+    return build_table(caption, texts, ("fails by, RMS",), rows)

@@ -14,16 +14,17 @@ from normlab.analysis import page
 from normlab.analysis.scales import log_ticks
 from normlab.analysis.spread import Spread
 from normlab.analysis.style import GREY, INK, norm_colours
-from normlab.apps.experiments.formatting import finite_or_nan
-from normlab.apps.experiments.measured_sentences import CLAIMED_HIGH, CLAIMED_LOW
-from normlab.apps.experiments.record import (
+from normlab.apps.experiments.layernorm_vs_rmsnorm import (
+    CLAIMED_HIGH,
+    CLAIMED_LOW,
     IMPLEMENTATIONS,
     LayerNormVsRmsNorm,
-    MeasurementRecord,
     NormalizedInput,
 )
+from normlab.apps.experiments.record import MeasurementRecord
 from normlab.archive.record import short_number
 from normlab.archive.steadiness import NOT_COMPARABLE
+from normlab.archive.versioned_json import none_to_nan
 
 _NORMS = ("layernorm", "rmsnorm")
 _COLOURS = norm_colours(_NORMS)
@@ -109,7 +110,7 @@ def _draw_invariances(axes: Axes, numbers: LayerNormVsRmsNorm) -> None:
         colour = _COLOURS[norm]
         fill = colour if "eps=0" in key else "white"
         for row, result in enumerate(results):
-            x = max(finite_or_nan(result.deviation), _LEAST_CHANGE)
+            x = max(none_to_nan(result.deviation), _LEAST_CHANGE)
             y = row + (0.17 if norm == "rmsnorm" else -0.17)
             axes.plot([x], [y], "o", ms=5.5, color=colour, mfc=fill, clip_on=False)
     names = [f"{result.name}\n{result.equation}" for result in numbers.invariances["layernorm"]]

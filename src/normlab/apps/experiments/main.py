@@ -15,14 +15,21 @@ from typing import Any
 from hydra.core.config_loader import ConfigLoader
 from omegaconf import DictConfig
 
+from normlab.apps.experiments.arguments import MeasurementArguments
+from normlab.apps.experiments.gradient_vanishing import GradientVanishingSettings
+from normlab.apps.experiments.layernorm_vs_rmsnorm import LayerNormVsRmsNormSettings
 from normlab.apps.experiments.record import MeasurementRecord, Origin, read_record, record_path
 from normlab.apps.experiments.report import write_report
-from normlab.apps.experiments.settings import SETTINGS, MeasurementArguments
 from normlab.archive.record import check_output_dir
 from normlab.errors import NormlabError
 from normlab.study import engine
 from normlab.study.place import check_place, make_folder
 from normlab.study.terminal import Countdown, console, duration
+
+SETTINGS: dict[str, Any] = {
+    "gradient_vanishing": GradientVanishingSettings,
+    "layernorm_vs_rmsnorm": LayerNormVsRmsNormSettings,
+}
 
 
 def run_experiment(
@@ -90,7 +97,7 @@ def measure_experiment(name: str, settings: Any, threads: int | None) -> Measure
         from normlab.training.hardware import resolve
         from normlab.training.provenance import git, machine, versions
 
-        experiment = import_module(f"{__package__}.{name}")
+        experiment = import_module(f"{__package__}.{name}_measurement")
         trainer = TrainerConfig(1, 1, precision="32-true", device=Device.cpu, compile=False)
         hardware = resolve(trainer, threads)
         numbers = experiment.measure(settings, countdown.begin)

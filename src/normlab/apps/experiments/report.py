@@ -1,30 +1,20 @@
 """Figure, paragraph and page of a measured experiment, from its record alone."""
 
-import math
 import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from normlab.analysis.arms import SEPARATOR, flatten, format_value
-from normlab.analysis.cells import Cell, Column, Table
-from normlab.analysis.spread import spread
+from normlab.analysis.arms import flatten, format_value
 from normlab.analysis.style import without_figure
-from normlab.apps.experiments.formatting import finite_or_nan, format_short
-from normlab.apps.experiments.measured_sentences import DESCRIPTIONS
 from normlab.apps.experiments.record import (
-    DepthProfile,
-    GradientVanishing,
-    LayerNormVsRmsNorm,
     MeasurementRecord,
     find_record,
     read_record,
     record_path,
 )
+from normlab.apps.results import print_files
 from normlab.archive.files import FIGURES_FOLDER, check_study_links
-from normlab.archive.record import arm_name_parts
-from normlab.archive.steadiness import NOT_COMPARABLE
 from normlab.errors import NormlabError
 
 if TYPE_CHECKING:
@@ -44,10 +34,7 @@ class Report:
 
     def print_to(self, console: "Console") -> None:
         """Print where the files are, then the paragraph."""
-        for name, path in self.files.items():
-            console.print(f"{name:8} {path}", markup=False)
-        for sentence in self.left_out:
-            console.print(f"note: {sentence}", markup=False)
+        print_files(console, self.files, self.left_out)
         console.print(f"\n{' '.join(self.sentences)}", markup=False)
 
 
@@ -59,7 +46,7 @@ def write_report(record: MeasurementRecord, folder: Path) -> Report:
         OSError: the folder cannot be written.
     """
     check_study_links(folder)
-    sentences, page = DESCRIPTIONS[record.name](record.numbers), folder / REPORT_FILE
+    sentences, page = record.numbers.write_sentences(), folder / REPORT_FILE
     figures: list[Path] = []
     left_out: list[str] = []
     with without_figure("The figure", left_out):
@@ -143,7 +130,7 @@ def write_page(
         "made_with": [str(fact) for fact in made_with if fact],
         "sentences": sentences,
         "figures": inline.figures(figures),
-        "readings": {record.name: build_tables(record)},
+        "readings": {record.name: record.numbers.build_tables()},
         "settings": [(key, _format_setting(v)) for key, v in flatten(record.settings).items()],
         "origin": [(key, format_value(value)) for key, value in circumstances.items()],
         "command": web_page.typed(origin.command),
@@ -158,84 +145,3 @@ def _format_setting(value: Any) -> str:
     if isinstance(value, list) and len(value) > _MOST_VALUES:
         return f"{format_value(value[0])} … {format_value(value[-1])} ({len(value)} values)"
     return format_value(value)
-
-
-def build_tables(record: MeasurementRecord) -> tuple[Table, ...]:
-    """The numbers: of a profile by depth what is at its ends, of times their medians."""
-    numbers = record.numbers
-    if isinstance(numbers, LayerNormVsRmsNorm):
-        return _time_table(numbers), _distribution_table(numbers), _invariance_table(numbers)
-    assert isinstance(numbers, GradientVanishing)
-    stacks = _profile_table("Linear and ReLU,", "layer", (*numbers.stacks, numbers.deep))
-    return stacks, _profile_table("The residual stream", "block", numbers.transformers)
-
-
-def _profile_table(network: str, unit: str, profiles: Sequence[DepthProfile]) -> Table:
-    caption = (
-        f"{network} at the last {unit}: RMS, standard deviation, and the share of variance across "
-        f"inputs. Gradient: that of the loss at the input over that at the last {unit}."
-    )
-    rows = []
-    for profile in profiles:
-        name = profile.norm
-        if profile.placement is not None:
-            name = SEPARATOR.join(arm_name_parts(profile.norm, profile.placement))
-        counts = (profile.width, profile.depth, profile.seeds)
-        ends = (profile.rms[-1], profile.std[-1], profile.share[-1], profile.gradient[0])
-        rows.append((name, profile.init, *counts, *ends))
-    numeric = ("width", f"{unit}s", "seeds", "RMS", "std", "information", "gradient")
-    return _build_table(caption, ("network", "init"), numeric, rows)
-
-
-def _time_table(numbers: LayerNormVsRmsNorm) -> Table:
-    rows = []
-    for times in numbers.times:
-        ratio = numbers.ratio_to_torch(times)
-        medians = spread(times.forward).median, spread(times.both).median
-        cells = [Cell(f"{median:.3f}", median) for median in medians]
-        cells.append(Cell(str(ratio), ratio.median) if ratio else Cell(NOT_COMPARABLE, math.nan))
-        rows.append((times.norm, times.way, *times.shape, *cells))
-    caption = "fp32, median over rounds; ratios inside a round (quartiles)."
-    numeric = ("tokens", "width", "forward, ms", "with backward, ms", "over F.layer_norm")
-    return _build_table(caption, ("norm", "made"), numeric, rows)
-
-
-def _distribution_table(numbers: LayerNormVsRmsNorm) -> Table:
-    rows = []
-    for kind in numbers.inputs:
-        outputs = [("as it comes", kind.before, 1.0)]
-        outputs += [(norm, after, kind.cosine[norm]) for norm, after in kind.after.items()]
-        for name, moments, cosine in outputs:
-            rows.append((kind.input, name, moments.mean, moments.std, moments.rms, cosine))
-    caption = "What each does to a distribution; the cosine is the median over tokens."
-    numeric = ("mean", "std", "RMS", "cosine with input")
-    return _build_table(caption, ("input", "norm"), numeric, rows)
-
-
-def _invariance_table(numbers: LayerNormVsRmsNorm) -> Table:
-    rows = [
-        (norm, result.name, result.equation, result.verdict, result.deviation)
-        for norm, results in numbers.invariances.items()
-        for result in results
-    ]
-    texts = ("norm", "invariance", "equation", "holds")
-    caption = "Largest change of the output, over its RMS."
-    return _build_table(caption, texts, ("fails by, RMS",), rows)
-
-
-def _build_table(
-    caption: str, texts: Sequence[str], numeric: Sequence[str], rows: Sequence[Sequence[Any]]
-) -> Table:
-    """A table with columns of texts, then of numbers; what is no Cell is formatted by its type."""
-
-    def build_cell(value: Any) -> Cell:
-        if isinstance(value, Cell):
-            return value
-        if isinstance(value, str):
-            return Cell(value)
-        if isinstance(value, int):
-            return Cell(str(value), value)
-        return Cell(format_short(finite_or_nan(value)), finite_or_nan(value))
-
-    columns = (*map(Column, texts), *(Column(name, numeric=True) for name in numeric))
-    return Table(caption, columns, tuple(tuple(map(build_cell, row)) for row in rows))

@@ -9,14 +9,14 @@ _TARGETS = {"rmsnorm": "normlab.norms.RMSNorm", "layernorm": "normlab.norms.Laye
 
 def _measure(size: Size) -> Series:
     """`rmsnorm weight scale` and so on: the largest difference relative to the output, by width."""
-    from normlab.apps.card.invariances import invariances
+    from normlab.apps.card.invariances import measure_invariances
     from normlab.norms import norm_factory
 
     series: Series = {}
     for name, target in _TARGETS.items():
         for width in _WIDTHS:
             norm = norm_factory({"_target_": target, "eps": 0.0})(width)
-            for one in invariances(norm, width):
+            for one in measure_invariances(norm, width):
                 # An equation whose sides are not finite fails by as much as one likes.
                 deviation = _LARGE if one.deviation is None else one.deviation
                 series.setdefault(f"{name} {one.name}", []).append(deviation)

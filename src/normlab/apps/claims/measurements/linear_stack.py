@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from normlab.apps.claims.arms import slope
 from normlab.apps.claims.measurement import Measurement, Series, Size
-from normlab.apps.experiments.record import DepthProfile
+from normlab.apps.experiments.gradient_vanishing import DepthProfile
 
 _WIDTH, _DEPTH, _INPUTS = 512, 24, 128
 # Standard deviations that the tutorial prints for its layers 1 to 5.
@@ -15,7 +15,7 @@ _AT = 8  # its last layer
 
 
 def _measure(size: Size) -> Series:
-    from normlab.apps.experiments.gradient_vanishing import (
+    from normlab.apps.experiments.gradient_vanishing_measurement import (
         STACKS_WITHOUT_NORM,
         profile_stacks,
     )

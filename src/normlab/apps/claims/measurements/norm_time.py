@@ -12,7 +12,7 @@ _TOKENS, _WIDTH = 1024, 512
 def _measure(size: Size) -> Series:
     """`fused`, `torch`, `composite`, `compiled`: forward and backward, a ratio for every round."""
     check_quiet()
-    from normlab.apps.experiments.layernorm_vs_rmsnorm import time_norms
+    from normlab.apps.experiments.layernorm_vs_rmsnorm_measurement import time_norms
 
     timed, _ = time_norms([(_TOKENS, _WIDTH)], size.rounds, 0, lambda _: None)
     both = {(one.way, one.norm): one.both for one in timed}

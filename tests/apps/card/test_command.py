@@ -43,7 +43,7 @@ def test_a_figure_that_fails_costs_a_sentence_and_not_the_card(
     def broken(*_: object) -> None:
         raise ValueError("no font\nat all")
 
-    monkeypatch.setattr("normlab.apps.card.figure.draw", broken)
+    monkeypatch.setattr("normlab.apps.card.figure.draw_cards", broken)
     code, out, err = call("norm=none", "--out", "here", *FAST)
     assert (code, err) == (0, "")
     assert "note: The figure could not be drawn (ValueError: no font at all)" in out

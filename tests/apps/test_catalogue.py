@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from normlab import config
-from normlab.apps.catalogue import catalogue, read
+from normlab.apps.catalogue import build_page, read_entry
 from normlab.errors import NormlabError
 
 ROOT = Path(__file__).parents[2]
@@ -17,7 +17,7 @@ COUNTS = {
 
 def test_the_page_is_current() -> None:
     written = (ROOT / "docs" / "catalogue.md").read_text(encoding="utf-8")
-    assert written == catalogue(), "run python scripts/catalogue.py"
+    assert written == build_page(), "run python scripts/catalogue.py"
 
 
 def test_the_pages_count_the_options_that_exist() -> None:
@@ -36,7 +36,7 @@ def test_the_pages_count_the_options_that_exist() -> None:
 @pytest.mark.parametrize("group", COUNTS)
 def test_every_file_names_itself_its_equation_and_its_source(group: str) -> None:
     for path in (config.conf_folder() / group).glob("*.yaml"):
-        entry = read(path)
+        entry = read_entry(path)
         assert entry.title
         assert entry.equation
         assert entry.sources or entry.name == "none"
@@ -45,4 +45,4 @@ def test_every_file_names_itself_its_equation_and_its_source(group: str) -> None
 def test_a_file_that_does_not_say_what_it_is_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("# mine\n_target_: torch.nn.Identity\n")
     with pytest.raises(NormlabError, match="Title: equation"):
-        read(tmp_path / "mine.yaml")
+        read_entry(tmp_path / "mine.yaml")

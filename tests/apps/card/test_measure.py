@@ -11,11 +11,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from normlab import config
-from normlab.apps.card.inputs import standard
-from normlab.apps.card.invariances import invariances
-from normlab.apps.card.measure import measure
+from normlab.apps.card.invariances import measure_invariances, normal_input
+from normlab.apps.card.measure import measure_card, measure_speed
 from normlab.apps.card.record import Card
-from normlab.apps.card.timing import speed
 from normlab.errors import ConfigError
 from normlab.norms import DynamicTanh, LayerNorm, PartialRMSNorm, RMSNorm, ScaleNorm, norm_factory
 
@@ -65,7 +63,7 @@ def size(x: Tensor) -> Tensor:
 
 
 def card_of(build: Callable[[int], nn.Module], width: int = WIDTH) -> Card:
-    return measure(build, width, seconds=0)
+    return measure_card(build, width, seconds=0)
 
 
 def plain(function: Callable[[Tensor], Tensor]) -> Callable[[int], nn.Module]:
@@ -73,7 +71,7 @@ def plain(function: Callable[[Tensor], Tensor]) -> Callable[[int], nn.Module]:
 
 
 def verdicts(norm: nn.Module, width: int = WIDTH) -> dict[str, str]:
-    return {one.name: one.verdict for one in invariances(norm, width)}
+    return {one.name: one.verdict for one in measure_invariances(norm, width)}
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -139,7 +137,9 @@ def test_scale_shift_sign_and_order_are_told_as_they_are(name: str, width: int) 
 
 
 def test_the_deviation_of_rmsnorm_is_that_of_its_eps() -> None:
-    (scale,) = [one for one in invariances(RMSNorm(WIDTH), WIDTH) if one.name == "weight scale"]
+    (scale,) = [
+        one for one in measure_invariances(RMSNorm(WIDTH), WIDTH) if one.name == "weight scale"
+    ]
     # √(1 + ε/c²) − 1 with c = 1/4, times the largest output over the RMS.
     assert 0.5 * 16 * 1e-5 < scale.deviation < 10 * 0.5 * 16 * 1e-5
 
@@ -158,7 +158,7 @@ def test_statistics_over_tokens_leak_and_a_running_mean_leaks_within_a_sequence(
 
 @pytest.mark.parametrize("width", [16, 48, 512])
 def test_rmsnorm_removes_one_direction_and_layernorm_two(width: int) -> None:
-    token = standard(width, seed=7)
+    token = normal_input(width, seed=7)
     one, two = card_of(RMSNorm, width).spectrum, card_of(LayerNorm, width).spectrum
     assert (one.near_zero, two.near_zero) == (1, 2)
     assert (one.rank, two.rank) == (width, width - 1)
@@ -172,7 +172,7 @@ def test_rmsnorm_removes_one_direction_and_layernorm_two(width: int) -> None:
 
 def test_a_pointwise_norm_removes_no_direction() -> None:
     spectrum, none = card_of(DynamicTanh).spectrum, card_of(plain(lambda x: x)).spectrum
-    slopes = (1 / torch.cosh(standard(WIDTH, seed=7))).square().sort(descending=True).values
+    slopes = (1 / torch.cosh(normal_input(WIDTH, seed=7))).square().sort(descending=True).values
     assert spectrum.values == pytest.approx(slopes.tolist())
     assert (spectrum.near_zero, spectrum.rank) == (0, WIDTH)
     assert spectrum.condition == pytest.approx(float(slopes[0] / slopes[-1]))
@@ -312,12 +312,12 @@ def test_a_backward_pass_that_is_wrong_or_ends_at_the_first_is_said() -> None:
 
 def test_time_is_a_ratio_to_layernorm() -> None:
     same, triple = (
-        measure(build, WIDTH, seconds=0.5).speed
+        measure_card(build, WIDTH, seconds=0.5).speed
         for build in (LayerNorm, lambda width: nn.Sequential(*[LayerNorm(width)] * 4))
     )
     assert same.forward.low <= same.forward.median <= same.forward.high
     assert 0.5 < same.both.median < 2 < triple.both.median
-    slow_back = speed(Plain(SlowBack.apply), WIDTH, threads=1, seconds=0)
+    slow_back = measure_speed(Plain(SlowBack.apply), WIDTH, threads=1, seconds=0)
     assert slow_back.forward.median < 3 < slow_back.both.median
     assert same.shape == (8, 256, WIDTH)
     assert same.threads == 1
@@ -327,7 +327,7 @@ def test_measuring_leaves_norm_threads_and_chance_as_they_were() -> None:
     norm = BatchNorm(WIDTH)
     before = {key: value.clone() for key, value in norm.state_dict().items()}
     chance, threads = torch.random.get_rng_state(), torch.get_num_threads()
-    invariances(norm, WIDTH)
+    measure_invariances(norm, WIDTH)
     assert all(torch.equal(value, before[key]) for key, value in norm.state_dict().items())
     one, other = card_of(BatchNorm), card_of(BatchNorm)
     assert one.curves == other.curves
@@ -341,7 +341,7 @@ def test_parameters_are_told_by_name_and_shape() -> None:
     assert {one.name: one.shape for one in card.parameters} == {
         "alpha": (), "gain": (WIDTH,), "bias": (WIDTH,),
     }  # fmt: skip
-    assert card.total == 2 * WIDTH + 1
+    assert card.parameter_count == 2 * WIDTH + 1
 
 
 BAD = {
@@ -359,7 +359,7 @@ BAD = {
 @pytest.mark.parametrize("problem", BAD)
 def test_what_no_model_could_use_is_one_sentence(problem: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        measure(plain(BAD[problem]), WIDTH, name="mine")
+        measure_card(plain(BAD[problem]), WIDTH, name="mine")
     said = str(caught.value)
     assert said.startswith("norm=mine ")
     assert (problem in said) or (problem == "one word" and "TypeError" in said)

@@ -1,12 +1,10 @@
-"""The figures of the trained experiments: final loss against learning rate, in panels."""
+"""The panels of the trained experiments: final loss by learning rate, and at the best rates."""
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter
 
 from normlab.analysis import page, panels
@@ -14,75 +12,22 @@ from normlab.analysis.arms import format_value
 from normlab.analysis.curves import loss_limits
 from normlab.analysis.statistics import mean_interval
 from normlab.analysis.style import GREY, Look
-from normlab.apps.experiments.trained_sentences import (
+from normlab.apps.experiments.trials import (
     Trial,
     best_shared_rate,
     best_trial,
     format_rate,
     group_trials,
-    read_trials,
 )
-from normlab.archive.study import Study
 
 _MOST_ARMS = 12  # in a figure
-_CURVES_HEIGHT, _ROW_HEIGHT, _NAMES_WIDTH = 2.9, 0.27, 2.4  # inches, of norm_comparison
-_PANEL_HEIGHT = 2.1  # inches, of prenorm_vs_postnorm
+_NAMES_WIDTH = 2.4  # inches, of the rows of the best rates
 # Shares of the span of losses that stay free: below, above, and for every row of crosses.
 _BELOW, _ABOVE, _CROSSES = 0.06, 0.04, 0.07
 _DOTTED = (0, (1.0, 1.6))
 
 
-def draw_norm_comparison(study: Study) -> Figure:
-    """Training at a shared rate, final loss at every rate, and each arm at its own best."""
-    trials, hidden_note = _best_arms(read_trials(study))
-    arms = group_trials(trials, "name")
-    look = Look.of([trial.arm for trial in trials])
-    heights = [_CURVES_HEIGHT, 0.85 + _ROW_HEIGHT * len(arms)]
-    handles, _ = panels.legend_entries([arm[0].arm for arm in arms.values()], look)
-    spread = (
-        "Every seed a small dot; on the left the band from the lowest to the highest seed; below "
-        "the 95 % t-interval."
-    )
-    note = _write_note(trials, spread, "One seed: no interval.") + hidden_note
-    title = f"Does it need a norm? {study.name}"
-    figure, body = page.sheet(title, note, (handles, list(arms)), sum(heights))
-    # Grids of their own: long names below must not press the curves together.
-    outer = body.add_gridspec(2, 1, height_ratios=heights)
-    top = outer[0].subgridspec(1, 2)
-    _draw_shared_rate(body.add_subplot(top[0]), trials, look)
-    all_rates = body.add_subplot(top[1])
-    all_rates.set_title("Final loss at every rate")
-    _format_axes(all_rates, trials)
-    _draw_arms(all_rates, trials, look)
-    _draw_best_rates(body.add_subplot(outer[1].subgridspec(1, 1)[0]), arms, look)
-    return figure
-
-
-def draw_prenorm_vs_postnorm(study: Study) -> Figure:
-    """Final loss against learning rate, without and with warm-up, a column for every depth."""
-    trials, hidden_note = _best_arms(read_trials(study))
-    look = Look.of([trial.arm for trial in trials])
-    depths, warmups = (sorted(group_trials(trials, key)) for key in ("depth", "warmup"))
-    arms = [arm[0].arm for arm in group_trials(trials, "name").values()]
-    legend = panels.legend_entries(arms, look, endings=False)
-    spread = "Every seed a small dot, the line their mean."
-    note = _write_note(trials, spread, "One seed.") + hidden_note
-    title = f"Pre-LN or Post-LN, by depth: {study.name}"
-    figure, body = page.sheet(title, note, legend, _PANEL_HEIGHT * len(warmups))
-    grid = body.subplots(len(warmups), len(depths), sharex=True, sharey=True, squeeze=False)
-    for row, warmup in zip(grid, warmups, strict=True):
-        share = f"warm-up, {100 * warmup:.3g} % of the run" if warmup else "no warm-up"
-        for axes, depth in zip(row, depths, strict=True):
-            axes.set_title(f"{depth} blocks")
-            _format_axes(axes, trials)
-            axes.set_ylabel(f"{share}\n{panels.LOSS_LABEL}")
-            panel = [t for t in trials if (t.depth, t.warmup) == (depth, warmup)]
-            _draw_arms(axes, panel, look)
-    page.label_outer(body)
-    return figure
-
-
-def _best_arms(trials: Sequence[Trial]) -> tuple[list[Trial], str]:
+def lowest_arms(trials: Sequence[Trial]) -> tuple[list[Trial], str]:
     """The trials of the arms with the lowest losses, and a line about those that are left out."""
     arms = group_trials(trials, "name")
     order = sorted(arms, key=lambda name: _best_mean(arms[name]))
@@ -97,7 +42,7 @@ def _best_mean(arm: Sequence[Trial]) -> float:
     return best.mean if best else math.inf
 
 
-def _write_note(trials: Sequence[Trial], several_seeds: str, single_seed: str) -> str:
+def write_note(trials: Sequence[Trial], several_seeds: str, single_seed: str) -> str:
     """What crosses, hollow points, small dots and the dotted line are, where there are any."""
     crosses = "× diverged: a gradient or loss that is not finite, or a loss far above a guess."
     if any(trial.diverged and trial.losses for trial in trials):
@@ -112,7 +57,8 @@ def _unigram_losses(trials: Iterable[Trial]) -> list[float]:
     return sorted({trial.unigram for trial in trials if trial.unigram is not None})
 
 
-def _draw_shared_rate(axes: Axes, trials: Sequence[Trial], look: Look) -> None:
+def draw_shared_rate(axes: Axes, trials: Sequence[Trial], look: Look) -> None:
+    """Training loss of all arms at the shared rate, if there is one at which all finish."""
     rate = best_shared_rate(trials)
     if rate is None:
         axes.set_title("No rate at which all finish")
@@ -123,7 +69,7 @@ def _draw_shared_rate(axes: Axes, trials: Sequence[Trial], look: Look) -> None:
     panels.training_loss(axes, arms, look, loss_limits(arms))
 
 
-def _draw_best_rates(axes: Axes, arms: dict[str, list[Trial]], look: Look) -> None:
+def draw_best_rates(axes: Axes, arms: dict[str, list[Trial]], look: Look) -> None:
     """A row an arm: its final loss at its own best rate, or why it has none."""
     order = sorted(arms, key=lambda name: _best_mean(arms[name]))
     rows = {name: best_trial(arms[name]) for name in order}
@@ -168,12 +114,16 @@ def _format_axes(axes: Axes, trials: Sequence[Trial]) -> None:
     axes.set_ylabel(f"final {panels.LOSS_LABEL}")
 
 
-def _draw_arms(axes: Axes, trials: Sequence[Trial], look: Look) -> None:
-    """Every arm's curve, under a dotted line at the loss of token frequencies alone.
+def draw_losses_by_rate(
+    axes: Axes, trials: Sequence[Trial], all_trials: Sequence[Trial], look: Look
+) -> None:
+    """Every arm's curve, and a dotted line at the loss of token frequencies alone.
 
+    The axes are those of all trials of the figure.
     Those that diverged have a row of crosses each, above all losses. The line is the mean over the
     rates at which all runs finished; where some diverged, that of the survivors is a hollow point.
     """
+    _format_axes(axes, all_trials)
     for unigram in _unigram_losses(trials):
         axes.axhline(unigram, color=GREY, lw=1.0, ls=_DOTTED, zorder=1)
     low, high = axes.get_ylim()
@@ -198,9 +148,3 @@ def _draw_arms(axes: Axes, trials: Sequence[Trial], look: Look) -> None:
         axes.plot(diverged, heights, "x", color=colour, ms=6.5, mew=1.7, zorder=5)
         if diverged:
             crosses_y -= 0.055 * (high - low)
-
-
-FIGURES: dict[str, Any] = {
-    "norm_comparison": draw_norm_comparison,
-    "prenorm_vs_postnorm": draw_prenorm_vs_postnorm,
-}

@@ -13,16 +13,16 @@ from rich.console import Console
 
 from every_figure import captured
 from example_card import make_example_card
-from normlab.apps.card.figure import MOST_CARDS, colours, draw
+from normlab.apps.card.figure import MOST_CARDS, card_colours, draw_cards
 from normlab.apps.card.record import Card, Invariance
-from normlab.apps.card.tables import rows, show
+from normlab.apps.card.table import card_rows, print_cards
 
 NAMES = ["rmsnorm", "layernorm", "dyt", "my_norm eps=1e-6", "none"]
 
 
 def printed(cards: list[Card], width: int) -> str:
     console = Console(file=StringIO(), width=width)
-    show(console, cards)
+    print_cards(console, cards)
     return console.file.getvalue()
 
 
@@ -38,7 +38,7 @@ def test_the_table_shows_every_norm_within_the_terminal(width: int) -> None:
 def test_a_file_gets_no_colours_and_a_terminal_does() -> None:
     assert "\x1b" not in printed([make_example_card("dyt")], 80)
     console = Console(file=StringIO(), width=80, force_terminal=True)
-    show(console, [make_example_card("dyt")])
+    print_cards(console, [make_example_card("dyt")])
     assert "\x1b[32myes (0)" in console.file.getvalue()
 
 
@@ -53,7 +53,7 @@ def test_a_norm_that_leaks_is_called_out_by_name() -> None:
 
 
 def test_every_number_of_the_card_is_a_row() -> None:
-    found = dict(rows(make_example_card("dyt")))
+    found = dict(card_rows(make_example_card("dyt")))
     assert found["numbers"] == "9"
     assert found["tensors"] == "gain 8, alpha scalar"
     assert found["N(0,1)"] == "0.630 (-0.0100)"
@@ -73,25 +73,25 @@ def test_every_number_of_the_card_is_a_row() -> None:
 @pytest.mark.parametrize("names", [["dyt"], [*NAMES, *(f"norm_{k}" for k in range(9))]], ids=len)
 def test_the_figure_is_drawn_the_same_every_time(names: list[str], tmp_path: Path) -> None:
     cards = [make_example_card(name, time=0.2 + 3 * at) for at, name in enumerate(names)]
-    png, svg = draw(cards, tmp_path / "one")
+    png, svg = draw_cards(cards, tmp_path / "one")
     assert imread(png).shape[1] == 1760
     assert all(name in svg.read_text() for name in names[:MOST_CARDS])
     if len(names) == 1:
-        again = draw(cards, tmp_path / "two")
+        again = draw_cards(cards, tmp_path / "two")
         assert [path.read_bytes() for path in again] == [png.read_bytes(), svg.read_bytes()]
 
 
 def test_a_norm_has_the_colour_it_has_in_studies_unless_it_is_there_twice() -> None:
-    alone = colours([make_example_card("rmsnorm eps=1e-6"), make_example_card("layernorm")])
+    alone = card_colours([make_example_card("rmsnorm eps=1e-6"), make_example_card("layernorm")])
     assert alone == {"rmsnorm eps=1e-6": "#0072B2", "layernorm": "#D55E00"}
-    twice = colours([make_example_card("rmsnorm eps=1e-6"), make_example_card("rmsnorm")])
+    twice = card_colours([make_example_card("rmsnorm eps=1e-6"), make_example_card("rmsnorm")])
     assert twice["rmsnorm"] == "#0072B2"
     assert len(set(twice.values())) == 2
 
 
 def test_showing_a_card_imports_no_torch() -> None:
     code = (
-        "import sys; import normlab.apps.card.tables, normlab.apps.card.figure; "
+        "import sys; import normlab.apps.card.table, normlab.apps.card.figure; "
         "sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -99,7 +99,7 @@ def test_showing_a_card_imports_no_torch() -> None:
 
 def times(cards: list[Card], monkeypatch: pytest.MonkeyPatch, folder: Path) -> Axes:
     with captured(monkeypatch) as found:
-        draw(cards, folder)
+        draw_cards(cards, folder)
     return found["card"].axes[-1]
 
 
@@ -117,7 +117,7 @@ def test_times_that_cannot_be_compared_are_a_sentence_or_a_dot_in_the_colour_of_
     assert not none.axison
     some = times([one, make_example_card("layernorm")], monkeypatch, tmp_path)
     dots = [line for line in some.lines if line.get_marker() == "o"]
-    look = colours([one, other])
+    look = card_colours([one, other])
     assert [dot.get_color() for dot in dots] == [look["rmsnorm"]] * 2 + [look["layernorm"]]
     assert dots[0].get_alpha() < dots[1].get_alpha()  # forward is pale
 
@@ -126,7 +126,7 @@ def test_of_equal_norms_every_curve_is_seen_and_that_is_said(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with captured(monkeypatch) as found:
-        draw([make_example_card("rmsnorm"), make_example_card("layernorm")], tmp_path)
+        draw_cards([make_example_card("rmsnorm"), make_example_card("layernorm")], tmp_path)
     response, *_ = found["card"].axes
     widths = [line.get_linewidth() for line in response.lines]
     assert widths[0] > 1.5 * widths[1]

@@ -1,6 +1,7 @@
-"""The commands' doors: each imports its room with Ctrl-C at the system's default, then enters.
+"""The commands, and the only module that knows the applications: it hands the study theirs.
 
-A KeyboardInterrupt in the middle of an import would be a traceback through other people's files.
+A command is imported with Ctrl-C at the system's default: a KeyboardInterrupt in the middle of an
+import would be a traceback through other people's files.
 """
 
 import errno
@@ -9,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from importlib import import_module
+from functools import partial
 
 from normlab import output
 from normlab.training import stopping
@@ -18,58 +19,94 @@ OLDEST, TOO_NEW = (3, 11), (3, 14)  # as pyproject.toml has it; Hydra 1.3 does n
 # Options of `train.py` whose answer is a text, and nothing else.
 _QUESTIONS = ("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "-i", "--info")
 
+_Command = Callable[[], None]
+
 
 def study() -> None:
-    """`train.py` and `normlab`; a study's torch is imported beside this process, from the start."""
-    asks = any(word.split("=")[0] in _QUESTIONS for word in sys.argv[1:])
-    _enter("normlab.study.main", _begin, trains=not asks)
+    """`train.py` and `normlab`."""
+    is_question = any(word.split("=")[0] in _QUESTIONS for word in sys.argv[1:])
+    _run_command(_import_study, trains=not is_question)
 
 
 def plot() -> None:
     """`scripts/plot.py` and `normlab-plot`."""
-    _enter("normlab.analysis.plot")
+    _run_command(_import_plot)
 
 
 def sample() -> None:
     """`scripts/sample.py` and `normlab-sample`."""
-    _enter("normlab.apps.sample")
+    _run_command(_import_sample)
 
 
 def card() -> None:
     """`scripts/card.py` and `normlab-card`."""
-    _enter("normlab.apps.card.main")
+    _run_command(_import_card)
 
 
 def probe() -> None:
     """`scripts/probe.py` and `normlab-probe`."""
-    _enter("normlab.apps.probe.main")
+    _run_command(_import_probe)
 
 
 def claims() -> None:
     """`scripts/claims.py` and `normlab-claims`."""
-    _enter("normlab.apps.claims.main")
+    _run_command(_import_claims)
 
 
 def catalogue() -> None:
     """`scripts/catalogue.py`."""
-    _enter("normlab.apps.catalogue")
+    _run_command(_import_catalogue)
 
 
-def _begin() -> None:
+def _import_study() -> _Command:
     if {"-m", "--multirun"} & set(sys.argv):
         from normlab.study import engine
 
-        engine.begin()
+        engine.begin()  # it imports torch in another process while this one imports the rest
+    from normlab.apps.experiments import MEASURED_EXPERIMENTS, TRAINED_EXPERIMENTS
+    from normlab.study.main import main
+
+    return partial(main, TRAINED_EXPERIMENTS, MEASURED_EXPERIMENTS)
 
 
-def _leave_signals() -> None:
-    """A signal that comes as Python ends would be a traceback; it ends the process instead."""
-    for signum in stopping.SIGNALS:
-        if callable(signal.getsignal(signum)):
-            signal.signal(signum, signal.SIG_DFL)
+def _import_plot() -> _Command:
+    from normlab.analysis.plot import main
+    from normlab.apps.experiments import TRAINED_EXPERIMENTS, redraw
+
+    return partial(main, experiments=TRAINED_EXPERIMENTS, redraw_measurement=redraw)
 
 
-def _enter(room: str, first: Callable[[], None] = lambda: None, trains: bool = False) -> None:
+def _import_sample() -> _Command:
+    from normlab.apps.sample import main
+
+    return main
+
+
+def _import_card() -> _Command:
+    from normlab.apps.card.main import main
+
+    return main
+
+
+def _import_probe() -> _Command:
+    from normlab.apps.probe.main import main
+
+    return main
+
+
+def _import_claims() -> _Command:
+    from normlab.apps.claims.main import main
+
+    return main
+
+
+def _import_catalogue() -> _Command:
+    from normlab.apps.catalogue import main
+
+    return main
+
+
+def _run_command(import_command: Callable[[], _Command], trains: bool = False) -> None:
     if not OLDEST <= sys.version_info < TOO_NEW:
         sys.exit(
             f"normlab: Python {sys.version.split()[0]} does not fit; use 3.11, 3.12 or 3.13, for "
@@ -83,27 +120,33 @@ def _enter(room: str, first: Callable[[], None] = lambda: None, trains: bool = F
     # (analysis/style.py), so complaints about them would only confuse.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
-        first()
-        main = import_module(room).main
+        command = import_command()
         # Python's own way again: what is half-written is tidied away before the end.
         signal.signal(signal.SIGINT, before)
-        main()
+        command()
     except ModuleNotFoundError as missing:
         sys.exit(
             f"normlab: {missing.name} is not installed for {sys.executable}; run `make demo` once, "
             "then this command with .venv/bin/python in place of python."
         )
     except KeyboardInterrupt as stop:
-        _leave_signals()
+        _restore_signals()
         sys.stderr.write("stopped\n")
         sys.exit(stopping.exit_code(stop))
-    except SystemExit as left:
-        if left.code:
+    except SystemExit as stop:
+        if stop.code:
             raise
     finally:
-        _leave_signals()
+        _restore_signals()
     lost = output.failure(sys.stdout)
     if lost is not None and lost.errno != errno.EPIPE:  # as `| head` has read what it wanted
         rest = "; all else was done" if trains else ""
         sys.stderr.write(f"normlab: standard output cannot be written ({lost.strerror}){rest}.\n")
         sys.exit(0 if trains else 1)
+
+
+def _restore_signals() -> None:
+    """A signal that comes as Python ends would be a traceback; it ends the process instead."""
+    for signum in stopping.SIGNALS:
+        if callable(signal.getsignal(signum)):
+            signal.signal(signum, signal.SIG_DFL)

@@ -4,10 +4,9 @@ The values of each budget are in conf/experiment/<name>.yaml.
 """
 
 import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from omegaconf import DictConfig
@@ -107,85 +106,3 @@ class MeasurementArguments:
             spec = specified(self.loader, self.master, overrides)
             specs.setdefault(spec.id, spec)
         return list(specs.values())
-
-
-class GradientVanishingSettings:
-    """Widths, depth, seeds and networks of `gradient_vanishing`."""
-
-    ALLOWED_KEYS = ("norm", "norm.", "placement", "model.width", "model.depth", "model.heads")
-    # The deep stack has so many times the layers: what is a floor is the same there.
-    DEPTH_FACTOR = 10
-    INPUTS = 128
-
-    def __init__(self, arguments: MeasurementArguments) -> None:
-        self.widths = arguments.integers("model.width", 512)
-        reason = "every layer up to the depth is measured anyway"
-        self.depth = arguments.single_integer("model.depth", 8, reason)
-        self.deep = self.DEPTH_FACTOR * self.depth
-        self.seeds = arguments.integers("seed", 0, minimum=0)
-        # The deep stack and other widths take a tenth of the seeds, the Transformers a thirtieth.
-        self.deep_seeds = self.seeds[: math.ceil(len(self.seeds) / 10)]
-        self.transformer_seeds = self.seeds[: math.ceil(len(self.seeds) / 30)]
-        shape = {"model__width": self.widths[0], "model__depth": self.depth, "seed": 0}
-        self.specs = arguments.specify_networks(("norm", "placement"), **shape)
-        self.norms = {
-            spec.choices["norm"]: spec.plain["norm"]
-            for spec in arguments.specify_networks(("norm",), placement="pre", **shape)
-        }
-
-    @property
-    def recorded(self) -> dict[str, Any]:
-        """What decides the numbers, as JSON holds it."""
-        return {
-            "widths": self.widths,
-            "depth": self.depth,
-            "deep": self.deep,
-            "inputs": self.INPUTS,
-            "seeds": self.seeds,
-            "norms": self.norms,
-            "networks": {spec.name.rpartition("-lr")[0]: spec.id for spec in self.specs},
-        }
-
-    @property
-    def steps(self) -> int:
-        """How often the measurement reports a step."""
-        deep = len(self.widths) * len(self.deep_seeds)
-        return len(self.seeds) + deep + 2 * len(self.specs) * len(self.transformer_seeds)
-
-
-class LayerNormVsRmsNormSettings:
-    """Shapes, rounds and seed of `layernorm_vs_rmsnorm`."""
-
-    ALLOWED_KEYS = ("model.width",)
-    ROUNDS: ClassVar = {"quick": 15, "standard": 60, "full": 300}
-    TOKENS = 1024
-
-    def __init__(self, arguments: MeasurementArguments) -> None:
-        widths = arguments.integers("model.width", 512, minimum=2)
-        self.shapes = [(self.TOKENS, width) for width in widths]
-        self.width = widths[-1] if len(widths) < 3 else widths[1]
-        self.seed = arguments.single_integer("seed", 0, "one draw of inputs is timed", minimum=0)
-        self.rounds = self.ROUNDS[str(arguments.master.hydra.runtime.choices.budget)]
-        self.threads = arguments.threads
-
-    @property
-    def recorded(self) -> dict[str, Any]:
-        """What decides the numbers, as JSON holds it."""
-        return {
-            "rounds": self.rounds,
-            "shapes": [list(shape) for shape in self.shapes],
-            "width": self.width,
-            "seeds": [self.seed],
-            "threads": self.threads,
-        }
-
-    @property
-    def steps(self) -> int:
-        """How often the measurement reports a step."""
-        return 2 + len(self.shapes) * (1 + self.rounds)
-
-
-SETTINGS: dict[str, Any] = {
-    "gradient_vanishing": GradientVanishingSettings,
-    "layernorm_vs_rmsnorm": LayerNormVsRmsNormSettings,
-}

@@ -8,7 +8,8 @@ from typing import NoReturn
 import pytest
 
 from example_card import make_example_card
-from normlab.apps.card.record import Rounding, number, read_cards, write_cards
+from normlab.apps.card.record import Rounding, read_cards, write_cards
+from normlab.archive.versioned_json import finite_or_none
 from normlab.errors import NormlabError
 
 
@@ -32,8 +33,8 @@ def test_cards_come_back_as_they_went(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_what_is_not_finite_is_none(value: float) -> None:
-    assert number(value) is None
-    assert number(0.5) == 0.5
+    assert finite_or_none(value) is None
+    assert finite_or_none(0.5) == 0.5
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,130 @@
+"""`norm_comparison`: norms at a shared learning rate, and each at its own best rate."""
+
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+from normlab.apps.experiments.formatting import join_words
+from normlab.apps.experiments.trials import (
+    NO_CONTEXT,
+    SINGLE_SEED,
+    Trial,
+    best_shared_rate,
+    best_trial_of_arms,
+    compare_pairs,
+    format_rate,
+    group_trials,
+    has_single_seed,
+    read_trials,
+)
+from normlab.archive.study import Study
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_CURVES_HEIGHT, _ROW_HEIGHT = 2.9, 0.27  # inches
+
+
+def draw_figure(study: Study) -> "Figure":
+    """Training at a shared rate, final loss at every rate, and each arm at its own best."""
+    # Matplotlib, which the sentences do not need.
+    from normlab.analysis import page, panels
+    from normlab.analysis.style import Look
+    from normlab.apps.experiments import trial_panels
+
+    trials, hidden_note = trial_panels.lowest_arms(read_trials(study))
+    arms = group_trials(trials, "name")
+    look = Look.of([trial.arm for trial in trials])
+    heights = [_CURVES_HEIGHT, 0.85 + _ROW_HEIGHT * len(arms)]
+    handles, _ = panels.legend_entries([arm[0].arm for arm in arms.values()], look)
+    spread = (
+        "Every seed a small dot; on the left the band from the lowest to the highest seed; below "
+        "the 95 % t-interval."
+    )
+    note = trial_panels.write_note(trials, spread, "One seed: no interval.") + hidden_note
+    title = f"Does it need a norm? {study.name}"
+    figure, body = page.sheet(title, note, (handles, list(arms)), sum(heights))
+    # Grids of their own: long names below must not press the curves together.
+    outer = body.add_gridspec(2, 1, height_ratios=heights)
+    top = outer[0].subgridspec(1, 2)
+    trial_panels.draw_shared_rate(body.add_subplot(top[0]), trials, look)
+    all_rates = body.add_subplot(top[1])
+    all_rates.set_title("Final loss at every rate")
+    trial_panels.draw_losses_by_rate(all_rates, trials, trials, look)
+    trial_panels.draw_best_rates(body.add_subplot(outer[1].subgridspec(1, 1)[0]), arms, look)
+    return figure
+
+
+def write_sentences(study: Study) -> list[str]:
+    """Where runs diverged, every arm at a shared rate and at its own best, and what differs."""
+    trials = read_trials(study)
+    return [
+        *_describe_divergence(trials),
+        _describe_shared_rate(trials),
+        *_describe_best_rates(best_trial_of_arms(trials)),
+        *_describe_ignored_context(trials),
+    ]
+
+
+def _describe_divergence(trials: Sequence[Trial]) -> Iterator[str]:
+    arms = group_trials(trials, "name")
+    for name, arm in arms.items():
+        diverged = sorted((t for t in arm if t.diverged), key=lambda trial: trial.rate)
+        if not diverged:
+            continue
+        rates = [f"{t.rate_setting} ({t.diverged} of {t.runs})" for t in diverged]
+        yield f"Diverged: {name} at {join_words(rates)}."
+        highest = diverged[-1].rate
+        finished = [
+            f"{trial.name} at {trial.loss}"
+            for trial in trials
+            if trial.rate == highest and trial.complete and trial.name != name
+        ]
+        if finished:
+            yield f"At {format_rate(highest)} finish {join_words(finished)}."
+    if not any(trial.diverged for trial in trials):
+        yield f"No run of {join_words(list(arms))} diverged at any rate of the grid."
+
+
+def _describe_shared_rate(trials: Sequence[Trial]) -> str:
+    rate = best_shared_rate(trials)
+    if rate is None:
+        return "There is no rate at which every arm finishes, so none is compared at a shared one."
+    ordered = sorted((t for t in trials if t.rate == rate), key=lambda trial: trial.mean)
+    losses = join_words([f"{trial.name} at {trial.loss}" for trial in ordered])
+    return f"At one shared rate, {format_rate(rate)}, the final losses are {losses} nats per token."
+
+
+def _describe_best_rates(tuned: Sequence[Trial]) -> Iterator[str]:
+    if len(tuned) < 2:
+        yield "Fewer than two arms finish at any rate, so there is nothing to compare."
+        return
+    losses = [f"{trial.name} {trial.loss} ({trial.rate_setting})" for trial in tuned]
+    yield f"Each at its own best rate of the grid: {join_words(losses)}."
+    if has_single_seed(tuned):
+        yield SINGLE_SEED
+        return
+    # The first is the lowest of all, so Holm counts every pair that it was chosen from; see
+    # `analysis.comparison`.
+    pairs = compare_pairs(list(combinations(tuned, 2)))
+    with_lowest = pairs[: len(tuned) - 1]
+    lower = [f"{p.b.name} by {p.gap}" for p in with_lowest if p.outcome == "lower"]
+    undecided = [f"{p.b.name} ({p.doubt})" for p in with_lowest if p.outcome != "lower"]
+    if lower:
+        yield f"So {tuned[0].name} ends lower than {join_words(lower)}."
+    if undecided:
+        yield f"Cannot tell {tuned[0].name} from {join_words(undecided)}."
+    yield f"Paired seeds, Holm over all {len(pairs)} pairs." if len(pairs) > 1 else "Paired seeds."
+
+
+def _describe_ignored_context(trials: Sequence[Trial]) -> Iterator[str]:
+    stuck = [trial for trial in trials if trial.ignores_context]
+    if stuck:
+        arms = [
+            f"{name} at {join_words([trial.rate_setting for trial in arm])}"
+            for name, arm in group_trials(stuck, "name").items()
+        ]
+        yield (
+            f"Above, or less than {NO_CONTEXT:g} below, the loss of token frequencies alone "
+            f"({stuck[0].unigram:.2f}), and so with hardly any use of context: {'; '.join(arms)}."
+        )
