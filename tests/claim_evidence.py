@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from normlab.apps.claims.claim import Claim, Published, Test
-from normlab.apps.claims.evidence import Evidence
-from normlab.apps.claims.judge import judge
-from normlab.apps.claims.verdicts import Judged, Measured
+from normlab.apps.claims.judge import judge_claim as judge
+from normlab.apps.claims.record import ClaimVerdict, StoredMeasurement
+from normlab.apps.claims.runs import ClaimData
 from normlab.archive import tags
 from normlab.archive.events import Events, Series
 from normlab.archive.record import BestNumbers, FinalNumbers, RunRecord, State
@@ -83,10 +83,10 @@ def make_claim(test: Test, **more: Any) -> Claim:
     return Claim(**(said | more), test=test)
 
 
-def make_evidence(**values: list[float]) -> Evidence:
-    found = Measured("thing", {}, "a thing", "seed", values, "a machine", "2026-11-24")
-    return Evidence(measured=found, command="python scripts/claims.py claim=thing")
+def make_claim_data(**values: list[float]) -> ClaimData:
+    found = StoredMeasurement("thing", {}, "a thing", "seed", values, "a machine", "2026-11-24")
+    return ClaimData(measurement=found, command="python scripts/claims.py claim=thing")
 
 
-def judge_claim(test: Test, evidence: Evidence, name: str = "thing") -> Judged:
-    return judge(name, make_claim(test), evidence, date="2026-11-24", machine="a machine")
+def judge_claim(test: Test, data: ClaimData, name: str = "thing") -> ClaimVerdict:
+    return judge(name, make_claim(test), data, date="2026-11-24", machine="a machine")

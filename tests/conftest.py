@@ -12,7 +12,7 @@ from normlab import config
 from normlab.apps.experiments import MEASURED_EXPERIMENTS, TRAINED_EXPERIMENTS
 from normlab.config.compose import register_schemas
 from normlab.config.run_spec import RunSpec, make_run_spec
-from normlab.study.main import main
+from normlab.study.command import main
 
 
 @pytest.fixture

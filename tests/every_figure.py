@@ -34,13 +34,13 @@ from normlab.analysis.result import find_study_experiment
 from normlab.analysis.style import RC
 from normlab.apps.card import figure as card_figure
 from normlab.apps.claims import figure as claims_figure
-from normlab.apps.claims import verdicts as judged
+from normlab.apps.claims import record as claims_record
 from normlab.apps.experiments import TRAINED_EXPERIMENTS
 from normlab.apps.experiments import report as experiment_report
 from normlab.apps.experiments.layernorm_vs_rmsnorm import IMPLEMENTATIONS, LayerNormVsRmsNorm
 from normlab.apps.probe import figure as probe_figure
-from normlab.apps.probe.record import Measurement, Probing
-from normlab.apps.probe.tables import slopes
+from normlab.apps.probe.record import ProbedModel, ProbeResult
+from normlab.apps.probe.slopes import fit_slopes
 from normlab.archive import tags
 from normlab.archive.events import Events, Series
 from normlab.archive.record import BestNumbers, FinalNumbers, RunRecord
@@ -188,9 +188,9 @@ def deepened(count: int) -> Study:
     return Study(Path("my_depths"), runs)
 
 
-def probing(count: int) -> Probing:
+def probing(count: int) -> ProbeResult:
     found = tuple(
-        Measurement(
+        ProbedModel(
             norm, placement, (), depth, seed, 4.17,
             {
                 quantity: {
@@ -205,18 +205,18 @@ def probing(count: int) -> Probing:
         for depth in (4, 8, 16)
         for seed in (0, 1)
     )  # fmt: skip
-    return Probing(found, slopes(found))
+    return ProbeResult(found, fit_slopes(found))
 
 
-def claimed(count: int) -> judged.Report:
-    def one(at: int) -> judged.Judged:
+def claimed(count: int) -> claims_record.ClaimsRecord:
+    def one(at: int) -> claims_record.ClaimVerdict:
         low = -0.03 + 0.001 * at
-        return judged.Judged(
+        return claims_record.ClaimVerdict(
             name=f"claim_{at}" if at % 3 else f"a_claim_that_has_quite_a_long_name_{at}",
             statement="A norm ends lower.",
             source="1910.07467",
             kind="lower",
-            word=judged.WORDS[at % 4],
+            word=[*claims_record.MEANINGS][at % 4],
             reason="",
             published="0.02 lower",
             published_value=-0.02 if at % 2 else None,
@@ -224,10 +224,10 @@ def claimed(count: int) -> judged.Report:
             low=None if at % 4 == 3 else low,
             high=None if at % 4 == 3 else low + 0.02,
             unit="nats a token, mean over seeds",
-            claimed=judged.Range(None, 0.0),
-            absent=judged.Range(-0.001, 0.001),
+            claimed=claims_record.Range(None, 0.0),
+            absent=claims_record.Range(-0.001, 0.001),
             basis="3 pairs of seeds",
-            runs=judged.Runs(6),
+            runs=claims_record.RunCounts(6),
             seeds=(0, 1, 2),
             setup="a large model",
             differs="the size",
@@ -236,7 +236,7 @@ def claimed(count: int) -> judged.Report:
             machine="a machine",
         )
 
-    return judged.Report("quick", tuple(map(one, range(count))))
+    return claims_record.ClaimsRecord("quick", tuple(map(one, range(count))))
 
 
 def compared(count: int) -> LayerNormVsRmsNorm:
@@ -312,8 +312,12 @@ FIGURES: dict[str, tuple[Callable[[int, Path], object], ...]] = {
     ),
     "analysis/metric_figure.py": (_metric,),
     "apps/card/figure.py": (_cards,),
-    "apps/probe/figure.py": (lambda count, folder: probe_figure.draw(probing(count), folder),),
-    "apps/claims/figure.py": (lambda count, folder: claims_figure.draw(claimed(count), folder),),
+    "apps/probe/figure.py": (
+        lambda count, folder: probe_figure.draw_probes(probing(count), folder),
+    ),
+    "apps/claims/figure.py": (
+        lambda count, folder: claims_figure.draw_claims(claimed(count), folder),
+    ),
     "apps/experiments/report.py": (_measured,),
 }
 # Modules whose figures `figures.draw` saves.

@@ -3,6 +3,7 @@
 import sys
 
 
-def list_heavy_modules() -> list[str]:
-    names = ("torch", "pytorch_lightning", "normlab.training.run", "transformers", "torchmetrics")
+def list_heavy_modules(connection: object = None) -> list[str]:
+    # Lightning imports torchmetrics, and that transformers where it is installed.
+    names = ("torch", "pytorch_lightning", "normlab.training.run")
     return [name for name in names if name in sys.modules]

@@ -7,7 +7,7 @@ import torch
 from normlab.archive import tags
 from normlab.archive.events import read_events
 from normlab.archive.record import RunRecord
-from normlab.training.checkpoints import read
+from normlab.training.checkpoints import read_checkpoint
 
 CURVES = (
     *(tags.TRAIN_LOSS, tags.VALIDATION_LOSS, tags.BEST_VALIDATION_LOSS),
@@ -36,7 +36,7 @@ def assert_same_run(one: Path, other: Path) -> None:
     for tag in CURVES:  # none doubled, none missing, and in order, as TensorBoard reads them
         assert list_steps(one, tag) == list_steps(other, tag)
     for name in ("last.ckpt", "best.ckpt"):
-        ours, theirs = (read(folder / "checkpoints" / name) for folder in (one, other))
+        ours, theirs = (read_checkpoint(folder / "checkpoints" / name) for folder in (one, other))
         for key in ("state_dict", "optimizer", "schedule", "random", "step", "best"):
             assert_equal(ours.get(key), theirs.get(key))
     a, b = RunRecord.read(one), RunRecord.read(other)

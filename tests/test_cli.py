@@ -59,7 +59,7 @@ def test_ctrl_c_during_imports_leaves_no_traceback(name: str) -> None:
 
 def test_a_second_ctrl_c_does_not_interrupt_the_answer_to_the_first() -> None:
     code = (
-        "import os, signal; from normlab.training import stopping; stopping.listen()\n"
+        "import os, signal; from normlab.training import stopping; stopping.raise_on_signals()\n"
         "try: signal.raise_signal(signal.SIGINT)\n"
         "except KeyboardInterrupt: signal.raise_signal(signal.SIGINT)"
     )
@@ -71,7 +71,7 @@ def test_a_second_ctrl_c_does_not_interrupt_the_answer_to_the_first() -> None:
 def test_a_terminal_that_closes_is_no_signal_for_what_nohup_began(ignored: bool) -> None:
     code = (
         f"import signal; {ignored} and signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
-        "from normlab.training import stopping; stopping.listen()\n"
+        "from normlab.training import stopping; stopping.raise_on_signals()\n"
         "try: signal.raise_signal(signal.SIGHUP)\n"
         "except stopping.Terminated as stopped: print(stopping.exit_code(stopped))\n"
         "else: print('goes on')"

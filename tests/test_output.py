@@ -82,7 +82,7 @@ def test_a_reader_that_has_left_ends_a_command_quietly() -> None:
 
 
 def test_what_an_encoding_lacks_is_a_question_mark() -> None:
-    code = "from normlab import output; output.secure(); print('a \\xb7 b \\xb1 c')"
+    code = "from normlab import output; output.secure_streams(); print('a \\xb7 b \\xb1 c')"
     assert called("-c", code, **ASCII).stdout == "a ? b ? c\n"
     assert called("-c", code, PYTHONIOENCODING="ascii").stdout == "a ? b ? c\n"
 
@@ -90,7 +90,7 @@ def test_what_an_encoding_lacks_is_a_question_mark() -> None:
 def test_a_closed_descriptor_is_not_given_to_the_next_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     code = (
-        "import os; os.close(1); from normlab import output; output.secure(); "
+        "import os; os.close(1); from normlab import output; output.secure_streams(); "
         f"file = open({str(path)!r}, 'w'); os.write(1, b'lost'); file.write('there')"
     )
     assert called("-c", code).returncode == 0

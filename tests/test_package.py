@@ -42,8 +42,9 @@ def test_the_command_of_an_installed_wheel_finds_its_own_conf(
     unpacked: Path, tmp_path: Path
 ) -> None:
     code = (
-        "import normlab.config, normlab.study.main as door; print(normlab.config.conf_folder()); "
-        "import sys; sys.argv[1:] = ['--cfg', 'job']; door.main({}, {})"
+        "import normlab.config; from normlab.study import command; "
+        "print(normlab.config.conf_folder()); "
+        "import sys; sys.argv[1:] = ['--cfg', 'job']; command.main({}, {})"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -8,10 +8,10 @@ import pytest
 from rich.progress import Progress, TextColumn
 from rich.table import Table
 
-from normlab.errors import NormlabError, in_words
-from normlab.terminal import Terminal, is_width_given, open_terminal
-from normlab.text import on_a_line, printable
-from normlab.training.logs import log, logged_to
+from normlab.errors import NormlabError, report_user_errors
+from normlab.terminal import Terminal, has_fixed_width, open_terminal
+from normlab.text import printable, printable_line
+from normlab.training.run import log, log_to
 
 ACTING = "\x1b[31m\x1b]0;title\x07\x9b2J\r\x08\x00\x7f\u202e\u2066\u200b\u2028\ufeff\ufffe\ud800"
 SIGNS = set(ACTING) - set("[31m]0;title2J")
@@ -22,7 +22,7 @@ def test_what_acts_is_replaced_and_what_shows_stays() -> None:
     assert printable(plain) == plain
     assert not SIGNS & set(printable(ACTING))
     assert len(printable(ACTING)) == len(ACTING)
-    assert on_a_line("a\nb\tc") == "a\ufffdb\ufffdc"
+    assert printable_line("a\nb\tc") == "a\ufffdb\ufffdc"
 
 
 @pytest.mark.parametrize("watched", [True, False])
@@ -45,13 +45,13 @@ def test_the_terminal_gets_no_sign_that_acts(watched: bool) -> None:
 
 
 def test_an_error_gets_no_sign_that_acts(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit), in_words():
+    with pytest.raises(SystemExit), report_user_errors():
         raise NormlabError(f"HTTP Error 500: {ACTING}")
     assert not SIGNS & set(capsys.readouterr().err)
 
 
 def test_a_log_gets_no_sign_that_acts(tmp_path: Path) -> None:
-    with logged_to(tmp_path / "train.log"):
+    with log_to(tmp_path / "train.log"):
         # pytest keeps what is logged, and cannot send a lone surrogate from a worker.
         log.log(logging.INFO, "%s", ACTING.replace("\ud800", ""))
     text = (tmp_path / "train.log").read_bytes().decode()
@@ -66,7 +66,7 @@ def test_columns_sets_the_width_where_nobody_watches(
     monkeypatch.setenv("COLUMNS", columns)
     terminal = open_terminal()
     assert terminal.width == width
-    assert is_width_given(terminal) == (width == 40)
+    assert has_fixed_width(terminal) == (width == 40)
     table = Table("a column", "another")
     table.add_row("word " * 12, "word " * 12)
     terminal.print(table)

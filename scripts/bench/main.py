@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import Settings
-from normlab.errors import ConfigError, NormlabError, Parser, in_words
+from normlab.errors import CommandParser, ConfigError, NormlabError, report_user_errors
 
 # torch, Lightning and matplotlib are imported in functions: every worker process imports this
 # file, and their memory is not that of a contender.
@@ -50,7 +50,7 @@ OUTPUT = Path("outputs") / "bench"
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    parser = Parser(
+    parser = CommandParser(
         prog="main.py",
         description="What normlab costs, against what a user would pick instead, in one run.",
         epilog="example: python scripts/bench/main.py step norms --quick",
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--docs", action="store_true", help="write what --out holds into docs/performance.md"
     )
-    with in_words():
+    with report_user_errors():
         options = parser.parse_intermixed_args(arguments)
         suites, settings = check_options(options)
         try:
@@ -193,7 +193,7 @@ def describe_machine(settings: Settings, load: list[float]) -> dict[str, Any]:
     """The machine and the packages; `load` is the load average before and after."""
     import torch
 
-    from normlab.training.provenance import versions
+    from normlab.training.hardware import package_versions, processor_name
 
     packages = {
         name: version(name)
@@ -202,12 +202,12 @@ def describe_machine(settings: Settings, load: list[float]) -> dict[str, Any]:
     }
     return {
         "date": datetime.now(UTC).date().isoformat(),
-        "cpu": torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or "CPU",
+        "cpu": processor_name(),
         "cores": os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "threads": settings.threads or torch.get_num_threads(),
         "system": platform.platform(),
-        "versions": versions() | packages,
+        "versions": package_versions() | packages,
         "load": load,
     }
 

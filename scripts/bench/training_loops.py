@@ -27,7 +27,7 @@ from normlab.data import Source, build_source
 from normlab.errors import NormlabError
 from normlab.model.gpt import count_parameters
 from normlab.training.build import build_model
-from normlab.training.hardware import resolve
+from normlab.training.hardware import resolve_hardware
 
 DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16}
 COPY_BYTES = 2**28  # larger than any cache
@@ -115,7 +115,7 @@ def train_peer(shape: Shape, peer: str, precision: str) -> RunBlock:
 def build_configured_model(overrides: Sequence[str]) -> tuple[nn.Module, TrainSteps]:
     """Normlab's model, and a plain loop around it."""
     spec = compose_run(overrides)
-    hardware = resolve(spec.config.trainer)
+    hardware = resolve_hardware(spec.config.trainer)
     source = build_source(spec.plain["data"], spec.config.model.context)
     model = build_model(spec.config, source.vocabulary)
     accumulate = spec.config.trainer.accumulate

@@ -1,11 +1,11 @@
-"""The only place where Hydra looks for plugins; the room itself is `normlab.study`."""
+"""The only place where Hydra looks for plugins; they are in `normlab.study`."""
 
-from normlab.study import launcher, sweeper
+from normlab.study import sweep, workers
 
 
-class StudySweeper(sweeper.StudySweeper):
+class StudySweeper(sweep.StudySweeper):
     """`hydra/sweeper: study`."""
 
 
-class StudyLauncher(launcher.StudyLauncher):
+class StudyLauncher(workers.StudyLauncher):
     """`hydra/launcher: study`."""

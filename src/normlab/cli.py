@@ -60,11 +60,12 @@ def catalogue() -> None:
 
 def _import_study() -> _Command:
     if {"-m", "--multirun"} & set(sys.argv):
-        from normlab.study import engine
+        from normlab.study import workers
 
-        engine.begin()  # it imports torch in another process while this one imports the rest
+        # It imports torch in another process while this one imports the rest.
+        workers.start_fork_server()
     from normlab.apps.experiments import MEASURED_EXPERIMENTS, TRAINED_EXPERIMENTS
-    from normlab.study.main import main
+    from normlab.study.command import main
 
     return partial(main, TRAINED_EXPERIMENTS, MEASURED_EXPERIMENTS)
 
@@ -113,7 +114,7 @@ def _run_command(import_command: Callable[[], _Command], trains: bool = False) -
             "which `make demo` makes .venv/bin/python."
         )
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)
-    output.secure()
+    output.secure_streams()
     # Figures go to files, in our own style: a user's window or notebook has no part in them.
     os.environ.update(MPLBACKEND="agg", MATPLOTLIBRC=os.devnull)
     # A matplotlibrc in the current folder is read all the same. Its values are not used
@@ -138,7 +139,7 @@ def _run_command(import_command: Callable[[], _Command], trains: bool = False) -
             raise
     finally:
         _restore_signals()
-    lost = output.failure(sys.stdout)
+    lost = output.write_failure(sys.stdout)
     if lost is not None and lost.errno != errno.EPIPE:  # as `| head` has read what it wanted
         rest = "; all else was done" if trains else ""
         sys.stderr.write(f"normlab: standard output cannot be written ({lost.strerror}){rest}.\n")

@@ -1,7 +1,7 @@
 """The errors a user can cause, each one sentence: what was given, what is allowed, what to do.
 
-The doors (train.py, scripts/) stand in `in_words`, which prints the sentence and leaves with the
-code; nothing else prints errors. What a message names is shortened here, whoever wrote it.
+The commands run in `report_user_errors`, which prints the sentence and leaves with the code;
+nothing else prints errors. What a message names is shortened here, whoever wrote it.
 """
 
 import argparse
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from normlab.text import LONGEST_PART, excerpt, printable, without_long_parts
+from normlab.text import LONGEST_PART, excerpt, printable, shorten_long_parts
 
 
 class NormlabError(Exception):
@@ -20,7 +20,7 @@ class NormlabError(Exception):
     exit_code = 1
 
     def __str__(self) -> str:
-        return without_long_parts(super().__str__())
+        return shorten_long_parts(super().__str__())
 
 
 class ConfigError(NormlabError):
@@ -30,7 +30,7 @@ class ConfigError(NormlabError):
 
 
 @contextmanager
-def in_words() -> Iterator[None]:
+def report_user_errors() -> Iterator[None]:
     """Turn a user's error in the body into its sentence on stderr and its exit code."""
     try:
         yield
@@ -54,7 +54,7 @@ def _leave(error: NormlabError) -> NoReturn:
     sys.exit(error.exit_code)
 
 
-class Parser(argparse.ArgumentParser):
+class CommandParser(argparse.ArgumentParser):
     """Reads a command's flags; what is wrong with them is a sentence as any other."""
 
     def error(self, message: str) -> NoReturn:

@@ -2,7 +2,7 @@
 
 A character that the terminal's encoding lacks is shown as a question mark. Where nothing can be
 written any more (a reader that has left, a full disk, a closed descriptor) the rest is dropped, and
-`failure` says why.
+`write_failure` returns why.
 """
 
 import errno
@@ -41,17 +41,17 @@ class _Descriptor(io.RawIOBase):
         return os.isatty(self._descriptor)
 
 
-def secure() -> None:
+def secure_streams() -> None:
     """Let neither standard stream of this process raise; one that was replaced is left alone."""
-    _open_closed()
+    _open_closed_descriptors()
     if sys.stdout is sys.__stdout__:
-        sys.stdout = _secured(sys.stdout, 1, "replace")
+        sys.stdout = _secure_stream(sys.stdout, 1, "replace")
     if sys.stderr is sys.__stderr__:
-        sys.stderr = _secured(sys.stderr, 2, "backslashreplace")
+        sys.stderr = _secure_stream(sys.stderr, 2, "backslashreplace")
 
 
-def failure(stream: TextIO | None) -> OSError | None:
-    """Why a stream of `secure` has dropped something; None where all was written."""
+def write_failure(stream: TextIO | None) -> OSError | None:
+    """Why a stream of `secure_streams` has dropped something; None where all was written."""
     raw = getattr(getattr(stream, "buffer", None), "raw", None)
     if not isinstance(raw, _Descriptor) or stream is None:
         return None
@@ -65,7 +65,7 @@ def write_error(data: bytes) -> None:
         os.write(2, data)
 
 
-def _open_closed() -> None:
+def _open_closed_descriptors() -> None:
     """Give descriptors 0 to 2 a file, or the next file that is opened would be standard output."""
     with suppress(OSError):
         descriptor = os.open(os.devnull, os.O_RDWR)
@@ -75,7 +75,7 @@ def _open_closed() -> None:
         os.close(descriptor)
 
 
-def _secured(stream: TextIO | None, descriptor: int, errors: str) -> TextIO:
+def _secure_stream(stream: TextIO | None, descriptor: int, errors: str) -> TextIO:
     raw = _Descriptor(descriptor)
     if stream is None:
         raw.failure = OSError(errno.EBADF, os.strerror(errno.EBADF))

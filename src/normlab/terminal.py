@@ -36,6 +36,6 @@ def open_terminal(unwatched: int = UNWATCHED) -> Terminal:
     return terminal
 
 
-def is_width_given(console: Console) -> bool:
+def has_fixed_width(console: Console) -> bool:
     """Whether there is a window, or COLUMNS says how wide the text may be."""
     return console.is_terminal or os.environ.get("COLUMNS", "").strip("0").isdigit()

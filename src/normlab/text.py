@@ -27,19 +27,19 @@ def printable(text: str) -> str:
     return _ACTING.sub(_REPLACEMENT, text)
 
 
-def on_a_line(text: str) -> str:
+def printable_line(text: str) -> str:
     """The same, for a name or a value that may not begin a new line."""
     return printable(text.replace("\n", _REPLACEMENT).replace("\t", _REPLACEMENT))
 
 
-def without_long_parts(message: str) -> str:
+def shorten_long_parts(message: str) -> str:
     """The message, of a value longer than any part of a sentence only the beginning and the end."""
     return _LONG_PART.sub(lambda part: f"{part[0][:150]}…{part[0][-150:]}", message)
 
 
 def excerpt(value: object, most: int = 120) -> str:
     """The beginning of a value on one line, for a message that names what was given."""
-    text = on_a_line(str(value))
+    text = printable_line(str(value))
     return text if len(text) <= most else f"{text[:most]}…"
 
 

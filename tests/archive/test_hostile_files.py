@@ -262,11 +262,11 @@ def test_a_file_of_a_terabyte_is_not_read(tmp_path: Path) -> None:
 
 
 def test_event_files_of_any_name_can_be_followed(tmp_path: Path) -> None:
-    from normlab.training.tensorboard import _newest
+    from normlab.training.tensorboard import _newest_stamp
 
     for name in ("", ".", ".²", ".9999999999999999999999999.h", ".12.h"):
         (tmp_path / f"events.out.tfevents{name}").touch()
-    assert _newest(tmp_path) == 12
+    assert _newest_stamp(tmp_path) == 12
 
 
 @pytest.mark.parametrize("note", ['{"pid": "x", "host": 3}', '{"pid": 1e400}', "[" * 10**5, "null"])

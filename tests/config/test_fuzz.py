@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 import mutations
-from normlab.study import sweeper
-from normlab.study.terminal import Terminal
+from normlab.study import sweep
 
 FAST, ALL = 25, 500
 SEEDS = [*range(FAST), *(pytest.param(n, marks=pytest.mark.slow) for n in range(FAST, ALL))]
@@ -25,9 +24,11 @@ class NoLauncher:
 @pytest.fixture
 def planned(door: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Calls the door up to where training would begin, and holds the answer to the promise."""
-    monkeypatch.setattr(sweeper.StudySweeper, "_launcher", lambda self, runs: NoLauncher())
-    monkeypatch.setattr(sweeper, "_raise_failures", lambda *given: None)
-    monkeypatch.setattr(Terminal, "conclude", lambda self, plan, experiments: "")
+    monkeypatch.setattr(
+        sweep.StudySweeper, "_instantiate_launcher", lambda self, runs: NoLauncher()
+    )
+    monkeypatch.setattr(sweep, "_raise_failures", lambda *given: None)
+    monkeypatch.setattr(sweep, "draw_study", lambda terminal, plan, experiments: "")
     monkeypatch.setattr("urllib.request.urlopen", no_network)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     here = tmp_path / "here"

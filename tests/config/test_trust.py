@@ -189,7 +189,7 @@ def test_trust_ends_at_a_dot(trusted: str, target: str, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     "target",
     [
-        "normlab.study.main.main",
+        "normlab.study.command.main",
         "normlab.archive.files.write_text",
         "normlab.norms.factory",
         "normlab.norms.formula.torch.hub.load",

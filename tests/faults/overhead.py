@@ -75,7 +75,7 @@ def measure(variant: str) -> tuple[float, float]:
     place = Path(tempfile.mkdtemp())
     spent: list[float] = []
     began = time.monotonic()
-    with clocked(run, "_loop", spent):
+    with clocked(run, "_fit_model", spent):
         if variant == "no callbacks":
             with without_callbacks():
                 run.train(default_run(place, VARIANTS[variant]), "", SilentDisplay())
@@ -100,7 +100,7 @@ def divergence_check(calls: int = 100_000) -> float:
     recorder.progress, recorder.limit, recorder._above = Progress(), 6.0, 0
     began = time.process_time()
     for step in range(calls):
-        recorder._seen(2.0, 0.5, step)
+        recorder._check_divergence(2.0, 0.5, step)
     return (time.process_time() - began) / calls
 
 

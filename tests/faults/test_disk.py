@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from normlab.archive.record import RunRecord
-from normlab.training.checkpoints import latest
+from normlab.training.checkpoints import latest_state
 from study_process import STUDY, Ended, Process
 
 
@@ -43,7 +43,7 @@ def assert_states_are_whole(study: Path) -> None:
     """Of every run that kept a state, one can be gone on from."""
     for folder in {path.parent.parent for path in study.glob("*/checkpoints/*.ckpt")}:
         if any((folder / "checkpoints").glob("[lp]*.ckpt")):
-            saved, _ = latest(folder, RunRecord.read(folder).id)
+            saved, _ = latest_state(folder, RunRecord.read(folder).id)
             assert saved is not None
 
 

@@ -30,8 +30,8 @@ from normlab.config.compose import composed_config, explain_error, is_configurat
 from normlab.config.gate import check_folder
 from normlab.config.run_spec import RunSpec
 from normlab.errors import NormlabError
-from normlab.study.main import read_command
-from normlab.study.plan import Plan, combinations, specified
+from normlab.study.command import read_command
+from normlab.study.plan import Plan, compose_spec, expand_overrides
 from normlab.training.build import build_model, check_networks
 from normlab.training.run import train
 from tiny_run import TINY, SilentDisplay
@@ -52,7 +52,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that was trained for six steps."""
     place = tmp_path_factory.mktemp("trained")
     with composed_config([*TINY, f"output_dir={place}"]) as (loader, master):
-        spec = specified(loader, master, [*TINY, f"output_dir={place}"])
+        spec = compose_spec(loader, master, [*TINY, f"output_dir={place}"])
     assert train(spec, "train.py", SilentDisplay()).state == "finished"
     return spec.folder
 
@@ -79,7 +79,7 @@ def try_file(dice: random.Random, folder: Path) -> str:
         overrides = [*SMALL, f"{plus}{group}=bent"]
         if group == "norm":
             overrides.remove("norm=rmsnorm")
-        return build_if_small(specified(loader, master, overrides))
+        return build_if_small(compose_spec(loader, master, overrides))
 
 
 def try_overrides(dice: random.Random, loader: ConfigLoader, master: DictConfig) -> str:
@@ -92,8 +92,8 @@ def try_overrides(dice: random.Random, loader: ConfigLoader, master: DictConfig)
     keys = {word.lstrip("+~").partition("=")[0] for word in own}
     small = [word for word in SMALL if word.partition("=")[0] not in keys]
     try:
-        every = combinations(loader, [*small, *own], Plan())
-        return build_if_small(specified(loader, master, next(every)))
+        every = expand_overrides(loader, [*small, *own], Plan())
+        return build_if_small(compose_spec(loader, master, next(every)))
     except Exception as error:
         if isinstance(error, NormlabError) or not is_configuration_error(error):
             raise

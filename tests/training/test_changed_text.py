@@ -8,7 +8,7 @@ import torch
 
 from normlab.archive.record import RunRecord
 from normlab.config.run_spec import RunSpec
-from normlab.training.checkpoints import latest, read
+from normlab.training.checkpoints import latest_state, read_checkpoint
 from normlab.training.run import train
 from tiny_run import TINY, InterruptingDisplay, SilentDisplay
 
@@ -64,10 +64,10 @@ def test_the_same_text_is_gone_on_with_though_the_record_is_damaged(stopped: Run
 
 def test_a_state_that_does_not_tell_its_text_is_still_gone_on_from(stopped: RunSpec) -> None:
     path = stopped.folder / "checkpoints" / "last.ckpt"
-    older = read(path)
+    older = read_checkpoint(path)
     del older["data"]
     torch.save(older, path)
-    saved, left_out = latest(stopped.folder, stopped.id)
+    saved, left_out = latest_state(stopped.folder, stopped.id)
     assert saved is not None
     assert (saved.data_digest, left_out) == (None, [])
     assert train(stopped, "the command", SilentDisplay()).resumed_at == [saved.step]

@@ -11,7 +11,7 @@ import pytest
 
 from normlab import config
 from normlab.archive.record import RunRecord
-from normlab.training import provenance
+from normlab.training import hardware
 from normlab.training import run as training_run
 from normlab.training.run import train
 from tiny_run import TINY, SilentDisplay
@@ -106,10 +106,10 @@ def test_the_commit_is_of_these_sources_whatever_git_is_told(
     git = ["git", "-c", "user.email=a@b", "-c", "user.name=a", "-C", str(other)]
     subprocess.run(["git", "init", "-q", str(other)], check=True)
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
-    provenance.git.cache_clear()
-    expected = provenance.git()
+    hardware.git_state.cache_clear()
+    expected = hardware.git_state()
     monkeypatch.setenv("GIT_DIR", str(other / ".git"))
     monkeypatch.setenv("GIT_WORK_TREE", str(other))
-    provenance.git.cache_clear()
-    assert provenance.git() == expected
-    provenance.git.cache_clear()
+    hardware.git_state.cache_clear()
+    assert hardware.git_state() == expected
+    hardware.git_state.cache_clear()

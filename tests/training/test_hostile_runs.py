@@ -22,10 +22,10 @@ from normlab.archive.record import BEST_CHECKPOINT, LAST_CHECKPOINT, RunRecord
 from normlab.archive.study import read_run, read_study
 from normlab.config.run_spec import RunSpec
 from normlab.errors import NormlabError
-from normlab.study.share import begun_with
-from normlab.training.checkpoints import latest, read
+from normlab.study.allocation import resumed_threads
+from normlab.training.checkpoints import latest_state, read_checkpoint
 from normlab.training.run import train
-from normlab.training.tensorboard import rewind
+from normlab.training.tensorboard import rewind_events
 from tiny_run import TINY, InterruptingDisplay, SilentDisplay
 
 PRECIOUS = "a file of the user's own\n" * 100
@@ -65,7 +65,7 @@ def sampled(run: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
 
 def changed(spec: RunSpec, change: Callable[[dict[str, Any]], object]) -> Path:
     path = spec.folder / LAST_CHECKPOINT
-    content = read(path)
+    content = read_checkpoint(path)
     change(content)
     torch.save(content, path)
     return path
@@ -166,7 +166,7 @@ def test_a_copy_made_by_hard_links_leaves_its_original_as_it_was(
 def test_a_state_names_no_files_outside_of_its_run(stopped: RunSpec, precious: Path) -> None:
     for name in ("../../../precious.txt", str(precious)):
         with pytest.raises(NormlabError, match="do not hold what was logged"):
-            rewind(stopped.folder, {name: 1})
+            rewind_events(stopped.folder, {name: 1})
     assert precious.read_text() == PRECIOUS
 
 
@@ -210,7 +210,7 @@ STATES: dict[str, Callable[[dict[str, Any]], object]] = {
 @pytest.mark.parametrize("name", STATES)
 def test_a_state_that_is_none_is_told_and_not_gone_on_from(name: str, stopped: RunSpec) -> None:
     path = changed(stopped, STATES[name])
-    saved, left_out = latest(stopped.folder, stopped.id)
+    saved, left_out = latest_state(stopped.folder, stopped.id)
     assert saved is None
     (sentence,) = left_out
     assert str(path) in sentence
@@ -257,7 +257,7 @@ def test_a_bomb_in_a_zip_is_not_unpacked(stopped: RunSpec) -> None:
         archive.writestr("last/data/99", bytes(10**8))
     assert path.stat().st_size < 10**6
     with pytest.raises(NormlabError, match="unpacks to more"):
-        read(path)
+        read_checkpoint(path)
 
 
 def test_a_name_that_makes_an_array_of_any_size_is_not_called(stopped: RunSpec) -> None:
@@ -271,7 +271,7 @@ def test_a_name_that_makes_an_array_of_any_size_is_not_called(stopped: RunSpec) 
         archive.writestr("last/data.pkl", pickle.dumps({"state_dict": Large()}, protocol=2))
         archive.writestr("last/version", "3\n")
     with pytest.raises(NormlabError, match="it holds __builtin__ bytearray"):
-        read(path)
+        read_checkpoint(path)
 
 
 def test_a_tensor_that_claims_more_than_it_holds_is_refused(stopped: RunSpec) -> None:
@@ -284,7 +284,7 @@ def test_a_tensor_that_claims_more_than_it_holds_is_refused(stopped: RunSpec) ->
             claimed = content.replace(b"K\x04", b"J" + struct.pack("<i", 2**30))
             archive.writestr(name, claimed if name.endswith("data.pkl") else content)
     with pytest.raises(NormlabError, match="damaged or no checkpoint"):
-        read(path)
+        read_checkpoint(path)
 
 
 def test_a_checkpoint_of_stride_0_is_not_sampled(
@@ -433,4 +433,4 @@ def forged(run: Path, **changes: Any) -> None:
 def test_a_forged_number_of_threads_is_not_taken(threads: Any, stopped: RunSpec) -> None:
     forged(stopped.folder, hardware={"threads": threads})
     assert RunRecord.read(stopped.folder).threads is None
-    assert begun_with(stopped) is None
+    assert resumed_threads(stopped) is None

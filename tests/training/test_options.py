@@ -15,7 +15,7 @@ from torch import nn
 from normlab.config.run_spec import RunSpec
 from normlab.model.gpt import Block
 from normlab.training import hardware, run
-from normlab.training.hardware import resolve
+from normlab.training.hardware import resolve_hardware
 from run_equality import assert_same_run
 from tiny_run import TINY, SilentDisplay
 
@@ -122,8 +122,8 @@ def test_torch_compiles_a_run_and_finds_it_again(here: Callable) -> None:
 
 
 def test_by_itself_a_cpu_compiles_nothing(here: Callable) -> None:
-    assert resolve(here("auto").config.trainer).compile is False
-    assert resolve(here("yes", "trainer.compile=true").config.trainer).compile is True
+    assert resolve_hardware(here("auto").config.trainer).compile is False
+    assert resolve_hardware(here("yes", "trainer.compile=true").config.trainer).compile is True
 
 
 def test_graphs_are_asked_of_torch_and_only_on_a_gpu(
@@ -158,14 +158,14 @@ def test_another_value_for_compile_is_refused(door: Callable, value: str, tmp_pa
 
 PAGES = """
 import resource, torch
-from normlab.training.hardware import keep_freed_memory
+from normlab.training.hardware import retain_freed_memory
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(5):
         torch.ones(2**24)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 default = faults()
-keep_freed_memory()
+retain_freed_memory()
 torch.ones(2**24)
 print(default, faults())
 """

@@ -18,9 +18,8 @@ from normlab.config.schema import TrainConfig
 from normlab.data import build_source
 from normlab.model.gpt import GPT
 from normlab.model.initialization import Embedding, Linear
-from normlab.training.batches import tensors
 from normlab.training.build import build_model, check_networks
-from normlab.training.module import LanguageModel
+from normlab.training.module import LanguageModel, to_tensors
 from tiny_run import TINY
 
 
@@ -60,7 +59,7 @@ def pair(specified: Callable) -> Callable[[str, str], RunSpec]:
 def batches() -> list[Batch]:
     data = {"kind": "synthetic", "batch_size": 4, "source": "markov", "vocabulary": 8, "order": 1}
     source = build_source({**data, "concentration": 0.2, "validation_windows": 1}, 8)
-    return [tensors(source.batch(0, index)) for index in range(STEPS)]
+    return [to_tensors(source.batch(0, index)) for index in range(STEPS)]
 
 
 class Training:

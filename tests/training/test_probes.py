@@ -20,7 +20,7 @@ from normlab.norms import DynamicTanh
 from normlab.training import run
 from normlab.training.build import build_model
 from normlab.training.checkpoints import load_weights
-from normlab.training.probes import at_initialization, output_change
+from normlab.training.probes import output_change, probe_initialization
 from normlab.training.run import train
 from run_equality import assert_same_run, list_steps
 from tiny_run import TINY, InterruptingDisplay, SilentDisplay
@@ -115,7 +115,7 @@ def stirred() -> GPT:
 
 def test_readings_are_those_of_the_model_written_down_once_more() -> None:
     model = stirred()
-    found = at_initialization(model, batch())
+    found = probe_initialization(model, batch())
     expected = by_hand(model, batch()[0])
     assert len(expected) > 20
     for key, value in expected.items():
@@ -125,7 +125,7 @@ def test_readings_are_those_of_the_model_written_down_once_more() -> None:
 def test_gradients_and_the_loss_are_those_of_autograd() -> None:
     model = stirred().eval()
     tokens, targets = batch()
-    found = at_initialization(model, (tokens, targets))
+    found = probe_initialization(model, (tokens, targets))
     loss = nn.functional.cross_entropy(model(tokens).flatten(0, 1), targets.flatten())
     assert found["loss", "model"] == pytest.approx(loss.item(), rel=1e-5)
     for block in (0, 1):
@@ -140,7 +140,7 @@ def test_gradients_and_the_loss_are_those_of_autograd() -> None:
 def test_the_gradient_by_the_stream_is_that_of_moving_the_stream() -> None:
     model = stirred().eval().double()
     tokens, targets = batch()
-    found = at_initialization(model, (tokens, targets))
+    found = probe_initialization(model, (tokens, targets))
     moved = torch.zeros(3, 6, 8, dtype=torch.float64, requires_grad=True)
     hook = model.blocks[1].attention.register_forward_hook(lambda m, given, out: out + moved)
     nn.functional.cross_entropy(model(tokens).flatten(0, 1), targets.flatten()).backward()
@@ -163,7 +163,7 @@ def test_alpha_gain_and_saturation_of_any_norm_that_has_them() -> None:
     model = GPT(SHAPE, uniform_placement(input=Mine, final=nn.LayerNorm), 11, seed=0)
     with torch.no_grad():
         model.embedding.weight.mul_(30)
-    found = at_initialization(model, batch())
+    found = probe_initialization(model, batch())
     tokens = batch()[0]
     x = (model.embedding.weight[tokens] + model.positions.weight[:6]).detach()  # type: ignore[union-attr]
     share = ((3 * x + 0.5).abs() > 2).float().mean().item()
@@ -183,7 +183,7 @@ def test_measuring_leaves_a_model_as_it_was() -> None:
     modes = [module.training for module in model.modules()]
     model.head_gradient = model.embedding.weight.grad = torch.ones_like(model.embedding.weight)
     state = torch.get_rng_state()
-    assert at_initialization(model, batch()) == at_initialization(model, batch())
+    assert probe_initialization(model, batch()) == probe_initialization(model, batch())
     assert output_change(model, batch()[0], 0.1) > 0
     assert torch.equal(torch.get_rng_state(), state)
     assert [module.training for module in model.modules()] == modes
@@ -202,7 +202,7 @@ def test_the_output_changes_with_the_square_of_a_small_perturbation() -> None:
 @pytest.mark.parametrize("placement", PLACEMENTS)
 def test_every_placement_is_measured(placement: str, specified: Callable) -> None:
     spec = specified(*TINY, f"placement={placement}", "norm=layernorm")
-    found = at_initialization(build_model(spec.config, 11), batch())
+    found = probe_initialization(build_model(spec.config, 11), batch())
     assert all(map(math.isfinite, found.values()))
     two = placement in ("residual", "siamese")
     for site in ("embedding", "block_01/attention", "block_02/feedforward"):
@@ -213,7 +213,7 @@ def test_every_placement_is_measured(placement: str, specified: Callable) -> Non
 @pytest.mark.parametrize("norm", NORMS)
 def test_every_norm_is_measured(norm: str, specified: Callable) -> None:
     model = build_model(specified(*TINY, f"norm={norm}").config, 11)
-    found = at_initialization(model, batch())
+    found = probe_initialization(model, batch())
     own = {key for key in found if key[1] == "block_01/attention/input"}
     learned = list(model.blocks[0].attention.input.parameters())
     assert bool(own) == bool(learned)

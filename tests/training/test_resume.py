@@ -18,7 +18,7 @@ from normlab.archive.study import read_run
 from normlab.config.run_spec import RunSpec
 from normlab.errors import NormlabError
 from normlab.training import stopping
-from normlab.training.checkpoints import latest, read
+from normlab.training.checkpoints import latest_state, read_checkpoint
 from normlab.training.module import LanguageModel
 from normlab.training.run import train
 from normlab.training.stopping import Terminated
@@ -154,7 +154,7 @@ def test_what_was_logged_after_the_last_saved_state_is_taken_back(
     spec = here("killed")
     with pytest.raises(KeyboardInterrupt):
         run(spec, 4)
-    state, events = latest(spec.folder, spec.id)[0], list(spec.folder.glob("events.*"))
+    state, events = latest_state(spec.folder, spec.id)[0], list(spec.folder.glob("events.*"))
     assert state is not None
     # The same run, killed four steps later, when nothing new had been saved.
     with pytest.raises(KeyboardInterrupt):
@@ -254,7 +254,7 @@ def test_a_state_of_another_run_is_not_gone_on_from(here: Callable) -> None:
     run(other)
     state = (one.folder / "checkpoints/last.ckpt").read_bytes()
     (other.folder / "checkpoints/last.ckpt").write_bytes(state)
-    found, left_out = latest(other.folder, other.id)
+    found, left_out = latest_state(other.folder, other.id)
     assert found is None
     assert "no state of this run" in left_out[0]
 
@@ -263,19 +263,19 @@ def test_a_checkpoint_of_a_newer_format_is_refused(here: Callable) -> None:
     spec = here("newer")
     run(spec)
     path = spec.folder / "checkpoints/last.ckpt"
-    torch.save({**read(path), "format": 99}, path)
+    torch.save({**read_checkpoint(path), "format": 99}, path)
     with pytest.raises(NormlabError, match="format 99"):
-        read(path)
+        read_checkpoint(path)
 
 
 def test_weights_of_the_first_builds_can_still_be_used(here: Callable) -> None:
     spec = here("older")
     run(spec)
     path = spec.folder / "checkpoints/last.ckpt"
-    content = read(path)
+    content = read_checkpoint(path)
     torch.save({"state_dict": content["state_dict"], "global_step": 11}, path)
-    assert read(path)["format"] == 0
-    assert latest(spec.folder, spec.id)[0] is None
+    assert read_checkpoint(path)["format"] == 0
+    assert latest_state(spec.folder, spec.id)[0] is None
 
 
 def test_two_states_are_kept_besides_the_best(here: Callable) -> None:
@@ -283,7 +283,7 @@ def test_two_states_are_kept_besides_the_best(here: Callable) -> None:
     run(spec)
     folder = spec.folder / "checkpoints"
     assert {path.name for path in folder.iterdir()} == {"last.ckpt", "previous.ckpt", "best.ckpt"}
-    steps = [read(folder / name)["step"] for name in ("last.ckpt", "previous.ckpt")]
+    steps = [read_checkpoint(folder / name)["step"] for name in ("last.ckpt", "previous.ckpt")]
     assert steps == [STEPS, STEPS - 1]
 
 

@@ -14,7 +14,7 @@ from normlab.training.tensorboard import RunLogger
 def buckets(folder: Path, values: torch.Tensor) -> list[Any]:
     """Limits and counts of the histogram of these values that are not empty."""
     logger = RunLogger(folder, LoggerConfig())
-    logger.histogram("gain_distribution", "final", values, 1)
+    logger.write_histogram("gain_distribution", "final", values, 1)
     logger.experiment.close()
     found = EventAccumulator(str(folder)).Reload()
     (event,) = found.Histograms("probe/gain_distribution/final")

@@ -9,7 +9,7 @@ from typing import Any
 
 from normlab.archive.record import arm_name_parts, short_number
 from normlab.archive.study import Run
-from normlab.text import on_a_line
+from normlab.text import printable_line
 
 SEPARATOR = " · "
 
@@ -38,7 +38,7 @@ class Arm:
     @property
     def name(self) -> str:
         """Norm and placement, without the one that means nothing."""
-        return on_a_line(SEPARATOR.join(arm_name_parts(self.norm, self.placement)))
+        return printable_line(SEPARATOR.join(arm_name_parts(self.norm, self.placement)))
 
     @property
     def label(self) -> str:
@@ -165,7 +165,7 @@ def format_value(value: Any) -> str:
         return short_number(value)
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(format_value, value))}]"
-    return on_a_line(str(value))
+    return printable_line(str(value))
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -19,7 +19,7 @@ from normlab.analysis.scales import write_plain_ticks
 from normlab.analysis.style import DPI, GREY, WIDTH
 from normlab.analysis.visibility import HIDDEN_NOTE, mark_cut_curves, widen_hidden_curves
 from normlab.archive.files import replace_atomically, write_text
-from normlab.text import on_a_line, printable
+from normlab.text import printable, printable_line
 
 Legend = tuple[list[Artist], list[str]]
 
@@ -134,7 +134,7 @@ def name_rows(axes: Axes, names: Sequence[str], width: float) -> None:
 
 def tell(artist: Artist, words: str) -> None:
     """Have the figure's SVG say these words where one points at what is drawn."""
-    artist.set_gid(_TELLS + on_a_line(words))
+    artist.set_gid(_TELLS + printable_line(words))
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:

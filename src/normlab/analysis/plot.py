@@ -18,7 +18,7 @@ from normlab.analysis.verdict import Verdict, verdict
 from normlab.archive import tags
 from normlab.archive.files import FIGURES_FOLDER, check_study_links
 from normlab.archive.study import Study, read_study
-from normlab.errors import NormlabError, Parser, in_words
+from normlab.errors import CommandParser, NormlabError, report_user_errors
 from normlab.text import printable
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def main(
     `redraw_measurement` draws what an experiment without training left in a folder, and returns
     False if it left nothing; its second argument is `--metric`.
     """
-    parser = Parser(
+    parser = CommandParser(
         description="Redraw a study from its event files: runs.csv, figures/*.png, *.svg and "
         "report.html.",
         epilog="example: python scripts/plot.py outputs/mystudy",
@@ -133,7 +133,7 @@ def main(
         help="draw this scalar of the event files instead, as train/grad_norm or a probe's tag, "
         "into figures/metrics",
     )
-    with in_words():
+    with report_user_errors():
         arguments = parser.parse_args(argv)
         if redraw_measurement and redraw_measurement(arguments.study, arguments.metric):
             return
@@ -179,8 +179,8 @@ def show(done: Report) -> None:
 
 def _say(console: "Console", before: str, sentence: str) -> None:
     """A sentence on a line of its own, or in a window as many as it needs, indented."""
-    from normlab.terminal import is_width_given
+    from normlab.terminal import has_fixed_width
 
-    width = min(console.width, _WIDEST) if is_width_given(console) else len(before + sentence)
+    width = min(console.width, _WIDEST) if has_fixed_width(console) else len(before + sentence)
     lines = wrap(sentence, width - len(before), break_long_words=False, break_on_hyphens=False)
     console.print(before + f"\n{' ' * len(before)}".join(lines), markup=False)

@@ -16,7 +16,7 @@ from normlab.analysis.statistics import mean_interval
 from normlab.archive.files import write_text
 from normlab.archive.record import RunRecord
 from normlab.archive.study import Study
-from normlab.text import on_a_line
+from normlab.text import printable_line
 
 RUNS_FILE = "runs.csv"
 
@@ -94,7 +94,7 @@ def summary(study: Study) -> list[ArmSummary]:
 
 
 def _row(record: RunRecord) -> dict[str, Any]:
-    return {on_a_line(key): _cell(value) for key, value in flatten(asdict(record)).items()}
+    return {printable_line(key): _cell(value) for key, value in flatten(asdict(record)).items()}
 
 
 def _cell(value: Any) -> Any:
@@ -103,7 +103,7 @@ def _cell(value: Any) -> Any:
         return json.dumps(value)
     if not isinstance(value, str):
         return value
-    text = on_a_line(value)
+    text = printable_line(value)
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import OmegaConf
 
 from normlab import config
 from normlab.archive.files import write_text
 from normlab.config.compose import composed_config
-from normlab.config.run_spec import to_train_config
-from normlab.errors import NormlabError, Parser, in_words
+from normlab.errors import CommandParser, NormlabError, report_user_errors
+from normlab.study.plan import compose_spec
 
 PATH = Path("docs/catalogue.md")
 COMMAND = "python scripts/catalogue.py"
@@ -131,27 +131,19 @@ def _placement_facts(name: str) -> tuple[str, str]:
     from normlab.model.gpt import count_parameters
     from normlab.training.build import build_model
 
-    placed, bare = (
-        build_model(to_train_config(_composed(*overrides)), vocabulary=8)
-        for overrides in (("norm=rmsnorm", f"placement={name}"), ("norm=none", "placement=pre"))
-    )
-    final = "no" if isinstance(placed.final_norm, nn.Identity) else "yes"
-    return final, f"{count_parameters(placed) - count_parameters(bare):,}"
-
-
-def _composed(*overrides: str) -> DictConfig:
-    with composed_config(overrides) as (_, composed):
-        pass
-    OmegaConf.resolve(composed.placement)
-    with open_dict(composed):
-        del composed["hydra"]
-    return composed
+    with composed_config([]) as (loader, master):
+        with_placement, bare = (
+            build_model(compose_spec(loader, master, overrides).config, vocabulary=8)
+            for overrides in (["norm=rmsnorm", f"placement={name}"], ["norm=none", "placement=pre"])
+        )
+    final = "no" if isinstance(with_placement.final_norm, nn.Identity) else "yes"
+    return final, f"{count_parameters(with_placement) - count_parameters(bare):,}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line of `scripts/catalogue.py`."""
-    parser = Parser(description=f"Write {PATH} from the files in conf/.")
-    with in_words():
+    parser = CommandParser(description=f"Write {PATH} from the files in conf/.")
+    with report_user_errors():
         parser.parse_args(argv)
         write_text(PATH, build_page())
         print(f"wrote {PATH}")  # noqa: T201

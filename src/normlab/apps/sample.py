@@ -14,13 +14,13 @@ from normlab.archive.record import (
     describe_folder_changes,
 )
 from normlab.data import Tokenizer, tokenizer_from_json
-from normlab.errors import ConfigError, NormlabError, Parser, in_words
+from normlab.errors import CommandParser, ConfigError, NormlabError, report_user_errors
 from normlab.text import printable
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line of `scripts/sample.py`."""
-    with in_words():
+    with report_user_errors():
         options = _build_parser().parse_args(argv)
         sys.stdout.write(printable(sample_text(options) + "\n"))
         changes = describe_folder_changes(Path(options.run))
@@ -45,15 +45,15 @@ def sample_text(options: argparse.Namespace) -> str:
     prompt = tokenizer.encode(options.prompt) if options.prompt else [0]
     checkpoint = _find_checkpoint(folder, options.checkpoint)
     # Torch takes seconds to import; what cannot be sampled never gets here.
-    from normlab.training.sampling import Draw, continue_tokens
+    from normlab.training.sampling import Sampling, continue_tokens
 
-    draw = Draw(options.length, options.temperature, options.top_k, options.seed)
+    draw = Sampling(options.length, options.temperature, options.top_k, options.seed)
     tokens = continue_tokens(folder, checkpoint, tokenizer.vocabulary, prompt, draw)
     return tokenizer.decode(tokens if options.prompt else tokens[1:])
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="sample.py", description="Print text from a run's checkpoint.")
+    parser = CommandParser(prog="sample.py", description="Print text from a run's checkpoint.")
     parser.add_argument("run", help="folder of a run: outputs/<study>/<run>")
     parser.add_argument("--checkpoint", help="another checkpoint of this run's model")
     parser.add_argument("--prompt", default="", help="text to continue (default: none)")

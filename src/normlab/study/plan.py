@@ -2,23 +2,114 @@
 
 import itertools
 import json
+import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from normlab.archive.files import sync_to_disk
+from normlab.archive.lock import supports_locks
 from normlab.archive.record import read_result
 from normlab.config.formula import is_formula
+from normlab.config.gate import check_sweep_entry
 from normlab.config.run_spec import RunSpec, changed_text_message, make_run_spec
 from normlab.config.validation import check_against_file
-from normlab.errors import ConfigError
+from normlab.errors import ConfigError, NormlabError
+from normlab.text import excerpt
 
 # What is the same for all runs of a command: where they go, and what an experiment asks for.
-_SINGLE = ("study", "output_dir", "experiment", "sweep", "measure", "figure", "jobs")
+_SINGLE_KEYS = ("study", "output_dir", "experiment", "sweep", "measure", "figure", "jobs")
 ELSEWHERE = "elsewhere"  # the state of a run that another process trains
+
+
+Overrides = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SweepRequest:
+    """What `conf/experiment/*.yaml` says under `hydra.sweeper`.
+
+    Attributes:
+        params: values by key, swept as if they stood on the command line.
+        arms: overrides that go together, as `norm=layernorm placement=post`; each is an arm.
+        budgets: for every option of `budget`, further `params`: a budget then means not only how
+            long a run is, but also how many seeds, rates or depths there are.
+    """
+
+    params: Mapping[str, Any] = field(default_factory=dict)
+    arms: Sequence[str] = ()
+    budgets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def study_name(self, name: str, budget: str) -> str:
+        """The study's name: runs of different budgets do not compare."""
+        return f"{name}-{budget}" if self.budgets else name
+
+    def expand_arms(
+        self, arguments: Sequence[str], budget: str
+    ) -> tuple[list[Overrides], list[str]]:
+        """The arms, and every other override: the command line's, before the experiment's own.
+
+        Where the experiment has arms, `norm=` and `placement=` on the command line are arms beside
+        them.
+
+        Raises:
+            ConfigError: the experiment has no such budget, or its sweep is not one.
+        """
+        self._check_types()
+        keys = {_override_key(word): word for word in arguments}
+        # What is swept is also what `sweep=` asks for, and that is the user's word.
+        values = {**self._values_of_budget(keys.get("budget", ""), budget), **self.params}
+        swept = [f"{key}={value}" for key, value in values.items() if key not in keys]
+        arms = [tuple(arm.split()) for arm in self.arms]
+        if not arms:
+            return [()], [*swept, *arguments]
+        named = {_override_key(word) for arm in arms for word in arm}
+        additions = [
+            _split_alternatives(word) for word in arguments if _override_key(word) in named
+        ]
+        if additions:
+            arms += [arm for arm in itertools.product(*additions) if arm not in arms]
+        return arms, [*swept, *(word for word in arguments if _override_key(word) not in named)]
+
+    def _check_types(self) -> None:
+        """Refuse a sweep of other types than the attributes', or one that sets more than keys."""
+        if isinstance(self.arms, str) or not isinstance(self.arms, Sequence):
+            raise _sweep_error(
+                "arms", self.arms, "a list of texts, as [norm=rmsnorm placement=pre]"
+            )
+        for arm in self.arms:
+            if not isinstance(arm, str):
+                raise _sweep_error("arms", arm, "a list of texts, as [norm=rmsnorm placement=pre]")
+            for word in arm.split():
+                check_sweep_entry(word)
+        params = [("params", self.params)]
+        if not isinstance(self.budgets, Mapping):
+            raise _sweep_error("budgets", self.budgets, "values by key for every option of budget")
+        params += [(f"budgets.{name}", values) for name, values in self.budgets.items()]
+        for name, values in params:
+            if not isinstance(values, Mapping):
+                raise _sweep_error(name, values, "values by key, as {seed: '0,1,2'}")
+            for key, value in values.items():
+                if not isinstance(value, str | int | float):
+                    raise _sweep_error(f"{name}.{key}", value, "a value, or text as '0,1,2'")
+                check_sweep_entry(f"{key}={value}")
+
+    def _values_of_budget(self, argument: str, budget: str) -> Mapping[str, Any]:
+        if not self.budgets:
+            return {}
+        if "," in argument or budget not in self.budgets:
+            raise ConfigError(
+                f"{argument or f'budget={budget}'} is no size of this experiment; give one of "
+                f"{', '.join(f'budget={name}' for name in self.budgets)}."
+            )
+        return self.budgets[budget]
 
 
 @dataclass
@@ -40,7 +131,7 @@ class Plan:
 
     def pending(self) -> list[tuple[list[str], RunSpec]]:
         """The runs that are not there yet."""
-        return [(overrides, spec) for overrides, spec in self.runs if not is_settled(spec)]
+        return [(overrides, spec) for overrides, spec in self.runs if not has_result(spec)]
 
 
 def make_plan(
@@ -65,21 +156,21 @@ def make_plan(
         key, _, value = word.partition("=")
         values = plan.varied.setdefault(key, [])
         values += [] if value in values else [value]
-    others = list(combinations(loader, arguments, plan))
-    for combination in ((*arm, *other) for arm in arms for other in others):
+    expanded = list(expand_overrides(loader, arguments, plan))
+    for combination in ((*arm, *rest) for arm in arms for rest in expanded):
         overrides = [*combination, f"study={study}"]
-        spec = specified(loader, master, overrides)
+        spec = compose_spec(loader, master, overrides)
         if spec.id in seen:
             varied = [word for word in combination if word.partition("=")[0] in plan.varied]
             plan.combined.append((" ".join(varied), seen[spec.id]))
             continue
         seen[spec.id] = spec
         plan.runs.append((overrides, spec))
-    plan.vocabularies = _checked_data(plan.specs)
+    plan.vocabularies = _check_data(plan.specs)
     return plan
 
 
-def combinations(
+def expand_overrides(
     loader: ConfigLoader, arguments: Sequence[str], plan: Plan
 ) -> Iterator[tuple[str, ...]]:
     """Overrides for every combination of the values asked for; `plan` is told what varies.
@@ -89,36 +180,36 @@ def combinations(
         HydraException: an override cannot be read.
     """
     parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(arguments))
-    return itertools.product(*[_values(override, plan) for override in parsed])
+    return itertools.product(*[_override_values(override, plan) for override in parsed])
 
 
-def specified(loader: ConfigLoader, master: DictConfig, overrides: Sequence[str]) -> RunSpec:
+def compose_spec(loader: ConfigLoader, master: DictConfig, overrides: Sequence[str]) -> RunSpec:
     """The run that these overrides of `master` make; those of `norm.*` are held to its file.
 
     Raises:
         ConfigError: it cannot be trained.
         HydraException: an override cannot be composed.
     """
-    composed, choices = _compose(loader, master, overrides)
+    composed, choices = _compose_sweep_config(loader, master, overrides)
     arguments = [override for override in overrides if override.lstrip("+~").startswith("norm.")]
     if arguments:
-        others = [override for override in overrides if override not in arguments]
-        reference, _ = _compose(loader, master, others)
-        given, expected = (
+        rest = [override for override in overrides if override not in arguments]
+        reference, _ = _compose_sweep_config(loader, master, rest)
+        arguments_set, expected = (
             OmegaConf.to_container(config.norm, resolve=True) for config in (composed, reference)
         )
-        # A formula's parameters and constants are the user's to add; `make_run_spec` checks them.
-        if not is_formula(given):
-            check_against_file("norm", given, expected)
+        # A formula's parameters and constants are the user's to add; `make_run_spec` checks it.
+        if not is_formula(arguments_set):
+            check_against_file("norm", arguments_set, expected)
     return make_run_spec(composed, choices)
 
 
-def is_settled(spec: RunSpec) -> bool:
+def has_result(spec: RunSpec) -> bool:
     """Whether the run is there with a result: finished, or diverged."""
     return read_result(spec.folder) is not None
 
 
-def _values(override: Override, plan: Plan) -> list[str]:
+def _override_values(override: Override, plan: Plan) -> list[str]:
     key = override.get_key_element()
     if not override.is_sweep_override():
         value = override.get_value_element_as_str()
@@ -129,7 +220,7 @@ def _values(override: Override, plan: Plan) -> list[str]:
             f"{override.input_line} is not a list of values; "
             f"sweep over a,b,c or range(0,3) or glob(*)."
         )
-    if key in _SINGLE or key.startswith("hydra"):
+    if key in _SINGLE_KEYS or key.startswith("hydra"):
         raise ConfigError(
             f"{override.input_line} gives several values, but a command has one {key}; give one "
             f"value, and the others in further commands."
@@ -144,7 +235,7 @@ def _values(override: Override, plan: Plan) -> list[str]:
     return [f"{key}={value}" for value in values]
 
 
-def _compose(
+def _compose_sweep_config(
     loader: ConfigLoader, master: DictConfig, overrides: Sequence[str]
 ) -> tuple[DictConfig, Mapping[str, str]]:
     composed = loader.load_sweep_config(master, list(overrides))
@@ -154,23 +245,81 @@ def _compose(
     return composed, choices
 
 
-def _checked_data(specs: Sequence[RunSpec]) -> dict[str, int]:
+def _check_data(specs: Sequence[RunSpec]) -> dict[str, int]:
     """Open every source once: a missing file or a text too short must stop the study here.
 
     Returns the vocabulary of each run, by its id.
     """
     from normlab.data import build_source
 
-    found: dict[str, tuple[str | None, int]] = {}
+    sources: dict[str, tuple[str | None, int]] = {}
     vocabularies = {}
     for spec in specs:
         data, context = spec.plain["data"], spec.config.model.context
         key = json.dumps([data, context])
-        if key not in found:
+        if key not in sources:
             source = build_source(data, context)
-            found[key] = source.digest, source.vocabulary
-        digest, vocabularies[spec.id] = found[key]
+            sources[key] = source.digest, source.vocabulary
+        digest, vocabularies[spec.id] = sources[key]
         record = read_result(spec.folder)
         if record is not None and record.data_digest != digest:
             raise ConfigError(changed_text_message(spec))
     return vocabularies
+
+
+def _sweep_error(name: str, value: Any, allowed: str) -> ConfigError:
+    return ConfigError(
+        f"hydra.sweeper.{name}={excerpt(value)} is not allowed; it must be {allowed}."
+    )
+
+
+def _override_key(override: str) -> str:
+    return override.split("=")[0].lstrip("+~")
+
+
+def _split_alternatives(override: str) -> list[str]:
+    """`norm=a,b` as `norm=a` and `norm=b`."""
+    parsed = OverridesParser.create().parse_override(override)
+    if not parsed.is_sweep_override():
+        return [override]
+    return [f"{_override_key(override)}={value}" for value in parsed.sweep_string_iterator()]
+
+
+def check_writable(folder: Path) -> None:
+    """Ask before torch is imported, and before anything is made, whether results can be kept.
+
+    Raises:
+        NormlabError: they cannot.
+    """
+    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        problem = "cannot be written" if existing.is_dir() else "is not a folder"
+        raise NormlabError(
+            f"{folder} cannot hold results, because {existing} {problem}; give a place that can be "
+            f"written with output_dir=…"
+        )
+
+
+def make_study_folder(folder: Path) -> None:
+    """Make the folder, and say what its file system lacks. Raises NormlabError if it cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        durable, locks = sync_to_disk(folder), supports_locks(folder)
+    except OSError as error:
+        raise NormlabError(
+            f"{folder} cannot be made ({error.strerror}); give a place that can be written with "
+            f"output_dir=…"
+        ) from error
+    log = logging.getLogger("normlab")
+    if not durable:
+        log.warning(
+            "note: the file system of %s cannot flush folders: after a crash of the machine the "
+            "last files may be missing",
+            folder,
+        )
+    if not locks:
+        log.warning(
+            "note: the file system of %s has no locks: do not train the same study from two "
+            "machines at once",
+            folder,
+        )

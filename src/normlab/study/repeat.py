@@ -15,16 +15,18 @@ from normlab.archive.record import (
 from normlab.config.run_spec import RunSpec, describe_changed_text, read_run_spec
 from normlab.data import build_source
 from normlab.errors import ConfigError, NormlabError
+from normlab.study.plan import check_writable, make_study_folder
+from normlab.study.workers import check_runs, train_with_progress
 from normlab.terminal import open_terminal
 
 FLAG = "--from"
-_ALLOWED = ("study", "output_dir")
+_ALLOWED_KEYS = ("study", "output_dir")
 # What may differ between two records of the same run, and could explain other numbers.
 _CIRCUMSTANCES = ("versions", "git", "hardware", "precision", "device")
 _CURVES = (tags.TRAIN_LOSS, tags.VALIDATION_LOSS)
 
 
-def repeat(arguments: Sequence[str], command: str) -> None:
+def repeat_run(arguments: Sequence[str], command: str) -> None:
     """Train the run of a folder again, in a study of its own, and compare.
 
     Raises:
@@ -32,37 +34,36 @@ def repeat(arguments: Sequence[str], command: str) -> None:
         NormlabError: it came out otherwise; or the folder is no run, or of a version whose options
             meant another network, or of a text that has changed.
     """
-    from normlab.study.main import train_here
-    from normlab.study.sweeper import get_ready
-
     terminal = open_terminal()
-    folder, places = _read_arguments(arguments)
+    folder, changes = _read_arguments(arguments)
     check_links(folder)
     before = RunRecord.read_for_user(folder)
-    spec = _spec(folder, before, places)
+    spec = _read_spec(folder, before, changes)
     if spec.folder.resolve() == folder.resolve():
         raise ConfigError(
             f"{folder} cannot be repeated into itself; give another study=… or output_dir=…"
         )
-    get_ready([spec], local=True)
+    check_writable(spec.study_folder)
+    check_runs([spec], local=True)
+    make_study_folder(spec.study_folder)
     if build_source(spec.plain["data"], spec.config.model.context).digest != before.data_digest:
         raise NormlabError(f"{folder} cannot be repeated: {describe_changed_text(spec)}.")
-    if told := describe_file_changes(folder, before):
-        terminal.print(f"note: {told}", markup=False)
+    if altered_files := describe_file_changes(folder, before):
+        terminal.print(f"note: {altered_files}", markup=False)
     terminal.print(f"repeats {folder} in {spec.folder}", markup=False)
-    _take_threads(before)
-    train_here(spec, 1, 1, command)
+    _set_threads(before)
+    train_with_progress(spec, 1, 1, command)
     after = RunRecord.read_for_user(spec.folder)
-    for line in _differences(before, after):
+    for line in _changed_circumstances(before, after):
         terminal.print(line, markup=False)
-    other = _difference(folder, before, spec.folder, after)
-    if other:
-        raise NormlabError(f"not the same: {other}")
+    difference = _describe_difference(folder, before, spec.folder, after)
+    if difference:
+        raise NormlabError(f"not the same: {difference}")
     terminal.print("the same, to the bit")
 
 
-def _take_threads(before: RunRecord) -> None:
-    """As many as the run had, for its bits depend on them."""
+def _set_threads(before: RunRecord) -> None:
+    """Take as many threads as the run had, for its bits depend on them."""
     import torch
 
     if before.threads is not None:
@@ -78,23 +79,23 @@ def _read_arguments(arguments: Sequence[str]) -> tuple[Path, dict[str, str]]:
     if at + 1 >= len(words) or not words[at + 1] or "=" in words[at + 1]:
         raise ConfigError(f"{FLAG} needs a run's folder, as in {FLAG} outputs/<study>/<run>.")
     folder = Path(words[at + 1])
-    places = {}
+    changes = {}
     for word in words[:at] + words[at + 2 :]:
         key, _, value = word.partition("=")
-        if key not in _ALLOWED or not value:
+        if key not in _ALLOWED_KEYS or not value:
             raise ConfigError(
                 f"{word} cannot stand beside {FLAG}, which repeats a run as it was; only "
-                f"{' and '.join(f'{name}=…' for name in _ALLOWED)} may be given."
+                f"{' and '.join(f'{name}=…' for name in _ALLOWED_KEYS)} may be given."
             )
-        places[key] = value
-    return folder, places
+        changes[key] = value
+    return folder, changes
 
 
-def _spec(folder: Path, before: RunRecord, places: dict[str, str]) -> RunSpec:
-    changes = {"study": f"{before.config.get('study')}-repeat", **places}
+def _read_spec(folder: Path, before: RunRecord, changes: dict[str, str]) -> RunSpec:
+    changes = {"study": f"{before.config.get('study')}-repeat", **changes}
     spec = read_run_spec(folder, before.choices, changes)
-    if spec.id != before.id and (told := describe_file_change(folder, before, CONFIG_FILE)):
-        raise NormlabError(f"{folder} cannot be repeated: {told}, and asks for another run.")
+    if spec.id != before.id and (problem := describe_file_change(folder, before, CONFIG_FILE)):
+        raise NormlabError(f"{folder} cannot be repeated: {problem}, and asks for another run.")
     if spec.id != before.id:
         raise NormlabError(
             f"{folder} was made by a normlab whose options meant something else "
@@ -103,7 +104,7 @@ def _spec(folder: Path, before: RunRecord, places: dict[str, str]) -> RunSpec:
     return spec
 
 
-def _differences(before: RunRecord, after: RunRecord) -> list[str]:
+def _changed_circumstances(before: RunRecord, after: RunRecord) -> list[str]:
     lines = []
     for name in _CIRCUMSTANCES:
         was, now = getattr(before, name), getattr(after, name)
@@ -115,25 +116,19 @@ def _differences(before: RunRecord, after: RunRecord) -> list[str]:
     return lines
 
 
-def _difference(old: Path, before: RunRecord, new: Path, after: RunRecord) -> str:
+def _describe_difference(old: Path, before: RunRecord, new: Path, after: RunRecord) -> str:
     """Where a point of the loss curves, or an end, is another number; empty if nowhere."""
     curves = [read_events(folder, _CURVES).scalars for folder in (old, new)]
     for tag in _CURVES:
-        one, other = (scalars.get(tag) for scalars in curves)
-        step = _first_difference(one, other)
-        if step is not None:
-            return f"{tag} differs from step {step} on."
+        old_points, new_points = (_values_by_step(scalars.get(tag)) for scalars in curves)
+        for step in sorted({*old_points, *new_points}):
+            if old_points.get(step) != new_points.get(step):
+                return f"{tag} differs from step {step} on."
     same = (before.state, before.final, before.best) == (after.state, after.final, after.best)
     return "" if same else "the curves agree, but the ends differ."
 
 
-def _first_difference(one: Series | None, other: Series | None) -> int | None:
-    ours, theirs = (_points(series) for series in (one, other))
-    steps = sorted({*ours, *theirs})
-    return next((step for step in steps if ours.get(step) != theirs.get(step)), None)
-
-
-def _points(series: Series | None) -> dict[int, str]:
+def _values_by_step(series: Series | None) -> dict[int, str]:
     """Values by step, as texts: a NaN is the same as a NaN."""
     if series is None:
         return {}

@@ -25,11 +25,14 @@ def build_model(config: TrainConfig, vocabulary: int) -> GPT:
     """
     network = resolve_placement(config.placement, config.norm, config.model.depth)
     placement = Placement(
-        [(_wiring(block["attention"]), _wiring(block["feedforward"])) for block in network.blocks],
-        embedding=_slot(network.ends["embedding"]),
-        final=_slot(network.ends["final"]),
+        [
+            (_build_wiring(block["attention"]), _build_wiring(block["feedforward"]))
+            for block in network.blocks
+        ],
+        embedding=_norm_factory(network.ends["embedding"]),
+        final=_norm_factory(network.ends["final"]),
         output=network.output,
-        residual=_residual(network.target),
+        residual=_find_residual_class(network.target),
     )
     return GPT(config.model, placement, vocabulary, config.seed)
 
@@ -47,10 +50,10 @@ def check_networks(specs: Iterable[RunSpec]) -> None:
     for spec in specs:
         model = spec.config.model
         network = resolve_placement(spec.config.placement, spec.config.norm, model.depth)
-        for wanted in _sites(network, spec.config):
-            if wanted not in norms:
-                norms.append(wanted)
-                key, norm, width = wanted
+        for site in _norm_sites(network, spec.config):
+            if site not in norms:
+                norms.append(site)
+                key, norm, width = site
                 name = f"{key}._target_={norm['_target_']}"
                 check_contract(norm_factory(norm, key)(width), width, name)
         small = replace(model, context=CONTEXT)
@@ -60,10 +63,10 @@ def check_networks(specs: Iterable[RunSpec]) -> None:
             if spec.config.placement._target_ != f"{Residual.__module__}.{Residual.__name__}":
                 name = f"{name} (placement._target_={spec.config.placement._target_})"
             with single_thread():
-                check_causal(_tried(replace(spec.config, model=small), name), name)
+                check_causal(_build_or_explain(replace(spec.config, model=small), name), name)
 
 
-def _tried(config: TrainConfig, name: str) -> GPT:
+def _build_or_explain(config: TrainConfig, name: str) -> GPT:
     try:
         return build_model(config, VOCABULARY)
     except ConfigError:
@@ -76,12 +79,14 @@ def _tried(config: TrainConfig, name: str) -> GPT:
         ) from error
 
 
-def _sites(
+def _norm_sites(
     network: ResolvedPlacement, config: TrainConfig
 ) -> Iterator[tuple[str, Mapping[str, Any], int]]:
     """Every norm of a model with its key and the widths it has to take."""
 
-    def site(slot: str, norm: Mapping[str, Any], width: int) -> tuple[str, Mapping[str, Any], int]:
+    def name_site(
+        slot: str, norm: Mapping[str, Any], width: int
+    ) -> tuple[str, Mapping[str, Any], int]:
         if norm != config.norm:
             return f"placement.{slot}", norm, width
         return "norm" if width == config.model.width else f"norm (at {slot})", norm, width
@@ -90,46 +95,46 @@ def _sites(
     head, kv_heads = model.width // model.heads, model.kv_heads or model.heads
     for slot, end in network.ends.items():
         if end is not None:
-            yield site(slot, end, model.width)
+            yield name_site(slot, end, model.width)
     for block in network.blocks:
         for sublayer, wiring in block.items():
-            whole = wiring.head_norm == "all"
+            all_heads = wiring.head_norm == "all"
             inner = model.width if sublayer == "attention" else hidden_width(model)
             widths = dict.fromkeys(("input", "output", "stream"), model.width)
-            widths |= {"inner": inner, "q": model.width if whole else head}
-            widths |= dict.fromkeys(("k", "v"), kv_heads * head if whole else head)
+            widths |= {"inner": inner, "q": model.width if all_heads else head}
+            widths |= dict.fromkeys(("k", "v"), kv_heads * head if all_heads else head)
             for slot, norm in wiring.norms.items():
                 if norm is not None:
-                    yield site(slot, norm, widths[slot])
+                    yield name_site(slot, norm, widths[slot])
 
 
-def _wiring(written: ResolvedSublayer) -> Wiring:
-    sites: dict[str, Any] = {slot: _slot(norm) for slot, norm in written.norms.items()}
+def _build_wiring(wiring: ResolvedSublayer) -> Wiring:
+    sites: dict[str, Any] = {slot: _norm_factory(norm) for slot, norm in wiring.norms.items()}
     return Wiring(
-        **(sites | written.scales),
-        reads=written.reads,
-        head_norm=written.head_norm,
-        init=written.init,
+        **(sites | wiring.scales),
+        reads=wiring.reads,
+        head_norm=wiring.head_norm,
+        init=wiring.init,
     )
 
 
-def _slot(norm: Mapping[str, Any] | None) -> NormFactory | None:
+def _norm_factory(norm: Mapping[str, Any] | None) -> NormFactory | None:
     return None if norm is None else norm_factory(norm)
 
 
-def _residual(target: str) -> type[Residual]:
+def _find_residual_class(target: str) -> type[Residual]:
     module, _, name = target.rpartition(".")
     try:
         # Hydra's own way says more than a sentence.
-        found = getattr(importlib.import_module(module), name)
+        residual = getattr(importlib.import_module(module), name)
     except Exception as error:
         raise ConfigError(
             f"placement._target_={target} cannot be found ({' '.join(str(error).split())}); "
             f"it is the dotted path of a subclass of normlab.model.placement.Residual."
         ) from error
-    if not (isinstance(found, type) and issubclass(found, Residual)):
+    if not (isinstance(residual, type) and issubclass(residual, Residual)):
         raise ConfigError(
             f"placement._target_={target} is not a subclass of normlab.model.placement.Residual; "
             f"give one, or leave _target_ out."
         )
-    return found
+    return residual

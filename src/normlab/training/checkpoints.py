@@ -33,14 +33,14 @@ from normlab.training.recorder import Progress, Recorder
 FORMAT = 1
 
 # What the pickle in a checkpoint names: how torch makes a tensor of bytes, and in which order.
-_MADE_OF = re.compile(
+_ALLOWED_NAMES = re.compile(
     r"torch \w+Storage|torch\._utils _rebuild_(tensor_v2|parameter)|collections OrderedDict"
 )
 
 
 @dataclass(frozen=True)
-class Saved:
-    """A whole state to go on from."""
+class SavedState:
+    """A state to go on from."""
 
     path: Path
     content: dict[str, Any]
@@ -92,17 +92,17 @@ class Checkpoints(pl.Callback):
         data_digest: str | None,
         recorder: Recorder,
         lock: RunLock,
-        resumed: Saved | None,
+        resumed: SavedState | None,
     ) -> None:
         self.folder = spec.folder
         self.run_id = spec.id
         self.data_digest = data_digest
-        self.every = spec.config.trainer.save_seconds
+        self.save_seconds = spec.config.trainer.save_seconds
         self.recorder = recorder
         self.lock = lock
         self.resumed = resumed
         self.best = float("inf")
-        self._saved = time.monotonic()
+        self._saved_at = time.monotonic()
 
     @property
     def first_step(self) -> int:
@@ -111,14 +111,14 @@ class Checkpoints(pl.Callback):
 
     def on_sanity_check_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Have a signal during the first validation noted as any other."""
-        stopping.heed()
+        stopping.defer_signals_again()
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Go on from the saved state, if there is one."""
-        stopping.heed()  # Lightning has just taken the signals
+        stopping.defer_signals_again()  # Lightning has just taken the signals
         if self.resumed is not None:
-            self._restore(trainer, module, self.resumed)
-        self._saved = time.monotonic()
+            self._restore_state(trainer, module, self.resumed)
+        self._saved_at = time.monotonic()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int
@@ -127,39 +127,43 @@ class Checkpoints(pl.Callback):
         if not self.recorder.between_steps:
             return
         self.lock.renew_note()
-        if stopping.asked():
-            self._save(trainer, module)
+        if stopping.requested_signal():
+            self._save_state(trainer, module)
             raise stopping.InterruptedTrainingError
-        if time.monotonic() - self._saved >= self.every:
-            self._save(trainer, module)
+        if time.monotonic() - self._saved_at >= self.save_seconds:
+            self._save_state(trainer, module)
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Keep the weights if they are the best so far."""
         loss = float(module.validation_loss)  # type: ignore[arg-type]
         if loss < self.best:
             self.best = loss
-            self._write(BEST_CHECKPOINT, {"step": trainer.global_step, **self._weights(module)})
+            self._write_checkpoint(
+                BEST_CHECKPOINT, {"step": trainer.global_step, **self._model_content(module)}
+            )
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Keep the last state; the recorder has nothing left to log by then."""
-        self._save(trainer, module)
+        self._save_state(trainer, module)
 
-    def _save(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    def _save_state(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         with self.recorder.clock_stopped():
             content = {
                 "step": trainer.global_step,
-                **self._weights(module),
+                **self._model_content(module),
                 "optimizer": trainer.optimizers[0].state_dict(),
-                "recorder": self.recorder.state(),
+                "recorder": self.recorder.state_dict(),
                 "best": self.best,
                 "random": _random_state(module.device),
-                "events": self.recorder.logger.sizes(),
+                "events": self.recorder.logger.file_sizes(),
                 "data": self.data_digest,
             }
-            self._write(LAST_CHECKPOINT, content, keep=PREVIOUS_CHECKPOINT)
-            self._saved = time.monotonic()
+            self._write_checkpoint(LAST_CHECKPOINT, content, keep=PREVIOUS_CHECKPOINT)
+            self._saved_at = time.monotonic()
 
-    def _restore(self, trainer: pl.Trainer, module: pl.LightningModule, saved: Saved) -> None:
+    def _restore_state(
+        self, trainer: pl.Trainer, module: pl.LightningModule, saved: SavedState
+    ) -> None:
         content = saved.content
         optimizer = trainer.optimizers[0]
         problem = different_weights(content["state_dict"], module.state_dict()) or (
@@ -176,10 +180,11 @@ class Checkpoints(pl.Callback):
         moments = {"state": content["optimizer"]["state"]}
         optimizer.load_state_dict({**optimizer.state_dict(), **moments})
         _set_schedule(trainer.lr_scheduler_configs[0].scheduler, saved.step)
-        self.recorder.restore(content["recorder"])
+        self.recorder.load_state_dict(content["recorder"])
         self.best = float(content["best"])
-        # Lightning's own way back counts the batches of a step that was begun twice, and
-        # validates too early: its counters are set here instead.
+        # Lightning's own way back, `fit(ckpt_path=…)`, was tried: it counts the batches of a step
+        # that was begun twice, and validates too early, so that curves differ. Its loops have no
+        # other public way to begin at a step: their progress counters are set here instead.
         loop = trainer.fit_loop.epoch_loop
         batches = loop.batch_progress.total
         steps = loop.automatic_optimization.optim_progress.optimizer.step.total
@@ -188,10 +193,12 @@ class Checkpoints(pl.Callback):
             setattr(batches, count, content["step"] * trainer.accumulate_grad_batches)
         _set_random_state(content["random"], module.device)
 
-    def _weights(self, module: pl.LightningModule) -> dict[str, Any]:
+    def _model_content(self, module: pl.LightningModule) -> dict[str, Any]:
         return {"format": FORMAT, "id": self.run_id, "state_dict": module.state_dict()}
 
-    def _write(self, name: str, content: dict[str, Any], keep: str | None = None) -> None:
+    def _write_checkpoint(
+        self, name: str, content: dict[str, Any], keep: str | None = None
+    ) -> None:
         if not (self.folder / RUN_FILE).exists():
             raise NormlabError(f"{self.folder} has vanished")
         path = self.folder / name
@@ -207,31 +214,31 @@ class Checkpoints(pl.Callback):
             raise
 
 
-def latest(folder: Path, run_id: str) -> tuple[Saved | None, list[str]]:
-    """The newest whole state of a run, and a sentence for each newer one that cannot be used."""
-    left_out = []
+def latest_state(folder: Path, run_id: str) -> tuple[SavedState | None, list[str]]:
+    """The newest usable state of a run, and a sentence for each newer one that is not."""
+    problems = []
     for name in (LAST_CHECKPOINT, PREVIOUS_CHECKPOINT):
         path = folder / name
         try:
-            content = read(path)
+            content = read_checkpoint(path)
         except FileNotFoundError:
             continue
         except NormlabError as error:
-            left_out.append(str(error))
+            problems.append(str(error))
             continue
         if content.get("id") != run_id or content["format"] != FORMAT:
-            left_out.append(f"{path} holds no state of this run to go on from")
+            problems.append(f"{path} holds no state of this run to go on from")
             continue
         try:
             _check_state(content)
         except (ValueError, TypeError, KeyError) as error:
-            left_out.append(f"{path} holds no state to go on from ({_first_line(error)})")
+            problems.append(f"{path} holds no state to go on from ({_first_line(error)})")
             continue
-        return Saved(path, content), left_out
-    return None, left_out
+        return SavedState(path, content), problems
+    return None, problems
 
 
-def read(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint's content: `format`, `state_dict`, and what else a run kept there.
 
     Raises:
@@ -271,13 +278,13 @@ def _check_archive(file: BinaryIO) -> None:
             raise ValueError("it unpacks to more than it holds")
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
             raise ValueError("it is compressed")
-        if broken := archive.testzip():
-            raise ValueError(f"wrong checksum of {broken}")
+        if damaged := archive.testzip():
+            raise ValueError(f"wrong checksum of {damaged}")
         (pickled,) = [entry for entry in entries if entry.filename.endswith("/data.pkl")]
         if pickled.file_size > LARGEST_TEXT:
             raise ValueError(f"its list of contents is larger than {LARGEST_TEXT:,} bytes")
         for opcode, argument, _ in pickletools.genops(archive.read(pickled)):
-            if "GLOBAL" in opcode.name and not _MADE_OF.fullmatch(str(argument)):
+            if "GLOBAL" in opcode.name and not _ALLOWED_NAMES.fullmatch(str(argument)):
                 raise ValueError(f"it holds {argument}")
     file.seek(0)
 
@@ -349,18 +356,18 @@ def _check_state(content: dict[str, Any]) -> None:
         raise ValueError("random.cpu is no state of torch's generator")
 
 
-def different_weights(weights: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+def different_weights(weights: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
     """How a checkpoint's weights differ in name, shape or type from a model's; empty if nowhere."""
 
-    def described(value: Any) -> Any:
+    def describe_tensor(value: Any) -> Any:
         return (value.shape, value.dtype) if isinstance(value, torch.Tensor) else type(value)
 
     differing = sorted(
         name
-        for name in weights.keys() | own.keys()
+        for name in weights.keys() | expected.keys()
         if name not in weights
-        or name not in own
-        or described(weights[name]) != described(own[name])
+        or name not in expected
+        or describe_tensor(weights[name]) != describe_tensor(expected[name])
     )
     if not differing:
         return ""
@@ -421,7 +428,7 @@ def load_weights(path: Path) -> dict[str, Any]:
         NormlabError: it is not a checkpoint of normlab's.
     """
     try:
-        state = read(path)["state_dict"]
+        state = read_checkpoint(path)["state_dict"]
     except FileNotFoundError as error:
         raise NormlabError(f"{path} is not there; a run writes it when it validates.") from error
     return {name.removeprefix("model."): value for name, value in state.items()}

@@ -3,13 +3,10 @@
 import time
 
 import torch
-from torch import Tensor
 
 from normlab.errors import NormlabError
 from normlab.training.lightning import pl
-from normlab.training.module import LanguageModel
-
-Pair = tuple[Tensor, Tensor]
+from normlab.training.module import LanguageModel, Pair
 
 
 def compile_model(
@@ -31,19 +28,21 @@ def compile_model(
     module.model.compile(mode="reduce-overhead" if graphs else None)
     try:
         with torch.random.fork_rng():
-            _try(trainer, module, training, validation)
+            _take_step(trainer, module, training, validation)
     except Exception as error:
-        said = " ".join(str(error).split())[:300]
+        reason = " ".join(str(error).split())[:300]
         raise NormlabError(
-            f"trainer.compile=true does not work here ({type(error).__name__}: {said}); "
+            f"trainer.compile=true does not work here ({type(error).__name__}: {reason}); "
             f"a CPU needs a C++ compiler for it, a GPU Triton; take trainer.compile=false."
         ) from error
     return time.perf_counter() - began
 
 
-def _try(trainer: pl.Trainer, module: LanguageModel, training: Pair, validation: Pair) -> None:
+def _take_step(
+    trainer: pl.Trainer, module: LanguageModel, training: Pair, validation: Pair
+) -> None:
     # In Lightning's own contexts: in another one the model would be compiled once more.
-    training, validation = _on(module, training), _on(module, validation)
+    training, validation = _move_batch(module, training), _move_batch(module, validation)
     with trainer.precision_plugin.forward_context():
         module.train()
         loss = module.training_step(training, 0)
@@ -56,6 +55,6 @@ def _try(trainer: pl.Trainer, module: LanguageModel, training: Pair, validation:
     module.train()
 
 
-def _on(module: LanguageModel, batch: Pair) -> Pair:
+def _move_batch(module: LanguageModel, batch: Pair) -> Pair:
     tokens, targets = batch
     return tokens.to(module.device), targets.to(module.device)

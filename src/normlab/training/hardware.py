@@ -1,20 +1,26 @@
-"""Device, precision and threads, resolved from what the machine has."""
+"""Device, precision and threads that a run gets here, and what its record says of the machine."""
 
 import ctypes
 import os
 import platform
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from typing import Any
 
 import torch
 
+import normlab
+from normlab import config
 from normlab.config.schema import Device, TrainerConfig
 from normlab.errors import ConfigError
-from normlab.training.display import Display
 
+_PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "omegaconf", "numpy", "tensorboard")
 # The largest threshold that malloc takes.
-_MOST_BYTES = 2**31 - 1
+_LARGEST_THRESHOLD = 2**31 - 1
 
 
 @contextmanager
@@ -45,7 +51,7 @@ class Hardware:
     graphs: bool = False  # compiled into CUDA graphs
 
 
-def resolve(trainer: TrainerConfig, threads: int | None = None) -> Hardware:
+def resolve_hardware(trainer: TrainerConfig, threads: int | None = None) -> Hardware:
     """The hardware that a trainer's settings mean here; `threads` where they leave it open.
 
     Raises:
@@ -59,22 +65,12 @@ def resolve(trainer: TrainerConfig, threads: int | None = None) -> Hardware:
     if threads is not None:
         torch.set_num_threads(threads)
     if device == "cpu":
-        keep_freed_memory()
+        retain_freed_memory()
     graphs = trainer.compile == "graphs"
     compiled = device == "cuda" if trainer.compile == "auto" else bool(trainer.compile)
-    name = torch.cuda.get_device_name() if device == "cuda" else _processor()
+    name = torch.cuda.get_device_name() if device == "cuda" else processor_name()
     threads = torch.get_num_threads()
-    return Hardware(device, name, precision, threads, _processor(), compiled, graphs)
-
-
-def kept_threads(threads: int | None, display: Display) -> int | None:
-    """The threads of a run that goes on, from its record: its bits depend on them."""
-    if threads is None:
-        return None
-    cores = os.cpu_count() or threads
-    if threads > cores:
-        display.say(f"goes on with the {threads} threads that it began with, on {cores} cores")
-    return threads
+    return Hardware(device, name, precision, threads, processor_name(), compiled, graphs)
 
 
 def resolve_device(trainer: TrainerConfig) -> str:
@@ -83,7 +79,7 @@ def resolve_device(trainer: TrainerConfig) -> str:
     Raises:
         ConfigError: it is not there, or not one for what else they ask.
     """
-    device = _device(trainer.device)
+    device = _available_device(trainer.device)
     if trainer.compile == "graphs" and device != "cuda":
         raise ConfigError(
             f"trainer.compile=graphs makes CUDA graphs, and this run would be on {device}; take "
@@ -92,23 +88,23 @@ def resolve_device(trainer: TrainerConfig) -> str:
     return device
 
 
-def _device(requested: Device) -> str:
-    there = ["cpu"]
+def _available_device(requested: Device) -> str:
+    devices = ["cpu"]
     if torch.backends.mps.is_available():
-        there.insert(0, "mps")
+        devices.insert(0, "mps")
     if torch.cuda.is_available():
-        there.insert(0, "cuda")
+        devices.insert(0, "cuda")
     if requested is Device.auto:
-        return there[0]
-    if requested.value not in there:
+        return devices[0]
+    if requested.value not in devices:
         raise ConfigError(
             f"trainer.device={requested.value} is not on this machine, which has "
-            f"{' and '.join(there)}; leave it at auto or take one of those."
+            f"{' and '.join(devices)}; leave it at auto or take one of those."
         )
     return str(requested.value)
 
 
-def keep_freed_memory() -> None:
+def retain_freed_memory() -> None:
     """Have glibc keep what is freed: every step asks for the same again.
 
     By default it gives large blocks back to the system at once, and each step pays for fresh pages
@@ -117,8 +113,8 @@ def keep_freed_memory() -> None:
     trim_threshold, mmap_threshold = -1, -3  # of malloc.h
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:
-        mallopt(mmap_threshold, _MOST_BYTES)
-        mallopt(trim_threshold, _MOST_BYTES)
+        mallopt(mmap_threshold, _LARGEST_THRESHOLD)
+        mallopt(trim_threshold, _LARGEST_THRESHOLD)
 
 
 def _multiplies_bf16(device: str) -> bool:
@@ -130,5 +126,61 @@ def _multiplies_bf16(device: str) -> bool:
     return False
 
 
-def _processor() -> str:
+def processor_name() -> str:
+    """The processor as torch names it."""
     return str(torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or "cpu")
+
+
+@cache
+def package_versions() -> dict[str, str]:
+    """The versions of normlab, Python and the packages that can change a number."""
+    versions = {"normlab": normlab.__version__, "python": platform.python_version()}
+    return versions | {name: version(name) for name in _PACKAGES}
+
+
+@cache
+def git_state() -> dict[str, Any] | None:
+    """The commit of normlab's own sources, and whether they differ from it; None if unknown."""
+    root = config.conf_folder().parent
+    if not (root / ".git").exists():
+        return None
+    # Neither another repository that the environment names, nor a program that a setting names.
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("GIT_")
+    } | {"GIT_OPTIONAL_LOCKS": "0"}
+    try:
+        commit, changes = (
+            subprocess.run(
+                ["git", "-c", "core.fsmonitor=false", "-C", str(root), *words],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=10,
+            ).stdout.strip()
+            for words in (["rev-parse", "HEAD"], ["status", "--porcelain"])
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": commit, "dirty": bool(changes)}
+
+
+def describe_machine(hardware: Hardware) -> dict[str, Any]:
+    """The machine as far as it decides speed and rounding."""
+    return {
+        "system": platform.platform(),
+        "cpu": hardware.cpu,
+        "cores": os.cpu_count(),
+        "memory_gib": _memory_gib(),
+        "threads": hardware.threads,
+        "compile": hardware.compile,
+        **({"cuda_graphs": True} if hardware.graphs else {}),
+    }
+
+
+def _memory_gib() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (AttributeError, ValueError, OSError):
+        return None

@@ -1,11 +1,14 @@
-"""Lightning, without what it reads from the environment.
+"""Lightning, without what it reads from the environment and what it prints.
 
 Lightning takes every argument of its Trainer from `PL_TRAINER_*`, and ranks from the variables of
 Slurm, torchrun, LSF and others, some already when it is imported. A run of ours is always one
 process on one device, also where such a launcher started it: none of these variables may decide.
 """
 
+import logging
 import os
+import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -32,6 +35,32 @@ def without_launcher_variables() -> Iterator[None]:
         yield
     finally:
         os.environ.update(hidden)
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Keep Lightning's greetings, tips and warnings from the terminal, which is the display's."""
+    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
+    levels = [logger.level for logger in loggers]
+    excepthook = threading.excepthook
+
+    def skip_tensorboard(raised: threading.ExceptHookArgs) -> None:
+        # What stops TensorBoard's writer is raised again in the main thread, with the next thing
+        # written; its traceback would come first.
+        if not type(raised.thread).__module__.startswith("tensorboard."):
+            excepthook(raised)
+
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    threading.excepthook = skip_tensorboard
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
+            yield
+    finally:
+        threading.excepthook = excepthook
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 with without_launcher_variables():

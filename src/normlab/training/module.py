@@ -1,16 +1,75 @@
-"""The Lightning module: loss, optimizer, schedule. It builds nothing and logs nothing."""
+"""What Lightning trains: batches by step, loss, AdamW and its learning-rate schedule."""
 
+import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from normlab.config.schema import TrainConfig
-from normlab.data import IGNORED
+from normlab.config.schema import Decay, ScheduleConfig, TrainConfig
+from normlab.data import IGNORED, Batch, Source
 from normlab.training.lightning import pl
-from normlab.training.optimizer import PlainAdamW
-from normlab.training.schedules import factor
+
+Pair = tuple[Tensor, Tensor]
+
+
+class TrainingBatches:
+    """Batch i is a function of (seed, i): every run sees the same, and can go on exactly."""
+
+    def __init__(self, source: Source, seed: int, count: int, first: int = 0) -> None:
+        self.source = source
+        self.seed = seed
+        self.count = count
+        self.first = first
+
+    def __len__(self) -> int:
+        return self.count  # of the whole run: a run that goes on at its end is no empty one
+
+    def __iter__(self) -> Iterator[Pair]:
+        for index in range(self.first, self.count):
+            yield to_tensors(self.source.batch(self.seed, index))
+
+
+class ValidationBatches:
+    """The fixed validation windows, the same for every run on this data."""
+
+    def __init__(self, source: Source) -> None:
+        self.pairs = [to_tensors(batch) for batch in source.validation()]
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __iter__(self) -> Iterator[Pair]:
+        return iter(self.pairs)
+
+
+def to_tensors(batch: Batch) -> Pair:
+    """Tokens and targets, each (B, T) int64, sharing the batch's memory."""
+    return torch.from_numpy(batch.tokens), torch.from_numpy(batch.targets)
+
+
+# Progress of the decay, 0 to 1, to how much of it is done.
+_DECAYED: dict[Decay, Callable[[float], float]] = {
+    Decay.constant: lambda progress: 0.0,
+    Decay.linear: lambda progress: progress,
+    Decay.cosine: lambda progress: (1 - math.cos(math.pi * progress)) / 2,
+}
+
+
+def learning_rate_factor(schedule: ScheduleConfig, step: int, max_steps: int) -> float:
+    """Factor of the learning rate in the update after `step` updates, out of `max_steps`.
+
+    Warm-up rises linearly to 1 (the first update already moves), then the rate stays at 1 until
+    the last `decay_share` of the run, over which it falls to `final_ratio`.
+    """
+    warmup = round(schedule.warmup * max_steps)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    start = max(warmup, round((1 - schedule.decay_share) * max_steps))
+    progress = min(1.0, max(0.0, (step - start) / max(1, max_steps - start)))
+    return 1 - (1 - schedule.final_ratio) * _DECAYED[schedule.decay](progress)
 
 
 class LanguageModel(pl.LightningModule):
@@ -59,7 +118,7 @@ class LanguageModel(pl.LightningModule):
             {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
         ]
         first, second = config.optimizer.betas
-        optimizer = PlainAdamW(
+        optimizer = torch.optim.AdamW(
             [group for group in groups if group["params"]],
             lr=config.optimizer.lr,
             betas=(first, second),
@@ -67,7 +126,8 @@ class LanguageModel(pl.LightningModule):
             fused=self.device.type in ("cpu", "cuda"),
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: factor(config.schedule, step, config.trainer.max_steps)
+            optimizer,
+            lambda step: learning_rate_factor(config.schedule, step, config.trainer.max_steps),
         )
         return {
             "optimizer": optimizer,

@@ -5,21 +5,30 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from normlab.archive import tags
 from normlab.archive.record import BestNumbers
-from normlab.training.display import Display
 from normlab.training.lightning import pl
 from normlab.training.tensorboard import RunLogger
 
 # Steps in a row above the limit before a run counts as diverged: one bad batch is not enough.
 PATIENCE = 20
-# The display is told of slow batches at least this often (seconds), between what is logged.
+# Slow batches are shown at least this often (seconds), between what is logged.
 SILENCE = 15.0
+
+
+class Display(Protocol):
+    """Where a run reports how it goes on, without knowing who watches."""
+
+    def update(self, step: int, loss: float, tokens_per_second: float) -> None:
+        """Called at every `trainer.log_every` steps, and between slow ones; nats per token."""
+
+    def say(self, sentence: str) -> None:
+        """Called with what a user should know of a run that is not as it was left."""
 
 
 @dataclass
@@ -46,11 +55,11 @@ class Recorder(pl.Callback):
     """Reads the losses of the last steps together, so that no step waits for the device."""
 
     def __init__(
-        self, logger: RunLogger, display: Display, every: int, limit: float, accumulate: int
+        self, logger: RunLogger, display: Display, interval: int, limit: float, accumulate: int
     ) -> None:
         self.logger = logger
         self.display = display
-        self.every = every
+        self.interval = interval
         self.limit = limit
         self.accumulate = accumulate
         self.progress = Progress()
@@ -61,14 +70,14 @@ class Recorder(pl.Callback):
         self._tokens = 0
         self._elapsed = 0.0  # seconds of training since the last flush, before a stop
         self._clock = time.perf_counter()
-        self._shown = time.monotonic()
+        self._shown_at = time.monotonic()
 
     @property
     def between_steps(self) -> bool:
         """Whether no optimizer step is under way."""
         return not self._micro
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """What it needs to go on between two steps, with the losses that are still to be logged."""
         return {
             "progress": asdict(self.progress),
@@ -79,8 +88,8 @@ class Recorder(pl.Callback):
             "elapsed": time.perf_counter() - self._clock,
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a `state`."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict`."""
         progress = dict(state["progress"])
         self.progress = Progress(**{**progress, "best": BestNumbers(**progress["best"])})
         self._losses = [] if state["losses"] is None else list(state["losses"])
@@ -110,7 +119,7 @@ class Recorder(pl.Callback):
         """Keep the loss; every so many optimizer steps read what was kept."""
         self._tokens += batch[0].numel()
         self._micro.append(outputs["loss"].detach())
-        if time.monotonic() - self._shown >= SILENCE:
+        if time.monotonic() - self._shown_at >= SILENCE:
             # Lightning has divided the loss by the number of batches in a step.
             loss = float(self._micro[-1]) * self.accumulate
             speed = self._tokens / (time.perf_counter() - self._clock)
@@ -120,7 +129,7 @@ class Recorder(pl.Callback):
         self._losses.append(torch.stack(self._micro).sum())
         self._norms.append(module.gradient_norm)  # type: ignore[arg-type]
         self._micro.clear()
-        if len(self._losses) >= self.every:
+        if len(self._losses) >= self.interval:
             self._flush(trainer, module)
 
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -137,30 +146,30 @@ class Recorder(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Show that a slow validation goes on, by its own loss."""
-        if time.monotonic() - self._shown >= SILENCE:
+        if time.monotonic() - self._shown_at >= SILENCE:
             speed = self.progress.tokens_per_second or 0.0
             self._show(trainer.global_step, module.mean_so_far(), speed)  # type: ignore[operator]
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Write the validation loss of these weights; start the clock of training again."""
         loss = float(module.validation_loss)  # type: ignore[arg-type]
-        self._validated(loss, trainer.global_step)
+        self._record_validation(loss, trainer.global_step)
         self._clock = time.perf_counter()
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Read what is still kept."""
         self._flush(trainer, module)
 
-    def _validated(self, loss: float, step: int) -> None:
+    def _record_validation(self, loss: float, step: int) -> None:
         progress = self.progress
         progress.val_step = step
         progress.val_loss = loss if math.isfinite(loss) else None
         best = progress.best
         if math.isfinite(loss) and (best.val_loss is None or loss < best.val_loss):
             progress.best = best = BestNumbers(loss, step)
-        self.logger.scalar(tags.VALIDATION_LOSS, loss, step)
+        self.logger.write_scalar(tags.VALIDATION_LOSS, loss, step)
         if best.val_loss is not None:
-            self.logger.scalar(tags.BEST_VALIDATION_LOSS, best.val_loss, step)
+            self.logger.write_scalar(tags.BEST_VALIDATION_LOSS, best.val_loss, step)
 
     def _flush(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if not self._losses:
@@ -178,7 +187,7 @@ class Recorder(pl.Callback):
         self._tokens = 0
         first = progress.step
         for offset, (loss, norm) in enumerate(zip(losses, norms, strict=True)):
-            self._seen(loss, norm, first + offset)
+            self._check_divergence(loss, norm, first + offset)
         progress.step = trainer.global_step
         self._write(module, losses, norms[-1], first, speed)
         self._show(progress.step, losses[-1], speed)
@@ -186,10 +195,10 @@ class Recorder(pl.Callback):
             trainer.should_stop = True
 
     def _show(self, step: int, loss: float, speed: float) -> None:
-        self._shown = time.monotonic()
+        self._shown_at = time.monotonic()
         self.display.update(step, loss, speed)
 
-    def _seen(self, loss: float, norm: float, step: int) -> None:
+    def _check_divergence(self, loss: float, norm: float, step: int) -> None:
         progress = self.progress
         if progress.diverged_step is not None:
             return
@@ -215,10 +224,10 @@ class Recorder(pl.Callback):
         speed: float,
     ) -> None:
         for offset, loss in enumerate(losses):
-            self.logger.scalar(tags.TRAIN_LOSS, loss, first + offset)
+            self.logger.write_scalar(tags.TRAIN_LOSS, loss, first + offset)
         last = first + len(losses) - 1
-        self.logger.scalar(tags.GRADIENT_NORM, norm, last)
+        self.logger.write_scalar(tags.GRADIENT_NORM, norm, last)
         optimizer = module.optimizers(use_pl_optimizer=False)
         # The schedule has already moved on; this is the rate of the next update.
-        self.logger.scalar(tags.LEARNING_RATE, optimizer.param_groups[0]["lr"], last + 1)  # type: ignore[union-attr]
-        self.logger.scalar(tags.TOKENS_PER_SECOND, speed, last)
+        self.logger.write_scalar(tags.LEARNING_RATE, optimizer.param_groups[0]["lr"], last + 1)  # type: ignore[union-attr]
+        self.logger.write_scalar(tags.TOKENS_PER_SECOND, speed, last)

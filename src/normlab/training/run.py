@@ -1,16 +1,20 @@
-"""One run, from its specification to a folder that says what happened."""
+"""Train a run: from its specification to a folder that holds its result."""
 
+import logging
 import math
+import os
 import shutil
 import traceback
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import torch
 import yaml
 
-from normlab.archive.files import check_links, remove_drafts
+from normlab.archive.files import check_links, open_to_append, remove_drafts
 from normlab.archive.lock import RunLock, lock_run
 from normlab.archive.record import (
     CONFIG_FILE,
@@ -27,30 +31,41 @@ from normlab.config.run_spec import RunSpec, changed_text_message
 from normlab.data import Source, build_source, unigram_loss
 from normlab.errors import NormlabError
 from normlab.model.gpt import count_parameters
+from normlab.text import printable
 from normlab.training import stopping
-from normlab.training.batches import TrainingBatches, ValidationBatches, tensors
 from normlab.training.build import build_model
-from normlab.training.checkpoints import Checkpoints, Saved, latest
+from normlab.training.checkpoints import Checkpoints, SavedState, latest_state
 from normlab.training.compiling import compile_model
-from normlab.training.display import Display
-from normlab.training.hardware import Hardware, kept_threads, resolve
+from normlab.training.hardware import (
+    Hardware,
+    describe_machine,
+    git_state,
+    package_versions,
+    resolve_hardware,
+)
 from normlab.training.lightning import (
     LightningEnvironment,
     SIGTERMException,
     pl,
+    quiet_lightning,
     without_launcher_variables,
 )
-from normlab.training.logs import log, logged_to, quiet
-from normlab.training.module import LanguageModel
-from normlab.training.probes.callback import Probes
-from normlab.training.provenance import git, machine, versions
-from normlab.training.recorder import Progress, Recorder
+from normlab.training.module import (
+    LanguageModel,
+    TrainingBatches,
+    ValidationBatches,
+    to_tensors,
+)
+from normlab.training.probes import Probes
+from normlab.training.recorder import Display, Progress, Recorder
 from normlab.training.stopping import InterruptedTrainingError, Terminated
-from normlab.training.tensorboard import RunLogger, rewind
+from normlab.training.tensorboard import RunLogger, rewind_events
+
+log = logging.getLogger("normlab")
 
 
 def train(spec: RunSpec, command: str, display: Display) -> RunRecord:
-    """Train one run, from its last saved state if it was stopped; leave its folder.
+    """Train a run, from its last saved state if it was stopped; leave its folder.
 
     A failure is recorded, not raised. A run that has a result is left alone.
 
@@ -63,7 +78,7 @@ def train(spec: RunSpec, command: str, display: Display) -> RunRecord:
     try:
         with lock_run(spec.study_folder, spec.id) as lock:
             check_links(spec.folder)
-            return read_result(spec.folder) or _train(spec, command, display, lock)
+            return read_result(spec.folder) or _train_owned(spec, command, display, lock)
     except OSError as error:
         raise NormlabError(
             f"{spec.folder} cannot be written ({error.strerror or error}); "
@@ -73,54 +88,60 @@ def train(spec: RunSpec, command: str, display: Display) -> RunRecord:
         torch.set_num_threads(threads)  # the next run in this process has its own
 
 
-def _train(spec: RunSpec, command: str, display: Display, lock: RunLock) -> RunRecord:
-    record = _new_record(spec, command)
-    saved, left_out = _prepare(spec, record)
-    with logged_to(spec.folder / LOG_FILE):
-        for sentence in left_out:
-            log.warning("%s", sentence)
-            display.say(sentence)
-        if saved is not None:
-            display.say(f"goes on from step {saved.step}")
-        _carry_out(spec, record, Job(display, lock, saved))
-    record.ended = _now()
-    record.write(spec.folder)
-    if record.state in SETTLED_STATES:
-        stopping.obey()
-    return record
-
-
 @dataclass(frozen=True)
-class Job:
+class Context:
     """What surrounds a run: who watches, who owns it, and the state it goes on from."""
 
     display: Display
     lock: RunLock
-    saved: Saved | None
+    saved: SavedState | None
 
 
-def _carry_out(spec: RunSpec, record: RunRecord, job: Job) -> None:
+def _train_owned(spec: RunSpec, command: str, display: Display, lock: RunLock) -> RunRecord:
+    record = _start_record(spec, command)
+    saved, problems = _prepare_folder(spec, record)
+    with log_to(spec.folder / LOG_FILE):
+        for sentence in problems:
+            log.warning("%s", sentence)
+            display.say(sentence)
+        if saved is not None:
+            display.say(f"goes on from step {saved.step}")
+        _record_outcome(spec, record, Context(display, lock, saved))
+    record.ended = _now()
+    record.write(spec.folder)
+    if record.state in SETTLED_STATES:
+        stopping.raise_requested()
+    return record
+
+
+def _record_outcome(spec: RunSpec, record: RunRecord, context: Context) -> None:
     try:
-        _fit(spec, record, job)
+        _train_model(spec, record, context)
     except (KeyboardInterrupt, InterruptedTrainingError) as error:
         signum = stopping.signal_of(error)
         record.state, record.ended = "interrupted", _now()
         record.reason = f"stopped by {signum.name} at step {record.step}"
         log.info("%s", record.reason)
         record.write(spec.folder)
-        raise stopping.stop(signum) from error
+        raise stopping.interruption_for(signum) from error
     except Exception as error:
         log.exception("the run failed")
-        record.state, record.reason = "failed", _reason(error)
+        record.state, record.reason = "failed", _describe_error(error)
         if not (spec.folder / RUN_FILE).exists():
             record.reason = f"{spec.folder} vanished while the run was being trained"
         record.traceback = traceback.format_exc()
     log.info("%s at step %d %s", record.state, record.step, record.reason or "")
 
 
-def _fit(spec: RunSpec, record: RunRecord, job: Job) -> None:
-    config = spec.config
-    hardware = resolve(config.trainer, kept_threads(record.threads, job.display))
+def _train_model(spec: RunSpec, record: RunRecord, context: Context) -> None:
+    config, display = spec.config, context.display
+    hardware = resolve_hardware(config.trainer, record.threads)
+    # Bits depend on the number of threads, so a run that goes on keeps what it began with.
+    cores = os.cpu_count()
+    if record.threads and cores and record.threads > cores:
+        display.say(
+            f"goes on with the {record.threads} threads that it began with, on {cores} cores"
+        )
     source = build_source(spec.plain["data"], config.model.context)
     model = build_model(config, source.vocabulary)
     model.gradient_checkpointing = config.trainer.gradient_checkpointing
@@ -130,34 +151,34 @@ def _fit(spec: RunSpec, record: RunRecord, job: Job) -> None:
     record.parameters = count_parameters(model)
     record.data_digest = source.digest
     record.precision, record.device = hardware.precision, f"{hardware.device} ({hardware.name})"
-    record.hardware = machine(hardware)
+    record.hardware = describe_machine(hardware)
     write_run_file(spec.folder, record, VOCABULARY_FILE, source.tokenizer.to_json())
     log.info("%s: %d parameters, %s", record.name, record.parameters, hardware)
 
     logger = RunLogger(spec.folder, config.logger)
-    if job.saved is None:
-        logger.open(record)
+    if context.saved is None:
+        logger.write_start(record)
     recorder = Recorder(
         logger,
-        job.display,
-        every=config.trainer.log_every,
+        display,
+        interval=config.trainer.log_every,
         limit=config.trainer.divergence_limit * math.log(source.vocabulary),
         accumulate=config.trainer.accumulate,
     )
-    checkpoints = Checkpoints(spec, source.digest, recorder, job.lock, job.saved)
+    checkpoints = Checkpoints(spec, source.digest, recorder, context.lock, context.saved)
     module = LanguageModel(model, config)
     # Dropout draws from here on: whatever a norm's constructor drew is forgotten.
     torch.manual_seed(config.seed)
-    with closing(logger.experiment), quiet(), without_launcher_variables():
+    with closing(logger.experiment), quiet_lightning(), without_launcher_variables():
         try:
-            _loop(spec, hardware, checkpoints, module, source)
+            _fit_model(spec, hardware, checkpoints, module, source)
         finally:
             record.step = recorder.progress.step
-        _conclude(record, recorder.progress, config.trainer.max_steps)
-        logger.conclude(record)
+        _record_result(record, recorder.progress, config.trainer.max_steps)
+        logger.write_end(record)
 
 
-def _loop(
+def _fit_model(
     spec: RunSpec,
     hardware: Hardware,
     checkpoints: Checkpoints,
@@ -171,6 +192,9 @@ def _loop(
         source, spec.config.seed, settings.max_steps * accumulate, first=done * accumulate
     )
     windows = ValidationBatches(source)
+    callbacks: list[pl.Callback] = [checkpoints, recorder]
+    if spec.config.probes.every is not None:
+        callbacks.append(Probes(spec.config.probes.every, settings.max_steps, recorder))
     trainer = pl.Trainer(
         accelerator={"cuda": "gpu"}.get(hardware.device, hardware.device),
         devices=1,
@@ -186,7 +210,7 @@ def _loop(
         # The validation loss at initialisation is a point of the curve.
         num_sanity_val_steps=0 if checkpoints.resumed else -1,
         logger=recorder.logger,
-        callbacks=[checkpoints, recorder, *_probes(spec, recorder)],
+        callbacks=callbacks,
         inference_mode=False,  # as within fit: a model is compiled for one of them
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -194,27 +218,22 @@ def _loop(
         log_every_n_steps=settings.max_steps + 1,
     )
     if hardware.compile:
-        first = tensors(source.batch(spec.config.seed, 0))
+        first = to_tensors(source.batch(spec.config.seed, 0))
         seconds = compile_model(trainer, module, first, windows.pairs[0], hardware.graphs)
         recorder.display.say(f"compiled in {seconds:.0f} s, which its speed does not count")
-    with stopping.politely():
+    with stopping.defer_signals():
         try:
             trainer.fit(module, batches, windows)
-        except SIGTERMException as left:
-            raise Terminated from left
-        except SystemExit as left:
+        except SIGTERMException as error:
+            raise Terminated from error
+        except SystemExit as error:
             # Lightning turns what a signal raised into exit(1).
-            raise left.__context__ or KeyboardInterrupt() from left
+            raise error.__context__ or KeyboardInterrupt() from error
         if recorder.progress.val_step != trainer.global_step:
             trainer.validate(module, windows, verbose=False)
 
 
-def _probes(spec: RunSpec, recorder: Recorder) -> list[Probes]:
-    every = spec.config.probes.every
-    return [] if every is None else [Probes(every, spec.config.trainer.max_steps, recorder)]
-
-
-def _new_record(spec: RunSpec, command: str) -> RunRecord:
+def _start_record(spec: RunSpec, command: str) -> RunRecord:
     return RunRecord(
         id=spec.id,
         name=spec.name,
@@ -225,27 +244,28 @@ def _new_record(spec: RunSpec, command: str) -> RunRecord:
         choices=spec.choices,
         config=spec.plain,
         command=command,
-        versions=versions(),
-        git=git(),
+        versions=package_versions(),
+        git=git_state(),
         started=_now(),
     )
 
 
-def _prepare(spec: RunSpec, record: RunRecord) -> tuple[Saved | None, list[str]]:
+def _prepare_folder(spec: RunSpec, record: RunRecord) -> tuple[SavedState | None, list[str]]:
     """A folder to train in: as it was at the last saved state, or else empty.
 
-    Whatever was logged after that state is taken back, for it would double the curves.
+    Whatever was logged after that state is taken back, for it would double the curves. Also returns
+    a sentence for each state that cannot be used.
     """
-    saved, left_out = latest(spec.folder, spec.id)
+    saved, problems = latest_state(spec.folder, spec.id)
     if saved is not None:
         try:
-            rewind(spec.folder, saved.event_sizes)
+            rewind_events(spec.folder, saved.event_sizes)
         except (OSError, NormlabError) as error:
-            left_out.append(f"{error}; the run starts afresh")
+            problems.append(f"{error}; the run starts afresh")
             saved = None
     if saved is not None:
         record.resumed_at, record.data_digest = [saved.step], saved.data_digest
-        # A record that is damaged is told by whoever reads the study; the state is whole.
+        # A damaged record is reported by whoever reads the study; the state does not need it.
         with suppress(OSError, NormlabError):
             before = RunRecord.read(spec.folder)
             record.started = before.started
@@ -257,10 +277,10 @@ def _prepare(spec: RunSpec, record: RunRecord) -> tuple[Saved | None, list[str]]
     remove_drafts(spec.folder)
     config = yaml.safe_dump(spec.plain, sort_keys=False)
     write_run_file(spec.folder, record, CONFIG_FILE, config)
-    return saved, left_out
+    return saved, problems
 
 
-def _conclude(record: RunRecord, progress: Progress, max_steps: int) -> None:
+def _record_result(record: RunRecord, progress: Progress, max_steps: int) -> None:
     """Raises NormlabError where training ended, without divergence, before its last step."""
     diverged = progress.diverged_step is not None
     if not diverged and progress.step != max_steps:
@@ -278,7 +298,7 @@ def _conclude(record: RunRecord, progress: Progress, max_steps: int) -> None:
     record.train_seconds = progress.train_seconds
 
 
-def _reason(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror} ({error.filename})" if error.filename else error.strerror
     text = " ".join(str(error).split())
@@ -287,3 +307,28 @@ def _reason(error: Exception) -> str:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+class _PrintableFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
+@contextmanager
+def log_to(path: Path) -> Iterator[None]:
+    """Write what is logged in the body to this file, and nowhere else."""
+    file = open_to_append(path)
+    handler = logging.StreamHandler(file)
+    # A full disk fails here first; the run says so itself, with its next write that matters.
+    handler.handleError = lambda record: None  # type: ignore[method-assign]
+    handler.setFormatter(_PrintableFormatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+        with suppress(OSError):  # as above
+            file.close()

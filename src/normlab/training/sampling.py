@@ -16,7 +16,7 @@ from normlab.training.checkpoints import different_weights, load_weights
 
 
 @dataclass(frozen=True)
-class Draw:
+class Sampling:
     """How tokens are drawn: how many, how boldly, from how many, with which seed."""
 
     length: int
@@ -26,9 +26,9 @@ class Draw:
 
 
 def continue_tokens(
-    folder: Path, checkpoint: Path, vocabulary: int, prompt: list[int], draw: Draw
+    folder: Path, checkpoint: Path, vocabulary: int, prompt: list[int], sampling: Sampling
 ) -> list[int]:
-    """The prompt and `draw.length` tokens more.
+    """The prompt and `sampling.length` tokens more.
 
     Raises:
         NormlabError: the run's config or the checkpoint is damaged, or they do not fit.
@@ -37,22 +37,22 @@ def continue_tokens(
     spec = read_run_spec(folder, dict.fromkeys(GROUPS, "stored"))
     weights = load_weights(checkpoint)
     # Before anything of the size that the configuration asks for is made.
-    if _least_weights(spec.config.model, vocabulary) > _stored_weights(weights):
-        raise _another_model(checkpoint, folder, "it has too few weights")
+    if _minimal_weights(spec.config.model, vocabulary) > _stored_weights(weights):
+        raise _other_model_error(checkpoint, folder, "it has too few weights")
     check_networks([spec])
     model = build_model(spec.config, vocabulary)
     problem = different_weights(weights, model.state_dict())
     if problem:
-        raise _another_model(checkpoint, folder, problem)
+        raise _other_model_error(checkpoint, folder, problem)
     model.load_state_dict(weights)
-    generator = torch.Generator().manual_seed(draw.seed)
+    generator = torch.Generator().manual_seed(sampling.seed)
     try:
         tokens = model.eval().generate(
             torch.tensor([prompt]),
-            draw.length,
+            sampling.length,
             spec.config.model.context,
-            draw.temperature,
-            draw.top_k,
+            sampling.temperature,
+            sampling.top_k,
             generator,
         )
     except RuntimeError as error:  # finite weights can be too large for finite logits
@@ -63,7 +63,7 @@ def continue_tokens(
     return cast(list[int], tokens[0].tolist())
 
 
-def _least_weights(shape: ModelConfig, vocabulary: int) -> int:
+def _minimal_weights(shape: ModelConfig, vocabulary: int) -> int:
     """As many weights as a model of this shape has at least: one matrix of each kind."""
     block = shape.width * (shape.width + hidden_width(shape))
     return vocabulary * shape.width + shape.depth * block
@@ -78,7 +78,7 @@ def _stored_weights(weights: Mapping[str, Any]) -> int:
     )
 
 
-def _another_model(path: Path, folder: Path, problem: str) -> NormlabError:
+def _other_model_error(path: Path, folder: Path, problem: str) -> NormlabError:
     return NormlabError(
         f"{path} belongs to another model than {folder}: {problem}; give a checkpoint of this run."
     )

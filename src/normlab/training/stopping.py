@@ -8,7 +8,7 @@ import _thread
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -17,10 +17,11 @@ from normlab import output
 
 ANNOUNCEMENT = b"\nsaving, then stopping; once more stops at once\n"
 
-
 SIGNALS: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM)
 if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
     SIGNALS += (signal.SIGHUP,)
+
+Handler = Callable[[int, FrameType | None], Any] | int | None
 
 
 class Terminated(KeyboardInterrupt):
@@ -33,123 +34,131 @@ class InterruptedTrainingError(Exception):
     """Raised between two steps of a run that was asked to stop, when its state is saved."""
 
 
-_asked: int | None = None
+_requested: int | None = None  # the signal that asked to stop since training began
 _training = False  # whether the first signal can wait until a state is saved
-_served = False  # whether a parent speaks with the user, and says what is to be done
+_has_parent = False  # whether a parent process hears the user's signals, and passes them on
 _raised = False  # of such a process: it is stopping
 _at_once = False
 
 
-def serve() -> None:
-    """Be a process that stops when its parent says so.
+@contextmanager
+def handle_signals(handler: Handler) -> Iterator[None]:
+    """Handle every signal by `handler` in the body, and as before after it."""
+    before = {signum: signal.getsignal(signum) for signum in SIGNALS}
+    try:
+        _set_handlers(handler)
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for signum, previous in before.items():
+                signal.signal(signum, previous)
+
+
+def raise_on_signals() -> None:
+    """Let the first signal raise KeyboardInterrupt, or Terminated; a second ends at once.
+
+    A second one that were raised too would interrupt the answer to the first, with a traceback.
+    """
+    _set_handlers(_raise_once)
+
+
+def ignore_signals() -> None:
+    """Ignore signals in a process that is leaving: they would only interrupt its last sentence."""
+    _set_handlers(signal.SIG_IGN)
+
+
+def follow_parent() -> None:
+    """Be a process that stops when its parent asks for it.
 
     Signals that reach it as well, as Ctrl-C in a terminal does, then ask for nothing more.
     """
-    global _served
-    _served = True
-    for signum in SIGNALS:
-        signal.signal(signum, _serve)
+    global _has_parent
+    _has_parent = True
+    _set_handlers(_handle_as_child)
 
 
-def ask(signum: signal.Signals, at_once: bool = False) -> None:
+def request_stop(signum: signal.Signals, at_once: bool = False) -> None:
     """Do in the main thread, from another, what a signal would do, or a second one."""
     global _at_once
     _at_once = _at_once or at_once
     _thread.interrupt_main(signum)
 
 
-def asked() -> int | None:
-    """The signal that asked to stop, since training began; None while nobody did."""
-    return _asked
+@contextmanager
+def defer_signals() -> Iterator[None]:
+    """Note the first signal for `requested_signal`, instead of raising."""
+    global _requested, _training
+    _requested, _training = None, True
+    with handle_signals(_handle_as_child if _has_parent else _note_first):
+        try:
+            yield
+        finally:
+            _training = False
 
 
-def listen() -> None:
-    """Let the first signal raise KeyboardInterrupt, or Terminated; a second ends at once.
-
-    A second one that were raised too would interrupt the answer to the first, with a traceback.
-    """
-    if threading.current_thread() is threading.main_thread():
-        for signum in SIGNALS:
-            signal.signal(signum, _raise)
+def defer_signals_again() -> None:
+    """Take the signals back from a library that has taken them within `defer_signals`."""
+    _set_handlers(_handle_as_child if _has_parent else _note_first)
 
 
-def ignore() -> None:
-    """The process is leaving: another signal would only interrupt its last words."""
-    for signum in SIGNALS:
-        signal.signal(signum, signal.SIG_IGN)
+def requested_signal() -> int | None:
+    """The signal that asked to stop, since training began; None while none did."""
+    return _requested
+
+
+def raise_requested() -> None:
+    """Stop, if a signal asked for it when the run had no step left to stop before."""
+    if _requested is not None:
+        raise interruption_for(_requested)
+
+
+def interruption_for(signum: int) -> KeyboardInterrupt:
+    """What to raise for a signal."""
+    if signum == signal.SIGINT:
+        return KeyboardInterrupt()
+    interruption = Terminated()
+    interruption.signum = signal.Signals(signum)
+    return interruption
 
 
 def signal_of(error: BaseException) -> signal.Signals:
     """The signal behind an interruption."""
-    if isinstance(error, InterruptedTrainingError) and _asked is not None:
-        return signal.Signals(_asked)
+    if isinstance(error, InterruptedTrainingError) and _requested is not None:
+        return signal.Signals(_requested)
     return error.signum if isinstance(error, Terminated) else signal.SIGINT
 
 
-def stop(signum: int) -> KeyboardInterrupt:
-    """What to raise for a signal."""
-    if signum == signal.SIGINT:
-        return KeyboardInterrupt()
-    stopped = Terminated()
-    stopped.signum = signal.Signals(signum)
-    return stopped
+def exit_code(interruption: KeyboardInterrupt) -> int:
+    """What a shell reports of a process that the signal behind an interruption has ended."""
+    return 128 + signal_of(interruption)
 
 
-def exit_code(stopped: KeyboardInterrupt) -> int:
-    """What a shell says of a process that the signal behind an interruption has ended."""
-    return 128 + signal_of(stopped)
-
-
-def obey() -> None:
-    """Stop, if a signal asked for it when the run had no step left to stop before."""
-    if _asked is not None:
-        raise stop(_asked)
-
-
-@contextmanager
-def politely() -> Iterator[None]:
-    """Note the first signal for `asked`, instead of raising."""
-    global _asked, _training
-    _asked = None
-    before = {signum: signal.getsignal(signum) for signum in SIGNALS}
-    try:
-        heed()
-        _training = True
-        yield
-    finally:
-        _training = False
-        if threading.current_thread() is threading.main_thread():
-            for signum, handler in before.items():
-                signal.signal(signum, handler)
-
-
-def heed() -> None:
-    """Take the signals, also from a library that has taken them in between."""
+def _set_handlers(handler: Handler) -> None:
+    # Python lets only the main thread set them.
     if threading.current_thread() is threading.main_thread():
         for signum in SIGNALS:
-            signal.signal(signum, _serve if _served else _note)
+            signal.signal(signum, handler)
 
 
-def _note(signum: int, frame: FrameType | None) -> Any:
-    global _asked
-    if _asked is not None:
-        raise stop(signum)
-    _asked = signum
+def _raise_once(signum: int, frame: FrameType | None) -> Any:
+    _set_handlers(signal.SIG_DFL)
+    raise interruption_for(signum)
+
+
+def _note_first(signum: int, frame: FrameType | None) -> Any:
+    global _requested
+    if _requested is not None:
+        raise interruption_for(signum)
+    _requested = signum
     output.write_error(ANNOUNCEMENT)
 
 
-def _serve(signum: int, frame: FrameType | None) -> Any:
-    global _asked, _raised
-    if _raised or (_asked is not None and not (_training and _at_once)):
+def _handle_as_child(signum: int, frame: FrameType | None) -> Any:
+    global _requested, _raised
+    if _raised or (_requested is not None and not (_training and _at_once)):
         return  # it is stopping
     if _training and not _at_once:
-        _asked = signum
+        _requested = signum
         return
     _raised = True
-    raise stop(_asked or signum)
-
-
-def _raise(signum: int, frame: FrameType | None) -> Any:
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_DFL)
-    raise stop(signum)
+    raise interruption_for(_requested or signum)

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -86,7 +85,7 @@ class RunLogger(TensorBoardLogger):
     def experiment(self) -> Any:
         """The writer; its file comes after those that are there, whatever the clock says."""
         if self._experiment is None:
-            with _clock_after(_newest(Path(self.save_dir or "."))):
+            with _clock_after(_newest_stamp(Path(self.save_dir or "."))):
                 return super().experiment
         return self._experiment
 
@@ -97,11 +96,11 @@ class RunLogger(TensorBoardLogger):
         """Flush only; a writer closed here would open a second file for the final numbers."""
         self.experiment.flush()
 
-    def scalar(self, tag: str, value: float, step: int) -> None:
-        """Write one point."""
+    def write_scalar(self, tag: str, value: float, step: int) -> None:
+        """Write a point of a curve."""
         self.experiment.add_scalar(tag, value, step)
 
-    def probes(self, readings: Mapping[tuple[str, str], float], step: int) -> None:
+    def write_probes(self, readings: Mapping[tuple[str, str], float], step: int) -> None:
         """Write measurements by (quantity, site), all in one record."""
         values = [
             Summary.Value(tag=tags.probe_tag(*key), simple_value=value)
@@ -109,7 +108,7 @@ class RunLogger(TensorBoardLogger):
         ]
         self.experiment.file_writer.add_summary(Summary(value=values), step)
 
-    def histogram(self, quantity: str, site: str, values: Tensor, step: int) -> None:
+    def write_histogram(self, quantity: str, site: str, values: Tensor, step: int) -> None:
         """Write how values are distributed, where all are finite: nothing else can be drawn."""
         if values.isfinite().all():
             # TensorBoard's own bins grow by a tenth: gains near one would all be in two of them.
@@ -119,7 +118,7 @@ class RunLogger(TensorBoardLogger):
             tag = tags.probe_tag(quantity, site)
             self.experiment.add_histogram(tag, values.float().cpu(), step, bins=edges)
 
-    def sizes(self) -> dict[str, int]:
+    def file_sizes(self) -> dict[str, int]:
         """Bytes of each event file of the run, written to the disk: all that was logged so far."""
         self.experiment.flush()
         files = sorted(Path(self.save_dir or ".").glob(EVENT_FILES))
@@ -127,8 +126,8 @@ class RunLogger(TensorBoardLogger):
             sync_to_disk(path)
         return {path.name: path.stat().st_size for path in files}
 
-    def open(self, record: RunRecord) -> None:
-        """Write what is known before the first step."""
+    def write_start(self, record: RunRecord) -> None:
+        """Write what is certain before the first step."""
         # Lightning's own way also writes a NaN at step 0, which the page of scalars would draw.
         columns = dict.fromkeys((tags.FINAL_VALIDATION_LOSS, tags.FINAL_TRAIN_LOSS), math.nan)
         for part in hparams(_hyperparameters(record), columns):  # type: ignore[no-untyped-call]
@@ -142,16 +141,16 @@ class RunLogger(TensorBoardLogger):
         if self.settings.card:
             self.experiment.add_text("card", _card(record))
 
-    def conclude(self, record: RunRecord) -> None:
+    def write_end(self, record: RunRecord) -> None:
         """Write the final numbers, so that the HParams page can sort by them."""
         for tag, value in (
             (tags.FINAL_VALIDATION_LOSS, record.final.val_loss),
             (tags.FINAL_TRAIN_LOSS, record.final.train_loss),
         ):
-            self.scalar(tag, math.nan if value is None else value, record.step)
+            self.write_scalar(tag, math.nan if value is None else value, record.step)
 
 
-def _newest(folder: Path) -> int:
+def _newest_stamp(folder: Path) -> int:
     """The time in the name of the newest event file, `…tfevents.<seconds>.…`; 0 without one."""
     stamps = [
         re.match(r"events\.out\.tfevents\.(\d{1,12})\.", path.name, re.ASCII)
@@ -162,7 +161,12 @@ def _newest(folder: Path) -> int:
 
 @contextmanager
 def _clock_after(moment: int) -> Iterator[None]:
-    """Name an event file after `moment`: TensorBoard names by the clock, and reads by name."""
+    """Have TensorBoard name an event file after `moment`, wherever the clock has gone back.
+
+    It names files by the clock and reads them in the order of names. Nothing public sets the name:
+    `filename_suffix` comes after the time, and a file renamed while it is open is opened anew under
+    its old name by the next write. So the writer's clock is replaced while it opens the file.
+    """
     event_file_writer.time = SimpleNamespace(time=lambda: max(time.time(), moment + 1))
     try:
         yield
@@ -170,12 +174,7 @@ def _clock_after(moment: int) -> Iterator[None]:
         event_file_writer.time = time
 
 
-def writes_events(thread: Thread | None) -> bool:
-    """Whether a thread is that of TensorBoard's writer."""
-    return isinstance(thread, event_file_writer._AsyncWriterThread)
-
-
-def rewind(folder: Path, sizes: Mapping[str, int]) -> None:
+def rewind_events(folder: Path, sizes: Mapping[str, int]) -> None:
     """Take back whatever was logged after `sizes` was taken, so that no step is there twice.
 
     Raises:
@@ -197,7 +196,7 @@ def rewind(folder: Path, sizes: Mapping[str, int]) -> None:
 
 def _hyperparameters(record: RunRecord) -> dict[str, Any]:
     # The page sorts columns by name and shows the first five: these, so the rest is a "setting".
-    shown = {
+    columns = {
         "data": record.data,
         "lr": record.config["optimizer"]["lr"],
         "norm": record.norm,
@@ -209,7 +208,7 @@ def _hyperparameters(record: RunRecord) -> dict[str, Any]:
     for key in _SETTINGS:
         group, name = key.split(".")
         numbers[f"setting.{key}"] = record.config[group][name]
-    return {**shown, **groups, **numbers}
+    return {**columns, **groups, **numbers}
 
 
 def _card(record: RunRecord) -> str:

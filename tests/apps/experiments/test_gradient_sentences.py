@@ -53,7 +53,7 @@ def test_a_layer_that_theory_misses_is_named_with_the_error_of_its_measurement()
     text = said(changed(gradient_vanishing(), noisy))
     assert "by 17 % (2 seeds, standard error 10 %)" in text
     one = replace(off, seeds=1, rms_error=(None,) * 9)
-    assert "by 17 % (1 seed)" in said(changed(gradient_vanishing(), one))
+    assert "by 17 % (1 seed, standard error unknown)" in said(changed(gradient_vanishing(), one))
 
 
 def test_a_std_that_goes_on_falling_is_no_floor() -> None:

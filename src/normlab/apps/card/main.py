@@ -15,9 +15,9 @@ from normlab.apps.results import folder_name, print_files, save_results
 from normlab.config.compose import composed_config
 from normlab.config.gate import check_overrides
 from normlab.config.run_spec import RunSpec
-from normlab.errors import ConfigError, Parser, in_words
-from normlab.study.plan import Plan, combinations, specified
-from normlab.study.terminal import console
+from normlab.errors import CommandParser, ConfigError, report_user_errors
+from normlab.study.plan import Plan, compose_spec, expand_overrides
+from normlab.terminal import open_terminal
 
 # Wider, a single token's Jacobian would not tell more, and the timing takes gigabytes.
 MOST_WIDTH = 8192
@@ -26,7 +26,7 @@ _RESULTS = Path("outputs") / "cards"
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line of `scripts/card.py`."""
-    with in_words():
+    with report_user_errors():
         write_norm_cards(_build_parser().parse_intermixed_args(argv))
 
 
@@ -67,14 +67,14 @@ def write_norm_cards(options: argparse.Namespace) -> list[Card]:
 
     versions = {"torch": str(torch.__version__)}
     results = save_results(folder, lambda: write_cards(folder, cards, versions), draw_figure)
-    terminal = console(100)
+    terminal = open_terminal(100)
     print_cards(terminal, cards)
     print_files(terminal, *results)
     return cards
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    parser = Parser(
+    parser = CommandParser(
         prog="card.py",
         description="A norm's identity card, in seconds and before it is trained: parameters, "
         "invariances, Jacobian, extreme inputs, half precision, speed.",
@@ -104,8 +104,8 @@ def _compose_norms(overrides: Sequence[str], config_dir: Path | None) -> dict[st
     specs = {}
     with composed_config([], config_dir) as (loader, master):
         check_overrides(overrides, [config_dir] if config_dir else [])
-        for combination in combinations(loader, overrides, Plan()):
-            spec = specified(loader, master, combination)
+        for combination in expand_overrides(loader, overrides, Plan()):
+            spec = compose_spec(loader, master, combination)
             arguments = [
                 override.lstrip("+").replace("norm.", "", 1)
                 for override in combination

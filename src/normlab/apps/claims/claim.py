@@ -1,11 +1,25 @@
-"""A published claim and the test it is put to, as a file of conf/claim says it.
+"""A published claim and the test it is put to: the files of conf/claim, read and checked.
 
-`normlab.apps.claims.config` reads the files, `normlab.analysis.claims` judges; what came out is
-`normlab.apps.claims.verdicts`.
+A claim's numbers come from `estimates`, its verdict from `judge`.
 """
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, fields, make_dataclass
 from enum import Enum
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from normlab.config import conf_folder
+from normlab.config.messages import unknown_key_error
+from normlab.config.safe_yaml import read_yaml
+from normlab.errors import ConfigError
+from normlab.text import excerpt, suggest_closest
+
+GROUP = "claim"
 
 
 class Quantity(Enum):
@@ -113,25 +127,17 @@ class Exact:
     tolerance: float
 
 
-ArmsTest = Lower | Parity | Sensitivity | Diverges | Level
-MeasuredTest = Slope | Ratio | Value | Exact
-Test = ArmsTest | MeasuredTest
+RunTest = Lower | Parity | Sensitivity | Diverges | Level
+MeasurementTest = Slope | Ratio | Value | Exact
+Test = RunTest | MeasurementTest
 
-# What `test.kind` may be in a claim's file.
-ARMS_KINDS: dict[str, type[ArmsTest]] = {
-    "lower": Lower,
-    "parity": Parity,
-    "sensitivity": Sensitivity,
-    "diverges": Diverges,
-    "level": Level,
+# What `test.kind` may be in a claim's file, the class's name in lower case: tests of trained runs,
+# and of what needs no training.
+RUN_TESTS: dict[str, type[RunTest]] = {kind.__name__.lower(): kind for kind in get_args(RunTest)}
+MEASUREMENT_TESTS: dict[str, type[MeasurementTest]] = {
+    kind.__name__.lower(): kind for kind in get_args(MeasurementTest)
 }
-MEASURED_KINDS: dict[str, type[MeasuredTest]] = {
-    "slope": Slope,
-    "ratio": Ratio,
-    "value": Value,
-    "exact": Exact,
-}
-KINDS: dict[str, type[Test]] = {**ARMS_KINDS, **MEASURED_KINDS}
+TESTS: dict[str, type[Test]] = {**RUN_TESTS, **MEASUREMENT_TESTS}
 
 
 @dataclass
@@ -169,6 +175,128 @@ class Claim:
     measurement: str | None = None
 
     @property
+    def kind(self) -> str:
+        """The test's kind as the claim's file names it."""
+        return type(self.test).__name__.lower()
+
+    @property
     def arms(self) -> list[str]:
-        """The arms that its test names."""
+        """The arms that the test names; none where it is of a measurement."""
         return [getattr(self.test, key) for key in ("a", "b", "arm") if hasattr(self.test, key)]
+
+
+def load_claims(names: Sequence[str] = (), config_dir: Path | None = None) -> dict[str, Claim]:
+    """The claims of these names, or all, by name. A file in `config_dir` goes before one of ours.
+
+    Raises:
+        ConfigError: there is no such claim or experiment, or a file does not hold a claim.
+    """
+    if config_dir is not None and not config_dir.is_dir():
+        raise ConfigError(
+            f"--config-dir {config_dir} is not a folder; give one with {GROUP}/<name>.yaml."
+        )
+    folders = [conf_folder(), *([] if config_dir is None else [config_dir])]
+    paths = {path.stem: path for folder in folders for path in (folder / GROUP).glob("*.yaml")}
+    paths = dict(sorted(paths.items()))
+    for name in names:
+        if name not in paths:
+            raise ConfigError(
+                f"claim={excerpt(name)} is not there; {suggest_closest(name, paths)}there are "
+                f"{', '.join(paths)}."
+            )
+    if not paths:
+        raise ConfigError(f"there is no claim; {conf_folder() / GROUP} holds no *.yaml.")
+    claims = {name: read_claim(paths[name]) for name in dict.fromkeys(names or paths)}
+    options = {path.stem for folder in folders for path in (folder / "experiment").glob("*.yaml")}
+    for name, claim in claims.items():
+        if claim.experiment is not None and claim.experiment not in options:
+            raise _claim_error(
+                paths[name],
+                f"experiment={claim.experiment} is not there; "
+                f"{suggest_closest(claim.experiment, sorted(options))}there are "
+                f"{', '.join(sorted(options))}",
+            )
+    return claims
+
+
+def read_claim(path: Path) -> Claim:
+    """The claim in a file.
+
+    Raises:
+        ConfigError: it cannot be read, or a key or a value of it does not fit.
+    """
+    raw = read_yaml(path)
+    if not isinstance(raw, dict):
+        raise _claim_error(
+            path, "it must hold statement, source, published, setup, differs, unit, test"
+        )
+    test, published = raw.pop("test", None), raw.pop("published", None)
+    kind = test.get("kind") if isinstance(test, dict) else test
+    if not isinstance(test, dict) or not isinstance(kind, str) or kind not in TESTS:
+        raise _claim_error(
+            path, f"test.kind={kind} is not allowed; it must be one of {', '.join(TESTS)}"
+        )
+    del test["kind"]
+    test = TESTS[kind](**_convert_keys(path, TESTS[kind], test, "test.", ("kind",)))
+    if not isinstance(published, dict):
+        raise _claim_error(path, "published must hold text, and value where it is a number")
+    published = Published(**_convert_keys(path, Published, published, "published."))
+    values = _convert_keys(path, Claim, raw, "", ("test", "published"))
+    claim = Claim(**values, test=test, published=published)
+    _check_claim(path, claim)
+    return claim
+
+
+def _convert_keys(
+    path: Path, kind: Any, raw: dict[str, Any], prefix: str, nested: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The keys of a dataclass but for `nested`, as in the file, each converted to its type."""
+    hints = {name: hint for name, hint in get_type_hints(kind).items() if name not in nested}
+    for key in raw:
+        if key not in hints:
+            error = unknown_key_error(f"{prefix}{key}", (*hints, *nested))
+            raise _claim_error(path, str(error).rstrip("."))
+    for field in fields(kind):
+        if field.name in hints and field.name not in raw and field.default is MISSING:
+            raise _claim_error(path, f"{prefix}{field.name} is missing")
+    return {key: _convert_value(path, prefix + key, hints[key], raw[key]) for key in raw}
+
+
+def _convert_value(path: Path, key: str, hint: Any, value: Any) -> Any:
+    # OmegaConf would take true for 1.
+    if isinstance(value, bool):
+        raise _claim_error(
+            path, f"{key}={str(value).lower()} is not allowed; no key is true or false"
+        )
+    try:
+        node = OmegaConf.structured(make_dataclass("Key", [("value", hint)]))
+        node.value = value
+        converted = OmegaConf.to_container(node, enum_to_str=False)["value"]  # type: ignore[index, call-overload]
+    except OmegaConfBaseException as error:
+        reason = " ".join(str(error).split("\n")[0].split())
+        raise _claim_error(path, f"{key}={value} is not allowed ({reason})") from error
+    if isinstance(converted, float) and not math.isfinite(converted):
+        raise _claim_error(path, f"{key}={value} is not allowed; it must be finite")
+    return converted
+
+
+def _check_claim(path: Path, claim: Claim) -> None:
+    kind, test = claim.kind, claim.test
+    if (claim.experiment is None) == (claim.measurement is None):
+        raise _claim_error(path, "it must have either experiment or measurement")
+    if (kind in RUN_TESTS) != (claim.experiment is not None):
+        needed = "an experiment" if kind in RUN_TESTS else "a measurement"
+        raise _claim_error(path, f"test.kind={kind} needs {needed}")
+    for name in ("margin", "tolerance"):
+        number = getattr(test, name, 0.0)
+        if number < 0:
+            raise _claim_error(path, f"test.{name}={number} is not allowed; it must be 0 or more")
+    low, high = getattr(test, "low", None), getattr(test, "high", None)
+    if kind in ("value", "ratio") and low is None and high is None:
+        raise _claim_error(path, "test.low and test.high are both missing; give one of them")
+    if low is not None and high is not None and low > high:
+        raise _claim_error(path, f"test.low={low} is above test.high={high}")
+
+
+def _claim_error(path: Path, problem: str) -> ConfigError:
+    return ConfigError(f"{path}: {problem}.")

@@ -1,38 +1,52 @@
-"""From a test and what it rests on to one number with its 95 % interval."""
+"""From a test and what it rests on to one number with its 95 % interval.
 
+Of trained runs: an arm is taken at the setting (learning rate, warmup ...) where it is lowest, and
+arms are compared over equal seeds. Of a measurement: the mean over its seeds, widths or rounds.
+"""
+
+import json
 import math
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import singledispatch
 from pathlib import Path
+from statistics import fmean
 
+from normlab.analysis.arms import SEPARATOR, describe, flatten
 from normlab.analysis.learning_rates import FEWEST_RATES, RatedArm, learning_rates
 from normlab.analysis.statistics import LEVEL, mean_interval, paired_difference
-from normlab.apps.claims.arms import (
-    NoBasisError,
-    Setting,
-    by_seed,
-    lowest,
-    parsed,
-    select,
-    settings,
-)
 from normlab.apps.claims.claim import (
     Diverges,
     Exact,
     Level,
     Lower,
     Parity,
+    Quantity,
     Ratio,
     Sensitivity,
     Slope,
     Test,
     Value,
 )
-from normlab.apps.claims.evidence import Evidence
-from normlab.apps.claims.proportions import share_difference
+from normlab.apps.claims.measurements import fit_slope
+from normlab.apps.claims.runs import ClaimData, NoBasisError, parse_arm, select_ended_runs
+from normlab.archive import tags
 from normlab.archive.steadiness import is_steady, speed_variation
 from normlab.archive.study import Run, Study
+
+# Keys by which arms are named, and keys that say nothing about what was trained.
+_ARM_KEYS = ("norm", "placement")
+_IGNORED_KEYS = (
+    "seed",
+    "study",
+    "output_dir",
+    "jobs",
+    "logger",
+    "budget",
+    "probes",
+    "measure",
+    "figure",
+)
 
 
 @dataclass(frozen=True)
@@ -46,150 +60,276 @@ class Estimate:
     seeds: tuple[int, ...] = ()
 
 
-def estimate(test: Test, evidence: Evidence) -> Estimate:
-    """What a test finds.
+@dataclass(frozen=True)
+class Setting:
+    """Runs of one arm that differ in nothing but the seed, by seed.
+
+    `key` is the same for runs of another arm in the same circumstances, `label` what tells the
+    setting from others of the arm: `lr=3e-3`.
+    """
+
+    key: str
+    label: str
+    runs: dict[int, Run]
+
+    def count_state(self, state: str) -> int:
+        """How many runs are in this state."""
+        return sum(run.record.state == state for run in self.runs.values())
+
+    def values_by_seed(self, quantity: Quantity) -> dict[int, float]:
+        """What is compared of every run, by seed."""
+        return {seed: run_quantity(run, quantity) for seed, run in self.runs.items()}
+
+    def diverged_count(self) -> tuple[int, int]:
+        """How many runs diverged, of how many that ended."""
+        diverged = self.count_state("diverged")
+        return diverged, diverged + self.count_state("finished")
+
+
+def estimate_effect(test: Test, data: ClaimData) -> Estimate:
+    """The number that a test looks at.
 
     Raises:
-        NoBasisError: it finds nothing, with the reason.
+        NoBasisError: there is none, with the reason.
     """
-    found = _estimate(test, evidence)
-    if math.isnan(found.value):
+    match test:
+        case Lower() | Parity():
+            estimate = _estimate_difference(test, data.runs)
+        case Sensitivity():
+            estimate = _estimate_sensitivity(test, data.runs)
+        case Diverges():
+            estimate = _estimate_divergence(test, data.runs)
+        case Level():
+            estimate = _estimate_level(test, data.runs)
+        case Slope() | Value():
+            values, over = _read_series(data, test.of)
+            estimate = _estimate_mean(values, count_noun(len(values), over))
+        case Ratio():
+            estimate = _estimate_ratio(test, data)
+        case Exact():
+            # No interval: an equation that fails once does not hold.
+            values, over = _read_series(data, test.of)
+            basis = f"the worst of {count_noun(len(values), over)}"
+            estimate = Estimate(max(values), max(values), max(values), basis)
+    if math.isnan(estimate.value):
         raise NoBasisError("what was measured is not finite")
-    return found
+    return estimate
 
 
-@singledispatch
-def _estimate(test: Test, evidence: Evidence) -> Estimate:
-    raise NotImplementedError(type(test).__name__)
+def _estimate_difference(test: Lower | Parity, runs: Sequence[Run]) -> Estimate:
+    keys = _arm_keys(test.a, test.b)
+    a, b = (lowest_setting(runs, arm, keys, test.quantity) for arm in (test.a, test.b))
+    note = ", ".join(f"{name} at {s.label}" for name, s in (("a", a), ("b", b)) if s.label)
+    return _estimate_paired(a.values_by_seed(test.quantity), b.values_by_seed(test.quantity), note)
 
 
-@_estimate.register
-def _(test: Lower | Parity, evidence: Evidence) -> Estimate:
-    named = _keys(test.a, test.b)
-    a, b = (lowest(evidence.runs, arm, named, test.quantity) for arm in (test.a, test.b))
-    losses = [by_seed(setting, test.quantity) for setting in (a, b)]
-    where = [f"{name} at {one.label}" for name, one in (("a", a), ("b", b)) if one.label]
-    return _paired(losses[0], losses[1], ", ".join(where))
-
-
-@_estimate.register
-def _(test: Sensitivity, evidence: Evidence) -> Estimate:
-    a, b = (_over_rates(evidence.runs, arm) for arm in (test.a, test.b))
+def _estimate_sensitivity(test: Sensitivity, runs: Sequence[Run]) -> Estimate:
+    a, b = (_arm_over_rates(runs, arm) for arm in (test.a, test.b))
     if a.grid != b.grid:
         raise NoBasisError("the arms do not have the same learning rates")
-    return _paired(a.sensitivity, b.sensitivity, f"{len(a.grid)} learning rates")
+    return _estimate_paired(a.sensitivity, b.sensitivity, f"{len(a.grid)} learning rates")
 
 
-@_estimate.register
-def _(test: Diverges, evidence: Evidence) -> Estimate:
-    named = _keys(test.a, test.b)
+def _estimate_divergence(test: Diverges, runs: Sequence[Run]) -> Estimate:
+    keys = _arm_keys(test.a, test.b)
     a, b = (
-        {one.key: one for one in settings(select(evidence.runs, arm), named)}
+        {setting.key: setting for setting in group_settings(select_ended_runs(runs, arm), keys)}
         for arm in (test.a, test.b)
     )
     pairs = [(a[key], b[key]) for key in a if key in b]
-    counts = [(_diverged(one), _diverged(other), one.label) for one, other in pairs]
+    counts = [(x.diverged_count(), y.diverged_count(), x.label) for x, y in pairs]
     counts = [count for count in counts if count[0][1] and count[1][1]]
     if not counts:
         raise NoBasisError("the arms have no setting in common in which runs ended")
-    one, other, label = max(counts, key=lambda c: abs(c[0][0] / c[0][1] - c[1][0] / c[1][1]))
-    confidence = 1 - LEVEL / len(counts)  # the setting was picked among so many
-    if one[0] * other[1] == other[0] * one[1]:  # they differ nowhere
-        one, other = _total([c[0] for c in counts]), _total([c[1] for c in counts])
-        label, confidence = "all rates together", 1 - LEVEL
-    where = f" at {label}" if label else ""
-    if label and len(counts) > 1 and confidence > 1 - LEVEL:
-        where += f", the one of {len(counts)} where they differ most (Bonferroni)"
-    basis = f"{one[0]} of {one[1]} against {other[0]} of {other[1]} diverged{where}"
+    first, second, label = max(counts, key=lambda c: abs(c[0][0] / c[0][1] - c[1][0] / c[1][1]))
+    # The setting was picked among so many: each interval is that of a stricter level (Bonferroni).
+    confidence, note = 1 - LEVEL / len(counts), f" at {label}" if label else ""
+    if first[0] * second[1] == second[0] * first[1]:  # the arms differ nowhere
+        first, second = _add_counts(c[0] for c in counts), _add_counts(c[1] for c in counts)
+        confidence, note = 1 - LEVEL, " at all rates together"
+    elif label and len(counts) > 1:
+        note += f", the one of {len(counts)} where they differ most (Bonferroni)"
+    basis = f"{first[0]} of {first[1]} against {second[0]} of {second[1]} diverged{note}"
     seeds = {seed for pair in pairs for setting in pair for seed in setting.runs}
-    return Estimate(*share_difference(one, other, confidence), basis, tuple(sorted(seeds)))
+    return Estimate(*share_difference(first, second, confidence), basis, tuple(sorted(seeds)))
 
 
-@_estimate.register
-def _(test: Level, evidence: Evidence) -> Estimate:
-    setting = lowest(evidence.runs, test.arm, _keys(test.arm), test.quantity)
-    found = by_seed(setting, test.quantity)
-    where = f" at {setting.label}" if setting.label else ""
-    basis = f"{_count(len(found), 'seed')}{where}"
-    return _over([*found.values()], basis, tuple(sorted(found)))
+def _estimate_level(test: Level, runs: Sequence[Run]) -> Estimate:
+    setting = lowest_setting(runs, test.arm, _arm_keys(test.arm), test.quantity)
+    values = setting.values_by_seed(test.quantity)
+    basis = count_noun(len(values), "seed") + (f" at {setting.label}" if setting.label else "")
+    return _estimate_mean([*values.values()], basis, tuple(sorted(values)))
 
 
-@_estimate.register
-def _(test: Slope | Value, evidence: Evidence) -> Estimate:
-    values, over = _series(evidence, test.of)
-    return _over(values, _count(len(values), over))
-
-
-@_estimate.register
-def _(test: Ratio, evidence: Evidence) -> Estimate:
-    values, over = _series(evidence, test.of)
+def _estimate_ratio(test: Ratio, data: ClaimData) -> Estimate:
+    values, over = _read_series(data, test.of)
     if min(values) <= 0:
         raise NoBasisError(f"{test.of} holds a ratio that is not above zero")
-    if not is_steady(changes := speed_variation(values)):
+    variation = speed_variation(values)
+    if math.isnan(variation):
+        raise NoBasisError(f"{test.of} has {len(values)} {over}s, too few to compare speeds")
+    if not is_steady(variation):
         raise NoBasisError(
-            f"{test.of} varies by {100 * changes:.0f} % over equal parts of the measurement, so "
+            f"{test.of} varies by {100 * variation:.0f} % over equal parts of the measurement, so "
             f"speeds are not comparable"
-            if changes == changes
-            else f"{test.of} has {len(values)} {over}s, too few to compare speeds"
         )
-    logs = _over([math.log(value) for value in values], _count(len(values), over))
-    value, low, high = (math.exp(log) for log in (logs.value, logs.low, logs.high))
-    return Estimate(value, low, high, logs.basis)
+    # On a logarithm twice as fast and half as fast are equally far from equal.
+    logs = _estimate_mean([math.log(value) for value in values], count_noun(len(values), over))
+    return Estimate(math.exp(logs.value), math.exp(logs.low), math.exp(logs.high), logs.basis)
 
 
-@_estimate.register
-def _(test: Exact, evidence: Evidence) -> Estimate:
-    # No interval: an equation that fails once does not hold.
-    values, over = _series(evidence, test.of)
-    worst = max(values)
-    return Estimate(worst, worst, worst, f"the worst of {_count(len(values), over)}")
-
-
-def _over_rates(runs: Sequence[Run], arm: str) -> RatedArm:
-    found = learning_rates(Study(Path(), select(runs, arm)))
-    if found is None:
-        raise NoBasisError(f"sensitivity takes {FEWEST_RATES} learning rates of {arm}")
-    if len(found.arms) > 1:
-        raise NoBasisError(f"{arm} is {len(found.arms)} arms, which are not one over its rates")
-    return found.arms[0]
-
-
-def _paired(a: dict[int, float], b: dict[int, float], where: str) -> Estimate:
-    found = paired_difference(a, b)
+def _estimate_paired(a: dict[int, float], b: dict[int, float], note: str) -> Estimate:
+    difference = paired_difference(a, b)
     seeds = tuple(sorted(a.keys() & b.keys()))
     if not seeds:
         raise NoBasisError("the arms have no seed in common for which this is known")
-    basis = ", ".join(filter(None, [f"{_count(found.pairs, 'pair')} of seeds", where]))
-    return Estimate(found.mean, found.mean - found.half, found.mean + found.half, basis, seeds)
+    basis = ", ".join(filter(None, [f"{count_noun(difference.pairs, 'pair')} of seeds", note]))
+    low, high = difference.mean - difference.half, difference.mean + difference.half
+    return Estimate(difference.mean, low, high, basis, seeds)
 
 
-def _over(values: Sequence[float], basis: str, seeds: tuple[int, ...] = ()) -> Estimate:
+def _estimate_mean(values: Sequence[float], basis: str, seeds: tuple[int, ...] = ()) -> Estimate:
     mean, half = mean_interval(values)
     return Estimate(mean, mean - half, mean + half, basis, seeds)
 
 
-def _series(evidence: Evidence, name: str) -> tuple[list[float], str]:
-    """The values, and the word for what they go over."""
-    measured = evidence.measured
-    if measured is None or not measured.series.get(name):
-        there = ", ".join(measured.series) if measured else ""
-        raise NoBasisError(f"{name} was not measured; there are {there or 'no values'}")
-    return measured.series[name], measured.over
+def _arm_over_rates(runs: Sequence[Run], arm: str) -> RatedArm:
+    rates = learning_rates(Study(Path(), select_ended_runs(runs, arm)))
+    if rates is None:
+        raise NoBasisError(f"sensitivity takes {FEWEST_RATES} learning rates of {arm}")
+    if len(rates.arms) > 1:
+        raise NoBasisError(f"{arm} is {len(rates.arms)} arms, which are not one over its rates")
+    return rates.arms[0]
 
 
-def _keys(*arms: str) -> set[str]:
-    return {key for arm in arms for key in parsed(arm)}
+def _read_series(data: ClaimData, name: str) -> tuple[list[float], str]:
+    """The values of a measurement, and the word for what they go over."""
+    series = data.measurement.series if data.measurement else {}
+    if data.measurement is None or not series.get(name):
+        raise NoBasisError(f"{name} was not measured; there are {', '.join(series) or 'no values'}")
+    return series[name], data.measurement.over
 
 
-def _diverged(setting: Setting) -> tuple[int, int]:
-    """How many runs diverged, of how many that ended."""
-    diverged = len(setting.with_state("diverged"))
-    return diverged, diverged + len(setting.with_state("finished"))
+def lowest_setting(
+    runs: Sequence[Run], arm: str, arm_keys: Iterable[str], quantity: Quantity
+) -> Setting:
+    """The arm's setting with the lowest mean, of those in which all runs finished.
+
+    Raises:
+        NoBasisError: there is none.
+    """
+    settings = group_settings(select_ended_runs(runs, arm), arm_keys)
+    complete = [s for s in settings if s.count_state("finished") == len(s.runs)]
+    if not complete:
+        diverged = sum(setting.count_state("diverged") for setting in settings)
+        count = sum(len(setting.runs) for setting in settings)
+        raise NoBasisError(
+            f"{diverged} of {count} runs with {arm} diverged, at least one at every setting"
+        )
+    return min(complete, key=lambda setting: fmean(setting.values_by_seed(quantity).values()))
 
 
-def _total(counts: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    return sum(hits for hits, _ in counts), sum(of for _, of in counts)
+def group_settings(runs: Sequence[Run], arm_keys: Iterable[str] = ()) -> list[Setting]:
+    """The runs of an arm, grouped by everything but the seed and the keys that name arms.
+
+    Raises:
+        NoBasisError: two runs of one setting and seed: the arm is two networks.
+    """
+    ignored = {*arm_keys}
+    configs = [
+        {
+            key: value
+            for key, value in sorted(flatten(run.record.config).items())
+            if key.split(".")[0] not in (*_IGNORED_KEYS, *_ARM_KEYS) and key not in ignored
+        }
+        for run in runs
+    ]
+    varying = [
+        key
+        for key in dict.fromkeys(key for config in configs for key in config)
+        if len({json.dumps(config.get(key)) for config in configs}) > 1
+    ]
+    groups: dict[str, dict[int, Run]] = defaultdict(dict)
+    labels = {}
+    for run, config in zip(runs, configs, strict=True):
+        key = json.dumps(config)
+        twin = groups[key].setdefault(run.record.seed, run)
+        if twin is not run:
+            raise NoBasisError(
+                f"{twin.record.name} and {run.record.name} are one arm of the claim, but two "
+                f"networks"
+            )
+        named = [(name, config[name]) for name in ("optimizer.lr", *varying) if name in config]
+        labels[key] = SEPARATOR.join(
+            dict.fromkeys(describe((name.split(".")[-1], value)) for name, value in named)
+        )
+    return [Setting(key, labels[key], members) for key, members in groups.items()]
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def run_quantity(run: Run, quantity: Quantity) -> float:
+    """One run's number; NaN where it has none."""
+    if quantity is Quantity.growth:
+        return _variance_growth(run)
+    record = run.record
+    value = record.best.val_loss if quantity is Quantity.best else record.final.val_loss
+    return math.nan if value is None else value
+
+
+def _variance_growth(run: Run) -> float:
+    """Slope of ln(variance gained) over ln(block), at the last probed step; NaN without probes."""
+    variances = {
+        probed[1]: float(series.values[-1])
+        for tag, series in run.events.scalars.items()
+        if (probed := tags.split_probe_tag(tag)) and probed[0] == tags.STREAM_VARIANCE
+    }
+    start = variances.get("embedding", math.nan)
+    blocks, gains = [], []
+    for site, variance in variances.items():
+        block, _, sublayer = site.removeprefix("block_").partition("/")
+        if sublayer == "feedforward":  # a block's last
+            if not variance > start:
+                return math.nan
+            blocks.append(math.log(int(block)))
+            gains.append(math.log(variance - start))
+    return fit_slope(blocks, gains)
+
+
+def share_difference(
+    a: tuple[int, int], b: tuple[int, int], confidence: float = 0.95
+) -> tuple[float, float, float]:
+    """Share a − share b and its interval, each share as (hits, of).
+
+    Newcombe's hybrid of two Wilson intervals (Statistics in Medicine 17, 1998, method 10), which
+    needs no large numbers.
+    """
+    share_a, share_b = a[0] / a[1], b[0] / b[1]
+    (a_low, a_high), (b_low, b_high) = (wilson_interval(*side, confidence) for side in (a, b))
+    below = math.hypot(share_a - a_low, b_high - share_b)
+    above = math.hypot(a_high - share_a, share_b - b_low)
+    difference = share_a - share_b
+    return difference, max(-1.0, difference - below), min(1.0, difference + above)
+
+
+def wilson_interval(hits: int, of: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval for a share: 3 of 3 is 0.44 to 1, 0 of 3 is 0 to 0.56."""
+    from scipy.special import ndtri  # scipy.stats has the interval, and takes a second to import
+
+    z = float(ndtri((1 + confidence) / 2))
+    share, weight = hits / of, z * z / of
+    middle = (share + weight / 2) / (1 + weight)
+    half = z / (1 + weight) * math.sqrt(share * (1 - share) / of + weight / (4 * of))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def _add_counts(counts: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    hits, totals = zip(*counts, strict=True)
+    return sum(hits), sum(totals)
+
+
+def _arm_keys(*arms: str) -> set[str]:
+    return {key for arm in arms for key in parse_arm(arm)}
+
+
+def count_noun(count: int, noun: str) -> str:
+    """`1 seed`, `3 seeds`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -1,25 +1,105 @@
-"""A claim and what it rests on become a word. Every verdict that is printed comes from here."""
+"""The rules: from a claim and what it rests on to one of four verdicts. Every verdict is from here.
+
+| verdict        | the 95 % interval lies wholly                                     |
+|----------------|-------------------------------------------------------------------|
+| reproduced     | where the claim says: on its side, or within its margin           |
+| not reproduced | where there is no effect, if the claim is one of an effect        |
+| refuted        | where the claim says that it does not lie                         |
+| cannot tell    | in none of these, or there is no interval                         |
+
+They are tried in this order. "No effect" is less than a margin that the claim's file states: the
+numbers would have shown a larger one.
+"""
 
 import math
 from collections import Counter
 
-from normlab.apps.claims.arms import NoBasisError, runs_of
-from normlab.apps.claims.claim import ARMS_KINDS, KINDS, Claim, Test
-from normlab.apps.claims.estimates import Estimate, estimate
-from normlab.apps.claims.evidence import Evidence
-from normlab.apps.claims.verdicts import Judged, Range, Runs, Word
-from normlab.apps.claims.words import ranges, word
-from normlab.archive.study import Run
+from normlab.apps.claims.claim import (
+    Claim,
+    Diverges,
+    Exact,
+    Level,
+    Lower,
+    Parity,
+    Ratio,
+    Sensitivity,
+    Slope,
+    Test,
+    Value,
+)
+from normlab.apps.claims.estimates import Estimate, estimate_effect
+from normlab.apps.claims.record import ClaimVerdict, Range, RunCounts, Word
+from normlab.apps.claims.runs import ClaimData, NoBasisError, select_runs
+from normlab.archive.versioned_json import finite_or_none
 
-_STATES = ("finished", "diverged", "failed")
+# The claimed side of zero does not hold zero itself.
+_ABOVE_ZERO = 5e-324
+_ENDED_STATES = ("finished", "diverged", "failed")
 
 
-def judge(name: str, claim: Claim, evidence: Evidence, *, date: str, machine: str) -> Judged:
-    """What the evidence says of a claim. Where it says nothing: `cannot tell`, and why."""
-    claimed, absent = ranges(claim.test)
-    found, said, reason = _found(claim.test, evidence, claimed, absent)
-    low, high = found.low, found.high
-    return Judged(
+def decide_verdict(low: float, high: float, claimed: Range, absent: Range | None) -> Word:
+    """The verdict for an interval; NaN is no interval."""
+    if math.isnan(low) or math.isnan(high):
+        return "cannot tell"
+    if claimed.contains(low, high):
+        return "reproduced"
+    if absent is not None and absent.contains(low, high):
+        return "not reproduced"
+    return "refuted" if claimed.excludes(low, high) else "cannot tell"
+
+
+def verdict_ranges(test: Test) -> tuple[Range, Range | None]:
+    """Where the interval of a test lies if the claim holds, and if there is no effect."""
+    match test:
+        case Lower() | Sensitivity():
+            return Range(high=-_ABOVE_ZERO), range_around(0.0, test.margin)
+        case Diverges():
+            return Range(low=_ABOVE_ZERO), range_around(0.0, test.margin)
+        case Parity():
+            return range_around(0.0, test.margin), None
+        case Level() | Value():
+            return Range(test.low, test.high), None
+        case Slope():
+            # A claim that there is no slope has no effect that could be absent.
+            claims_effect = abs(test.value) > test.margin
+            absent = range_around(0.0, test.margin) if claims_effect else None
+            return range_around(test.value, test.margin), absent
+        case Ratio():
+            return Range(test.low, test.high), range_around(1.0, test.margin)
+        case Exact():
+            return Range(high=test.tolerance), None
+
+
+def range_around(value: float, margin: float) -> Range:
+    """From value − margin to value + margin."""
+    return Range(value - margin, value + margin)
+
+
+def judge_claim(
+    name: str, claim: Claim, data: ClaimData, *, date: str, machine: str
+) -> ClaimVerdict:
+    """What the data say of a claim. Where they say nothing: `cannot tell`, and why.
+
+    `date` and `machine` are of the runs; a measurement has its own.
+    """
+    claimed, absent = verdict_ranges(claim.test)
+    estimate, reason = Estimate(math.nan, math.nan, math.nan, ""), ""
+    word: Word = "cannot tell"
+    try:
+        if data.problem:
+            raise NoBasisError(data.problem)
+        estimate = estimate_effect(claim.test, data)
+    except NoBasisError as error:
+        reason = str(error)
+    else:
+        word = decide_verdict(estimate.low, estimate.high, claimed, absent)
+        if word == "cannot tell":
+            reason = (
+                "one seed has no interval"
+                if math.isnan(estimate.low)
+                else "the interval reaches over a border of what is claimed"
+            )
+    return ClaimVerdict(
         name=name,
         statement=claim.statement,
         source=claim.source,
@@ -27,62 +107,33 @@ def judge(name: str, claim: Claim, evidence: Evidence, *, date: str, machine: st
         published_value=claim.published.value,
         setup=claim.setup,
         differs=claim.differs,
-        kind=kind_of(claim.test),
+        kind=claim.kind,
         unit=claim.unit,
-        word=said,
+        word=word,
         reason=reason,
-        value=_number(found.value),
-        low=_number(low),
-        high=_number(high),
+        value=finite_or_none(estimate.value),
+        low=finite_or_none(estimate.low),
+        high=finite_or_none(estimate.high),
         claimed=claimed,
         absent=absent,
-        basis=found.basis,
-        runs=_counted(claim.test, evidence),
-        seeds=found.seeds,
-        command=evidence.command,
-        date=evidence.measured.date if evidence.measured else date,
-        machine=evidence.measured.machine if evidence.measured else machine,
+        basis=estimate.basis,
+        runs=_count_runs(claim, data),
+        seeds=estimate.seeds,
+        command=data.command,
+        date=data.measurement.date if data.measurement else date,
+        machine=data.measurement.machine if data.measurement else machine,
     )
 
 
-def kind_of(test: Test) -> str:
-    """The test's kind as a claim's file names it."""
-    return next(name for name, kind in KINDS.items() if type(test) is kind)
-
-
-def _found(
-    test: Test, evidence: Evidence, claimed: Range, absent: Range | None
-) -> tuple[Estimate, Word, str]:
-    """The estimate, the word, and why nothing can be told; the last is empty where something is."""
-    try:
-        if evidence.problem:
-            raise NoBasisError(evidence.problem)
-        found = estimate(test, evidence)
-    except NoBasisError as none:
-        return Estimate(math.nan, math.nan, math.nan, ""), "cannot tell", str(none)
-    said = word(found.low, found.high, claimed, absent)
-    if said != "cannot tell":
-        return found, said, ""
-    if math.isnan(found.low):
-        return found, said, "one seed has no interval"
-    return found, said, "the interval reaches over a border of what is claimed"
-
-
-def _counted(test: Test, evidence: Evidence) -> Runs:
-    """The runs of the arms that the claim compares."""
-    if kind_of(test) not in ARMS_KINDS:
-        return Runs()
-    arms = [str(getattr(test, name)) for name in ("a", "b", "arm") if hasattr(test, name)]
-    runs: dict[str, Run] = {}
-    for arm in arms:
+def _count_runs(claim: Claim, data: ClaimData) -> RunCounts:
+    """The runs of the arms that the claim compares, by state; a run of two arms counts once."""
+    states: dict[str, str] = {}
+    for arm in claim.arms:
         try:
-            runs |= {run.record.id: run for run in runs_of(evidence.runs, arm)}
+            runs = select_runs(data.runs, arm)
         except NoBasisError:
-            continue  # the estimate has said so
-    states = Counter(run.record.state for run in runs.values())
-    ended = {state: states[state] for state in _STATES}  # type: ignore[index]
-    return Runs(**ended, missing=len(runs) - sum(ended.values()))
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+            continue  # the verdict's reason says so
+        states |= {run.record.id: run.record.state for run in runs}
+    counts = Counter(states.values())
+    ended = {state: counts[state] for state in _ENDED_STATES}
+    return RunCounts(**ended, missing=len(states) - sum(ended.values()))

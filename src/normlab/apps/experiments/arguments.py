@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from normlab.config.run_spec import RunSpec
 from normlab.errors import ConfigError
-from normlab.study.plan import Plan, combinations, specified
+from normlab.study.plan import Plan, compose_spec, expand_overrides
 
 # Keys that every measured experiment takes.
 _COMMON_KEYS = ("experiment", "study", "output_dir", "budget", "seed", "trainer.threads")
@@ -42,7 +42,7 @@ class MeasurementArguments:
             HydraException: an override cannot be read.
         """
         plan = Plan()
-        combinations(loader, overrides, plan)
+        expand_overrides(loader, overrides, plan)
         values = {key: [value] for key, value in plan.fixed.items()} | plan.varied
         for key in values:
             bare = key.lstrip("+~")
@@ -103,6 +103,6 @@ class MeasurementArguments:
             chosen |= {key.replace("__", "."): value for key, value in fixed.items()}
             rest = {key: value for key, value in single.items() if key.lstrip("+") not in chosen}
             overrides = [f"{key}={value}" for key, value in {**rest, **chosen}.items()]
-            spec = specified(self.loader, self.master, overrides)
+            spec = compose_spec(self.loader, self.master, overrides)
             specs.setdefault(spec.id, spec)
         return list(specs.values())

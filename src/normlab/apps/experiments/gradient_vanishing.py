@@ -180,12 +180,12 @@ def _describe_signal(stack: DepthProfile, bare: DepthProfile, deep: DepthProfile
     std, bare_std, deep_std = (profile.by_layer("std")[-1] for profile in (stack, bare, deep))
     deviation, layer = theory_deviation(stack)
     error = stack.by_layer("rms_error")[layer]
-    certainty = "" if math.isnan(error) else f", standard error {format_percent(error)}"
+    certainty = "unknown" if math.isnan(error) else format_percent(error)
     yield (
         f"In a stack of Linear and ReLU, {stack.width} wide, with PyTorch's initialisation the std "
         f"goes from 1 at the input to {format_short(std)} at layer {stack.depth}; theory differs "
         f"most at layer {layer}, by {format_percent(deviation)} "
-        f"({count_noun(stack.seeds, 'seed')}{certainty})."
+        f"({count_noun(stack.seeds, 'seed')}, standard error {certainty})."
     )
     change = "does not change" if abs(deep_std / std - 1) < _SAME else "changes"
     yield (

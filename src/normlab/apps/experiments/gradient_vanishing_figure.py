@@ -9,16 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from scipy.optimize import isotonic_regression
 
 from normlab.analysis import page
-from normlab.analysis.style import GREY, INK, LineStyle, norm_colours, placement_styles
-from normlab.apps.experiments.formatting import format_short
+from normlab.analysis.scales import log_ticks
+from normlab.analysis.style import INK, LineStyle, norm_colours, placement_styles
+from normlab.apps.experiments.formatting import count_noun, format_short
 from normlab.apps.experiments.gradient_vanishing import DepthProfile, GradientVanishing
 from normlab.apps.experiments.record import MeasurementRecord
 from normlab.apps.experiments.signal_theory import UNIT_RMS_NORMS
@@ -39,8 +37,7 @@ _INIT_STYLES = {  # names and colours of stacks without a norm
 _OTHER_WIDTH_COLOUR = "#8FA3B5"
 _MOST_MARKERS = 9
 _LEAST_SHARE = 1e-12  # smaller shares are cut off
-_MOST_NAMED = 10  # curves of a panel that have their names beside them; more have a legend
-_MOST_CURVES = 12  # in a panel
+_MOST_CURVES = 10  # in a panel, which has their names at its right
 _NAME_SIZE = 7.5  # points
 # Share of a panel's width that the names get, and of its height that a line of them takes.
 _NAMES_WIDTH, _NAME_HEIGHT = 0.46, 0.095
@@ -71,12 +68,17 @@ def draw_figure(record: MeasurementRecord) -> Figure:
     normalized = [plain, *(stack for stack in numbers.stacks if stack.norm != "none")]
     first_init = numbers.transformers[0].init
     streams = [stream for stream in numbers.transformers if stream.init == first_init]
-    hidden = sum(max(0, len(profiles) - _MOST_CURVES) for profiles in (normalized, streams))
-    normalized, streams = normalized[:_MOST_CURVES], streams[:_MOST_CURVES]
     colours = norm_colours([profile.norm for profile in (*normalized, *streams)])
     looks = placement_styles([stream.placement or "" for stream in streams])
+    bare_curves = []
+    for stack in numbers.stacks:
+        if stack.norm == "none":
+            name, colour = _INIT_STYLES[stack.init]
+            if stack.width != plain.width:
+                name, colour = f"n={stack.width}", _OTHER_WIDTH_COLOUR
+            bare_curves.append(ProfileCurve(stack, name, colour, shows_last_value=True))
     columns = [
-        _curves_without_norm(numbers),
+        bare_curves,
         [
             ProfileCurve(
                 stack, stack.norm, colours[stack.norm],
@@ -93,48 +95,18 @@ def draw_figure(record: MeasurementRecord) -> Figure:
         ],
     ]  # fmt: skip
     note = _write_note(record)
+    hidden = sum(max(0, len(column) - _MOST_CURVES) for column in columns)
     if hidden:
         note += f"\nThe first {_MOST_CURVES} networks of a panel; {hidden} more are in the numbers."
     title = "What depth does to signal, information and gradient at initialisation"
-    figure, body = page.sheet(title, note, _build_legend(columns), _HEIGHT)
+    figure, body = page.sheet(title, note, None, _HEIGHT)
     grid = body.subplots(3, 3)
     for row, (quantity, (name, y_label)) in zip(grid, _ROWS.items(), strict=True):
         row[0].set_ylabel(y_label)
         for axes, curves, head in zip(row, columns, _COLUMNS, strict=True):
             axes.set_title(f"{name}: {head}", fontsize=9.5)
-            _draw_panel(axes, curves, quantity)
+            _draw_panel(axes, curves[:_MOST_CURVES], quantity)
     return figure
-
-
-def _curves_without_norm(numbers: GradientVanishing) -> list[ProfileCurve]:
-    """Other widths are only in it for their floors."""
-    curves = []
-    for stack in numbers.stacks:
-        if stack.norm == "none":
-            name, colour = _INIT_STYLES[stack.init]
-            if stack.width != numbers.stacks[0].width:
-                name, colour = f"n={stack.width}", _OTHER_WIDTH_COLOUR
-            curves.append(ProfileCurve(stack, name, colour, shows_last_value=True))
-    return curves
-
-
-def _build_legend(columns: Sequence[Sequence[ProfileCurve]]) -> page.Legend | None:
-    """Norms by colour, placements by line, where a panel has too many to name them beside it."""
-    curves = [curve for column in columns if len(column) > _MOST_NAMED for curve in column]
-    if not curves:
-        return None
-    norms = {curve.profile.norm: curve for curve in curves}
-    placements = {
-        curve.profile.placement: curve
-        for curve in curves
-        if curve.profile.placement not in (None, "any")
-    }
-    handles: list[Artist] = [Patch(color=curve.colour) for curve in norms.values()]
-    handles += [
-        Line2D([], [], color=GREY, ls=curve.line, marker=curve.marker, ms=3, lw=1)
-        for curve in placements.values()
-    ]
-    return handles, [*norms, *map(str, placements)]
 
 
 def _draw_panel(axes: Axes, curves: Sequence[ProfileCurve], quantity: str) -> None:
@@ -151,13 +123,10 @@ def _draw_panel(axes: Axes, curves: Sequence[ProfileCurve], quantity: str) -> No
     axes.set_ylim(max(least, min(low, 0.05)), most)
     depth = max(curve.profile.depth for curve in curves)
     axes.set_xlim(-0.03 * depth, depth)
-    if len(curves) <= _MOST_NAMED:
-        _name_curves(axes, depth, curves, quantity)
+    _name_curves(axes, depth, curves, quantity)
     axes.set_xticks(range(0, depth + 1, max(1, math.ceil(depth / 4))))
     axes.minorticks_off()
-    low, high = (math.log10(limit) for limit in axes.get_ylim())
-    powers = range(math.ceil(low), math.floor(high) + 1)
-    ticks = [10.0**power for power in powers[:: max(1, math.ceil(len(powers) / 5))]]
+    ticks = log_ticks(*axes.get_ylim())
     axes.set_yticks(ticks, [short_number(tick) for tick in ticks])
 
 
@@ -234,12 +203,13 @@ def separate_heights(heights: Sequence[float], gap: float) -> list[float]:
 def _write_note(record: MeasurementRecord) -> str:
     numbers: GradientVanishing = record.numbers
     stack, stream, origin = numbers.stacks[0], numbers.transformers[0], record.origin
+    stack_seeds, stream_seeds = (count_noun(p.seeds, "seed") for p in (stack, stream))
     return (
         f"Linear+ReLU, n={stack.width}, PyTorch's initialisation unless said, inputs N(0, 1), "
-        f"{stack.seeds} seeds from {record.settings['seeds'][0]}: points measured (bars: 2 "
-        "standard errors), lines theory.\nInformation: share of the activations' variance that is "
-        "variance across inputs at fixed weights. Gradient: the loss's by the activations.\n"
-        f"Transformer: residual stream, n={stream.width}, weights N(0, 1/n), {stream.seeds} seeds, "
+        f"{stack_seeds} from {record.settings['seeds'][0]}: points measured (bars: 2 standard "
+        "errors), lines theory.\nInformation: share of the activations' variance that is variance "
+        "across inputs at fixed weights. Gradient: the loss's by the activations.\n"
+        f"Transformer: residual stream, n={stream.width}, weights N(0, 1/n), {stream_seeds}, "
         "cross-entropy of random tokens; points joined, as for dyt and others without theory.\n"
         f"{origin.machine.get('cpu', '')}, torch {origin.versions.get('torch', '')}, "
         f"{origin.started[:10]}."

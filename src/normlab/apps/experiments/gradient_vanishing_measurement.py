@@ -27,7 +27,7 @@ from normlab.config.run_spec import RunSpec
 from normlab.config.schema import AttentionKernel
 from normlab.norms import norm_factory
 from normlab.training.build import build_model, check_networks
-from normlab.training.probes.activations import listening, undisturbed
+from normlab.training.probes import collect_readings, evaluation_mode
 
 ReportStep = Callable[[str], None]  # takes a few words about the step that begins
 
@@ -188,7 +188,7 @@ def run_stream(
 
     shape = _BATCH, model_config.context + 1
     tokens = torch.randint(_VOCABULARY, shape, generator=torch.Generator().manual_seed(seed))
-    with undisturbed(model), listening(model, {}, append_stream):
+    with evaluation_mode(model), collect_readings(model, {}, append_stream):
         logits = model.forward(tokens[:, :-1])
     loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
     gradients = torch.autograd.grad(loss, stream, allow_unused=True, materialize_grads=True)

@@ -22,9 +22,9 @@ from normlab.apps.experiments.record import MeasurementRecord, Origin, read_reco
 from normlab.apps.experiments.report import write_report
 from normlab.archive.record import check_output_dir
 from normlab.errors import NormlabError
-from normlab.study import engine
-from normlab.study.place import check_place, make_folder
-from normlab.study.terminal import Countdown, console, duration
+from normlab.study.plan import check_writable, make_study_folder
+from normlab.study.progress import Countdown, format_duration
+from normlab.terminal import open_terminal
 
 SETTINGS: dict[str, Any] = {
     "gradient_vanishing": GradientVanishingSettings,
@@ -36,21 +36,20 @@ def run_experiment(
     loader: ConfigLoader, master: DictConfig, overrides: Sequence[str], study: str
 ) -> None:
     """See `normlab.apps.experiments.run_measured_experiment`."""
-    engine.end()  # nothing is trained
     name = str(master.measure.name)
     settings_class = SETTINGS[name]
     arguments = MeasurementArguments.parse(loader, master, overrides, settings_class.ALLOWED_KEYS)
     settings = settings_class(arguments)
     check_output_dir(str(master.output_dir))
     folder = Path(master.output_dir) / study
-    check_place(folder)
+    check_writable(folder)
     record = read_previous_record(folder, name, settings.recorded)
     try:
         if record is None:
-            make_folder(folder)
+            make_study_folder(folder)
             record = measure_experiment(name, settings, arguments.threads)
             record.write(folder)
-        write_report(record, folder).print_to(console())
+        write_report(record, folder).print_to(open_terminal())
     except KeyboardInterrupt as stop:
         stop.args = ("measures from the beginning",)
         raise
@@ -65,7 +64,7 @@ def read_previous_record(
     folder: Path, name: str, settings: dict[str, Any]
 ) -> MeasurementRecord | None:
     """The record in the folder, if it has these settings; otherwise a note says why it does not."""
-    path, terminal = record_path(folder, name), console()
+    path, terminal = record_path(folder, name), open_terminal()
     try:
         record = read_record(path)
     except OSError:
@@ -87,28 +86,32 @@ def read_previous_record(
 
 def measure_experiment(name: str, settings: Any, threads: int | None) -> MeasurementRecord:
     """Measure on this processor, in full precision, and note where the numbers are from."""
-    terminal = console()
+    terminal = open_terminal()
     started, began = datetime.now().astimezone(), time.monotonic()
     if not terminal.is_terminal:
         terminal.print(f"measure {name}: {settings.steps} steps", markup=False)
     with Countdown(terminal, f"measure {name}", settings.steps) as countdown:
         # These import torch, which takes three seconds: the countdown is on the screen by then.
         from normlab.config.schema import Device, TrainerConfig
-        from normlab.training.hardware import resolve
-        from normlab.training.provenance import git, machine, versions
+        from normlab.training.hardware import (
+            describe_machine,
+            git_state,
+            package_versions,
+            resolve_hardware,
+        )
 
         experiment = import_module(f"{__package__}.{name}_measurement")
         trainer = TrainerConfig(1, 1, precision="32-true", device=Device.cpu, compile=False)
-        hardware = resolve(trainer, threads)
+        hardware = resolve_hardware(trainer, threads)
         numbers = experiment.measure(settings, countdown.begin)
     seconds = time.monotonic() - began
-    terminal.print(f"measured in {duration(seconds)}", markup=False)
+    terminal.print(f"measured in {format_duration(seconds)}", markup=False)
     origin = Origin(
         command=shlex.join(sys.argv),
         started=started.isoformat(timespec="seconds"),
         seconds=round(seconds, 1),
-        machine=machine(hardware),
-        versions=versions(),
-        git=git(),
+        machine=describe_machine(hardware),
+        versions=package_versions(),
+        git=git_state(),
     )
     return MeasurementRecord(name, settings.recorded, origin, numbers)

@@ -72,7 +72,7 @@ def _describe_divergence(trials: Sequence[Trial]) -> Iterator[str]:
         diverged = sorted((t for t in arm if t.diverged), key=lambda trial: trial.rate)
         if not diverged:
             continue
-        rates = [f"{t.rate_setting} ({t.diverged} of {t.runs})" for t in diverged]
+        rates = [f"{format_rate(t.rate)} ({t.diverged} of {t.runs})" for t in diverged]
         yield f"Diverged: {name} at {join_words(rates)}."
         highest = diverged[-1].rate
         finished = [
@@ -99,7 +99,7 @@ def _describe_best_rates(tuned: Sequence[Trial]) -> Iterator[str]:
     if len(tuned) < 2:
         yield "Fewer than two arms finish at any rate, so there is nothing to compare."
         return
-    losses = [f"{trial.name} {trial.loss} ({trial.rate_setting})" for trial in tuned]
+    losses = [f"{trial.name} {trial.loss} ({format_rate(trial.rate)})" for trial in tuned]
     yield f"Each at its own best rate of the grid: {join_words(losses)}."
     if has_single_seed(tuned):
         yield SINGLE_SEED
@@ -121,7 +121,7 @@ def _describe_ignored_context(trials: Sequence[Trial]) -> Iterator[str]:
     stuck = [trial for trial in trials if trial.ignores_context]
     if stuck:
         arms = [
-            f"{name} at {join_words([trial.rate_setting for trial in arm])}"
+            f"{name} at {join_words([format_rate(trial.rate) for trial in arm])}"
             for name, arm in group_trials(stuck, "name").items()
         ]
         yield (

@@ -14,6 +14,7 @@ from normlab.apps.experiments.trials import (
     best_trial,
     best_trial_of_arms,
     compare_pairs,
+    format_rate,
     group_trials,
     has_single_seed,
     read_trials,
@@ -95,7 +96,8 @@ def _describe_depth(depth: int, arms: Sequence[Trial], pairs: Sequence[TrialPair
         yield f"At depth {depth} fewer than two arms finish."
         return
     losses = [
-        f"{trial.name} {trial.loss} ({trial.rate_setting}, warm-up {format_value(trial.warmup)})"
+        f"{trial.name} {trial.loss} ({format_rate(trial.rate)}, "
+        f"warm-up {format_value(trial.warmup)})"
         for trial in arms
     ]
     yield f"At depth {depth}, each at its best: {join_words(losses)}."

@@ -2,6 +2,7 @@
 
 import shlex
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,14 +86,10 @@ def draw_figure(record: MeasurementRecord, folder: Path) -> list[Path]:
     # Matplotlib takes half a second, and what is refused before must not wait for it.
     from normlab.analysis import page
     from normlab.analysis.style import own_style
-    from normlab.apps.experiments import gradient_vanishing_figure, layernorm_vs_rmsnorm_figure
 
-    figures = {
-        "gradient_vanishing": gradient_vanishing_figure.draw_figure,
-        "layernorm_vs_rmsnorm": layernorm_vs_rmsnorm_figure.draw_figure,
-    }
+    experiment = import_module(f"{__package__}.{record.name}_figure")
     with own_style():
-        return page.save(figures[record.name](record), folder, record.name)
+        return page.save(experiment.draw_figure(record), folder, record.name)
 
 
 def write_page(

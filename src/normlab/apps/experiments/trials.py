@@ -67,11 +67,6 @@ class Trial:
         """`2.6989 ± 0.0120`, or without the interval of a single seed."""
         return measured(*mean_interval(list(self.losses.values())))
 
-    @property
-    def rate_setting(self) -> str:
-        """`lr=3e-3`."""
-        return format_rate(self.rate)
-
 
 @dataclass(frozen=True)
 class TrialPair:

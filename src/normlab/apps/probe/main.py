@@ -1,6 +1,6 @@
-"""The door of probes at initialisation: compose what is asked for, measure it, show and draw it.
+"""The command of probes at initialisation: compose models, measure them, print and draw.
 
-From Python, `measure(["norm=rmsnorm,none", "model.depth=4,8", "seed=0,1,2"])` gives the same
+From Python, `probe_models(["norm=rmsnorm,none", "model.depth=4,8", "seed=0,1,2"])` gives the same
 numbers and slopes. Torch is imported when the request is known to be in order.
 """
 
@@ -13,26 +13,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from normlab.apps.probe.record import Measurement, Probing, measurement, write_probing
+from normlab.apps.probe.record import ProbedModel, ProbeResult, model_record, write_probe_result
+from normlab.apps.probe.slopes import fit_slopes
+from normlab.apps.probe.table import print_result
 from normlab.apps.results import folder_name, print_files, save_results
 from normlab.config.compose import composed_config
 from normlab.config.gate import check_overrides
 from normlab.config.run_spec import RunSpec
-from normlab.errors import ConfigError, Parser, in_words
-from normlab.study.plan import Plan, combinations, specified
-from normlab.study.terminal import Countdown, console
+from normlab.errors import CommandParser, ConfigError, report_user_errors
+from normlab.study.plan import Plan, compose_spec, expand_overrides
+from normlab.study.progress import Countdown
+from normlab.terminal import open_terminal
 
 # More would take an hour, and no figure holds them.
 MOST_MODELS = 2000
-_PLACE = Path("outputs") / "probes"
+_FOLDER = Path("outputs") / "probes"
 # Where a model is not trained, nothing else of a configuration means anything.
-_TAKES = ("norm", "placement", "model", "data", "seed", "experiment")
-# What has a place of its own in a measurement.
-_KNOWN_APART = ("norm", "placement", "model.depth", "seed")
+_GROUPS = ("norm", "placement", "model", "data", "seed", "experiment")
+# What has a field of its own in a record.
+_RECORD_KEYS = ("norm", "placement", "model.depth", "seed")
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ModelSpec:
     """One model to measure: its configuration, and what else varies between the models."""
 
     spec: RunSpec
@@ -41,32 +44,11 @@ class Wanted:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line of `scripts/probe.py`."""
-    with in_words():
-        options = _parser().parse_intermixed_args(argv)
-        probe(options)
+    with report_user_errors():
+        _run_command(_build_parser().parse_intermixed_args(argv))
 
 
-def probe(options: argparse.Namespace) -> Probing:
-    """Measure, print and write what the command line asks for.
-
-    Raises:
-        ConfigError: an override is wrong, or a norm cannot be built.
-        NormlabError: the results cannot be written.
-    """
-    wanted = _compose(options.overrides, options.config_dir)
-    folder = options.out or _PLACE / folder_name([_said(options.overrides)], "probe")
-    terminal = console(110)
-    with Countdown(terminal, "models", len(wanted)) as countdown:
-        probing = _measured(wanted, countdown.begin)
-    files, left_out = _write(probing, folder, options.overrides)
-    from normlab.apps.probe.tables import show
-
-    show(terminal, probing)
-    print_files(terminal, files, left_out)
-    return probing
-
-
-def measure(overrides: Sequence[str], config_dir: Path | None = None) -> Probing:
+def probe_models(overrides: Sequence[str], config_dir: Path | None = None) -> ProbeResult:
     """Measure every combination of these overrides at initialisation, on its own first batch.
 
     Overrides are those of train.py, values separated by commas: groups, keys, `seed=0,1,2`.
@@ -76,11 +58,11 @@ def measure(overrides: Sequence[str], config_dir: Path | None = None) -> Probing
         ConfigError: one of them cannot be composed or built.
         NormlabError: the data is not there.
     """
-    return _measured(_compose(overrides, config_dir), lambda words: None)
+    return _measure_models(_compose_models(overrides, config_dir), lambda name: None)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
+def _build_parser() -> argparse.ArgumentParser:
+    parser = CommandParser(
         prog="probe.py",
         description="Signal and gradient through depth at initialisation, for any norm, placement, "
         "depth and init: a table, probe.json and a figure, in seconds and without training.",
@@ -90,104 +72,96 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("overrides", nargs="+", help="as for train.py: norm=a,b model.depth=4,8")
     parser.add_argument("--config-dir", type=Path, help="folder that holds norm/<name>.yaml")
-    parser.add_argument("--out", type=Path, help=f"default: {_PLACE}/<what varies>")
+    parser.add_argument("--out", type=Path, help=f"default: {_FOLDER}/<what varies>")
     return parser
 
 
-def _compose(overrides: Sequence[str], config_dir: Path | None) -> list[Wanted]:
-    _check_keys(overrides)
-    plan = Plan()
-    found: dict[str, Wanted] = {}
-    with composed_config([], config_dir) as (loader, master):
-        check_overrides(overrides, [config_dir] if config_dir else [])
-        every = list(combinations(loader, overrides, plan))
-        if len(every) > MOST_MODELS:
-            raise ConfigError(
-                f"These overrides make {len(every)} models, and at most {MOST_MODELS} are "
-                f"measured at once; give fewer values."
-            )
-        for combination in every:
-            spec = specified(loader, master, combination)
-            found.setdefault(spec.id, Wanted(spec, _settings(combination, plan)))
-    return list(found.values())
-
-
-def _check_keys(overrides: Sequence[str]) -> None:
-    """Refuse what would change nothing, before it makes equal models look different."""
-    for word in overrides:
-        key = word.lstrip("+~").partition("=")[0]
-        if key.partition(".")[0].partition("@")[0] not in _TAKES:
-            raise ConfigError(
-                f"{word} means nothing to a model that is not trained; give "
-                f"{', '.join(f'{one}=…' for one in _TAKES[:-1])} or {_TAKES[-1]}=…."
-            )
-
-
-def _settings(combination: Sequence[str], plan: Plan) -> tuple[str, ...]:
-    """What varies beside norm, placement, depth and seed, by its last name: `width=64`."""
-    pairs = [word.lstrip("+").partition("=") for word in combination]
-    return tuple(
-        f"{key.split('.')[-1]}={value}"
-        for key, _, value in pairs
-        if key in plan.varied and key not in _KNOWN_APART
-    )
-
-
-def _said(overrides: Sequence[str]) -> str:
-    return "-".join(word.replace("=", "_").replace(",", "-") for word in overrides)
-
-
-def _measured(wanted: Sequence[Wanted], each: Callable[[str], None]) -> Probing:
-    # A class in the folder one works in is found, as it is by train.py there.
-    sys.path.append(os.getcwd())
+def _run_command(options: argparse.Namespace) -> None:
+    models = _compose_models(options.overrides, options.config_dir)
+    name = "-".join(word.replace("=", "_").replace(",", "-") for word in options.overrides)
+    folder = options.out or _FOLDER / folder_name([name], "probe")
+    terminal = open_terminal(110)
+    with Countdown(terminal, "models", len(models)) as countdown:
+        result = _measure_models(models, countdown.begin)
     import torch
 
-    from normlab.apps.probe.tables import slopes
-    from normlab.training.build import check_networks
-
-    threads = torch.get_num_threads()
-    # Models this small are not faster on more, and sums on one are the same everywhere.
-    torch.set_num_threads(1)
-    try:
-        check_networks([one.spec for one in wanted])
-        sources: dict[str, Any] = {}
-        found = []
-        for one in wanted:
-            each(one.spec.name)
-            found.append(_one(one, sources))
-    finally:
-        torch.set_num_threads(threads)
-    return Probing(tuple(found), slopes(found))
-
-
-def _one(wanted: Wanted, sources: dict[str, Any]) -> Measurement:
-    from normlab.data import build_source
-    from normlab.training.batches import tensors
-    from normlab.training.build import build_model
-    from normlab.training.probes import at_initialization
-
-    spec, config_ = wanted.spec, wanted.spec.config
-    key = json.dumps([spec.plain["data"], config_.model.context])
-    if key not in sources:
-        sources[key] = build_source(spec.plain["data"], config_.model.context)
-    source = sources[key]
-    model = build_model(config_, source.vocabulary)
-    found = at_initialization(model, tensors(source.batch(config_.seed, 0)))
-    arm = spec.choices["norm"], spec.choices["placement"], wanted.settings
-    return measurement(arm, config_.model.depth, config_.seed, found)
-
-
-def _write(
-    probing: Probing, folder: Path, overrides: Sequence[str]
-) -> tuple[dict[str, Path], list[str]]:
-    """The files by what they are, and a sentence where the figure could not be drawn."""
-    import torch
-
-    about = {"overrides": list(overrides), "versions": {"torch": str(torch.__version__)}}
+    origin = {"overrides": options.overrides, "versions": {"torch": str(torch.__version__)}}
 
     def draw_figure() -> Path:
-        from normlab.apps.probe.figure import draw
+        from normlab.apps.probe.figure import draw_probes
 
-        return draw(probing, folder)[0]
+        return draw_probes(result, folder)[0]
 
-    return save_results(folder, lambda: write_probing(folder, probing, about), draw_figure)
+    files, notes = save_results(
+        folder, lambda: write_probe_result(folder, result, origin), draw_figure
+    )
+    print_result(terminal, result)
+    print_files(terminal, files, notes)
+
+
+def _compose_models(overrides: Sequence[str], config_dir: Path | None) -> list[ModelSpec]:
+    """The models of all combinations, each network once, without torch."""
+    for word in overrides:
+        # What changes nothing would make equal models look different.
+        key = word.lstrip("+~").partition("=")[0]
+        if key.partition(".")[0].partition("@")[0] not in _GROUPS:
+            raise ConfigError(
+                f"{word} means nothing to a model that is not trained; give "
+                f"{', '.join(f'{group}=…' for group in _GROUPS[:-1])} or {_GROUPS[-1]}=…."
+            )
+    plan = Plan()
+    models: dict[str, ModelSpec] = {}
+    with composed_config([], config_dir) as (loader, master):
+        check_overrides(overrides, [config_dir] if config_dir else [])
+        model_overrides = list(expand_overrides(loader, overrides, plan))
+        if len(model_overrides) > MOST_MODELS:
+            raise ConfigError(
+                f"These overrides make {len(model_overrides)} models, and at most {MOST_MODELS} "
+                f"are measured at once; give fewer values."
+            )
+        for combination in model_overrides:
+            pairs = [word.lstrip("+").partition("=") for word in combination]
+            settings = tuple(
+                f"{key.split('.')[-1]}={value}"
+                for key, _, value in pairs
+                if key in plan.varied and key not in _RECORD_KEYS
+            )
+            spec = compose_spec(loader, master, combination)
+            models.setdefault(spec.id, ModelSpec(spec, settings))
+    return list(models.values())
+
+
+def _measure_models(models: Sequence[ModelSpec], report: Callable[[str], None]) -> ProbeResult:
+    # A class in the folder one works in is importable, as it is by train.py there.
+    sys.path.append(os.getcwd())
+
+    from normlab.training.build import check_networks
+    from normlab.training.hardware import single_thread
+
+    # Models this small are not faster on more threads, and sums on one are the same everywhere.
+    with single_thread():
+        check_networks([model.spec for model in models])
+        sources: dict[str, Any] = {}
+        records = []
+        for model in models:
+            report(model.spec.name)
+            records.append(_measure_model(model, sources))
+    return ProbeResult(tuple(records), fit_slopes(records))
+
+
+def _measure_model(model: ModelSpec, sources: dict[str, Any]) -> ProbedModel:
+    """The record of one model; `sources` are those of earlier models, by their settings."""
+    from normlab.data import build_source
+    from normlab.training.build import build_model
+    from normlab.training.module import to_tensors
+    from normlab.training.probes import probe_initialization
+
+    spec, config = model.spec, model.spec.config
+    key = json.dumps([spec.plain["data"], config.model.context])
+    if key not in sources:
+        sources[key] = build_source(spec.plain["data"], config.model.context)
+    source = sources[key]
+    network = build_model(config, source.vocabulary)
+    values = probe_initialization(network, to_tensors(source.batch(config.seed, 0)))
+    arm = spec.choices["norm"], spec.choices["placement"], model.settings
+    return model_record(arm, config.model.depth, config.seed, values)

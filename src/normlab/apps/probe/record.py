@@ -1,24 +1,34 @@
-"""`probe.json`: what was measured inside models at initialisation, before anything is trained.
+"""`probe.json`: what was measured inside models at initialisation, and the slopes fitted to it.
 
 A number that is not finite is None, for JSON has neither NaN nor infinity.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from normlab.archive.versioned_json import read_versioned_json, restore_value, write_versioned_json
+from normlab.archive import tags
+from normlab.archive.versioned_json import (
+    FiniteNumber,
+    finite_or_none,
+    none_to_nan,
+    read_versioned_json,
+    restore_value,
+    write_versioned_json,
+)
 
 SCHEMA_VERSION = 1
 PROBE_FILE = "probe.json"
 
-Number = float | None
+
+def feedforward_site(block: int) -> str:
+    """The site of a block's feed-forward, blocks from 1."""
+    return f"block_{block:02d}/feedforward"
 
 
 @dataclass(frozen=True)
-class Measurement:
+class ProbedModel:
     """One model and one batch.
 
     `settings` are the other overrides that vary, as `width=64`; `values` are by quantity (those
@@ -30,8 +40,8 @@ class Measurement:
     settings: tuple[str, ...]
     depth: int
     seed: int
-    loss: Number  # nats per token
-    values: dict[str, dict[str, Number]]
+    loss: FiniteNumber  # nats per token
+    values: dict[str, dict[str, FiniteNumber]]
 
     @property
     def arm(self) -> str:
@@ -40,12 +50,20 @@ class Measurement:
 
     def value(self, quantity: str, site: str) -> float:
         """The number, NaN where it is not finite or was not measured."""
-        found = self.values.get(quantity, {}).get(site)
-        return math.nan if found is None else found
+        return none_to_nan(self.values.get(quantity, {}).get(site))
+
+    def by_block(self, quantity: str) -> list[float]:
+        """A quantity at the feed-forward of the blocks; NaN where it was not measured."""
+        return [self.value(quantity, feedforward_site(block)) for block in range(1, self.depth + 1)]
+
+    @property
+    def last_gradient(self) -> float:
+        """The gradient norm of the last feed-forward's weights."""
+        return self.value(tags.PARAMETER_GRADIENT, feedforward_site(self.depth))
 
 
 @dataclass(frozen=True)
-class Slope:
+class ModelSlope:
     """A slope on log-log axes: of each seed, their mean, and half of its 95 % t-interval.
 
     `half` is None for one seed; `name` says what against what, `depth` at which depth, if at one.
@@ -54,57 +72,62 @@ class Slope:
     arm: str
     name: str
     depth: int | None
-    mean: Number
-    half: Number
+    mean: FiniteNumber
+    half: FiniteNumber
     seeds: tuple[float, ...]
 
 
 @dataclass(frozen=True)
-class Probing:
-    """Everything that one call measured, and the slopes that were fitted to it."""
+class ProbeResult:
+    """All models that one call measured, and the slopes that were fitted to them."""
 
-    measurements: tuple[Measurement, ...]
-    slopes: tuple[Slope, ...]
+    measurements: tuple[ProbedModel, ...]
+    slopes: tuple[ModelSlope, ...]
 
     @property
     def arms(self) -> list[str]:
-        """The arms, in the order in which they were asked for."""
-        return list(dict.fromkeys(one.arm for one in self.measurements))
+        """The arms, in the order of the overrides."""
+        return list(dict.fromkeys(model.arm for model in self.measurements))
 
-    def of(self, arm: str, depth: int | None = None) -> list[Measurement]:
-        """An arm's measurements, at one depth or at all."""
-        return [one for one in self.measurements if one.arm == arm and depth in (None, one.depth)]
+    @property
+    def depths(self) -> list[int]:
+        """The numbers of blocks, ascending."""
+        return sorted({model.depth for model in self.measurements})
 
-    def slope(self, arm: str, name: str, depth: int | None = None) -> Slope | None:
+    def models_of(self, arm: str, depth: int | None = None) -> list[ProbedModel]:
+        """An arm's models, at one depth or at all."""
+        return [m for m in self.measurements if m.arm == arm and depth in (None, m.depth)]
+
+    def slope(self, arm: str, name: str, depth: int | None = None) -> ModelSlope | None:
         """The slope of that name, None where it could not be fitted."""
-        wanted = (arm, name, depth)
-        return next((one for one in self.slopes if (one.arm, one.name, one.depth) == wanted), None)
+        key = (arm, name, depth)
+        return next((s for s in self.slopes if (s.arm, s.name, s.depth) == key), None)
 
 
-def measurement(
-    arm: tuple[str, str, Sequence[str]], depth: int, seed: int, found: Mapping[Any, float]
-) -> Measurement:
-    """What was found by (quantity, site), with the loss as (`loss`, `model`)."""
-    values: dict[str, dict[str, Number]] = {}
-    for (quantity, site), value in found.items():
-        values.setdefault(quantity, {})[site] = value if math.isfinite(value) else None
-    loss = values.pop("loss")["model"]
-    return Measurement(arm[0], arm[1], tuple(arm[2]), depth, seed, loss, values)
+def model_record(
+    arm: tuple[str, str, Sequence[str]], depth: int, seed: int, values: Mapping[Any, float]
+) -> ProbedModel:
+    """The record of values by (quantity, site), with the loss as (`loss`, `model`)."""
+    by_quantity: dict[str, dict[str, FiniteNumber]] = {}
+    for (quantity, site), value in values.items():
+        by_quantity.setdefault(quantity, {})[site] = finite_or_none(value)
+    loss = by_quantity.pop("loss")["model"]
+    return ProbedModel(arm[0], arm[1], tuple(arm[2]), depth, seed, loss, by_quantity)
 
 
-def write_probing(folder: Path, probing: Probing, about: dict[str, Any]) -> Path:
-    """Write `probe.json`, whole or not at all. Raises OSError."""
-    return write_versioned_json(folder / PROBE_FILE, {**about, **asdict(probing)}, SCHEMA_VERSION)
+def write_probe_result(folder: Path, result: ProbeResult, origin: dict[str, Any]) -> Path:
+    """Write `probe.json` atomically, with the keys of `origin`. Raises OSError."""
+    return write_versioned_json(folder / PROBE_FILE, {**origin, **asdict(result)}, SCHEMA_VERSION)
 
 
-def read_probing(path: Path) -> Probing:
-    """What a file holds that `write_probing` wrote.
+def read_probe_result(path: Path) -> ProbeResult:
+    """The result that `write_probe_result` wrote.
 
     Raises:
         FileNotFoundError: it is not there.
         NormlabError: it is damaged, or was written by a newer normlab.
     """
-    probing: Probing = read_versioned_json(
-        path, SCHEMA_VERSION, lambda raw: restore_value(Probing, raw), "measure again"
+    result: ProbeResult = read_versioned_json(
+        path, SCHEMA_VERSION, lambda raw: restore_value(ProbeResult, raw), "measure again"
     )
-    return probing
+    return result

@@ -1,0 +1,368 @@
+"""What claims measure without training: a function a measurement, its result stored as JSON.
+
+Torch, which takes seconds to import, is imported by what measures.
+"""
+
+import math
+import os
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from statistics import StatisticsError, linear_regression
+
+from normlab.apps.claims.record import StoredMeasurement, read_record, write_record
+from normlab.apps.probe.record import ProbedModel, ProbeResult
+from normlab.apps.probe.slopes import GRADIENT_DECAY, LAST_GRADIENT
+from normlab.archive import tags
+from normlab.archive.versioned_json import none_to_nan
+from normlab.config.compose import composed_config
+from normlab.config.run_spec import RunSpec
+from normlab.errors import ConfigError, NormlabError
+from normlab.study.allocation import count_cores
+from normlab.study.plan import compose_spec
+
+Series = dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class MeasurementSize:
+    """How much is measured: seeds, blocks of the deepest model, rounds of a timing."""
+
+    seeds: int
+    depth: int
+    rounds: int
+
+
+SIZES = {
+    "quick": MeasurementSize(seeds=10, depth=32, rounds=15),
+    "standard": MeasurementSize(seeds=20, depth=32, rounds=60),
+    "full": MeasurementSize(seeds=30, depth=64, rounds=300),
+}
+
+
+@dataclass(frozen=True)
+class UntrainedMeasurement:
+    """A function from size to series, what it measures in a line, what a series goes over.
+
+    The version goes up when the function comes to measure something else: what was stored is then
+    measured again.
+    """
+
+    measure: Callable[[MeasurementSize], Series]
+    setup: str
+    over: str = "seed"
+    version: int = 1
+
+
+def check_measurement(name: str, claim: str) -> None:
+    """Refuse a measurement that does not exist.
+
+    Raises:
+        ConfigError: naming those that do.
+    """
+    if name not in MEASUREMENTS:
+        raise ConfigError(
+            f"claim={claim} asks for measurement={name}, which is not there; there are "
+            f"{', '.join(sorted(MEASUREMENTS))}."
+        )
+
+
+def read_measurement(name: str, budget: str, folder: Path) -> StoredMeasurement | None:
+    """The measurement as it is stored; None where it is not, or had other settings.
+
+    Raises:
+        NormlabError: the file is damaged.
+    """
+    try:
+        stored = read_record(_measurement_path(name, budget, folder), StoredMeasurement)
+    except FileNotFoundError:
+        return None
+    return stored if stored.settings == _measurement_settings(name, budget) else None
+
+
+def take_measurement(name: str, budget: str, folder: Path) -> StoredMeasurement:
+    """Measure, and store it.
+
+    Raises:
+        NormlabError: it cannot be written.
+    """
+    from normlab.training.hardware import single_thread
+
+    measurement = MEASUREMENTS[name]
+    # On one thread the sums of such small tensors are always the same.
+    with single_thread():
+        series = measurement.measure(SIZES[budget])
+    stored = StoredMeasurement(
+        name,
+        _measurement_settings(name, budget),
+        measurement.setup,
+        measurement.over,
+        # What is not finite was not measured: JSON could not hold it either.
+        {key: values for key, values in series.items() if all(map(math.isfinite, values))},
+        machine_name(),
+        datetime.now(UTC).date().isoformat(),
+    )
+    write_record(_measurement_path(name, budget, folder), stored)
+    return stored
+
+
+def _measurement_settings(name: str, budget: str) -> dict[str, float]:
+    return {"version": MEASUREMENTS[name].version, **asdict(SIZES[budget])}
+
+
+def _measurement_path(name: str, budget: str, folder: Path) -> Path:
+    return folder / "measured" / f"{name}-{budget}.json"
+
+
+@cache
+def machine_name() -> str:
+    """`2-core AMD EPYC 9B14, torch 2.13.0`."""
+    from normlab.training.hardware import processor_name
+
+    return f"{count_cores()}-core {processor_name().strip()}, torch {version('torch')}"
+
+
+def fit_slope(x: Sequence[float], y: Sequence[float]) -> float:
+    """The least-squares slope of y on x; NaN for fewer than two different x."""
+    try:
+        return linear_regression(x, y).slope
+    except StatisticsError:
+        return math.nan
+
+
+# ---- What depth does to a Transformer: gradients, the stream. At two initialisations, that of
+# Xiong et al.'s theory (2002.04745) and GPT-2's; the models are those of `scripts/probe.py`.
+
+_INITS = {
+    "theory": ("experiment=theory_init",),
+    "GPT": ("norm=layernorm", "model.width=64", "model.context=32"),
+}
+# The theory's decay towards the input is that of a model this deep.
+DECAY_DEPTH = 8
+
+
+def measure_depth(size: MeasurementSize) -> Series:
+    """A slope for each seed, as `theory post: last gradient`."""
+    from normlab.apps.probe.main import probe_models
+
+    series: Series = {}
+    seeds = ",".join(map(str, range(size.seeds)))
+    depths = [2**k for k in range(1, size.depth.bit_length())]
+    for init, overrides in _INITS.items():
+        for placement in ("pre", "post", "sandwich"):
+            # Of Peri-LN a claim needs the variance alone, which takes one depth.
+            blocks = depths if placement != "sandwich" else [DECAY_DEPTH]
+            depth = f"model.depth={','.join(map(str, blocks))}"
+            probed = probe_models([*overrides, f"placement={placement}", depth, f"seed={seeds}"])
+            for name, values in _depth_slopes(probed, blocks[-1]).items():
+                series[f"{init} {placement}: {name}"] = values
+    return series
+
+
+def _depth_slopes(probed: ProbeResult, deepest: int) -> Series:
+    (arm,) = probed.arms
+    models = probed.models_of(arm, deepest)
+    series: Series = {}
+    for name, slope in (
+        ("last gradient", probed.slope(arm, LAST_GRADIENT)),
+        ("gradient decay", probed.slope(arm, GRADIENT_DECAY, DECAY_DEPTH)),
+    ):
+        series[name] = [] if slope is None else list(slope.seeds)
+    series["mean square a block"] = [_mean_square_growth(model) for model in models]
+    series["variance gained"] = [_variance_gain_power(model) for model in models]
+    series["variance"] = [_log_variance_growth(model) for model in models]
+    return {name: values for name, values in series.items() if values}
+
+
+def _mean_square_growth(model: ProbedModel) -> float:
+    """How much a block adds to the mean square of the stream."""
+    squares = [rms**2 for rms in model.by_block(tags.STREAM_RMS)]
+    return fit_slope(range(1, len(squares) + 1), squares)
+
+
+def _variance_gain_power(model: ProbedModel) -> float:
+    """Slope of ln(variance that the stream has gained) on ln(block): 1 is linear growth."""
+    start = model.value(tags.STREAM_VARIANCE, "embedding")
+    gains = [variance - start for variance in model.by_block(tags.STREAM_VARIANCE)]
+    points = [(math.log(l), math.log(gain)) for l, gain in enumerate(gains, 1) if gain > 0]
+    return fit_slope([x for x, _ in points], [y for _, y in points])
+
+
+def _log_variance_growth(model: ProbedModel) -> float:
+    """Slope of ln(variance of the stream) over the blocks: 0 is constant."""
+    logs = [math.log(variance) for variance in model.by_block(tags.STREAM_VARIANCE)]
+    return fit_slope(range(1, len(logs) + 1), logs)
+
+
+# ---- By how much equations of RMSNorm and LayerNorm fail when their eps is zero (1910.07467).
+
+_NORM_WIDTHS = (32, 48, 64, 96, 128)
+_NOT_FINITE = 1e9  # an equation whose sides are not finite fails by as much as one likes
+
+
+def measure_norm_equations(size: MeasurementSize) -> Series:
+    """`rmsnorm weight scale` and so on: the largest difference relative to the output, by width."""
+    from normlab.apps.card.invariances import measure_invariances
+    from normlab.norms import norm_factory
+
+    series: Series = defaultdict(list)
+    for name, target in (("rmsnorm", "RMSNorm"), ("layernorm", "LayerNorm")):
+        build_norm = norm_factory({"_target_": f"normlab.norms.{target}", "eps": 0.0})
+        for width in _NORM_WIDTHS:
+            for equation in measure_invariances(build_norm(width), width):
+                deviation = _NOT_FINITE if equation.deviation is None else equation.deviation
+                series[f"{name} {equation.name}"].append(deviation)
+    return dict(series)
+
+
+# ---- The first experiment of the MiniMind notes: layers of Linear and ReLU without a norm.
+
+STACK_WIDTH, STACK_DEPTH, _STACK_INPUTS = 512, 24, 128
+# Standard deviations that the notes print for their layers 1 to 5.
+_PRINTED_STD = (1.04, 0.85, 0.62, 0.38, 0.21)
+_LAST_LAYER = 8  # of the notes
+
+
+def measure_linear_stack(size: MeasurementSize) -> Series:
+    """Activations and gradients by depth of PyTorch's and Kaiming's initialisation, by seed."""
+    from normlab.apps.experiments.gradient_vanishing_measurement import (
+        STACKS_WITHOUT_NORM,
+        profile_stacks,
+    )
+
+    def log_slope(values: Sequence[float], first: int, last: int) -> float:
+        return fit_slope(range(first, last + 1), [math.log(v) for v in values[first : last + 1]])
+
+    series: Series = defaultdict(list)
+    shape = STACK_WIDTH, STACK_DEPTH
+    for seed in range(size.seeds):
+        plain, _, kaiming = profile_stacks(
+            STACKS_WITHOUT_NORM, *shape, [seed], _STACK_INPUTS, lambda _: None
+        )
+        std = list(map(none_to_nan, plain.std))
+        series["std at layer 8"].append(std[_LAST_LAYER])
+        series["std at layer 1"].append(std[1])
+        series["slope of ln std beyond layer 8"].append(log_slope(std, _LAST_LAYER, STACK_DEPTH))
+        series["slope of ln gradient"].append(
+            log_slope(list(map(none_to_nan, plain.gradient)), 0, _LAST_LAYER)
+        )
+        series["share from the input at layer 8"].append(
+            list(map(none_to_nan, plain.share))[_LAST_LAYER]
+        )
+        series["error of the printed row"].append(
+            max(
+                abs(math.log(x / printed))
+                for x, printed in zip(std[1:], _PRINTED_STD, strict=False)
+            )
+        )
+        # Geometric mean over the layers of the notes.
+        logs = [
+            math.log(value) for value in list(map(none_to_nan, kaiming.std))[1 : _LAST_LAYER + 1]
+        ]
+        series["std with Kaiming"].append(math.exp(math.fsum(logs) / len(logs)))
+    return dict(series)
+
+
+# ---- LayerNorm's time over RMSNorm's, each implementation of one beside the same of the other.
+
+_TIMED_TOKENS, _TIMED_WIDTH = 1024, 512
+
+
+def measure_norm_times(size: MeasurementSize) -> Series:
+    """`fused`, `torch`, `composite`, `compiled`: forward and backward, a ratio for every round."""
+    check_quiet_machine()
+    from normlab.apps.experiments.layernorm_vs_rmsnorm_measurement import time_norms
+
+    timings, _ = time_norms([(_TIMED_TOKENS, _TIMED_WIDTH)], size.rounds, 0, lambda _: None)
+    times = {(timing.way, timing.norm): timing.both for timing in timings}
+    return {
+        way: [slow / fast for slow, fast in zip(seconds, times[way, "rmsnorm"], strict=True)]
+        for (way, norm), seconds in times.items()
+        if norm == "layernorm" and (way, "rmsnorm") in times
+    }
+
+
+def check_quiet_machine() -> None:
+    """Refuse to time anything beside other work: a ratio of times would be of chance.
+
+    Raises:
+        NormlabError: more is running than there are cores.
+    """
+    load = os.getloadavg()[0]
+    if load > count_cores():
+        raise NormlabError(
+            f"this machine is too busy to time anything (load {load:.1f} on {count_cores()} "
+            f"cores); the same command measures it when it is quiet."
+        )
+
+
+# ---- How far the output moves when all weights move a little, over depth (2004.08249).
+
+OUTPUT_CHANGE_DEPTHS = (2, 4, 8, 16)
+_DELTA = 1e-3  # so small that the change is linear in it
+_SEQUENCES = 8
+
+
+def measure_output_change(size: MeasurementSize) -> Series:
+    """Slope of ln E‖Δ output‖² on ln L, for each seed: 1 is O(L)."""
+    series: Series = {}
+    for placement in ("pre", "post"):
+        with composed_config([]) as (loader, master):
+            overrides = ["experiment=theory_init", f"placement={placement}"]
+            spec = compose_spec(loader, master, overrides)
+        depths = [math.log(depth) for depth in OUTPUT_CHANGE_DEPTHS]
+        series[placement] = [
+            fit_slope(depths, [_log_change(spec, depth, seed) for depth in OUTPUT_CHANGE_DEPTHS])
+            for seed in range(size.seeds)
+        ]
+    return series
+
+
+def _log_change(spec: RunSpec, depth: int, seed: int) -> float:
+    """Ln of the mean squared change of a token's logits."""
+    import torch
+
+    from normlab.training.build import build_model
+    from normlab.training.probes import output_change
+
+    vocabulary = int(spec.plain["data"]["vocabulary"])
+    shape = replace(spec.config.model, depth=depth)
+    model = build_model(replace(spec.config, model=shape, seed=seed), vocabulary)
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randint(vocabulary, (_SEQUENCES, shape.context), generator=generator)
+    return math.log(output_change(model, tokens, _DELTA, seed))
+
+
+MEASUREMENTS = {
+    "depth": UntrainedMeasurement(
+        measure_depth,
+        "LayerNorm, 2 to 32 blocks; the theory's initialisation (Xavier, one head, W_Q = W_K = 0, "
+        "independent unit inputs) and GPT-2's at width 64",
+    ),
+    "invariances": UntrainedMeasurement(
+        measure_norm_equations,
+        f"normlab's norms at widths {', '.join(map(str, _NORM_WIDTHS))}, eps 0, gains moved off 1, "
+        "random tokens",
+        over="width",
+    ),
+    "linear_stack": UntrainedMeasurement(
+        measure_linear_stack,
+        f"{STACK_DEPTH} layers of nn.Linear and ReLU, width {STACK_WIDTH}, PyTorch's own "
+        f"initialisation, {_STACK_INPUTS} inputs from N(0, 1), float64",
+    ),
+    "norm_time": UntrainedMeasurement(
+        measure_norm_times,
+        f"forward and backward of {_TIMED_TOKENS}×{_TIMED_WIDTH} in fp32, in turn, in one process",
+        over="round",
+    ),
+    "output_change": UntrainedMeasurement(
+        measure_output_change,
+        f"the theory's initialisation with LayerNorm, {OUTPUT_CHANGE_DEPTHS[0]} to "
+        f"{OUTPUT_CHANGE_DEPTHS[-1]} blocks; every weight matrix moved by {_DELTA:g} of its RMS, "
+        "at random",
+    ),
+}

@@ -1,0 +1,175 @@
+"""What came out of claims and what was measured for them, as JSON: None is an open end.
+
+The four verdicts and what they mean stand here; the rule that decides is in `judge`.
+"""
+
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from normlab.archive.versioned_json import read_versioned_json, restore_value, write_versioned_json
+from normlab.errors import NormlabError
+
+SCHEMA_VERSION = 1
+
+Word = Literal["reproduced", "not reproduced", "refuted", "cannot tell"]
+# In the order in which they are tried and counted.
+MEANINGS: dict[Word, str] = {
+    "reproduced": "the 95 % interval lies where the claim says: on its side, or within its margin",
+    "not reproduced": "the interval lies within the margin around no effect: one that large would "
+    "have been seen",
+    "refuted": "the interval lies wholly outside what the claim says, and is not that of no effect",
+    "cannot tell": "anything else: the interval reaches over a border, or there is none, because "
+    "of one seed, or because runs are missing, failed, or diverged where they had to be compared",
+}
+
+
+@dataclass(frozen=True)
+class Range:
+    """From `low` to `high`, both included; None is an open end."""
+
+    low: float | None = None
+    high: float | None = None
+
+    def contains(self, low: float, high: float) -> bool:
+        """Whether everything from `low` to `high` is in it."""
+        return (self.low is None or low >= self.low) and (self.high is None or high <= self.high)
+
+    def excludes(self, low: float, high: float) -> bool:
+        """Whether nothing from `low` to `high` is in it."""
+        return (self.low is not None and high < self.low) or (
+            self.high is not None and low > self.high
+        )
+
+
+@dataclass(frozen=True)
+class RunCounts:
+    """How many of a claim's runs are in which state."""
+
+    finished: int = 0
+    diverged: int = 0
+    failed: int = 0
+    missing: int = 0
+
+    @property
+    def total(self) -> int:
+        """All runs of the arms that the claim compares."""
+        return self.finished + self.diverged + self.failed + self.missing
+
+
+@dataclass(frozen=True)
+class ClaimVerdict:
+    """A claim and what came out. The names of fields are the file's keys.
+
+    Attributes:
+        name: of the claim's file.
+        kind: of its test.
+        word: a key of `MEANINGS`.
+        reason: why nothing can be told; empty otherwise.
+        value, low, high: what was measured, and its 95 % interval; None where there is none.
+        claimed: where the interval has to lie for the claim to hold.
+        absent: where it has to lie for the effect not to be there; None where no such range is.
+        basis: what the interval is taken over.
+        command: what does it again.
+    """
+
+    name: str
+    statement: str
+    source: str
+    published: str
+    published_value: float | None
+    setup: str
+    differs: str
+    kind: str
+    unit: str
+    word: Word
+    reason: str
+    value: float | None
+    low: float | None
+    high: float | None
+    claimed: Range
+    absent: Range | None
+    basis: str
+    runs: RunCounts
+    seeds: tuple[int, ...]
+    command: str
+    date: str
+    machine: str
+
+
+@dataclass(frozen=True)
+class ClaimsRecord:
+    """The verdicts at one budget, by the claims' names."""
+
+    budget: str
+    verdicts: tuple[ClaimVerdict, ...]
+
+    def update(self, newer: "ClaimsRecord") -> "ClaimsRecord":
+        """These verdicts, those of `newer` in place of older ones of the same claims."""
+        merged = {verdict.name: verdict for verdict in (*self.verdicts, *newer.verdicts)}
+        return ClaimsRecord(newer.budget, tuple(merged[name] for name in sorted(merged)))
+
+    def select(self, names: Collection[str]) -> "ClaimsRecord":
+        """The verdicts of these claims."""
+        return ClaimsRecord(self.budget, tuple(v for v in self.verdicts if v.name in names))
+
+
+@dataclass(frozen=True)
+class StoredMeasurement:
+    """What was measured without training: values by name, one for each seed, width or round.
+
+    `over` is the word for that, `setup` says in a line what was measured. `settings` decide what is
+    measured: where they are others today, it is measured again.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    setup: str
+    over: str
+    series: dict[str, list[float]] = field(default_factory=dict)
+    machine: str = ""
+    date: str = ""
+
+
+Record = TypeVar("Record", ClaimsRecord, StoredMeasurement)
+# Keys of the files that have another name here.
+_FILE_KEYS = {"verdicts": "judged", "settings": "asked"}
+
+
+def write_record(path: Path, record: ClaimsRecord | StoredMeasurement) -> None:
+    """Write a record atomically.
+
+    Raises:
+        NormlabError: it cannot be written.
+    """
+    plain = {_FILE_KEYS.get(name, name): value for name, value in asdict(record).items()}
+    try:
+        write_versioned_json(path, plain, SCHEMA_VERSION)
+    except OSError as error:
+        raise unwritable_error(path, error) from error
+
+
+def read_record(path: Path, kind: type[Record]) -> Record:
+    """The record that `write_record` wrote.
+
+    Raises:
+        FileNotFoundError: there is none.
+        NormlabError: it is damaged, or of a newer normlab.
+    """
+
+    def restore(raw: Any) -> Record:
+        fields = {_FILE_KEYS.get(name, name): name for name in kind.__dataclass_fields__}
+        record: Record = restore_value(kind, {fields.get(key, key): raw[key] for key in raw})
+        return record
+
+    remedy = "delete it, and it is made again"
+    return read_versioned_json(path, SCHEMA_VERSION, restore, remedy)
+
+
+def unwritable_error(path: Path, error: OSError) -> NormlabError:
+    """The sentence for a path that cannot be written."""
+    return NormlabError(
+        f"{path} cannot be written ({error.strerror or error}); give another place with "
+        f"output_dir=…"
+    )

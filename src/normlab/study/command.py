@@ -1,0 +1,148 @@
+"""The command line of a study: Hydra's flags, its composition, and its errors as sentences."""
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import hydra
+
+from normlab import config
+from normlab.config.compose import explain_error, is_configuration_error, register_schemas
+from normlab.config.gate import check_folder, check_overrides
+from normlab.errors import CommandParser, ConfigError, report_user_errors
+from normlab.study import workers
+from normlab.study.repeat import repeat_run
+from normlab.study.sweep import MeasuredExperiments, StudySweeper
+from normlab.text import excerpt, suggest_closest
+from normlab.training import stopping
+
+if TYPE_CHECKING:
+    from normlab.analysis.result import StudyExperiments
+
+
+def main(trained: "StudyExperiments", measured: MeasuredExperiments) -> None:
+    """Run the command in `sys.argv`; leave with 1 or 2 and a sentence when it cannot be done.
+
+    `trained` and `measured` are the experiments that a configuration may name, by its keys `figure`
+    and `measure`.
+    """
+    register_schemas()
+    # Hydra makes the sweeper from the configuration, so that it cannot be passed an argument here.
+    StudySweeper.trained_experiments, StudySweeper.measured_experiments = trained, measured
+    run_hydra = hydra.main(
+        version_base="1.3", config_path=str(config.conf_folder()), config_name="train"
+    )(workers.train_job)
+    stopping.raise_on_signals()
+    with report_user_errors(), _translate_hydra_errors():
+        if any(word.partition("=")[0] == "--from" for word in sys.argv):
+            repeat_run(sys.argv[1:], shlex.join(sys.argv))
+            return
+        if {"-m", "--multirun"} & {*sys.argv}:
+            workers.start_fork_server()  # it imports torch while this process reads and checks
+        try:
+            sys.argv[1:] = read_command(sys.argv[1:])
+            run_hydra()
+        except Exception as error:
+            if isinstance(error, ConfigError) or is_configuration_error(error):
+                workers.stop_fork_server()
+            raise
+
+
+def read_command(arguments: Sequence[str]) -> list[str]:
+    """The command line as Hydra takes it: flags by their full names, then the overrides.
+
+    Every file from elsewhere that it names has passed the gate. `-m` may stand anywhere; beside a
+    question (`--help`, `--cfg`) it means nothing, for every command is a study.
+
+    Raises:
+        ConfigError: a flag is unknown, or a folder is not there.
+        UntrustedError: a file asks for what no file may ask for.
+    """
+    options, words = _command_parser().parse_known_args(list(arguments))
+    unknown = [word for word in words if word.startswith("-") and word != "--"]
+    if unknown:
+        flag = unknown[0].partition("=")[0]
+        raise ConfigError(
+            f"{excerpt(flag)} is not a flag; {suggest_closest(flag, _FLAGS)}"
+            f"--help shows what there is."
+        )
+    overrides = [word for word in words if word != "--"]
+    folders = [Path(path) for path in (options.config_dir, options.config_path) if path]
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(
+                f"{folder} is not a folder; give --config-dir one with <group>/<name>.yaml."
+            )
+        check_folder(folder, options.config_name)
+    check_overrides(overrides, folders)
+    if options.cfg or options.help:
+        options.multirun = False
+    if options.config_path:
+        options.config_path = os.path.abspath(options.config_path)
+    flags: list[str] = []
+    for name, value in vars(options).items():
+        if value not in (None, False):
+            # The command is kept in run.json: -m as it is written everywhere.
+            flag = "-m" if name == "multirun" else f"--{name.replace('_', '-')}"
+            flags += [flag, *([] if value is True else [value])]
+    return [*flags, *overrides]
+
+
+_FLAGS = (
+    *("--help", "--cfg", "--resolve", "--package", "--multirun", "--info", "--hydra-help"),
+    *("--config-dir", "--config-name", "--config-path", "--shell-completion", "--version"),
+    "--from",
+)
+
+
+def _command_parser() -> argparse.ArgumentParser:
+    """Hydra's flags without its abbreviations, and without the one that reads a pickle."""
+    parser = CommandParser(add_help=False, allow_abbrev=False)
+    for names in (
+        ("--help", "-h"),
+        ("--hydra-help",),
+        ("--version",),
+        ("--resolve",),
+        ("--multirun", "-m"),
+        ("--shell-completion", "-sc"),
+    ):
+        parser.add_argument(*names, action="store_true")
+    parser.add_argument("--cfg", "-c", choices=("job", "hydra", "all"))
+    parser.add_argument("--info", "-i", nargs="?", const="all")
+    for names in (
+        ("--package", "-p"),
+        ("--config-dir", "-cd"),
+        ("--config-name", "-cn"),
+        ("--config-path", "-cp"),
+    ):
+        parser.add_argument(*names)
+    return parser
+
+
+@contextmanager
+def _translate_hydra_errors() -> Iterator[None]:
+    """Have Hydra raise its errors instead of printing them, and raise them as sentences."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    except KeyboardInterrupt as interruption:
+        stopping.ignore_signals()
+        rest = str(interruption) or "goes on where it was"
+        sys.stderr.write(f"stopped; the same command {rest}\n")
+        sys.exit(stopping.exit_code(interruption))
+    except Exception as error:
+        # Who set the variable wants to see the traceback.
+        if before == "1" or not is_configuration_error(error):
+            raise
+        raise explain_error(error) from error
+    finally:
+        if before is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before

@@ -1,0 +1,250 @@
+"""Hydra's sweeper for studies: plan, launch what is missing, end in figures whatever happens."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from textwrap import fill
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.markup import escape
+
+from normlab.archive.record import RunRecord, check_study_name, read_result
+from normlab.archive.study import is_run_folder
+from normlab.config.run_spec import RunSpec
+from normlab.errors import NormlabError
+from normlab.study import workers
+from normlab.study.allocation import Allocation, Machine, allocate_runs
+from normlab.study.plan import (
+    ELSEWHERE,
+    Plan,
+    SweepRequest,
+    check_writable,
+    has_result,
+    make_plan,
+    make_study_folder,
+)
+from normlab.study.progress import format_outcome
+from normlab.terminal import has_fixed_width, open_terminal
+from normlab.text import printable_line
+
+if TYPE_CHECKING:
+    from normlab.analysis.result import StudyExperiments
+
+
+# Measures without training. Arguments: the loader, the composed configuration, the overrides, the
+# study's name.
+MeasuredExperiment = Callable[[ConfigLoader, DictConfig, Sequence[str], str], None]
+MeasuredExperiments = Mapping[str, MeasuredExperiment]  # by `measure.name` of the configuration
+
+
+class StudySweeper(Sweeper):
+    """Carries a command from plan to figures through any of Hydra's launchers.
+
+    The experiments are those that a configuration may name, set by the command. Processes that only
+    train need none.
+    """
+
+    trained_experiments: ClassVar["StudyExperiments"] = {}
+    measured_experiments: ClassVar[MeasuredExperiments] = {}
+
+    config: DictConfig
+    hydra_context: HydraContext
+    task_function: TaskFunction
+
+    def __init__(
+        self,
+        params: dict[str, Any] | None = None,
+        arms: list[str] | None = None,
+        budgets: dict[str, dict[str, Any]] | None = None,
+    ) -> None:
+        self.request = SweepRequest(params or {}, arms or (), budgets or {})
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Called by Hydra before `sweep`."""
+        self.hydra_context = hydra_context
+        self.task_function = task_function
+        self.config = config
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Train what the command asks for and has no result yet, then draw the study.
+
+        An experiment that measures without training is carried out by its application.
+
+        Raises:
+            ConfigError: a combination cannot be trained; nothing was trained.
+            NormlabError: runs failed; the others have their results, and so has the study.
+        """
+        budget = str(self.config.hydra.runtime.choices.get("budget"))
+        arms, overrides = self.request.expand_arms(arguments, budget)
+        study = str(self.config.study)
+        if not any(argument.startswith("study=") for argument in arguments):
+            study = self.request.study_name(study, budget)
+        check_study_name(study)
+        for key in ("sweep", "run"):
+            check_writable(Path(str(self.config.hydra[key].dir)))
+        loader = self.hydra_context.config_loader
+        if self.config.measure is not None:
+            workers.stop_fork_server()  # nothing is trained
+            run_experiment = self.measured_experiments[self.config.measure.name]
+            run_experiment(loader, self.config, overrides, study)
+            return
+        plan = make_plan(loader, self.config, overrides, study, arms)
+        pending = plan.pending()
+        terminal = open_terminal()
+        launcher = self._instantiate_launcher(len(pending)) if pending else None
+        allocation = self._prepare_launch(launcher, plan) if launcher else None
+        announce_plan(terminal, plan, len(pending), str(allocation or ""))
+        results: Sequence[JobReturn] = []
+        try:
+            if launcher:
+                results = launcher.launch([overrides for overrides, _ in pending], 0)
+        finally:
+            problem = draw_study(terminal, plan, self.trained_experiments)
+        _raise_failures(plan, [spec for _, spec in pending], results, problem)
+
+    def _instantiate_launcher(self, runs: int) -> Launcher:
+        return Plugins.instance().instantiate_launcher(
+            hydra_context=self.hydra_context,
+            task_function=partial(self.task_function, runs=runs),  # type: ignore[call-arg]
+            config=self.config,
+        )
+
+    def _prepare_launch(self, launcher: Launcher, plan: Plan) -> Allocation | None:
+        """Fail now where it is certain that a run would; tell normlab's own launcher what to do.
+
+        Returns how the runs share this machine, where they do.
+        """
+        pending = [spec for _, spec in plan.pending()]
+        check_writable(pending[0].study_folder)
+        if not isinstance(launcher, workers.StudyLauncher) or len(pending) == 1:
+            name = self.config.hydra.runtime.choices["hydra/launcher"]
+            workers.check_runs(pending, local=name in ("study", "basic"))
+            make_study_folder(pending[0].study_folder)
+            return None
+        # In a process of its own, for this one does without torch.
+        check = workers.check_runs_in_process
+        try:
+            devices = workers.call_in_process(check, pending, dict(os.environ))
+        except workers.ProcessDiedError as error:
+            raise NormlabError(
+                f"the process that tries the networks {error}, before anything was trained; "
+                f"hydra/launcher=basic works without one."
+            ) from error
+        if isinstance(devices, NormlabError):
+            raise devices
+        make_study_folder(pending[0].study_folder)
+        allocation = allocate_runs(pending, plan.vocabularies, set(devices), Machine.current())
+        launcher.specs = pending
+        # A GPU's context and kernels are made once, in this process, for all runs.
+        if allocation.jobs > 1 or set(devices) == {"cpu"}:
+            launcher.allocation = allocation
+        return allocation
+
+
+def announce_plan(terminal: Console, plan: Plan, pending: int, allocation: str = "") -> None:
+    """Print what varies, what is fixed, how many runs there are, how they share the machine."""
+
+    def print_line(line: str) -> None:
+        if has_fixed_width(terminal):
+            width = terminal.width
+            line = fill(line, width, subsequent_indent=" " * 10, break_on_hyphens=False)
+        terminal.print(line, markup=False)
+
+    count = len(plan.specs)
+    print_line(f"study {plan.specs[0].config.study}: {count} run{'' if count == 1 else 's'}")
+    for key, values in plan.varied.items():
+        print_line(f"  varies  {key} = {', '.join(values)}")
+    # What is common to all runs: the option of every group, and what was set by hand.
+    fixed = {
+        group: option
+        for group, option in plan.specs[0].choices.items()
+        if group not in plan.varied and all(s.choices[group] == option for s in plan.specs)
+    } | plan.fixed
+    print_line(f"  fixed   {', '.join(f'{key}={value}' for key, value in fixed.items())}")
+    for combination, spec in plan.combined:
+        same = spec.name.rpartition("-")[0]
+        print_line(f"  left out  {combination}: the same network as {same}, which is trained once")
+    if allocation:
+        print_line(f"  runs    {allocation}")
+    if pending < count:
+        print_line(f"  {count - pending} already there, {pending} to train")
+    for spec in plan.specs:
+        record = read_result(spec.folder)
+        if record is not None:
+            name = escape(printable_line(record.name))
+            terminal.print(f"there {name}  {format_outcome(record)}")
+
+
+def draw_study(terminal: Console, plan: Plan, experiments: "StudyExperiments") -> str:
+    """Draw the study's figures, and print what it shows; returns why it could not, or nothing.
+
+    It raises no error of its own: how the runs ended matters more.
+    """
+    from normlab.analysis.plot import report, show  # with matplotlib, which takes its time
+
+    if not any(is_run_folder(spec.folder) for spec in plan.specs):
+        return ""  # stopped before the first run began
+    folder = plan.specs[0].study_folder
+    try:
+        show(report(folder, experiments))
+    except NormlabError as error:
+        return str(error)
+    except KeyboardInterrupt as interruption:
+        if not plan.pending():
+            interruption.args = ("draws the figures",)  # what the same command has left to do
+        raise
+    terminal.print(f"browse   tensorboard --logdir {folder.parent}", markup=False)
+    return ""
+
+
+def _raise_failures(
+    plan: Plan, pending: Sequence[RunSpec], results: Sequence[JobReturn], problem: str
+) -> None:
+    """Name every run that has no result, with what its job or else its record says of it."""
+    errors: dict[str, str] = {}
+    elsewhere = set()  # ids of runs that another process trains
+    for spec, result in zip(pending, results, strict=False):
+        error = workers.job_error(result)
+        if error is not None:
+            errors[spec.id] = workers.describe_error(error)
+        elif result.status is JobStatus.COMPLETED and result.return_value == ELSEWHERE:
+            elsewhere.add(spec.id)
+    missing = [spec for spec in plan.specs if not has_result(spec)]
+    rows = [
+        f"  {spec.name}: {errors.get(spec.id) or _recorded_reason(spec)}"
+        for spec in missing
+        if spec.id not in elsewhere
+    ]
+    left = len(missing) - len(rows)
+    if left:
+        waiting = (
+            f"{left} of {len(plan.specs)} runs are not there yet, for another process trains "
+            f"them; once that has ended, the same command trains what is missing and draws all."
+        )
+        problem = f"{waiting} {problem}".strip()
+    if rows:
+        raise NormlabError(
+            f"{len(rows)} of {len(plan.specs)} runs did not finish; the same command tries them "
+            "again:\n" + "\n".join([*rows, *([f"  {problem}"] if problem else [])])
+        )
+    if problem:
+        raise NormlabError(problem)
+
+
+def _recorded_reason(spec: RunSpec) -> str:
+    try:
+        record = RunRecord.read(spec.folder)
+    except (OSError, NormlabError):
+        return "it left no record"
+    return record.reason or record.state

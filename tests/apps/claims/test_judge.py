@@ -1,0 +1,298 @@
+"""A word follows from where an interval lies; every kind of test on numbers that are known."""
+
+import math
+from typing import get_args
+
+import pytest
+
+from claim_evidence import judge_claim, make_arm, make_claim_data, make_run
+from normlab.apps.claims.claim import (
+    TESTS,
+    Diverges,
+    Exact,
+    Level,
+    Lower,
+    Parity,
+    Quantity,
+    Ratio,
+    Sensitivity,
+    Slope,
+    Value,
+)
+from normlab.apps.claims.estimates import share_difference, wilson_interval
+from normlab.apps.claims.judge import decide_verdict, verdict_ranges
+from normlab.apps.claims.record import MEANINGS, Range, Word
+from normlab.apps.claims.runs import ClaimData
+
+YES, ABSENT, NO, UNKNOWN = MEANINGS
+A, B = "norm=rmsnorm", "norm=layernorm"
+
+
+def apart(difference: float, spread: float = 0.001, seeds: int = 3) -> ClaimData:
+    """Arm a that far above arm b."""
+    bases = [2.0 + 0.125 * seed for seed in range(seeds)]
+    noise = [spread * (seed - (seeds - 1) / 2) for seed in range(seeds)]
+    a = [base + difference + extra for base, extra in zip(bases, noise, strict=True)]
+    return ClaimData(tuple(make_arm("rmsnorm", a) + make_arm("layernorm", bases)))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (-2.0, -1.0, YES),
+        (-1.0, 0.0, YES),  # touches the border, which belongs to the claim
+        (-1.0, 0.1, UNKNOWN),
+        (0.1, 0.2, ABSENT),
+        (0.1, 0.3, ABSENT),  # touches
+        (0.1, 0.31, NO),  # wholly on the other side, and more than nothing
+        (0.5, 0.6, NO),
+        (math.nan, math.nan, UNKNOWN),
+    ],
+)
+def test_the_word_is_where_the_interval_lies(low: float, high: float, said: str) -> None:
+    assert decide_verdict(low, high, Range(high=0.0), Range(-0.3, 0.3)) == said
+
+
+def test_without_a_range_of_no_effect_nothing_is_absent() -> None:
+    assert decide_verdict(0.1, 0.2, Range(high=0.0), None) == NO
+
+
+def test_every_word_has_a_meaning_and_every_kind_its_ranges() -> None:
+    assert set(MEANINGS) == set(get_args(Word))
+    assert len(TESTS) == 9
+
+
+@pytest.mark.parametrize(
+    ("difference", "spread", "said"),
+    [
+        (-0.1, 0.001, YES),
+        (-0.01, 0.001, YES),  # small, but on the claimed side
+        (0.01, 0.001, ABSENT),  # on the other side, and too small to matter
+        (0.1, 0.001, NO),
+        (-0.1, 0.2, UNKNOWN),
+        (0.0, 0.001, ABSENT),
+        (0.0, 0.0, ABSENT),  # the same to the bit is not lower
+    ],
+)
+def test_lower(difference: float, spread: float, said: str) -> None:
+    assert judge_claim(Lower(A, B, 0.02), apart(difference, spread)).word == said
+
+
+@pytest.mark.parametrize(
+    ("difference", "spread", "said"),
+    [
+        (0.0, 0.001, YES),
+        (0.015, 0.001, YES),
+        (0.019, 0.001, UNKNOWN),  # reaches over the margin
+        (0.1, 0.001, NO),
+        (-0.1, 0.001, NO),  # better is not the same either
+        (0.0, 0.1, UNKNOWN),
+    ],
+)
+def test_parity(difference: float, spread: float, said: str) -> None:
+    assert judge_claim(Parity(A, B, 0.02), apart(difference, spread)).word == said
+
+
+def test_the_interval_is_the_paired_one() -> None:
+    """Seeds differ by 0.125, arms by a constant: paired, the interval has no width."""
+    one = judge_claim(Lower(A, B, 0.02), apart(-0.5, 0.0))
+    assert (one.value, one.low, one.high) == (-0.5, -0.5, -0.5)
+    assert one.seeds == (0, 1, 2)
+    assert one.runs.finished == 6
+    # t(2) = 4.303 times 0.25 / √3
+    wide = judge_claim(Lower(A, B, 0.02), apart(0.0, 0.25))
+    assert wide.high == pytest.approx(4.302653 * 0.25 / math.sqrt(3), rel=1e-6)
+
+
+def test_one_seed_cannot_tell() -> None:
+    one = judge_claim(Lower(A, B, 0.02), apart(-1.0, seeds=1))
+    assert one.word == UNKNOWN
+    assert "one seed" in one.reason
+    assert one.value == -1.0
+    assert one.low is None
+
+
+def rates(norm: str, losses: dict[float, list[float | None]]) -> list:
+    return [run for lr, some in losses.items() for run in make_arm(norm, some, lr=lr)]
+
+
+def test_an_arm_is_taken_where_it_is_lowest_and_every_seed_finished() -> None:
+    a = rates("rmsnorm", {1e-3: [2.0, 2.1, 2.2], 1e-2: [1.0, None, 1.0], 1e-1: [None] * 3})
+    b = rates("layernorm", {1e-3: [2.5, 2.6, 2.7], 1e-2: [2.25, 2.35, 2.45]})
+    one = judge_claim(Lower(A, B, 0.02), ClaimData(tuple(a + b)))
+    assert one.value == pytest.approx(-0.25)
+    assert one.basis == "3 pairs of seeds, a at lr=1e-3, b at lr=1e-2"
+    assert (one.runs.finished, one.runs.diverged) == (11, 4)
+
+
+def test_an_arm_that_diverged_everywhere_takes_the_basis_away() -> None:
+    runs = rates("rmsnorm", {1e-3: [None, 2.0, 2.0]}) + make_arm("layernorm", [2.0, 2.0, 2.0])
+    one = judge_claim(Lower(A, B, 0.02), ClaimData(tuple(runs)))
+    assert one.word == UNKNOWN
+    assert one.reason == "1 of 3 runs with norm=rmsnorm diverged, at least one at every setting"
+
+
+@pytest.mark.parametrize(("state", "why"), [("failed", "it broke"), ("running", "not trained yet")])
+def test_a_run_that_has_not_ended_takes_the_basis_away(state: str, why: str) -> None:
+    runs = [*make_arm("rmsnorm", [1.0, 1.0]), make_run("rmsnorm", 2, None, state=state)]  # type: ignore[arg-type]
+    one = judge_claim(
+        Lower(A, B, 0.02), ClaimData(tuple(runs + make_arm("layernorm", [2.0, 2.0, 2.0])))
+    )
+    assert one.word == UNKNOWN
+    assert one.reason == f"1 of 3 runs with norm=rmsnorm have not ended ({why})"
+    assert one.runs.failed + one.runs.missing == 1
+
+
+def test_a_run_of_another_arm_that_failed_does_no_harm() -> None:
+    runs = (*apart(-0.5).runs, make_run("dyt", 0, None, state="failed"))
+    assert judge_claim(Lower(A, B, 0.02), ClaimData(runs)).word == YES
+
+
+def test_no_such_run_and_no_evidence_are_told() -> None:
+    assert "no run has norm=dyt" in judge_claim(Lower("norm=dyt", B, 0.02), apart(0)).reason
+    assert judge_claim(Lower(A, B, 0.02), ClaimData(problem="no data")).reason == "no data"
+    assert (
+        "two networks"
+        in judge_claim(
+            Lower(A, B, 0.02),
+            ClaimData(
+                (*apart(0).runs, make_run("rmsnorm", 0, 1.0, config={"placement": {"qk": True}}))
+            ),
+        ).reason
+    )
+
+
+def test_best_and_final_are_told_apart() -> None:
+    a = [make_run("rmsnorm", seed, 3.0, best=1.0) for seed in range(3)]
+    evidence = ClaimData(tuple(a + make_arm("layernorm", [2.0, 2.0, 2.0])))
+    assert judge_claim(Lower(A, B, 0.02, Quantity.best), evidence).word == YES
+    assert judge_claim(Lower(A, B, 0.02, Quantity.final), evidence).word == NO
+
+
+def test_growth_is_the_power_of_the_block_with_which_the_stream_gains_variance() -> None:
+    a = [make_run("rmsnorm", seed, 1.0, growth=0.25) for seed in range(3)]
+    b = [make_run("layernorm", seed, 1.0, growth=0.5) for seed in range(3)]
+    one = judge_claim(Lower(A, B, 0.02, Quantity.growth), ClaimData(tuple(a + b)))
+    assert one.value == pytest.approx(-0.25)
+    assert judge_claim(Level(B, 0.4, 0.6, Quantity.growth), ClaimData(tuple(b))).word == YES
+    assert judge_claim(Level(B, 0.4, 0.6, Quantity.growth), apart(0)).word == UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "said"),
+    [
+        ({1e-3: [1.0] * 3, 1e-2: [None] * 3}, {1e-3: [1.0] * 3, 1e-2: [1.0] * 3}, YES),
+        ({1e-3: [1.0] * 3, 1e-2: [1.0] * 3}, {1e-3: [1.0] * 3, 1e-2: [1.0] * 3}, ABSENT),
+        ({1e-3: [1.0] * 3, 1e-2: [1.0] * 3}, {1e-3: [1.0] * 3, 1e-2: [None] * 3}, NO),
+        ({1e-3: [1.0, 1.0, None]}, {1e-3: [1.0] * 3}, UNKNOWN),
+        ({1e-3: [1.0] * 3}, {1e-3: [1.0] * 3}, UNKNOWN),  # three runs cannot show absence
+    ],
+)
+def test_diverges(a: dict, b: dict, said: str) -> None:
+    runs = rates("none", a) + rates("layernorm", b)
+    assert judge_claim(Diverges("norm=none", B), ClaimData(tuple(runs))).word == said
+
+
+def test_the_rate_is_named_and_paid_for() -> None:
+    """Picked among two rates, the interval is that of 97.5 %."""
+    runs = rates("none", {1e-3: [1.0] * 3, 1e-2: [None] * 3}) + rates(
+        "layernorm", {1e-3: [1.0] * 3, 1e-2: [1.0] * 3}
+    )
+    one = judge_claim(Diverges("norm=none", B), ClaimData(tuple(runs)))
+    assert one.basis == (
+        "3 of 3 against 0 of 3 diverged at lr=1e-2, "
+        "the one of 2 where they differ most (Bonferroni)"
+    )
+    assert one.low == pytest.approx(share_difference((3, 3), (0, 3), 0.975)[1])
+
+
+def test_shares_have_the_intervals_of_the_literature() -> None:
+    # Newcombe 1998, table II: 56/70 against 48/80, method 10: 0.0524 to 0.3339.
+    assert share_difference((56, 70), (48, 80)) == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)
+    # Wilson: 81 of 263, 0.2553 to 0.3662.
+    assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert wilson_interval(0, 3)[0] == 0
+    assert wilson_interval(3, 3)[1] == 1
+
+
+def over(norm: str, high: float, spread: float = 0.01) -> list:
+    """Losses 2 at two rates, `high` at a third."""
+    noise = [-spread, 0.0, spread]
+    return rates(norm, {1e-3: [2.0] * 3, 1e-2: [2.0] * 3, 1e-1: [high + one for one in noise]})
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "said"),
+    [
+        (2.0, 2.6, YES),
+        (2.3, 2.31, YES),
+        (2.31, 2.3, ABSENT),
+        (2.6, 2.0, NO),
+    ],
+)
+def test_sensitivity(a: float, b: float, said: str) -> None:
+    runs = over("rmsnorm", a, 0.0) + over("layernorm", b, 0.0)
+    one = judge_claim(Sensitivity(A, B, 0.05), ClaimData(tuple(runs)))
+    assert one.word == said
+    assert one.value == pytest.approx((a - b) / 3)
+
+
+def test_a_diverged_run_counts_as_the_loss_at_initialisation() -> None:
+    runs = over("rmsnorm", 2.0, 0.0) + rates(
+        "layernorm", {1e-3: [2.0] * 3, 1e-2: [2.0] * 3, 1e-1: [None] * 3}
+    )
+    one = judge_claim(Sensitivity(A, B, 0.05), ClaimData(tuple(runs)))
+    assert one.value == pytest.approx(0 - (3.0 - 2.0) / 3)
+
+
+def test_sensitivity_needs_rates_and_seeds() -> None:
+    assert "3 learning rates" in judge_claim(Sensitivity(A, B, 0.05), apart(0)).reason
+    wide = over("rmsnorm", 2.3, 0.4) + over("layernorm", 2.3)
+    assert judge_claim(Sensitivity(A, B, 0.05), ClaimData(tuple(wide))).word == UNKNOWN
+
+
+CASES = [
+    (Slope("x", -0.5, 0.1), [-0.5, -0.51, -0.49], YES),
+    (Slope("x", -0.5, 0.1), [0.0, 0.01, -0.01], ABSENT),
+    (Slope("x", -0.5, 0.1), [-0.8, -0.81, -0.79], NO),
+    (Slope("x", -0.5, 0.1), [-0.4, -0.41, -0.39], UNKNOWN),
+    (Slope("x", 0.0, 0.1), [0.0, 0.01, -0.01], YES),
+    (Slope("x", 0.0, 0.1), [0.5, 0.51, 0.49], NO),
+    (Ratio("x", 0.03, low=1.07), [1.2, 1.21, 1.19], YES),
+    (Ratio("x", 0.03, low=1.07), [1.0, 1.001, 0.999], ABSENT),
+    (Ratio("x", 0.03, low=1.07), [0.5, 0.51, 0.49], NO),
+    (Ratio("x", 0.03, low=1.07), [1.07, 1.2, 0.9], UNKNOWN),
+    (Ratio("x", 0.03, low=1.07), [1.07, 0.0, 0.9], UNKNOWN),
+    (Value("x", low=0.9, high=1.1), [1.0, 1.01, 0.99], YES),
+    (Value("x", low=0.9, high=1.1), [2.0, 2.01, 1.99], NO),
+    (Value("x", low=0.9, high=1.1), [1.1, 1.2, 1.0], UNKNOWN),
+    (Value("x", high=1.1), [-5.0, -5.0, -5.0], YES),
+    (Exact("x", 1e-11), [1e-15, 0.0], YES),
+    (Exact("x", 1e-11), [1e-15, 1e-3], NO),
+    (Value("y", high=1.0), [1.0], UNKNOWN),
+]
+
+
+@pytest.mark.parametrize(("test", "values", "said"), CASES)
+def test_measured(test, values: list[float], said: str) -> None:
+    assert judge_claim(test, make_claim_data(x=values)).word == said
+
+
+def test_a_ratio_is_averaged_on_a_logarithm() -> None:
+    one = judge_claim(Ratio("x", 0.03, low=1.07), make_claim_data(x=[0.95, 1 / 0.95, 1.0]))
+    assert one.value == pytest.approx(1.0)
+
+
+def test_a_ratio_of_times_that_vary_over_the_measurement_is_not_compared() -> None:
+    one = judge_claim(Ratio("x", 0.03, low=1.07), make_claim_data(x=[2.0] * 10 + [2.6] * 10))
+    assert one.word == UNKNOWN
+    assert "not comparable" in one.reason
+    assert judge_claim(Ratio("x", 0.03, low=1.07), make_claim_data(x=[2.0, 2.1] * 10)).word == YES
+
+
+def test_a_level_has_no_absence() -> None:
+    ended = ClaimData(tuple(make_arm("layernorm", [2.0, 2.1, 2.0])))
+    assert judge_claim(Level(B, 1.5, 2.5), ended).word == YES
+    assert judge_claim(Level(B, 3.0, 3.5), ended).word == NO
+    assert judge_claim(Level(B, 1.9, 2.1), ended).word == UNKNOWN
+    assert verdict_ranges(Level(B, 1.0, 2.0))[1] is None

@@ -1,0 +1,256 @@
+"""scripts/claims.py from the command line to verdicts: what is missing is made, and reused."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from command_calls import Call, make_command_caller
+from normlab.apps.claims import measurements
+from normlab.apps.claims.main import main
+from normlab.apps.claims.measurements import MeasurementSize, UntrainedMeasurement
+from normlab.apps.claims.record import ClaimsRecord, StoredMeasurement, read_record
+from normlab.errors import NormlabError
+from tiny_run import TINY
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> Call:
+    return make_command_caller(main, tmp_path, monkeypatch, capfd)
+
+
+def counted(size: MeasurementSize) -> dict[str, list[float]]:
+    counted.calls += 1  # type: ignore[attr-defined]
+    return {"x": [1.0, 1.01, 0.99], "not finite": [float("nan")]}
+
+
+def broken(size: MeasurementSize) -> dict[str, list[float]]:
+    raise RuntimeError("no such\ndevice")
+
+
+@pytest.fixture
+def ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted.calls = 0  # type: ignore[attr-defined]
+    known = {
+        "counted": UntrainedMeasurement(counted, "three"),
+        "broken": UntrainedMeasurement(broken, "none"),
+    }
+    monkeypatch.setattr(measurements, "MEASUREMENTS", known)
+
+
+COMMON = {
+    "statement": "It is so.",
+    "source": "1910.07467",
+    "published": {"text": "so"},
+    "setup": "there",
+    "differs": "here",
+    "unit": "nats a token",
+}
+
+
+def write(folder: Path, name: str, **more: object) -> None:
+    (folder / "claim").mkdir(parents=True, exist_ok=True)
+    (folder / "claim" / f"{name}.yaml").write_text(yaml.safe_dump({**COMMON, **more}))
+
+
+def measured(folder: Path, name: str, measurement: str, of: str = "x") -> None:
+    test = {"kind": "value", "of": of, "low": 0.9, "high": 1.1}
+    write(folder, name, measurement=measurement, test=test)
+
+
+def experiment(folder: Path, name: str, *overrides: str) -> None:
+    (folder / "experiment").mkdir(parents=True, exist_ok=True)
+    params = dict(word.split("=") for word in (*TINY, *overrides))
+    sweeper = {
+        "arms": ["norm=rmsnorm placement=pre", "norm=layernorm placement=pre"],
+        "budgets": {"quick": {**params, "seed": "0,1"}},
+    }
+    raw = {"study": name, "hydra": {"sweeper": sweeper}}
+    text = f"# @package _global_\n{yaml.safe_dump(raw)}"
+    (folder / "experiment" / f"{name}.yaml").write_text(text)
+
+
+LOWER = {"kind": "lower", "a": "norm=rmsnorm", "b": "norm=layernorm", "margin": 10.0}
+
+
+def test_an_arm_that_no_run_has_stops_before_anything_trains(call: Call, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    experiment(mine, "tiny")
+    write(mine, "one", experiment="tiny", test={**LOWER, "a": "norm=rmsnrom"})
+    write(mine, "two", experiment="tiny", test={**LOWER, "a": "rmsnorm"})
+    for name, said in (("one", "has norm=rmsnrom; its arms are norm="), ("two", "names no arm")):
+        code, out, err = call(f"claim={name}", "--config-dir", "mine")
+        assert code == 2
+        assert f"claim={name}: " in err
+        assert said in err
+        assert "to train" not in out
+    assert not list(Path("outputs").rglob("run.json"))
+
+
+def test_the_page_is_of_our_own_claims_alone(call: Call, tmp_path: Path) -> None:
+    write(tmp_path / "mine", "one", experiment="tiny", test=LOWER)
+    code, _, err = call("claim=one", "--docs", "--config-dir", "mine")
+    assert code == 2
+    assert "leave out --config-dir mine" in err
+
+
+def test_runs_are_trained_once_and_a_study_that_fails_leaves_the_others(
+    call: Call, tmp_path: Path, ours: None
+) -> None:
+    mine = tmp_path / "mine"
+    experiment(mine, "tiny")
+    experiment(mine, "wrong", "model.heads=3")
+    experiment(mine, "no_key", "data.path=nowhere.txt")
+    write(mine, "one", experiment="tiny", test=LOWER)
+    write(mine, "two", experiment="tiny", test={**LOWER, "kind": "parity"})
+    write(mine, "three", experiment="wrong", test=LOWER)
+    write(mine, "four", experiment="no_key", test=LOWER)
+    measured(mine, "five", "counted")
+    words = ("claim=one,two,three,four,five", "--config-dir", "mine")
+    code, out, err = call(*words)
+    assert (code, err) == (0, "")
+    assert "runs 4, 4 of them to train; measurements 1, 1 of them to make" in out
+    assert "$ python train.py --config-dir mine experiment=tiny budget=quick" in out
+    results = Path("outputs/claims/claims-quick.json")
+    found = {one.name: one for one in read_record(results, ClaimsRecord).verdicts}
+    assert {name: one.word for name, one in found.items()} == {
+        # Two pairs after six steps, margin ten: nothing in it can be as large.
+        "one": "reproduced" if (found["one"].high or 0) < 0 else "not reproduced",
+        "two": "reproduced",
+        "three": "cannot tell",
+        "four": "cannot tell",
+        "five": "reproduced",
+    }
+    assert "model.heads=3 does not divide" in found["three"].reason
+    assert "data.path is not a key" in found["four"].reason
+    assert found["one"].command == (
+        "python scripts/claims.py claim=one budget=quick --config-dir mine"
+    )
+    assert found["one"].runs.finished == 4
+    records = {p: p.stat().st_mtime_ns for p in Path("outputs").rglob("run.json")}
+    assert len(records) == 4
+
+    again, out, _ = call(*words)
+    assert again == 0
+    assert "runs 4, 0 of them to train; measurements 1, 0 of them to make" in out
+    assert {p: p.stat().st_mtime_ns for p in Path("outputs").rglob("run.json")} == records
+    assert counted.calls == 1  # type: ignore[attr-defined]
+    assert Path("outputs/claims/claims-quick.png").stat().st_size > 10_000
+
+    # One run is damaged and one is gone: neither is passed over.
+    next(iter(records)).write_text("{")
+    experiment(mine, "tiny", "trainer.max_steps=7")
+    from normlab.apps.claims import runs
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(runs, "train_study", lambda *_: "left with code 1")
+        code, out, _ = call("claim=one", "--config-dir", "mine")
+    assert code == 0
+    assert "note: left with code 1" in out
+    one = read_record(results, ClaimsRecord).verdicts
+    assert [one.name for one in one] == sorted(found)
+    now = {one.name: one for one in one}["one"]
+    assert now.word == "cannot tell"
+    assert now.reason == "2 of 2 runs with norm=rmsnorm have not ended (not trained yet)"
+    assert now.runs.missing == 4
+
+
+def test_measurements_are_kept_and_one_that_fails_leaves_the_others(
+    call: Call, tmp_path: Path, ours: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = tmp_path / "mine"
+    measured(mine, "one", "counted")
+    measured(mine, "two", "broken")
+    measured(mine, "three", "counted", of="not finite")
+    words = ("claim=one,two,three", "--config-dir", "mine")
+    code, out, err = call(*words)
+    assert (code, err) == (0, "")
+    found = {
+        one.name: one
+        for one in read_record(Path("outputs/claims/claims-quick.json"), ClaimsRecord).verdicts
+    }
+    assert found["one"].word == "reproduced"
+    assert found["two"].reason == "broken could not be measured (RuntimeError: no such device)"
+    assert found["three"].reason == "not finite was not measured; there are x"
+    assert "3 claims at budget=quick: 1 reproduced, 2 cannot tell." in out
+
+    path = Path("outputs/claims/measured/counted-quick.json")
+    assert read_record(path, StoredMeasurement).series == {"x": [1.0, 1.01, 0.99]}
+    call("claim=one", "--config-dir", "mine", "budget=standard")
+    assert counted.calls == 2  # type: ignore[attr-defined]
+    newer = {"counted": UntrainedMeasurement(counted, "three", version=2)}
+    monkeypatch.setattr(measurements, "MEASUREMENTS", newer)
+    call("claim=one", "--config-dir", "mine")
+    assert counted.calls == 3  # type: ignore[attr-defined]
+
+    path.write_text(path.read_text().replace("1.01", "1.02"))
+    code, out, err = call("claim=one", "--config-dir", "mine")
+    assert code == 1
+    assert err.startswith(f"normlab: {path} is damaged")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["claim=kaimig"], 2, "did you mean kaiming?"),
+        (["claim=xiong"], 2, "claim=xiong is not there; did you mean xiong_post_decay?"),
+        (["claim=,"], 2, "names no claim"),
+        (["buget=standard"], 2, "buget=standard is not allowed; did you mean budget=?"),
+        (["budget"], 2, "budget is not allowed; did you mean budget=?"),
+        (["budget=Standard"], 2, "budget=Standard is not an option; did you mean standard?"),
+        (["budget=tiny"], 2, "budget=tiny is not an option; budget has full, quick, standard"),
+        (["norm=rmsnorm"], 2, "norm=rmsnorm is not allowed; give claim=…"),
+        (["claim=one", "--config-dir", "nowhere"], 2, "--config-dir nowhere is not a folder"),
+        (["output_dir=file", "claim=kaiming"], 1, "file/claims cannot be written"),
+    ],
+)
+def test_a_mistake_is_one_sentence(
+    words: list[str], code: int, said: str, call: Call, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    left, out, err = call(*words)
+    assert (left, out) == (code, "")
+    assert err.startswith("normlab: ")
+    assert said in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_measurement_that_is_none_is_told_before_anything_runs(
+    call: Call, tmp_path: Path
+) -> None:
+    measured(tmp_path / "mine", "one", "nothing")
+    code, _, err = call("claim=one", "--config-dir", "mine")
+    assert code == 2
+    assert "claim=one asks for measurement=nothing, which is not there; there are depth," in err
+
+
+def test_damaged_verdicts_are_told_before_anything_runs(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "outputs" / "claims").mkdir(parents=True)
+    (tmp_path / "outputs" / "claims" / "claims-quick.json").write_text("{}")
+    code, out, err = call("claim=kaiming")
+    assert (code, out) == (1, "")
+    assert "claims-quick.json is damaged" in err
+
+
+def test_nothing_is_timed_beside_other_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.getloadavg", lambda: (measurements.count_cores() + 0.5, 0.0, 0.0))
+    with pytest.raises(NormlabError, match=r"too busy to time anything \(load \d+\.5 on"):
+        measurements.check_quiet_machine()
+    monkeypatch.setattr("os.getloadavg", lambda: (float(measurements.count_cores()), 0.0, 0.0))
+    measurements.check_quiet_machine()
+
+
+def test_a_figure_that_fails_costs_a_sentence_and_not_the_verdicts(
+    call: Call, tmp_path: Path, ours: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("no font")
+
+    monkeypatch.setattr("normlab.apps.claims.figure.draw_claims", broken)
+    measured(tmp_path / "mine", "five", "counted")
+    code, out, err = call("claim=five", "--config-dir", "mine")
+    assert (code, err) == (0, "")
+    assert "note: The figure could not be drawn (ValueError: no font); all else is there." in out
+    assert read_record(Path("outputs/claims/claims-quick.json"), ClaimsRecord).verdicts

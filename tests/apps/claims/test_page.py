@@ -1,0 +1,118 @@
+"""What is kept of verdicts, and the page, the figure and the lines that come of it alone."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from claim_evidence import judge_claim, make_arm, make_claim_data
+from normlab.apps.claims.claim import Exact, Lower, Slope, Value
+from normlab.apps.claims.figure import draw_claims
+from normlab.apps.claims.page import tally_verdicts, verdict_lines, write_page
+from normlab.apps.claims.record import ClaimsRecord, read_record, write_record
+from normlab.apps.claims.runs import ClaimData
+from normlab.archive.versioned_json import write_versioned_json
+from normlab.errors import NormlabError
+
+
+@pytest.fixture
+def report() -> ClaimsRecord:
+    a, b = make_arm("rmsnorm", [1.0, 1.1, 1.2]), make_arm("layernorm", [2.0, 2.2, 2.3])
+    test = Lower("norm=rmsnorm", "norm=layernorm", 0.02)
+    return ClaimsRecord(
+        "quick",
+        (
+            judge_claim(test, ClaimData(tuple(a + b), command="again"), "lower_one"),
+            judge_claim(Slope("x", -0.5, 0.1), make_claim_data(x=[0.0, 0.001, 0.0]), "slope_one"),
+            judge_claim(Value("x", high=1.0), make_claim_data(x=[2.0, 2.001, 2.0]), "value_one"),
+            judge_claim(Exact("x", 1e-11), make_claim_data(x=[1e-15]), "exact_one"),
+            judge_claim(Value("x", high=1.0), make_claim_data(x=[0.9, 1.1, 1.0]), "wide_one"),
+            judge_claim(test, ClaimData(problem="there is no data"), "nothing_one"),
+        ),
+    )
+
+
+def test_what_is_written_is_read_back(report: ClaimsRecord, tmp_path: Path) -> None:
+    write_record(tmp_path / "claims.json", report)
+    assert read_record(tmp_path / "claims.json", ClaimsRecord) == report
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [('"reproduced"', '"refuted"'), ("{", ""), ('"schema_version": 1', '"schema_version": 2')],
+)
+def test_damage_is_one_sentence(
+    report: ClaimsRecord, tmp_path: Path, before: str, after: str
+) -> None:
+    path = tmp_path / "claims.json"
+    write_record(path, report)
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after, 1))
+    with pytest.raises(NormlabError, match=r"is damaged or .* delete it") as raised:
+        read_record(path, ClaimsRecord)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_word_that_is_none_is_damage(report: ClaimsRecord, tmp_path: Path) -> None:
+    """Also where the checksum was made to fit."""
+    path = tmp_path / "claims.json"
+    write_record(path, report)
+    raw = json.loads(path.read_text())
+    raw["judged"][0]["word"] = "proven"
+    plain = {k: v for k, v in raw.items() if k not in ("checksum", "schema_version")}
+    write_versioned_json(path, plain, raw["schema_version"])
+    with pytest.raises(NormlabError, match="damaged"):
+        read_record(path, ClaimsRecord)
+
+
+def test_newer_verdicts_take_the_place_of_older_ones(report: ClaimsRecord) -> None:
+    newer = judge_claim(Exact("x", 1e-11), make_claim_data(x=[1.0]), "exact_one")
+    both = report.update(ClaimsRecord("quick", (newer,)))
+    assert [one.name for one in both.verdicts] == sorted(one.name for one in report.verdicts)
+    assert {one.name: one.word for one in both.verdicts}["exact_one"] == "refuted"
+
+
+def test_the_tally_counts_and_says_what_luck_may_do(report: ClaimsRecord) -> None:
+    assert tally_verdicts(report) == (
+        "6 claims at budget=quick: 2 reproduced, 1 not reproduced, 1 refuted, 2 cannot tell. "
+        "Each verdict is at 95 % by itself: of 4, about 0.2 may be luck."
+    )
+    assert (
+        tally_verdicts(ClaimsRecord("quick", report.verdicts[5:]))
+        == "1 claim at budget=quick: 1 cannot tell."
+    )
+
+
+def test_lines_hold_effect_interval_runs_and_what_differs(report: ClaimsRecord) -> None:
+    said = "\n".join(verdict_lines(report.verdicts[0]))
+    assert "measured   -1.07 [-1.21, -0.923] nats a token; claimed: below 0; 3 pairs of" in said
+    assert "6 runs" in said
+    assert "differs    the size" in said
+    assert "because    there is no data" in verdict_lines(report.verdicts[5])
+
+
+def test_the_page_has_a_table_and_a_section_a_claim(report: ClaimsRecord, tmp_path: Path) -> None:
+    write_page(tmp_path / "claims.md", report)
+    page = (tmp_path / "claims.md").read_text()
+    assert (
+        "| [lower_one](#lower_one) | [1910.07467](https://arxiv.org/abs/1910.07467) | so \\| much "
+        "| -1.07 [-1.21, -0.923] nats a token | reproduced |"
+    ) in page
+    for one in report.verdicts:
+        section = page.split(f"## {one.name}\n")[1].split("\n## ")[0]
+        for part in (one.statement, one.word.capitalize(), one.setup, one.differs, one.machine):
+            assert part in section
+        assert f"again: `{one.command}`" in section
+        assert one.date in section
+    assert "seeds 0, 1, 2" in page
+    assert "There is no data." in page
+
+
+def test_the_figure_has_every_claim(report: ClaimsRecord, tmp_path: Path) -> None:
+    png, svg = draw_claims(report, tmp_path)
+    assert png.stat().st_size > 10_000
+    text = svg.read_text()
+    again = draw_claims(report, tmp_path / "again")
+    assert again[0].read_bytes() == png.read_bytes()
+    assert text.count("<g") > 20
