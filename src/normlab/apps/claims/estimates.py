@@ -31,22 +31,13 @@ from normlab.apps.claims.claim import (
 from normlab.apps.claims.measurements import fit_slope
 from normlab.apps.claims.runs import ClaimData, NoBasisError, parse_arm, select_ended_runs
 from normlab.archive import tags
+from normlab.archive.record import NEUTRAL_KEYS
 from normlab.archive.steadiness import is_steady, speed_variation
 from normlab.archive.study import Run, Study
 
 # Keys by which arms are named, and keys that say nothing about what was trained.
 _ARM_KEYS = ("norm", "placement")
-_IGNORED_KEYS = (
-    "seed",
-    "study",
-    "output_dir",
-    "jobs",
-    "logger",
-    "budget",
-    "probes",
-    "measure",
-    "figure",
-)
+_IGNORED_KEYS = ("seed", "probes", *NEUTRAL_KEYS)
 
 
 @dataclass(frozen=True)
