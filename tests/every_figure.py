@@ -26,11 +26,11 @@ from example_measurements import (
     stack_profile,
     stream_profile,
 )
-from normlab.analysis import figures, metric_figure, page
-from normlab.analysis.learning_rates import learning_rates
-from normlab.analysis.plan import plan
-from normlab.analysis.rates_figure import learning_rate
-from normlab.analysis.result import find_study_experiment
+from normlab.analysis import figures, sheet
+from normlab.analysis.arms import group_runs
+from normlab.analysis.figures import learning_rate_figure
+from normlab.analysis.learning_rates import analyse_learning_rates
+from normlab.analysis.result import analyse_study
 from normlab.analysis.style import RC
 from normlab.apps.card import figure as card_figure
 from normlab.apps.claims import figure as claims_figure
@@ -285,32 +285,33 @@ def _measured(count: int, folder: Path) -> None:
 
 def _rates(count: int, folder: Path) -> None:
     of = rated(count)
-    rates = learning_rates(of)
+    rates = analyse_learning_rates(group_runs(of.runs))
     assert rates
-    page.save(learning_rate(of.name, rates), folder, "learning_rate")
+    sheet.save_figure(learning_rate_figure(of.name, rates), folder, "learning_rate")
 
 
 def _story(of: Study, folder: Path) -> None:
-    told = find_study_experiment(of, TRAINED_EXPERIMENTS)
-    assert told
-    page.save(told.draw_figure(of), folder, told.name)
+    result = analyse_study(of, TRAINED_EXPERIMENTS)
+    assert result.experiment
+    figure = result.experiment.draw_figure(result)
+    sheet.save_figure(figure, folder, result.experiment.name)
 
 
 def _metric(count: int, folder: Path) -> None:
     for tag in (tags.GRADIENT_NORM, tags.probe_tag(tags.STREAM_RMS, "block_01/attention")):
-        page.save(metric_figure.metric(plan(study(count)), tag), folder, tag)
+        sheet.save_figure(figures.metric_figure(analyse_study(study(count)).plan, tag), folder, tag)
 
 
 # By the module that saves them.
 FIGURES: dict[str, tuple[Callable[[int, Path], object], ...]] = {
     "analysis/figures.py": (
-        lambda count, folder: figures.draw(study(count), folder),
-        lambda count, folder: figures.draw(faceted(count), folder),
+        lambda count, folder: figures.draw_figures(analyse_study(study(count)), folder),
+        lambda count, folder: figures.draw_figures(analyse_study(faceted(count)), folder),
         _rates,
         lambda count, folder: _story(rated(count, "norm_comparison"), folder),
         lambda count, folder: _story(deepened(count), folder),
+        _metric,
     ),
-    "analysis/metric_figure.py": (_metric,),
     "apps/card/figure.py": (_cards,),
     "apps/probe/figure.py": (
         lambda count, folder: probe_figure.draw_probes(probing(count), folder),
@@ -320,8 +321,8 @@ FIGURES: dict[str, tuple[Callable[[int, Path], object], ...]] = {
     ),
     "apps/experiments/report.py": (_measured,),
 }
-# Modules whose figures `figures.draw` saves.
-DRAWN_WITH_A_STUDY = ("analysis/probes.py",)
+# Modules whose figures `figures.draw_figures` saves.
+DRAWN_WITH_A_STUDY = ("analysis/probe_figures.py",)
 
 
 @contextmanager
@@ -331,10 +332,10 @@ def captured(monkeypatch: pytest.MonkeyPatch, *, laid_out: bool = True) -> Itera
 
     def keep(figure: Figure, folder: Path, name: str) -> list[Path]:
         if laid_out:
-            page.settle(figure)
+            sheet.fix_layout(figure)
         found[name] = figure
         return [folder / f"{name}.png", folder / f"{name}.svg"]
 
     with monkeypatch.context() as patched, rc_context(RC):
-        patched.setattr(page, "save", keep)
+        patched.setattr(sheet, "save_figure", keep)
         yield found

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from harness import Contender, Settings, TimedCommand, interleave
 from models import NANO, SHAPES, TINY, Shape
-from normlab.analysis.spread import Spread, ratio, spread
+from normlab.analysis.statistics import Spread, quartile_spread, ratio_spread
 from normlab.archive import tags
 from normlab.archive.events import EVENT_FILES, read_events
 from report import Json, add_bars, add_goal, add_table, column, new_result, spread_of
@@ -33,7 +33,7 @@ def measure_study(settings: Settings) -> Json:
     ]
     samples = interleave(contenders, settings.choose_rounds(3, 1), settings.progress, warmup=0)
     tokens, sequential = RUNS * steps * shape.tokens, column(samples[SEQUENTIAL], "seconds")
-    over = ratio(column(samples[STUDY], "seconds"), sequential)
+    over = ratio_spread(column(samples[STUDY], "seconds"), sequential)
     title = "Four runs, from the command to the figures"
     result = new_result("study", title, samples, f"python {' '.join(words)}")
     table = add_table(
@@ -43,10 +43,10 @@ def measure_study(settings: Settings) -> Json:
         samples,
         {
             "seconds": spread_of("seconds"),
-            "tokens/s, start and figures included": lambda blocks: spread(
+            "tokens/s, start and figures included": lambda blocks: quartile_spread(
                 [tokens / seconds for seconds in column(blocks, "seconds")]
             ),
-            "over one by one": lambda blocks: ratio(column(blocks, "seconds"), sequential),
+            "over one by one": lambda blocks: ratio_spread(column(blocks, "seconds"), sequential),
         },
         lambda name: "ours" if name == STUDY else "other",
     )

@@ -10,10 +10,11 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from normlab.analysis import page
-from normlab.analysis.scales import log_ticks
-from normlab.analysis.spread import Spread, short
-from normlab.analysis.style import INK, own_style
+from normlab.analysis import sheet
+from normlab.analysis.formatting import format_three_digits
+from normlab.analysis.sheet import log_ticks
+from normlab.analysis.statistics import Spread
+from normlab.analysis.style import INK, figure_style
 
 Json = dict[str, Any]
 
@@ -30,8 +31,8 @@ LOG_RANGE = 30  # beyond this ratio, short bars cannot be told from none
 
 def draw_report(result: Json, note: str, folder: Path) -> list[Path]:
     """Write `<suite>.png` and `.svg` into the folder; returns their paths. Raises OSError."""
-    with own_style():
-        return page.save(build_figure(result, note), folder, result["suite"])
+    with figure_style():
+        return sheet.save_figure(build_figure(result, note), folder, result["suite"])
 
 
 def build_figure(result: Json, note: str) -> Figure:
@@ -47,7 +48,7 @@ def build_figure(result: Json, note: str) -> Figure:
     legend = (handles, [name for _, name in entries]) if len(entries) > 1 else None
     if any(bar["value"]["count"] > 1 for bar in bars):
         note = f"Median and quartiles. {note}"
-    figure, body = page.sheet(result["title"], note, legend, sum(heights))
+    figure, body = sheet.create_sheet(result["title"], note, legend, sum(heights))
     grid = body.subplots(len(rows), columns, squeeze=False, height_ratios=heights).ravel()
     for axes in grid[len(panels) :]:
         axes.remove()
@@ -87,7 +88,9 @@ def draw_bars(axes: Axes, bars: list[Json], total: float | None) -> None:
         axes.barh(row, value.median, height=0.68, color=OWNERS[bar["kind"]][0])
         axes.plot([value.low, value.high], [row, row], color=INK, lw=1.0)
         end = max(value.high, value.median)
-        label = axes.annotate(short(value.median), (end, row), (4, 0), textcoords="offset points")
+        label = axes.annotate(
+            format_three_digits(value.median), (end, row), (4, 0), textcoords="offset points"
+        )
         label.set(va="center", fontsize=7.5)
     axes.set_ylim(len(bars) - 0.4, -0.6)
     axes.set_yticks(range(len(bars)), [bar["name"] for bar in bars], fontsize=8)
@@ -119,7 +122,7 @@ def draw_grid(axes: Axes, grid: Json) -> None:
     axes.imshow(logs, cmap="RdBu_r", norm=TwoSlopeNorm(0, -3, 3), aspect="auto", alpha=0.75)
     for y, values in enumerate(grid["values"]):
         for x, value in enumerate(values):
-            text = "–" if value is None else short(value)
+            text = "–" if value is None else format_three_digits(value)
             label = axes.text(x, y, text, ha="center", va="center", fontsize=7.5)
             label.set_color("white" if abs(logs[y][x]) > 2.2 else INK)
     axes.set_xticks(range(len(grid["columns"])), grid["columns"], fontsize=7.5)

@@ -142,7 +142,7 @@ def run_suite(suite: str, settings: Settings, folder: Path) -> None:
     from rich.console import Console
     from rich.markdown import Markdown
 
-    from normlab.analysis.style import without_figure
+    from normlab.analysis.style import skip_failed_figure
     from report import format_machine, format_markdown, write_report
 
     module, _, function = SUITES[suite].partition(":")
@@ -167,7 +167,7 @@ def run_suite(suite: str, settings: Settings, folder: Path) -> None:
     try:
         write_report(report, folder / f"{suite}.json")
         notes: list[str] = []
-        with without_figure("The figure", notes):
+        with skip_failed_figure("The figure", notes):
             from figure import draw_report
 
             draw_report(result, format_machine(report["machine"]), folder)

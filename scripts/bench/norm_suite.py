@@ -12,7 +12,7 @@ from torch.utils.benchmark import Timer
 
 from harness import Block, RunBlock, Samples, Settings, WorkerProcess, interleave
 from normlab import config
-from normlab.analysis.spread import ratio, spread
+from normlab.analysis.statistics import quartile_spread, ratio_spread
 from normlab.norms import norm_factory
 from normlab.norms.timing import build_gradient_call
 from report import ComputeNumber, Json, add_goal, add_table, column, new_result, spread_of
@@ -167,7 +167,7 @@ def evaluate_norms(samples: Samples) -> Json:
             slowest = max(compared, key=lambda name: values[name].median)
             what = f"slowest other, {slowest}, {case}, {setup}"
             add_goal(result, what, values[slowest], most=MOST_SLOWEST)
-    columns = {"limit, ms": lambda blocks: spread(compute_limits(blocks))}
+    columns = {"limit, ms": lambda blocks: quartile_spread(compute_limits(blocks))}
     for name in ("rmsnorm", "layernorm", LAYER_NORM, RMS_NORM):
         columns[name] = time_over_limit(name)
     add_table(result, "time over the copy limit's", "case", samples, columns)
@@ -181,7 +181,7 @@ def compute_limits(blocks: Sequence[Block]) -> list[float]:
 
 def time_over_limit(name: str) -> ComputeNumber:
     """A column: the time of a norm over the copy limit."""
-    return lambda blocks: ratio(column(blocks, name), compute_limits(blocks))
+    return lambda blocks: ratio_spread(column(blocks, name), compute_limits(blocks))
 
 
 def norm_owner(name: str) -> str:

@@ -21,7 +21,7 @@ from harness import (
     read_peak_memory,
 )
 from models import is_installed
-from normlab.analysis.spread import ratio, spread
+from normlab.analysis.statistics import quartile_spread, ratio_spread
 from normlab.archive import tags
 from normlab.archive.events import read_events
 from normlab.errors import NormlabError
@@ -138,7 +138,7 @@ def evaluate_read(samples: Samples, many_samples: Samples, points: int, size: st
     ours = column(samples[OURS], "seconds")
     columns: dict[str, ComputeNumber] = {
         "seconds": spread_of("seconds"),
-        "peak memory, MiB": lambda blocks: spread([max(column(blocks, "peak_mib"))]),
+        "peak memory, MiB": lambda blocks: quartile_spread([max(column(blocks, "peak_mib"))]),
     }
     ((title, many_blocks),) = many_samples.items()
     result = new_result(
@@ -155,15 +155,17 @@ def evaluate_read(samples: Samples, many_samples: Samples, points: int, size: st
         samples,
         {
             "seconds": spread_of("seconds"),
-            "points/s": lambda blocks: spread([points / s for s in column(blocks, "seconds")]),
-            f"time over {OURS}'s": lambda blocks: ratio(column(blocks, "seconds"), ours),
+            "points/s": lambda blocks: quartile_spread(
+                [points / s for s in column(blocks, "seconds")]
+            ),
+            f"time over {OURS}'s": lambda blocks: ratio_spread(column(blocks, "seconds"), ours),
         },
         lambda name: "ours" if name == OURS else "peer",
     )
     add_table(result, "All at once", "reader", many_samples, columns)
     add_bars(result, table, "seconds")
     if TBPARSE in samples:
-        times = ratio(column(samples[TBPARSE], "seconds"), ours)
+        times = ratio_spread(column(samples[TBPARSE], "seconds"), ours)
         what = f"time of {TBPARSE} over {OURS}'s, {table['title']}"
         add_goal(result, what, times, least=LEAST_TIMES)
     else:

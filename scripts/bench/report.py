@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import ROOT, Block, Samples
-from normlab.analysis.spread import Spread, spread
+from normlab.analysis.statistics import Spread, quartile_spread
 from normlab.archive.files import write_text
 from normlab.errors import NormlabError
 
@@ -42,7 +42,7 @@ def column(blocks: Iterable[Block], quantity: str) -> list[float]:
 
 def spread_of(quantity: str) -> ComputeNumber:
     """A column of `make_table`: a quantity as it was measured."""
-    return lambda blocks: spread(column(blocks, quantity))
+    return lambda blocks: quartile_spread(column(blocks, quantity))
 
 
 def add_table(

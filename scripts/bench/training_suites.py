@@ -9,7 +9,7 @@ from scipy import stats
 import training_loops as loops
 from harness import Block, Contender, RunBlock, Samples, Settings, WorkerProcess, interleave
 from models import NANO, PEERS, SHAPES, TINY, Shape, is_installed
-from normlab.analysis.spread import Spread, ratio, spread
+from normlab.analysis.statistics import Spread, quartile_spread, ratio_spread
 from report import Json, add_bars, add_goal, add_table, column, new_result, spread_of
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
@@ -103,10 +103,10 @@ def evaluate_step(result: Json, shape: Shape, samples: Samples) -> None:
     fastest, speeds = {}, []
 
     def time_over(reference: str) -> Callable[[Sequence[Block]], Spread]:
-        return lambda blocks: ratio(times[reference], column(blocks, "ms"))
+        return lambda blocks: ratio_spread(times[reference], column(blocks, "ms"))
 
     def add_ratio(what: str, over: str, under: str, **bound: float | None) -> None:
-        add_goal(result, f"{shape.name}: {what}", ratio(times[over], times[under]), **bound)
+        add_goal(result, f"{shape.name}: {what}", ratio_spread(times[over], times[under]), **bound)
 
     for label in PRECISIONS:
         blocks = {
@@ -115,14 +115,16 @@ def evaluate_step(result: Json, shape: Shape, samples: Samples) -> None:
         run, loop, matmuls = (f"{name}, {label}" for name in (RUN, LOOP, MATMULS))
         columns = {
             STEP_MS: spread_of("ms"),
-            "tokens/s": lambda blocks: spread([1000 * shape.tokens / b["ms"] for b in blocks]),
-            "peak memory, MiB": lambda blocks: spread([max(column(blocks, "rss_mib"))]),
+            "tokens/s": lambda blocks: quartile_spread(
+                [1000 * shape.tokens / b["ms"] for b in blocks]
+            ),
+            "peak memory, MiB": lambda blocks: quartile_spread([max(column(blocks, "rss_mib"))]),
             "share of the matmul limit": time_over(matmuls),
         }
         peers = [f"{peer}, {label}" for peer in PEERS if peer in blocks]
         if peers:
             # By the median over rounds; ratios are then taken to that peer inside each round.
-            fastest[label] = min(peers, key=lambda key: spread(times[key]).median)
+            fastest[label] = min(peers, key=lambda key: quartile_spread(times[key]).median)
             columns["× fastest peer"] = time_over(fastest[label])
             what = f"tokens/s of normlab in {label} over {fastest[label]}"
             add_ratio(what, fastest[label], run, least=least_same.get(label))
@@ -137,11 +139,13 @@ def evaluate_step(result: Json, shape: Shape, samples: Samples) -> None:
             result, add_table(result, title, "contender", blocks, columns, step_owner), STEP_MS
         )
         flops = sum(product.flops for product in shape.list_products())
-        speeds.append(f"{spread([flops / ms / 1e6 for ms in times[matmuls]])} GFLOP/s in {label}")
+        speeds.append(
+            f"{quartile_spread([flops / ms / 1e6 for ms in times[matmuls]])} GFLOP/s in {label}"
+        )
     if len(fastest) == len(PRECISIONS) > 1:
         what = "tokens/s of normlab in bf16 over the fastest peer in fp32"
         add_ratio(what, fastest["fp32"], f"{RUN}, bf16", least=least_half)
-    copied = spread([2 * loops.COPY_BYTES / ms / 1e6 for ms in times[COPY]])
+    copied = quartile_spread([2 * loops.COPY_BYTES / ms / 1e6 for ms in times[COPY]])
     result["notes"].append(
         f"{shape.name}: {shape.depth} blocks, {shape.heads} heads, width {shape.width}, context "
         f"{shape.context}, batch {shape.batch}, vocabulary {shape.vocabulary}; this machine's "
@@ -168,7 +172,9 @@ def measure_profile(settings: Settings) -> Json:
             )
     samples = interleave(contenders, settings.choose_rounds(5, 2), settings.progress)
     shares = {
-        kind: lambda blocks, kind=kind: spread([100 * share for share in column(blocks, kind)])
+        kind: lambda blocks, kind=kind: quartile_spread(
+            [100 * share for share in column(blocks, kind)]
+        )
         for kind in loops.OPERATORS
     }
     result = new_result(
@@ -227,7 +233,7 @@ def measure_scaling(settings: Settings) -> Json:
     }
     result["tables"].append(exponents)
     columns = {unit: spread_of(quantity) for quantity, unit in UNITS.items()}
-    columns["parameters, M"] = lambda blocks: spread([blocks[0]["parameters"] / 1e6])
+    columns["parameters, M"] = lambda blocks: quartile_spread([blocks[0]["parameters"] / 1e6])
     for axis, varied in shapes.items():
         sizes = {str(getattr(shape, axis)): samples[shape.name] for shape in varied}
         table = add_table(result, f"by {axis}", axis, sizes, columns)

@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 
 from normlab import output
 from normlab.training import stopping
@@ -24,87 +25,57 @@ _Command = Callable[[], None]
 
 def study() -> None:
     """`train.py` and `normlab`."""
+
+    def import_command() -> _Command:
+        if {"-m", "--multirun"} & set(sys.argv):
+            from normlab.study import workers
+
+            # It imports torch in another process while this one imports the rest.
+            workers.start_fork_server()
+        from normlab.apps.experiments import MEASURED_EXPERIMENTS, TRAINED_EXPERIMENTS
+        from normlab.study.command import main
+
+        return partial(main, TRAINED_EXPERIMENTS, MEASURED_EXPERIMENTS)
+
     is_question = any(word.split("=")[0] in _QUESTIONS for word in sys.argv[1:])
-    _run_command(_import_study, trains=not is_question)
+    _run_command(import_command, trains=not is_question)
 
 
 def plot() -> None:
     """`scripts/plot.py` and `normlab-plot`."""
-    _run_command(_import_plot)
+
+    def import_command() -> _Command:
+        from normlab.analysis.plot import main
+        from normlab.apps.experiments import TRAINED_EXPERIMENTS, redraw
+
+        return partial(main, experiments=TRAINED_EXPERIMENTS, redraw_measurement=redraw)
+
+    _run_command(import_command)
 
 
 def sample() -> None:
     """`scripts/sample.py` and `normlab-sample`."""
-    _run_command(_import_sample)
+    _run_command(lambda: import_module("normlab.apps.sample").main)
 
 
 def card() -> None:
     """`scripts/card.py` and `normlab-card`."""
-    _run_command(_import_card)
+    _run_command(lambda: import_module("normlab.apps.card.main").main)
 
 
 def probe() -> None:
     """`scripts/probe.py` and `normlab-probe`."""
-    _run_command(_import_probe)
+    _run_command(lambda: import_module("normlab.apps.probe.main").main)
 
 
 def claims() -> None:
     """`scripts/claims.py` and `normlab-claims`."""
-    _run_command(_import_claims)
+    _run_command(lambda: import_module("normlab.apps.claims.main").main)
 
 
 def catalogue() -> None:
     """`scripts/catalogue.py`."""
-    _run_command(_import_catalogue)
-
-
-def _import_study() -> _Command:
-    if {"-m", "--multirun"} & set(sys.argv):
-        from normlab.study import workers
-
-        # It imports torch in another process while this one imports the rest.
-        workers.start_fork_server()
-    from normlab.apps.experiments import MEASURED_EXPERIMENTS, TRAINED_EXPERIMENTS
-    from normlab.study.command import main
-
-    return partial(main, TRAINED_EXPERIMENTS, MEASURED_EXPERIMENTS)
-
-
-def _import_plot() -> _Command:
-    from normlab.analysis.plot import main
-    from normlab.apps.experiments import TRAINED_EXPERIMENTS, redraw
-
-    return partial(main, experiments=TRAINED_EXPERIMENTS, redraw_measurement=redraw)
-
-
-def _import_sample() -> _Command:
-    from normlab.apps.sample import main
-
-    return main
-
-
-def _import_card() -> _Command:
-    from normlab.apps.card.main import main
-
-    return main
-
-
-def _import_probe() -> _Command:
-    from normlab.apps.probe.main import main
-
-    return main
-
-
-def _import_claims() -> _Command:
-    from normlab.apps.claims.main import main
-
-    return main
-
-
-def _import_catalogue() -> _Command:
-    from normlab.apps.catalogue import main
-
-    return main
+    _run_command(lambda: import_module("normlab.apps.catalogue").main)
 
 
 def _run_command(import_command: Callable[[], _Command], trains: bool = False) -> None:
@@ -140,7 +111,7 @@ def _run_command(import_command: Callable[[], _Command], trains: bool = False) -
     finally:
         _restore_signals()
     lost = output.write_failure(sys.stdout)
-    if lost is not None and lost.errno != errno.EPIPE:  # as `| head` has read what it wanted
+    if lost is not None and lost.errno != errno.EPIPE:  # EPIPE: `| head` has read enough
         rest = "; all else was done" if trains else ""
         sys.stderr.write(f"normlab: standard output cannot be written ({lost.strerror}){rest}.\n")
         sys.exit(0 if trains else 1)

@@ -47,9 +47,9 @@ def report_user_errors() -> Iterator[None]:
 def _leave(error: NormlabError) -> NoReturn:
     message = str(error)
     for argument in sys.argv[1:]:  # with commas, a value looks like many parts
-        for given in (argument, argument.partition("=")[2].strip()):
-            if len(given) > LONGEST_PART:
-                message = message.replace(given, excerpt(given))
+        for value in (argument, argument.partition("=")[2].strip()):
+            if len(value) > LONGEST_PART:
+                message = message.replace(value, excerpt(value))
     sys.stderr.write(printable(f"normlab: {message}\n"))
     sys.exit(error.exit_code)
 

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from normlab.analysis.arms import facets, format_value, group
+from normlab.analysis.arms import format_value, group_runs, split_facets
 from normlab.archive.events import Events
 from normlab.archive.record import RunRecord
 from normlab.archive.study import Run
@@ -27,11 +27,11 @@ def run(
 
 
 def labels(*runs: Run) -> list[str]:
-    return [arm.label for arm in group(runs)]
+    return [arm.label for arm in group_runs(runs)]
 
 
 def test_an_arm_is_everything_but_the_seed() -> None:
-    arms = group([run(n, "pre", s) for s in range(3) for n in ("rmsnorm", "layernorm")])
+    arms = group_runs([run(n, "pre", s) for s in range(3) for n in ("rmsnorm", "layernorm")])
     assert [arm.label for arm in arms] == ["layernorm · pre", "rmsnorm · pre"]
     assert [[r.record.seed for r in arm.runs] for arm in arms] == [[0, 1, 2], [0, 1, 2]]
 
@@ -93,7 +93,7 @@ def test_where_results_lie_and_the_seed_of_anything_name_nothing() -> None:
 
 
 def test_without_a_norm_the_placement_means_nothing() -> None:
-    (arm,) = group(
+    (arm,) = group_runs(
         [run("none", "any", s, placement={"input": s == 0}, choices={"x": "y"}) for s in range(2)]
     )
     assert arm.label == "none"
@@ -107,19 +107,19 @@ def test_equal_last_parts_are_named_in_full() -> None:
 
 def test_a_facet_is_a_combination_of_the_other_settings() -> None:
     runs = [run(n, optimizer={"lr": lr}) for lr in (0.5, 0.25) for n in ("rmsnorm", "layernorm")]
-    found = facets(group(runs))
+    found = split_facets(group_runs(runs))
     assert [facet.title for facet in found] == ["lr=0.25", "lr=0.5"]
     assert [arm.name for arm in found[0].arms] == ["layernorm · pre", "rmsnorm · pre"]
 
 
 def test_an_arm_without_the_setting_stands_in_every_facet() -> None:
     runs = [run(norm={"eps": eps}) for eps in (0.5, 0.25)]
-    found = facets(group([*runs, run("none", "any")]))
+    found = split_facets(group_runs([*runs, run("none", "any")]))
     assert [[arm.name for arm in facet.arms] for facet in found] == [["rmsnorm · pre", "none"]] * 2
 
 
 def test_one_facet_without_title_where_nothing_else_varies() -> None:
-    (only,) = facets(group([run(), run("layernorm")]))
+    (only,) = split_facets(group_runs([run(), run("layernorm")]))
     assert only.title == ""
     assert len(only.arms) == 2
 
@@ -143,8 +143,8 @@ def test_runs_of_unlike_commands_are_named_by_the_fewest_settings_that_tell_them
         )
         for depth, width, heads, decay in models
     ]
-    arms = group(runs)
-    names = sorted(facet.title for facet in facets(arms))
+    arms = group_runs(runs)
+    names = sorted(facet.title for facet in split_facets(arms))
     assert names == [
         "depth=2 · width=128",
         "depth=2 · width=64",

@@ -10,9 +10,9 @@ from scipy import stats
 
 from normlab.analysis.statistics import (
     Difference,
-    holm,
+    adjust_by_holm,
     paired_difference,
-    power_of,
+    paired_test_power,
     seeds_needed,
     unpaired_difference,
 )
@@ -103,21 +103,21 @@ def test_unequal_seeds_without_spread_or_without_a_second_one() -> None:
 
 def test_holm_by_hand() -> None:
     # Sorted 0.01 0.02 0.03 0.04 times 4 3 2 1 is 0.04 0.06 0.06 0.04, and never falls.
-    assert holm([0.02, 0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.06, 0.04, 0.06])
-    assert holm([0.6, 0.7]) == [1.0, 1.0]
-    assert holm([]) == []
-    assert holm([0.03]) == [0.03]
+    assert adjust_by_holm([0.02, 0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.06, 0.04, 0.06])
+    assert adjust_by_holm([0.6, 0.7]) == [1.0, 1.0]
+    assert adjust_by_holm([]) == []
+    assert adjust_by_holm([0.03]) == [0.03]
 
 
 def test_a_comparison_without_a_p_is_not_counted() -> None:
-    adjusted = holm([0.02, math.nan, 0.03])
+    adjusted = adjust_by_holm([0.02, math.nan, 0.03])
     assert (adjusted[0], adjusted[2]) == pytest.approx((0.04, 0.04))
     assert math.isnan(adjusted[1])
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_holm_lies_between_no_correction_and_bonferroni(p_values: list[float]) -> None:
-    adjusted = holm(p_values)
+    adjusted = adjust_by_holm(p_values)
     for p, mine in zip(p_values, adjusted, strict=True):
         assert p <= mine <= min(1.0, len(p_values) * p) or math.isclose(p, mine)
     assert sorted(range(len(p_values)), key=lambda at: (p_values[at], at)) == sorted(
@@ -136,15 +136,17 @@ def test_the_pairs_that_are_needed_are_those_of_the_tables(effect: float, needed
 def test_one_pair_fewer_would_not_do(effect: float, power: float) -> None:
     needed = seeds_needed(effect, 1.0, power)
     assert needed is not None
-    assert power_of(effect, 1.0, needed) >= power
-    assert needed == 2 or power_of(effect, 1.0, needed - 1) < power
+    assert paired_test_power(effect, 1.0, needed) >= power
+    assert needed == 2 or paired_test_power(effect, 1.0, needed - 1) < power
 
 
 @pytest.mark.parametrize(("effect", "count"), [(0.5, 12), (1.5, 5), (3.0, 2)])
 def test_power_is_that_of_the_noncentral_t(effect: float, count: int) -> None:
     critical, shift = stats.t.ppf(0.975, count - 1), effect * math.sqrt(count)
     law = stats.nct(count - 1, shift)
-    assert power_of(effect, 1.0, count) == pytest.approx(law.sf(critical) + law.cdf(-critical))
+    assert paired_test_power(effect, 1.0, count) == pytest.approx(
+        law.sf(critical) + law.cdf(-critical)
+    )
 
 
 def test_where_no_number_of_pairs_is_known() -> None:

@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
-from normlab.analysis import figures, page, panels
-from normlab.analysis.arms import group
-from normlab.analysis.curves import curve, loss_limits
-from normlab.analysis.figures import plan
+from normlab.analysis import figures, panels, sheet
+from normlab.analysis.arms import group_runs
+from normlab.analysis.curves import loss_limits, mean_curve
+from normlab.analysis.result import FigurePlan, analyse_study, plan_figures
 from normlab.analysis.statistics import running_mean, smoothing_window
 from normlab.analysis.style import RC
 from normlab.archive import tags
@@ -39,9 +39,13 @@ def texts(axes: Axes) -> list[str]:
     return [text.get_text() for text in axes.texts]
 
 
+def plan_of(study: Study) -> FigurePlan:
+    return plan_figures(study.name, group_runs(study.runs))
+
+
 def build(study: Study, name: str) -> Figure:
     with matplotlib.rc_context(RC):
-        figure: Figure = getattr(figures, name)(plan(study))
+        figure: Figure = getattr(figures, f"{name}_figure")(plan_of(study))
         figure.draw_without_rendering()
         return figure
 
@@ -62,7 +66,7 @@ def test_every_figure_is_written_wide_enough_and_the_same_every_time(
     maker.run(steps=100)
     study = read_study(maker.folder)
     first, second = tmp_path / "first", tmp_path / "second"
-    files = figures.draw(study, first)
+    files = figures.draw_figures(analyse_study(study), first)
     assert [path.name for path in files] == [
         f"{name}.{kind}" for name in NAMES for kind in ("png", "svg")
     ]
@@ -71,7 +75,7 @@ def test_every_figure_is_written_wide_enough_and_the_same_every_time(
         width, height = struct.unpack(">II", path.read_bytes()[16:24])
         assert width >= 1600
         assert height < 1.5 * width
-    figures.draw(study, second)
+    figures.draw_figures(analyse_study(study), second)
     for path in files:
         assert path.read_bytes() == (second / path.name).read_bytes(), path.name
     assert b"<dc:date>" not in (first / "comparison.svg").read_bytes()
@@ -104,8 +108,8 @@ def test_a_line_is_the_mean_over_finished_seeds_of_the_running_mean(four_arms: S
 def test_a_band_spans_the_seeds_and_one_seed_shows_what_was_measured(four_arms: Study) -> None:
     axes = panel(build(four_arms, "training_loss"))
     assert len(axes.collections) == 3  # the arms with several finished seeds
-    arm = next(arm for arm in group(four_arms.runs) if arm.name == "layernorm · pre")
-    found = curve(arm.runs, tags.VALIDATION_LOSS)
+    arm = next(arm for arm in group_runs(four_arms.runs) if arm.name == "layernorm · pre")
+    found = mean_curve(arm.runs, tags.VALIDATION_LOSS)
     assert found is not None
     assert (found.low <= found.mean).all()
     assert (found.mean <= found.high).all()
@@ -132,7 +136,7 @@ def test_a_cross_marks_the_last_finite_step_of_a_diverged_run(four_arms: Study) 
 
 
 def test_a_spike_does_not_press_the_other_curves_flat(four_arms: Study) -> None:
-    arms = group(four_arms.runs)
+    arms = group_runs(four_arms.runs)
     highest = max(np.nanmax(run.events.scalars[tags.TRAIN_LOSS].values) for run in four_arms.runs)
     low, high = loss_limits(arms)
     assert highest > 6
@@ -146,7 +150,7 @@ def test_a_higher_loss_at_initialisation_is_shown_unless_it_is_extreme(maker: An
         with SummaryWriter(str(maker.folder / record.name)) as writer:
             for tag in (tags.TRAIN_LOSS, tags.VALIDATION_LOSS):
                 writer.add_scalar(tag, initial, 0)
-    _, high = loss_limits(group(read_study(maker.folder).runs))
+    _, high = loss_limits(group_runs(read_study(maker.folder).runs))
     assert 4.5 < high < 5.0
 
 
@@ -191,8 +195,8 @@ def test_an_interval_of_two_seeds_does_not_press_the_dots_together(maker: Any) -
     for seed in range(2):
         maker.run("rmsnorm", "pre", seed, level=1.5)
         maker.run("layernorm", "pre", seed, level=1.52)
-    arms = group(read_study(maker.folder).runs)
-    values = [value for arm in arms for value in panels.final_losses(arm)]
+    arms = group_runs(read_study(maker.folder).runs)
+    values = [value for arm in arms for value in arm.final_losses]
     low, high = panels.final_limits(arms)
     assert high - low < 6 * (max(values) - min(values))
 
@@ -218,7 +222,7 @@ def test_of_more_than_a_dozen_panels_the_best_are_drawn_and_the_rest_named(maker
         maker.run(
             config={"model": {"width": width}}, level=2 - width / 50, steps=50, name=f"w{width}"
         )
-    planned = plan(read_study(maker.folder))
+    planned = plan_of(read_study(maker.folder))
     assert [facet.title for facet in planned.facets] == [f"width={k}" for k in range(3, 15)]
     (sentence,) = planned.left_out
     assert "width=1; width=2" in sentence
@@ -231,7 +235,7 @@ def test_a_study_of_which_nothing_is_left_to_draw_is_still_drawn(
     for path in (maker.folder / record.name).glob("events*"):
         path.unlink()
     study = read_study(maker.folder)
-    assert len(figures.draw(study, tmp_path / "figures")) == 8
+    assert len(figures.draw_figures(analyse_study(study), tmp_path / "figures")) == 8
     assert legend(build(study, "training_loss")) == ["rmsnorm · pre (failed)"]
     note = build(study, "final_validation_loss").subfigs[2].texts[0].get_text()
     assert note == "Final losses: no run has finished."
@@ -258,10 +262,10 @@ def test_a_first_fall_that_would_press_the_rest_flat_is_cut_and_said(
             writer.add_scalar(tags.TRAIN_LOSS, value, step)
             writer.add_scalar(tags.VALIDATION_LOSS, value, step)
     study = read_study(maker.folder)
-    _, high = loss_limits(group(study.runs))
+    _, high = loss_limits(group_runs(study.runs))
     assert (high < 2.5) == cut
     figure = build(study, "training_loss")
-    page.settle(figure)
+    sheet.fix_layout(figure)
     words = [text for text in texts(panel(figure)) if "above the axis" in text]
     assert words == ["↑ starts at 6.00, above the axis"] * cut
 
@@ -272,7 +276,7 @@ def test_a_panel_says_how_far_a_run_rises_above_it(maker: Any) -> None:
     study = read_study(maker.folder)
     for name in ("training_loss", "validation_loss"):
         figure = build(study, name)
-        page.settle(figure)
+        sheet.fix_layout(figure)
         lines = [line for line in panel(figure).lines if len(line.get_xydata()) > 2]  # type: ignore[arg-type]
         highest = max(max(line.get_ydata()) for line in lines if line.get_alpha() != 0.16)  # type: ignore[type-var]
         (words,) = [text for text in texts(panel(figure)) if "above the axis" in text]
@@ -286,7 +290,7 @@ def test_a_loss_that_rises_after_its_start_stays_in_the_panel(maker: Any) -> Non
             value = 3.0 + 1.5 * (step / 100 if step < 100 else 2 - step / 50)
             for tag in (tags.TRAIN_LOSS, tags.VALIDATION_LOSS):
                 writer.add_scalar(tag, value, step)
-    _, high = loss_limits(group(read_study(maker.folder).runs))
+    _, high = loss_limits(group_runs(read_study(maker.folder).runs))
     assert high > 4.4
 
 
@@ -294,7 +298,7 @@ def test_of_many_arms_the_best_are_drawn_and_that_is_said(maker: Any) -> None:
     for number in range(45):
         maker.run(f"norm{number:02d}", level=1.5 + number / 10, steps=50)
     study = read_study(maker.folder)
-    planned = plan(study)
+    planned = plan_of(study)
     assert len(planned.arms) == 20
     assert {arm.norm for arm in planned.arms} == {f"norm{number:02d}" for number in range(20)}
     assert "20 of 45 arms" in planned.left_out[0]
@@ -320,7 +324,7 @@ def test_of_equal_curves_none_hides_another(maker: Any) -> None:
     study = read_study(maker.folder)
     study.runs[0].events = study.runs[1].events  # the same numbers
     figure = build(study, "validation_loss")
-    page.settle(figure)
+    sheet.fix_layout(figure)
     curves = [line for line in panel(figure).lines if len(line.get_xdata()) > 2]  # type: ignore[arg-type]
     same = [line for line in curves if min(line.get_ydata()) < 2]  # type: ignore[type-var]
     assert len(curves) == 3
@@ -337,7 +341,7 @@ def test_where_no_curves_coincide_no_note_says_so(maker: Any) -> None:
     first[tags.VALIDATION_LOSS] = second[tags.VALIDATION_LOSS]
     for name, some in (("training_loss", False), ("validation_loss", True), ("comparison", True)):
         figure = build(study, name)
-        page.settle(figure)
+        sheet.fix_layout(figure)
         assert ("inside a wider one" in note(figure)) == some
 
 
@@ -347,5 +351,5 @@ def test_seeds_of_one_colour_that_coincide_need_no_note(maker: Any) -> None:
     study = read_study(maker.folder)
     study.runs[1].events = study.runs[0].events
     figure = build(study, "validation_loss")
-    page.settle(figure)
+    sheet.fix_layout(figure)
     assert "inside a wider one" not in note(figure)

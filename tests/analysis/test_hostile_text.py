@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from normlab.analysis.plot import report, show
-from normlab.analysis.table import write_runs
+from normlab.analysis.plot import print_report, write_study_report
+from normlab.analysis.summary import write_runs_csv
 from normlab.archive.study import read_study
 
 ACTING = "\x1b[31m\x07\x9b\r\u202e\u2066\u200b\ufffe"
@@ -25,8 +25,8 @@ def hostile(maker: Any) -> Any:
 
 
 def test_signs_that_act_leave_in_no_result(hostile: Any, capsys: Any) -> None:
-    done = report(hostile.folder)
-    show(done)
+    done = write_study_report(hostile.folder)
+    print_report(done)
     texts = [path.read_text(encoding="utf-8") for path in done.figures if path.suffix == ".svg"]
     assert len(texts) >= 4
     for text in texts:
@@ -39,7 +39,7 @@ def test_signs_that_act_leave_in_no_result(hostile: Any, capsys: Any) -> None:
 
 
 def test_no_cell_of_the_table_is_a_formula(hostile: Any) -> None:
-    path = write_runs(read_study(hostile.folder))
+    path = write_runs_csv(read_study(hostile.folder))
     with path.open(newline="") as lines:
         table = list(csv.reader(lines))
     texts = [cell for row in table for cell in row]

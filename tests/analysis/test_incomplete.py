@@ -9,9 +9,10 @@ import pytest
 from matplotlib.axes import Axes
 
 from normlab.analysis import figures
-from normlab.analysis.arms import group
-from normlab.analysis.curves import averaged, ending, single
-from normlab.analysis.plot import report
+from normlab.analysis.arms import group_runs
+from normlab.analysis.curves import averaged_runs, describe_ending, single_runs
+from normlab.analysis.plot import write_study_report
+from normlab.analysis.result import analyse_study
 from normlab.analysis.style import RC
 from normlab.archive.record import RunRecord
 from normlab.archive.study import read_study
@@ -41,7 +42,8 @@ def lines(drawn: Axes) -> list[list[float]]:
 
 def axes(study: Path, name: str = "training_loss") -> Axes:
     with matplotlib.rc_context(RC):
-        return getattr(figures, name)(figures.plan(read_study(study))).axes[0]  # type: ignore[no-any-return]
+        draw = getattr(figures, f"{name}_figure")
+        return draw(analyse_study(read_study(study)).plan).axes[0]  # type: ignore[no-any-return]
 
 
 def circles(drawn: Axes) -> list[float]:
@@ -52,7 +54,7 @@ def circles(drawn: Axes) -> list[float]:
 
 def legend(study: Path) -> list[str]:
     with matplotlib.rc_context(RC):
-        figure = figures.training_loss(figures.plan(read_study(study)))
+        figure = figures.training_loss_figure(analyse_study(read_study(study)).plan)
     return [t.get_text() for part in figure.subfigs for l in part.legends for t in l.get_texts()]
 
 
@@ -61,20 +63,20 @@ def test_a_shortened_curve_is_in_no_mean_and_is_marked_everywhere(maker: Any) ->
     assert circles(axes(maker.folder)) == []
     cut(maker.folder / records[1].name)
 
-    (arm,) = group(read_study(maker.folder).runs)
-    assert [run.record.seed for run in averaged(arm)] == [0, 2]
-    assert [run.record.seed for run in single(arm)] == [1]
+    (arm,) = group_runs(read_study(maker.folder).runs)
+    assert [run.record.seed for run in averaged_runs(arm)] == [0, 2]
+    assert [run.record.seed for run in single_runs(arm)] == [1]
     assert legend(maker.folder) == ["rmsnorm · pre (1 of 3 curves incomplete)"]
     for name in ("training_loss", "validation_loss"):
         (end,) = circles(axes(maker.folder, name))
         assert end < 60
-    done = report(maker.folder)
+    done = write_study_report(maker.folder)
     told = " ".join(done.left_out)
     assert "cut off" in told
     assert "of 100 training losses" in told
     assert records[1].name in told
     # What it reached is in its run.json, and counts.
-    assert done.summaries[0].finished == 3
+    assert done.result.summaries[0].finished == 3
 
 
 def test_a_shortened_curve_alone_is_drawn_and_marked(maker: Any) -> None:
@@ -156,12 +158,15 @@ def test_an_interrupted_run_is_drawn_open_and_not_counted(seeds: int, maker: Any
     for seed in range(seeds - 1):
         maker.run(seed=seed, steps=100)
     record = maker.run(seed=5, steps=60, state="interrupted")
-    (arm,) = group(read_study(maker.folder).runs)
-    assert ending(arm) == ("interrupted" if seeds == 1 else "1 of 2 interrupted")
+    (arm,) = group_runs(read_study(maker.folder).runs)
+    assert describe_ending(arm) == ("interrupted" if seeds == 1 else "1 of 2 interrupted")
     assert circles(axes(maker.folder)) == [60]
-    done = report(maker.folder)
-    assert (done.summaries[0].finished, done.summaries[0].interrupted) == (seeds - 1, 1)
-    (told,) = [sentence for sentence in done.verdict.warnings if "Interrupted" in sentence]
+    done = write_study_report(maker.folder)
+    assert (done.result.summaries[0].finished, done.result.summaries[0].interrupted) == (
+        seeds - 1,
+        1,
+    )
+    (told,) = [sentence for sentence in done.result.warnings if "Interrupted" in sentence]
     assert f"{record.name} at step 60" in told
 
 
@@ -169,11 +174,11 @@ def test_a_run_being_written_is_drawn_open_without_a_complaint(maker: Any) -> No
     record = maker.run(steps=60, state="running")
     cut(maker.folder / record.name, 0.9)
     assert len(circles(axes(maker.folder))) == 1
-    assert report(maker.folder).left_out == []
+    assert write_study_report(maker.folder).left_out == []
 
 
 @pytest.mark.parametrize("name", ["$\\frac{$", "a$b$c", "<b>", "[bold]", "σ\n"])
 def test_a_name_is_drawn_as_it_is(name: str, maker: Any) -> None:
     record: RunRecord = maker.run(norm=name, name="run", steps=50)
     assert record.norm == name
-    assert report(maker.folder).summaries[0].norm == name
+    assert write_study_report(maker.folder).result.summaries[0].norm == name

@@ -6,14 +6,15 @@ import pytest
 from scipy import stats
 
 from learning_rate_runs import INITIAL, runs_by_rate, study_of_arms
-from normlab.analysis.learning_rates import LearningRates, RatedArm, learning_rates
-from normlab.analysis.verdict import verdict
+from normlab.analysis.arms import group_runs
+from normlab.analysis.learning_rates import LearningRates, RatedArm, analyse_learning_rates
+from normlab.analysis.result import analyse_study
 
 U = {1e-3: [2.0, 2.1], 1e-2: [1.5, 1.7], 1e-1: [3.0, None]}
 
 
 def found(*arms: list) -> LearningRates:
-    rates = learning_rates(study_of_arms(*arms))
+    rates = analyse_learning_rates(group_runs(study_of_arms(*arms).runs))
     assert rates is not None
     return rates
 
@@ -85,7 +86,8 @@ def test_the_best_rate_is_not_chosen_by_survivors() -> None:
 
 
 def test_fewer_than_three_rates_are_no_such_study() -> None:
-    assert learning_rates(study_of_arms(runs_by_rate({1e-3: [1.0], 1e-2: [1.0]}))) is None
+    study = study_of_arms(runs_by_rate({1e-3: [1.0], 1e-2: [1.0]}))
+    assert analyse_learning_rates(group_runs(study.runs)) is None
     two = runs_by_rate({1e-3: [1.0], 1e-2: [1.0]}, "layernorm")
     rates = found(runs_by_rate(U), two)
     assert [arm.name for arm in rates.arms] == ["rmsnorm · pre"]
@@ -120,7 +122,7 @@ def test_another_setting_keeps_arms_apart() -> None:
 def test_the_verdict_compares_each_arm_at_its_own_best_rate() -> None:
     low = {1e-3: [2.0, 2.1, 2.2], 1e-2: [1.50, 1.51, 1.52], 1e-1: [2.0, 2.1, 2.2]}
     high = {1e-3: [1.60, 1.6101, 1.62], 1e-2: [9.0, 9.1, 9.2], 1e-1: [None, None, None]}
-    said = verdict(study_of_arms(runs_by_rate(low), runs_by_rate(high, "none", "any")))
+    said = analyse_study(study_of_arms(runs_by_rate(low), runs_by_rate(high, "none", "any")))
     (one,) = said.comparisons
     assert one.difference.mean == pytest.approx(-0.1, abs=1e-4)
     oracle = stats.ttest_rel(low[1e-2], high[1e-3])

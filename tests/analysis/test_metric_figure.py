@@ -9,9 +9,9 @@ import pytest
 from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
-from normlab.analysis.metric_figure import metric
-from normlab.analysis.plan import plan
+from normlab.analysis.figures import metric_figure
 from normlab.analysis.plot import main
+from normlab.analysis.result import analyse_study
 from normlab.analysis.style import RC
 from normlab.archive.study import read_study
 
@@ -36,7 +36,7 @@ def probed(maker: Any) -> Any:
 
 def drawn(folder: Path, tag: str = TAG) -> Figure:
     with matplotlib.rc_context(RC):
-        figure = metric(plan(read_study(folder, {tag})), tag)
+        figure = metric_figure(analyse_study(read_study(folder, {tag})).plan, tag)
         figure.draw_without_rendering()
     return figure
 

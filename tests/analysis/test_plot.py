@@ -9,7 +9,8 @@ import pytest
 from torch.utils.tensorboard import SummaryWriter
 
 import normlab
-from normlab.analysis.plot import main, report, show
+from normlab.analysis.plot import main, print_report, write_study_report
+from normlab.analysis.terminal_tables import summary_table
 from normlab.errors import NormlabError
 
 SOURCE = Path(normlab.__path__[0]).parent
@@ -80,8 +81,8 @@ def test_a_figure_that_fails_costs_a_sentence(maker: Any, monkeypatch: pytest.Mo
     def training_loss(planned: object) -> None:
         raise RuntimeError("no such font")
 
-    monkeypatch.setattr(figures, "training_loss", training_loss)
-    done = report(maker.folder)
+    monkeypatch.setattr(figures, "training_loss_figure", training_loss)
+    done = write_study_report(maker.folder)
     assert {path.stem for path in done.figures} == {
         *("comparison", "validation_loss", "final_validation_loss")
     }
@@ -90,7 +91,7 @@ def test_a_figure_that_fails_costs_a_sentence(maker: Any, monkeypatch: pytest.Mo
     assert "no such font" in sentence
     assert "no such font" in done.page.read_text()
     monkeypatch.undo()
-    assert len(report(maker.folder).figures) == 8  # and is tried again
+    assert len(write_study_report(maker.folder).figures) == 8  # and is tried again
 
 
 KILLED = """
@@ -151,13 +152,13 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(
 
 def test_report_gives_what_the_end_of_a_sweep_shows(maker: Any) -> None:
     maker.run(steps=100)
-    done = report(maker.folder)
-    assert [arm.label for arm in done.summaries] == ["rmsnorm · pre"]
+    done = write_study_report(maker.folder)
+    assert [arm.label for arm in done.result.summaries] == ["rmsnorm · pre"]
     assert all(path.is_file() for path in [done.csv, *done.figures])
     assert done.left_out == []
-    assert done.table.row_count == 1
+    assert summary_table(done.result.summaries).row_count == 1
     with pytest.raises(NormlabError):
-        report(maker.folder / "nothing")
+        write_study_report(maker.folder / "nothing")
 
 
 def test_below_the_table_stands_what_it_shows_and_what_weakens_it(maker: Any) -> None:
@@ -178,7 +179,7 @@ def test_in_a_window_sentences_are_wrapped_and_indented(
     monkeypatch.setenv("COLUMNS", "80")
     for norm, level in (("rmsnorm", 1.5), ("layernorm", 1.6)):
         maker.run(norm, level=level, steps=100)
-    show(report(maker.folder))
+    print_report(write_study_report(maker.folder))
     lines = capsys.readouterr().out.splitlines()
     at = next(number for number, line in enumerate(lines) if line.startswith("- "))
     assert lines[at + 1].startswith("  ")
@@ -191,7 +192,7 @@ def test_what_is_piped_keeps_to_columns(
     monkeypatch.setenv("COLUMNS", "40")
     for norm, level in (("rmsnorm", 1.5), ("layernorm", 1.6)):
         maker.run(norm, level=level, steps=100)
-    show(report(maker.folder))
+    print_report(write_study_report(maker.folder))
     lines = capsys.readouterr().out.splitlines()
     paths = ("figures ", "table ", "report ")
     assert max(len(line) for line in lines if not line.startswith(paths)) <= 40
@@ -204,11 +205,11 @@ def pixels(figures: list[Path]) -> dict[str, bytes]:
 def test_event_files_alone_give_the_same_figures(maker: Any) -> None:
     record = maker.run(steps=100, config={"trainer": {"max_steps": 100}})
     folder = maker.folder / record.name
-    first = pixels(report(maker.folder).figures)
+    first = pixels(write_study_report(maker.folder).figures)
     with SummaryWriter(str(folder)) as writer:
         writer.add_text("record", f"```json\n{json.dumps(asdict(record))}\n```")
     (folder / "run.json").unlink()
-    second = report(maker.folder)
+    second = write_study_report(maker.folder)
     assert pixels(second.figures) == first
     assert len(second.left_out) == 1
 

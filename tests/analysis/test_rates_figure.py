@@ -10,21 +10,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from learning_rate_runs import INITIAL, runs_by_rate, study_of_arms
-from normlab.analysis import figures, page
-from normlab.analysis.learning_rates import learning_rates
-from normlab.analysis.rates_figure import learning_rate
-from normlab.analysis.report import render_rates
+from normlab.analysis import figures, sheet
+from normlab.analysis.arms import group_runs
+from normlab.analysis.figures import learning_rate_figure
+from normlab.analysis.learning_rates import analyse_learning_rates
+from normlab.analysis.result import analyse_study
 from normlab.analysis.style import RC
+from normlab.analysis.terminal_tables import rates_table
 
 PRE = {1e-3: [2.0, 2.1], 1e-2: [1.5, 1.7], 1e-1: [9.0, 9.0]}
 NONE = {1e-3: [2.5, 2.6], 1e-2: [2.0, None], 1e-1: [None, None]}
 
 
 def drawn(*arms: list) -> Figure:
-    rates = learning_rates(study_of_arms(*arms))
+    rates = analyse_learning_rates(group_runs(study_of_arms(*arms).runs))
     assert rates is not None
     with matplotlib.rc_context(RC):
-        figure = learning_rate("study", rates)
+        figure = learning_rate_figure("study", rates)
         figure.draw_without_rendering()
     return figure
 
@@ -89,11 +91,12 @@ def test_nothing_that_finished_is_still_drawn() -> None:
 def test_a_study_over_three_rates_gets_the_figure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(page, "save", lambda figure, folder, name: [folder / name])
+    monkeypatch.setattr(sheet, "save_figure", lambda figure, folder, name: [folder / name])
     two = {rate: losses for rate, losses in PRE.items() if rate < 1e-1}
+    studies = [study_of_arms(runs_by_rate(losses)) for losses in (PRE, two)]
     names = [
-        [path.name for path in figures.draw(study_of_arms(runs_by_rate(losses)), tmp_path)]
-        for losses in (PRE, two)
+        [path.name for path in figures.draw_figures(analyse_study(study), tmp_path)]
+        for study in studies
     ]
     assert [one.count("learning_rate") for one in names] == [1, 0]
 
@@ -101,10 +104,11 @@ def test_a_study_over_three_rates_gets_the_figure(
 def test_the_table_has_best_rate_tuned_loss_sensitivity_and_stability() -> None:
     from rich.console import Console
 
-    rates = learning_rates(study_of_arms(runs_by_rate(PRE), runs_by_rate(NONE, "none", "any")))
+    study = study_of_arms(runs_by_rate(PRE), runs_by_rate(NONE, "none", "any"))
+    rates = analyse_study(study).rates
     assert rates is not None
     console = Console(width=80, record=True, file=StringIO())
-    console.print(render_rates(rates))
+    console.print(rates_table(rates))
     first, second = [line for line in console.export_text().splitlines() if "·" in line or
                      line.startswith(" none")]  # fmt: skip
     assert first.split()[3:5] == ["1e-2", "1.6000"]

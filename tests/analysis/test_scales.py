@@ -1,6 +1,6 @@
 import pytest
 
-from normlab.analysis.scales import log_ticks
+from normlab.analysis.sheet import log_ticks
 
 
 def test_ticks_are_few_and_enough() -> None:

@@ -7,10 +7,10 @@ import pytest
 from rich.console import Console
 from torch.utils.tensorboard import SummaryWriter
 
-from normlab.analysis.plot import CURVES, report
-from normlab.analysis.report import render
-from normlab.analysis.speed import speeds_of_parts
-from normlab.analysis.table import summary
+from normlab.analysis.arms import group_runs
+from normlab.analysis.plot import REPORT_TAGS, write_study_report
+from normlab.analysis.summary import speeds_of_parts, summarise_arms
+from normlab.analysis.terminal_tables import summary_table
 from normlab.archive import tags
 from normlab.archive.events import Events, Series
 from normlab.archive.steadiness import speed_variation
@@ -30,7 +30,9 @@ def timed_run(maker: Any, norm: str, speeds: list[float]) -> None:
 def printed(maker: Any) -> str:
     console = Console(width=140)
     with console.capture() as captured:
-        console.print(render(summary(read_study(maker.folder, CURVES))))
+        console.print(
+            summary_table(summarise_arms(group_runs(read_study(maker.folder, REPORT_TAGS).runs)))
+        )
     return captured.get()
 
 
@@ -41,7 +43,7 @@ def test_a_disturbed_speed_is_not_comparable_and_stays_in_the_csv(maker: Any) ->
     assert "20,000" in text
     assert "not comparable" in text
     assert "17,530" not in text
-    report(maker.folder)
+    write_study_report(maker.folder)
     page = (maker.folder / "report.html").read_text()
     assert page.count("not comparable</td>") == 2  # its arm's row and its run's
     assert "17,530" not in page

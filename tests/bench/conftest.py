@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from normlab.analysis.spread import Spread, spread
+from normlab.analysis.statistics import Spread, quartile_spread
 
-FAST, SLOW = asdict(spread([1.0, 2.0, 3.0])), asdict(spread([4.0, 5.0, 9.0]))
+FAST, SLOW = asdict(quartile_spread([1.0, 2.0, 3.0])), asdict(quartile_spread([4.0, 5.0, 9.0]))
 
 
 @pytest.fixture

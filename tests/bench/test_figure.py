@@ -12,7 +12,7 @@ from figure import build_figure, draw_report
 from figure_checks import faults
 from figure_texts import visible_words
 from harness import ROOT
-from normlab.analysis import page
+from normlab.analysis import sheet
 from normlab.analysis.style import RC
 from report import format_machine, read_report
 
@@ -21,7 +21,7 @@ def draw_panels(report: dict[str, Any], *panels: dict[str, Any]) -> Figure:
     with matplotlib.rc_context(RC):
         result = {**report["result"], "panels": list(panels)}
         figure = build_figure(result, format_machine(report["machine"]))
-        page.settle(figure)
+        sheet.fix_layout(figure)
     return figure
 
 

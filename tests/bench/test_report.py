@@ -9,7 +9,7 @@ import pytest
 
 from harness import ROOT
 from main import SUITES
-from normlab.analysis.spread import Spread
+from normlab.analysis.statistics import Spread
 from normlab.errors import NormlabError
 from report import add_goal, format_goal, read_report, refresh_page, write_report
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from normlab.analysis.plot import report
-from normlab.analysis.table import write_runs
+from normlab.analysis.plot import write_study_report
+from normlab.analysis.summary import write_runs_csv
 from normlab.archive.record import RunRecord
 from normlab.archive.study import read_run, read_study
 from normlab.config.run_spec import RunSpec
@@ -101,7 +101,7 @@ def assert_plotted(spec: RunSpec, whole: Path) -> None:
     except NormlabError as error:
         assert_says(error, spec.study_folder)
         return
-    write_runs(study)
+    write_runs_csv(study)
     (run,) = study.runs
     if run.record.state == "finished" and not study.left_out:
         expected = RunRecord.read(whole)
@@ -144,6 +144,6 @@ def test_a_damaged_study_is_drawn_or_refused_in_words(
     for original in (patient.finished, patient.interrupted):
         spec = patient.damaged(original, file, damage, 100)
         try:
-            assert report(spec.study_folder).figures
+            assert write_study_report(spec.study_folder).figures
         except NormlabError as error:
             assert_says(error, spec.study_folder)

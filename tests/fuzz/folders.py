@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 import mutations
-from normlab.analysis.table import write_runs
-from normlab.analysis.verdict import verdict
+from normlab.analysis.result import analyse_study
+from normlab.analysis.summary import write_runs_csv
 from normlab.apps.sample import main as sample_main
 from normlab.archive.study import read_study
 
@@ -40,8 +40,8 @@ def read_bent_study(dice: random.Random, run: Path) -> str:
     """Read the study and write its table; now and then sample from the run, as a user would."""
     study = read_study(run.parent)
     assert all(len(line) < 2_000 for line in study.left_out)
-    write_runs(study)
-    verdict(study)
+    write_runs_csv(study)
+    analyse_study(study)
     if dice.random() < 0.3:
         try:
             sample_main([str(run), "--length", "3"])

@@ -123,7 +123,7 @@ def test_a_linked_run_of_a_study_is_left_out_and_told(stopped: RunSpec) -> None:
 def test_nothing_is_written_through_a_linked_folder_of_a_study(
     folder: str, stopped: RunSpec, tmp_path: Path
 ) -> None:
-    from normlab.analysis.plot import report
+    from normlab.analysis.plot import write_study_report
 
     study = stopped.folder.parent
     elsewhere = tmp_path / "elsewhere"
@@ -132,7 +132,7 @@ def test_nothing_is_written_through_a_linked_folder_of_a_study(
         (study / folder).rename(tmp_path / "moved")
     (study / folder).symlink_to(elsewhere)
     with pytest.raises(NormlabError, match="is a link"):
-        report(study)
+        write_study_report(study)
     if folder == ".locks":
         with pytest.raises(NormlabError, match="is a link"), lock_run(study, stopped.id):
             pass

@@ -7,16 +7,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from normlab.archive.record import arm_name_parts, short_number
+from normlab.archive.record import NEUTRAL_KEYS, arm_name_parts, short_number
 from normlab.archive.study import Run
 from normlab.text import printable_line
 
 SEPARATOR = " · "
 
-# Where a run's results lie and how they are logged says nothing about what was trained.
-_IGNORED_GROUPS = {"logger", "hydra", "study", "output_dir", "jobs", "figure", "probes"}
-_NAMED_APART = ("norm", "placement")
-_MOST_NAMED = 3  # settings in the name of an arm, unless it takes more to tell the arms apart
+# A budget names arms: it decides how long they train. Probes measure, and change no number.
+_IGNORED_GROUPS = {*NEUTRAL_KEYS, "hydra", "probes"} - {"budget"}
+_NAME_GROUPS = ("norm", "placement")
+_MOST_SETTINGS = 3  # settings in the name of an arm, unless it takes more to tell the arms apart
 
 Settings = tuple[tuple[str, Any], ...]
 
@@ -26,7 +26,7 @@ class Arm:
     """Runs that differ in nothing but their seed.
 
     `settings` are the other things that vary in the study, as (short name, value); `unnamed` are
-    those of them that go without saying, as others tell the arms apart: see `name_apart`.
+    those left out of the name, as others distinguish the arms: see `name_arms`.
     """
 
     norm: str
@@ -48,7 +48,21 @@ class Arm:
     @property
     def setting(self) -> str:
         """The settings by which it is named."""
-        return SEPARATOR.join(describe(one) for one in self.settings if one[0] not in self.unnamed)
+        return SEPARATOR.join(
+            format_setting(setting) for setting in self.settings if setting[0] not in self.unnamed
+        )
+
+    @property
+    def final_losses(self) -> list[float]:
+        """Final validation loss of the finished runs, in nats per token."""
+        losses = [run.record.final.val_loss for run in self.with_state("finished")]
+        return [loss for loss in losses if loss is not None]
+
+    @property
+    def best_losses(self) -> list[float]:
+        """Lowest validation loss of the finished runs, in nats per token."""
+        losses = [run.record.best.val_loss for run in self.with_state("finished")]
+        return [loss for loss in losses if loss is not None]
 
     def with_state(self, *states: str) -> list[Run]:
         """The arm's runs that ended in one of these states."""
@@ -68,91 +82,91 @@ class Facet:
         return next(arm.setting for arm in self.arms if arm.settings == self.settings)
 
 
-def group(runs: Iterable[Run]) -> list[Arm]:
+def group_runs(runs: Iterable[Run]) -> list[Arm]:
     """Group runs into arms, ordered by norm (`none` last), placement and settings."""
-    runs = _once(runs)
-    keys = _varying(runs)
+    runs = _drop_repeated_runs(runs)
+    keys = _varying_keys(runs)
     names = _short_names(keys)
     buckets: dict[str, list[Run]] = defaultdict(list)
     settings_of: dict[str, Settings] = {}
     for run in runs:
-        known = _settings(run)
-        settings = tuple((names[key], known[key]) for key in keys if key in known)
-        identity = _frozen([run.record.norm, run.record.placement, settings])
+        named = _naming_settings(run)
+        settings = tuple((names[key], named[key]) for key in keys if key in named)
+        identity = _json_text([run.record.norm, run.record.placement, settings])
         buckets[identity].append(run)
         settings_of[identity] = settings
     arms = [
         Arm(members[0].record.norm, members[0].record.placement, settings_of[key], tuple(members))
         for key, members in buckets.items()
     ]
-    return name_apart(sorted(arms, key=_order))
+    return name_arms(sorted(arms, key=_arm_order))
 
 
-def name_apart(arms: Sequence[Arm]) -> list[Arm]:
+def name_arms(arms: Sequence[Arm]) -> list[Arm]:
     """The arms, named by all of few settings, or of many by the fewest that tell them apart.
 
     Runs of unlike commands in one study differ in many keys at once; named by all of them, nobody
     could read which is which. The settings themselves stay with the arms.
     """
-    every = [dict(arm.settings) for arm in arms]
+    settings_of = [dict(arm.settings) for arm in arms]
     values = {
-        key: [_frozen(one[key]) if key in one else None for one in every]
-        for key in dict.fromkeys(key for one in every for key in one)
+        key: [_json_text(settings[key]) if key in settings else None for settings in settings_of]
+        for key in dict.fromkeys(key for settings in settings_of for key in settings)
     }
 
     def combinations(keys: Iterable[str]) -> int:
         return len(set(zip(*(values[key] for key in keys), strict=True)))
 
-    if len(values) <= _MOST_NAMED:
+    if len(values) <= _MOST_SETTINGS:
         return [replace(arm, unnamed=frozenset()) for arm in arms]
     named: list[str] = []
     while combinations(named) < combinations(values):
-        others = [key for key in values if key not in named]
-        named.append(max(others, key=lambda key: combinations([*named, key])))
+        unused = [key for key in values if key not in named]
+        named.append(max(unused, key=lambda key: combinations([*named, key])))
     unnamed = frozenset(values.keys() - set(named))
     return [replace(arm, unnamed=unnamed) for arm in arms]
 
 
-def _once(runs: Iterable[Run]) -> list[Run]:
+def _drop_repeated_runs(runs: Iterable[Run]) -> list[Run]:
     """The runs, and of one that was trained without probes and again with them, the latter.
 
     Both have the same numbers: together they would be two seeds where there is one.
     """
-    kept: dict[str, Run] = {}
+    by_identity: dict[str, Run] = {}
     for run in runs:
-        if "probes" in run.record.config or identity(run) not in kept:
-            kept[identity(run)] = run
-    return list(kept.values())
+        if "probes" in run.record.config or run_identity(run) not in by_identity:
+            by_identity[run_identity(run)] = run
+    return list(by_identity.values())
 
 
-def identity(run: Run) -> str:
+def run_identity(run: Run) -> str:
     """What decides a run's numbers: the same, whether it was trained with probes or without."""
-    others = {key: item for key, item in run.record.config.items() if key != "probes"}
-    return _frozen([run.record.norm, run.record.placement, run.record.seed, others])
+    config = {key: item for key, item in run.record.config.items() if key != "probes"}
+    return _json_text([run.record.norm, run.record.placement, run.record.seed, config])
 
 
-def facets(arms: Sequence[Arm]) -> list[Facet]:
+def split_facets(arms: Sequence[Arm]) -> list[Facet]:
     """One facet for every combination of settings, ordered by it.
 
     An arm that lacks a setting (a network without a norm has no `eps`) is in every facet that
     agrees with the settings it has, as the reference it is.
     """
-    combinations = {_frozen(arm.settings): arm.settings for arm in arms}
-    whole = [
+    combinations = {_json_text(arm.settings): arm.settings for arm in arms}
+    complete = [
         settings
         for settings in combinations.values()
-        if not any(_is_part(settings, other) for other in combinations.values())
+        if not any(_is_subset(settings, other) for other in combinations.values())
     ]
     return [
         Facet(
             settings,
-            tuple(a for a in arms if a.settings == settings or _is_part(a.settings, settings)),
+            tuple(a for a in arms if a.settings == settings or _is_subset(a.settings, settings)),
         )
-        for settings in sorted(whole, key=_settings_order)
+        for settings in sorted(complete, key=_settings_order)
     ]
 
 
-def describe(setting: tuple[str, Any]) -> str:
+def format_setting(setting: tuple[str, Any]) -> str:
     """`lr=3e-3`, `depth=4`, `betas=[0.9, 0.95]`."""
     return f"{setting[0]}={format_value(setting[1])}"
 
@@ -168,43 +182,43 @@ def format_value(value: Any) -> str:
     return printable_line(str(value))
 
 
-def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten_keys(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mappings as one with dotted keys; lists stay values."""
     flat: dict[str, Any] = {}
     for key, value in nested.items():
         if isinstance(value, Mapping) and value:
-            flat |= flatten(value, f"{prefix}{key}.")
+            flat |= flatten_keys(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value
     return flat
 
 
-def _options(run: Run) -> dict[str, str]:
+def _chosen_options(run: Run) -> dict[str, str]:
     record = run.record
-    own = {"norm": record.norm, "placement": record.placement, "data": record.data}
-    return {**record.choices, **own}
+    named_groups = {"norm": record.norm, "placement": record.placement, "data": record.data}
+    return {**record.choices, **named_groups}
 
 
-def _settings(run: Run) -> dict[str, Any]:
+def _naming_settings(run: Run) -> dict[str, Any]:
     """Everything that could name an arm, apart from norm and placement: options, then keys."""
     settings: dict[str, Any] = {
-        group: option for group, option in _options(run).items() if group not in _NAMED_APART
+        group: option for group, option in _chosen_options(run).items() if group not in _NAME_GROUPS
     }
-    settings |= flatten(run.record.config)
-    idle = [group for group in _NAMED_APART if getattr(run.record, group) == "any"]
-    settings = {key: item for key, item in settings.items() if _group(key) not in idle}
-    return {key: item for key, item in settings.items() if not _is_ignored(key)}
+    settings |= flatten_keys(run.record.config)
+    idle = [group for group in _NAME_GROUPS if getattr(run.record, group) == "any"]
+    ignored = {*_IGNORED_GROUPS, *idle}
+    return {
+        key: item
+        for key, item in settings.items()
+        if _key_group(key) not in ignored and key.split(".")[-1] != "seed"
+    }
 
 
-def _group(key: str) -> str:
+def _key_group(key: str) -> str:
     return re.split(r"[./@]", key)[0]
 
 
-def _is_ignored(key: str) -> bool:
-    return _group(key) in _IGNORED_GROUPS or key.split(".")[-1] == "seed"
-
-
-def _varying(runs: Sequence[Run]) -> list[str]:
+def _varying_keys(runs: Sequence[Run]) -> list[str]:
     """The settings that name an arm.
 
     A key of the configuration counts only if it differs between runs that took the same option in
@@ -212,27 +226,33 @@ def _varying(runs: Sequence[Run]) -> list[str]:
     line, and that follows from those which were given, is a consequence (the last learning rate
     follows from the first) and would only repeat them.
     """
-    options = [_options(run) for run in runs]
-    settings = [{key: _frozen(item) for key, item in _settings(run).items()} for run in runs]
-    keys = list(dict.fromkeys(key for known in settings for key in known))
+    options = [_chosen_options(run) for run in runs]
+    settings = [
+        {key: _json_text(item) for key, item in _naming_settings(run).items()} for run in runs
+    ]
+    keys = list(dict.fromkeys(key for of_run in settings for key in of_run))
 
     def column(key: str) -> list[str | None]:
-        return [known.get(key) for known in settings]
+        return [of_run.get(key) for of_run in settings]
 
     differing = [
         key
         for key in keys
-        if not _follows(
-            column(key), [chosen.get(_group(key)) if "." in key else None for chosen in options]
+        if not _follows_from(
+            column(key), [chosen.get(_key_group(key)) if "." in key else None for chosen in options]
         )
     ]
-    given = set().union(*(re.findall(r"([\w./@]+)=", run.record.command) for run in runs))
-    asked = [key for key in differing if "." not in key or key in given]
-    causes = list(zip(*map(column, asked), strict=True)) if asked else [None] * len(runs)
-    return [key for key in differing if key in asked or not _follows(column(key), causes)]
+    typed = set().union(*(re.findall(r"([\w./@]+)=", run.record.command) for run in runs))
+    chosen_keys = [key for key in differing if "." not in key or key in typed]
+    causes = (
+        list(zip(*map(column, chosen_keys), strict=True)) if chosen_keys else [None] * len(runs)
+    )
+    return [
+        key for key in differing if key in chosen_keys or not _follows_from(column(key), causes)
+    ]
 
 
-def _follows(effects: Sequence[object], causes: Sequence[object]) -> bool:
+def _follows_from(effects: Sequence[object], causes: Sequence[object]) -> bool:
     """Whether equal causes always go with equal effects."""
     return len(set(zip(causes, effects, strict=True))) == len(set(causes))
 
@@ -244,11 +264,11 @@ def _short_names(keys: Sequence[str]) -> dict[str, str]:
     }
 
 
-def _frozen(value: Any) -> str:
+def _json_text(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=str)
 
 
-def _is_part(settings: Settings, of: Settings) -> bool:
+def _is_subset(settings: Settings, of: Settings) -> bool:
     return len(settings) < len(of) and all(setting in of for setting in settings)
 
 
@@ -261,5 +281,5 @@ def _settings_order(settings: Settings) -> list[tuple[str, bool, Any]]:
     ]
 
 
-def _order(arm: Arm) -> tuple[bool, str, str, list[tuple[str, bool, Any]]]:
+def _arm_order(arm: Arm) -> tuple[bool, str, str, list[tuple[str, bool, Any]]]:
     return arm.norm == "none", arm.norm, arm.placement, _settings_order(arm.settings)

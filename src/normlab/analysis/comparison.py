@@ -2,8 +2,8 @@
 
 Which arm is the lowest, the same losses decide that are then tested; of many equal arms one always
 is, by luck. So the correction counts every pair that the lowest arm was chosen from, not only those
-that are told: of 20,000 simulated studies of eight equal arms with three seeds, 8.5 % tell a
-difference when only the told pairs are counted, 2.0 % when all are, and 5 % would be fair.
+that are reported: of 20,000 simulated studies of eight equal arms with three seeds, 8.5 % report a
+difference when only the reported pairs are counted, 2.0 % when all are, and 5 % would be fair.
 """
 
 import json
@@ -19,7 +19,8 @@ from normlab.analysis.statistics import (
     LEVEL,
     Difference,
     Outcome,
-    holm,
+    adjust_by_holm,
+    mean_or_infinity,
     paired_difference,
     seeds_needed,
     unpaired_difference,
@@ -60,14 +61,19 @@ class Comparison:
         return seeds_needed(self.difference.mean, self.difference.spread, level=strictest)
 
 
-def compare(facets: Sequence[Facet]) -> list[Comparison]:
+def compare_arms(facets: Sequence[Facet]) -> list[Comparison]:
     """Every facet's best arm against its others: the facets in their order, the lowest arm first.
 
     Arms are compared that have a finished run, of which fewer than half of the runs diverged, and
     that learned the same data.
     """
-    pairs = [pair for facet in facets for arms in comparable(facet) for pair in _pairs(facet, arms)]
-    adjusted = holm([pair.difference.p for pair in pairs])
+    pairs = [
+        pair
+        for facet in facets
+        for arms in comparable_arms(facet)
+        for pair in _arm_pairs(facet, arms)
+    ]
+    adjusted = adjust_by_holm([pair.difference.p for pair in pairs])
     family = max(1, sum(not math.isnan(p) for p in adjusted))
     return [
         Comparison(pair.facet.title, pair.a, pair.b, pair.difference, p, family)
@@ -76,14 +82,16 @@ def compare(facets: Sequence[Facet]) -> list[Comparison]:
     ]
 
 
-def comparable(facet: Facet) -> list[list[Arm]]:
+def comparable_arms(facet: Facet) -> list[list[Arm]]:
     """The facet's arms that can be compared, lowest mean first, apart by what they learned."""
-    alike: dict[str, list[tuple[float, Arm]]] = defaultdict(list)
+    by_data: dict[str, list[tuple[float, Arm]]] = defaultdict(list)
     for arm in facet.arms:
         losses = losses_by_seed(arm)
         if losses and not mostly_diverged(arm):
-            alike[learned(arm)].append((_mean(losses), arm))
-    return [[arm for _, arm in sorted(some, key=lambda one: one[0])] for some in alike.values()]
+            by_data[learned_data(arm)].append((mean_or_infinity(list(losses.values())), arm))
+    return [
+        [arm for _, arm in sorted(ranked, key=lambda row: row[0])] for ranked in by_data.values()
+    ]
 
 
 def losses_by_seed(arm: Arm) -> dict[int, float]:
@@ -92,7 +100,7 @@ def losses_by_seed(arm: Arm) -> dict[int, float]:
     for run in arm.with_state("finished"):
         if run.record.final.val_loss is not None:
             losses[run.record.seed].append(run.record.final.val_loss)
-    return {seed: math.fsum(some) / len(some) for seed, some in losses.items()}
+    return {seed: math.fsum(values) / len(values) for seed, values in losses.items()}
 
 
 def mostly_diverged(arm: Arm) -> bool:
@@ -100,17 +108,17 @@ def mostly_diverged(arm: Arm) -> bool:
     return 2 * len(arm.with_state("diverged")) >= len(arm.runs)
 
 
-def learned(arm: Arm) -> str:
+def learned_data(arm: Arm) -> str:
     """What the arm's runs learned: only where it is equal do losses compare."""
-    found = set()
+    descriptions = set()
     for run in arm.runs:
         data = run.record.config.get("data")
         options = {**data, "path": None} if isinstance(data, dict) else {}
-        found.add(json.dumps([run.record.data_digest, options], sort_keys=True, default=str))
-    return "\n".join(sorted(found))
+        descriptions.add(json.dumps([run.record.data_digest, options], sort_keys=True, default=str))
+    return "\n".join(sorted(descriptions))
 
 
-class _Pair(NamedTuple):
+class _ArmPair(NamedTuple):
     facet: Facet
     a: Arm
     b: Arm
@@ -118,19 +126,15 @@ class _Pair(NamedTuple):
     of_the_best: bool
 
 
-def _pairs(facet: Facet, arms: Sequence[Arm]) -> Iterator[_Pair]:
-    known = [(arm, losses_by_seed(arm)) for arm in arms]
-    for (a, losses), (b, others) in combinations(known, 2):
-        yield _Pair(facet, a, b, _difference(losses, others), a is arms[0])
+def _arm_pairs(facet: Facet, arms: Sequence[Arm]) -> Iterator[_ArmPair]:
+    arm_losses = [(arm, losses_by_seed(arm)) for arm in arms]
+    for (a, losses), (b, other_losses) in combinations(arm_losses, 2):
+        yield _ArmPair(facet, a, b, _loss_difference(losses, other_losses), a is arms[0])
 
 
-def _difference(a: Losses, b: Losses) -> Difference:
+def _loss_difference(a: Losses, b: Losses) -> Difference:
     paired = paired_difference(a, b)
     if paired.pairs >= 2:
         return paired
     unpaired = unpaired_difference(list(a.values()), list(b.values()))
     return paired if paired.pairs and math.isnan(unpaired.p) else unpaired
-
-
-def _mean(losses: Losses) -> float:
-    return math.fsum(losses.values()) / len(losses)

@@ -16,7 +16,7 @@ from normlab.archive.study import Run
 # How many times the later range of a loss its first fall may take before it is cut.
 MOST_FALL = 2.5
 
-_ON_THEIR_WAY = ("running", "interrupted")
+_UNFINISHED = ("running", "interrupted")
 
 _Floats = NDArray[np.float64]
 
@@ -41,7 +41,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Broken:
+class PiecewiseCurve:
     """One run's loss over optimizer steps, broken where steps are missing.
 
     Attributes:
@@ -53,32 +53,34 @@ class Broken:
     open: list[tuple[int, float]]
 
 
-def curve(runs: Sequence[Run], tag: str, *, smooth: bool = False) -> Curve | None:
+def mean_curve(runs: Sequence[Run], tag: str, *, smooth: bool = False) -> Curve | None:
     """The curve over these runs' finite values; None where no run has any."""
-    series = [found for run in runs if (found := finite(run, tag))]
+    series = [finite for run in runs if (finite := finite_series(run, tag))]
     if not series:
         return None
-    # Only where all seeds speak: a mean over fewer of them would jump where one ends.
-    steps = reduce(np.intersect1d, [one.steps for one in series])
+    # Only the steps that all seeds have: a mean over fewer would jump where one ends.
+    steps = reduce(np.intersect1d, [run_series.steps for run_series in series])
     if not steps.size:
         return None
-    raw = np.stack([one.values[np.isin(one.steps, steps)] for one in series])
+    raw = np.stack([run_series.values[np.isin(run_series.steps, steps)] for run_series in series])
     window = smoothing_window(len(steps)) if smooth else 1
-    shown = np.stack([running_mean(values, window) for values in raw])
+    smoothed = np.stack([running_mean(values, window) for values in raw])
     # The last windows are small and therefore noisy; only a divergence is worth seeing there.
     steady = all(run.record.state != "diverged" for run in runs)
     end = len(steps) - window // 2 if steady else len(steps)
-    shown, raw, steps = shown[:, :end], raw[:, :end], steps[:end]
-    return Curve(steps, shown.mean(0), shown.min(0), shown.max(0), raw.mean(0), runs=len(series))
+    smoothed, raw, steps = smoothed[:, :end], raw[:, :end], steps[:end]
+    return Curve(
+        steps, smoothed.mean(0), smoothed.min(0), smoothed.max(0), raw.mean(0), runs=len(series)
+    )
 
 
-def broken(run: Run, tag: str, *, smooth: bool = False) -> Broken:
+def piecewise_curve(run: Run, tag: str, *, smooth: bool = False) -> PiecewiseCurve:
     """The run's finite values; a running mean never reaches across a hole."""
-    series = finite(run, tag)
+    series = finite_series(run, tag)
     if not series:
-        return Broken([], [])
+        return PiecewiseCurve([], [])
     window = smoothing_window(len(series)) if smooth else 1
-    holes = _holes(run, tag, series)
+    holes = _missing_steps(run, tag, series)
     pieces = [
         (steps, running_mean(values, window))
         for steps, values in zip(
@@ -93,49 +95,49 @@ def broken(run: Run, tag: str, *, smooth: bool = False) -> Broken:
     marks = [(int(steps[-1]), float(values[-1])) for steps, values in ends]
     if not run.complete and series.steps[0] > 0:
         marks.insert(0, (int(series.steps[0]), float(series.values[0])))
-    return Broken(pieces, marks)
+    return PiecewiseCurve(pieces, marks)
 
 
-def _holes(run: Run, tag: str, series: Series) -> NDArray[np.int64]:
+def _missing_steps(run: Run, tag: str, series: Series) -> NDArray[np.int64]:
     """The points before which steps are missing, as indices."""
-    interval = _interval(run, tag)
+    interval = _step_interval(run, tag)
     if run.complete or interval is None:
         return np.empty(0, np.int64)
     return np.flatnonzero(np.diff(series.steps) > interval) + 1
 
 
-def _interval(run: Run, tag: str) -> int | None:
+def _step_interval(run: Run, tag: str) -> int | None:
     """Optimizer steps from one point to the next; None where the record does not tell."""
     if tag == tags.TRAIN_LOSS:
         return 1
     trainer = run.record.config.get("trainer")
-    every = trainer.get("val_every") if isinstance(trainer, dict) else None
-    return every if isinstance(every, int) else None
+    interval = trainer.get("val_every") if isinstance(trainer, dict) else None
+    return interval if isinstance(interval, int) else None
 
 
 def _lacks_its_end(run: Run, tag: str, series: Series) -> bool:
     record, last = run.record, int(series.steps[-1])
-    if run.complete or record.state in _ON_THEIR_WAY:
+    if run.complete or record.state in _UNFINISHED:
         return ends_early(run)
     end = record.step if record.diverged_step is None else record.diverged_step
     if tag == tags.VALIDATION_LOSS and record.state == "finished":
         return last < end  # the last weights are always validated
-    interval = _interval(run, tag)
+    interval = _step_interval(run, tag)
     return interval is None or last + interval < end
 
 
-def finite(run: Run, tag: str) -> Series | None:
+def finite_series(run: Run, tag: str) -> Series | None:
     """The run's series up to its first value that is not finite; None where that is nothing."""
     series = run.events.scalars.get(tag)
     return (series and series.until_divergence()) or None
 
 
-def averaged(arm: Arm) -> list[Run]:
+def averaged_runs(arm: Arm) -> list[Run]:
     """The runs whose mean stands for the arm: the finished ones, or else those on their way.
 
     A curve that is not whole is in no mean: what is lost of it may be its worst part.
     """
-    finished, on_their_way = arm.with_state("finished"), arm.with_state(*_ON_THEIR_WAY)
+    finished, on_their_way = arm.with_state("finished"), arm.with_state(*_UNFINISHED)
     return [run for run in finished if run.complete] or [
         run for run in on_their_way if run.complete
     ]
@@ -143,16 +145,16 @@ def averaged(arm: Arm) -> list[Run]:
 
 def ends_early(run: Run) -> bool:
     """Whether the run's curves do not show the whole run, so that their end means nothing."""
-    return not run.complete or run.record.state in _ON_THEIR_WAY
+    return not run.complete or run.record.state in _UNFINISHED
 
 
-def single(arm: Arm) -> list[Run]:
+def single_runs(arm: Arm) -> list[Run]:
     """The runs drawn one by one: a mean over seeds that ended early is a mean of nothing."""
-    kept = averaged(arm)
-    return [run for run in arm.runs if run not in kept]
+    in_the_mean = averaged_runs(arm)
+    return [run for run in arm.runs if run not in in_the_mean]
 
 
-def floors(arms: Iterable[Arm]) -> list[float]:
+def data_floors(arms: Iterable[Arm]) -> list[float]:
     """The distinct floors of the arms' data, in nats per token, where they are known."""
     records = [run.record for arm in arms for run in arm.runs]
     return sorted({record.floor for record in records if record.floor is not None})
@@ -168,18 +170,20 @@ def loss_limits(arms: Sequence[Arm]) -> tuple[float, float]:
     """
     runs = [run for arm in arms for run in arm.runs]
     logged = (tags.TRAIN_LOSS, tags.VALIDATION_LOSS)
-    both = [(run, finite(run, tag)) for run in runs for tag in logged]
-    found = [(run, series) for run, series in both if series]
-    if not found:
+    both = [(run, finite_series(run, tag)) for run in runs for tag in logged]
+    series_of_runs = [(run, series) for run, series in both if series]
+    if not series_of_runs:
         return 0.0, 1.0
-    smoothed = [running_mean(one.values, smoothing_window(len(one))) for _, one in found]
-    lowest = min([float(values.min()) for values in smoothed] + floors(arms))
-    initial = np.array([series.values[0] for _, series in found])
+    smoothed = [
+        running_mean(losses.values, smoothing_window(len(losses))) for _, losses in series_of_runs
+    ]
+    lowest = min([float(values.min()) for values in smoothed] + data_floors(arms))
+    initial = np.array([series.values[0] for _, series in series_of_runs])
     most = 2 * np.median(initial)
     first = float(initial[initial <= most].max())
-    last = max(int(series.steps[-1]) for _, series in found)
+    last = max(int(series.steps[-1]) for _, series in series_of_runs)
     peaks, later_peaks = [first], [lowest]
-    for (run, series), values in zip(found, smoothed, strict=True):
+    for (run, series), values in zip(series_of_runs, smoothed, strict=True):
         later = values[np.searchsorted(series.steps, last / 10) :]
         if run.record.state == "diverged":
             later_peaks += later[:1].tolist()
@@ -193,37 +197,43 @@ def loss_limits(arms: Sequence[Arm]) -> tuple[float, float]:
     return lowest - 0.12 * span, top + 0.06 * span
 
 
-def ending(arm: Arm) -> str:
+def describe_ending(arm: Arm) -> str:
     """How the arm's runs ended, where not all finished: `2 of 3 diverged, at steps 120–180`."""
     total = len(arm.runs)
     parts = []
     for state in ("diverged", "failed", "interrupted", "running"):
-        some = arm.with_state(state)
-        if some:
+        ended = arm.with_state(state)
+        if ended:
             word = "still running" if state == "running" else state
-            when = _when(some) if state == "diverged" else ""
-            parts.append(f"{_count(some, total)}{word}{when}")
-    broken = [run for run in arm.with_state("finished", "diverged") if not run.complete]
-    if broken:
-        parts.append(f"{_count(broken, total)}curve{'s' * (total > 1)} incomplete")
+            when = _divergence_steps(ended) if state == "diverged" else ""
+            parts.append(f"{_count_of(ended, total)}{word}{when}")
+    incomplete = [run for run in arm.with_state("finished", "diverged") if not run.complete]
+    if incomplete:
+        parts.append(f"{_count_of(incomplete, total)}curve{'s' * (total > 1)} incomplete")
     return "; ".join(parts)
 
 
-def divergence(run: Run) -> tuple[int, float] | None:
+def name_with_ending(name: str, arm: Arm) -> str:
+    """The name, and how the arm's runs ended where not all finished."""
+    outcome = describe_ending(arm)
+    return f"{name} ({outcome})" if outcome else name
+
+
+def last_finite_loss(run: Run) -> tuple[int, float] | None:
     """The last step with a finite training loss, and that loss; None where it is not known."""
-    series = finite(run, tags.TRAIN_LOSS)
+    series = finite_series(run, tags.TRAIN_LOSS)
     if run.record.state != "diverged" or not run.complete or series is None:
         return None
     return int(series.steps[-1]), float(series.values[-1])
 
 
-def _count(some: Sequence[Run], total: int) -> str:
+def _count_of(ended: Sequence[Run], total: int) -> str:
     if total == 1:
         return ""
-    return "all " if len(some) == total else f"{len(some)} of {total} "
+    return "all " if len(ended) == total else f"{len(ended)} of {total} "
 
 
-def _when(diverged: Sequence[Run]) -> str:
+def _divergence_steps(diverged: Sequence[Run]) -> str:
     steps = sorted({run.record.diverged_step or run.record.step for run in diverged})
     if len(steps) == 1:
         return f" at step {steps[0]}"

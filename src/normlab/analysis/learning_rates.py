@@ -10,22 +10,22 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from normlab.analysis.arms import Arm, group, name_apart
+from normlab.analysis.arms import Arm, name_arms
 from normlab.analysis.comparison import losses_by_seed, mostly_diverged
-from normlab.analysis.sentences import some
-from normlab.analysis.statistics import mean_interval
+from normlab.analysis.formatting import join_first
+from normlab.analysis.statistics import mean_interval, mean_or_infinity
 from normlab.archive import tags
 from normlab.archive.record import short_number
-from normlab.archive.study import Run, Study
+from normlab.archive.study import Run
 
 FEWEST_RATES = 3
 
-_NAMES = ("lr", "optimizer.lr")  # the setting as `group` names it
-_RESULTS = ("finished", "diverged")
+_RATE_NAMES = ("lr", "optimizer.lr")  # the setting as `group` names it
+_RESULT_STATES = ("finished", "diverged")
 
 
 @dataclass(frozen=True)
-class Point:
+class RatePoint:
     """An arm at one learning rate; losses are final validation losses in nats per token.
 
     Attributes:
@@ -33,7 +33,7 @@ class Point:
         arm: the runs at this rate.
         losses: by seed, of the runs that finished.
         capped: by seed, min(loss, initial loss), the initial loss for a run that diverged; without
-            the seeds whose initial loss nobody knows.
+            the seeds whose initial loss is not known.
         diverged: how many runs diverged.
     """
 
@@ -49,7 +49,7 @@ class Point:
         return mean_interval(list(self.losses.values()))[0]
 
     @property
-    def judged(self) -> float:
+    def ranking_loss(self) -> float:
         """What the best rate is chosen by: the mean of the capped losses, or `mean` without any."""
         return mean_interval(list(self.capped.values()))[0] if self.capped else self.mean
 
@@ -73,7 +73,7 @@ class RatedArm:
     """
 
     arm: Arm
-    points: tuple[Point, ...]
+    points: tuple[RatePoint, ...]
     grid: tuple[float, ...]
     initial: float
 
@@ -83,7 +83,7 @@ class RatedArm:
         return self.arm.label
 
     @property
-    def shared(self) -> list[Point]:
+    def shared(self) -> list[RatePoint]:
         """The points on the shared grid."""
         return [point for point in self.points if point.rate in self.grid]
 
@@ -98,18 +98,18 @@ class RatedArm:
 
         A seed of which no run finished has none: that nothing trains is no insensitivity.
         """
-        found = {}
+        by_seed = {}
         for seed in sorted({seed for point in self.shared for seed in point.losses}):
             losses = [point.capped.get(seed, math.nan) for point in self.shared]
             if not any(map(math.isnan, losses)):
-                found[seed] = math.fsum(losses) / len(losses) - min(losses)
-        return found
+                by_seed[seed] = math.fsum(losses) / len(losses) - min(losses)
+        return by_seed
 
     @property
     def largest_stable(self) -> float | None:
         """The largest rate of the grid such that no run diverged at it nor at a smaller one.
 
-        A run that merely ends badly is stable: its loss tells. None if the smallest one diverged.
+        A run that ends with a high loss is stable. None if a run at the smallest rate diverged.
         """
         stable = None
         for point in self.shared:
@@ -119,7 +119,7 @@ class RatedArm:
         return stable
 
     @property
-    def best(self) -> Point | None:
+    def best(self) -> RatePoint | None:
         """The rate of the grid with the lowest mean of the capped losses, or None.
 
         A run that diverged counts as its initial loss, so no rate is best by its survivors; one of
@@ -128,7 +128,7 @@ class RatedArm:
         candidates = [
             point for point in self.shared if point.losses and not mostly_diverged(point.arm)
         ]
-        return min(candidates, key=lambda point: point.judged, default=None)
+        return min(candidates, key=lambda point: point.ranking_loss, default=None)
 
     @property
     def best_rate(self) -> float | None:
@@ -143,14 +143,7 @@ class RatedArm:
     @property
     def tuned_mean(self) -> float:
         """Mean of `tuned`; infinite without any, to stand last."""
-        return mean_interval(list(self.tuned.values()))[0] if self.tuned else math.inf
-
-    @property
-    def at_its_best(self) -> Arm | None:
-        """The arm with its runs at the best rate alone."""
-        if self.best is None:
-            return None
-        return self.best.arm
+        return mean_or_infinity(list(self.tuned.values()))
 
 
 @dataclass(frozen=True)
@@ -168,111 +161,102 @@ class LearningRates:
     warnings: tuple[str, ...]
 
 
-def learning_rates(study: Study) -> LearningRates | None:
-    """The study over its learning rates; None where no arm has three of them or more."""
-    arms = _over_rates(group(study.runs))
-    points = {id(arm): _points(arm) for arm in arms}
+def analyse_learning_rates(study_arms: Sequence[Arm]) -> LearningRates | None:
+    """A study's arms over its learning rates; None where none has three of them or more."""
+    arms = _merge_rates(study_arms)
+    points = {id(arm): _rate_points(arm) for arm in arms}
     rated = [arm for arm in arms if len(points[id(arm)]) >= FEWEST_RATES]
     if not rated:
         return None
     shared = set.intersection(*({point.rate for point in points[id(arm)]} for arm in rated))
     grid = tuple(sorted(shared))
-    found = [RatedArm(arm, points[id(arm)], grid, _mean_initial(arm)) for arm in rated]
+    rated_arms = []
+    for arm in rated:
+        initial = mean_interval(list(_initial_losses(arm).values()))[0]
+        rated_arms.append(RatedArm(arm, points[id(arm)], grid, initial))
     few = [arm.label for arm in arms if arm not in rated]
-    warnings = [*_too_few(few), *_unshared(found), *_at_the_edge(found), *_incomplete(found)]
-    return LearningRates(tuple(found), grid, tuple(warnings))
+    return LearningRates(tuple(rated_arms), grid, tuple(_rate_warnings(rated_arms, few)))
 
 
-def _over_rates(arms: Sequence[Arm]) -> list[Arm]:
+def _merge_rates(arms: Sequence[Arm]) -> list[Arm]:
     """The arms without their learning rate: those that differ in nothing else are one."""
     runs: dict[str, list[Run]] = defaultdict(list)
     first: dict[str, Arm] = {}
     for arm in arms:
-        others = tuple(setting for setting in arm.settings if setting[0] not in _NAMES)
-        together = Arm(arm.norm, arm.placement, others, ())  # its label names every setting
+        settings = tuple(setting for setting in arm.settings if setting[0] not in _RATE_NAMES)
+        together = Arm(arm.norm, arm.placement, settings, ())  # its label names every setting
         first.setdefault(together.label, together)
         runs[together.label] += arm.runs
-    return name_apart([replace(arm, runs=tuple(runs[label])) for label, arm in first.items()])
+    return name_arms([replace(arm, runs=tuple(runs[label])) for label, arm in first.items()])
 
 
-def _points(arm: Arm) -> tuple[Point, ...]:
+def _rate_points(arm: Arm) -> tuple[RatePoint, ...]:
     by_rate: dict[float, list[Run]] = defaultdict(list)
-    for run in arm.with_state(*_RESULTS):
+    for run in arm.with_state(*_RESULT_STATES):
         optimizer = run.record.config.get("optimizer")
         rate = optimizer.get("lr") if isinstance(optimizer, dict) else None
         if isinstance(rate, int | float):
             by_rate[float(rate)].append(run)
-    initial = _initial(arm)
+    initial = _initial_losses(arm)
     return tuple(
-        _point(rate, replace(arm, runs=tuple(by_rate[rate])), initial) for rate in sorted(by_rate)
+        _rate_point(rate, replace(arm, runs=tuple(by_rate[rate])), initial)
+        for rate in sorted(by_rate)
     )
 
 
-def _point(rate: float, arm: Arm, initial: Mapping[int, float]) -> Point:
+def _rate_point(rate: float, arm: Arm, initial: Mapping[int, float]) -> RatePoint:
     losses, lost = losses_by_seed(arm), arm.with_state("diverged")
     capped = {seed: min(loss, initial[seed]) for seed, loss in losses.items() if seed in initial}
     for seed in (run.record.seed for run in lost):
         if seed in initial:
             capped[seed] = initial[seed]
-    return Point(rate, arm, losses, capped, len(lost))
+    return RatePoint(rate, arm, losses, capped, len(lost))
 
 
-def _initial(arm: Arm) -> dict[int, float]:
+def _initial_losses(arm: Arm) -> dict[int, float]:
     """Validation loss at step 0 by seed; it does not depend on the rate, so any run tells it."""
-    found: dict[int, float] = {}
+    losses: dict[int, float] = {}
     for run in arm.runs:
         series = run.events.scalars.get(tags.VALIDATION_LOSS)
         if series and series.steps[0] == 0 and math.isfinite(series.values[0]):
-            found.setdefault(run.record.seed, float(series.values[0]))
-    return found
+            losses.setdefault(run.record.seed, float(series.values[0]))
+    return losses
 
 
-def _mean_initial(arm: Arm) -> float:
-    values = list(_initial(arm).values())
-    return math.fsum(values) / len(values) if values else math.nan
-
-
-def _too_few(labels: Sequence[str]) -> Iterator[str]:
-    if labels:
+def _rate_warnings(arms: Sequence[RatedArm], few: Sequence[str]) -> Iterator[str]:
+    """What weakens the comparison of these arms; `few` are labels of arms with too few rates."""
+    if few:
         yield (
-            f"Fewer than {FEWEST_RATES} learning rates, and so not among the tuned: {some(labels)}."
+            f"Fewer than {FEWEST_RATES} learning rates, and so not among the tuned: "
+            f"{join_first(few)}."
         )
-
-
-def _unshared(arms: Sequence[RatedArm]) -> Iterator[str]:
-    apart = [
-        f"{one.name} has lr={','.join(map(short_number, beyond))} besides"
-        for one in arms
-        if (beyond := [point.rate for point in one.points if point.rate not in one.grid])
+    extra = [
+        f"{rated.name} has lr={','.join(map(short_number, beyond))} besides"
+        for rated in arms
+        if (beyond := [point.rate for point in rated.points if point.rate not in rated.grid])
     ]
-    if apart:
+    if extra:
         yield (
             f"The arms do not share one grid of learning rates; sensitivity and best rates are "
-            f"over the {len(arms[0].grid)} that all have: {some(apart)}."
+            f"over the {len(arms[0].grid)} that all have: {join_first(extra)}."
         )
-
-
-def _at_the_edge(arms: Sequence[RatedArm]) -> Iterator[str]:
     edges = [
-        f"{one.name} at lr={short_number(rate)}"
-        for one in arms
-        if (rate := one.best_rate) is not None and rate in (one.grid[0], one.grid[-1])
+        f"{rated.name} at lr={short_number(rate)}"
+        for rated in arms
+        if (rate := rated.best_rate) is not None and rate in (rated.grid[0], rated.grid[-1])
     ]
     if edges:
         yield (
             f"The best rate is at the edge of the grid, so a better one may lie beyond; widen it "
-            f"with optimizer.lr=…: {some(edges)}."
+            f"with optimizer.lr=…: {join_first(edges)}."
         )
-
-
-def _incomplete(arms: Sequence[RatedArm]) -> Iterator[str]:
     lacking = [
-        one.name
-        for one in arms
-        if {seed for point in one.shared for seed in point.losses} - one.sensitivity.keys()
+        rated.name
+        for rated in arms
+        if {seed for point in rated.shared for seed in point.losses} - rated.sensitivity.keys()
     ]
     if lacking:
         yield (
             f"Seeds without a result at every rate, or without a validation loss at step 0, are "
-            f"not in the LR sensitivity: {some(lacking)}."
+            f"not in the LR sensitivity: {join_first(lacking)}."
         )

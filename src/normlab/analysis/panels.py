@@ -11,17 +11,19 @@ from matplotlib.markers import CARETLEFT, CARETRIGHT, MarkerStyle
 from normlab.analysis.arms import Arm
 from normlab.analysis.curves import (
     Curve,
-    averaged,
-    broken,
-    curve,
-    divergence,
-    ending,
+    averaged_runs,
+    data_floors,
+    describe_ending,
     ends_early,
-    floors,
-    single,
+    last_finite_loss,
+    mean_curve,
+    name_with_ending,
+    piecewise_curve,
+    single_runs,
 )
-from normlab.analysis.page import name_rows, tell
-from normlab.analysis.statistics import mean_interval
+from normlab.analysis.formatting import format_mean
+from normlab.analysis.sheet import add_tooltip, name_rows
+from normlab.analysis.statistics import mean_interval, mean_or_infinity
 from normlab.analysis.style import GREY, INK, Look
 from normlab.archive import tags
 
@@ -33,36 +35,38 @@ _FLOOR_DASHES = (0, (1.0, 1.6))
 _MARKERS_PER_CURVE = 15
 
 
-def training_loss(axes: Axes, arms: Sequence[Arm], look: Look, limits: tuple[float, float]) -> None:
+def draw_training_loss(
+    axes: Axes, arms: Sequence[Arm], look: Look, limits: tuple[float, float]
+) -> None:
     """Training loss over steps, smoothed; the measured values stand faint behind a single seed.
 
     `limits` are those of the loss axis, in nats per token.
     """
     # The floor is that of the validation windows; by luck a training batch may be easier.
-    _prepare(axes, arms, limits, "floor {:.2f} of the validation windows")
+    _prepare_axes(axes, arms, limits, "floor {:.2f} of the validation windows")
     for arm in arms:
-        together = curve(averaged(arm), tags.TRAIN_LOSS, smooth=True)
+        together = mean_curve(averaged_runs(arm), tags.TRAIN_LOSS, smooth=True)
         if together:
-            draw_mean(axes, arm, look, together)
+            draw_mean_curve(axes, arm, look, together)
             if together.runs == 1:
                 colour = look.colour(arm)
                 axes.plot(together.steps, together.raw, color=colour, lw=0.7, alpha=0.16, zorder=1)
-        _draw_singles(axes, arm, look, tags.TRAIN_LOSS, limits, smooth=True)
+        _draw_single_runs(axes, arm, look, tags.TRAIN_LOSS, limits, smooth=True)
 
 
-def validation_loss(
+def draw_validation_loss(
     axes: Axes, arms: Sequence[Arm], look: Look, limits: tuple[float, float]
 ) -> None:
     """Validation loss over steps, a marker at every measurement."""
-    _prepare(axes, arms, limits, "floor {:.2f}: no model can do better")
+    _prepare_axes(axes, arms, limits, "floor {:.2f}: no model can do better")
     for arm in arms:
-        together = curve(averaged(arm), tags.VALIDATION_LOSS)
+        together = mean_curve(averaged_runs(arm), tags.VALIDATION_LOSS)
         if together:
-            draw_mean(axes, arm, look, together, look.marker(arm))
-        _draw_singles(axes, arm, look, tags.VALIDATION_LOSS, limits, smooth=False)
+            draw_mean_curve(axes, arm, look, together, look.marker(arm))
+        _draw_single_runs(axes, arm, look, tags.VALIDATION_LOSS, limits, smooth=False)
 
 
-def final_validation_loss(
+def draw_final_losses(
     axes: Axes,
     arms: Sequence[Arm],
     look: Look,
@@ -85,29 +89,32 @@ def final_validation_loss(
     across = axes.get_yaxis_transform()
     for arm in arms:
         row = rows.index(arm.name)
-        values = final_losses(arm)
+        values = arm.final_losses
         if values:
-            draw_values(axes, arm, look, row, values)
+            draw_seed_values(axes, arm, look, row, values)
         else:
-            told = axes.text(0.025, row, ending(arm), transform=across, va="center", fontsize=8)
-            told.set(color=GREY, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5})
+            text = axes.text(
+                0.025, row, describe_ending(arm), transform=across, va="center", fontsize=8
+            )
+            text.set(color=GREY, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5})
         if numbers:
-            axes.text(1.02, row, _number(values), transform=across, va="center", fontsize=8.5)
+            axes.text(
+                1.02,
+                row,
+                format_mean(*mean_interval(values)),
+                transform=across,
+                va="center",
+                fontsize=8.5,
+            )
     _draw_final_floor(axes, arms, len(rows) - 0.3)
-
-
-def final_losses(arm: Arm) -> list[float]:
-    """Final validation loss of the arm's finished runs, in nats per token."""
-    losses = [run.record.final.val_loss for run in arm.with_state("finished")]
-    return [loss for loss in losses if loss is not None]
 
 
 def row_names(arms: Sequence[Arm]) -> list[str]:
     """The arms' names, lowest mean final validation loss first, those without one last."""
     losses: dict[str, list[float]] = {arm.name: [] for arm in arms}
     for arm in arms:
-        losses[arm.name] += final_losses(arm)
-    return sorted(losses, key=lambda name: mean_interval(losses[name] or [math.inf])[0])
+        losses[arm.name] += arm.final_losses
+    return sorted(losses, key=lambda name: mean_or_infinity(losses[name]))
 
 
 def final_limits(arms: Sequence[Arm]) -> tuple[float, float]:
@@ -116,16 +123,16 @@ def final_limits(arms: Sequence[Arm]) -> tuple[float, float]:
     An interval from two or three seeds can be many times wider than what was measured; it is cut
     at the edge rather than allowed to press the dots together.
     """
-    values = [value for arm in arms for value in final_losses(arm)]
+    values = [value for arm in arms for value in arm.final_losses]
     if not values:
         return 0.0, 1.0
     low, high = min(values), max(values)
     span = max(high - low, 0.02 * abs(high))
     for arm in arms:
-        mean, half = mean_interval(final_losses(arm))
+        mean, half = mean_interval(arm.final_losses)
         if half < 0.5 * span:
             low, high = min(low, mean - half), max(high, mean + half)
-    low = min([low, *(floor for floor in floors(arms) if low - floor < 2 * span)])
+    low = min([low, *(floor for floor in data_floors(arms) if low - floor < 2 * span)])
     pad = max(0.06 * (high - low), (span - (high - low)) / 2)
     return low - pad, high + pad
 
@@ -142,19 +149,19 @@ def legend_entries(
         Line2D([], [], color=look.colour(arm), ls=look.line(arm), marker=look.marker(arm), ms=4)
         for arm in named.values()
     ]
-    labels = [_legend_label(arm) if endings else name for name, arm in named.items()]
+    labels = [name_with_ending(name, arm) if endings else name for name, arm in named.items()]
     if not endings and any(arm.with_state("diverged") for arm in arms):
         handles.append(Line2D([], [], color=INK, marker="x", ls="none", ms=6, mew=1.6))
         labels.append("diverged")
     return handles, labels
 
 
-def _prepare(axes: Axes, arms: Sequence[Arm], limits: tuple[float, float], named: str) -> None:
+def _prepare_axes(axes: Axes, arms: Sequence[Arm], limits: tuple[float, float], named: str) -> None:
     axes.set_xlabel(STEP_LABEL)
     axes.set_ylabel(LOSS_LABEL)
     axes.set_ylim(*limits)
     axes.margins(x=0.02)
-    for floor in floors(arms):
+    for floor in data_floors(arms):
         axes.axhline(floor, color=GREY, lw=1.0, ls=_FLOOR_DASHES, zorder=1)
         # Below the floor no curve can be, so there is room for words.
         axes.annotate(
@@ -172,7 +179,7 @@ def _prepare(axes: Axes, arms: Sequence[Arm], limits: tuple[float, float], named
 
 def _draw_final_floor(axes: Axes, arms: Sequence[Arm], height: float) -> None:
     left, _ = axes.get_xlim()
-    for floor in floors(arms):
+    for floor in data_floors(arms):
         axes.axvline(floor, color=GREY, lw=1.0, ls=_FLOOR_DASHES, zorder=1)
         outside = floor < left
         axes.annotate(
@@ -186,60 +193,62 @@ def _draw_final_floor(axes: Axes, arms: Sequence[Arm], height: float) -> None:
         )
 
 
-def draw_mean(axes: Axes, arm: Arm, look: Look, drawn: Curve, marker: str = "") -> None:
+def draw_mean_curve(axes: Axes, arm: Arm, look: Look, curve: Curve, marker: str = "") -> None:
     """An arm's mean curve with the band of its seeds."""
     colour = look.colour(arm)
-    if drawn.runs > 1:
+    if curve.runs > 1:
         axes.fill_between(
-            drawn.steps, drawn.low, drawn.high, color=colour, alpha=0.16, lw=0, zorder=1.5
+            curve.steps, curve.low, curve.high, color=colour, alpha=0.16, lw=0, zorder=1.5
         )
     (line,) = axes.plot(
-        drawn.steps,
-        drawn.mean,
+        curve.steps,
+        curve.mean,
         color=colour,
         ls=look.line(arm),
         marker=marker,
         ms=3.2,
-        markevery=math.ceil(len(drawn.steps) / _MARKERS_PER_CURVE),
+        markevery=math.ceil(len(curve.steps) / _MARKERS_PER_CURVE),
         zorder=3,
         label=arm.name,
     )
-    over = "" if drawn.runs == 1 else f", mean over {drawn.runs} seeds"
-    tell(line, f"{arm.label}: {drawn.mean[-1]:.4f} at step {drawn.steps[-1]}{over}")
-    if any(map(ends_early, averaged(arm))):
-        _leave_open(axes, int(drawn.steps[-1]), float(drawn.mean[-1]), colour)
+    over = "" if curve.runs == 1 else f", mean over {curve.runs} seeds"
+    add_tooltip(line, f"{arm.label}: {curve.mean[-1]:.4f} at step {curve.steps[-1]}{over}")
+    if any(map(ends_early, averaged_runs(arm))):
+        _mark_open_end(axes, int(curve.steps[-1]), float(curve.mean[-1]), colour)
 
 
-def _leave_open(axes: Axes, step: int, loss: float, colour: str) -> None:
+def _mark_open_end(axes: Axes, step: int, loss: float, colour: str) -> None:
     """An open circle beside which steps of a curve are missing."""
     axes.plot([step], [loss], "o", color=colour, mfc="white", mew=1.2, ms=5.5, zorder=5)
 
 
-def _draw_singles(
+def _draw_single_runs(
     axes: Axes, arm: Arm, look: Look, tag: str, limits: tuple[float, float], *, smooth: bool
 ) -> None:
     """The runs outside the mean, thin; a × where one diverged, a circle where steps are missing."""
     colour = look.colour(arm)
-    for run in single(arm):
-        alone = broken(run, tag, smooth=smooth)
+    for run in single_runs(arm):
+        alone = piecewise_curve(run, tag, smooth=smooth)
         for piece in alone.pieces:
             (line,) = axes.plot(
                 *piece, color=colour, ls=look.line(arm), lw=1.0, alpha=0.8, zorder=2.5
             )
-            tell(line, f"{run.record.name}, {run.record.state}")
+            add_tooltip(line, f"{run.record.name}, {run.record.state}")
         for point in alone.open:
-            _leave_open(axes, *point, colour)
-        end = divergence(run)
+            _mark_open_end(axes, *point, colour)
+        end = last_finite_loss(run)
         if end:
             step, loss = end
             top = limits[1] - 0.03 * (limits[1] - limits[0])  # a × at the edge would be half cut
             (cross,) = axes.plot(
                 [step], [min(loss, top)], "x", color=colour, mew=1.8, ms=7, zorder=5
             )
-            tell(cross, f"{run.record.name}: diverged; {loss:.4f} at step {step} before it did")
+            add_tooltip(
+                cross, f"{run.record.name}: diverged; {loss:.4f} at step {step} before it did"
+            )
 
 
-def draw_values(axes: Axes, arm: Arm, look: Look, row: int, values: list[float]) -> None:
+def draw_seed_values(axes: Axes, arm: Arm, look: Look, row: int, values: list[float]) -> None:
     """One number of an arm in its row: each seed a small dot, the mean, its 95 % t-interval."""
     colour = look.colour(arm)
     mean, half = mean_interval(values)
@@ -247,13 +256,15 @@ def draw_values(axes: Axes, arm: Arm, look: Look, row: int, values: list[float])
         (dots,) = axes.plot(
             values, [row] * len(values), "o", color=colour, ms=4, alpha=0.4, mew=0, zorder=2
         )
-        tell(dots, f"{arm.label}, each seed: {', '.join(f'{value:.4f}' for value in values)}")
+        add_tooltip(
+            dots, f"{arm.label}, each seed: {', '.join(f'{value:.4f}' for value in values)}"
+        )
         draw_interval(axes, mean, half, row, colour)
     marker = look.marker(arm)
     (middle,) = axes.plot(
         [mean], [row], marker, color=colour, ms=6.5, mec="white", mew=0.9, zorder=4
     )
-    tell(middle, f"{arm.label}: {_number(values)}")
+    add_tooltip(middle, f"{arm.label}: {format_mean(*mean_interval(values))}")
 
 
 def draw_interval(axes: Axes, mean: float, half: float, row: float, colour: str) -> None:
@@ -272,15 +283,3 @@ def draw_interval(axes: Axes, mean: float, half: float, row: float, colour: str)
                 [edge], [row], s=36, marker=MarkerStyle(head), color=colour, clip_on=False, zorder=4
             )
     axes.set_xlim(left, right)
-
-
-def _number(values: list[float]) -> str:
-    if not values:
-        return ""
-    mean, half = mean_interval(values)
-    return f"{mean:.3f}" if math.isnan(half) else f"{mean:.3f} ± {half:.3f}"
-
-
-def _legend_label(arm: Arm) -> str:
-    outcome = ending(arm)
-    return f"{arm.name} ({outcome})" if outcome else arm.name

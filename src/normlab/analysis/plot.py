@@ -8,61 +8,47 @@ from textwrap import wrap
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from normlab.analysis.learning_rates import learning_rates
-from normlab.analysis.plan import plan
-from normlab.analysis.report import render, render_rates
-from normlab.analysis.result import StudyExperiment, StudyExperiments, find_study_experiment
-from normlab.analysis.style import without_figure
-from normlab.analysis.table import ArmSummary, summary, write_runs
-from normlab.analysis.verdict import Verdict, verdict
+from normlab.analysis.result import StudyExperiments, StudyResult, analyse_study
+from normlab.analysis.style import skip_failed_figure
+from normlab.analysis.summary import write_runs_csv
 from normlab.archive import tags
 from normlab.archive.files import FIGURES_FOLDER, check_study_links
-from normlab.archive.study import Study, read_study
+from normlab.archive.study import read_study
 from normlab.errors import CommandParser, NormlabError, report_user_errors
 from normlab.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
 REPORT_FILE = "report.html"
 # What figures and tables are made of.
-CURVES = (tags.TRAIN_LOSS, tags.VALIDATION_LOSS, tags.TOKENS_PER_SECOND, tags.PROBES)
+REPORT_TAGS = (tags.TRAIN_LOSS, tags.VALIDATION_LOSS, tags.TOKENS_PER_SECOND, tags.PROBES)
 
 _WIDEST = 100  # columns that are still easy to read
 
 
 @dataclass(frozen=True)
-class Report:
-    """What a study ended in.
+class StudyReport:
+    """A study's result, and where it was written.
 
     Attributes:
-        study: the runs, as they were read.
-        summaries: a row an arm, best first.
-        verdict: what they show, and what weakens it.
+        result: what the study comes to.
         csv: where `runs.csv` is.
         figures: the files, PNG and SVG.
         page: where `report.html` is.
         left_out: sentences about whatever could not be read or was not drawn.
-        experiment: the experiment that the study is of, if any.
     """
 
-    study: Study
-    summaries: list[ArmSummary]
-    verdict: Verdict
+    result: StudyResult
     csv: Path
     figures: list[Path]
     page: Path
     left_out: list[str]
-    experiment: StudyExperiment | None = None
-
-    @property
-    def table(self) -> "Table":
-        """The summaries, to print with rich."""
-        return render(self.summaries)
 
 
-def report(study_folder: Path, experiments: StudyExperiments = MappingProxyType({})) -> Report:
+def write_study_report(
+    study_folder: Path, experiments: StudyExperiments = MappingProxyType({})
+) -> StudyReport:
     """Read a study, and write its `runs.csv`, its figures and its report into its folder.
 
     `experiments` are those whose studies have a figure and sentences of their own, by name.
@@ -70,44 +56,28 @@ def report(study_folder: Path, experiments: StudyExperiments = MappingProxyType(
     Raises:
         NormlabError: the folder is no study, or cannot be written.
     """
-    study = read_study(study_folder, CURVES)
-    left_out = [*study.left_out, *plan(study).left_out]
-    experiment = find_study_experiment(study, experiments)
-    found = verdict(study, experiment)
+    from normlab.analysis.report import write_report  # jinja2 and pillow
+
+    study = read_study(study_folder, REPORT_TAGS)
+    result = analyse_study(study, experiments)
+    left_out = [*study.left_out, *result.plan.left_out]
     page = study_folder / REPORT_FILE
+    files: list[Path] = []
     try:
         check_study_links(study_folder)
-        csv = write_runs(study)
-        files = _draw(study, experiment, found, left_out, page)
+        csv = write_runs_csv(study)
+        with skip_failed_figure("The figures", left_out):
+            from normlab.analysis.figures import draw_figures  # matplotlib takes half a second
+
+            files = draw_figures(result, study.folder / FIGURES_FOLDER, left_out)
+        write_report(result, files, left_out, page)
     except OSError as error:
-        raise _unwritable(study_folder, error) from error
-    return Report(study, summary(study), found, csv, files, page, left_out, experiment)
-
-
-def _unwritable(folder: Path, error: OSError) -> NormlabError:
-    return NormlabError(
-        f"The results of {folder} cannot be written: {error.strerror or error} "
-        f"({error.filename or folder}); free space or permit writing there, and run "
-        f"python scripts/plot.py {folder}."
-    )
-
-
-def _draw(
-    study: Study,
-    experiment: StudyExperiment | None,
-    found: Verdict,
-    left_out: list[str],
-    page: Path,
-) -> list[Path]:
-    from normlab.analysis import document
-
-    files: list[Path] = []
-    with without_figure("The figures", left_out):
-        from normlab.analysis import figures  # matplotlib takes half a second
-
-        files = figures.draw(study, study.folder / FIGURES_FOLDER, left_out, experiment)
-    document.write(study, found, files, left_out, page, experiment)
-    return files
+        raise NormlabError(
+            f"The results of {study_folder} cannot be written: {error.strerror or error} "
+            f"({error.filename or study_folder}); free space or permit writing there, and run "
+            f"python scripts/plot.py {study_folder}."
+        ) from error
+    return StudyReport(result, csv, files, page, left_out)
 
 
 def main(
@@ -138,46 +108,47 @@ def main(
         if redraw_measurement and redraw_measurement(arguments.study, arguments.metric):
             return
         if arguments.metric is None:
-            show(report(arguments.study, experiments))
+            print_report(write_study_report(arguments.study, experiments))
         else:
-            _show_metric(arguments.study, arguments.metric)
+            _draw_metric(arguments.study, arguments.metric)
 
 
-def _show_metric(study_folder: Path, tag: str) -> None:
-    from normlab.analysis.metric_figure import draw_metric
+def _draw_metric(study_folder: Path, tag: str) -> None:
+    from normlab.analysis.figures import draw_metric
 
     png, svg = draw_metric(study_folder, tag)
     for path in (png, svg):
         sys.stdout.write(printable(f"figure   {path}\n"))
 
 
-def show(done: Report) -> None:
-    """Print a report: the table, what it shows, what was left out, and where the files are."""
+def print_report(report: StudyReport) -> None:
+    """Print a report: the tables, what they show, what was left out, and where the files are."""
+    from normlab.analysis.terminal_tables import rates_table, summary_table
     from normlab.terminal import open_terminal
 
-    console = open_terminal()
-    console.print(done.table)
-    rates = learning_rates(done.study)
-    if rates is not None:
-        console.print(render_rates(rates))
-    if done.verdict.story:
-        _say(console, "", " ".join(done.verdict.story))
-    for sentence in done.verdict.sentences:
-        _say(console, "- ", sentence)
-    for kind, sentences in (("warning: ", done.verdict.warnings), ("note: ", done.left_out)):
-        for sentence in sentences:
-            _say(console, kind, sentence)
-    name = done.experiment and f"{done.experiment.name}.png"
-    own = [path for path in done.figures if path.name == name]
-    for path in own:
-        console.print(f"figure   {path}", markup=False)
-    if done.figures:
-        console.print(f"figures  {done.figures[0].parent}", markup=False)
-    console.print(f"table    {done.csv}", markup=False)
-    console.print(f"report   {done.page}", markup=False)
+    result, console = report.result, open_terminal()
+    console.print(summary_table(result.summaries))
+    if result.rates is not None:
+        console.print(rates_table(result.rates))
+    if result.story:
+        _print_sentence(console, "", " ".join(result.story))
+    for sentence in result.sentences:
+        _print_sentence(console, "- ", sentence)
+    for sentence in result.warnings:
+        _print_sentence(console, "warning: ", sentence)
+    for sentence in report.left_out:
+        _print_sentence(console, "note: ", sentence)
+    name = result.experiment and f"{result.experiment.name}.png"
+    for path in report.figures:
+        if path.name == name:
+            console.print(f"figure   {path}", markup=False)
+    if report.figures:
+        console.print(f"figures  {report.figures[0].parent}", markup=False)
+    console.print(f"table    {report.csv}", markup=False)
+    console.print(f"report   {report.page}", markup=False)
 
 
-def _say(console: "Console", before: str, sentence: str) -> None:
+def _print_sentence(console: "Console", before: str, sentence: str) -> None:
     """A sentence on a line of its own, or in a window as many as it needs, indented."""
     from normlab.terminal import has_fixed_width
 

@@ -1,6 +1,7 @@
-"""Means and differences with intervals over seeds; the running mean behind every loss curve."""
+"""Means, medians and differences with their spread; the running mean behind every loss curve."""
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -8,10 +9,54 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from normlab.analysis.formatting import format_three_digits
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A number measured `count` times: the median, and the quartiles around it."""
+
+    median: float
+    low: float
+    high: float
+    count: int = 1
+
+    def __str__(self) -> str:
+        if self.count == 1:
+            return format_three_digits(self.median)
+        median, low, high = map(format_three_digits, (self.median, self.low, self.high))
+        return f"{median} ({low}–{high})"
+
+
+def quartile_spread(values: Sequence[float]) -> Spread:
+    """Median and quartiles, interpolated between the values; one value is its own quartiles.
+
+    Raises:
+        ValueError: there are no values.
+    """
+    if not values:
+        raise ValueError("there is no spread without values")
+    if len(values) == 1:
+        return Spread(values[0], values[0], values[0])
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+    return Spread(median, low, high, len(values))
+
+
+def ratio_spread(numerators: Sequence[float], denominators: Sequence[float]) -> Spread:
+    """The spread of numerator over denominator, each pair from the same round.
+
+    Raises:
+        ValueError: there is not one denominator for each numerator, or there are none.
+    """
+    return quartile_spread(
+        [over / under for over, under in zip(numerators, denominators, strict=True)]
+    )
+
+
 # A window of 1/40 of the run calms the noise of single batches and keeps every trend.
 _WINDOWS_PER_RUN = 40
 
-LEVEL = 0.05  # how often a difference may be told where there is none
+LEVEL = 0.05  # how often a difference may be reported where there is none
 MOST_PAIRS = 10_000  # nobody trains more
 
 Outcome = Literal["lower", "higher", "cannot tell"]
@@ -23,7 +68,7 @@ class Difference:
 
     Attributes:
         mean: mean difference; NaN where nothing can be compared.
-        half: half the width of its 95 % t-interval; NaN where nothing tells the spread.
+        half: half the width of its 95 % t-interval; NaN where the spread is unknown.
         p: two-sided p of the t-test that there is no difference; NaN likewise.
         pairs: how many seeds both have; 0 for a difference over unequal seeds.
         spread: standard deviation of the differences of single pairs; NaN likewise.
@@ -50,7 +95,7 @@ class Difference:
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
     """Mean of independent measurements and half the width of its Student-t interval.
 
-    The half width is NaN for one value, where nothing tells the spread; both are NaN for none.
+    The half width is NaN for one value, where the spread is unknown; both are NaN for none.
     """
     count = len(values)
     if count == 0:
@@ -60,9 +105,15 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[fl
         return mean, math.nan
     from scipy.special import stdtrit
 
-    spread = _deviation(values, mean)
+    spread = _sample_deviation(values, mean)
     quantile = float(stdtrit(count - 1, (1 + confidence) / 2))
     return mean, quantile * spread / math.sqrt(count)
+
+
+def mean_or_infinity(values: Sequence[float]) -> float:
+    """The mean, and infinity where there is none: that is the last of a ranking."""
+    mean = math.fsum(values) / len(values) if values else math.nan
+    return math.inf if math.isnan(mean) else mean
 
 
 def paired_difference(a: Mapping[int, float], b: Mapping[int, float]) -> Difference:
@@ -73,11 +124,11 @@ def paired_difference(a: Mapping[int, float], b: Mapping[int, float]) -> Differe
     1 where that amount is zero, for then a and b are the same.
     """
     both = [a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())]
-    differences = [one for one in both if math.isfinite(one)]
+    differences = [difference for difference in both if math.isfinite(difference)]
     mean, half = mean_interval(differences)
     if len(differences) < 2:
         return Difference(mean, math.nan, math.nan, len(differences), math.nan)
-    spread = _deviation(differences, mean)
+    spread = _sample_deviation(differences, mean)
     error = spread / math.sqrt(len(differences))
     p = _two_sided_p(mean, error, len(differences) - 1)
     return Difference(mean, half, p, len(differences), spread)
@@ -106,10 +157,10 @@ def unpaired_difference(a: Sequence[float], b: Sequence[float]) -> Difference:
     return Difference(mean, half, _two_sided_p(mean, error, freedom), 0, spread)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def adjust_by_holm(p_values: Sequence[float]) -> list[float]:
     """Holm's adjusted p-values, in the order given: below 0.05, the difference is told.
 
-    Of all comparisons together, one in twenty studies without any difference tells one. A NaN was
+    Of all comparisons together, one in twenty studies without any difference reports one. A NaN was
     no test: it stays NaN and is not counted.
     """
     adjusted = [math.nan] * len(p_values)
@@ -133,23 +184,23 @@ def seeds_needed(
     """
     if not (math.isfinite(effect) and math.isfinite(spread)) or effect == 0:
         return None
-    if spread == 0 or power_of(effect, spread, 2, level) >= power:
+    if spread == 0 or paired_test_power(effect, spread, 2, level) >= power:
         return 2
     too_few, enough = 2, 4
-    while power_of(effect, spread, enough, level) < power:
+    while paired_test_power(effect, spread, enough, level) < power:
         too_few, enough = enough, 2 * enough
         if too_few >= MOST_PAIRS:
             return None
     while enough - too_few > 1:
         middle = (too_few + enough) // 2
-        if power_of(effect, spread, middle, level) < power:
+        if paired_test_power(effect, spread, middle, level) < power:
             too_few = middle
         else:
             enough = middle
     return enough if enough <= MOST_PAIRS else None
 
 
-def power_of(effect: float, spread: float, pairs: int, level: float = LEVEL) -> float:
+def paired_test_power(effect: float, spread: float, pairs: int, level: float = LEVEL) -> float:
     """The probability that a paired t-test over so many pairs tells this effect; `spread` > 0."""
     from scipy.special import nctdtr, stdtrit
 
@@ -160,7 +211,7 @@ def power_of(effect: float, spread: float, pairs: int, level: float = LEVEL) -> 
     return float(below + 1 - up_to)
 
 
-def _deviation(values: Sequence[float], mean: float) -> float:
+def _sample_deviation(values: Sequence[float], mean: float) -> float:
     """Standard deviation of a sample; of a few numbers, many times faster than numpy's."""
     return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
 

@@ -96,7 +96,7 @@ RC: Any = {
 
 
 @contextmanager
-def own_style() -> Iterator[None]:
+def figure_style() -> Iterator[None]:
     """Draw in the style of this module alone, whatever a user's matplotlibrc sets."""
     import matplotlib  # half a second, which tables do not need
 
@@ -107,7 +107,7 @@ def own_style() -> Iterator[None]:
 
 
 @contextmanager
-def without_figure(what: str, left_out: list[str]) -> Iterator[None]:
+def skip_failed_figure(what: str, left_out: list[str]) -> Iterator[None]:
     """Where what is inside cannot draw, `left_out` gets a sentence, and all else goes on.
 
     Raises:
@@ -155,25 +155,25 @@ class Look:
 
 def norm_colours(norms: Sequence[str]) -> dict[str, str]:
     """A colour for each norm, that which it has in a study of the same norms."""
-    return _assign(set(norms), _NORM_COLOURS, _FREE_COLOURS, _MORE_COLOURS)
+    return _assign_looks(set(norms), _NORM_COLOURS, _FREE_COLOURS, _MORE_COLOURS)
 
 
 def placement_styles(placements: Sequence[str]) -> dict[str, tuple[LineStyle, str]]:
     """A line style and a marker for each placement, those which it has in a study of the same."""
-    return _assign(set(placements), _PLACEMENT_STYLES, _FREE_STYLES)
+    return _assign_looks(set(placements), _PLACEMENT_STYLES, _FREE_STYLES)
 
 
-def _assign(
-    names: set[str], known: dict[str, _T], free: Sequence[_T], more: Sequence[_T] = ()
+def _assign_looks(
+    names: set[str], fixed: dict[str, _T], free: Sequence[_T], more: Sequence[_T] = ()
 ) -> dict[str, _T]:
     """Known names keep their look; another starts looking for a free one at a place of its own.
 
     So a norm seldom changes colour between studies, and two share one only when all are taken.
     """
-    looks = {name: known[name] for name in names if name in known}
-    for name in sorted(set(names) - set(known)):
+    looks = {name: fixed[name] for name in names if name in fixed}
+    for name in sorted(set(names) - set(fixed)):
         first = zlib.crc32(name.encode()) % len(free)
         candidates = [*free[first:], *free[:first], *more]
-        taken = list(looks.values())
-        looks[name] = next((look for look in candidates if look not in taken), candidates[0])
+        used = list(looks.values())
+        looks[name] = next((look for look in candidates if look not in used), candidates[0])
     return looks

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from normlab.analysis.style import without_figure
+from normlab.analysis.style import skip_failed_figure
 from normlab.errors import NormlabError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def save_results(
     notes: list[str] = []
     try:
         files = {"numbers": write_numbers()}
-        with without_figure("The figure", notes):
+        with skip_failed_figure("The figure", notes):
             files = {"figure": draw_figure(), **files}
     except OSError as error:
         raise NormlabError(

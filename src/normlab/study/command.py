@@ -17,7 +17,7 @@ from normlab.config.gate import check_folder, check_overrides
 from normlab.errors import CommandParser, ConfigError, report_user_errors
 from normlab.study import workers
 from normlab.study.repeat import repeat_run
-from normlab.study.sweep import MeasuredExperiments, StudySweeper
+from normlab.study.sweep import MeasurementExperiments, StudySweeper
 from normlab.text import excerpt, suggest_closest
 from normlab.training import stopping
 
@@ -25,15 +25,16 @@ if TYPE_CHECKING:
     from normlab.analysis.result import StudyExperiments
 
 
-def main(trained: "StudyExperiments", measured: MeasuredExperiments) -> None:
+def main(trained: "StudyExperiments", measurements: MeasurementExperiments) -> None:
     """Run the command in `sys.argv`; leave with 1 or 2 and a sentence when it cannot be done.
 
-    `trained` and `measured` are the experiments that a configuration may name, by its keys `figure`
-    and `measure`.
+    `trained` and `measurements` are the experiments that a configuration may name, by its keys
+    `figure` and `measure`.
     """
     register_schemas()
     # Hydra makes the sweeper from the configuration, so that it cannot be passed an argument here.
-    StudySweeper.trained_experiments, StudySweeper.measured_experiments = trained, measured
+    StudySweeper.trained_experiments = trained
+    StudySweeper.measurement_experiments = measurements
     run_hydra = hydra.main(
         version_base="1.3", config_path=str(config.conf_folder()), config_name="train"
     )(workers.train_job)

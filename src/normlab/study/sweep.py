@@ -41,9 +41,9 @@ if TYPE_CHECKING:
 
 
 # Measures without training. Arguments: the loader, the composed configuration, the overrides, the
-# study's name.
-MeasuredExperiment = Callable[[ConfigLoader, DictConfig, Sequence[str], str], None]
-MeasuredExperiments = Mapping[str, MeasuredExperiment]  # by `measure.name` of the configuration
+# study's name. By `measure.name` of the configuration.
+MeasurementExperiment = Callable[[ConfigLoader, DictConfig, Sequence[str], str], None]
+MeasurementExperiments = Mapping[str, MeasurementExperiment]
 
 
 class StudySweeper(Sweeper):
@@ -54,7 +54,7 @@ class StudySweeper(Sweeper):
     """
 
     trained_experiments: ClassVar["StudyExperiments"] = {}
-    measured_experiments: ClassVar[MeasuredExperiments] = {}
+    measurement_experiments: ClassVar[MeasurementExperiments] = {}
 
     config: DictConfig
     hydra_context: HydraContext
@@ -96,7 +96,7 @@ class StudySweeper(Sweeper):
         loader = self.hydra_context.config_loader
         if self.config.measure is not None:
             workers.stop_fork_server()  # nothing is trained
-            run_experiment = self.measured_experiments[self.config.measure.name]
+            run_experiment = self.measurement_experiments[self.config.measure.name]
             run_experiment(loader, self.config, overrides, study)
             return
         plan = make_plan(loader, self.config, overrides, study, arms)
@@ -191,13 +191,14 @@ def draw_study(terminal: Console, plan: Plan, experiments: "StudyExperiments") -
 
     It raises no error of its own: how the runs ended matters more.
     """
-    from normlab.analysis.plot import report, show  # with matplotlib, which takes its time
+    # With matplotlib, which takes its time.
+    from normlab.analysis.plot import print_report, write_study_report
 
     if not any(is_run_folder(spec.folder) for spec in plan.specs):
         return ""  # stopped before the first run began
     folder = plan.specs[0].study_folder
     try:
-        show(report(folder, experiments))
+        print_report(write_study_report(folder, experiments))
     except NormlabError as error:
         return str(error)
     except KeyboardInterrupt as interruption:

@@ -256,7 +256,7 @@ def copy_weights(model: GPT) -> Weights:
 def update_ratios(model: GPT, before: Weights) -> Readings:
     """The length of what was added to each site's weights since `before`, over their length."""
     updates = {
-        site: torch._foreach_sub(list(parameters), before[site])
+        site: [p - old for p, old in zip(parameters, before[site], strict=True)]
         for site, parameters in group_weights(model).items()
     }
     lengths, update_lengths = _lengths_by_site(before), _lengths_by_site(updates)
@@ -285,10 +285,12 @@ def norm_parameters(model: GPT) -> tuple[Readings, dict[Key, Tensor]]:
 
 
 def _lengths_by_site(tensors_by_site: Mapping[str, Sequence[Tensor]]) -> dict[str, Tensor]:
-    """√Σx² over the tensors of each site, in one call for all: a launch a tensor would be slow."""
+    """√Σx² over the tensors of each site."""
     tensors = [x for site_tensors in tensors_by_site.values() for x in site_tensors]
     if not tensors:
         return {}
+    # In one call for all: a launch for each tensor would be slow on a GPU. The public way,
+    # `torch.nn.utils.get_total_norm`, rounds in another order.
     squares = torch.stack(torch._foreach_norm(tensors)).float().square()
     parts = torch.split(squares, [len(group) for group in tensors_by_site.values()])
     return {

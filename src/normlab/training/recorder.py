@@ -70,7 +70,7 @@ class Recorder(pl.Callback):
         self._tokens = 0
         self._elapsed = 0.0  # seconds of training since the last flush, before a stop
         self._clock = time.perf_counter()
-        self._shown_at = time.monotonic()
+        self._displayed_at = time.monotonic()
 
     @property
     def between_steps(self) -> bool:
@@ -119,7 +119,7 @@ class Recorder(pl.Callback):
         """Keep the loss; every so many optimizer steps read what was kept."""
         self._tokens += batch[0].numel()
         self._micro.append(outputs["loss"].detach())
-        if time.monotonic() - self._shown_at >= SILENCE:
+        if time.monotonic() - self._displayed_at >= SILENCE:
             # Lightning has divided the loss by the number of batches in a step.
             loss = float(self._micro[-1]) * self.accumulate
             speed = self._tokens / (time.perf_counter() - self._clock)
@@ -146,7 +146,7 @@ class Recorder(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Show that a slow validation goes on, by its own loss."""
-        if time.monotonic() - self._shown_at >= SILENCE:
+        if time.monotonic() - self._displayed_at >= SILENCE:
             speed = self.progress.tokens_per_second or 0.0
             self._show(trainer.global_step, module.mean_so_far(), speed)  # type: ignore[operator]
 
@@ -195,7 +195,7 @@ class Recorder(pl.Callback):
             trainer.should_stop = True
 
     def _show(self, step: int, loss: float, speed: float) -> None:
-        self._shown_at = time.monotonic()
+        self._displayed_at = time.monotonic()
         self.display.update(step, loss, speed)
 
     def _check_divergence(self, loss: float, norm: float, step: int) -> None:

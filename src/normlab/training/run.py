@@ -35,7 +35,6 @@ from normlab.text import printable
 from normlab.training import stopping
 from normlab.training.build import build_model
 from normlab.training.checkpoints import Checkpoints, SavedState, latest_state
-from normlab.training.compiling import compile_model
 from normlab.training.hardware import (
     Hardware,
     describe_machine,
@@ -54,6 +53,7 @@ from normlab.training.module import (
     LanguageModel,
     TrainingBatches,
     ValidationBatches,
+    compile_model,
     to_tensors,
 )
 from normlab.training.probes import Probes

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from html_page import Page
-from normlab.analysis.plot import report, show
-from normlab.analysis.result import StudyExperiment, find_study_experiment
-from normlab.analysis.verdict import verdict
+from normlab.analysis.plot import print_report, write_study_report
+from normlab.analysis.result import StudyExperiment, analyse_study
 from normlab.apps.experiments import TRAINED_EXPERIMENTS
 from normlab.archive.study import Study, read_study
 from normlab.data import build_source, unigram_loss
@@ -18,7 +17,7 @@ UNIGRAM = 3.3
 
 
 def find_experiment(study: Study) -> StudyExperiment | None:
-    return find_study_experiment(study, TRAINED_EXPERIMENTS)
+    return analyse_study(study, TRAINED_EXPERIMENTS).experiment
 
 
 def trained(
@@ -57,8 +56,8 @@ def told(maker: Any) -> str:
     study = read_study(maker.folder)
     found = find_experiment(study)
     assert found is not None
-    sentences = found.write_sentences(study)
-    assert verdict(study, find_experiment(study)).story == tuple(sentences)
+    result = analyse_study(study, TRAINED_EXPERIMENTS)
+    sentences = result.story
     assert all(sentence.endswith(".") for sentence in sentences)
     return " ".join(sentences)
 
@@ -107,7 +106,7 @@ def test_without_a_rate_at_which_all_finish_none_is_shared(maker: Any) -> None:
     norms(maker, 1, none=(2.4, None), pre=(None, 2.2))
     words = told(maker)
     assert "There is no rate at which every arm finishes" in words
-    assert report(maker.folder, TRAINED_EXPERIMENTS).figures
+    assert write_study_report(maker.folder, TRAINED_EXPERIMENTS).figures
 
 
 def test_who_is_no_better_than_frequencies_is_named(maker: Any) -> None:
@@ -163,37 +162,39 @@ def test_the_sentences_are_a_paragraph_on_the_terminal_and_a_list_on_the_page(
     maker: Any, capfd: pytest.CaptureFixture
 ) -> None:
     norms(maker, 2, post=(2.4, 2.5), pre=(2.2, 2.3))
-    done = report(maker.folder, TRAINED_EXPERIMENTS)
-    show(done)
-    assert " ".join(done.verdict.story) in capfd.readouterr().out
+    done = write_study_report(maker.folder, TRAINED_EXPERIMENTS)
+    print_report(done)
+    assert " ".join(done.result.story) in capfd.readouterr().out
     (found,) = [
         one for one in Page(done.page).root.all("ul") if one.attributes.get("class") == "found"
     ]
-    assert [one.text for one in found.all("li")] == list(done.verdict.story[1:])
+    assert [one.text for one in found.all("li")] == list(done.result.story[1:])
 
 
 def test_figures_are_drawn_and_drawn_again_when_numbers_change(maker: Any) -> None:
     depths(maker, 1, {4: 0.1})
     name = "prenorm_vs_postnorm.png"
-    first = {path.name: path for path in report(maker.folder, TRAINED_EXPERIMENTS).figures}
+    first = {
+        path.name: path for path in write_study_report(maker.folder, TRAINED_EXPERIMENTS).figures
+    }
     assert first[name].stat().st_size > 20_000
     before = first[name].read_bytes()
     trained(
         maker, "layernorm post", None, 2, rate=1e-2, depth=4, warmup=0.2,
         figure="prenorm_vs_postnorm",
     )  # fmt: skip
-    assert {path.name: path for path in report(maker.folder, TRAINED_EXPERIMENTS).figures}[
-        name
-    ].read_bytes() != before
+    assert {
+        path.name: path for path in write_study_report(maker.folder, TRAINED_EXPERIMENTS).figures
+    }[name].read_bytes() != before
 
 
 def test_a_study_of_two_experiments_or_without_a_result_has_no_sentences(maker: Any) -> None:
     trained(maker, "layernorm pre", None)
     study = read_study(maker.folder)
-    assert "No run has finished" in " ".join(verdict(study, find_experiment(study)).sentences)
+    assert "No run has finished" in " ".join(analyse_study(study, TRAINED_EXPERIMENTS).sentences)
     assert not [
         path
-        for path in report(maker.folder, TRAINED_EXPERIMENTS).figures
+        for path in write_study_report(maker.folder, TRAINED_EXPERIMENTS).figures
         if "norm_comparison" in path.name
     ]
     trained(maker, "layernorm post", 2.0, figure="prenorm_vs_postnorm")
@@ -218,8 +219,8 @@ def test_runs_that_differ_in_something_else_are_no_trained_experiment(maker: Any
     for run in study.runs[:2]:
         run.record.config["trainer"] = {"max_steps": 50, "precision": "bf16-mixed"}
     assert find_experiment(study) is None
-    assert not verdict(study, find_experiment(study)).story
-    assert "Diverged" not in verdict(study, find_experiment(study)).sentences[0]
+    assert not analyse_study(study, TRAINED_EXPERIMENTS).story
+    assert "Diverged" not in analyse_study(study, TRAINED_EXPERIMENTS).sentences[0]
 
 
 def test_without_a_seed_in_common_nothing_is_compared(maker: Any) -> None:

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from normlab.analysis import page
-from normlab.analysis.style import GREY, INK, norm_colours, own_style
+from normlab.analysis import sheet
+from normlab.analysis.style import GREY, INK, figure_style, norm_colours
 from normlab.apps.card.record import Card, Ratio
 from normlab.archive.steadiness import NOT_COMPARABLE
 
@@ -27,8 +27,8 @@ _NOTHING_COMPARABLE = (
 
 def draw_cards(cards: Sequence[Card], folder: Path) -> list[Path]:
     """Write `card.png` and `card.svg` into the folder; returns their paths. Raises OSError."""
-    with own_style():
-        return page.save(build_figure(cards), folder, NAME)
+    with figure_style():
+        return sheet.save_figure(build_figure(cards), folder, NAME)
 
 
 def card_colours(cards: Sequence[Card]) -> dict[str, str]:
@@ -47,10 +47,10 @@ def build_figure(cards: Sequence[Card]) -> Figure:
     by_name = card_colours(cards)
     colours = [by_name[card.name] for card in cards]
     handles = [Line2D([], [], color=colour, lw=2.5) for colour in colours]
-    legend: page.Legend = ([*handles], [card.name for card in cards])
+    legend: sheet.Legend = ([*handles], [card.name for card in cards])
     title = f"Identity card{'s' if len(cards) > 1 else ''} at width {cards[0].width}"
     height = _HEIGHT + _HEIGHT_PER_CARD * (len(cards) - 1)
-    figure, body = page.sheet(title, _write_note(cards, hidden), legend, height)
+    figure, body = sheet.create_sheet(title, _write_note(cards, hidden), legend, height)
     response, slope, scale, spectrum, rounding, speed = body.subplots(2, 3).ravel()
 
     response.set_title("One feature's response")

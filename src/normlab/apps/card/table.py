@@ -95,7 +95,7 @@ def _build_table(cards: Sequence[Card]) -> "Table":
     from rich import box
     from rich.text import Text
 
-    from normlab.analysis.fitting_table import FittingTable
+    from normlab.analysis.terminal_tables import FittingTable
 
     table = FittingTable(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     table.add_column(f"width {cards[0].width}", no_wrap=True)

@@ -9,11 +9,10 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
 
-from normlab.analysis.arms import SEPARATOR, describe, flatten
-from normlab.analysis.learning_rates import FEWEST_RATES, RatedArm, learning_rates
+from normlab.analysis.arms import SEPARATOR, flatten_keys, format_setting, group_runs
+from normlab.analysis.learning_rates import FEWEST_RATES, RatedArm, analyse_learning_rates
 from normlab.analysis.statistics import LEVEL, mean_interval, paired_difference
 from normlab.apps.claims.claim import (
     Diverges,
@@ -33,11 +32,11 @@ from normlab.apps.claims.runs import ClaimData, NoBasisError, parse_arm, select_
 from normlab.archive import tags
 from normlab.archive.record import NEUTRAL_KEYS
 from normlab.archive.steadiness import is_steady, speed_variation
-from normlab.archive.study import Run, Study
+from normlab.archive.study import Run
 
 # Keys by which arms are named, and keys that say nothing about what was trained.
 _ARM_KEYS = ("norm", "placement")
-_IGNORED_KEYS = ("seed", "probes", *NEUTRAL_KEYS)
+_IGNORED_KEYS = (*NEUTRAL_KEYS, "seed", "probes")
 
 
 @dataclass(frozen=True)
@@ -185,7 +184,7 @@ def _estimate_mean(values: Sequence[float], basis: str, seeds: tuple[int, ...] =
 
 
 def _arm_over_rates(runs: Sequence[Run], arm: str) -> RatedArm:
-    rates = learning_rates(Study(Path(), select_ended_runs(runs, arm)))
+    rates = analyse_learning_rates(group_runs(select_ended_runs(runs, arm)))
     if rates is None:
         raise NoBasisError(f"sensitivity takes {FEWEST_RATES} learning rates of {arm}")
     if len(rates.arms) > 1:
@@ -230,7 +229,7 @@ def group_settings(runs: Sequence[Run], arm_keys: Iterable[str] = ()) -> list[Se
     configs = [
         {
             key: value
-            for key, value in sorted(flatten(run.record.config).items())
+            for key, value in sorted(flatten_keys(run.record.config).items())
             if key.split(".")[0] not in (*_IGNORED_KEYS, *_ARM_KEYS) and key not in ignored
         }
         for run in runs
@@ -252,7 +251,7 @@ def group_settings(runs: Sequence[Run], arm_keys: Iterable[str] = ()) -> list[Se
             )
         named = [(name, config[name]) for name in ("optimizer.lr", *varying) if name in config]
         labels[key] = SEPARATOR.join(
-            dict.fromkeys(describe((name.split(".")[-1], value)) for name, value in named)
+            dict.fromkeys(format_setting((name.split(".")[-1], value)) for name, value in named)
         )
     return [Setting(key, labels[key], members) for key, members in groups.items()]
 

@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from normlab.analysis import page
-from normlab.analysis.lettering import shorten, wrap
-from normlab.analysis.style import GREY, INK, WIDTH, own_style
+from normlab.analysis import sheet
+from normlab.analysis.sheet import shorten_text, wrap_text
+from normlab.analysis.style import GREY, INK, WIDTH, figure_style
 from normlab.apps.claims.page import describe_value, format_number, tally_verdicts
 from normlab.apps.claims.record import ClaimsRecord, ClaimVerdict, Word
 
@@ -37,7 +37,7 @@ _PAD = 0.12  # of a row's scale, on both sides
 
 def draw_claims(record: ClaimsRecord, folder: Path, name: str = "claims") -> list[Path]:
     """Write `<name>.png` and `.svg`, and return both. Raises OSError."""
-    with own_style():
+    with figure_style():
         note = (
             f"{tally_verdicts(record)}\nEvery row has a scale of its own: shaded, where the "
             "interval must lie for the claim to hold; grey, where there is no effect."
@@ -46,9 +46,11 @@ def draw_claims(record: ClaimsRecord, folder: Path, name: str = "claims") -> lis
         if hidden > 0:
             note += f"\nThe first {MOST_ROWS} claims; {hidden} more are in the table."
         height = _ROW * (len(rows) + 1)
-        figure, body = page.sheet("Claims, published against measured", note, _legend(), height)
+        figure, body = sheet.create_sheet(
+            "Claims, published against measured", note, _legend(), height
+        )
         _draw_rows(body.add_axes((0, 0, 1, 1)), rows)
-        return page.save(figure, folder, name)
+        return sheet.save_figure(figure, folder, name)
 
 
 def _legend() -> tuple[list[Artist], list[str]]:
@@ -75,8 +77,8 @@ def _draw_rows(axes: Axes, verdicts: Sequence[ClaimVerdict]) -> None:
 
 def _draw_row(axes: Axes, row: int, verdict: ClaimVerdict) -> None:
     colour, mark, filling = LOOKS[verdict.word]
-    name = shorten(verdict.name, _inches(_NAME, _LEFT), 8)
-    numbers = wrap(_describe_numbers(verdict), _inches(_VALUE, 1.0), 7, lines=1)
+    name = shorten_text(verdict.name, _inches(_NAME, _LEFT), 8)
+    numbers = wrap_text(_describe_numbers(verdict), _inches(_VALUE, 1.0), 7, lines=1)
     axes.text(_NAME, row, name, fontsize=8, va="center")
     axes.text(_VALUE, row, numbers, fontsize=7, va="center")
     axes.text(_WORD, row, verdict.word, fontsize=8, va="center", color=colour, weight="bold")

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from normlab.analysis.style import without_figure
+from normlab.analysis.style import skip_failed_figure
 from normlab.apps.claims.claim import Claim, load_claims
 from normlab.apps.claims.judge import judge_claim
 from normlab.apps.claims.measurements import check_measurement, machine_name
@@ -93,7 +93,7 @@ def judge_claims(request: ClaimsRequest) -> ClaimsRecord:
 
 def _write_figures(request: ClaimsRequest, record: ClaimsRecord, terminal: "Console") -> None:
     left_out: list[str] = []
-    with without_figure("The figure", left_out):
+    with skip_failed_figure("The figure", left_out):
         from normlab.apps.claims.figure import draw_claims
 
         png, _ = draw_claims(record, request.record_path.parent, request.record_path.stem)
@@ -101,7 +101,7 @@ def _write_figures(request: ClaimsRequest, record: ClaimsRecord, terminal: "Cons
     terminal.print(f"numbers  {request.record_path}", markup=False)
     if request.docs is not None:
         record = record.select(load_claims())  # not those of another folder, judged earlier
-        with without_figure("The figure of the page", left_out):
+        with skip_failed_figure("The figure of the page", left_out):
             draw_claims(record, request.docs / "figures")
             (request.docs / "figures" / "claims.svg").unlink()  # the page shows one of the two
         write_page(request.docs / "claims.md", record)

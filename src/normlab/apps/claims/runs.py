@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from normlab.analysis.arms import flatten
+from normlab.analysis.arms import flatten_keys
 from normlab.apps.claims.claim import Claim, Quantity
 from normlab.apps.claims.measurements import read_measurement, take_measurement
 from normlab.apps.claims.record import StoredMeasurement
@@ -200,7 +200,7 @@ def _run_has(record: RunRecord, key: str, value: str) -> bool:
         return getattr(record, key) in (value, "any")
     if "." not in key:
         return record.choices.get(key) == value
-    setting: Any = flatten(record.config).get(key)
+    setting: Any = flatten_keys(record.config).get(key)
     if isinstance(setting, bool) or setting is None:
         return value == {True: "true", False: "false", None: "null"}[setting]
     if isinstance(setting, int | float):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from omegaconf import DictConfig
 
-    from normlab.archive.study import Study
+    from normlab.analysis.result import StudyResult
 
 
 def run_measured_experiment(
@@ -51,11 +51,11 @@ def redraw(folder: Path, metric: str | None = None) -> bool:
 def trained_experiment(name: str) -> StudyExperiment:
     """The experiment of the module of this name, which is imported when it is needed."""
 
-    def draw_figure(study: "Study") -> "Figure":
-        return cast("Figure", import_module(f"{__name__}.{name}").draw_figure(study))
+    def draw_figure(result: "StudyResult") -> "Figure":
+        return cast("Figure", import_module(f"{__name__}.{name}").draw_figure(result))
 
-    def write_sentences(study: "Study") -> list[str]:
-        return cast("list[str]", import_module(f"{__name__}.{name}").write_sentences(study))
+    def write_sentences(result: "StudyResult") -> list[str]:
+        return cast("list[str]", import_module(f"{__name__}.{name}").write_sentences(result))
 
     return StudyExperiment(name, draw_figure, write_sentences)
 

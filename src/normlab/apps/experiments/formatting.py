@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from normlab.analysis.cells import Cell, Column, Table
+from normlab.analysis.report_tables import Cell, Column, Table
 from normlab.archive.versioned_json import none_to_nan
 
 

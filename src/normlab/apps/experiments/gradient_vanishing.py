@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from normlab.analysis.cells import Table
+from normlab.analysis.report_tables import Table
 from normlab.apps.experiments.formatting import (
     build_table,
     count_noun,

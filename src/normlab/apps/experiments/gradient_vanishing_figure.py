@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.optimize import isotonic_regression
 
-from normlab.analysis import page
-from normlab.analysis.scales import log_ticks
+from normlab.analysis import sheet
+from normlab.analysis.sheet import log_ticks
 from normlab.analysis.style import INK, LineStyle, norm_colours, placement_styles
 from normlab.apps.experiments.formatting import count_noun, format_short
 from normlab.apps.experiments.gradient_vanishing import DepthProfile, GradientVanishing
@@ -99,7 +99,7 @@ def draw_figure(record: MeasurementRecord) -> Figure:
     if hidden:
         note += f"\nThe first {_MOST_CURVES} networks of a panel; {hidden} more are in the numbers."
     title = "What depth does to signal, information and gradient at initialisation"
-    figure, body = page.sheet(title, note, None, _HEIGHT)
+    figure, body = sheet.create_sheet(title, note, None, _HEIGHT)
     grid = body.subplots(3, 3)
     for row, (quantity, (name, y_label)) in zip(grid, _ROWS.items(), strict=True):
         row[0].set_ylabel(y_label)

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from normlab.analysis.cells import Cell, Table
-from normlab.analysis.spread import Spread, ratio, spread
+from normlab.analysis.report_tables import Cell, Table
+from normlab.analysis.statistics import Spread, quartile_spread, ratio_spread
 from normlab.apps.card.record import Invariance
 from normlab.apps.experiments.formatting import (
     build_table,
@@ -198,7 +198,7 @@ class LayerNormVsRmsNorm:
 
 def _steady_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Spread | None:
     if is_steady(speed_variation(numerators)) and is_steady(speed_variation(denominators)):
-        return ratio(numerators, denominators)
+        return ratio_spread(numerators, denominators)
     return None
 
 
@@ -298,7 +298,7 @@ def _time_table(numbers: LayerNormVsRmsNorm) -> Table:
     rows = []
     for times in numbers.times:
         ratio = numbers.ratio_to_torch(times)
-        medians = spread(times.forward).median, spread(times.both).median
+        medians = quartile_spread(times.forward).median, quartile_spread(times.both).median
         cells = [Cell(f"{median:.3f}", median) for median in medians]
         cells.append(Cell(str(ratio), ratio.median) if ratio else Cell(NOT_COMPARABLE, math.nan))
         rows.append((times.norm, times.way, *times.shape, *cells))

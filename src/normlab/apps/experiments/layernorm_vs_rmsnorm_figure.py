@@ -10,9 +10,9 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from normlab.analysis import page
-from normlab.analysis.scales import log_ticks
-from normlab.analysis.spread import Spread
+from normlab.analysis import sheet
+from normlab.analysis.sheet import log_ticks
+from normlab.analysis.statistics import Spread
 from normlab.analysis.style import GREY, INK, norm_colours
 from normlab.apps.experiments.layernorm_vs_rmsnorm import (
     CLAIMED_HIGH,
@@ -49,8 +49,8 @@ def draw_figure(record: MeasurementRecord) -> Figure:
         numbers = replace(numbers, times=times)
     handles: list[Artist] = [Patch(color=_INPUT_COLOUR)]
     handles += [Line2D([], [], color=_COLOURS[norm], lw=2.5) for norm in _NORMS]
-    legend: page.Legend = (handles, ["input", *_NORMS])
-    figure, body = page.sheet("LayerNorm and RMSNorm", note, legend, _HEIGHT)
+    legend: sheet.Legend = (handles, ["input", *_NORMS])
+    figure, body = sheet.create_sheet("LayerNorm and RMSNorm", note, legend, _HEIGHT)
     rows = body.subfigures(3, 1, height_ratios=[1, 1.15, 1.6])
     top, middle, bottom = cast("list[SubFigure]", rows)
     for axes, kind in zip(top.subplots(1, len(numbers.inputs)), numbers.inputs, strict=True):

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING
 
+from normlab.analysis.result import StudyResult
 from normlab.apps.experiments.formatting import join_words
 from normlab.apps.experiments.trials import (
     NO_CONTEXT,
@@ -17,7 +18,6 @@ from normlab.apps.experiments.trials import (
     has_single_seed,
     read_trials,
 )
-from normlab.archive.study import Study
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 _CURVES_HEIGHT, _ROW_HEIGHT = 2.9, 0.27  # inches
 
 
-def draw_figure(study: Study) -> "Figure":
+def draw_figure(result: StudyResult) -> "Figure":
     """Training at a shared rate, final loss at every rate, and each arm at its own best."""
     # Matplotlib, which the sentences do not need.
-    from normlab.analysis import page, panels
+    from normlab.analysis import panels, sheet
     from normlab.analysis.style import Look
     from normlab.apps.experiments import trial_panels
 
-    trials, hidden_note = trial_panels.lowest_arms(read_trials(study))
+    trials, hidden_note = trial_panels.lowest_arms(read_trials(result.arms))
     arms = group_trials(trials, "name")
     look = Look.of([trial.arm for trial in trials])
     heights = [_CURVES_HEIGHT, 0.85 + _ROW_HEIGHT * len(arms)]
@@ -42,8 +42,8 @@ def draw_figure(study: Study) -> "Figure":
         "the 95 % t-interval."
     )
     note = trial_panels.write_note(trials, spread, "One seed: no interval.") + hidden_note
-    title = f"Does it need a norm? {study.name}"
-    figure, body = page.sheet(title, note, (handles, list(arms)), sum(heights))
+    title = f"Does it need a norm? {result.study.name}"
+    figure, body = sheet.create_sheet(title, note, (handles, list(arms)), sum(heights))
     # Grids of their own: long names below must not press the curves together.
     outer = body.add_gridspec(2, 1, height_ratios=heights)
     top = outer[0].subgridspec(1, 2)
@@ -55,9 +55,9 @@ def draw_figure(study: Study) -> "Figure":
     return figure
 
 
-def write_sentences(study: Study) -> list[str]:
+def write_sentences(result: StudyResult) -> list[str]:
     """Where runs diverged, every arm at a shared rate and at its own best, and what differs."""
-    trials = read_trials(study)
+    trials = read_trials(result.arms)
     return [
         *_describe_divergence(trials),
         _describe_shared_rate(trials),

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from normlab.analysis.arms import format_value
-from normlab.analysis.sentences import measured
+from normlab.analysis.formatting import format_interval
+from normlab.analysis.result import StudyResult
 from normlab.apps.experiments.formatting import join_words
 from normlab.apps.experiments.trials import (
     NO_CONTEXT,
@@ -19,7 +20,6 @@ from normlab.apps.experiments.trials import (
     has_single_seed,
     read_trials,
 )
-from normlab.archive.study import Study
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,22 +27,22 @@ if TYPE_CHECKING:
 _PANEL_HEIGHT = 2.1  # inches
 
 
-def draw_figure(study: Study) -> "Figure":
+def draw_figure(result: StudyResult) -> "Figure":
     """Final loss against learning rate, without and with warm-up, a column for every depth."""
     # Matplotlib, which the sentences do not need.
-    from normlab.analysis import page, panels
+    from normlab.analysis import panels, sheet
     from normlab.analysis.style import Look
     from normlab.apps.experiments import trial_panels
 
-    trials, hidden_note = trial_panels.lowest_arms(read_trials(study))
+    trials, hidden_note = trial_panels.lowest_arms(read_trials(result.arms))
     look = Look.of([trial.arm for trial in trials])
     depths, warmups = (sorted(group_trials(trials, key)) for key in ("depth", "warmup"))
     arms = [arm[0].arm for arm in group_trials(trials, "name").values()]
     legend = panels.legend_entries(arms, look, endings=False)
     spread = "Every seed a small dot, the line their mean."
     note = trial_panels.write_note(trials, spread, "One seed.") + hidden_note
-    title = f"Pre-LN or Post-LN, by depth: {study.name}"
-    figure, body = page.sheet(title, note, legend, _PANEL_HEIGHT * len(warmups))
+    title = f"Pre-LN or Post-LN, by depth: {result.study.name}"
+    figure, body = sheet.create_sheet(title, note, legend, _PANEL_HEIGHT * len(warmups))
     grid = body.subplots(len(warmups), len(depths), sharex=True, sharey=True, squeeze=False)
     for row, warmup in zip(grid, warmups, strict=True):
         share = f"warm-up, {100 * warmup:.3g} % of the run" if warmup else "no warm-up"
@@ -51,13 +51,13 @@ def draw_figure(study: Study) -> "Figure":
             panel = [t for t in trials if (t.depth, t.warmup) == (depth, warmup)]
             trial_panels.draw_losses_by_rate(axes, panel, trials, look)
             axes.set_ylabel(f"{share}\n{panels.LOSS_LABEL}")
-    page.label_outer(body)
+    sheet.label_outer_panels(body)
     return figure
 
 
-def write_sentences(study: Study) -> list[str]:
+def write_sentences(result: StudyResult) -> list[str]:
     """At every depth the placements at their best settings, what warm-up does, and what fails."""
-    trials = read_trials(study)
+    trials = read_trials(result.arms)
     arms = group_trials(trials, "name")
     tuned = {
         depth: best_trial_of_arms(same_depth)
@@ -112,7 +112,7 @@ def _describe_depth(depth: int, arms: Sequence[Trial], pairs: Sequence[TrialPair
 
 def _describe_warmup(pair: TrialPair) -> str:
     """What warm-up changes for an arm at a depth, each at its best rate."""
-    change = measured(pair.difference.mean, pair.difference.half)
+    change = format_interval(pair.difference.mean, pair.difference.half)
     untested = pair.difference.pairs < 2
     doubt = " (cannot tell)" if pair.outcome == "cannot tell" and not untested else ""
     return f"{change} at depth {pair.a.depth}{doubt}"

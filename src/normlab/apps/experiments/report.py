@@ -6,8 +6,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from normlab.analysis.arms import flatten, format_value
-from normlab.analysis.style import without_figure
+from normlab.analysis.arms import flatten_keys, format_value
+from normlab.analysis.style import skip_failed_figure
 from normlab.apps.experiments.record import (
     MeasurementRecord,
     find_record,
@@ -50,7 +50,7 @@ def write_report(record: MeasurementRecord, folder: Path) -> Report:
     sentences, page = record.numbers.write_sentences(), folder / REPORT_FILE
     figures: list[Path] = []
     left_out: list[str] = []
-    with without_figure("The figure", left_out):
+    with skip_failed_figure("The figure", left_out):
         figures = draw_figure(record, folder / FIGURES_FOLDER)
     write_page(record, [*sentences, *left_out], figures, page)
     files = {"figure": figures[0]} if figures else {}
@@ -84,12 +84,12 @@ def redraw_report(folder: Path, metric: str | None) -> bool:
 def draw_figure(record: MeasurementRecord, folder: Path) -> list[Path]:
     """Write `<name>.png` and `<name>.svg` into the folder; returns their paths. Raises OSError."""
     # Matplotlib takes half a second, and what is refused before must not wait for it.
-    from normlab.analysis import page
-    from normlab.analysis.style import own_style
+    from normlab.analysis import sheet
+    from normlab.analysis.style import figure_style
 
     experiment = import_module(f"{__package__}.{record.name}_figure")
-    with own_style():
-        return page.save(experiment.draw_figure(record), folder, record.name)
+    with figure_style():
+        return sheet.save_figure(experiment.draw_figure(record), folder, record.name)
 
 
 def write_page(
@@ -100,7 +100,7 @@ def write_page(
     Raises:
         OSError: a figure cannot be read, or the page not be written.
     """
-    from normlab.analysis import inline, web_page
+    from normlab.analysis import report
 
     origin, folder = record.origin, path.parent
     # From the command, not from where the folder is now: the page stays the same when it moves.
@@ -126,15 +126,15 @@ def write_page(
         "period": origin.started[:10],
         "made_with": [str(fact) for fact in made_with if fact],
         "sentences": sentences,
-        "figures": inline.figures(figures),
+        "figures": report.inline_figures(figures),
         "readings": {record.name: record.numbers.build_tables()},
-        "settings": [(key, _format_setting(v)) for key, v in flatten(record.settings).items()],
+        "settings": [(key, _format_setting(v)) for key, v in flatten_keys(record.settings).items()],
         "origin": [(key, format_value(value)) for key, value in circumstances.items()],
-        "command": web_page.typed(origin.command),
+        "command": report.typed_command(origin.command),
         "redraw": f"python scripts/plot.py {shlex.quote(study)}",
         "numbers": record_path(folder, record.name).name,
     }
-    web_page.write("measured.html", content, path)
+    report.write_page("measured.html", content, path)
 
 
 def _format_setting(value: Any) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullFormatter
 
-from normlab.analysis import page, panels
+from normlab.analysis import panels, sheet
 from normlab.analysis.arms import format_value
 from normlab.analysis.curves import loss_limits
 from normlab.analysis.statistics import mean_interval
@@ -66,7 +66,7 @@ def draw_shared_rate(axes: Axes, trials: Sequence[Trial], look: Look) -> None:
         return
     axes.set_title(f"Training loss, all at {format_rate(rate)}")
     arms = [trial.arm for trial in trials if trial.rate == rate]
-    panels.training_loss(axes, arms, look, loss_limits(arms))
+    panels.draw_training_loss(axes, arms, look, loss_limits(arms))
 
 
 def draw_best_rates(axes: Axes, arms: dict[str, list[Trial]], look: Look) -> None:
@@ -75,7 +75,7 @@ def draw_best_rates(axes: Axes, arms: dict[str, list[Trial]], look: Look) -> Non
     rows = {name: best_trial(arms[name]) for name in order}
     axes.set_title("Each at its own best rate")
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    page.name_rows(axes, list(rows), _NAMES_WIDTH)
+    sheet.name_rows(axes, list(rows), _NAMES_WIDTH)
     axes.set_xlabel(f"final validation {panels.LOSS_LABEL}")
     axes.set_xlim(*panels.final_limits([trial.arm for trial in rows.values() if trial]))
     across = axes.get_yaxis_transform()

@@ -5,18 +5,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from normlab.analysis.arms import Arm, format_value, group
+from normlab.analysis.arms import Arm, format_value
 from normlab.analysis.comparison import losses_by_seed
-from normlab.analysis.sentences import measured
+from normlab.analysis.formatting import format_interval
 from normlab.analysis.statistics import (
     Difference,
     Outcome,
-    holm,
+    adjust_by_holm,
     mean_interval,
     paired_difference,
     seeds_needed,
 )
-from normlab.archive.study import Study
 
 # Nats per token above the best guess without context within which a model has learned none.
 NO_CONTEXT = 0.05
@@ -65,7 +64,7 @@ class Trial:
     @property
     def loss(self) -> str:
         """`2.6989 ± 0.0120`, or without the interval of a single seed."""
-        return measured(*mean_interval(list(self.losses.values())))
+        return format_interval(*mean_interval(list(self.losses.values())))
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ class TrialPair:
     @property
     def gap(self) -> str:
         """`0.0120 ± 0.0300`, of b − a, as in `a is lower by`."""
-        return measured(-self.difference.mean, self.difference.half)
+        return format_interval(-self.difference.mean, self.difference.half)
 
     @property
     def doubt(self) -> str:
@@ -96,10 +95,10 @@ class TrialPair:
         return f"{self.gap}; about {pairs} pairs of seeds would tell" if pairs else self.gap
 
 
-def read_trials(study: Study) -> list[Trial]:
+def read_trials(arms: Sequence[Arm]) -> list[Trial]:
     """The study's arms as trials, in the order of its table."""
     trials = []
-    for arm in group(study.runs):
+    for arm in arms:
         record = arm.runs[0].record
 
         def setting(section: str, key: str, config: dict[str, Any] = record.config) -> Any:
@@ -159,7 +158,7 @@ def best_shared_rate(trials: Sequence[Trial]) -> float | None:
 def compare_pairs(pairs: Sequence[tuple[Trial, Trial]]) -> list[TrialPair]:
     """Each pair with its paired difference, and Holm's p over all of them."""
     differences = [paired_difference(a.losses, b.losses) for a, b in pairs]
-    adjusted = holm([difference.p for difference in differences])
+    adjusted = adjust_by_holm([difference.p for difference in differences])
     return [
         TrialPair(*pair, difference, p)
         for pair, difference, p in zip(pairs, differences, adjusted, strict=True)

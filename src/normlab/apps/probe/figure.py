@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, ScalarFormatter
 
-from normlab.analysis import page
+from normlab.analysis import sheet
 from normlab.analysis.arms import Arm
-from normlab.analysis.scales import logarithmic
-from normlab.analysis.style import Look, own_style
+from normlab.analysis.sheet import set_log_scale
+from normlab.analysis.style import Look, figure_style
 from normlab.apps.probe.record import ModelSlope, ProbedModel, ProbeResult, feedforward_site
 from normlab.apps.probe.slopes import LAST_GRADIENT
 from normlab.archive import tags
@@ -47,8 +47,8 @@ _AGAINST_DEPTH: tuple[tuple[str, Callable[[ProbedModel], float]], ...] = (
 
 def draw_probes(result: ProbeResult, folder: Path) -> list[Path]:
     """Write `probe.png` and `probe.svg` into the folder; returns their paths. Raises OSError."""
-    with own_style():
-        return page.save(_build_figure(result), folder, NAME)
+    with figure_style():
+        return sheet.save_figure(_build_figure(result), folder, NAME)
 
 
 def _build_figure(result: ProbeResult) -> Figure:
@@ -58,7 +58,7 @@ def _build_figure(result: ProbeResult) -> Figure:
     depths = result.depths
     blocks = f"{', '.join(map(str, depths))} block{'s' * (depths != [1])}"
     title = f"At initialisation: {blocks}, one batch a seed"
-    figure, body = page.sheet(title, _write_note(result), (handles, labels), _HEIGHT)
+    figure, body = sheet.create_sheet(title, _write_note(result), (handles, labels), _HEIGHT)
     panels = body.subplots(2, 3).ravel()
     for axes, (title, values_of, log) in zip(panels, _AGAINST_BLOCK, strict=False):
         axes.set_title(title)
@@ -67,7 +67,7 @@ def _build_figure(result: ProbeResult) -> Figure:
             values = np.array([values_of(m) for m in result.models_of(arm, deepest)], float)
             _draw_seeds(axes, values, style)
         if log and axes.get_lines():
-            logarithmic(axes.yaxis)
+            set_log_scale(axes.yaxis)
         axes.set_xlabel("block")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     for axes, (title, value_of) in zip(panels[4:], _AGAINST_DEPTH, strict=True):
@@ -75,7 +75,7 @@ def _build_figure(result: ProbeResult) -> Figure:
         for arm, style in styles.items():
             _draw_depths(axes, [(m.depth, value_of(m)) for m in result.models_of(arm)], style)
         axes.set_xlabel("blocks in the model")
-        logarithmic(axes.yaxis)
+        set_log_scale(axes.yaxis)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(FixedLocator(depths))
         axes.xaxis.set_major_formatter(ScalarFormatter())

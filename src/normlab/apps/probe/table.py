@@ -25,7 +25,7 @@ def print_result(console: "Console", result: ProbeResult) -> None:
     from rich import box
     from rich.text import Text
 
-    from normlab.analysis.fitting_table import FittingTable
+    from normlab.analysis.terminal_tables import FittingTable
 
     table = FittingTable(box=box.SIMPLE_HEAD, padding=0)
     table.add_column("arm", overflow="fold")

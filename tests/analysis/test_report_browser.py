@@ -16,11 +16,10 @@ import pytest
 
 from example_measurements import measurement_record, norm_comparison
 from html_page import Page
-from normlab.analysis import document, figures
-from normlab.analysis.page import save
-from normlab.analysis.plan import plan
+from normlab.analysis import figures, report
+from normlab.analysis.result import analyse_study
+from normlab.analysis.sheet import save_figure
 from normlab.analysis.style import RC
-from normlab.analysis.verdict import verdict
 from normlab.apps.experiments.report import write_report
 from normlab.archive.study import read_study
 
@@ -108,10 +107,10 @@ def page(make_study: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     maker.run("none", "any", diverge_at=40)
     study = read_study(maker.folder)
     with matplotlib.rc_context(RC):
-        drawn = figures.final_validation_loss(plan(study))
-        files = save(drawn, maker.folder, "final_validation_loss")
+        drawn = figures.final_validation_loss_figure(analyse_study(study).plan)
+        files = save_figure(drawn, maker.folder, "final_validation_loss")
     path: Path = maker.folder / "report.html"
-    document.write(study, verdict(study), files, ["a note"], path)
+    report.write_report(analyse_study(study), files, ["a note"], path)
     return path
 
 

@@ -1,26 +1,67 @@
-"""The study in numbers: `runs.csv` with a row a run, and a summary with a row an arm."""
+"""The study in numbers: `runs.csv` with a row a run, and a summary with a row an arm.
+
+`runs.csv` holds the speeds as they were measured; a summary tells whether they can be compared, see
+`archive.steadiness`.
+"""
 
 import csv
 import io
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from normlab.analysis.arms import Arm, flatten, group
-from normlab.analysis.curves import floors
-from normlab.analysis.speed import comparable, mean_speed
+import numpy as np
+
+from normlab.analysis.arms import Arm, flatten_keys
+from normlab.analysis.curves import data_floors
 from normlab.analysis.statistics import mean_interval
+from normlab.archive import tags
 from normlab.archive.files import write_text
 from normlab.archive.record import RunRecord
-from normlab.archive.study import Study
+from normlab.archive.steadiness import PARTS, coefficient_of_variation, is_steady
+from normlab.archive.study import Run, Study
 from normlab.text import printable_line
 
-RUNS_FILE = "runs.csv"
+SPEED_NOTE = (
+    "Speeds are compared where they vary by less than 10 % (coefficient of variation) over ten "
+    "equal parts of a run."
+)
 
-_T = TypeVar("_T")
+
+def speeds_of_parts(run: Run) -> list[float]:
+    """Training speed in each of `PARTS` equal parts of the run's steps, relative to each other.
+
+    Empty where the events hold fewer measurements than parts.
+    """
+    series = run.events.scalars.get(tags.TOKENS_PER_SECOND)
+    if series is None or len(series) < PARTS or not (series.values > 0).all():
+        return []
+    steps = np.diff(series.steps, prepend=-1)  # of which each measurement is the mean
+    done = np.concatenate([[0.0], np.cumsum(steps)])
+    seconds = np.concatenate([[0.0], np.cumsum(steps / series.values)])
+    borders = np.interp(np.linspace(0, done[-1], PARTS + 1), done, seconds)
+    return [float(speed) for speed in done[-1] / PARTS / np.diff(borders)]
+
+
+def are_speeds_comparable(runs: Sequence[Run]) -> bool:
+    """Whether the speeds of these runs are steady: each alone, and all together."""
+    parts = [speeds_of_parts(run) for run in runs if run.record.tokens_per_second is not None]
+    speeds = [speed for of_run in parts for speed in of_run]
+    return bool(parts) and all(
+        is_steady(coefficient_of_variation(values)) for values in (*parts, speeds)
+    )
+
+
+def mean_speed(arm: Arm) -> float:
+    """Mean tokens a second over the arm's runs, NaN where none was measured."""
+    speeds = [speed for run in arm.runs if (speed := run.record.tokens_per_second) is not None]
+    return math.fsum(speeds) / len(speeds) if speeds else math.nan
+
+
+RUNS_FILE = "runs.csv"
 
 # The order is fixed: others script against the columns, and a human reads from the left.
 _COLUMNS = (
@@ -64,7 +105,7 @@ class ArmSummary:
     gap: float
 
 
-def write_runs(study: Study) -> Path:
+def write_runs_csv(study: Study) -> Path:
     """Write `runs.csv` into the study's folder, whole or not at all, and return its path.
 
     A row a run, by name; the columns are the keys of `run.json`, nested ones joined by dots. What
@@ -73,7 +114,7 @@ def write_runs(study: Study) -> Path:
     Raises:
         OSError: the folder cannot be written.
     """
-    rows = [_row(run.record) for run in study.runs]
+    rows = [_csv_row(run.record) for run in study.runs]
     keys = {key for row in rows for key in row}
     columns = [*_COLUMNS]
     for prefix in _OPEN_COLUMNS:
@@ -87,17 +128,21 @@ def write_runs(study: Study) -> Path:
     return path
 
 
-def summary(study: Study) -> list[ArmSummary]:
+def summarise_arms(arms: Sequence[Arm]) -> list[ArmSummary]:
     """One summary an arm: lowest mean best validation loss first, arms without one last."""
-    summaries = [_summarise(arm) for arm in group(study.runs)]
-    return sorted(summaries, key=lambda one: (math.isnan(one.best_val[0]), one.best_val[0]))
+    summaries = [_summarise_arm(arm) for arm in arms]
+    return sorted(
+        summaries, key=lambda summary: (math.isnan(summary.best_val[0]), summary.best_val[0])
+    )
 
 
-def _row(record: RunRecord) -> dict[str, Any]:
-    return {printable_line(key): _cell(value) for key, value in flatten(asdict(record)).items()}
+def _csv_row(record: RunRecord) -> dict[str, Any]:
+    return {
+        printable_line(key): _csv_cell(value) for key, value in flatten_keys(asdict(record)).items()
+    }
 
 
-def _cell(value: Any) -> Any:
+def _csv_cell(value: Any) -> Any:
     """A number as it is, text as text: with an apostrophe where a spreadsheet would calculate."""
     if isinstance(value, list | dict):
         return json.dumps(value)
@@ -107,29 +152,24 @@ def _cell(value: Any) -> Any:
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
-def _summarise(arm: Arm) -> ArmSummary:
-    records = [run.record for run in arm.runs]
-    done = [run.record for run in arm.with_state("finished")]
-    best = mean_interval(_known(record.best.val_loss for record in done))
-    floor = next(iter(floors([arm])), None)
+def _summarise_arm(arm: Arm) -> ArmSummary:
+    parameters = [run.record.parameters for run in arm.runs]
+    best = mean_interval(arm.best_losses)
+    floor = next(iter(data_floors([arm])), None)
     return ArmSummary(
         label=arm.label,
         norm=arm.norm,
         placement=arm.placement,
-        runs=len(records),
-        finished=len(done),
+        runs=len(arm.runs),
+        finished=len(arm.with_state("finished")),
         diverged=len(arm.with_state("diverged")),
         failed=len(arm.with_state("failed")),
         interrupted=len(arm.with_state("interrupted")),
         best_val=best,
-        final_val=mean_interval(_known(record.final.val_loss for record in done)),
+        final_val=mean_interval(arm.final_losses),
         tokens_per_second=mean_speed(arm),
-        speed_comparable=comparable(arm.runs),
-        parameters=next(iter(_known(one.parameters for one in records)), None),
+        speed_comparable=are_speeds_comparable(arm.runs),
+        parameters=next((count for count in parameters if count is not None), None),
         floor=floor,
         gap=math.nan if floor is None else best[0] - floor,
     )
-
-
-def _known(values: Iterable[_T | None]) -> list[_T]:
-    return [value for value in values if value is not None]

@@ -10,11 +10,11 @@ import pytest
 from torch.utils.tensorboard import SummaryWriter
 
 from every_figure import captured
-from normlab.analysis import probes
-from normlab.analysis.arms import group
-from normlab.analysis.plan import plan
-from normlab.analysis.plot import CURVES, report
-from normlab.analysis.probed import best, field, quantities
+from normlab.analysis import probe_figures
+from normlab.analysis.arms import group_runs
+from normlab.analysis.plot import REPORT_TAGS, write_study_report
+from normlab.analysis.probe_figures import best_probed_arms, probe_field, probed_quantities
+from normlab.analysis.result import analyse_study
 from normlab.archive import tags
 from normlab.archive.study import read_study
 
@@ -39,27 +39,27 @@ def probed(maker, level=1.0, nan_from=math.inf, gains=True, **run):
 
 
 def study(maker):
-    return read_study(maker.folder, CURVES)
+    return read_study(maker.folder, REPORT_TAGS)
 
 
 def test_a_field_is_the_mean_over_seeds_by_depth_and_step(maker):
     probed(maker, 1.0, seed=0)
     probed(maker, 3.0, seed=1)
-    (arm,) = group(study(maker).runs)
-    found = field(arm, tags.STREAM_RMS)
+    (arm,) = group_runs(study(maker).runs)
+    found = probe_field(arm, tags.STREAM_RMS)
     assert found.runs == 2
     assert found.steps.tolist() == list(STEPS)
     assert found.depths.tolist() == [0, 0.5, 1, 1.5, 2]
     expected = 2.0 * np.outer([1, 2, 3, 4], [1, 3, 5])
     np.testing.assert_allclose(found.values, expected, rtol=1e-6)
-    assert quantities([arm]) == [tags.STREAM_RMS, "gain_mean"]
-    assert field(arm, tags.ANGLE) is None
+    assert probed_quantities([arm]) == [tags.STREAM_RMS, "gain_mean"]
+    assert probe_field(arm, tags.ANGLE) is None
 
 
 def test_pictures_are_drawn_with_every_arm_in_the_same_colours(maker):
     probed(maker, norm="rmsnorm")
     probed(maker, 5.0, norm="layernorm", placement="post")
-    done = report(maker.folder)
+    done = write_study_report(maker.folder)
     names = {path.name for path in done.figures}
     assert {"probes.png", "probes.svg", "probes_norms.png", "probes_norms.svg"} <= names
     assert "probes_sublayers.png" not in names
@@ -70,18 +70,18 @@ def test_pictures_are_drawn_with_every_arm_in_the_same_colours(maker):
 
 def test_a_study_without_probes_has_no_such_picture(maker):
     maker.run()
-    assert not [path for path in report(maker.folder).figures if "probes" in path.name]
+    assert not [path for path in write_study_report(maker.folder).figures if "probes" in path.name]
     read = study(maker).runs[0].events.scalars
     assert not [tag for tag in read if tag.startswith(tags.PROBES)]
 
 
 def test_a_diverged_arm_is_drawn_as_far_as_it_is_finite(maker, tmp_path):
     probed(maker, norm="none", diverge_at=300, nan_from=400, gains=False)
-    (arm,) = group(study(maker).runs)
-    values = field(arm, tags.STREAM_RMS).values
+    (arm,) = group_runs(study(maker).runs)
+    values = probe_field(arm, tags.STREAM_RMS).values
     assert np.isfinite(values[:, :2]).all()
     assert np.isnan(values[:, 2]).all()
-    probes.draw(plan(study(maker)), tmp_path / "figures")
+    probe_figures.draw_probe_figures(analyse_study(study(maker)).plan, tmp_path / "figures")
     svg = (tmp_path / "figures" / "probes.svg").read_text()
     assert "none · pre (diverged at step 300)" in svg
 
@@ -90,10 +90,10 @@ def test_of_many_arms_the_best_dozen_is_drawn_and_said(maker, tmp_path):
     for number in range(15):
         probed(maker, norm=f"norm{number:02d}", level=2.0 - number / 20, gains=False)
     runs = study(maker).runs
-    kept = best(group(runs), 12)
+    kept = best_probed_arms(group_runs(runs), 12)
     losses = {run.record.norm: run.record.best.val_loss for run in runs}
     assert {arm.norm for arm in kept} == set(sorted(losses, key=losses.__getitem__)[:12])
-    probes.draw(plan(study(maker)), tmp_path / "figures")
+    probe_figures.draw_probe_figures(analyse_study(study(maker)).plan, tmp_path / "figures")
     svg = (tmp_path / "figures" / "probes.svg").read_text()
     assert "The 12 of 15 arms with the lowest validation loss." in svg
     assert len(set(re.findall(r"norm\d\d · pre", svg))) == 12
@@ -102,7 +102,7 @@ def test_of_many_arms_the_best_dozen_is_drawn_and_said(maker, tmp_path):
 def test_a_run_trained_without_probes_and_again_with_them_counts_once(maker):
     maker.run(name="plain", config={})
     probed(maker, name="probed")
-    (arm,) = group(study(maker).runs)
+    (arm,) = group_runs(study(maker).runs)
     assert [run.record.name for run in arm.runs] == ["probed"]
     assert arm.settings == ()
 
@@ -110,7 +110,10 @@ def test_a_run_trained_without_probes_and_again_with_them_counts_once(maker):
 @pytest.mark.parametrize("folder", ["there", "gone"])
 def test_nothing_is_drawn_where_nothing_was_probed(folder, maker, tmp_path):
     maker.run()
-    assert probes.draw(plan(study(maker)), Path(tmp_path / folder)) == []
+    assert (
+        probe_figures.draw_probe_figures(analyse_study(study(maker)).plan, Path(tmp_path / folder))
+        == []
+    )
 
 
 def test_pictures_are_as_long_as_the_run_and_show_its_last_measurement(
@@ -118,7 +121,7 @@ def test_pictures_are_as_long_as_the_run_and_show_its_last_measurement(
 ):
     probed(maker, gains=False)
     with captured(monkeypatch) as found:
-        probes.draw(plan(study(maker)), tmp_path)
+        probe_figures.draw_probe_figures(analyse_study(study(maker)).plan, tmp_path)
     _, picture = found["probes"].axes
     assert picture.get_xlim() == (0, 400)
     (mesh,) = picture.collections
@@ -133,7 +136,7 @@ def test_a_colour_bar_has_two_numbers_at_least(ratio, maker, monkeypatch, tmp_pa
             for site, step in itertools.product(SITES, STEPS):
                 writer.add_scalar(tags.probe_tag(tags.STREAM_RMS, site), level, step)
     with captured(monkeypatch) as found:
-        probes.draw(plan(study(maker)), tmp_path)
+        probe_figures.draw_probe_figures(analyse_study(study(maker)).plan, tmp_path)
     bar = found["probes"].axes[0]
     found["probes"].draw_without_rendering()
     low, high = bar.get_xlim()

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from html_page import Page
-from normlab.analysis import differences, document, inline
-from normlab.analysis.plot import report
-from normlab.analysis.readings import readings
-from normlab.analysis.verdict import verdict
+from normlab.analysis import report, report_tables
+from normlab.analysis.plot import write_study_report
+from normlab.analysis.report_tables import figure_tables
+from normlab.analysis.result import analyse_study
 from normlab.archive.study import read_study
 
 
@@ -22,7 +22,7 @@ def written(folder: Path, notes: tuple[str, ...] = ()) -> Page:
     """The page of a study without its figures, which take longest."""
     study = read_study(folder)
     path = folder / "report.html"
-    document.write(study, verdict(study), [], [*study.left_out, *notes], path)
+    report.write_report(analyse_study(study), [], [*study.left_out, *notes], path)
     return Page(path)
 
 
@@ -69,7 +69,7 @@ def test_every_run_stands_in_the_table_with_how_it_ended(mixed: Any) -> None:
 
 def test_the_verdict_comes_first_and_whole(mixed: Any) -> None:
     text = text_of(written(mixed.folder, notes=("a note of the reader's",)))
-    found = verdict(read_study(mixed.folder))
+    found = analyse_study(read_study(mixed.folder))
     said = [*found.sentences, *found.warnings, "a note of the reader's"]
     places = [text.index(" ".join(sentence.split())) for sentence in said]
     assert places == sorted(places)
@@ -142,7 +142,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory, make_study: Any) -> Any:
     for seed in range(2):
         maker.run(seed=seed, steps=50)
     maker.run("none", "any", diverge_at=40)
-    return report(maker.folder)
+    return write_study_report(maker.folder)
 
 
 def test_the_figures_stand_in_the_page_each_with_ids_of_its_own(drawn: Any) -> None:
@@ -153,7 +153,7 @@ def test_the_figures_stand_in_the_page_each_with_ids_of_its_own(drawn: Any) -> N
     assert list(drawings) == [f"figure-{name}" for name in names]
     for name, (drawing,) in zip(names, drawings.values(), strict=True):
         assert drawing.attributes["role"] == "img"
-        assert drawing.attributes["aria-label"] == inline.caption(name)
+        assert drawing.attributes["aria-label"] == report.figure_caption(name)
         assert all(use.attributes["href"][1:] in page.ids for use in drawing.all("use"))
         clips = {group.attributes.get("clip-path") for group in drawing.all("g")} - {None}
         assert {clip.removeprefix("url(#").removesuffix(")") for clip in clips} <= {*page.ids}
@@ -162,7 +162,7 @@ def test_the_figures_stand_in_the_page_each_with_ids_of_its_own(drawn: Any) -> N
 
 def test_what_is_drawn_says_what_it_is(drawn: Any) -> None:
     told = {title.text for title in Page(drawn.page).all("title")}
-    records = [run.record for run in drawn.study.runs if run.record.norm == "rmsnorm"]
+    records = [run.record for run in drawn.result.study.runs if run.record.norm == "rmsnorm"]
     finals = sorted(record.final.val_loss for record in records)
     (seeds,) = {one for one in told if one.startswith("rmsnorm · pre, each seed: ")}
     assert sorted(seeds.partition(": ")[2].split(", ")) == [f"{one:.4f}" for one in finals]
@@ -175,14 +175,14 @@ def test_what_is_drawn_says_what_it_is(drawn: Any) -> None:
 def test_a_run_without_probes_and_again_with_them_has_a_row_each(maker: Any) -> None:
     maker.run("rmsnorm", "pre", 0, name="plain")
     maker.run("rmsnorm", "pre", 0, name="probed", config={"probes": {"every": 10}})
-    rows = Page(report(maker.folder).page).rows("every")
+    rows = Page(write_study_report(maker.folder).page).rows("every")
     assert [row[0] for row in rows] == ["plain", "probed"]
 
 
 def test_the_numbers_beneath_the_figures_are_those_of_the_runs(drawn: Any) -> None:
     page = Page(drawn.page)
     rows = {row[0]: row[1:] for row in page.rows("numbers-final_validation_loss")}
-    runs = [run for run in drawn.study.runs if run.record.norm == "rmsnorm"]
+    runs = [run for run in drawn.result.study.runs if run.record.norm == "rmsnorm"]
     finals = [f"{run.record.final.val_loss:.4f} (seed {run.record.seed})" for run in runs]
     assert rows["rmsnorm · pre"][1] == ", ".join(finals)
     assert rows["none"][0] == "–"
@@ -199,7 +199,7 @@ def test_a_study_over_learning_rates_has_its_tables(maker: Any) -> None:
     maker.run("none", "any", steps=50, config={"optimizer": {"lr": 1e-3}})
     for lr in (1e-2, 1e-1):
         maker.run("none", "any", diverge_at=40, config={"optimizer": {"lr": lr}})
-    tuned, by_rate = readings(read_study(maker.folder))["learning_rate"]
+    tuned, by_rate = figure_tables(analyse_study(read_study(maker.folder)))["learning_rate"]
     rows = [[cell.text for cell in row] for row in tuned.rows]
     assert [(row[0], row[1], row[4], row[5]) for row in rows] == [
         ("rmsnorm · pre", "1e-2", "0.1", "0 of 3"),
@@ -212,8 +212,8 @@ def test_a_study_over_learning_rates_has_its_tables(maker: Any) -> None:
 def test_a_drawing_too_large_for_a_page_is_a_picture(
     drawn: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inline, "_LARGEST_DRAWING", 1000)
-    found = inline.figures(drawn.figures[-2:])
+    monkeypatch.setattr(report, "_LARGEST_DRAWING", 1000)
+    found = report.inline_figures(drawn.figures[-2:])
     assert [one.is_vector for one in found] == [False]
     assert found[0].image.startswith('<img src="data:image/png;base64,')
 
@@ -262,7 +262,7 @@ def test_what_varies_is_listed_with_how_often_and_the_rest_as_fixed(maker: Any) 
         maker.run(seed=int(lr * 1000), name=f"run{len(list(maker.folder.glob('*')))}", steps=1,
                   config={"optimizer": {"lr": lr, "eps": 1e-8}, "output_dir": str(lr)})  # fmt: skip
     maker.run("dyt", seed=3, name="last", steps=1, config={"optimizer": {"lr": 3e-3, "eps": 1e-8}})
-    found = differences.configuration(read_study(maker.folder).runs)
+    found = report_tables.configuration_differences(read_study(maker.folder).runs)
     varying = dict(found.varying)
     assert varying["optimizer.lr"] == "3e-3 (2 runs), 1e-2 (2 runs)"
     assert varying["norm"] == "dyt (1 run), rmsnorm (3 runs)"
@@ -274,13 +274,13 @@ def test_what_varies_is_listed_with_how_often_and_the_rest_as_fixed(maker: Any) 
 def test_many_values_are_cut_and_counted(maker: Any) -> None:
     for seed in range(20):
         maker.run(seed=seed, steps=1)
-    found = dict(differences.configuration(read_study(maker.folder).runs).varying)
+    found = dict(report_tables.configuration_differences(read_study(maker.folder).runs).varying)
     assert found["seed"].endswith("11 (1 run), and 8 other values")
 
 
 def test_commands_can_be_typed_as_they_stand(maker: Any) -> None:
     maker.run(name="a b", steps=1, config={"output_dir": "my outputs"})
-    found = document.commands(read_study(maker.folder))
+    found = report.repeat_commands(read_study(maker.folder))
     assert found["The study"] == ["python train.py -m norm=rmsnorm,layernorm placement=pre,post"]
     assert found["Draw it again"] == ["python scripts/plot.py 'my outputs/study'"]
     assert found["Browse every curve"] == ["tensorboard --logdir 'my outputs'"]
@@ -290,7 +290,7 @@ def test_commands_can_be_typed_as_they_stand(maker: Any) -> None:
 
 def test_a_drawing_has_other_colours_on_a_dark_ground(maker: Any) -> None:
     maker.run(steps=50)
-    report(maker.folder)
+    write_study_report(maker.folder)
     page = (maker.folder / "report.html").read_text()
     style = page[page.index("<style>") : page.index("</style>")]
     drawing = page[page.index("<svg") : page.rindex("</svg>")]

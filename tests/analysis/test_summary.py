@@ -9,8 +9,9 @@ import pytest
 from scipy import stats
 from torch.utils.tensorboard import SummaryWriter
 
-from normlab.analysis.report import render
-from normlab.analysis.table import summary, write_runs
+from normlab.analysis.arms import group_runs
+from normlab.analysis.summary import summarise_arms, write_runs_csv
+from normlab.analysis.terminal_tables import summary_table
 from normlab.archive import tags
 from normlab.archive.study import read_study
 
@@ -24,7 +25,7 @@ def test_runs_csv_has_a_row_a_run_with_the_records_values(maker: Any) -> None:
     config = {"optimizer": {"lr": 3e-3, "betas": [0.9, 0.99]}, "note": 'a "b", c'}
     record = maker.run(config=config, steps=100, versions={"torch": "2.13.0"})
     maker.run("layernorm", "post", 1, diverge_at=60, steps=100)
-    write_runs(read_study(maker.folder))
+    write_runs_csv(read_study(maker.folder))
     diverged, finished = rows(maker.folder)
     assert float(finished["best.val_loss"]) == record.best.val_loss
     assert float(finished["final.val_loss"]) == record.final.val_loss
@@ -40,7 +41,7 @@ def test_runs_csv_has_a_row_a_run_with_the_records_values(maker: Any) -> None:
 
 def test_the_columns_of_runs_csv_stay_where_they_are(maker: Any) -> None:
     maker.run(steps=50, versions={"torch": "2", "python": "3"})
-    path = write_runs(read_study(maker.folder))
+    path = write_runs_csv(read_study(maker.folder))
     first = path.read_bytes()
     assert first.decode().splitlines()[0] == (
         "id,name,state,reason,step,command,seed,norm,placement,data,parameters,tokens_per_second,"
@@ -48,7 +49,7 @@ def test_the_columns_of_runs_csv_stay_where_they_are(maker: Any) -> None:
         "best.val_loss,best.step,started,ended,unigram,versions.python,versions.torch,choices.norm,"
         "choices.placement,config.norm.eps,config.seed"
     )
-    write_runs(read_study(maker.folder))
+    write_runs_csv(read_study(maker.folder))
     assert path.read_bytes() == first
 
 
@@ -56,7 +57,7 @@ def test_a_summary_counts_every_run_and_averages_the_finished(maker: Any) -> Non
     finished = [maker.run(seed=s, steps=100) for s in range(3)]
     maker.run(seed=3, diverge_at=60)
     maker.run(seed=4, state="failed", steps=50)
-    (arm,) = summary(read_study(maker.folder))
+    (arm,) = summarise_arms(group_runs(read_study(maker.folder).runs))
     assert (arm.runs, arm.finished, arm.diverged, arm.failed) == (5, 3, 1, 1)
     best = [record.best.val_loss for record in finished]
     mean, half = arm.best_val
@@ -72,7 +73,7 @@ def test_arms_are_ordered_by_loss_and_those_that_only_diverged_come_last(maker: 
     maker.run("none", "any", diverge_at=60)
     maker.run("rmsnorm", level=1.6, steps=300)
     maker.run("layernorm", level=1.5, steps=300)
-    found = summary(read_study(maker.folder))
+    found = summarise_arms(group_runs(read_study(maker.folder).runs))
     assert [arm.label for arm in found] == ["layernorm · pre", "rmsnorm · pre", "none"]
     assert math.isnan(found[-1].best_val[0])
 
@@ -81,7 +82,7 @@ def printed(maker: Any, width: int = 80) -> str:
     from rich.console import Console
 
     console = Console(width=width, record=True, file=StringIO())
-    console.print(render(summary(read_study(maker.folder))))
+    console.print(summary_table(summarise_arms(group_runs(read_study(maker.folder).runs))))
     return console.export_text()
 
 
@@ -109,7 +110,7 @@ def test_every_name_and_number_is_whole_in_every_window(maker: Any, width: int) 
     text = printed(maker, width)
     assert max(map(len, text.splitlines())) <= width
     assert "…" not in text
-    for arm in summary(read_study(maker.folder)):
+    for arm in summarise_arms(group_runs(read_study(maker.folder).runs)):
         speed = f"{arm.tokens_per_second:,.0f}"
         loss = f"{arm.best_val[0]:.4f} ±{arm.best_val[1]:.4f}"
         for word in (*arm.label.split(), loss, speed, "801,234"):

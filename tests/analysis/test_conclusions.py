@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from normlab.analysis.arms import facets, group
-from normlab.analysis.comparison import compare, losses_by_seed
-from normlab.analysis.sentences import measured
-from normlab.analysis.verdict import Verdict, verdict
+from normlab.analysis.arms import group_runs, split_facets
+from normlab.analysis.comparison import compare_arms, losses_by_seed
+from normlab.analysis.formatting import format_interval
+from normlab.analysis.result import StudyResult, analyse_study
 from normlab.archive.events import Events
 from normlab.archive.record import FinalNumbers, RunRecord
 from normlab.archive.study import Run, Study
@@ -44,8 +44,8 @@ def arm(losses: list[float | None], *words: str, first: int = 0, **record: Any) 
     return [run(loss, *words, first + at, **record) for at, loss in enumerate(losses)]
 
 
-def judged(*arms: list[Run]) -> Verdict:
-    return verdict(Study(Path("study"), [one for runs in arms for one in runs]))
+def judged(*arms: list[Run]) -> StudyResult:
+    return analyse_study(Study(Path("study"), [one for runs in arms for one in runs]))
 
 
 PRE, POST, LAYER = ("rmsnorm", "pre"), ("rmsnorm", "post"), ("layernorm", "pre")
@@ -99,8 +99,8 @@ def test_studies_of_equal_arms_seldom_tell_a_difference() -> None:
     for _ in range(200):
         losses = rng.normal(size=(6, 4)) + rng.normal(size=4)
         arms = [arm(list(row), "rmsnorm", f"p{at}") for at, row in enumerate(losses)]
-        every = group([one for runs in arms for one in runs])
-        told += any(one.outcome != "cannot tell" for one in compare(facets(every)))
+        every = group_runs([one for runs in arms for one in runs])
+        told += any(one.outcome != "cannot tell" for one in compare_arms(split_facets(every)))
     assert told <= 10  # 5 %; counting only the pairs that are told gives about 20
 
 
@@ -276,12 +276,12 @@ def test_probes_in_some_runs_are_a_warning_about_speed() -> None:
 
 def test_runs_of_one_seed_count_once() -> None:
     again = run(2.0, config={"logger": {"flush": 1}})
-    (only,) = group([run(1.0), again, run(3.0, seed=1)])
+    (only,) = group_runs([run(1.0), again, run(3.0, seed=1)])
     assert losses_by_seed(only) == {0: 1.5, 1: 3.0}
 
 
 def test_small_numbers_keep_two_digits() -> None:
-    assert measured(0.0207, 0.0064) == "0.0207 ± 0.0064"
-    assert measured(0.00002, 0.000013) == "0.000020 ± 0.000013"
-    assert measured(0.1, math.nan) == "0.1000"
-    assert measured(0.0, 0.0) == "0.0000 ± 0.0000"
+    assert format_interval(0.0207, 0.0064) == "0.0207 ± 0.0064"
+    assert format_interval(0.00002, 0.000013) == "0.000020 ± 0.000013"
+    assert format_interval(0.1, math.nan) == "0.1000"
+    assert format_interval(0.0, 0.0) == "0.0000 ± 0.0000"

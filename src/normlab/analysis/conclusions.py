@@ -1,0 +1,412 @@
+"""What a study's numbers show in sentences, and what weakens them: seeds, mixtures, missing runs.
+
+Comparisons are written one by one where they are few, by facet or counted where they are many.
+"""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from typing import Any
+
+from normlab.analysis.arms import Arm, Facet, format_value
+from normlab.analysis.comparison import Comparison, learned_data, losses_by_seed, mostly_diverged
+from normlab.analysis.formatting import format_interval, format_probability, join_first
+from normlab.analysis.learning_rates import LearningRates
+from normlab.analysis.statistics import mean_interval
+from normlab.archive import tags
+from normlab.archive.record import short_number
+from normlab.archive.study import Run, Study
+
+MOST_SENTENCES = 5
+
+_Comparisons = Sequence[Comparison]  # of one facet's best arm
+
+
+def describe_comparisons(comparisons: Sequence[Comparison]) -> list[str]:
+    """At most a handful of sentences, what is told before what cannot be."""
+    of_facet: dict[tuple[str, str], list[Comparison]] = defaultdict(list)
+    for comparison in comparisons:
+        of_facet[comparison.facet, comparison.best.label].append(comparison)
+    groups = list(of_facet.values())
+    if all(math.isnan(comparison.p) for comparison in comparisons):
+        words = [_describe_untested(together) for together in groups]
+    elif len(comparisons) <= MOST_SENTENCES:
+        order = sorted(comparisons, key=lambda pair: (pair.outcome == "cannot tell", pair.p))
+        words = [describe_comparison(comparison) for comparison in order]
+    else:
+
+        def rank(group: _Comparisons) -> tuple[bool, float]:
+            tested = [pair.p for pair in group if not math.isnan(pair.p)]
+            return not _has_difference(group), min(tested, default=math.inf)
+
+        words = [_summarise_facet(group) for group in sorted(groups, key=rank)]
+    if len(words) <= MOST_SENTENCES:
+        return words
+    different = sum(map(_has_difference, groups))
+    return [_count_facets(groups), *words[: min(different, MOST_SENTENCES - 1)]]
+
+
+def describe_comparison(comparison: Comparison) -> str:
+    """One comparison, the arm with the lower loss first."""
+    difference = comparison.difference
+    low, high = comparison.best, comparison.other
+    if difference.mean > 0:
+        low, high = high, low
+    at = f"At {comparison.facet}: " if comparison.facet else ""
+    by = format_interval(abs(difference.mean), difference.half)
+    basis = f"{_describe_basis(comparison)}{_describe_excluded_runs(low, high)}"
+    if comparison.outcome == "cannot tell":
+        return (
+            f"{at}{low.name} and {high.name}: cannot tell (difference {by}, {basis}; "
+            f"{_describe_seeds_needed(comparison)})."
+        )
+    return f"{at}{low.name} ends lower than {high.name} by {by} nats per token ({basis})."
+
+
+def describe_divergence(arms: Sequence[Arm]) -> list[str]:
+    """Which arms diverged and when, most often first; nothing where none did."""
+    lost = {arm.label: arm.with_state("diverged") for arm in arms}
+    diverged_arms = sorted(
+        (arm for arm in arms if lost[arm.label]), key=lambda a: -len(lost[a.label])
+    )
+    if not diverged_arms:
+        return []
+    count, total = sum(map(len, lost.values())), sum(len(arm.runs) for arm in arms)
+    named = []
+    for arm in diverged_arms:
+        steps = [run.record.diverged_step or run.record.step for run in lost[arm.label]]
+        when = f"step {steps[0]}" if len(set(steps)) == 1 else f"steps {min(steps)}–{max(steps)}"
+        named.append(f"{arm.label} ({len(steps)} of {len(arm.runs)}, {when})")
+    words = [f"Diverged: {count} of {total} runs: {join_first(named)}."]
+    survived = [arm.label for arm in diverged_arms if mostly_diverged(arm) and losses_by_seed(arm)]
+    if survived:
+        words.append(
+            f"Half of the runs or more diverged, so the others do not stand for the arm and are "
+            f"not compared: {join_first(survived)}."
+        )
+    return words
+
+
+def explain_no_comparison(arms: Sequence[Arm]) -> str:
+    """Why a study has no comparison, and what it has."""
+    ended = [arm for arm in arms if losses_by_seed(arm)]
+    if not ended:
+        return "No run has finished, so there is no loss to compare."
+    if len(ended) == 1:
+        losses = list(losses_by_seed(ended[0]).values())
+        seeds = "1 seed" if len(losses) == 1 else f"{len(losses)} seeds"
+        return (
+            f"{ended[0].label} ends at {format_interval(*mean_interval(losses))} nats per token "
+            f"({seeds}); no other arm has finished, so there is nothing to compare it with."
+        )
+    return (
+        "No two arms that can be compared share their other settings, so none are compared; sweep "
+        "norm= or placement= at equal settings."
+    )
+
+
+def _has_difference(together: _Comparisons) -> bool:
+    return any(comparison.outcome != "cannot tell" for comparison in together)
+
+
+def _describe_basis(comparison: Comparison) -> str:
+    difference = comparison.difference
+    if difference.pairs:
+        seeds = f"{difference.pairs} paired seed{'s' * (difference.pairs > 1)}"
+    else:
+        seeds = (
+            "unequal seeds, Welch's test" if not math.isnan(difference.p) else "no seed in common"
+        )
+    if math.isnan(difference.p):
+        return seeds
+    name = "p" if comparison.family == 1 else "Holm p"
+    return f"{seeds}, {name} {format_probability(comparison.p)}"
+
+
+def _describe_seeds_needed(comparison: Comparison) -> str:
+    if math.isnan(comparison.p):
+        return "the same two seeds or more for both would tell noise from effect, seed=0,1,2"
+    if comparison.difference.mean == 0:
+        return "there is none"
+    needed = comparison.needed
+    if needed is None:
+        return "no number of seeds that anyone trains would tell a difference of this size"
+    rounded = needed if needed < 100 else round(needed, 2 - len(str(needed)))
+    return f"about {rounded} pairs would be needed to tell a difference of this size"
+
+
+def _describe_excluded_runs(*arms: Arm) -> str:
+    """What is missing where an arm is compared by its runs that did not diverge."""
+    lost = [
+        f"; {len(diverged)} of {len(arm.runs)} {arm.name} runs diverged and are not in it"
+        for arm in arms
+        if (diverged := arm.with_state("diverged"))
+    ]
+    return "".join(lost)
+
+
+def _facet_prefix(facet: str) -> str:
+    return f"At {facet}, " if facet else ""
+
+
+def _describe_untested(together: _Comparisons) -> str:
+    """A facet in which no two arms have two seeds."""
+    best, nearest = together[0].best, together[0]
+    loss = mean_interval(list(losses_by_seed(best).values()))[0]
+    gap = format_interval(abs(nearest.difference.mean), math.nan)
+    suffix = f", the nearest of {len(together)} others" if len(together) > 1 else ""
+    return (
+        f"{_facet_prefix(nearest.facet)}{best.name} ends lowest, at {loss:.4f} nats per token, "
+        f"{gap} below {nearest.other.name}{suffix}; without a second seed nothing tells that from "
+        f"noise."
+    )
+
+
+def _summarise_facet(together: _Comparisons) -> str:
+    """A facet in one sentence, however many arms it has."""
+    if len(together) == 1:
+        return describe_comparison(together[0])
+    best, first = together[0].best, together[0]
+    lower = [comparison.other.name for comparison in together if comparison.outcome == "lower"]
+    open_ = [
+        comparison.other.name for comparison in together if comparison.outcome == "cannot tell"
+    ]
+    words = [f"ends lower than {len(lower)} of {len(together)} others"]
+    if lower:
+        words[0] += f" ({join_first(lower)})"
+    if open_:
+        words.append(f"cannot be told from {len(open_)} ({join_first(open_)})")
+    loss = format_interval(*mean_interval(list(losses_by_seed(best).values())))
+    return (
+        f"{_facet_prefix(first.facet)}{best.name} has the lowest mean, {loss} nats per token"
+        f"{_describe_excluded_runs(best)}; it {' and '.join(words)}; Holm over {first.family} "
+        f"pairs."
+    )
+
+
+def _count_facets(groups: Sequence[_Comparisons]) -> str:
+    """Many facets: in how many anything is told, and which arm is the lowest most often."""
+    different = sum(map(_has_difference, groups))
+    lowest = Counter(together[0].best.name for together in groups)
+    name, often = lowest.most_common(1)[0]
+    return (
+        f"Of {len(groups)} combinations of settings, the lowest arm ends lower than another in "
+        f"{different}, and in {len(groups) - different} that cannot be told; most often, in "
+        f"{often}, the lowest mean is that of {name}."
+    )
+
+
+_RESULTS = ("finished", "diverged")
+
+
+def find_caveats(study: Study, facets: Sequence[Facet]) -> list[str]:
+    """Sentences about whatever weakens the comparison of the study's arms; none if nothing does."""
+    sentences = [
+        *_seed_caveats(facets),
+        *_mixture_caveats(facets),
+        *_budget_caveats(study.runs),
+        *_precision_caveats(facets),
+        *_data_caveats(facets),
+        *_run_caveats(study.runs),
+    ]
+    return list(dict.fromkeys(sentences))
+
+
+def _seed_caveats(facets: Sequence[Facet]) -> Iterator[str]:
+    arms = {arm.label: arm for facet in facets for arm in facet.arms}
+    finished = [len(_arm_seeds(arm, "finished")) for arm in arms.values()]
+    if max(finished, default=0) == 1:
+        yield (
+            "One seed: no number has an interval, and noise and effect look alike; add seed=0,1,2 "
+            "to the command."
+        )
+    elif 1 in finished:
+        alone = [arm.label for arm in arms.values() if len(_arm_seeds(arm, "finished")) == 1]
+        yield f"Only one seed finished, and so no interval: {join_first(alone)}."
+    lacking = {}
+    for facet in facets:
+        seeds = {seed for arm in facet.arms for seed in _arm_seeds(arm)}
+        for arm in facet.arms:
+            if missing := sorted(seeds - _arm_seeds(arm)):
+                lacking[arm.label] = f"{arm.label} lacks seed={','.join(map(str, missing))}"
+    if lacking:
+        yield (
+            f"Not all arms have a result for the same seeds, and only equal seeds are paired: "
+            f"{join_first(lacking.values())}."
+        )
+
+
+def _arm_seeds(arm: Arm, *states: str) -> set[int]:
+    return {run.record.seed for run in arm.with_state(*(states or _RESULTS))}
+
+
+# What may differ between runs of one comparison without being an arm's own.
+_ASPECTS: dict[str, Callable[[Run], Any]] = {
+    "steps": lambda run: _trainer_config(run).get("max_steps"),
+    "precision": lambda run: run.record.precision,
+    "device": lambda run: run.record.device,
+    "threads": lambda run: run.record.threads,
+    "versions": lambda run: tuple(sorted(run.record.versions.items())) or None,
+    "commit": lambda run: _commit_name(run),
+}
+
+
+def _mixture_caveats(facets: Sequence[Facet]) -> Iterator[str]:
+    for aspect, value_of in _ASPECTS.items():
+        mixed: dict[Any, dict[int, Run]] = defaultdict(dict)
+        for facet in facets:
+            runs = [run for arm in facet.arms for run in arm.with_state(*_RESULTS)]
+            values = {id(run): value for run in runs if (value := value_of(run)) is not None}
+            if len(set(values.values())) > 1:
+                for run in runs:
+                    if id(run) in values:
+                        mixed[values[id(run)]][id(run)] = run
+        if mixed:
+            yield (
+                f"Runs that are compared differ in {aspect}: "
+                f"{join_first(_count_values(aspect, mixed))}. A difference between arms may come "
+                f"from that."
+            )
+
+
+def _count_values(aspect: str, runs: Mapping[Any, Sized]) -> list[str]:
+    values = list(runs)
+    if aspect == "versions":  # of all packages, those that differ
+        common = set(values[0]).intersection(*values[1:])
+        words = [
+            " ".join(
+                f"{name} {number}" for name, number in versions if (name, number) not in common
+            )
+            for versions in values
+        ]
+    else:
+        words = [format_value(value) for value in values]
+    counts = [len(runs_of_value) for runs_of_value in runs.values()]
+    pairs = sorted(zip(counts, words, strict=True), reverse=True)
+    return [f"{word} in {count} run{'s' * (count > 1)}" for count, word in pairs]
+
+
+def _trainer_config(run: Run) -> dict[str, Any]:
+    trainer = run.record.config.get("trainer")
+    return trainer if isinstance(trainer, dict) else {}
+
+
+def _commit_name(run: Run) -> str | None:
+    git = run.record.git or {}
+    if not git.get("commit"):
+        return None
+    return str(git["commit"])[:8] + (" with changes" if git.get("dirty") else "")
+
+
+def _budget_caveats(runs: Sequence[Run]) -> Iterator[str]:
+    budgets = {
+        steps for run in runs if (steps := _trainer_config(run).get("max_steps")) is not None
+    }
+    if len(budgets) > 1:
+        words = [f"{steps} steps" for steps in sorted(budgets)]
+        yield f"Runs of different budgets are not compared with each other: {join_first(words)}."
+
+
+def _precision_caveats(facets: Sequence[Facet]) -> Iterator[str]:
+    """Where precisions are apart by facet; inside one they are a mixture."""
+    by_facet = [
+        {run.record.precision for arm in facet.arms for run in arm.runs} - {None}
+        for facet in facets
+    ]
+    distinct = {str(precision) for precisions in by_facet for precision in precisions}
+    if len(distinct) > 1 and all(len(precisions) <= 1 for precisions in by_facet):
+        yield (
+            f"Runs of other precision are not compared with each other: "
+            f"{join_first(sorted(distinct))}."
+        )
+
+
+def _data_caveats(facets: Sequence[Facet]) -> Iterator[str]:
+    labels = [
+        arm.label
+        for facet in facets
+        if len({learned_data(arm) for arm in facet.arms}) > 1
+        for arm in facet.arms
+    ]
+    if labels:
+        yield (
+            f"Losses on different data do not compare, and are not compared: {join_first(labels)}."
+        )
+
+
+def _run_caveats(runs: Sequence[Run]) -> Iterator[str]:
+    """Runs without a result, with damaged logs, or with probes that others do not have."""
+    by_state: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        by_state[run.record.state].append(run)
+    if failed := by_state["failed"]:
+        named = [f"{run.record.name} ({run.record.reason or 'no reason kept'})" for run in failed]
+        yield f"Failed, and in no number: {join_first(named)}. The same command tries again."
+    if stopped := by_state["interrupted"]:
+        named = [f"{run.record.name} at step {run.record.step}" for run in stopped]
+        yield (
+            f"Interrupted, and so in no mean of finished runs: {join_first(named)}. The curves end "
+            f"in an open circle; the command that began them goes on with them."
+        )
+    if running := by_state["running"]:
+        named = [run.record.name for run in running]
+        yield f"Still running, and in no number yet: {join_first(named)}."
+    damaged = [run.record.name for run in runs if not run.complete]
+    if damaged:
+        yield (
+            f"The logs are damaged or incomplete, and with them the curves: {join_first(damaged)}."
+        )
+    probed = [run for run in runs if any(map(tags.split_probe_tag, run.events.last_steps))]
+    if 0 < len(probed) < len(runs):
+        yield (
+            f"Probes were on in {len(probed)} of {len(runs)} runs, which costs time: speeds do not "
+            f"compare."
+        )
+
+
+def describe_best_rates(rates: LearningRates) -> Iterator[str]:
+    """The learning rate at which each arm ends lowest."""
+    best = [
+        f"{rated.name} {short_number(rate)}" for rated in rates.arms if (rate := rated.best_rate)
+    ]
+    if best:
+        low, high = short_number(rates.grid[0]), short_number(rates.grid[-1])
+        yield (
+            f"Each arm at its own best of {len(rates.grid)} learning rates from {low} to {high}, "
+            f"chosen by the same losses: {join_first(best)}."
+        )
+
+
+def describe_sensitivities(rates: LearningRates) -> Iterator[str]:
+    """How much each arm suffers from other rates than its best, the least sensitive first."""
+    rows = [
+        (*mean_interval(list(rated.sensitivity.values())), rated)
+        for rated in rates.arms
+        if rated.sensitivity
+    ]
+    if rows:
+        words = [
+            f"{rated.name} {format_interval(mean, half)} (its best loss {rated.tuned_mean:.4f})"
+            for mean, half, rated in sorted(rows, key=lambda row: row[0])
+        ]
+        yield (
+            f"LR sensitivity, by how much the loss over the grid exceeds its lowest, in nats per "
+            f"token, the least sensitive first: {join_first(words)}."
+        )
+
+
+def describe_stable_rates(rates: LearningRates) -> Iterator[str]:
+    """Up to which learning rate no run diverged, by rate, the largest first."""
+    if not rates.grid:
+        return
+    names: dict[float, list[str]] = defaultdict(list)
+    for rated in rates.arms:
+        names[rated.largest_stable or 0.0].append(rated.name)
+    words = []
+    for rate in sorted(names, reverse=True):
+        end = " (the end of the grid)" if rate == rates.grid[-1] else ""
+        whose = join_first(names[rate]) if len(names) > 1 else "every arm"
+        words.append(f"{short_number(rate) if rate else 'no rate'}{end} for {whose}")
+    yield (
+        f"Largest learning rate at which no run diverged, nor at a smaller one: {'; '.join(words)}."
+    )

@@ -1,0 +1,63 @@
+"""How numbers, intervals and lists are written, in sentences, tables and figures."""
+
+import math
+from collections.abc import Iterable
+
+from normlab.archive.record import short_number
+from normlab.archive.steadiness import NOT_COMPARABLE
+
+
+def format_three_digits(value: float) -> str:
+    """A number as a table shows it: three digits, and no more behind the point than they need."""
+    if value == 0:
+        return "0"
+    if value < 0:
+        return f"-{format_three_digits(-value)}"
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
+
+
+_MOST_NAMES = 3
+
+
+def join_first(names: Iterable[str]) -> str:
+    """The first of the names, and how many there are besides."""
+    listed = list(names)
+    if len(listed) <= _MOST_NAMES + 1:  # nobody wants "and 1 more"
+        return "; ".join(listed)
+    return f"{'; '.join(listed[:_MOST_NAMES])}; and {len(listed) - _MOST_NAMES} more"
+
+
+def format_interval(value: float, half: float) -> str:
+    """`0.0207 ± 0.0064`, or without an interval `0.0207`; more digits where four are none."""
+    largest = max((abs(number) for number in (value, half) if math.isfinite(number)), default=0)
+    digits = 4 if largest == 0 else max(4, 1 - math.floor(math.log10(largest)))
+    text = f"{value:.{digits}f}"
+    return text if math.isnan(half) else f"{text} ± {half:.{digits}f}"
+
+
+def format_probability(p: float) -> str:
+    """`= 0.013`, or `< 0.001`."""
+    if p < 0.001:
+        return "< 0.001"
+    return f"= {p:.3f}" if p < 0.0995 else f"= {p:.2f}"
+
+
+def format_axis_value(value: float) -> str:
+    """`3.14`, and three digits of a value of 100 or more."""
+    return f"{value:.2f}" if abs(value) < 100 else short_number(float(f"{value:.3g}"))
+
+
+def format_mean(mean: float, half: float) -> str:
+    """`2.031 ± 0.004`, without an interval `2.031`, and nothing of a NaN."""
+    if math.isnan(mean):
+        return ""
+    return f"{mean:.3f}" if math.isnan(half) else f"{mean:.3f} ± {half:.3f}"
+
+
+def format_speed(tokens_per_second: float, is_comparable: bool) -> str:
+    """`45,000`, `not comparable`, or nothing where it is not known."""
+    if math.isnan(tokens_per_second):
+        return ""
+    return f"{tokens_per_second:,.0f}" if is_comparable else NOT_COMPARABLE

@@ -1,0 +1,516 @@
+"""The tables of the report: the arms compared, the numbers behind the figures, runs and keys."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+
+from normlab.analysis.arms import (
+    Arm,
+    flatten_keys,
+    format_value,
+    run_identity,
+)
+from normlab.analysis.curves import (
+    Curve,
+    averaged_runs,
+    describe_ending,
+    last_finite_loss,
+    mean_curve,
+)
+from normlab.analysis.formatting import format_interval
+from normlab.analysis.learning_rates import (
+    LearningRates,
+    RatedArm,
+    RatePoint,
+)
+from normlab.analysis.result import StudyResult
+from normlab.analysis.statistics import mean_interval
+from normlab.analysis.style import Look
+from normlab.analysis.summary import SPEED_NOTE, are_speeds_comparable
+from normlab.archive import tags
+from normlab.archive.record import NEUTRAL_KEYS, RunRecord, short_number
+from normlab.archive.steadiness import NOT_COMPARABLE
+from normlab.archive.study import Run, Study
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What stands in a cell.
+
+    Attributes:
+        text: as it is shown; whatever it holds is text, never markup.
+        value: what the column is sorted by, instead of the text; NaN where nothing is known.
+        colour: of the dot before the text, `#rrggbb`; none where empty.
+        state: how a run ended, where the cell says that.
+    """
+
+    text: str
+    value: float | None = None
+    colour: str = ""
+    state: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A heading; numbers stand to the right, and words of more than a line are broken."""
+
+    title: str
+    numeric: bool = False
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under columns; the first cell of a row names it."""
+
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+def number_columns(*titles: str) -> tuple[Column, ...]:
+    """Columns of numbers with these headings."""
+    return tuple(Column(title, numeric=True) for title in titles)
+
+
+def number_cell(value: float | None, spec: str = ".4f") -> Cell:
+    """A number, or a dash where it is not known."""
+    if value is None or math.isnan(value):
+        return Cell("–", math.nan)
+    return Cell(format(value, spec), float(value))
+
+
+def interval_cell(pair: tuple[float, float]) -> Cell:
+    """A mean and half the width of its interval, sorted by the mean."""
+    mean, half = pair
+    if math.isnan(mean) or math.isnan(half):
+        return number_cell(mean)
+    return Cell(f"{number_cell(mean).text} ± {half:.4f}", mean)
+
+
+def speed_cell(tokens_per_second: float | None, is_comparable: bool) -> Cell:
+    """The same as a cell of a report."""
+    if tokens_per_second is None or math.isnan(tokens_per_second) or is_comparable:
+        return number_cell(tokens_per_second, ",.0f")
+    return Cell(NOT_COMPARABLE, math.nan)
+
+
+# Of the neutral keys, those that a reader looks for.
+_IGNORED_KEYS = {*NEUTRAL_KEYS} - {"measure", "figure", "budget"}
+_MOST_VALUES = 12
+
+COMMIT = "normlab commit"
+
+
+@dataclass(frozen=True)
+class Differences:
+    """Keys with their values as text: those that vary over the runs, and those that do not."""
+
+    varying: tuple[tuple[str, str], ...]
+    fixed: tuple[tuple[str, str], ...]
+
+
+def configuration_differences(runs: Sequence[Run]) -> Differences:
+    """The options taken and every resolved key, by whether all runs agree on it."""
+    return _split_differences([_configuration_keys(run.record) for run in runs])
+
+
+def circumstance_differences(runs: Sequence[Run]) -> Differences:
+    """What the runs were made with: machine, device, precision, versions, normlab's commit."""
+    return _split_differences([_circumstance_keys(run.record) for run in runs])
+
+
+def _configuration_keys(record: RunRecord) -> dict[str, Any]:
+    choices = {"norm": record.norm, "placement": record.placement, "data": record.data}
+    keys = {**record.choices, **choices, **flatten_keys(record.config)}
+    return {key: value for key, value in keys.items() if key.split(".")[0] not in _IGNORED_KEYS}
+
+
+def _circumstance_keys(record: RunRecord) -> dict[str, Any]:
+    keys = {
+        "device": record.device,
+        "precision": record.precision,
+        **{f"machine {key}": value for key, value in record.hardware.items()},
+        COMMIT: _describe_commit(record.git),
+        **{f"version {key}": value for key, value in record.versions.items()},
+    }
+    return {key: value for key, value in keys.items() if value is not None}
+
+
+def _describe_commit(git: Mapping[str, Any] | None) -> str | None:
+    if git is None:
+        return None
+    return f"{git.get('commit')}{' with changes that are not in it' if git.get('dirty') else ''}"
+
+
+def _split_differences(runs_keys: Sequence[Mapping[str, Any]]) -> Differences:
+    varying, fixed = [], []
+    for key in dict.fromkeys(key for keys in runs_keys for key in keys):
+        values = [keys.get(key, _ABSENT) for keys in runs_keys]
+        counts = Counter(map(_format_or_absent, values))
+        if len(counts) == 1:
+            fixed.append((key, next(iter(counts))))
+        else:
+            varying.append((key, _count_values(_order_values(values), counts)))
+    return Differences(tuple(varying), tuple(fixed))
+
+
+_ABSENT = object()
+
+
+def _format_or_absent(value: Any) -> str:
+    return "not there" if value is _ABSENT else format_value(value)
+
+
+def _order_values(values: Iterable[Any]) -> list[str]:
+    """Each value once: numbers by size, then texts."""
+
+    def rank(value: Any) -> tuple[bool, float, str]:
+        is_number = isinstance(value, int | float)
+        return not is_number, value if is_number else 0.0, json.dumps(_format_or_absent(value))
+
+    return list(dict.fromkeys(map(_format_or_absent, sorted(values, key=rank))))
+
+
+def _count_values(values: Sequence[str], counts: Mapping[str, int]) -> str:
+    texts = [
+        f"{value} ({counts[value]} {'run' if counts[value] == 1 else 'runs'})"
+        for value in values[:_MOST_VALUES]
+    ]
+    rest = len(values) - len(texts)
+    return ", ".join(texts) + (f", and {rest} other values" if rest else "")
+
+
+def runs_table(result: StudyResult) -> Table:
+    """A row a run, by name."""
+    arm_of = {run_identity(run): arm for arm in result.arms for run in arm.runs}
+    settings = list(dict.fromkeys(key for arm in result.arms for key, _ in arm.settings))
+    columns = [
+        *map(Column, ("run", "state", "norm", "placement")),
+        *(Column(key) for key in settings),
+        *number_columns("seed", "step", "best val", "at step", "final val", "tokens/s", "time"),
+    ]
+    rows = [
+        _run_row(run, arm_of[run_identity(run)], result.look, settings) for run in result.study.runs
+    ]
+    return Table(f"{len(rows)} runs, losses in nats per token.", tuple(columns), tuple(rows))
+
+
+def _run_row(run: Run, arm: Arm, look: Look, settings: Sequence[str]) -> tuple[Cell, ...]:
+    record, settings_of = run.record, dict(arm.settings)
+    varying = [
+        Cell(format_value(settings_of[key]), _sort_value(settings_of[key]))
+        if key in settings_of
+        else Cell("–")
+        for key in settings
+    ]
+    return (
+        Cell(record.name, colour=look.colour(arm)),
+        Cell(record.state, state=record.state),
+        Cell(record.norm),
+        Cell(record.placement),
+        *varying,
+        number_cell(record.seed, "d"),
+        number_cell(record.step, "d"),
+        number_cell(record.best.val_loss),
+        number_cell(record.best.step, "d"),
+        number_cell(record.final.val_loss),
+        speed_cell(record.tokens_per_second, are_speeds_comparable([run])),
+        _duration_cell(record.train_seconds),
+    )
+
+
+def diverged_table(result: StudyResult) -> Table | None:
+    """What diverged and where; None where nothing did."""
+    runs = [run for run in result.study.runs if run.record.state == "diverged"]
+    if not runs:
+        return None
+    columns = (
+        Column("run"),
+        *number_columns("at step", "of", "last finite training loss"),
+        Column("why", wide=True),
+    )
+    rows = []
+    for run in sorted(runs, key=lambda run: run.record.diverged_step or run.record.step):
+        record, end = run.record, last_finite_loss(run)
+        rows.append(
+            (
+                Cell(record.name, colour=result.look.colours[record.norm]),
+                number_cell(record.diverged_step, "d"),
+                number_cell(_planned_steps(record), "d"),
+                number_cell(end[1] if end else None),
+                Cell(record.reason or "not recorded"),
+            )
+        )
+    return Table("Runs that diverged, the earliest first.", columns, tuple(rows))
+
+
+def unfinished_table(study: Study) -> Table | None:
+    """What failed, was interrupted or still runs, and why; None where nothing did."""
+    runs = [run for run in study.runs if run.record.state not in ("finished", "diverged")]
+    if not runs:
+        return None
+    columns = (
+        *map(Column, ("run", "state")),
+        *number_columns("step", "of"),
+        Column("why", wide=True),
+    )
+    rows = [
+        (
+            Cell(record.name),
+            Cell(record.state, state=record.state),
+            number_cell(record.step, "d"),
+            number_cell(_planned_steps(record), "d"),
+            Cell(record.reason or "not recorded"),
+        )
+        for record in (run.record for run in runs)
+    ]
+    return Table("Runs without a result; they are in no mean.", columns, tuple(rows))
+
+
+def _planned_steps(record: RunRecord) -> int | None:
+    trainer = record.config.get("trainer")
+    steps = trainer.get("max_steps") if isinstance(trainer, dict) else None
+    return steps if isinstance(steps, int) else None
+
+
+def _sort_value(value: object) -> float | None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number else None  # type: ignore[arg-type]
+
+
+def _duration_cell(seconds: float | None) -> Cell:
+    if seconds is None or not math.isfinite(seconds):
+        return number_cell(None)
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return Cell(f"{hours} h {minutes:02d} min", seconds)
+    return Cell(f"{minutes} min {rest:02d} s" if minutes else f"{rest} s", seconds)
+
+
+def study_period(study: Study) -> str:
+    """From the first start to the last end, as dates in UTC as the records tell them."""
+    starts = sorted(run.record.started for run in study.runs if run.record.started)
+    ends = sorted(run.record.ended for run in study.runs if run.record.ended)
+    days = list(dict.fromkeys(_parse_day(moment) for moment in [*starts[:1], *ends[-1:]]))
+    return " – ".join(filter(None, days)) or "date not recorded"
+
+
+def _parse_day(moment: str) -> str:
+    try:
+        return datetime.fromisoformat(moment).date().isoformat()
+    except ValueError:
+        return ""
+
+
+_MOST_STEPS = 8  # columns of a curve
+
+_ARM_COLUMN, _OUTCOME_COLUMN = Column("arm"), Column("did not finish", wide=True)
+
+
+def figure_tables(result: StudyResult) -> dict[str, tuple[Table, ...]]:
+    """For the name of a figure the numbers that it shows, where they are known here."""
+    arms = result.arms
+    names = [Cell(arm.label, colour=result.look.colour(arm)) for arm in arms]
+    curves = {
+        "training_loss": (tags.TRAIN_LOSS, "Training loss, running mean"),
+        "validation_loss": (tags.VALIDATION_LOSS, "Validation loss"),
+    }
+    tables: dict[str, tuple[Table, ...]] = {}
+    for name, (tag, title) in curves.items():
+        table = _curve_table(names, arms, tag, title)
+        if table is not None:
+            tables[name] = (table,)
+    tables["final_validation_loss"] = (_final_loss_table(names, arms),)
+    if result.rates:
+        tables["learning_rate"] = rate_tables(result.rates, result.look)
+    return tables
+
+
+def _curve_table(names: Sequence[Cell], arms: Sequence[Arm], tag: str, title: str) -> Table | None:
+    smooth = tag == tags.TRAIN_LOSS
+    curves = [mean_curve(averaged_runs(arm), tag, smooth=smooth) for arm in arms]
+    steps = _table_steps([curve for curve in curves if curve])
+    if not steps:
+        return None
+    rows = [
+        (name, *(_curve_cell(curve, step) for step in steps), Cell(describe_ending(arm)))
+        for name, arm, curve in zip(names, arms, curves, strict=True)
+    ]
+    columns = (
+        _ARM_COLUMN,
+        *number_columns(*(f"step {step}" for step in steps)),
+        _OUTCOME_COLUMN,
+    )
+    caption = f"{title} in nats per token, mean over the seeds that reached the end."
+    return Table(caption, columns, tuple(rows))
+
+
+def _table_steps(curves: Sequence[Curve]) -> list[int]:
+    """The steps of the longest curve, or as many of them as a table holds, evenly."""
+    longest = max((curve.steps for curve in curves), key=len, default=np.empty(0, np.int64))
+    at = np.linspace(0, len(longest) - 1, min(_MOST_STEPS, len(longest))).round().astype(int)
+    return [int(step) for step in longest[at]]
+
+
+def _curve_cell(curve: Curve | None, step: int) -> Cell:
+    if curve is None or not curve.steps[0] <= step <= curve.steps[-1]:
+        return number_cell(None)
+    return number_cell(float(curve.mean[np.searchsorted(curve.steps, step, side="right") - 1]))
+
+
+def _final_loss_table(names: Sequence[Cell], arms: Sequence[Arm]) -> Table:
+    rows = []
+    for name, arm in zip(names, arms, strict=True):
+        records = [run.record for run in arm.with_state("finished")]
+        seed_losses = [(record.seed, record.final.val_loss) for record in records]
+        losses = sorted((seed, loss) for seed, loss in seed_losses if loss is not None)
+        seeds = ", ".join(f"{loss:.4f} (seed {seed})" for seed, loss in losses)
+        together = mean_interval([loss for _, loss in losses])
+        rows.append((name, interval_cell(together), Cell(seeds or "–"), Cell(describe_ending(arm))))
+    columns = (
+        _ARM_COLUMN,
+        *number_columns("mean ± 95 %"),
+        Column("each seed", wide=True),
+        _OUTCOME_COLUMN,
+    )
+    caption = "Final validation loss in nats per token, over the finished runs."
+    return Table(caption, columns, tuple(rows))
+
+
+def rate_tables(rates: LearningRates, look: Look) -> tuple[Table, Table]:
+    """The arms at their best rates, lowest loss first, and their losses at every rate."""
+    arms = sorted(rates.arms, key=lambda rated: rated.tuned_mean)
+    names = [Cell(rated.name, colour=look.colour(rated.arm)) for rated in arms]
+    return _tuned_table(rates, names, arms), _losses_by_rate_table(names, arms)
+
+
+def _tuned_table(rates: LearningRates, names: Sequence[Cell], arms: Sequence[RatedArm]) -> Table:
+    headings = ("best lr", "tuned loss", "LR sensitivity", "stable up to", "diverged")
+    rows = [
+        (
+            name,
+            _rate_cell(rated.best_rate),
+            interval_cell(mean_interval(list(rated.tuned.values()))),
+            interval_cell(mean_interval(list(rated.sensitivity.values()))),
+            _rate_cell(rated.largest_stable),
+            Cell(f"{rated.diverged} of {len(rated.arm.runs)}", rated.diverged),
+        )
+        for name, rated in zip(names, arms, strict=True)
+    ]
+    caption = (
+        f"Over the {len(rates.grid)} learning rates that all arms share: final validation loss at "
+        "the best of them; LR sensitivity (arXiv 2309.14322); stable up to: no run diverged there "
+        "or below."
+    )
+    columns = (Column("arm"), *number_columns(*headings))
+    return Table(caption, columns, tuple(rows))
+
+
+def _losses_by_rate_table(names: Sequence[Cell], arms: Sequence[RatedArm]) -> Table:
+    rates = sorted({point.rate for rated in arms for point in rated.points})
+    at = [{point.rate: point for point in rated.points} for rated in arms]
+    rows = [
+        (name, *(_rate_point_cell(points.get(rate)) for rate in rates))
+        for name, points in zip(names, at, strict=True)
+    ]
+    columns = (
+        Column("arm"),
+        *number_columns(*(f"lr={short_number(rate)}" for rate in rates)),
+    )
+    caption = "Final validation loss of the finished runs by learning rate, and what diverged."
+    return Table(caption, columns, tuple(rows))
+
+
+def _rate_point_cell(point: RatePoint | None) -> Cell:
+    if point is None:
+        return number_cell(None)
+    cell = interval_cell(mean_interval(list(point.losses.values())))
+    if not point.diverged:
+        return cell
+    lost = f"{point.diverged} of {len(point.arm.runs)} diverged"
+    return Cell(f"{cell.text}, {lost}" if point.losses else lost, cell.value)
+
+
+def _rate_cell(rate: float | None) -> Cell:
+    return number_cell(None) if rate is None else Cell(short_number(rate), rate)
+
+
+def arms_table(result: StudyResult) -> Table:
+    """A row an arm, in the order of the summaries, which is that of the terminal's table."""
+    summaries = result.summaries
+    colours = {arm.label: result.look.colour(arm) for arm in result.arms}
+    gap = any(not math.isnan(summary.gap) for summary in summaries)
+    columns = [
+        Column("arm"),
+        *number_columns("seeds finished", "best val loss", "final val loss"),
+        *(number_columns("best over floor") if gap else ()),
+        *number_columns("diverged", "tokens/s", "parameters"),
+    ]
+    rows = [
+        (
+            Cell(summary.label, colour=colours[summary.label]),
+            Cell(f"{summary.finished} of {summary.runs}", summary.finished),
+            interval_cell(summary.best_val),
+            interval_cell(summary.final_val),
+            *([number_cell(summary.gap)] if gap else []),
+            Cell(str(summary.diverged), summary.diverged),
+            speed_cell(summary.tokens_per_second, summary.speed_comparable),
+            number_cell(summary.parameters, ",d"),
+        )
+        for summary in summaries
+    ]
+    caption = (
+        "Losses in nats per token: mean of the finished runs ± half the 95 % t-interval over "
+        f"seeds. {SPEED_NOTE}"
+    )
+    return Table(caption, tuple(columns), tuple(rows))
+
+
+def comparisons_table(result: StudyResult) -> Table | None:
+    """A row a comparison: the lowest arm of a facet against another; None where there is none."""
+    comparisons, look = result.comparisons, result.look
+    if not comparisons:
+        return None
+    at = any(comparison.facet for comparison in comparisons)
+    columns = [
+        *map(Column, ("lowest mean", "against")),
+        *([Column("at")] if at else []),
+        *number_columns("lower by", "p, corrected", "seeds paired"),
+        Column("so it ends"),
+        *number_columns("pairs it would take"),
+    ]
+    rows = [
+        (
+            Cell(comparison.best.name, colour=look.colour(comparison.best)),
+            Cell(comparison.other.name, colour=look.colour(comparison.other)),
+            *([Cell(comparison.facet)] if at else []),
+            _difference_cell(-comparison.difference.mean, comparison.difference.half),
+            _probability_cell(comparison.p),
+            Cell(str(comparison.difference.pairs), comparison.difference.pairs),
+            Cell(comparison.outcome),
+            number_cell(comparison.needed if comparison.outcome == "cannot tell" else None, ",d"),
+        )
+        for comparison in comparisons
+    ]
+    pairs = "1 pair" if comparisons[0].family == 1 else f"{comparisons[0].family} pairs"
+    caption = (
+        f"Final validation loss in nats per token, over equal seeds, with 95 % t-interval; p by "
+        f"Holm over {pairs}. No seeds paired: Welch's test over unequal ones."
+    )
+    return Table(caption, tuple(columns), tuple(rows))
+
+
+def _difference_cell(mean: float, half: float) -> Cell:
+    return number_cell(mean) if math.isnan(mean) else Cell(format_interval(mean, half), mean)
+
+
+def _probability_cell(p: float) -> Cell:
+    return Cell("< 0.001", p) if p < 0.001 else number_cell(p, ".3f")

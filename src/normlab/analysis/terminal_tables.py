@@ -1,0 +1,167 @@
+"""What the end of a study prints: a row an arm, in windows of any width."""
+
+import math
+from collections.abc import Iterator, Sequence
+from textwrap import wrap
+
+from rich import box
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from normlab.analysis.formatting import format_speed
+from normlab.analysis.learning_rates import LearningRates
+from normlab.analysis.statistics import mean_interval
+from normlab.analysis.summary import RUNS_FILE, ArmSummary
+from normlab.archive.record import short_number
+from normlab.archive.steadiness import NOT_COMPARABLE
+
+_INDENT = 2
+
+
+class FittingTable(Table):
+    """A table that is printed as a list where the window is too narrow for its columns.
+
+    `rich` would shorten the first column, that of the names, until nothing of it is left. In a list
+    a row is its first cell, then each other heading with its value.
+    """
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The table, or else the list."""
+        for column in self.columns:
+            if column.no_wrap:  # the measure of a table takes it for words that may be broken
+                cells = (column.header, *column.cells)
+                column.min_width = max(_cell_text(cell).cell_len for cell in cells)
+        narrowest = Measurement.get(console, options.update(width=10_000), self).minimum
+        if narrowest <= options.max_width:
+            yield from super().__rich_console__(console, options)
+        else:
+            yield from self._as_list(options.max_width)
+
+    def _as_list(self, width: int) -> Iterator[Text]:
+        headings = [_cell_text(column.header).plain for column in self.columns[1:]]
+        yield Text()
+        for first, *values in zip(*(column.cells for column in self.columns), strict=True):
+            name = _cell_text(first)
+            name.stylize("bold")
+            name.overflow = "fold"
+            yield name
+            pairs = zip(headings, map(_cell_text, values), strict=True)
+            yield from _wrapped_pairs(
+                [f"{name} {cell.plain}" for name, cell in pairs if cell], width
+            )
+        yield Text()
+        if self.caption is not None:
+            for part in _cell_text(self.caption).plain.split("\n"):
+                yield from map(Text, wrap(part, width))
+
+
+def _wrapped_pairs(pairs: Sequence[str], width: int) -> Iterator[Text]:
+    """The pairs in lines of at most `width`, indented; none is broken that fits one."""
+    line = ""
+    for pair in pairs:
+        longer = f"{line} · {pair}" if line else pair
+        if line and _INDENT + len(longer) > width:
+            yield Text(" " * _INDENT + line, overflow="fold")
+            longer = pair
+        line = longer
+    if line:
+        yield Text(" " * _INDENT + line, overflow="fold")
+
+
+def _cell_text(cell: RenderableType) -> Text:
+    return cell.copy() if isinstance(cell, Text) else Text.from_markup(str(cell))
+
+
+MOST_ROWS = 40
+
+
+def summary_table(summaries: Sequence[ArmSummary]) -> Table:
+    """The summaries as a table to print, in the order given; the first where they are many."""
+    speeds = any(summary.speed_comparable for summary in summaries)
+    headings = ["seeds", "best val loss", "final val loss", "diverged", "tok/s", "params"]
+    if not speeds:
+        headings.remove("tok/s")
+    table = _empty_table(headings, _summary_caption(summaries, speeds))
+    for summary in summaries[:MOST_ROWS]:
+        speed = format_speed(summary.tokens_per_second, summary.speed_comparable)
+        table.add_row(
+            Text(summary.label),
+            _count_seeds(summary),
+            _format_loss(summary.best_val),
+            _format_loss(summary.final_val),
+            f"{summary.diverged} of {summary.runs}" if summary.diverged else "0",
+            *([speed] if speeds else []),
+            "" if summary.parameters is None else f"{summary.parameters:,}",
+        )
+    return table
+
+
+def rates_table(rates: LearningRates) -> Table:
+    """The arms of a learning-rate study at their best rates, lowest mean loss first."""
+    caption = (
+        f"Over the {len(rates.grid)} learning rates that all arms share: each at the best of them; "
+        "LR\nsensitivity (arXiv 2309.14322); stable up to: no run diverged there or below."
+    )
+    table = _empty_table(
+        ("best lr", "tuned loss", "sensitivity", "stable up to", "diverged"), caption
+    )
+    for rated in sorted(rates.arms, key=lambda rated: rated.tuned_mean)[:MOST_ROWS]:
+        table.add_row(
+            Text(rated.name),
+            _format_rate(rated.best_rate),
+            _format_loss(mean_interval(list(rated.tuned.values()))),
+            _format_loss(mean_interval(list(rated.sensitivity.values()))),
+            _format_rate(rated.largest_stable),
+            f"{rated.diverged} of {len(rated.arm.runs)}" if rated.diverged else "0",
+        )
+    return table
+
+
+def _empty_table(headings: Sequence[str], caption: str) -> Table:
+    table = FittingTable(box=box.SIMPLE_HEAD, padding=0)  # 80 columns are enough for plain arms
+    table.caption, table.caption_justify = caption, "left"
+    table.add_column("arm", overflow="fold")
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def _format_rate(rate: float | None) -> str:
+    return "–" if rate is None else short_number(rate)
+
+
+def _count_seeds(summary: ArmSummary) -> str:
+    """How many finished; the failed and interrupted are named, for nobody else would."""
+    failed = f", {summary.failed} failed" if summary.failed else ""
+    interrupted = f", {summary.interrupted} interrupted" if summary.interrupted else ""
+    count = (
+        f"{summary.runs}"
+        if summary.finished == summary.runs
+        else f"{summary.finished} of {summary.runs}"
+    )
+    return count + failed + interrupted
+
+
+def _format_loss(value: tuple[float, float]) -> str:
+    mean, half = value
+    if math.isnan(mean):
+        return "–"
+    return f"{mean:.4f}" if math.isnan(half) else f"{mean:.4f} ±{half:.4f}"
+
+
+def _summary_caption(summaries: Sequence[ArmSummary], speeds: bool) -> str:
+    lines = ["Losses in nats per token: mean of the finished runs ± 95 % t-interval over seeds."]
+    if len(summaries) > MOST_ROWS:
+        more = len(summaries) - MOST_ROWS
+        lines.append(f"The best {MOST_ROWS} arms; {more} more are in {RUNS_FILE}, a row a run.")
+    floors = sorted({summary.floor for summary in summaries if summary.floor is not None})
+    if floors:
+        values = " or ".join(f"{floor:.4f}" for floor in floors)
+        lines.append(f"Floor: {values}; no model can do better.")
+    if not speeds and any(not math.isnan(summary.tokens_per_second) for summary in summaries):
+        lines.append(
+            f"Speeds: {NOT_COMPARABLE}; they vary by 10 % or more over a run, or it is short."
+        )
+    return "\n".join(lines)
