@@ -8,7 +8,7 @@ from models import NANO, SHAPES, TINY, Shape
 from normlab.analysis.statistics import Spread, quartile_spread, ratio_spread
 from normlab.archive import tags
 from normlab.archive.events import EVENT_FILES, read_events
-from report import Json, column, make_bars, make_goal, make_table, new_result, spread_of
+from report import Json, add_bars, add_goal, add_table, column, new_result, spread_of
 
 TRAIN = "{root}/train.py"
 ARMS = ("norm=rmsnorm,layernorm", "placement=pre,post")
@@ -33,7 +33,11 @@ def measure_study(settings: Settings) -> Json:
     ]
     samples = interleave(contenders, settings.choose_rounds(3, 1), settings.progress, warmup=0)
     tokens, sequential = RUNS * steps * shape.tokens, column(samples[SEQUENTIAL], "seconds")
-    table = make_table(
+    over = ratio_spread(column(samples[STUDY], "seconds"), sequential)
+    title = "Four runs, from the command to the figures"
+    result = new_result("study", title, samples, f"python {' '.join(words)}")
+    table = add_table(
+        result,
         f"{RUNS} runs of {steps} steps, {shape.name}",
         "command",
         samples,
@@ -46,12 +50,8 @@ def measure_study(settings: Settings) -> Json:
         },
         lambda name: "ours" if name == STUDY else "other",
     )
-    over = ratio_spread(column(samples[STUDY], "seconds"), sequential)
-    title = "Four runs, from the command to the figures"
-    result = new_result("study", title, samples, f"python {' '.join(words)}")
-    result["tables"].append(table)
-    result["goals"].append(make_goal(f"{STUDY} over {SEQUENTIAL}", over, most=MOST_STUDY))
-    result["panels"].append(make_bars(table, "seconds"))
+    add_goal(result, f"{STUDY} over {SEQUENTIAL}", over, most=MOST_STUDY)
+    add_bars(result, table, "seconds")
     return result
 
 
@@ -70,13 +70,6 @@ def measure_start(settings: Settings) -> Json:
         contenders = start_contenders(f"{folder}/small", settings.threads)
         # The warm-up round fills the file caches.
         samples = interleave(contenders, settings.choose_rounds(7, 3), settings.progress)
-    table = make_table(
-        "whole commands",
-        "command",
-        samples,
-        {"seconds": spread_of("seconds")},
-        lambda name: "limit" if name.startswith("python") else "ours",
-    )
     result = new_result(
         "start",
         "From the command to its answer",
@@ -86,12 +79,19 @@ def measure_start(settings: Settings) -> Json:
         "before it counts: imports, checks, the plan, the validation at initialisation.",
         "Whole processes, from their start; file caches are warm.",
     )
-    result["tables"].append(table)
-    result["panels"].append(make_bars(table, "seconds"))
+    table = add_table(
+        result,
+        "whole commands",
+        "command",
+        samples,
+        {"seconds": spread_of("seconds")},
+        lambda name: "limit" if name.startswith("python") else "ours",
+    )
+    add_bars(result, table, "seconds")
     for row in table["rows"]:
         if most := MOST_SECONDS.get(row["name"]):
             value = Spread(**row["values"]["seconds"])
-            result["goals"].append(make_goal(f"{row['name']}, seconds", value, most=most))
+            add_goal(result, f"{row['name']}, seconds", value, most=most)
     return result
 
 

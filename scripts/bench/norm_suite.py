@@ -1,5 +1,6 @@
 """`norms`: forward and backward of every norm of conf/norm, against torch's and a copy."""
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from typing import Any
@@ -9,11 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.benchmark import Timer
 
-from harness import Block, Contender, RunBlock, Samples, Settings, WorkerProcess, interleave
+from harness import Block, RunBlock, Samples, Settings, WorkerProcess, interleave
 from normlab import config
 from normlab.analysis.statistics import quartile_spread, ratio_spread
 from normlab.norms import norm_factory
-from report import ComputeNumber, Json, column, make_goal, make_table, new_result, spread_of
+from normlab.norms.timing import build_gradient_call
+from report import ComputeNumber, Json, add_goal, add_table, column, new_result, spread_of
 from training_loops import compose_run
 
 # By name: tokens and width. The first two are those of --quick, the last is for tests.
@@ -78,15 +80,10 @@ def list_calls(
         **{name: (module, list(module.parameters())) for name, module in modules.items()},
     }
 
-    def make_call(function: Callable[[Tensor], Tensor], parameters: list[Tensor]) -> Any:
-        def call() -> None:
-            y = function(x)
-            # A norm may cast its input.
-            torch.autograd.grad(y, [x, *parameters], dy.to(y.dtype), allow_unused=True)
-
-        return call
-
-    calls = {name: make_call(*function) for name, function in functions.items()}
+    calls = {
+        name: build_gradient_call(function, [x, *parameters], x, dy)
+        for name, (function, parameters) in functions.items()
+    }
     return {COPY: lambda: copied.copy_(dy), **calls}
 
 
@@ -98,18 +95,17 @@ def measure_norms(settings: Settings) -> Json:
         setups = [(settings.threads, allocator) for allocator in ALLOCATORS]
     elif not settings.quick:
         setups.insert(0, (None, "pages fresh"))
-    workers: list[Contender] = []
-    for threads, allocator in setups:
-        title = {None: "all threads", 1: "1 thread"}.get(threads, f"{threads} threads")
-        workers.append(
-            WorkerProcess(
-                f"{title}, {allocator}",
-                time_norms,
-                {"shapes": shapes},
-                threads=threads,
-                environment=ALLOCATORS[allocator],
-            )
+    titles = {None: "all threads", 1: "1 thread"}
+    workers = [
+        WorkerProcess(
+            f"{titles.get(threads, f'{threads} threads')}, {allocator}",
+            time_norms,
+            {"shapes": shapes},
+            threads=threads,
+            environment=ALLOCATORS[allocator],
         )
+        for threads, allocator in setups
+    ]
     # The allocator's settings hold for a process, so each set-up has one, and they take turns.
     rounds = interleave(workers, settings.choose_rounds(7, 5), settings.progress)
     samples: Samples = {}
@@ -139,12 +135,11 @@ def evaluate_norms(samples: Samples) -> Json:
     names = set(next(iter(samples.values()))[0])
     compared = sorted(names - {COPY, LAYER_NORM, RMS_NORM, MODULE, "rmsnorm"})
     rows = ["rmsnorm", *compared, RMS_NORM, MODULE, COPY]
-    for setup in dict.fromkeys(key.partition(": ")[0] for key in samples):
-        cases = {
-            key.removeprefix(f"{setup}: "): blocks
-            for key, blocks in samples.items()
-            if key.startswith(f"{setup}: ")
-        }
+    setups: dict[str, Samples] = defaultdict(dict)
+    for key, blocks in samples.items():
+        setup, _, case = key.partition(": ")
+        setups[setup][case] = blocks
+    for setup, cases in setups.items():
         ratios = {
             name: [
                 {
@@ -157,7 +152,7 @@ def evaluate_norms(samples: Samples) -> Json:
         }
         title = f"time over {LAYER_NORM}'s, {setup}"
         columns = {case: spread_of(case) for case in cases}
-        result["tables"].append(make_table(title, "norm", ratios, columns, norm_owner))
+        add_table(result, title, "norm", ratios, columns, norm_owner)
         grid = {
             "rows": rows,
             "columns": [case.replace(" ", "\n") for case in cases],
@@ -168,14 +163,14 @@ def evaluate_norms(samples: Samples) -> Json:
             values = {name: columns[case](blocks) for name, blocks in ratios.items()}
             if int(case.split()[0].partition("x")[2]) >= WIDE:
                 what = f"rmsnorm over {LAYER_NORM}, {case}, {setup}"
-                result["goals"].append(make_goal(what, values["rmsnorm"], most=MOST_RMSNORM))
+                add_goal(result, what, values["rmsnorm"], most=MOST_RMSNORM)
             slowest = max(compared, key=lambda name: values[name].median)
             what = f"slowest other, {slowest}, {case}, {setup}"
-            result["goals"].append(make_goal(what, values[slowest], most=MOST_SLOWEST))
+            add_goal(result, what, values[slowest], most=MOST_SLOWEST)
     columns = {"limit, ms": lambda blocks: quartile_spread(compute_limits(blocks))}
     for name in ("rmsnorm", "layernorm", LAYER_NORM, RMS_NORM):
         columns[name] = time_over_limit(name)
-    result["tables"].append(make_table("time over the copy limit's", "case", samples, columns))
+    add_table(result, "time over the copy limit's", "case", samples, columns)
     return result
 
 

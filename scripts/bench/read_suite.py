@@ -28,10 +28,10 @@ from normlab.errors import NormlabError
 from report import (
     ComputeNumber,
     Json,
+    add_bars,
+    add_goal,
+    add_table,
     column,
-    make_bars,
-    make_goal,
-    make_table,
     new_result,
     spread_of,
 )
@@ -136,19 +136,6 @@ def measure_read(settings: Settings) -> Json:
 def evaluate_read(samples: Samples, many_samples: Samples, points: int, size: str) -> Json:
     """Ratios to our reader, and the goals."""
     ours = column(samples[OURS], "seconds")
-    table = make_table(
-        f"{size} and {len(TAGS)} tags",
-        "reader",
-        samples,
-        {
-            "seconds": spread_of("seconds"),
-            "points/s": lambda blocks: quartile_spread(
-                [points / s for s in column(blocks, "seconds")]
-            ),
-            f"time over {OURS}'s": lambda blocks: ratio_spread(column(blocks, "seconds"), ours),
-        },
-        lambda name: "ours" if name == OURS else "peer",
-    )
     columns: dict[str, ComputeNumber] = {
         "seconds": spread_of("seconds"),
         "peak memory, MiB": lambda blocks: quartile_spread([max(column(blocks, "peak_mib"))]),
@@ -161,15 +148,28 @@ def evaluate_read(samples: Samples, many_samples: Samples, points: int, size: st
         f"{points:,} points; each reader in a process of its own. Median and quartiles.",
         f"{title}: copies of those, {many_blocks[0]['points']:,} points, all held.",
     )
-    result["tables"] += [table, make_table("All at once", "reader", many_samples, columns)]
-    result["panels"].append(make_bars(table, "seconds"))
+    table = add_table(
+        result,
+        f"{size} and {len(TAGS)} tags",
+        "reader",
+        samples,
+        {
+            "seconds": spread_of("seconds"),
+            "points/s": lambda blocks: quartile_spread(
+                [points / s for s in column(blocks, "seconds")]
+            ),
+            f"time over {OURS}'s": lambda blocks: ratio_spread(column(blocks, "seconds"), ours),
+        },
+        lambda name: "ours" if name == OURS else "peer",
+    )
+    add_table(result, "All at once", "reader", many_samples, columns)
+    add_bars(result, table, "seconds")
     if TBPARSE in samples:
         times = ratio_spread(column(samples[TBPARSE], "seconds"), ours)
         what = f"time of {TBPARSE} over {OURS}'s, {table['title']}"
-        result["goals"].append(make_goal(what, times, least=LEAST_TIMES))
+        add_goal(result, what, times, least=LEAST_TIMES)
     else:
         result["notes"].append(f"{TBPARSE} is not installed, and left out.")
     for head, most in zip(columns, (MOST_SECONDS, MOST_MIB), strict=True):
-        value = columns[head](many_blocks)
-        result["goals"].append(make_goal(f"{title}, {head}", value, most=most))
+        add_goal(result, f"{title}, {head}", columns[head](many_blocks), most=most)
     return result

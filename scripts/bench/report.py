@@ -45,14 +45,15 @@ def spread_of(quantity: str) -> ComputeNumber:
     return lambda blocks: quartile_spread(column(blocks, quantity))
 
 
-def make_table(
+def add_table(
+    result: Json,
     title: str,
     first: str,
     samples: Mapping[str, Sequence[Block]],
     columns: Mapping[str, ComputeNumber],
     owner: Callable[[str], str] = lambda name: "ours",
 ) -> Json:
-    """A table with a row for each contender; each column computes a number from its blocks."""
+    """Add a table with a row for each contender; a column computes a number from its blocks."""
     rows = [
         {
             "name": name,
@@ -61,18 +62,20 @@ def make_table(
         }
         for name, blocks in samples.items()
     ]
-    return {"title": title, "first": first, "columns": list(columns), "rows": rows}
+    table = {"title": title, "first": first, "columns": list(columns), "rows": rows}
+    result["tables"].append(table)
+    return table
 
 
-def make_bars(table: Json, head: str) -> Json:
-    """A panel with a bar for each row of a table, as long as the number in one column."""
+def add_bars(result: Json, table: Json, head: str) -> None:
+    """Add a panel with a bar for each row of a table, as long as the number in one column."""
     bars = [{**row, "value": row["values"][head]} for row in table["rows"]]
-    return {"title": table["title"], "x_label": head, "bars": bars}
+    result["panels"].append({"title": table["title"], "x_label": head, "bars": bars})
 
 
-def make_goal(what: str, value: Spread, **bound: float | None) -> Json:
-    """A number whose median should be `least=` or more, `most=` or less."""
-    return {"what": what, "value": asdict(value), **bound}
+def add_goal(result: Json, what: str, value: Spread, **bound: float | None) -> None:
+    """Add a number whose median should be `least=` or more, `most=` or less."""
+    result["goals"].append({"what": what, "value": asdict(value), **bound})
 
 
 def write_report(report: Json, path: Path) -> None:

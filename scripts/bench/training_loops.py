@@ -34,7 +34,7 @@ COPY_BYTES = 2**28  # larger than any cache
 # Kinds of operators, each named by the first pattern that matches.
 OPERATORS = {
     "products": r"aten::(mm|addmm|bmm|baddbmm|_scaled_dot_product\w*|mkldnn\w*)$",
-    "norms": r"FusedNorm|layer_norm|rms_norm",
+    "norms": r"KernelFunction|layer_norm|rms_norm",
     "GELU": r"gelu",
     "softmax": r"softmax|where|masked_fill|cross_entropy|nll_loss",
     "AdamW and clipping": r"adamw|Optimizer|_foreach|clip",

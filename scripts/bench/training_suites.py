@@ -10,7 +10,7 @@ import training_loops as loops
 from harness import Block, Contender, RunBlock, Samples, Settings, WorkerProcess, interleave
 from models import NANO, PEERS, SHAPES, TINY, Shape, is_installed
 from normlab.analysis.statistics import Spread, quartile_spread, ratio_spread
-from report import Json, column, make_bars, make_goal, make_table, new_result, spread_of
+from report import Json, add_bars, add_goal, add_table, column, new_result, spread_of
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 RUN, PROBED, LOOP = "normlab", "normlab, probes on", "our model, bare loop"
@@ -60,35 +60,40 @@ def step_contenders(shape: Shape, settings: Settings) -> list[Contender]:
     """Everything that is timed at a shape, in the order in which it takes turns."""
     contenders: list[Contender] = []
 
-    def add(
+    def add_worker(
         name: str, set_up: Callable[..., RunBlock], steps: int = shape.steps, **arguments: object
     ) -> None:
-        contenders.append(
-            WorkerProcess(name, set_up, arguments, {"steps": steps}, settings.threads)
-        )
+        contenders.append(step_worker(name, set_up, steps, settings, **arguments))
 
     for label, precision in PRECISIONS.items():
         ours = [*shape.overrides, f"trainer.precision={precision}", *settings.overrides]
         log_interval = min(10, shape.steps)
-        add(f"{RUN}, {label}", loops.train_run, overrides=ours, log_interval=log_interval)
+        add_worker(f"{RUN}, {label}", loops.train_run, overrides=ours, log_interval=log_interval)
         if shape.steps > 1:  # so many steps of a large model would take minutes
             probed = [*ours, "probes=on"]
-            add(
+            add_worker(
                 f"{PROBED}, {label}",
                 loops.train_run,
                 PROBED_STEPS,
                 overrides=probed,
                 log_interval=10,
             )
-        add(f"{LOOP}, {label}", loops.train_plain, overrides=ours)
-        add(f"{LAYERNORM}, {label}", loops.train_plain, overrides=[*ours, "norm=layernorm"])
+        add_worker(f"{LOOP}, {label}", loops.train_plain, overrides=ours)
+        add_worker(f"{LAYERNORM}, {label}", loops.train_plain, overrides=[*ours, "norm=layernorm"])
         for peer, (package, _) in PEERS.items():
             if is_installed(package):
                 name = f"{peer}, {label}"
-                add(name, loops.train_peer, shape=shape, peer=peer, precision=precision)
-        add(f"{MATMULS}, {label}", loops.multiply_matrices, shape=shape, precision=precision)
-    add(COPY, loops.copy_memory, 2)
+                add_worker(name, loops.train_peer, shape=shape, peer=peer, precision=precision)
+        add_worker(f"{MATMULS}, {label}", loops.multiply_matrices, shape=shape, precision=precision)
+    add_worker(COPY, loops.copy_memory, 2)
     return contenders
+
+
+def step_worker(
+    name: str, set_up: Callable[..., RunBlock], steps: int, settings: Settings, **arguments: object
+) -> WorkerProcess:
+    """A process whose blocks are so many steps."""
+    return WorkerProcess(name, set_up, arguments, {"steps": steps}, settings.threads)
 
 
 def evaluate_step(result: Json, shape: Shape, samples: Samples) -> None:
@@ -100,9 +105,8 @@ def evaluate_step(result: Json, shape: Shape, samples: Samples) -> None:
     def time_over(reference: str) -> Callable[[Sequence[Block]], Spread]:
         return lambda blocks: ratio_spread(times[reference], column(blocks, "ms"))
 
-    def add_goal(what: str, over: str, under: str, **bound: float | None) -> None:
-        value = ratio_spread(times[over], times[under])
-        result["goals"].append(make_goal(f"{shape.name}: {what}", value, **bound))
+    def add_ratio(what: str, over: str, under: str, **bound: float | None) -> None:
+        add_goal(result, f"{shape.name}: {what}", ratio_spread(times[over], times[under]), **bound)
 
     for label in PRECISIONS:
         blocks = {
@@ -123,23 +127,24 @@ def evaluate_step(result: Json, shape: Shape, samples: Samples) -> None:
             fastest[label] = min(peers, key=lambda key: quartile_spread(times[key]).median)
             columns["× fastest peer"] = time_over(fastest[label])
             what = f"tokens/s of normlab in {label} over {fastest[label]}"
-            add_goal(what, fastest[label], run, least=least_same.get(label))
-        add_goal(f"the whole run over the bare loop, {label}", run, loop, most=MOST_OVERHEAD)
+            add_ratio(what, fastest[label], run, least=least_same.get(label))
+        add_ratio(f"the whole run over the bare loop, {label}", run, loop, most=MOST_OVERHEAD)
         if PROBED in blocks:
             what = f"the whole run with probes over the bare loop, {label}"
-            add_goal(what, f"{PROBED}, {label}", loop, most=MOST_OVERHEAD)
+            add_ratio(what, f"{PROBED}, {label}", loop, most=MOST_OVERHEAD)
         what = f"a step with rmsnorm over one with layernorm, {label}"
-        add_goal(what, loop, f"{LAYERNORM}, {label}", most=MOST_RMSNORM)
-        table = make_table(f"{shape.name}, {label}", "contender", blocks, columns, step_owner)
-        result["tables"].append(table)
-        result["panels"].append(make_bars(table, STEP_MS))
+        add_ratio(what, loop, f"{LAYERNORM}, {label}", most=MOST_RMSNORM)
+        title = f"{shape.name}, {label}"
+        add_bars(
+            result, add_table(result, title, "contender", blocks, columns, step_owner), STEP_MS
+        )
         flops = sum(product.flops for product in shape.list_products())
         speeds.append(
             f"{quartile_spread([flops / ms / 1e6 for ms in times[matmuls]])} GFLOP/s in {label}"
         )
     if len(fastest) == len(PRECISIONS) > 1:
         what = "tokens/s of normlab in bf16 over the fastest peer in fp32"
-        add_goal(what, fastest["fp32"], f"{RUN}, bf16", least=least_half)
+        add_ratio(what, fastest["fp32"], f"{RUN}, bf16", least=least_half)
     copied = quartile_spread([2 * loops.COPY_BYTES / ms / 1e6 for ms in times[COPY]])
     result["notes"].append(
         f"{shape.name}: {shape.depth} blocks, {shape.heads} heads, width {shape.width}, context "
@@ -161,14 +166,9 @@ def measure_profile(settings: Settings) -> Json:
         for label, precision in PRECISIONS.items():
             shape = SHAPES[name]
             ours = [*shape.overrides, f"trainer.precision={precision}", *settings.overrides]
+            title, steps = f"{name} {label}", shape.steps
             contenders.append(
-                WorkerProcess(
-                    f"{name} {label}",
-                    loops.profile_plain,
-                    {"overrides": ours},
-                    {"steps": shape.steps},
-                    settings.threads,
-                )
+                step_worker(title, loops.profile_plain, steps, settings, overrides=ours)
             )
     samples = interleave(contenders, settings.choose_rounds(5, 2), settings.progress)
     shares = {
@@ -177,9 +177,6 @@ def measure_profile(settings: Settings) -> Json:
         )
         for kind in loops.OPERATORS
     }
-    table = make_table(
-        "share of a step, %", "model", samples, shares | {STEP_MS: spread_of(STEP_MS)}
-    )
     result = new_result(
         "profile",
         "Where a training step goes",
@@ -188,7 +185,8 @@ def measure_profile(settings: Settings) -> Json:
         "called in turn; products are those of attention too, softmax with masks and the loss. "
         "ms a step without the profiler, in the block before.",
     )
-    result["tables"].append(table)
+    columns = shares | {STEP_MS: spread_of(STEP_MS)}
+    table = add_table(result, "share of a step, %", "model", samples, columns)
     for row in table["rows"]:
         bars = [{"name": kind, "kind": "ours", "value": row["values"][kind]} for kind in shares]
         panel = {"title": row["name"], "x_label": "% of a step", "bars": bars, "whole": 100}
@@ -202,12 +200,12 @@ def measure_scaling(settings: Settings) -> Json:
     shapes = {axis: vary_shape(axis, AXES[axis][settings.quick]) for axis in axes}
     different = {shape.name: shape for varied in shapes.values() for shape in varied}
     contenders = [
-        WorkerProcess(
+        step_worker(
             shape.name,
             loops.train_plain,
-            {"overrides": [*shape.overrides, *settings.overrides]},
-            {"steps": 5},
-            settings.threads,
+            5,
+            settings,
+            overrides=[*shape.overrides, *settings.overrides],
         )
         for shape in (*different.values(), TINY)
     ]
@@ -238,7 +236,7 @@ def measure_scaling(settings: Settings) -> Json:
     columns["parameters, M"] = lambda blocks: quartile_spread([blocks[0]["parameters"] / 1e6])
     for axis, varied in shapes.items():
         sizes = {str(getattr(shape, axis)): samples[shape.name] for shape in varied}
-        table = make_table(f"by {axis}", axis, sizes, columns)
+        table = add_table(result, f"by {axis}", axis, sizes, columns)
         x, lines = [float(size) for size in sizes], []
         for unit in UNITS.values():
             y = [row["values"][unit] for row in table["rows"]]
@@ -247,7 +245,6 @@ def measure_scaling(settings: Settings) -> Json:
         fits = {line["name"]: line["exponent"] for line in lines}
         name = f"{axis}, {x[0]:g} to {x[-1]:g}"
         exponents["rows"].append({"name": name, "kind": "ours", "values": fits})
-        result["tables"].append(table)
         result["panels"].append(
             {"title": f"By {axis}", "x_label": axis, "y_label": "ms a step; MiB", "lines": lines}
         )

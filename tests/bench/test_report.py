@@ -11,7 +11,7 @@ from harness import ROOT
 from main import SUITES
 from normlab.analysis.statistics import Spread
 from normlab.errors import NormlabError
-from report import format_goal, make_goal, read_report, refresh_page, write_report
+from report import add_goal, format_goal, read_report, refresh_page, write_report
 
 PAGE = """\
 # Performance
@@ -76,7 +76,9 @@ def test_a_value_of_another_type_is_refused(report: dict[str, Any], tmp_path: Pa
     ],
 )
 def test_a_goal_is_reached_by_the_median(bound: dict[str, float], words: list[str]) -> None:
-    assert format_goal(make_goal("speed", Spread(2.0, 0.0, 9.0, 3), **bound))[1:] == words
+    result: dict[str, Any] = {"goals": []}
+    add_goal(result, "speed", Spread(2.0, 0.0, 9.0, 3), **bound)
+    assert format_goal(result["goals"][0])[1:] == words
 
 
 def test_a_result_replaces_its_part_of_the_page(

@@ -9,7 +9,8 @@ from textwrap import wrap
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from normlab.analysis.result import StudyExperiments, StudyResult, analyse_study
+from normlab.analysis.experiment import StudyExperiments
+from normlab.analysis.result import StudyResult, analyse_study
 from normlab.analysis.style import skip_failed_figure
 from normlab.analysis.summary import write_runs_csv
 from normlab.archive import tags

@@ -4,10 +4,9 @@ The terminal's tables, the figures and the report show it, and group no runs of 
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from normlab.analysis.arms import Arm, Facet, group_runs, split_facets
 from normlab.analysis.comparison import Comparison, compare_arms
@@ -20,34 +19,13 @@ from normlab.analysis.conclusions import (
     explain_no_comparison,
     find_caveats,
 )
+from normlab.analysis.experiment import StudyExperiment, StudyExperiments
 from normlab.analysis.formatting import join_first
 from normlab.analysis.learning_rates import LearningRates, analyse_learning_rates
 from normlab.analysis.statistics import mean_or_infinity
 from normlab.analysis.style import Look
 from normlab.analysis.summary import ArmSummary, summarise_arms
 from normlab.archive.study import Study
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-
-@dataclass(frozen=True)
-class StudyExperiment:
-    """What an application adds to a study whose runs all name it by their key `figure`.
-
-    Attributes:
-        name: of the experiment, and of its figure's file.
-        draw_figure: the figure of a study with at least one finished run.
-        write_sentences: what the study shows, each sentence computed from its numbers.
-    """
-
-    name: str
-    draw_figure: Callable[["StudyResult"], "Figure"]
-    write_sentences: Callable[["StudyResult"], list[str]]
-
-
-StudyExperiments = Mapping[str, StudyExperiment]  # by the value of the key `figure`
-
 
 MOST_FACETS = 12
 MOST_CURVES = 20  # arms in one panel of curves

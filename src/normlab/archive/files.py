@@ -109,14 +109,16 @@ def _is_abandoned(draft: Path) -> bool:
 # --- Reading ------------------------------------------------------------------------------------
 
 
-def read_bytes(path: Path, limit: int = LARGEST_TEXT) -> bytes:
+def read_bytes(path: Path, limit: int = LARGEST_TEXT, *, follow_links: bool = False) -> bytes:
     """The content of a regular file of at most `limit` bytes.
+
+    `follow_links` is for what the user names; in a study's folder nothing may be a link.
 
     Raises:
         FileNotFoundError: it does not exist.
         OSError: it is a link, no regular file, larger, or cannot be read.
     """
-    with open_to_read(path) as file:
+    with open_to_read(path, follow_links=follow_links) as file:
         # A file that says that it is larger is not read at all; one that grows, up to the limit.
         large = os.fstat(file.fileno()).st_size > limit
         content = b"" if large else file.read(limit + 1)
@@ -130,9 +132,9 @@ def read_text(path: Path, limit: int = LARGEST_TEXT) -> str:
     return read_bytes(path, limit).decode("utf-8")
 
 
-def open_to_read(path: Path) -> BinaryIO:
+def open_to_read(path: Path, *, follow_links: bool = False) -> BinaryIO:
     """A regular file, open for reading. Raises OSError as `read_bytes` does."""
-    return open(_open_regular_file(path, os.O_RDONLY), "rb")
+    return open(_open_regular_file(path, os.O_RDONLY, 0 if follow_links else os.O_NOFOLLOW), "rb")
 
 
 def open_to_append(path: Path) -> TextIO:
@@ -147,14 +149,14 @@ def open_to_append(path: Path) -> TextIO:
         content = read_bytes(path)
         with replace_atomically(path) as draft:
             draft.write_bytes(content)
-    handle = _open_regular_file(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    handle = _open_regular_file(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, os.O_NOFOLLOW)
     return open(handle, "a", encoding="utf-8", errors="replace")
 
 
-def _open_regular_file(path: Path, flags: int) -> int:
+def _open_regular_file(path: Path, flags: int, no_follow: int) -> int:
     # O_NONBLOCK: opening a pipe would wait for its other end.
     try:
-        handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+        handle = os.open(path, flags | no_follow | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     except OSError as error:
         if error.errno == errno.ELOOP and path.is_symlink():
             raise OSError(errno.ELOOP, "it is a link", str(path)) from error

@@ -50,8 +50,8 @@ _SETTING_TYPES: dict[str, dict[str, Any]] = {
     "probes": {},
 }
 
-# Keys that cannot change results; `budget` is only where trainer.max_steps and trainer.val_every
-# come from.
+# Keys that cannot change results, and so are not in a run's id; `budget` is only where
+# trainer.max_steps and trainer.val_every come from.
 NEUTRAL_KEYS = ("study", "output_dir", "jobs", "margin", "measure", "figure", "logger", "budget")
 _NEUTRAL_TRAINER_KEYS = ("log_every", "save_seconds", "gradient_checkpointing")
 

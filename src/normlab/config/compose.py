@@ -26,8 +26,8 @@ from yaml import YAMLError
 from normlab.config import conf_folder
 from normlab.config.expressions import join_lines
 from normlab.config.gate import check_folder, check_overrides
+from normlab.config.messages import unknown_key_error, validation_reason
 from normlab.config.schema import DATA, TrainConfig, default_study_name
-from normlab.config.validation import unknown_key_error
 from normlab.errors import ConfigError
 from normlab.text import printable, suggest_closest
 
@@ -80,7 +80,10 @@ def composed_config(
     check_overrides(overrides, folders)
     for folder in folders:
         check_folder(folder)
-    search = [f"hydra.searchpath=[{quote_folder(folder)}]" for folder in folders]
+    search = []
+    if config_dir is not None:
+        path = str(config_dir.resolve()).replace("\\", "\\\\").replace("'", "\\'")
+        search = [f"hydra.searchpath=['file://{path}']"]
     try:
         with initialize_config_dir(str(conf_folder()), version_base="1.3"):
             loader = GlobalHydra.instance().config_loader()
@@ -89,12 +92,6 @@ def composed_config(
         if not is_configuration_error(error):
             raise
         raise explain_error(error) from error
-
-
-def quote_folder(folder: Path) -> str:
-    """A folder as an entry of Hydra's search path in an override."""
-    path = str(folder.resolve()).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'file://{path}'"
 
 
 def explain_error(error: Exception) -> ConfigError:
@@ -171,15 +168,10 @@ def _missing_option_error(file: str, options: list[str]) -> ConfigError:
 
 def _override_error(word: str) -> ConfigError:
     """A list with spaces reaches the program as several words, the first ending in a comma."""
+    advice = "quote it for the shell when it holds brackets, commas or spaces"
     if word.rstrip().endswith(",") or ("=" not in word and word[:1] not in "+~"):
-        return ConfigError(
-            f"{word!r} cannot be read as an override; write key=value, and a list of values "
-            f"without spaces, as in norm=rmsnorm,layernorm."
-        )
-    return ConfigError(
-        f"{word!r} cannot be read as an override; write key=value, and quote it for the shell "
-        f"when it holds brackets, commas or spaces."
-    )
+        advice = "a list of values without spaces, as in norm=rmsnorm,layernorm"
+    return ConfigError(f"{word!r} cannot be read as an override; write key=value, and {advice}.")
 
 
 def _schema_error(cause: OmegaConfBaseException, message: str) -> ConfigError:
@@ -190,7 +182,7 @@ def _schema_error(cause: OmegaConfBaseException, message: str) -> ConfigError:
         # Hydra names the override or the file, or says nothing.
         override = re.match(r"Error merging override (.*)", message)
         subject = override[1] if override else str(cause.full_key or "a value of a file")
-        return ConfigError(f"{where}{subject} is not allowed: {_validation_reason(cause)}.")
+        return ConfigError(f"{where}{subject} is not allowed: {validation_reason(cause)}.")
     parent = cause.parent_node
     # Hydra looks up ${…} in place of an option under a key of its own.
     if str(cause.full_key) == "_dummy_":
@@ -202,22 +194,6 @@ def _schema_error(cause: OmegaConfBaseException, message: str) -> ConfigError:
         return ConfigError(where + join_lines(str(cause).splitlines()[0]))
     allowed = [str(key) for key in parent] if hasattr(parent, "__iter__") else []
     return ConfigError(f"{where}{unknown_key_error(str(cause.full_key), allowed)}")
-
-
-def _validation_reason(cause: ValidationError) -> str:
-    line = str(cause).splitlines()[0].rstrip(".")
-    expected = re.search(r"expected one of \[(.*)\]", line)
-    if expected:
-        return f"it must be one of {expected[1]}"
-    converted = re.search(r"Value '(.*)' of type '.*' could not be converted to (\w+)", line)
-    if converted:
-        kinds = {"Integer": "a whole number", "Float": "a number"}
-        return f"it must be {kinds.get(converted[2], converted[2])}"
-    if "is not a valid bool" in line:
-        return "it must be true or false"
-    if "is not a ListConfig" in line:
-        return "it must be a list, as in [0.9,0.99]"
-    return line[0].lower() + line[1:]
 
 
 def is_configuration_error(error: Exception) -> bool:

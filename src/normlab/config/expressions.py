@@ -153,13 +153,9 @@ def evaluate_condition(expression: str, **names: float) -> bool:
 
 def _evaluate_text(text: str, sort: Sort, names: Mapping[str, float]) -> float:
     scope = Scope(list(names), dict.fromkeys(_FUNCTIONS, ("number",)))
-
-    def leaf(part: Number | Name) -> float:
-        return part.value if isinstance(part, Number) else float(names[part.name])
-
     return fold_tree(
         parse_expression(text, scope, sort),
-        leaf,
+        lambda leaf: leaf.value if isinstance(leaf, Number) else float(names[leaf.name]),
         lambda call, values: evaluate_call(call, values, _OPERATIONS),
     )
 
@@ -228,7 +224,7 @@ def parse_expression(text: str, scope: Scope, sort: Sort = "number") -> Tree:
         raise ExpressionError(f"it cannot be read: {message}", f"{_ALLOWED} allowed", at) from error
     except (RecursionError, MemoryError) as error:
         raise _too_deep_error(scope.max_depth, Span(0, len(text))) from error
-    return _TreeReader(text, scope).read(body, sort, 1)
+    return _TreeReader(text, scope).read_tree(body, sort, 1)
 
 
 def _check_characters(text: str, most: int) -> None:
@@ -290,7 +286,7 @@ class _TreeReader:
     def __init__(self, text: str, scope: Scope) -> None:
         self.text, self.scope = text, scope
 
-    def read(self, node: ast.expr, sort: Sort, depth: int) -> Tree:
+    def read_tree(self, node: ast.expr, sort: Sort, depth: int) -> Tree:
         at = _span_of(node)
         if depth > self.scope.max_depth:
             raise _too_deep_error(self.scope.max_depth, at)
@@ -298,7 +294,7 @@ class _TreeReader:
         is_condition = isinstance(tree, Call) and tree.function in CONDITIONS
         if sort == "number" and is_condition:
             raise ExpressionError(
-                f"{self._quote(at)} is a condition where a number must stand",
+                f"{self._quote_span(at)} is a condition where a number must stand",
                 "only the first argument of where is a condition"
                 if "where" in self.scope.functions
                 else "only numbers can be computed with",
@@ -306,7 +302,7 @@ class _TreeReader:
             )
         if sort == "condition" and not is_condition:
             raise ExpressionError(
-                f"{self._quote(at)} is not a condition",
+                f"{self._quote_span(at)} is not a condition",
                 "a condition compares with < <= > >= == !=, and joins with and, or, not",
                 at,
             )
@@ -320,11 +316,11 @@ class _TreeReader:
             case ast.Name(id=name):
                 return self._read_name(name, at)
             case ast.UnaryOp(op=ast.UAdd()):
-                return self.read(node.operand, "number", depth)
+                return self.read_tree(node.operand, "number", depth)
             case ast.UnaryOp(op=ast.USub()):
-                return Call("negative", (self.read(node.operand, "number", depth),), at)
+                return Call("negative", (self.read_tree(node.operand, "number", depth),), at)
             case ast.UnaryOp(op=ast.Not()):
-                return Call("not", (self.read(node.operand, "condition", depth),), at)
+                return Call("not", (self.read_tree(node.operand, "condition", depth),), at)
             case ast.BinOp(op=op) if type(op) in _SIGNS:
                 sides = self._read_all((node.left, node.right), ("number", "number"), depth)
                 return Call(_SIGNS[type(op)], sides, at)
@@ -343,7 +339,7 @@ class _TreeReader:
         self, nodes: Sequence[ast.expr], sorts: Sequence[Sort], depth: int
     ) -> tuple[Tree, ...]:
         pairs = zip(nodes, sorts, strict=True)
-        return tuple(self.read(node, sort, depth) for node, sort in pairs)
+        return tuple(self.read_tree(node, sort, depth) for node, sort in pairs)
 
     def _read_name(self, name: str, at: Span) -> Name:
         if name in self.scope.names:
@@ -382,15 +378,15 @@ class _TreeReader:
             start = self.text.index(sign, between.start)
             at = Span(start, start + len(sign))
             hint = "powers are written **" if isinstance(node.op, ast.BitXor) else "use + - * / **"
-            return ExpressionError(f"{self._quote(at)} is not an operator here", hint, at)
+            return ExpressionError(f"{self._quote_span(at)} is not an operator here", hint, at)
         if isinstance(node, ast.Call):  # of what? that is what is not allowed
             return self._forbidden_error(node.func)
-        what = _FORBIDDEN.get(type(node), self._quote(at))
+        what = _FORBIDDEN.get(type(node), self._quote_span(at))
         if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
             what = "a text"
         return ExpressionError(f"{what} is not allowed", _ALLOWED, at)
 
-    def _quote(self, at: Span) -> str:
+    def _quote_span(self, at: Span) -> str:
         text = self.text[at.start : at.end]
         return repr(text if len(text) <= 30 else f"{text[:29]}…")
 
@@ -421,7 +417,10 @@ def _expand_chain(signs: Sequence[ast.cmpop], sides: Sequence[Tree]) -> Tree:
     """`a < b < c` is `a < b and b < c`."""
     for middle in sides[1:-1]:
         # The middle is written out twice: chains within chains would double with every level.
-        if _contains_condition(middle):
+        contains_condition = fold_tree(
+            middle, lambda _: False, lambda call, parts: call.function in CONDITIONS or any(parts)
+        )
+        if contains_condition:
             raise ExpressionError(
                 "there is a condition in the middle of a chain",
                 "write two comparisons with and between them",
@@ -432,9 +431,3 @@ def _expand_chain(signs: Sequence[ast.cmpop], sides: Sequence[Tree]) -> Tree:
         for sign, (left, right) in zip(signs, pairwise(sides), strict=True)
     ]
     return _join_conditions("and", links)
-
-
-def _contains_condition(tree: Tree) -> bool:
-    return fold_tree(
-        tree, lambda _: False, lambda call, parts: call.function in CONDITIONS or any(parts)
-    )

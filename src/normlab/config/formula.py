@@ -30,6 +30,7 @@ from normlab.config.expressions import (
     parse_expression,
     point_at,
 )
+from normlab.config.messages import errors_about, value_error
 from normlab.errors import ConfigError
 from normlab.text import suggest_closest
 
@@ -144,10 +145,8 @@ def check_formula(key: str, config: Mapping[str, Any], width: int) -> None:
                 f"{key}.{name} is not a key of a formula; "
                 f"{suggest_closest(str(name), _ARGUMENTS)}it has {', '.join(_ARGUMENTS)}."
             )
-    try:
+    with errors_about(f"{key}."):
         parse_formula(width, *(config.get(name) for name in _ARGUMENTS))
-    except ConfigError as error:
-        raise ConfigError(f"{key}.{error}") from error
 
 
 def parse_formula(width: int, expression: Any, parameters: Any, constants: Any) -> ParsedFormula:
@@ -186,7 +185,7 @@ def _check_names(key: str, mapping: Any, reserved: tuple[str, ...]) -> Mapping[s
     if mapping is None:
         return {}
     if not isinstance(mapping, Mapping):
-        raise ConfigError(f"{key}={mapping} is not allowed; it must be a mapping of names.")
+        raise value_error(key, mapping, "a mapping of names")
     for name in mapping:
         is_word = isinstance(name, str) and name.isascii() and name.isidentifier()
         if not is_word or keyword.iskeyword(name):
@@ -209,7 +208,7 @@ def _parse_parameter(key: str, value: Any, width: int) -> Parameter:
         )
     per = value.get("per", "feature")
     if per not in ("feature", "scalar"):
-        raise ConfigError(f"{key}.per={per} is not allowed; it must be feature or scalar.")
+        raise value_error(f"{key}.per", per, "feature or scalar")
     init = _evaluate_with_width(f"{key}.init", value["init"], width)
     if abs(init) > _LARGEST:
         raise ConfigError(f"{key}.init={init} is too large; it must be at most {_LARGEST}.")
@@ -217,21 +216,19 @@ def _parse_parameter(key: str, value: Any, width: int) -> Parameter:
 
 
 def _evaluate_with_width(key: str, value: Any, width: int) -> float:
-    try:
+    with errors_about(f"{key}: "):
         return evaluate_expression(value, width=width)
-    except ConfigError as error:
-        raise ConfigError(f"{key}: {error}") from error
 
 
 def _fold_constants(tree: Tree, numbers: Mapping[str, float]) -> Tree:
     """The same tree with what is constant computed."""
 
-    def leaf(part: Number | Name) -> Tree:
+    def fold_leaf(part: Number | Name) -> Tree:
         if isinstance(part, Name) and part.name in numbers:
             return Number(numbers[part.name], part.at)
         return part
 
-    def call(part: Call, arguments: list[Tree]) -> Tree:
+    def fold_call(part: Call, arguments: list[Tree]) -> Tree:
         if part.function == "where" and isinstance(arguments[0], Number):
             return arguments[1 if arguments[0].value else 2]
         values = [argument.value for argument in arguments if isinstance(argument, Number)]
@@ -239,7 +236,7 @@ def _fold_constants(tree: Tree, numbers: Mapping[str, float]) -> Tree:
             return Number(evaluate_call(part, values, _OPERATIONS), part.at)
         return Call(part.function, tuple(arguments), part.at)
 
-    return fold_tree(tree, leaf, call)
+    return fold_tree(tree, fold_leaf, fold_call)
 
 
 @dataclass(frozen=True)
@@ -253,14 +250,14 @@ class _Inferred:
 def _check_result(tree: Tree, parameters: Mapping[str, Parameter]) -> None:
     """Refuse a result that is not one number a feature of each token, or leaves one unlearned."""
 
-    def leaf(part: Number | Name) -> _Inferred:
+    def infer_leaf(part: Number | Name) -> _Inferred:
         if isinstance(part, Number):
             return _Inferred(Kind.NUMBER)
         if part.name in ("x", "index"):
             return _Inferred(Kind.FULL if part.name == "x" else Kind.FEATURE)
         return _Inferred(parameters[part.name].kind, frozenset({part.name}))
 
-    result = fold_tree(tree, leaf, _infer_call)
+    result = fold_tree(tree, infer_leaf, _infer_call)
     if result.kind is not Kind.FULL:
         raise ExpressionError(
             f"it gives {_KIND_WORDS[result.kind]}",

@@ -65,8 +65,9 @@ def check_folder(folder: Path, primary: str | None = None) -> None:
     """
     defaults: dict[File, list[File]] = {}
     for group, path in _config_files(folder, primary):
-        defaults[group, _option_name(folder / group, path)] = check_file(path, group)
-    counts: dict[File, int] = {}
+        option = path.relative_to(folder / group).as_posix().removesuffix(".yaml")
+        defaults[group, option] = check_file(path, group)
+    counts: dict[File, int] = {}  # of files that were counted; 0 for those being counted
     for file in defaults:
         _count_defaults(folder, file, defaults, counts)
 
@@ -113,8 +114,7 @@ def check_overrides(overrides: Sequence[str], folders: Sequence[Path] = ()) -> N
                 f"own keys, as in norm@placement.attention.norm=dyt, and not into hydra."
             )
         if key == "hydra.searchpath":
-            for entry in _search_path(word):
-                _check_search_path(entry)
+            _check_search_path(word)
         elif key.partition("/")[0] in (*_group_names(), "hydra") and "." not in key:
             if ".." in value or re.search(r"(^|[\s,(\[{'\"])[/~]", value):
                 raise UntrustedError(
@@ -154,15 +154,11 @@ def check_trusted(norm: Any, placement: Any) -> None:
     _check_node("placement", placement)
 
 
-def check_trusted_class(key: str, target: Any) -> None:
-    """Refuse the value of a `_target_` that is not the path of a trusted class.
-
-    Raises:
-        UntrustedError: naming the key.
-    """
+def _check_trusted_class(key: str, target: Any) -> None:
+    """Refuse the value of a `_target_` that is not the path of a trusted class."""
     if isinstance(target, str):
         module, _, name = target.rpartition(".")
-        if (module in MODULES and _CLASS.fullmatch(name)) or is_trusted(target):
+        if (module in MODULES and _CLASS.fullmatch(name)) or _is_trusted(target):
             return
     text = excerpt(target)
     raise UntrustedError(
@@ -172,7 +168,7 @@ def check_trusted_class(key: str, target: Any) -> None:
     )
 
 
-def is_trusted(path: str) -> bool:
+def _is_trusted(path: str) -> bool:
     """Whether a dotted path lies in a package or module that NORMLAB_TRUST names."""
     words = (word.strip() for word in os.environ.get(TRUST_VARIABLE, "").split(","))
     return any(path == word or path.startswith(f"{word}.") for word in words if word)
@@ -182,7 +178,7 @@ def _check_node(key: str, value: Any) -> None:
     """Every node, however deep: building one builds those inside it first."""
     if isinstance(value, Mapping):
         if "_target_" in value:
-            check_trusted_class(f"{key}._target_", value["_target_"])
+            _check_trusted_class(f"{key}._target_", value["_target_"])
         for name, item in value.items():
             _check_node(f"{key}.{name}", item)
     elif isinstance(value, list | tuple):
@@ -213,19 +209,17 @@ def _top_level_keys() -> list[str]:
 def _number_keys() -> frozenset[str]:
     """The keys of the schema that hold a number: an interpolation of one cannot grow."""
 
-    def walk(kind: Any, prefix: str) -> Iterator[str]:
+    def find_numbers(kind: Any, prefix: str) -> Iterator[str]:
         hints = get_type_hints(kind)
         for item in fields(kind):
             hint = hints[item.name]
             if is_dataclass(hint):
-                yield from walk(hint, f"{prefix}{item.name}.")
+                yield from find_numbers(hint, f"{prefix}{item.name}.")
             elif {hint, *get_args(hint)} & {int, float}:
                 yield prefix + item.name
 
-    names = {*walk(TrainConfig, "")}
-    for kind in DATA.values():
-        names |= {*walk(kind, "data.")}
-    return frozenset(names)
+    of_data = (name for kind in DATA.values() for name in find_numbers(kind, "data."))
+    return frozenset([*find_numbers(TrainConfig, ""), *of_data])
 
 
 def _config_files(folder: Path, primary: str | None) -> Iterator[tuple[str, Path]]:
@@ -273,10 +267,6 @@ def _check_names(folder: Path, primary: str | None) -> None:
         )
 
 
-def _option_name(group_folder: Path, path: Path) -> str:
-    return path.relative_to(group_folder).as_posix().removesuffix(".yaml")
-
-
 def _check_header(path: Path, text: str) -> None:
     """`# @package` may not lead into hydra's part; Hydra looks for it in the first characters."""
     for line in [*text[:_HEADER_CHARACTERS].splitlines(), *text.splitlines()]:
@@ -306,7 +296,15 @@ def _check_values(path: Path, value: Any, key: str) -> None:
         for name, item in value.items():
             inner = f"{key}.{name}" if key else str(name)
             if name == "_target_":
-                _check_target(path, inner, item)
+                if inner.partition(".")[0] not in ("norm", "placement"):
+                    raise UntrustedError(
+                        f"{path}: {excerpt(inner)}={excerpt(item)} is not taken; only norm and "
+                        f"placement name a class."
+                    )
+                try:
+                    _check_trusted_class(inner, item)
+                except UntrustedError as error:
+                    raise UntrustedError(f"{path}: {error}") from error
             _check_interpolation(path, name, inner)
             _check_values(path, item, inner)
     elif isinstance(value, list):
@@ -314,18 +312,6 @@ def _check_values(path: Path, value: Any, key: str) -> None:
             _check_values(path, item, f"{key}.{index}")
     else:
         _check_interpolation(path, value, key)
-
-
-def _check_target(path: Path, key: str, target: Any) -> None:
-    if key.partition(".")[0] not in ("norm", "placement"):
-        raise UntrustedError(
-            f"{path}: {excerpt(key)}={excerpt(target)} is not taken; only norm and placement "
-            f"name a class."
-        )
-    try:
-        check_trusted_class(key, target)
-    except UntrustedError as error:
-        raise UntrustedError(f"{path}: {error}") from error
 
 
 def _check_interpolation(path: Path, value: Any, key: str) -> None:
@@ -351,38 +337,39 @@ def _check_interpolation(path: Path, value: Any, key: str) -> None:
 
 
 def _check_hydra(path: Path, node: Any) -> None:
-    if node is None:
+    """Under `hydra` a file may set what an experiment sweeps, without a `_target_` in it."""
+    refused = next(_refused_hydra_keys({} if node is None else node), None)
+    if refused is not None:
+        raise UntrustedError(
+            f"{path}: {excerpt(refused)} is not taken from a file; under hydra a file may set "
+            f"{', '.join(f'sweeper.{key}' for key in SWEEPER_KEYS)}, and all else is given on the "
+            f"command line."
+        )
+
+
+def _refused_hydra_keys(node: Any) -> Iterator[str]:
+    if not isinstance(node, dict):
+        yield "hydra"
         return
-    sweeper = node.get("sweeper", {}) if isinstance(node, dict) else None
+    yield from (f"hydra.{name}" for name in node if name != "sweeper")
+    sweeper = node.get("sweeper", {})
     if not isinstance(sweeper, dict):
-        raise _hydra_refused(path, "hydra" if sweeper is None else "hydra.sweeper")
-    for name in node:
-        if name != "sweeper":
-            raise _hydra_refused(path, f"hydra.{name}")
+        yield "hydra.sweeper"
+        return
     for name, value in sweeper.items():
         if name not in SWEEPER_KEYS:
-            raise _hydra_refused(path, f"hydra.sweeper.{name}")
-        for key in _keys(value):
-            if key == "_target_":
-                raise _hydra_refused(path, f"hydra.sweeper.{name} with a _target_")
+            yield f"hydra.sweeper.{name}"
+        elif "_target_" in _nested_keys(value):
+            yield f"hydra.sweeper.{name} with a _target_"
 
 
-def _hydra_refused(path: Path, what: str) -> UntrustedError:
-    return UntrustedError(
-        f"{path}: {excerpt(what)} is not taken from a file; under hydra a file may set "
-        f"{', '.join(f'sweeper.{key}' for key in SWEEPER_KEYS)}, and all else is given on the "
-        f"command line."
-    )
-
-
-def _keys(value: Any) -> Iterator[Any]:
+def _nested_keys(value: Any) -> Iterator[Any]:
     if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield key
-            yield from _keys(item)
-    elif isinstance(value, list):
+        yield from value
+        value = list(value.values())
+    if isinstance(value, list):
         for item in value:
-            yield from _keys(item)
+            yield from _nested_keys(item)
 
 
 def _check_defaults(path: Path, entries: Any, group: str) -> list[File]:
@@ -433,26 +420,22 @@ def _count_defaults(
     folder: Path, file: File, defaults: Mapping[File, list[File]], counts: dict[File, int]
 ) -> int:
     """Entries that Hydra will read for this file: it follows a list of defaults without a limit."""
+    subject = f"{folder}: the defaults of {'/'.join(file).strip('/')} lead"
     if counts.get(file) == 0:
-        raise ConfigError(
-            f"{folder}: the defaults of {'/'.join(file).strip('/')} lead back to itself; remove "
-            f"the entry."
-        )
+        raise ConfigError(f"{subject} back to itself; remove the entry.")
     if file not in counts:
         counts[file] = 0
         total = 1
         for entry in defaults.get(file, []):
             total += _count_defaults(folder, entry, defaults, counts)
         if total > MAX_DEFAULTS:
-            raise ConfigError(
-                f"{folder}: the defaults of {'/'.join(file).strip('/')} lead to more than "
-                f"{MAX_DEFAULTS} files; name fewer."
-            )
+            raise ConfigError(f"{subject} to more than {MAX_DEFAULTS} files; name fewer.")
         counts[file] = total
     return counts[file]
 
 
-def _search_path(word: str) -> list[str]:
+def _check_search_path(word: str) -> None:
+    """A folder is checked like that of --config-dir; anything else is imported to be read."""
     try:
         override: Override = OverridesParser.create().parse_override(word)
     except HydraException as error:
@@ -460,21 +443,17 @@ def _search_path(word: str) -> list[str]:
             f"{excerpt(word)} cannot be read; write hydra.searchpath=[file:///a/folder]."
         ) from error
     value = override.value()
-    entries = value if isinstance(value, list) else [value]
-    return [entry.text if isinstance(entry, QuotedString) else str(entry) for entry in entries]
-
-
-def _check_search_path(entry: str) -> None:
-    """A folder is checked like that of --config-dir; anything else is imported to be read."""
-    scheme, separator, path = entry.rpartition("://")
-    if "${" in entry:
-        raise UntrustedError(f"{excerpt(entry)} cannot be checked; write the folder out.")
-    if not separator or scheme == "file":
-        if Path(path).is_dir():
-            check_folder(Path(path))
-    elif not is_trusted(path.replace("/", ".")):
-        raise UntrustedError(
-            f"{excerpt(entry)} is not trusted, so it was not imported; give --config-dir a "
-            f"folder, or, if you know its code, set NORMLAB_TRUST={excerpt(path)} in the "
-            f"environment."
-        )
+    for item in value if isinstance(value, list) else [value]:
+        entry = item.text if isinstance(item, QuotedString) else str(item)
+        scheme, separator, path = entry.rpartition("://")
+        if "${" in entry:
+            raise UntrustedError(f"{excerpt(entry)} cannot be checked; write the folder out.")
+        if not separator or scheme == "file":
+            if Path(path).is_dir():
+                check_folder(Path(path))
+        elif not _is_trusted(path.replace("/", ".")):
+            raise UntrustedError(
+                f"{excerpt(entry)} is not trusted, so it was not imported; give --config-dir a "
+                f"folder, or, if you know its code, set {TRUST_VARIABLE}={excerpt(path)} in the "
+                f"environment."
+            )

@@ -44,7 +44,7 @@ class RunSpec:
 
     @property
     def study_folder(self) -> Path:
-        """Where the runs of its study are."""
+        """The folder of its study."""
         return Path(self.config.output_dir) / self.config.study
 
     @property

@@ -5,8 +5,6 @@ level before multiplies by nine), and its parsers recurse. So the size, the dept
 are counted while nothing is built yet, and only a file within the bounds is loaded.
 """
 
-import os
-import stat
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from normlab.archive.files import read_bytes
 from normlab.errors import ConfigError
 
 # The largest file of conf/ has 3 KB, 100 nodes and a depth of 5.
@@ -37,19 +36,12 @@ def read_text(path: Path) -> str:
         ConfigError: it is larger, not a regular file, not UTF-8, or cannot be read.
     """
     try:
-        # Without O_NONBLOCK, opening a named pipe waits for somebody to write to it.
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-        with open(handle, "rb") as file:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise ConfigError(f"{path} is not a regular file; give a YAML file.")
-            content = file.read(MAX_BYTES + 1)
+        content = read_bytes(path, MAX_BYTES, follow_links=True)
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror}).") from error
-    if len(content) > MAX_BYTES:
         raise ConfigError(
-            f"{path} has more than {MAX_BYTES:,} bytes, the most that a configuration may have; "
-            f"divide it into several files."
-        )
+            f"{path} cannot be read ({error.strerror}); a configuration is a YAML file of at most "
+            f"{MAX_BYTES:,} bytes."
+        ) from error
     try:
         return content.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:

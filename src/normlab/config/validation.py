@@ -3,9 +3,8 @@
 Every failure is one sentence: the key, the value, what is allowed.
 """
 
-import difflib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from functools import reduce
 from typing import Any, NamedTuple, cast, get_origin, get_type_hints
@@ -21,6 +20,12 @@ from omegaconf.errors import (
 from normlab.archive.record import check_output_dir, check_study_name
 from normlab.config.expressions import evaluate_condition, evaluate_expression
 from normlab.config.formula import check_formula, is_formula
+from normlab.config.messages import (
+    errors_about,
+    unknown_key_error,
+    validation_reason,
+    value_error,
+)
 from normlab.config.placement import (
     END_SLOTS,
     SCALES,
@@ -32,7 +37,7 @@ from normlab.config.placement import (
 )
 from normlab.config.schema import ModelConfig, Positions, TrainConfig
 from normlab.errors import ConfigError
-from normlab.text import excerpt, suggest_closest
+from normlab.text import excerpt
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
 COMPILE = (True, False, "auto", "graphs")
@@ -129,7 +134,7 @@ def check_config(config: TrainConfig) -> None:
     for key, rule in _RULES.items():
         value = reduce(getattr, key.split("."), cast(Any, config))
         if not rule.accepts(value):
-            raise ConfigError(f"{key}={excerpt(value)} is not allowed; it must be {rule.allowed}.")
+            raise value_error(key, value, rule.allowed)
     _check_shape(config.model)
     _check_norm("norm", config.norm, config.model.width)
     _check_placement(config.placement, config.model)
@@ -191,11 +196,9 @@ def _check_placement(placement: PlacementConfig, model: ModelConfig) -> None:
         for name in SCALES:
             _check_scale(f"{key}.{name}", name, getattr(layer, name, None), model.depth)
     for name, rule in placement.blocks.items():
-        try:
+        with errors_about(f"placement.blocks.{name}.where: "):
             for block in range(1, model.depth + 1):
                 evaluate_condition(rule.where, L=model.depth, l=block)
-        except ConfigError as error:
-            raise ConfigError(f"placement.blocks.{name}.where: {error}") from error
 
 
 def _placement_layers(placement: PlacementConfig) -> Iterator[tuple[str, SublayerConfig]]:
@@ -211,10 +214,8 @@ def _check_slot(key: str, value: Any, width: int) -> None:
     if isinstance(value, Mapping):
         _check_norm(key, value, width)
     elif value is not None and not isinstance(value, bool):
-        raise ConfigError(
-            f"{key}={value} is not allowed; a slot is true (the run's norm), "
-            f"false (nothing) or the config of a norm."
-        )
+        allowed = "true (the run's norm), false (nothing) or the config of a norm"
+        raise value_error(key, value, allowed)
 
 
 def _check_scale(key: str, name: str, value: Any, depth: int) -> None:
@@ -237,11 +238,9 @@ def _check_in_blocks(key: str, value: Any, depth: int) -> None:
 
 def _check_expression(key: str, value: Any, **names: float) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ConfigError(f"{key}={value!s} is not allowed; it must be a number or an expression.")
-    try:
+        raise value_error(key, value, "a number or an expression")
+    with errors_about(f"{key}: "):
         evaluate_expression(value, **names)
-    except ConfigError as error:
-        raise ConfigError(f"{key}: {error}") from error
 
 
 def parse_block_rules(rules: Mapping[str, Any]) -> dict[str, BlockRule]:
@@ -276,8 +275,9 @@ def _parse_rule(key: str, rule: Any) -> BlockRule:
         names = parent if parent is not None else [item.name for item in fields(BlockRule)]
         raise unknown_key_error(f"{key}.{error.full_key}", map(str, names)) from error
     except ValidationError as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"{key}.{error.full_key} is not allowed: {reason}") from error
+        raise ConfigError(
+            f"{key}.{error.full_key} is not allowed: {validation_reason(error)}."
+        ) from error
     except OmegaConfBaseException as error:
         raise ConfigError(f"{key} cannot be read: {str(error).splitlines()[0]}.") from error
 
@@ -315,38 +315,7 @@ def check_against_file(key: str, value: Any, reference: Any) -> None:
         return
     kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
     kind = kinds.get(type(reference), type(reference).__name__)
-    raise ConfigError(
-        f"{key}={excerpt(value)} is not allowed; it must be {kind}, as {reference} is."
-    )
-
-
-# What other programs call our keys.
-_SYNONYMS = {
-    **dict.fromkeys(("learning_rate", "max_lr"), "optimizer.lr"),
-    **dict.fromkeys(("epochs", "iterations", "iters", "max_iters"), "trainer.max_steps"),
-    **dict.fromkeys(("layers", "n_layer", "n_layers", "num_layers"), "model.depth"),
-    **dict.fromkeys(("d_model", "dim", "n_embd", "hidden_size", "embed_dim"), "model.width"),
-    **dict.fromkeys(("n_head", "n_heads", "num_heads"), "model.heads"),
-    **dict.fromkeys(("block_size", "seq_len", "context_length"), "model.context"),
-    **dict.fromkeys(("batch", "bs"), "data.batch_size"),
-    **dict.fromkeys(("dataset", "dataset_path"), "data or data.path"),
-}
-
-
-def _suggest_nested_key(name: str) -> str:
-    """Where the schema has such a key in a group, as optimizer.lr for lr."""
-    paths: dict[str, list[str]] = {}
-    for group in fields(TrainConfig):
-        # A run's length is the trainer's key; the budget only gives it its value.
-        if is_dataclass(group.type) and group.name != "budget":
-            for item in fields(group.type):
-                paths.setdefault(item.name, []).append(f"{group.name}.{item.name}")
-    # `max_steps` holds the word `steps`, which counts more than letters in common.
-    exact = [key for key in paths if key == name]
-    with_word = [key for key in paths if name in key.split("_")]
-    close = exact or with_word or difflib.get_close_matches(name, paths, n=1, cutoff=0.75)
-    candidates = [path for key in close for path in paths[key]]
-    return f"did you mean {' or '.join(candidates)}? " if candidates else ""
+    raise value_error(key, value, f"{kind}, as {reference} is")
 
 
 def check_interpolated_sections(section: Any, path: str = "") -> None:
@@ -368,18 +337,3 @@ def check_interpolated_sections(section: Any, path: str = "") -> None:
             )
         if is_dataclass(hint):
             check_interpolated_sections(value, f"{path}{name}.")
-
-
-def unknown_key_error(key: str, allowed: Iterable[str]) -> ConfigError:
-    """The sentence about a key that does not exist."""
-    names = sorted(name for name in allowed if name != "_target_")
-    *parents, last = key.split(".")
-    hint = suggest_closest(last, names, ".".join([*parents, ""]))
-    if not parents and last in _SYNONYMS:
-        hint = f"did you mean {_SYNONYMS[last]}? "
-    elif not parents and not hint:
-        hint = _suggest_nested_key(last)
-    parent = ".".join(parents) or "the configuration"
-    if last == "_target_":
-        hint = "only norm and placement name a class; "
-    return ConfigError(f"{key} is not a key; {hint}{parent} has {', '.join(names) or 'no keys'}.")

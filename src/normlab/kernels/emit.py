@@ -20,7 +20,7 @@ from llvmlite import ir
 
 from normlab.config.formula import Kind
 from normlab.kernels import functions
-from normlab.kernels.functions import F32, I32, call_intrinsic, constant
+from normlab.kernels.functions import F32, I32, call_intrinsic, float_constant
 from normlab.kernels.graph import OVER_FEATURES, Node
 from normlab.kernels.program import Program
 
@@ -61,33 +61,36 @@ def emit_module(program: Program, shape: Shape) -> ir.Module:
     kernel = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER]), "kernel")
     build = ir.IRBuilder(kernel.append_basic_block())
 
-    def argument(index: int) -> ir.Value:
-        return build.load(_element_of(build, kernel.args[0], int64(index), I64), typ=I64)
+    def load_argument(index: int) -> ir.Value:
+        return build.load(_element_of(build, kernel.args[0], int_constant(index), I64), typ=I64)
 
-    tokens, chunks = argument(_TOKENS), argument(_CHUNKS)
+    tokens, chunks = load_argument(_TOKENS), load_argument(_CHUNKS)
     count = len(names) + (2 if program.totals else 0)
-    addresses = [build.inttoptr(argument(HEAD + index), POINTER) for index in range(count)]
+    addresses = [build.inttoptr(load_argument(HEAD + index), POINTER) for index in range(count)]
     take, work, done = (kernel.append_basic_block(name) for name in ("take", "work", "done"))
     build.branch(take)
     build.position_at_end(take)
-    chunk = build.atomic_rmw("add", kernel.args[0], int64(1), "monotonic")
+    chunk = build.atomic_rmw("add", kernel.args[0], int_constant(1), "monotonic")
     build.cbranch(build.icmp_signed("<", chunk, chunks), work, done)
     build.position_at_end(work)
     first, last = (
-        build.sdiv(build.mul(build.add(chunk, int64(offset)), tokens), chunks) for offset in (0, 1)
+        build.sdiv(build.mul(build.add(chunk, int_constant(offset)), tokens), chunks)
+        for offset in (0, 1)
     )
     if not program.totals:
         build.call(rows, [*addresses, first, last])
     else:
         *tensors, totals, result = addresses
         sizes = [total_size(shape, name) for name in program.totals]
-        row = _element_of(build, totals, build.mul(chunk, int64(sum(sizes))), F32)
-        starts = [_element_of(build, row, int64(sum(sizes[:i])), F32) for i in range(len(sizes))]
+        row = _element_of(build, totals, build.mul(chunk, int_constant(sum(sizes))), F32)
+        starts = [
+            _element_of(build, row, int_constant(sum(sizes[:i])), F32) for i in range(len(sizes))
+        ]
         build.call(_clear_function(module, sum(sizes)), [row])
         build.call(rows, [*tensors, *starts, first, last])
-        counter = _element_of(build, kernel.args[0], int64(_FINISHED), I64)
-        before = build.atomic_rmw("add", counter, int64(1), "acq_rel")
-        with build.if_then(build.icmp_signed("==", build.add(before, int64(1)), chunks)):
+        counter = _element_of(build, kernel.args[0], int_constant(_FINISHED), I64)
+        before = build.atomic_rmw("add", counter, int_constant(1), "acq_rel")
+        with build.if_then(build.icmp_signed("==", build.add(before, int_constant(1)), chunks)):
             build.call(_add_up_rows(module, sum(sizes)), [totals, result, chunks])
     build.branch(take)
     build.position_at_end(done)
@@ -103,8 +106,8 @@ def total_size(shape: Shape, name: str) -> int:
 
 def _clear_function(module: ir.Module, size: int) -> ir.Function:
     function, build = _internal_function(module, "zero", [POINTER])
-    with loop_over(build, int64(0), int64(size)) as index:
-        build.store(constant(0.0), _element_of(build, function.args[0], index, F32))
+    with loop_over(build, int_constant(0), int_constant(size)) as index:
+        build.store(float_constant(0.0), _element_of(build, function.args[0], index, F32))
     build.ret_void()
     return function
 
@@ -116,9 +119,9 @@ def _add_up_rows(module: ir.Module, size: int) -> ir.Function:
     totals.add_attribute("noalias")
     result.add_attribute("noalias")
     build.call(module.get_global("zero"), [result])
-    with loop_over(build, int64(0), chunks) as chunk:
-        row = _element_of(build, totals, build.mul(chunk, int64(size)), F32)
-        with loop_over(build, int64(0), int64(size)) as index:
+    with loop_over(build, int_constant(0), chunks) as chunk:
+        row = _element_of(build, totals, build.mul(chunk, int_constant(size)), F32)
+        with loop_over(build, int_constant(0), int_constant(size)) as index:
             sum_at = _element_of(build, result, index, F32)
             value = build.load(_element_of(build, row, index, F32), typ=F32)
             build.store(build.fadd(build.load(sum_at, typ=F32), value), sum_at)
@@ -194,7 +197,10 @@ class Rows:
         )
         with loop_over(build, first, last) as token:
             self.scalars.clear()
-            self._set_offsets(token)
+            # Where the token's features and its parameters begin.
+            self.offset = build.mul(token, int_constant(self.shape.width))
+            position = build.srem(token, int_constant(self.shape.period))
+            self.feature_offset = build.mul(position, int_constant(self.shape.width))
             for number in range(loops + 1):
                 reductions_of_loop = [
                     node for node in reductions if self.loop_number(node) == number + 1
@@ -208,13 +214,6 @@ class Rows:
             build.store(build.load(variable, typ=F32), self.totals[name])
         build.ret_void()
 
-    def _set_offsets(self, token: ir.Value) -> None:
-        """Where a token's features and its parameters begin."""
-        build, shape = self.build, self.shape
-        self.offset = build.mul(token, int64(shape.width))
-        position = build.srem(token, int64(shape.period))
-        self.feature_offset = build.mul(position, int64(shape.width))
-
     def _emit_feature_loop(self, reductions: Sequence[Node], *, is_last: bool) -> None:
         """One loop over the features: sums for later, and in the last loop all that is stored."""
         targets = [node.inputs[0] for node in reductions]
@@ -226,7 +225,7 @@ class Rows:
         for node in reductions:
             kind = F64 if node.operation == "mean" else F32
             self.build.store(ir.Constant(kind, _START[node.operation]), self.accumulators[node])
-        with loop_over(self.build, int64(0), int64(self.shape.width)) as feature:
+        with loop_over(self.build, int_constant(0), int_constant(self.shape.width)) as feature:
             self.feature = feature
             self.vectors.clear()
             for node in reductions:
@@ -252,7 +251,7 @@ class Rows:
         mean = build.fptrunc(exact, F32)
         rest = build.fptrunc(build.fsub(exact, build.fpext(mean, F64)), F32)
         is_finite = build.fcmp_ordered("ord", rest, rest)  # an infinite mean leaves none
-        self.rests[node] = build.select(is_finite, rest, constant(0.0))
+        self.rests[node] = build.select(is_finite, rest, float_constant(0.0))
         return mean
 
     def _store_results(self) -> None:
@@ -269,7 +268,7 @@ class Rows:
         if node in seen:
             return
         seen.add(node)
-        if not node.varies(Kind.FEATURE):
+        if not node.varies_along(Kind.FEATURE):
             self._scalar_value(node)
         elif node.operation not in OVER_FEATURES:
             for source in node.inputs:
@@ -287,7 +286,7 @@ class Rows:
         return self.scalars[node]
 
     def _vector_value(self, node: Node) -> ir.Value:
-        if not node.varies(Kind.FEATURE):
+        if not node.varies_along(Kind.FEATURE):
             return self._scalar_value(node)
         if node not in self.vectors:
             if node.operation == "input":
@@ -295,7 +294,7 @@ class Rows:
             elif node.operation == "index":
                 value = self.build.sitofp(self.build.trunc(self.feature, I32), F32)
             elif node in self.stored_rows:
-                value = self.build.load(self._element(self.stored_rows[node]), typ=F32)
+                value = self.build.load(self._row_element(self.stored_rows[node]), typ=F32)
             else:
                 value = self._emit_operation(
                     node, [self._vector_value(source) for source in node.inputs]
@@ -308,18 +307,18 @@ class Rows:
     def _store_row(self, node: Node, value: ir.Value) -> None:
         """Store it for a later loop; LLVM removes what no loop reads."""
         with self.build.goto_entry_block():
-            row = self.build.alloca(F32, size=int64(self.shape.width))
-        self.build.store(value, self._element(row))
+            row = self.build.alloca(F32, size=int_constant(self.shape.width))
+        self.build.store(value, self._row_element(row))
         self.stored_rows[node] = row
 
-    def _element(self, row: ir.Value) -> ir.Value:
+    def _row_element(self, row: ir.Value) -> ir.Value:
         return self.build.gep(row, [self.feature], source_etype=F32)
 
     def _emit_operation(self, node: Node, values: Sequence[ir.Value]) -> ir.Value:
         build = self.build
         match node.operation:
             case "number":
-                return constant(node.number)
+                return float_constant(node.number)
             case "add" | "multiply":
                 return _apply_chain(
                     {"add": build.fadd, "multiply": build.fmul}[node.operation], values
@@ -339,7 +338,7 @@ class Rows:
     def _read_feature(self, node: Node) -> ir.Value:
         """A feature of an input."""
         build, pointer = self.build, self.inputs[node.name]
-        if not node.varies(Kind.TOKEN):
+        if not node.varies_along(Kind.TOKEN):
             at = build.add(self.feature_offset, self.feature)
             return build.load(build.gep(pointer, [at], source_etype=F32), typ=F32)
         at = build.add(self.offset, self.feature)
@@ -381,35 +380,35 @@ class Rows:
     def _find_reductions(self, results: Sequence[Node]) -> Iterator[Node]:
         seen: set[Node] = set()
 
-        def visit(node: Node) -> Iterator[Node]:
+        def visit_inputs_first(node: Node) -> Iterator[Node]:
             if node not in seen:
                 seen.add(node)
                 for source in node.inputs:
-                    yield from visit(source)
+                    yield from visit_inputs_first(source)
                 if node.operation in OVER_FEATURES:
                     yield node
 
         for node in results:
-            yield from visit(node)
+            yield from visit_inputs_first(node)
 
 
 def _emit_sign(build: ir.IRBuilder, a: ir.Value) -> ir.Value:
-    zero = constant(0.0)
-    sign = call_intrinsic(build, "copysign", constant(1.0), a)
+    zero = float_constant(0.0)
+    sign = call_intrinsic(build, "copysign", float_constant(1.0), a)
     return build.select(build.fcmp_ordered("==", a, zero), zero, sign)
 
 
 _UNARY: dict[str, Callable[[ir.IRBuilder, ir.Value], ir.Value]] = {
     # Exact: an estimate would make NaN of 1 / ∞.
-    "reciprocal": lambda build, a: build.fdiv(constant(1.0), a),
+    "reciprocal": lambda build, a: build.fdiv(float_constant(1.0), a),
     "sqrt": lambda build, a: call_intrinsic(build, "sqrt", a),
     "abs": lambda build, a: call_intrinsic(build, "fabs", a),
     "detach": lambda build, a: a,
     "sign": _emit_sign,
-    "exp": functions.exp,
-    "sigmoid": functions.sigmoid,
-    "tanh": functions.tanh,
-    "erf": functions.erf,
+    "exp": functions.emit_exp,
+    "sigmoid": functions.emit_sigmoid,
+    "tanh": functions.emit_tanh,
+    "erf": functions.emit_erf,
 }
 
 
@@ -432,11 +431,11 @@ def loop_over(build: ir.IRBuilder, first: ir.Value, last: ir.Value) -> Iterator[
     build.cbranch(build.icmp_signed("<", index, last), body, after)
     build.position_at_end(body)
     yield index
-    index.add_incoming(build.add(index, int64(1), flags=("nsw",)), build.block)
+    index.add_incoming(build.add(index, int_constant(1), flags=("nsw",)), build.block)
     build.branch(head)
     build.position_at_end(after)
 
 
-def int64(value: int) -> ir.Constant:
+def int_constant(value: int) -> ir.Constant:
     """A whole number, as addresses and counts are."""
     return ir.Constant(I64, value)

@@ -28,53 +28,58 @@ _LN2_HIGH, _LN2_LOW = 0.693145751953125, 1.42860682030941723212e-6
 _OVERFLOW, _UNDERFLOW = 88.72283, -86.6
 
 
-def constant(value: float) -> ir.Constant:
+def float_constant(value: float) -> ir.Constant:
     """A number in single precision."""
     return ir.Constant(F32, value)
 
 
-def exp(build: ir.IRBuilder, x: ir.Value) -> ir.Value:
+def emit_exp(build: ir.IRBuilder, x: ir.Value) -> ir.Value:
     """e^x; infinite beyond the largest number, 0 below 2.5e-38."""
     # Without any of the fast flags: the rounding is the point.
-    shifted = build.fadd(build.fmul(x, constant(1.4426950408889634)), constant(_ROUND))
-    rounded = build.fsub(shifted, constant(_ROUND))
-    rest = _multiply_add(build, rounded, constant(-_LN2_HIGH), x)
-    rest = _multiply_add(build, rounded, constant(-_LN2_LOW), rest)
+    shifted = build.fadd(build.fmul(x, float_constant(1.4426950408889634)), float_constant(_ROUND))
+    rounded = build.fsub(shifted, float_constant(_ROUND))
+    rest = _emit_multiply_add(build, rounded, float_constant(-_LN2_HIGH), x)
+    rest = _emit_multiply_add(build, rounded, float_constant(-_LN2_LOW), rest)
     # Half the power, for the largest would not fit where a half of it does.
     exponent = build.shl(build.bitcast(shifted, I32), ir.Constant(I32, 23))
     half = build.bitcast(build.add(exponent, ir.Constant(I32, 126 << 23)), F32)
-    value = build.fmul(build.fmul(_polynomial(build, rest, _EXP), half), constant(2.0))
-    large = build.fcmp_ordered(">", x, constant(_OVERFLOW))
-    small = build.fcmp_ordered("<", x, constant(_UNDERFLOW))
-    value = build.select(large, constant(float("inf")), value)
-    return build.select(small, constant(0.0), value)
+    value = build.fmul(build.fmul(_emit_polynomial(build, rest, _EXP), half), float_constant(2.0))
+    large = build.fcmp_ordered(">", x, float_constant(_OVERFLOW))
+    small = build.fcmp_ordered("<", x, float_constant(_UNDERFLOW))
+    value = build.select(large, float_constant(float("inf")), value)
+    return build.select(small, float_constant(0.0), value)
 
 
-def sigmoid(build: ir.IRBuilder, x: ir.Value) -> ir.Value:
+def emit_sigmoid(build: ir.IRBuilder, x: ir.Value) -> ir.Value:
     """1 / (1 + e^-x)."""
-    return build.fdiv(constant(1.0), build.fadd(constant(1.0), exp(build, build.fneg(x))))
+    return build.fdiv(
+        float_constant(1.0), build.fadd(float_constant(1.0), emit_exp(build, build.fneg(x)))
+    )
 
 
-def tanh(build: ir.IRBuilder, x: ir.Value) -> ir.Value:
+def emit_tanh(build: ir.IRBuilder, x: ir.Value) -> ir.Value:
     """The hyperbolic tangent."""
     size = call_intrinsic(build, "fabs", x)
-    near = build.fmul(x, _polynomial(build, build.fmul(x, x), _TANH))
-    growth = exp(build, build.fadd(size, size))
-    far = build.fsub(constant(1.0), build.fdiv(constant(2.0), build.fadd(growth, constant(1.0))))
-    is_near = build.fcmp_ordered("<", size, constant(_TANH_NEAR))
+    near = build.fmul(x, _emit_polynomial(build, build.fmul(x, x), _TANH))
+    growth = emit_exp(build, build.fadd(size, size))
+    far = build.fsub(
+        float_constant(1.0),
+        build.fdiv(float_constant(2.0), build.fadd(growth, float_constant(1.0))),
+    )
+    is_near = build.fcmp_ordered("<", size, float_constant(_TANH_NEAR))
     return build.select(is_near, near, call_intrinsic(build, "copysign", far, x))
 
 
-def erf(build: ir.IRBuilder, x: ir.Value) -> ir.Value:
+def emit_erf(build: ir.IRBuilder, x: ir.Value) -> ir.Value:
     """The error function."""
     size, square = call_intrinsic(build, "fabs", x), build.fmul(x, x)
-    near = build.fmul(x, _polynomial(build, square, _ERF))
+    near = build.fmul(x, _emit_polynomial(build, square, _ERF))
     within = build.select(
-        build.fcmp_ordered(">", size, constant(_ERF_FLAT)), constant(_ERF_FLAT), size
+        build.fcmp_ordered(">", size, float_constant(_ERF_FLAT)), float_constant(_ERF_FLAT), size
     )
-    bell = exp(build, build.fneg(square))
-    far = build.fsub(constant(1.0), build.fmul(bell, _polynomial(build, within, _ERFCX)))
-    is_near = build.fcmp_ordered("<", size, constant(_ERF_NEAR))
+    bell = emit_exp(build, build.fneg(square))
+    far = build.fsub(float_constant(1.0), build.fmul(bell, _emit_polynomial(build, within, _ERFCX)))
+    is_near = build.fcmp_ordered("<", size, float_constant(_ERF_NEAR))
     return build.select(is_near, near, call_intrinsic(build, "copysign", far, x))
 
 
@@ -85,13 +90,13 @@ def call_intrinsic(build: ir.IRBuilder, intrinsic: str, *values: ir.Value) -> ir
     return build.call(function, values)
 
 
-def _polynomial(build: ir.IRBuilder, x: ir.Value, coefficients: Sequence[float]) -> ir.Value:
-    value: ir.Value = constant(coefficients[-1])
+def _emit_polynomial(build: ir.IRBuilder, x: ir.Value, coefficients: Sequence[float]) -> ir.Value:
+    value: ir.Value = float_constant(coefficients[-1])
     for coefficient in reversed(coefficients[:-1]):
-        value = _multiply_add(build, value, x, constant(coefficient))
+        value = _emit_multiply_add(build, value, x, float_constant(coefficient))
     return value
 
 
-def _multiply_add(build: ir.IRBuilder, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
+def _emit_multiply_add(build: ir.IRBuilder, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
     """A · b + c, rounded once where the processor can."""
     return call_intrinsic(build, "fmuladd", a, b, c)

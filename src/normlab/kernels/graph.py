@@ -39,7 +39,7 @@ class Node:
     number: float = 0.0  # of a `number`
     name: str = ""  # of an `input`: x, the gradient, a parameter
 
-    def varies(self, along: Kind) -> bool:
+    def varies_along(self, along: Kind) -> bool:
         """Whether it varies along the features, or along the tokens."""
         return bool(self.kind & along)
 
@@ -51,59 +51,59 @@ class Graph:
     width: int
     _nodes: dict[tuple[object, ...], Node] = field(default_factory=dict)
 
-    def input(self, name: str, kind: Kind) -> Node:
+    def input_node(self, name: str, kind: Kind) -> Node:
         """Something that comes from outside."""
-        return self._node("input", (), kind, name=name)
+        return self._unique_node("input", (), kind, name=name)
 
-    def number(self, value: float) -> Node:
+    def number_node(self, value: float) -> Node:
         """A constant."""
-        return self._node("number", (), Kind.NUMBER, number=float(value))
+        return self._unique_node("number", (), Kind.NUMBER, number=float(value))
 
-    def index(self) -> Node:
+    def index_node(self) -> Node:
         """The feature's own number, from 0."""
-        return self._node("index", (), Kind.FEATURE)
+        return self._unique_node("index", (), Kind.FEATURE)
 
     def apply(self, operation: str, *inputs: Node) -> Node:
         """An operation on each feature: of `_NUMBERS`, a comparison, `where`."""
         if operation in _NUMBERS and inputs[0].operation == "number":
-            return self.number(_NUMBERS[operation](inputs[0].number))
+            return self.number_node(_NUMBERS[operation](inputs[0].number))
         kind = Kind.NUMBER
         for node in inputs:
             kind |= node.kind
-        return self._node(operation, inputs, kind)
+        return self._unique_node(operation, inputs, kind)
 
     def add(self, *terms: Node) -> Node:
         """The sum of nodes."""
         constant = sum(term.number for term in terms if term.operation == "number")
         counts = Counter(term for term in terms if term.operation != "number")
-        rest = [self.multiply(self.number(times), term) for term, times in counts.items()]
+        rest = [self.multiply(self.number_node(times), term) for term, times in counts.items()]
         if constant or not rest:
-            rest.append(self.number(constant))
+            rest.append(self.number_node(constant))
         return rest[0] if len(rest) == 1 else self.apply("add", *rest)
 
     def multiply(self, *factors: Node) -> Node:
         """The product of nodes; the numbers among them are multiplied here."""
         constant, rest = 1.0, []
-        for factor in self._factors(factors):
+        for factor in self._flatten_factors(factors):
             if factor.operation == "number":
                 constant *= factor.number
             else:
                 rest.append(factor)
         if constant == 0.0 or not rest:
-            return self.number(constant)
+            return self.number_node(constant)
         # What is the same for all features first: it is computed once a token.
-        rest.sort(key=lambda node: (node.varies(Kind.FEATURE), node.kind.value))
+        rest.sort(key=lambda node: (node.varies_along(Kind.FEATURE), node.kind.value))
         if constant != 1.0:
-            rest.insert(0, self.number(constant))
+            rest.insert(0, self.number_node(constant))
         return rest[0] if len(rest) == 1 else self.apply("multiply", *rest)
 
     def negative(self, node: Node) -> Node:
         """Minus a node."""
-        return self.multiply(self.number(-1), node)
+        return self.multiply(self.number_node(-1), node)
 
     def subtract(self, left: Node, right: Node) -> Node:
         """The difference of two; what is left of a node without its mean sums to nothing."""
-        if right is self.mean(left) and left.varies(Kind.FEATURE):
+        if right is self.mean_features(left) and left.varies_along(Kind.FEATURE):
             return self.apply("centre", left, right)
         return self.add(left, self.negative(right))
 
@@ -115,42 +115,46 @@ class Graph:
         """A node times itself."""
         return self.multiply(node, node)
 
-    def reduce(self, reduction: str, node: Node) -> Node:
+    def reduce_features(self, reduction: str, node: Node) -> Node:
         """`sum`, `max` or `min` over the features."""
         if reduction == "sum":
-            return self._sum(node)
-        return node if not node.varies(Kind.FEATURE) else self._reduction(reduction, node)
+            return self._sum_features(node)
+        return (
+            node if not node.varies_along(Kind.FEATURE) else self._reduction_node(reduction, node)
+        )
 
-    def mean(self, node: Node) -> Node:
+    def mean_features(self, node: Node) -> Node:
         """The mean over the features; that of an input is exact, see `Rows`."""
-        if node.operation == "input" and node.varies(Kind.FEATURE):
-            return self._reduction("mean", node)
-        return self.multiply(self.number(1 / self.width), self._sum(node))
+        if node.operation == "input" and node.varies_along(Kind.FEATURE):
+            return self._reduction_node("mean", node)
+        return self.multiply(self.number_node(1 / self.width), self._sum_features(node))
 
-    def _sum(self, node: Node) -> Node:
-        if not node.varies(Kind.FEATURE):
-            return self.multiply(self.number(self.width), node)
+    def _sum_features(self, node: Node) -> Node:
+        if not node.varies_along(Kind.FEATURE):
+            return self.multiply(self.number_node(self.width), node)
         if node.operation == "centre":
-            return self.number(0)
+            return self.number_node(0)
         if node.operation == "add":
-            return self.add(*map(self._sum, node.inputs))
+            return self.add(*map(self._sum_features, node.inputs))
         if node.operation == "multiply":
-            outside = [factor for factor in node.inputs if not factor.varies(Kind.FEATURE)]
-            inside = [factor for factor in node.inputs if factor.varies(Kind.FEATURE)]
+            outside = [factor for factor in node.inputs if not factor.varies_along(Kind.FEATURE)]
+            inside = [factor for factor in node.inputs if factor.varies_along(Kind.FEATURE)]
             if outside:
-                return self.multiply(*outside, self._sum(self.multiply(*inside)))
-        return self._reduction("sum", node)
+                return self.multiply(*outside, self._sum_features(self.multiply(*inside)))
+        return self._reduction_node("sum", node)
 
-    def _reduction(self, reduction: str, node: Node) -> Node:
-        return self._node(reduction, (node,), node.kind & ~Kind.FEATURE)
+    def _reduction_node(self, reduction: str, node: Node) -> Node:
+        return self._unique_node(reduction, (node,), node.kind & ~Kind.FEATURE)
 
-    def _factors(self, nodes: Sequence[Node]) -> list[Node]:
+    def _flatten_factors(self, nodes: Sequence[Node]) -> list[Node]:
         factors: list[Node] = []
         for node in nodes:
-            factors += self._factors(node.inputs) if node.operation == "multiply" else [node]
+            factors += (
+                self._flatten_factors(node.inputs) if node.operation == "multiply" else [node]
+            )
         return factors
 
-    def _node(
+    def _unique_node(
         self,
         operation: str,
         inputs: tuple[Node, ...],

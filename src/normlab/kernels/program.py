@@ -41,22 +41,22 @@ def backward_program(tree: Tree, kinds: Mapping[str, Kind], width: int) -> Progr
     """
     graph = Graph(width)
     value = _lower_tree(tree, kinds, graph)
-    gradients = differentiate(graph, value, graph.input(GRADIENT, Kind.FULL))
+    gradients = node_gradients(graph, value, graph.input_node(GRADIENT, Kind.FULL))
     by_name = {node.name: gradient for node, gradient in gradients.items() if node.name}
-    zero = graph.number(0)
+    zero = graph.number_node(0)
     totals = {name: by_name.get(name, zero) for name in kinds if name != "x"}
     return Program({"x": by_name.get("x", zero)}, totals)
 
 
 def _lower_tree(tree: Tree, kinds: Mapping[str, Kind], graph: Graph) -> Node:
-    def leaf(part: Number | Name) -> Node:
+    def lower_leaf(part: Number | Name) -> Node:
         if isinstance(part, Number):
-            return graph.number(part.value)
+            return graph.number_node(part.value)
         if part.name == "index":
-            return graph.index()
-        return graph.input(part.name, kinds[part.name])
+            return graph.index_node()
+        return graph.input_node(part.name, kinds[part.name])
 
-    return fold_tree(tree, leaf, lambda call, inputs: _lower_call(graph, call, inputs))
+    return fold_tree(tree, lower_leaf, lambda call, inputs: _lower_call(graph, call, inputs))
 
 
 def _lower_call(graph: Graph, call: Call, inputs: list[Node]) -> Node:
@@ -64,34 +64,34 @@ def _lower_call(graph: Graph, call: Call, inputs: list[Node]) -> Node:
     if name in _DIRECT or name in _COMPARISONS:
         return graph.apply(name, *inputs)
     if name in REDUCTIONS:
-        return graph.reduce(name, *inputs)
+        return graph.reduce_features(name, *inputs)
     if name not in _COMPOSED:
         raise UnsupportedError(name)
     return _COMPOSED[name](graph, *inputs)
 
 
-def _variance(graph: Graph, a: Node) -> Node:
-    return graph.mean(graph.square(graph.subtract(a, graph.mean(a))))
+def _lower_variance(graph: Graph, a: Node) -> Node:
+    return graph.mean_features(graph.square(graph.subtract(a, graph.mean_features(a))))
 
 
-def _extreme(graph: Graph, sign: str, a: Node, b: Node) -> Node:
+def _lower_extreme(graph: Graph, sign: str, a: Node, b: Node) -> Node:
     """Equal numbers share the gradient, as torch has it; NaN stays NaN."""
-    half = graph.multiply(graph.number(0.5), graph.add(a, b))
+    half = graph.multiply(graph.number_node(0.5), graph.add(a, b))
     strict = graph.apply("where", graph.apply(sign, a, b), a, b)
     strict = graph.apply("where", graph.apply("==", a, a), strict, a)
     return graph.apply("where", graph.apply("!=", a, b), strict, half)
 
 
-def _gelu(graph: Graph, a: Node) -> Node:
-    erf = graph.apply("erf", graph.multiply(graph.number(math.sqrt(0.5)), a))
-    return graph.multiply(graph.number(0.5), a, graph.add(graph.number(1), erf))
+def _lower_gelu(graph: Graph, a: Node) -> Node:
+    erf = graph.apply("erf", graph.multiply(graph.number_node(math.sqrt(0.5)), a))
+    return graph.multiply(graph.number_node(0.5), a, graph.add(graph.number_node(1), erf))
 
 
-def _relu(graph: Graph, a: Node) -> Node:
-    return graph.apply("where", graph.apply("<=", a, graph.number(0)), graph.number(0), a)
+def _lower_relu(graph: Graph, a: Node) -> Node:
+    return graph.apply("where", graph.apply("<=", a, graph.number_node(0)), graph.number_node(0), a)
 
 
-def _power(graph: Graph, a: Node, b: Node) -> Node:
+def _lower_power(graph: Graph, a: Node, b: Node) -> Node:
     powers = {
         2.0: lambda: graph.square(a),
         3.0: lambda: graph.multiply(a, a, a),
@@ -112,23 +112,23 @@ _COMPOSED: dict[str, Callable[..., Node]] = {
     "-": Graph.subtract,
     "*": Graph.multiply,
     "/": Graph.divide,
-    "**": _power,
+    "**": _lower_power,
     "negative": Graph.negative,
     "square": Graph.square,
-    "mean": Graph.mean,
-    "var": _variance,
-    "std": lambda graph, a: graph.apply("sqrt", _variance(graph, a)),
-    "rms": lambda graph, a: graph.apply("sqrt", graph.mean(graph.square(a))),
+    "mean": Graph.mean_features,
+    "var": _lower_variance,
+    "std": lambda graph, a: graph.apply("sqrt", _lower_variance(graph, a)),
+    "rms": lambda graph, a: graph.apply("sqrt", graph.mean_features(graph.square(a))),
     "rsqrt": lambda graph, a: graph.apply("reciprocal", graph.apply("sqrt", a)),
     "silu": lambda graph, a: graph.multiply(a, graph.apply("sigmoid", a)),
-    "gelu": _gelu,
-    "relu": _relu,
-    "minimum": lambda graph, a, b: _extreme(graph, "<", a, b),
-    "maximum": lambda graph, a, b: _extreme(graph, ">", a, b),
+    "gelu": _lower_gelu,
+    "relu": _lower_relu,
+    "minimum": lambda graph, a, b: _lower_extreme(graph, "<", a, b),
+    "maximum": lambda graph, a, b: _lower_extreme(graph, ">", a, b),
 }
 
 
-def differentiate(graph: Graph, value: Node, by_value: Node) -> dict[Node, Node]:
+def node_gradients(graph: Graph, value: Node, by_value: Node) -> dict[Node, Node]:
     """The gradient by each node that `value` depends on.
 
     What varies along the tokens only is a gradient added up over the features; nothing is added up
@@ -139,8 +139,8 @@ def differentiate(graph: Graph, value: Node, by_value: Node) -> dict[Node, Node]
         if node not in gradients:
             continue
         for source, part in _input_gradients(graph, node, gradients[node]):
-            if part.varies(Kind.FEATURE) and not source.varies(Kind.FEATURE):
-                part = graph.reduce("sum", part)
+            if part.varies_along(Kind.FEATURE) and not source.varies_along(Kind.FEATURE):
+                part = graph.reduce_features("sum", part)
             gradients[source] = graph.add(gradients[source], part) if source in gradients else part
     return gradients
 
@@ -149,13 +149,13 @@ def _sort_nodes(value: Node) -> list[Node]:
     """All nodes, once, behind their inputs."""
     order: dict[Node, None] = {}
 
-    def visit(node: Node) -> None:
+    def visit_inputs_first(node: Node) -> None:
         if node not in order:
             for source in node.inputs:
-                visit(source)
+                visit_inputs_first(source)
             order[node] = None
 
-    visit(value)
+    visit_inputs_first(value)
     return list(order)
 
 
@@ -170,12 +170,12 @@ def _input_gradients(graph: Graph, node: Node, by_node: Node) -> Iterator[tuple[
             yield source, by_node
     elif node.operation == "where":
         condition, yes, no = node.inputs
-        zero = graph.number(0)
+        zero = graph.number_node(0)
         yield yes, graph.apply("where", condition, by_node, zero)
         yield no, graph.apply("where", condition, zero, by_node)
     elif node.operation in (*OVER_FEATURES, "centre"):
         yield node.inputs[0], _reduction_gradient(graph, node, by_node)
-    elif len(node.inputs) == 1 and (derivative := _derivative(graph, node)) is not None:
+    elif len(node.inputs) == 1 and (derivative := _unary_derivative(graph, node)) is not None:
         yield node.inputs[0], graph.multiply(by_node, derivative)
 
 
@@ -183,18 +183,18 @@ def _reduction_gradient(graph: Graph, node: Node, by_node: Node) -> Node:
     if node.operation == "sum":
         return by_node
     if node.operation == "mean":
-        return graph.multiply(graph.number(1 / graph.width), by_node)
+        return graph.multiply(graph.number_node(1 / graph.width), by_node)
     if node.operation == "centre":
-        return graph.subtract(by_node, graph.mean(by_node))
+        return graph.subtract(by_node, graph.mean_features(by_node))
     # Features that share the extreme value share its gradient, as torch has it.
-    zero, unit = graph.number(0), graph.number(1)
+    zero, unit = graph.number_node(0), graph.number_node(1)
     extreme = graph.apply("where", graph.apply("==", node.inputs[0], node), unit, zero)
-    return graph.divide(graph.multiply(by_node, extreme), graph.reduce("sum", extreme))
+    return graph.divide(graph.multiply(by_node, extreme), graph.reduce_features("sum", extreme))
 
 
-def _derivative(graph: Graph, node: Node) -> Node | None:
+def _unary_derivative(graph: Graph, node: Node) -> Node | None:
     """The derivative of a function of one number; None where no gradient goes through."""
-    a, number = node.inputs[0], graph.number
+    a, number = node.inputs[0], graph.number_node
     match node.operation:
         case "reciprocal":
             return graph.multiply(number(-1), node, node)

@@ -8,13 +8,13 @@ import ctypes
 import logging
 import os
 import re
-import sys
 from collections.abc import Callable, Mapping
 from functools import cache, cached_property
 from pathlib import Path
 from typing import cast
 
 import llvmlite.binding as llvm
+import psutil
 import torch
 from llvmlite import ir
 from torch import Tensor
@@ -65,7 +65,7 @@ class Kernels:
     def forward(self, x: Tensor, parameters: tuple[Tensor, ...]) -> Tensor:
         """The formula of x (…, width), contiguous."""
         y = torch.empty_like(x)
-        self._forward(*self._count_chunks(x), x, *_contiguous(parameters), y)
+        self._forward(*self._count_chunks(x), x, *(p.contiguous() for p in parameters), y)
         return y
 
     def backward(
@@ -74,7 +74,7 @@ class Kernels:
         """The gradients by x and by each parameter."""
         by_x = torch.empty_like(x)
         tokens, chunks, numbers = self._count_chunks(x)
-        tensors = (x, *_contiguous(parameters), by_y.contiguous())
+        tensors = (x, *(p.contiguous() for p in parameters), by_y.contiguous())
         if not parameters:
             self._backward(tokens, chunks, numbers, *tensors, by_x)
             return by_x, []
@@ -97,10 +97,6 @@ class Kernels:
     def _count_chunks(self, x: Tensor) -> tuple[int, int, int]:
         tokens = x.numel() // self.width
         return tokens, max(1, min(_MAX_CHUNKS, tokens // _CHUNK)), x.numel()
-
-
-def _contiguous(parameters: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(parameter.contiguous() for parameter in parameters)
 
 
 class Kernel:
@@ -158,7 +154,7 @@ def _find_launch() -> Launch:
             parallel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
             parallel.restype = None
             return cast(Launch, parallel)
-    if sys.platform == "linux":
+    if psutil.LINUX:
         logging.getLogger("normlab").warning(
             "norms are computed on one thread, a little slower: torch's OpenMP was not found"
         )
@@ -166,12 +162,17 @@ def _find_launch() -> Launch:
 
 
 def _openmp_libraries() -> list[str]:
-    try:
-        lines = Path("/proc/self/maps").read_text(errors="surrogateescape").splitlines()
-    except OSError:
+    """The OpenMP runtimes that this process has loaded, torch's first; empty beside Linux.
+
+    Python names them from 3.14 on only (ctypes.util.dllist), torch never. Another runtime by the
+    same name may come from any package, so that asking the linker for libgomp would not do.
+    """
+    if not psutil.LINUX:
         return []
-    # Address, rights, offset, device and inode come before the path, which may hold spaces.
-    paths = {fields[5] for line in lines if len(fields := line.split(maxsplit=5)) == 6}
+    try:
+        paths = [mapped.path for mapped in psutil.Process().memory_maps()]
+    except (OSError, psutil.Error):  # /proc is not mounted, or not for us
+        return []
     loaded = [path for path in paths if _OPENMP.match(Path(path).name)]
     # Other packages bring runtimes of their own; torch's lies with torch.
     return sorted(loaded, key=lambda path: (_TORCH not in path, path))

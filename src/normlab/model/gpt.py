@@ -67,7 +67,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, width) → (B, T, width)."""
         batch, time, _ = x.shape
-        mixed = self.head_scale(self._attend(*self.project_heads(x)).permute(1, 2, 0, 3))
+        mixed = self.head_scale(self._compute_attention(*self.project_heads(x)).permute(1, 2, 0, 3))
         mixed = mixed.reshape(batch, time, -1)
         return F.dropout(self.out(self.inner_norm(mixed)), self.dropout, self.training)
 
@@ -94,7 +94,7 @@ class Attention(nn.Module):
         normed: Tensor = norm(heads) if self.per_head else heads
         return normed
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def _compute_attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """(H, B, T, D), (K, B, T, D), (K, B, T, D) → (H, B, T, D)."""
         dropout = self.dropout if self.training else 0.0
         if not self._is_explicit(q):

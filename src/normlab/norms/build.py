@@ -25,7 +25,7 @@ def norm_factory(config: Mapping[str, Any], key: str = "norm") -> Callable[[int]
     """
     arguments = {name: value for name, value in config.items() if name != "_partial_"}
 
-    def build(width: int) -> nn.Module:
+    def build_norm(width: int) -> nn.Module:
         try:
             norm = instantiate(arguments, width, _convert_="all")
         except InstantiationException as error:
@@ -42,7 +42,7 @@ def norm_factory(config: Mapping[str, Any], key: str = "norm") -> Callable[[int]
             )
         return norm
 
-    return build
+    return build_norm
 
 
 def _root_cause(error: BaseException) -> str:

@@ -24,7 +24,7 @@ from normlab.config.expressions import (
 )
 from normlab.config.formula import FormulaSource, parse_formula
 from normlab.errors import ConfigError
-from normlab.norms.norms import KernelNorm, widen
+from normlab.norms.norms import KernelNorm, widen_precision
 
 # x and the parameters by name; what an expression holds more than once, by number.
 Values = MutableMapping[str | int, Tensor]
@@ -122,11 +122,13 @@ class Formula(KernelNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, width) → (…, width), in the dtype of x."""
-        return self._compute(self._source, x, *(getattr(self, name) for name in self._names))
+        return self._compute_formula(
+            self._source, x, *(getattr(self, name) for name in self._names)
+        )
 
-    def _torch(self, x: Tensor, *parameters: Tensor) -> Tensor:
+    def _compute_with_torch(self, x: Tensor, *parameters: Tensor) -> Tensor:
         values: Values = dict(zip(self._names, parameters, strict=True))
-        values["x"] = wide = widen(x)
+        values["x"] = wide = widen_precision(x)
         values["index"] = torch.arange(x.shape[-1], device=x.device, dtype=wide.dtype)
         return self._function(values).to(x.dtype)
 
@@ -183,12 +185,12 @@ def _compute_at_most_once(function: Function, slot: int | None) -> Function:
     if slot is None:
         return function
 
-    def compute(values: Values) -> Tensor:
+    def compute_once(values: Values) -> Tensor:
         if slot not in values:
             values[slot] = function(values)
         return values[slot]
 
-    return compute
+    return compute_once
 
 
 def _compile_call(call: Call, parts: list[Part]) -> Function:

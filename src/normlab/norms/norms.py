@@ -1,8 +1,8 @@
 """The norms that are classes: those that divide by a statistic of a token, and those that do not.
 
-x has shape (…, width). Each is written twice: `_torch` with torch's operations, and as the formula
-of a compiled kernel, which computes the same to rounding where a CPU has it (`normlab.kernels`).
-A norm's settings are read at every call, as torch's norms read theirs.
+x has shape (…, width). Each is written twice: `_compute_with_torch` with torch's operations, and as
+the formula of a compiled kernel, which computes the same to rounding where a CPU has it
+(`normlab.kernels`). A norm's settings are read at every call, as torch's norms read theirs.
 """
 
 import math
@@ -22,7 +22,7 @@ _LAYER_NORM = "(x - mean(x)) / sqrt(var(x) + eps) * gain"
 _RMS_NORM = "gain * x / sqrt(mean(x**2) + eps)"
 
 
-def widen(x: Tensor) -> Tensor:
+def widen_precision(x: Tensor) -> Tensor:
     """Half precision as fp32, anything else as it is; any shape.
 
     Not for the statistic, which torch takes in fp32 anyway: on a CPU the gain's gradient would be
@@ -33,15 +33,15 @@ def widen(x: Tensor) -> Tensor:
 
 
 class KernelNorm(nn.Module):
-    """A norm with a compiled kernel where there is one; a subclass gives `_torch`."""
+    """A norm with a compiled kernel where there is one; a subclass gives `_compute_with_torch`."""
 
-    def _compute(self, formula: FormulaSource, x: Tensor, *parameters: Tensor) -> Tensor:
+    def _compute_formula(self, formula: FormulaSource, x: Tensor, *parameters: Tensor) -> Tensor:
         kernel = compile_formula(formula, x, parameters)
         if kernel is None:
-            return self._torch(x, *parameters)
-        return kernel(self._torch, x, *parameters)
+            return self._compute_with_torch(x, *parameters)
+        return kernel(self._compute_with_torch, x, *parameters)
 
-    def _torch(self, x: Tensor, *parameters: Tensor) -> Tensor:
+    def _compute_with_torch(self, x: Tensor, *parameters: Tensor) -> Tensor:
         raise NotImplementedError
 
 
@@ -59,12 +59,12 @@ class LayerNorm(KernelNorm):
         constants = (("eps", self.eps),)
         if self.bias is None:
             formula = FormulaSource(_LAYER_NORM, x.shape[-1], _GAIN, constants)
-            return self._compute(formula, x, self.gain)
+            return self._compute_formula(formula, x, self.gain)
         formula = FormulaSource(f"{_LAYER_NORM} + bias", x.shape[-1], _GAIN_AND_BIAS, constants)
-        return self._compute(formula, x, self.gain, self.bias)
+        return self._compute_formula(formula, x, self.gain, self.bias)
 
-    def _torch(self, x: Tensor, *parameters: Tensor) -> Tensor:
-        wide = widen(x)
+    def _compute_with_torch(self, x: Tensor, *parameters: Tensor) -> Tensor:
+        wide = widen_precision(x)
         gain = parameters[0].to(wide.dtype)
         bias = parameters[1].to(wide.dtype) if len(parameters) > 1 else None
         return F.layer_norm(wide, gain.shape, gain, bias, self.eps).to(x.dtype)
@@ -85,11 +85,11 @@ class RMSNorm(KernelNorm):
     def forward(self, x: Tensor) -> Tensor:
         """(…, width) → (…, width), in the dtype of x."""
         if _has_other_rounding(x, self.cast):
-            return self._torch(x, self.gain)
+            return self._compute_with_torch(x, self.gain)
         formula = FormulaSource(_RMS_NORM, x.shape[-1], _GAIN, (("eps", self.eps),))
-        return self._compute(formula, x, self.gain)
+        return self._compute_formula(formula, x, self.gain)
 
-    def _torch(self, x: Tensor, *parameters: Tensor) -> Tensor:
+    def _compute_with_torch(self, x: Tensor, *parameters: Tensor) -> Tensor:
         (gain,) = parameters
         return _rms_normalize(x, gain, self.eps, self.cast)
 
@@ -108,15 +108,15 @@ class UnitOffsetRMSNorm(KernelNorm):
     def forward(self, x: Tensor) -> Tensor:
         """(…, width) → (…, width), in the dtype of x."""
         if _has_other_rounding(x, self.cast):
-            return self._torch(x, self.offset)
+            return self._compute_with_torch(x, self.offset)
         constants = (("eps", self.eps), ("gain", 1))
         offset = (("offset", "feature"),)
         formula = FormulaSource(f"(1 + offset) * ({_RMS_NORM})", x.shape[-1], offset, constants)
-        return self._compute(formula, x, self.offset)
+        return self._compute_formula(formula, x, self.offset)
 
-    def _torch(self, x: Tensor, *parameters: Tensor) -> Tensor:
+    def _compute_with_torch(self, x: Tensor, *parameters: Tensor) -> Tensor:
         (offset,) = parameters
-        gain = 1 + widen(offset)  # small offsets are lost beside 1 in bf16
+        gain = 1 + widen_precision(offset)  # small offsets are lost beside 1 in bf16
         return _rms_normalize(x, gain, self.eps, self.cast)
 
 
@@ -136,11 +136,11 @@ class PartialRMSNorm(KernelNorm):
         formula = FormulaSource(
             f"gain * x / sqrt({mean_square} + eps)", x.shape[-1], _GAIN, (("eps", self.eps),)
         )
-        return self._compute(formula, x, self.gain)
+        return self._compute_formula(formula, x, self.gain)
 
-    def _torch(self, x: Tensor, *parameters: Tensor) -> Tensor:
+    def _compute_with_torch(self, x: Tensor, *parameters: Tensor) -> Tensor:
         (gain,) = parameters
-        wide = widen(x)
+        wide = widen_precision(x)
         count = _count_features(x.shape[-1], self.part)
         mean_square = wide[..., :count].square().mean(-1, keepdim=True)
         return (wide * torch.rsqrt(mean_square + self.eps) * gain).to(x.dtype)
@@ -160,11 +160,11 @@ class ScaleNorm(KernelNorm):
         expression = "gain * x / sqrt(maximum(sum(x**2), eps**2))"
         constants = (("eps", self.eps),)
         formula = FormulaSource(expression, x.shape[-1], (("gain", "scalar"),), constants)
-        return self._compute(formula, x, self.gain)
+        return self._compute_formula(formula, x, self.gain)
 
-    def _torch(self, x: Tensor, *parameters: Tensor) -> Tensor:
+    def _compute_with_torch(self, x: Tensor, *parameters: Tensor) -> Tensor:
         (gain,) = parameters
-        return (F.normalize(widen(x), dim=-1, eps=self.eps) * gain).to(x.dtype)
+        return (F.normalize(widen_precision(x), dim=-1, eps=self.eps) * gain).to(x.dtype)
 
 
 class GroupNorm(KernelNorm):
@@ -186,10 +186,10 @@ class GroupNorm(KernelNorm):
             (("eps", self.eps),),
             self.groups,
         )
-        return self._compute(formula, x, self.gain, self.bias)
+        return self._compute_formula(formula, x, self.gain, self.bias)
 
-    def _torch(self, x: Tensor, *parameters: Tensor) -> Tensor:
-        wide = widen(x)
+    def _compute_with_torch(self, x: Tensor, *parameters: Tensor) -> Tensor:
+        wide = widen_precision(x)
         tokens = wide.reshape(-1, wide.shape[-1])  # a token is a sample: none sees another
         gain, bias = (parameter.to(wide.dtype) for parameter in parameters)
         # Not F.group_norm, which refuses one token of one-feature groups: it takes it for a batch.
@@ -210,11 +210,11 @@ class DynamicTanh(KernelNorm):
         """(…, width) → (…, width), in the dtype of x."""
         parameters = (("alpha", "scalar"), *_GAIN_AND_BIAS)
         formula = FormulaSource("gain * tanh(alpha * x) + bias", x.shape[-1], parameters)
-        return self._compute(formula, x, self.alpha, self.gain, self.bias)
+        return self._compute_formula(formula, x, self.alpha, self.gain, self.bias)
 
-    def _torch(self, x: Tensor, *parameters: Tensor) -> Tensor:
+    def _compute_with_torch(self, x: Tensor, *parameters: Tensor) -> Tensor:
         alpha, gain, bias = parameters
-        return (torch.tanh(alpha * widen(x)) * gain + bias).to(x.dtype)
+        return (torch.tanh(alpha * widen_precision(x)) * gain + bias).to(x.dtype)
 
 
 class GradientPreservingScale(nn.Module):
@@ -232,7 +232,7 @@ class GradientPreservingScale(nn.Module):
 def _rms_normalize(x: Tensor, gain: Tensor, eps: float, cast: str) -> Tensor:
     if cast == "none":
         return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * gain.to(x.dtype)
-    wide = widen(x)
+    wide = widen_precision(x)
     if cast == "llama":
         return F.rms_norm(wide, gain.shape, None, eps).to(x.dtype) * gain.to(x.dtype)
     return F.rms_norm(wide, gain.shape, gain.to(wide.dtype), eps).to(x.dtype)

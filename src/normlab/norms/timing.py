@@ -23,15 +23,15 @@ def build_gradient_call(
 ) -> Call:
     """Forward, and the gradients of `leaves` from `above`, the gradient of the output."""
 
-    def call() -> None:
+    def call_gradient() -> None:
         # A norm that leaves x as it is, or casts it, has to be given a gradient it can take.
         y = function(x)
         torch.autograd.grad(y, leaves, above.to(y.dtype), allow_unused=True)
 
-    return call
+    return call_gradient
 
 
-def calls_per_block(call: Call) -> int:
+def count_calls_per_block(call: Call) -> int:
     """How often a block repeats the call; it has been called before."""
     call()
     seconds = median_milliseconds(call, 1) / 1000

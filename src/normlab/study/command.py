@@ -22,7 +22,7 @@ from normlab.text import excerpt, suggest_closest
 from normlab.training import stopping
 
 if TYPE_CHECKING:
-    from normlab.analysis.result import StudyExperiments
+    from normlab.analysis.experiment import StudyExperiments
 
 
 def main(trained: "StudyExperiments", measurements: MeasurementExperiments) -> None:

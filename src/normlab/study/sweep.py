@@ -37,7 +37,7 @@ from normlab.terminal import has_fixed_width, open_terminal
 from normlab.text import printable_line
 
 if TYPE_CHECKING:
-    from normlab.analysis.result import StudyExperiments
+    from normlab.analysis.experiment import StudyExperiments
 
 
 # Measures without training. Arguments: the loader, the composed configuration, the overrides, the

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from html_page import Page
+from normlab.analysis.experiment import StudyExperiment
 from normlab.analysis.plot import print_report, write_study_report
-from normlab.analysis.result import StudyExperiment, analyse_study
+from normlab.analysis.result import analyse_study
 from normlab.apps.experiments import TRAINED_EXPERIMENTS
 from normlab.archive.study import Study, read_study
 from normlab.data import build_source, unigram_loss

@@ -14,8 +14,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from normlab.config import conf_folder
+from normlab.config.messages import unknown_key_error
 from normlab.config.safe_yaml import read_yaml
-from normlab.config.validation import unknown_key_error
 from normlab.errors import ConfigError
 from normlab.text import excerpt, suggest_closest
 

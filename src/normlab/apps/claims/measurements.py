@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import StatisticsError, linear_regression
 
 from normlab.apps.claims.record import StoredMeasurement, read_record, write_record
-from normlab.apps.probe.record import ProbedModel, ProbeResult
+from normlab.apps.probe.record import ProbeResult
 from normlab.apps.probe.slopes import GRADIENT_DECAY, LAST_GRADIENT
 from normlab.archive import tags
 from normlab.archive.versioned_json import none_to_nan
@@ -165,37 +165,26 @@ def measure_depth(size: MeasurementSize) -> Series:
 
 def _depth_slopes(probed: ProbeResult, deepest: int) -> Series:
     (arm,) = probed.arms
-    models = probed.models_of(arm, deepest)
-    series: Series = {}
+    series: Series = defaultdict(list)
     for name, slope in (
         ("last gradient", probed.slope(arm, LAST_GRADIENT)),
         ("gradient decay", probed.slope(arm, GRADIENT_DECAY, DECAY_DEPTH)),
     ):
         series[name] = [] if slope is None else list(slope.seeds)
-    series["mean square a block"] = [_mean_square_growth(model) for model in models]
-    series["variance gained"] = [_variance_gain_power(model) for model in models]
-    series["variance"] = [_log_variance_growth(model) for model in models]
+    for model in probed.models_of(arm, deepest):
+        blocks = range(1, model.depth + 1)
+        # How much a block adds to the mean square of the stream.
+        squares = [rms**2 for rms in model.by_block(tags.STREAM_RMS)]
+        series["mean square a block"].append(fit_slope(blocks, squares))
+        # The power of the block with which the stream gains variance: 1 is linear growth.
+        variances = model.by_block(tags.STREAM_VARIANCE)
+        start = model.value(tags.STREAM_VARIANCE, "embedding")
+        gains = [(l, v - start) for l, v in zip(blocks, variances, strict=True) if v - start > 0]
+        logs = [math.log(l) for l, _ in gains], [math.log(gain) for _, gain in gains]
+        series["variance gained"].append(fit_slope(*logs))
+        # The slope of ln(variance of the stream) over the blocks: 0 is constant.
+        series["variance"].append(fit_slope(blocks, list(map(math.log, variances))))
     return {name: values for name, values in series.items() if values}
-
-
-def _mean_square_growth(model: ProbedModel) -> float:
-    """How much a block adds to the mean square of the stream."""
-    squares = [rms**2 for rms in model.by_block(tags.STREAM_RMS)]
-    return fit_slope(range(1, len(squares) + 1), squares)
-
-
-def _variance_gain_power(model: ProbedModel) -> float:
-    """Slope of ln(variance that the stream has gained) on ln(block): 1 is linear growth."""
-    start = model.value(tags.STREAM_VARIANCE, "embedding")
-    gains = [variance - start for variance in model.by_block(tags.STREAM_VARIANCE)]
-    points = [(math.log(l), math.log(gain)) for l, gain in enumerate(gains, 1) if gain > 0]
-    return fit_slope([x for x, _ in points], [y for _, y in points])
-
-
-def _log_variance_growth(model: ProbedModel) -> float:
-    """Slope of ln(variance of the stream) over the blocks: 0 is constant."""
-    logs = [math.log(variance) for variance in model.by_block(tags.STREAM_VARIANCE)]
-    return fit_slope(range(1, len(logs) + 1), logs)
 
 
 # ---- By how much equations of RMSNorm and LayerNorm fail when their eps is zero (1910.07467).

@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from normlab.analysis.result import StudyExperiment
+from normlab.analysis.experiment import StudyExperiment
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader

@@ -24,7 +24,7 @@ from normlab.norms import LayerNorm, RMSNorm
 from normlab.norms.timing import (
     Call,
     build_gradient_call,
-    calls_per_block,
+    count_calls_per_block,
     median_milliseconds,
 )
 
@@ -120,7 +120,7 @@ def time_norms(
         calls, reason = _build_calls(tokens, width, seed)
         if reason:
             not_timed["compiled"] = reason
-        repeats = {key: tuple(map(calls_per_block, pair)) for key, pair in calls.items()}
+        repeats = {key: tuple(map(count_calls_per_block, pair)) for key, pair in calls.items()}
         rows: dict[tuple[str, str], list[tuple[float, float]]] = {key: [] for key in calls}
         for number in range(rounds):
             report_step(f"{tokens}×{width}, round {number + 1} of {rounds}")
