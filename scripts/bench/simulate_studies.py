@@ -28,6 +28,7 @@ from normlab.analysis.family import OWN_LEVEL, Variances, moderate_variances, po
 from normlab.analysis.statistics import LEVEL
 
 Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 Noise = Callable[
     [np.random.Generator, Array], Array
 ]  # standard normal (studies, arms, seeds) → noise
@@ -77,7 +78,7 @@ WITHOUT_DIFFERENCE: dict[str, Noise] = {
 }
 
 
-def report_differences(losses: Array) -> tuple[Array, Array]:
+def report_differences(losses: Array) -> tuple[Mask, Mask]:
     """Which pairs of arms are reported to differ, and which contain the lowest arm.
 
     Both of shape (studies, pairs), pairs in the order of `itertools.combinations`.
@@ -88,7 +89,7 @@ def report_differences(losses: Array) -> tuple[Array, Array]:
     means = np.abs(differences.mean(-1))
     own = Variances(differences.var(-1, ddof=1), np.array(seeds - 1.0))
     p = 2 * stdtr(seeds - 1, -means / np.sqrt(own.variance / seeds))
-    reported = p < (OWN_LEVEL if arms > 2 else LEVEL)
+    reported: Mask = p < (OWN_LEVEL if arms > 2 else LEVEL)
     if arms > 2:
         pooled = pool_variances(own, arms)
         for shared in (pooled, moderate_variances(own, pooled.freedom)):

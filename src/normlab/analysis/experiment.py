@@ -6,12 +6,13 @@ result takes half a second to import.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from normlab.analysis.result import StudyResult
+# `normlab.analysis.result.StudyResult`, whose module imports this one.
+AnyStudyResult = Any
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,8 @@ class StudyExperiment:
     """
 
     name: str
-    draw_figure: Callable[["StudyResult"], "Figure"]
-    write_sentences: Callable[["StudyResult"], list[str]]
+    draw_figure: Callable[[AnyStudyResult], "Figure"]
+    write_sentences: Callable[[AnyStudyResult], list[str]]
 
 
 StudyExperiments = Mapping[str, StudyExperiment]  # by the value of the key `figure`
