@@ -66,7 +66,7 @@ def test_stopped_with_nothing_but_figures_left_it_says_so(
 ) -> None:
     command = ["-m", *TINY, f"output_dir={tmp_path}"]
     with monkeypatch.context() as stopped:
-        stopped.setattr(figures, "draw", lambda *_: os.kill(os.getpid(), signum))
+        stopped.setattr(figures, "draw_figures", lambda *_: os.kill(os.getpid(), signum))
         answer = door(*command)
     assert (answer.code, answer.err) == (code, "stopped; the same command draws the figures\n")
     assert door(*command).code == 0
