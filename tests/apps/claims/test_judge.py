@@ -1,9 +1,11 @@
 """A word follows from where an interval lies; every kind of test on numbers that are known."""
 
 import math
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from claim_evidence import judge_claim, make_arm, make_claim_data, make_run
 from normlab.apps.claims.claim import (
@@ -17,14 +19,15 @@ from normlab.apps.claims.claim import (
     Ratio,
     Sensitivity,
     Slope,
+    Test,
     Value,
 )
 from normlab.apps.claims.estimates import share_difference, wilson_interval
 from normlab.apps.claims.judge import decide_verdict, verdict_ranges
-from normlab.apps.claims.record import MEANINGS, Range, Word
+from normlab.apps.claims.record import MEANINGS, Word
 from normlab.apps.claims.runs import ClaimData
 
-YES, ABSENT, NO, UNKNOWN = MEANINGS
+YES, ABSENT, NO, UNKNOWN, VACUOUS, OUTSIDE = MEANINGS
 A, B = "norm=rmsnorm", "norm=layernorm"
 
 
@@ -40,21 +43,100 @@ def apart(difference: float, spread: float = 0.001, seeds: int = 3) -> ClaimData
     ("low", "high", "said"),
     [
         (-2.0, -1.0, YES),
-        (-1.0, 0.0, YES),  # touches the border, which belongs to the claim
-        (-1.0, 0.1, UNKNOWN),
+        (-1.0, -0.3, YES),  # touches the border, which belongs to the claim
+        (-0.001, -0.0005, ABSENT),  # below zero, and smaller than the margin
+        (-1.0, -0.1, UNKNOWN),
         (0.1, 0.2, ABSENT),
         (0.1, 0.3, ABSENT),  # touches
-        (0.1, 0.31, NO),  # wholly on the other side, and more than nothing
+        (0.1, 0.31, UNKNOWN),  # from no effect to the other side
         (0.5, 0.6, NO),
         (math.nan, math.nan, UNKNOWN),
     ],
 )
 def test_the_word_is_where_the_interval_lies(low: float, high: float, said: str) -> None:
-    assert decide_verdict(low, high, Range(high=0.0), Range(-0.3, 0.3)) == said
+    assert decide_verdict(low, high, verdict_ranges(Lower(A, B, 0.3))) == said
 
 
-def test_without_a_range_of_no_effect_nothing_is_absent() -> None:
-    assert decide_verdict(0.1, 0.2, Range(high=0.0), None) == NO
+EVERY_KIND = [
+    Lower(A, B, 0.1), Sensitivity(A, B, 0.1), Parity(A, B, 0.1), Diverges(A, B, 0.1),
+    Level(A, 0.2, 0.4), Slope("x", 0.5, 0.1), Slope("x", 0.0, 0.1), Ratio("x", 0.03, 1.07, 2.8),
+    Ratio("x", 0.03, high=0.9), Value("x", low=0.2), Exact("x", 1e-6),
+]  # fmt: skip
+ENDS = st.floats(-5, 5, allow_nan=False)
+
+
+@pytest.mark.parametrize("test", EVERY_KIND, ids=lambda test: type(test).__name__)
+@given(ends=st.tuples(ENDS, ENDS).map(sorted))
+def test_regions_do_not_overlap_and_cover_everything(test: Test, ends: list[float]) -> None:
+    """Of an interval with a width, one rule at most is true; what none takes cannot be told."""
+    low, high = ends
+    ranges = verdict_ranges(test)
+    taken = {
+        YES: ranges.claimed.contains(low, high),
+        ABSENT: ranges.absent is not None and ranges.absent.contains(low, high),
+        NO: any(outside.contains(low, high) for outside in ranges.refuted),
+    }
+    word = decide_verdict(low, high, ranges)
+    if word == UNKNOWN:
+        assert not any(taken.values())
+    else:
+        assert taken[word]
+    if low < high:
+        assert not (taken[YES] and (taken[NO] or taken[ABSENT]))
+    # The same interval a little narrower is never judged the other way round.
+    middle = (low + high) / 2
+    narrower = decide_verdict((low + middle) / 2, (high + middle) / 2, ranges)
+    assert word in (UNKNOWN, narrower) or {word, narrower} == {NO, ABSENT}
+
+
+@pytest.mark.parametrize("test", [Parity(A, B, 0.1), Level(A, 0.2, 0.4), Exact("x", 1e-6)])
+def test_what_claims_no_effect_is_never_not_reproduced(test: Test) -> None:
+    assert verdict_ranges(test).absent is None
+
+
+def learning(a: dict[float, float], b: dict[float, float], **record: Any) -> ClaimData:
+    """Two arms over learning rates, three seeds each that end at these losses."""
+    runs = []
+    for norm, losses in (("rmsnorm", a), ("layernorm", b)):
+        for rate, loss in losses.items():
+            runs += make_arm(norm, [loss - 0.001, loss, loss + 0.002], lr=rate)
+    for run in runs:
+        for key, value in record.items():
+            setattr(run.record, key, value)
+    return ClaimData(tuple(runs))
+
+
+U_CURVE = {1e-3: 1.9, 1e-2: 1.7, 1e-1: 2.0}
+
+
+@pytest.mark.parametrize("kind", [Lower, Parity, Sensitivity])
+def test_arms_that_have_not_learned_make_a_claim_vacuous(kind: type[Lower]) -> None:
+    stuck = {rate: loss + 0.3 for rate, loss in U_CURVE.items()}
+    data = learning(stuck, stuck, unigram=2.079, floor=1.598)
+    one = judge_claim(kind(A, B, 0.02), data)
+    assert one.word == VACUOUS
+    assert "the lowest loss is 2.0003" in one.reason
+    assert "2.0790" in one.reason
+    assert one.value is not None
+    # A quarter of the way from 2.079 to 1.598 is 1.959; without a floor a quarter of a nat counts.
+    assert judge_claim(kind(A, B, 0.02), learning(U_CURVE, stuck, unigram=2.079)).word != VACUOUS
+    assert judge_claim(kind(A, B, 0.02), learning(stuck, stuck)).word != VACUOUS
+
+
+@pytest.mark.parametrize("kind", [Lower, Parity, Sensitivity])
+@pytest.mark.parametrize(("end", "name"), [(1e-4, "smallest"), (1.0, "largest")])
+def test_an_optimum_at_the_end_of_the_grid_is_not_judged(
+    kind: type[Lower], end: float, name: str
+) -> None:
+    one = judge_claim(kind(A, B, 0.02), learning(U_CURVE | {end: 1.5}, U_CURVE | {end: 2.1}))
+    assert one.word == UNKNOWN
+    assert f"{A} is best at the {name} learning rate of its grid" in one.reason
+    assert one.value is not None
+
+
+def test_a_single_rate_has_no_end() -> None:
+    one = judge_claim(Lower(A, B, 0.02), learning({1e-3: 1.5}, {1e-3: 2.0}))
+    assert one.word == YES
 
 
 def test_every_word_has_a_meaning_and_every_kind_its_ranges() -> None:
@@ -66,7 +148,7 @@ def test_every_word_has_a_meaning_and_every_kind_its_ranges() -> None:
     ("difference", "spread", "said"),
     [
         (-0.1, 0.001, YES),
-        (-0.01, 0.001, YES),  # small, but on the claimed side
+        (-0.01, 0.001, ABSENT),  # on the claimed side, and too small to matter
         (0.01, 0.001, ABSENT),  # on the other side, and too small to matter
         (0.1, 0.001, NO),
         (-0.1, 0.2, UNKNOWN),
@@ -181,9 +263,11 @@ def test_growth_is_the_power_of_the_block_with_which_the_stream_gains_variance()
 @pytest.mark.parametrize(
     ("a", "b", "said"),
     [
-        ({1e-3: [1.0] * 3, 1e-2: [None] * 3}, {1e-3: [1.0] * 3, 1e-2: [1.0] * 3}, YES),
+        ({1e-3: [1.0] * 12, 1e-2: [None] * 12}, {1e-3: [1.0] * 12, 1e-2: [1.0] * 12}, YES),
+        # Three runs of three against none are beyond zero, and not beyond half.
+        ({1e-3: [1.0] * 3, 1e-2: [None] * 3}, {1e-3: [1.0] * 3, 1e-2: [1.0] * 3}, UNKNOWN),
         ({1e-3: [1.0] * 3, 1e-2: [1.0] * 3}, {1e-3: [1.0] * 3, 1e-2: [1.0] * 3}, ABSENT),
-        ({1e-3: [1.0] * 3, 1e-2: [1.0] * 3}, {1e-3: [1.0] * 3, 1e-2: [None] * 3}, NO),
+        ({1e-3: [1.0] * 12, 1e-2: [1.0] * 12}, {1e-3: [1.0] * 12, 1e-2: [None] * 12}, NO),
         ({1e-3: [1.0, 1.0, None]}, {1e-3: [1.0] * 3}, UNKNOWN),
         ({1e-3: [1.0] * 3}, {1e-3: [1.0] * 3}, UNKNOWN),  # three runs cannot show absence
     ],
@@ -216,16 +300,16 @@ def test_shares_have_the_intervals_of_the_literature() -> None:
 
 
 def over(norm: str, high: float, spread: float = 0.01) -> list:
-    """Losses 2 at two rates, `high` at a third."""
+    """Losses 2 at the first rate, a little less at the second, `high` at the third."""
     noise = [-spread, 0.0, spread]
-    return rates(norm, {1e-3: [2.0] * 3, 1e-2: [2.0] * 3, 1e-1: [high + one for one in noise]})
+    return rates(norm, {1e-3: [2.0] * 3, 1e-2: [1.99] * 3, 1e-1: [high + one for one in noise]})
 
 
 @pytest.mark.parametrize(
     ("a", "b", "said"),
     [
         (2.0, 2.6, YES),
-        (2.3, 2.31, YES),
+        (2.3, 2.31, ABSENT),  # lower by less than the margin
         (2.31, 2.3, ABSENT),
         (2.6, 2.0, NO),
     ],
@@ -239,10 +323,19 @@ def test_sensitivity(a: float, b: float, said: str) -> None:
 
 def test_a_diverged_run_counts_as_the_loss_at_initialisation() -> None:
     runs = over("rmsnorm", 2.0, 0.0) + rates(
-        "layernorm", {1e-3: [2.0] * 3, 1e-2: [2.0] * 3, 1e-1: [None] * 3}
+        "layernorm", {1e-3: [2.0] * 3, 1e-2: [1.99] * 3, 1e-1: [None] * 3}
     )
     one = judge_claim(Sensitivity(A, B, 0.05), ClaimData(tuple(runs)))
     assert one.value == pytest.approx(0 - (3.0 - 2.0) / 3)
+
+
+def test_a_margin_that_no_sensitivity_can_reach_is_out_of_regime() -> None:
+    """From 3.0 before training to 1.99 at best, a sensitivity is below 1.01."""
+    runs = ClaimData(tuple(over("rmsnorm", 2.3, 0.0) + over("layernorm", 2.0, 0.0)))
+    one = judge_claim(Sensitivity(A, B, 1.2), runs)
+    assert one.word == OUTSIDE
+    assert "no sensitivity can be larger than 1.0100 here" in one.reason
+    assert judge_claim(Sensitivity(A, B, 0.9), runs).word == ABSENT
 
 
 def test_sensitivity_needs_rates_and_seeds() -> None:
@@ -295,4 +388,4 @@ def test_a_level_has_no_absence() -> None:
     assert judge_claim(Level(B, 1.5, 2.5), ended).word == YES
     assert judge_claim(Level(B, 3.0, 3.5), ended).word == NO
     assert judge_claim(Level(B, 1.9, 2.1), ended).word == UNKNOWN
-    assert verdict_ranges(Level(B, 1.0, 2.0))[1] is None
+    assert verdict_ranges(Level(B, 1.0, 2.0)).absent is None

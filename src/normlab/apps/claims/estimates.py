@@ -8,7 +8,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from normlab.analysis.arms import SEPARATOR, flatten_keys, format_setting, group_runs
@@ -40,14 +40,41 @@ _IGNORED_KEYS = (*NEUTRAL_KEYS, "seed", "probes")
 
 
 @dataclass(frozen=True)
+class TrainedArm:
+    """How far an arm got where it is lowest: what a comparison of trained models rests on.
+
+    Attributes:
+        name: as the claim names it.
+        loss: mean final validation loss at its best setting, nats per token.
+        initial: mean validation loss before training, or NaN.
+        unigram: the lowest loss without context, or None where it is not known.
+        floor: the lowest loss that any model can reach, or None where it is not known.
+        rate: the best setting's learning rate.
+        rates: all of the arm's learning rates, ascending.
+    """
+
+    name: str
+    loss: float
+    initial: float
+    unigram: float | None
+    floor: float | None
+    rate: float
+    rates: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Estimate:
-    """A number, its interval, what it was taken over, and the seeds; NaN where there is none."""
+    """A number, its interval, what it was taken over, and the seeds; NaN where there is none.
+
+    `arms` are the arms whose losses were compared; none in other tests.
+    """
 
     value: float
     low: float
     high: float
     basis: str
     seeds: tuple[int, ...] = ()
+    arms: tuple[TrainedArm, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -110,14 +137,31 @@ def _estimate_difference(test: Lower | Parity, runs: Sequence[Run]) -> Estimate:
     keys = _arm_keys(test.a, test.b)
     a, b = (lowest_setting(runs, arm, keys, test.quantity) for arm in (test.a, test.b))
     note = ", ".join(f"{name} at {s.label}" for name, s in (("a", a), ("b", b)) if s.label)
-    return _estimate_paired(a.values_by_seed(test.quantity), b.values_by_seed(test.quantity), note)
+    paired = _estimate_paired(
+        a.values_by_seed(test.quantity), b.values_by_seed(test.quantity), note
+    )
+    if test.quantity is Quantity.growth:
+        return paired  # of the residual stream's variance, not of a loss
+    arms = tuple(
+        describe_trained_arm(arm, list(setting.runs.values()), select_ended_runs(runs, arm))
+        for arm, setting in ((test.a, a), (test.b, b))
+    )
+    return replace(paired, arms=arms)
 
 
 def _estimate_sensitivity(test: Sensitivity, runs: Sequence[Run]) -> Estimate:
     a, b = (_arm_over_rates(runs, arm) for arm in (test.a, test.b))
     if a.grid != b.grid:
         raise NoBasisError("the arms do not have the same learning rates")
-    return _estimate_paired(a.sensitivity, b.sensitivity, f"{len(a.grid)} learning rates")
+    paired = _estimate_paired(a.sensitivity, b.sensitivity, f"{len(a.grid)} learning rates")
+    arms = tuple(
+        describe_trained_arm(
+            arm, [run for run in rated.arm.runs if run_rate(run) == rated.best.rate], rated.arm.runs
+        )
+        for arm, rated in ((test.a, a), (test.b, b))
+        if rated.best is not None
+    )
+    return replace(paired, arms=arms)
 
 
 def _estimate_divergence(test: Diverges, runs: Sequence[Run]) -> Estimate:
@@ -254,6 +298,33 @@ def group_settings(runs: Sequence[Run], arm_keys: Iterable[str] = ()) -> list[Se
             dict.fromkeys(format_setting((name.split(".")[-1], value)) for name, value in named)
         )
     return [Setting(key, labels[key], members) for key, members in groups.items()]
+
+
+def describe_trained_arm(name: str, best: Sequence[Run], runs: Sequence[Run]) -> TrainedArm:
+    """The arm of these runs, `best` those at its best setting."""
+    record = best[0].record
+    losses = [run.record.final.val_loss for run in best if run.record.final.val_loss is not None]
+    initial = [
+        float(series.values[0])
+        for run in runs
+        if (series := run.events.scalars.get(tags.VALIDATION_LOSS)) is not None
+        and len(series.values)
+        and series.steps[0] == 0
+    ]
+    return TrainedArm(
+        name,
+        fmean(losses) if losses else math.nan,
+        fmean(initial) if initial else math.nan,
+        record.unigram,
+        record.floor,
+        run_rate(best[0]),
+        tuple(sorted({run_rate(run) for run in runs})),
+    )
+
+
+def run_rate(run: Run) -> float:
+    """The peak learning rate; NaN where the record has none."""
+    return float(flatten_keys(run.record.config).get("optimizer.lr", math.nan))
 
 
 def run_quantity(run: Run, quantity: Quantity) -> float:

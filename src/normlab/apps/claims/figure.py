@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 from normlab.analysis import sheet
 from normlab.analysis.sheet import shorten_text, wrap_text
 from normlab.analysis.style import GREY, INK, WIDTH, figure_style
-from normlab.apps.claims.page import describe_value, format_number, tally_verdicts
+from normlab.apps.claims.page import describe_value, format_number
 from normlab.apps.claims.record import ClaimsRecord, ClaimVerdict, Word
 
 # Colour, mark and filling of every word; the marks differ for those who cannot tell the colours.
@@ -39,7 +39,7 @@ def draw_claims(record: ClaimsRecord, folder: Path, name: str = "claims") -> lis
     """Write `<name>.png` and `.svg`, and return both. Raises OSError."""
     with figure_style():
         note = (
-            f"{tally_verdicts(record)}\nEvery row has a scale of its own: shaded, where the "
+            f"Runs at budget={record.budget}. Every row has a scale of its own: shaded, where the "
             "interval must lie for the claim to hold; grey, where there is no effect."
         )
         rows, hidden = record.verdicts[:MOST_ROWS], len(record.verdicts) - MOST_ROWS

@@ -1,18 +1,24 @@
-"""The rules: from a claim and what it rests on to one of four verdicts. Every verdict is from here.
+"""The rules: from a claim and what it rests on to a verdict. Every verdict is from here.
 
-| verdict        | the 95 % interval lies wholly                                     |
-|----------------|-------------------------------------------------------------------|
-| reproduced     | where the claim says: on its side, or within its margin           |
-| not reproduced | where there is no effect, if the claim is one of an effect        |
-| refuted        | where the claim says that it does not lie                         |
-| cannot tell    | in none of these, or there is no interval                         |
+With the 95 % interval I and the claim's margin m:
 
-They are tried in this order. "No effect" is less than a margin that the claim's file states: the
-numbers would have shown a larger one.
+| claim                | reproduced      | refuted             | not reproduced            |
+|----------------------|-----------------|---------------------|---------------------------|
+| a is lower than b    | I below −m      | I above m           | I within ± m              |
+| a diverges, b not    | I above m       | I below −m          | I within ± m              |
+| a and b are equal    | I within ± m    | I wholly outside    | does not exist            |
+| a ratio, a slope     | I in the range  | I wholly outside    | I within m of no effect   |
+| a value, an equation | I in the range  | I wholly outside    | does not exist            |
+
+Anything else is "cannot tell". They are tried in the order of the columns, but "refuted" last.
+Before the rule come objections, which leave a result without a verdict: no arm has learned
+("vacuous"), no result could be larger than the margin ("out of regime"), or an arm is best at the
+end of its grid of learning rates, where it may not be at its best ("cannot tell").
 """
 
 import math
 from collections import Counter
+from dataclasses import dataclass
 
 from normlab.apps.claims.claim import (
     Claim,
@@ -27,47 +33,112 @@ from normlab.apps.claims.claim import (
     Test,
     Value,
 )
-from normlab.apps.claims.estimates import Estimate, estimate_effect
+from normlab.apps.claims.estimates import Estimate, TrainedArm, estimate_effect
 from normlab.apps.claims.record import ClaimVerdict, Range, RunCounts, Word
 from normlab.apps.claims.runs import ClaimData, NoBasisError, select_runs
+from normlab.archive.record import short_number
 from normlab.archive.versioned_json import finite_or_none
 
-# The claimed side of zero does not hold zero itself.
-_ABOVE_ZERO = 5e-324
+# An arm has learned if it has come this share of the way from the unigram loss to the floor, or
+# where the floor is not known, so many nats per token below the unigram loss.
+LEARNED_SHARE = 0.25
+LEARNED_NATS = 0.25
+# As few learning rates as have ends and a middle.
+_FEWEST_RATES = 3
 _ENDED_STATES = ("finished", "diverged", "failed")
 
 
-def decide_verdict(low: float, high: float, claimed: Range, absent: Range | None) -> Word:
+@dataclass(frozen=True)
+class VerdictRanges:
+    """Where the interval lies if the claim holds, if it is wrong, and if there is no effect."""
+
+    claimed: Range
+    refuted: tuple[Range, ...]
+    absent: Range | None = None
+
+
+def decide_verdict(low: float, high: float, ranges: VerdictRanges) -> Word:
     """The verdict for an interval; NaN is no interval."""
     if math.isnan(low) or math.isnan(high):
         return "cannot tell"
-    if claimed.contains(low, high):
+    if ranges.claimed.contains(low, high):
         return "reproduced"
-    if absent is not None and absent.contains(low, high):
+    if ranges.absent is not None and ranges.absent.contains(low, high):
         return "not reproduced"
-    return "refuted" if claimed.excludes(low, high) else "cannot tell"
+    if any(outside.contains(low, high) for outside in ranges.refuted):
+        return "refuted"
+    return "cannot tell"
 
 
-def verdict_ranges(test: Test) -> tuple[Range, Range | None]:
-    """Where the interval of a test lies if the claim holds, and if there is no effect."""
+def verdict_ranges(test: Test) -> VerdictRanges:
+    """The ranges of a test, by the table above."""
     match test:
         case Lower() | Sensitivity():
-            return Range(high=-_ABOVE_ZERO), range_around(0.0, test.margin)
+            above = Range(low=test.margin)
+            return VerdictRanges(Range(high=-test.margin), (above,), range_around(0.0, test.margin))
         case Diverges():
-            return Range(low=_ABOVE_ZERO), range_around(0.0, test.margin)
+            below = Range(high=-test.margin)
+            return VerdictRanges(Range(low=test.margin), (below,), range_around(0.0, test.margin))
         case Parity():
-            return range_around(0.0, test.margin), None
+            return _inside_or_outside(range_around(0.0, test.margin))
         case Level() | Value():
-            return Range(test.low, test.high), None
+            return _inside_or_outside(Range(test.low, test.high))
         case Slope():
             # A claim that there is no slope has no effect that could be absent.
             claims_effect = abs(test.value) > test.margin
             absent = range_around(0.0, test.margin) if claims_effect else None
-            return range_around(test.value, test.margin), absent
+            return _inside_or_outside(range_around(test.value, test.margin), absent)
         case Ratio():
-            return Range(test.low, test.high), range_around(1.0, test.margin)
+            return _inside_or_outside(Range(test.low, test.high), range_around(1.0, test.margin))
         case Exact():
-            return Range(high=test.tolerance), None
+            return _inside_or_outside(Range(high=test.tolerance))
+
+
+def _inside_or_outside(claimed: Range, absent: Range | None = None) -> VerdictRanges:
+    """Refuted wherever nothing of the interval is claimed."""
+    outside = []
+    if claimed.low is not None:
+        outside.append(Range(high=claimed.low))
+    if claimed.high is not None:
+        outside.append(Range(low=claimed.high))
+    return VerdictRanges(claimed, tuple(outside), absent)
+
+
+def find_objection(test: Test, estimate: Estimate) -> tuple[Word, str] | None:
+    """Why a result of trained arms is printed and not judged: the word, and a reason."""
+    arms = estimate.arms
+    if arms and not any(map(has_learned, arms)):
+        lowest = min(arms, key=lambda arm: arm.loss)
+        return "vacuous", (
+            f"no arm has learned: the lowest loss is {lowest.loss:.4f} ({lowest.name}), and that "
+            f"of token frequencies alone {lowest.unigram:.4f}"
+        )
+    if isinstance(test, Sensitivity):
+        # A mean over rates of losses up to the initial one, less the lowest of them.
+        largest = max((arm.initial - arm.loss for arm in arms), default=math.nan)
+        if largest < test.margin:
+            return "out of regime", (
+                f"no sensitivity can be larger than {largest:.4f} here, from the loss before "
+                f"training to the lowest, and the margin is {test.margin:g}"
+            )
+    for arm in arms:
+        if len(arm.rates) >= _FEWEST_RATES and arm.rate in (arm.rates[0], arm.rates[-1]):
+            end = "smallest" if arm.rate == arm.rates[0] else "largest"
+            return "cannot tell", (
+                f"{arm.name} is best at the {end} learning rate of its grid, "
+                f"{short_number(arm.rate)}, so it may not be at its best"
+            )
+    return None
+
+
+def has_learned(arm: TrainedArm) -> bool:
+    """Whether the arm is clearly below the loss of token frequencies alone; true if not known."""
+    if arm.unigram is None:
+        return True
+    needed = LEARNED_NATS
+    if arm.floor is not None:
+        needed = LEARNED_SHARE * (arm.unigram - arm.floor)
+    return arm.unigram - arm.loss >= needed
 
 
 def range_around(value: float, margin: float) -> Range:
@@ -82,7 +153,7 @@ def judge_claim(
 
     `date` and `machine` are of the runs; a measurement has its own.
     """
-    claimed, absent = verdict_ranges(claim.test)
+    ranges = verdict_ranges(claim.test)
     estimate, reason = Estimate(math.nan, math.nan, math.nan, ""), ""
     word: Word = "cannot tell"
     try:
@@ -92,8 +163,9 @@ def judge_claim(
     except NoBasisError as error:
         reason = str(error)
     else:
-        word = decide_verdict(estimate.low, estimate.high, claimed, absent)
-        if word == "cannot tell":
+        objection = find_objection(claim.test, estimate)
+        word, reason = objection or (decide_verdict(estimate.low, estimate.high, ranges), "")
+        if word == "cannot tell" and not reason:
             reason = (
                 "one seed has no interval"
                 if math.isnan(estimate.low)
@@ -114,8 +186,8 @@ def judge_claim(
         value=finite_or_none(estimate.value),
         low=finite_or_none(estimate.low),
         high=finite_or_none(estimate.high),
-        claimed=claimed,
-        absent=absent,
+        claimed=ranges.claimed,
+        absent=ranges.absent,
         basis=estimate.basis,
         runs=_count_runs(claim, data),
         seeds=estimate.seeds,

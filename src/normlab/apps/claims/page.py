@@ -17,6 +17,8 @@ _COLOURS = {
     "not reproduced": "yellow",
     "refuted": "red",
     "cannot tell": "dim",
+    "vacuous": "dim",
+    "out of regime": "dim",
 }
 
 
@@ -46,17 +48,11 @@ def verdict_lines(verdict: ClaimVerdict) -> list[str]:
 
 
 def tally_verdicts(record: ClaimsRecord) -> str:
-    """How many verdicts of each word, and how far to trust so many of them."""
+    """How many verdicts of each word."""
     counts = Counter(verdict.word for verdict in record.verdicts)
-    decided = counts.total() - counts["cannot tell"]
     words = ", ".join(f"{counts[word]} {word}" for word in MEANINGS if counts[word])
-    luck = (
-        f" Each verdict is at 95 % by itself: of {decided}, about {decided / 20:.1f} may be luck."
-        if decided
-        else ""
-    )
     plural = "" if counts.total() == 1 else "s"
-    return f"{counts.total()} claim{plural} at budget={record.budget}: {words}.{luck}"
+    return f"{counts.total()} claim{plural} at budget={record.budget}: {words}."
 
 
 def write_page(path: Path, record: ClaimsRecord) -> None:
@@ -68,7 +64,6 @@ def write_page(path: Path, record: ClaimsRecord) -> None:
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")
     head = _PAGE.format(
         budget=record.budget,
-        tally=tally_verdicts(record),
         meanings="\n".join(f"- **{word}**: {meaning}." for word, meaning in MEANINGS.items()),
     )
     write_text(path, printable("".join([head, *rows, *map(_write_section, record.verdicts)])))
@@ -82,8 +77,6 @@ trains and measures what is missing and writes this page with `--docs`. Each cla
 `conf/claim/`; yours go into `claim/` of a folder that `--config-dir` names.
 
 ![What was claimed and what was measured](figures/claims.png)
-
-{tally}
 
 {meanings}
 

@@ -1,6 +1,6 @@
 """What came out of claims and what was measured for them, as JSON: None is an open end.
 
-The four verdicts and what they mean stand here; the rule that decides is in `judge`.
+The verdicts and what they mean stand here; the rules that decide are in `judge`.
 """
 
 from collections.abc import Collection
@@ -13,15 +13,20 @@ from normlab.errors import NormlabError
 
 SCHEMA_VERSION = 1
 
-Word = Literal["reproduced", "not reproduced", "refuted", "cannot tell"]
-# In the order in which they are tried and counted.
+Word = Literal["reproduced", "not reproduced", "refuted", "cannot tell", "vacuous", "out of regime"]
 MEANINGS: dict[Word, str] = {
-    "reproduced": "the 95 % interval lies where the claim says: on its side, or within its margin",
-    "not reproduced": "the interval lies within the margin around no effect: one that large would "
-    "have been seen",
-    "refuted": "the interval lies wholly outside what the claim says, and is not that of no effect",
-    "cannot tell": "anything else: the interval reaches over a border, or there is none, because "
-    "of one seed, or because runs are missing, failed, or diverged where they had to be compared",
+    "reproduced": "the 95 % interval lies where the claim says: beyond the margin on its side, or "
+    "for a claim of equality within the margin",
+    "not reproduced": "the interval lies within the margin around no effect: an effect larger than "
+    "the margin would have been seen",
+    "refuted": "the interval lies beyond the margin on the other side, or for a claim of a value "
+    "or of equality wholly outside",
+    "cannot tell": "the interval reaches over a border; or it is not judged, because of one seed, "
+    "runs that are missing, failed or diverged, or a best learning rate at the end of the grid",
+    "vacuous": "no arm has learned, so the losses say nothing about trained models; what was "
+    "measured is printed, not judged",
+    "out of regime": "at this budget no result could be larger than the margin; what was measured "
+    "is printed, not judged",
 }
 
 
@@ -66,7 +71,7 @@ class ClaimVerdict:
         name: of the claim's file.
         kind: of its test.
         word: a key of `MEANINGS`.
-        reason: why nothing can be told; empty otherwise.
+        reason: why there is no verdict; empty otherwise.
         value, low, high: what was measured, and its 95 % interval; None where there is none.
         claimed: where the interval has to lie for the claim to hold.
         absent: where it has to lie for the effect not to be there; None where no such range is.
