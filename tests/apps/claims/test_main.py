@@ -114,9 +114,9 @@ def test_runs_are_trained_once_and_a_study_that_fails_leaves_the_others(
     results = Path("outputs/claims/claims-quick.json")
     found = {one.name: one for one in read_record(results, ClaimsRecord).verdicts}
     assert {name: one.word for name, one in found.items()} == {
-        # Two pairs after six steps, margin ten: nothing in it can be as large.
-        "one": "reproduced" if (found["one"].high or 0) < 0 else "not reproduced",
-        "two": "reproduced",
+        # After six steps no arm has learned anything.
+        "one": "vacuous",
+        "two": "vacuous",
         "three": "cannot tell",
         "four": "cannot tell",
         "five": "reproduced",

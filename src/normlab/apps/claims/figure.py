@@ -24,6 +24,8 @@ LOOKS: dict[Word, tuple[str, str, str]] = {
     "not reproduced": ("#B26E00", "s", "full"),
     "refuted": ("#D55E00", "v", "full"),
     "cannot tell": ("#6E6E6E", "o", "none"),
+    "vacuous": ("#6E6E6E", "x", "full"),
+    "out of regime": ("#6E6E6E", "D", "none"),
 }
 _CLAIMED, _ABSENT = "#CDE7DC", "#E3E3E3"
 
