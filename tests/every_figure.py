@@ -216,7 +216,7 @@ def claimed(count: int) -> claims_record.ClaimsRecord:
             statement="A norm ends lower.",
             source="1910.07467",
             kind="lower",
-            word=[*claims_record.MEANINGS][at % 4],
+            word=[*claims_record.MEANINGS][at % len(claims_record.MEANINGS)],
             reason="",
             published="0.02 lower",
             published_value=-0.02 if at % 2 else None,
