@@ -106,7 +106,9 @@ def _train_owned(spec: RunSpec, command: str, display: Display, lock: RunLock) -
             display.say(sentence)
         if saved is not None:
             display.say(f"goes on from step {saved.step}")
-        _record_outcome(spec, record, Context(display, lock, saved))
+        # Around the failure too: TensorBoard's writer may report its own a moment later.
+        with quiet_lightning():
+            _record_outcome(spec, record, Context(display, lock, saved))
     record.ended = _now()
     record.write(spec.folder)
     if record.state in SETTLED_STATES:
@@ -169,7 +171,7 @@ def _train_model(spec: RunSpec, record: RunRecord, context: Context) -> None:
     module = LanguageModel(model, config)
     # Dropout draws from here on: whatever a norm's constructor drew is forgotten.
     torch.manual_seed(config.seed)
-    with closing(logger.experiment), quiet_lightning(), without_launcher_variables():
+    with closing(logger.experiment), without_launcher_variables():
         try:
             _fit_model(spec, hardware, checkpoints, module, source)
         finally:
