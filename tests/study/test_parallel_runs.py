@@ -124,7 +124,9 @@ def test_a_signal_to_the_parent_saves_and_stops_all(
     for record in found:
         assert record.state == "interrupted"
         assert record.reason == f"stopped by {signal.Signals(signum).name} at step {record.step}"
-    assert (study / "figures" / "comparison.png").is_file()
+    # On a busy machine a second signal may come only as figures are drawn, and ends that.
+    if times == 1:
+        assert (study / "figures" / "comparison.png").is_file()
     assert gone(pids, 5)
 
 
