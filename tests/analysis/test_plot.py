@@ -130,6 +130,28 @@ def test_what_is_no_study_gets_one_sentence_and_no_traceback(maker: Any, given: 
     assert "Traceback" not in done.stderr
 
 
+def test_within_the_margin_of_the_command_arms_end_the_same(
+    maker: Any, capfd: pytest.CaptureFixture
+) -> None:
+    for seed in range(5):
+        maker.run("rmsnorm", seed=seed, level=1.5 + 0.01 * seed)
+        maker.run("layernorm", seed=seed, level=1.5 + 0.01 * seed)
+    main([str(maker.folder)])
+    assert "end the same" not in capfd.readouterr().out
+    main([str(maker.folder), "--margin", "1"])
+    assert "end the same within 1 nats per token" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("given", ["abc", "0", "-1", "nan", "inf"])
+def test_a_margin_that_is_none_is_one_sentence(maker: Any, given: str) -> None:
+    done = plot(maker.folder, f"--margin={given}")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"normlab: --margin {given} is not allowed; give a number above 0 of nats per token, as in "
+        "--margin 0.01.\n"
+    )
+
+
 def test_a_missing_argument_is_named() -> None:
     done = plot()
     assert done.returncode == 2

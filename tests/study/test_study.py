@@ -108,6 +108,22 @@ def test_the_same_network_under_another_name_is_the_run_that_is_there(
     assert found == [("any", "rezero"), ("dyt", "mixln"), ("rmsnorm", "pre")]
 
 
+def test_a_margin_belongs_to_the_command_and_not_to_the_runs(
+    door: Callable, tmp_path: Path
+) -> None:
+    """Runs that are there keep their ids and are read with the margin of today."""
+    command = ("-m", "norm=rmsnorm,layernorm", "seed=0,1,2", *TINY, f"output_dir={tmp_path}")
+    first = door(*command)
+    assert "end the same" not in first.out
+    before = sorted((tmp_path / "synthetic").glob("*/run.json"))
+    second = door(*command, "margin=5")
+    assert (second.code, second.err) == (0, "")
+    assert "6 already there" in second.out
+    assert sorted((tmp_path / "synthetic").glob("*/run.json")) == before
+    assert "end the same within 5 nats per token" in second.out
+    assert "several values" in door(*command, "margin=1,2").err
+
+
 def test_a_plain_command_is_a_study_of_one(door: Callable, tmp_path: Path) -> None:
     answer = door(*TINY, "study=one", f"output_dir={tmp_path}")
     assert answer.code == 0

@@ -16,8 +16,8 @@ from normlab.analysis.summary import write_runs_csv
 from normlab.archive import tags
 from normlab.archive.files import FIGURES_FOLDER, check_study_links
 from normlab.archive.study import read_study
-from normlab.errors import CommandParser, NormlabError, report_user_errors
-from normlab.text import printable
+from normlab.errors import CommandParser, ConfigError, NormlabError, report_user_errors
+from normlab.text import excerpt, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -110,7 +110,7 @@ def main(
     )
     parser.add_argument(
         "--margin",
-        type=positive_number,
+        type=read_margin,
         metavar="NATS",
         help="arms whose difference surely lies within this margin end the same",
     )
@@ -124,12 +124,22 @@ def main(
             _draw_metric(arguments.study, arguments.metric)
 
 
-def positive_number(text: str) -> float:
-    """A finite number above zero, for argparse."""
-    number = float(text)
-    if not 0 < number < math.inf:
-        raise ValueError
-    return number
+def read_margin(text: str) -> float:
+    """The value of `--margin`.
+
+    Raises:
+        ConfigError: it is no finite number above zero.
+    """
+    try:
+        margin = float(text)
+    except ValueError:
+        margin = math.nan
+    if not 0 < margin < math.inf:
+        raise ConfigError(
+            f"--margin {excerpt(text)} is not allowed; give a number above 0 of nats per token, as "
+            f"in --margin 0.01."
+        )
+    return margin
 
 
 def _draw_metric(study_folder: Path, tag: str) -> None:

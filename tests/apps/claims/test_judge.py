@@ -121,6 +121,9 @@ def test_arms_that_have_not_learned_make_a_claim_vacuous(kind: type[Lower]) -> N
     # A quarter of the way from 2.079 to 1.598 is 1.959; without a floor a quarter of a nat counts.
     assert judge_claim(kind(A, B, 0.02), learning(U_CURVE, stuck, unigram=2.079)).word != VACUOUS
     assert judge_claim(kind(A, B, 0.02), learning(stuck, stuck)).word != VACUOUS
+    # 2.15 − 2.0 is less than a quarter of a nat, 2.3 − 2.0 is more.
+    assert judge_claim(kind(A, B, 0.02), learning(stuck, stuck, unigram=2.15)).word == VACUOUS
+    assert judge_claim(kind(A, B, 0.02), learning(stuck, stuck, unigram=2.3)).word != VACUOUS
 
 
 @pytest.mark.parametrize("kind", [Lower, Parity, Sensitivity])

@@ -2,15 +2,15 @@
 
 With the 95 % interval I and the claim's margin m:
 
-| claim                | reproduced      | refuted             | not reproduced            |
-|----------------------|-----------------|---------------------|---------------------------|
-| a is lower than b    | I below −m      | I above m           | I within ± m              |
-| a diverges, b not    | I above m       | I below −m          | I within ± m              |
-| a and b are equal    | I within ± m    | I wholly outside    | does not exist            |
-| a ratio, a slope     | I in the range  | I wholly outside    | I within m of no effect   |
-| a value, an equation | I in the range  | I wholly outside    | does not exist            |
+| claim                | reproduced      | not reproduced          | refuted          |
+|----------------------|-----------------|-------------------------|------------------|
+| a is lower than b    | I below −m      | I within ± m            | I above m        |
+| a diverges, b not    | I above m       | I within ± m            | I below −m       |
+| a and b are equal    | I within ± m    | does not exist          | I wholly outside |
+| a ratio, a slope     | I in the range  | I within m of no effect | I wholly outside |
+| a value, an equation | I in the range  | does not exist          | I wholly outside |
 
-Anything else is "cannot tell". They are tried in the order of the columns, but "refuted" last.
+They are tried in the order of the columns. Anything else is "cannot tell".
 Before the rule come objections, which leave a result without a verdict: no arm has learned
 ("vacuous"), no result could be larger than the margin ("out of regime"), or an arm is best at the
 end of its grid of learning rates, where it may not be at its best ("cannot tell").
