@@ -293,3 +293,19 @@ def test_the_multirun_flag_may_stand_anywhere(door: Callable, tmp_path: Path) ->
     answer = door("model.depth=1", "-m", "norm=rmsnorm,foo", f"output_dir={tmp_path}/o")
     assert "norm=foo is not an option" in answer.err
     assert door("-m", "--cfg", "job").out.startswith("seed: 0")
+
+
+@pytest.mark.parametrize(
+    ("override", "hint"),
+    {
+        "experiment=lr": "sweep=lr",
+        "norm=pre": "placement=pre",
+        "placement=layernorm": "norm=layernorm",
+    }.items(),
+)
+def test_an_option_of_another_group_is_suggested(
+    override: str, hint: str, door: Callable, tmp_path: Path
+) -> None:
+    answer = door(override, f"output_dir={tmp_path}/o")
+    assert answer.code == 2
+    assert f"{override} is not an option; did you mean {hint}? " in answer.err

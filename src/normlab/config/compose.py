@@ -159,10 +159,22 @@ def _missing_option_error(file: str, options: list[str]) -> ConfigError:
             f"norm={option} takes statistics over all tokens of a batch, so a token would see the "
             f"future ones it has to predict; norm has {', '.join(options)}."
         )
+    # The very name in another group says more than a similar one in this.
+    hint = _suggest_other_group(option) or suggest_closest(option, options, f"{group}=")
     return ConfigError(
-        f"{group}={option} is not an option; {suggest_closest(option, options, f'{group}=')}"
+        f"{group}={option} is not an option; {hint}"
         f"{group} has {', '.join(options) or 'none'}, "
         f"and --config-dir DIR adds those in DIR/{group}/."
+    )
+
+
+def _suggest_other_group(option: str) -> str:
+    """Where another group has an option of this name, as sweep=lr for experiment=lr."""
+    groups = sorted(
+        path.parent.name for path in conf_folder().glob("*/*.yaml") if path.stem == option
+    )
+    return (
+        f"did you mean {' or '.join(f'{group}={option}' for group in groups)}? " if groups else ""
     )
 
 
