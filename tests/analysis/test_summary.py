@@ -10,7 +10,8 @@ from scipy import stats
 from torch.utils.tensorboard import SummaryWriter
 
 from normlab.analysis.arms import group_runs
-from normlab.analysis.summary import summarise_arms, write_runs_csv
+from normlab.analysis.runs_csv import write_runs_csv
+from normlab.analysis.summary import summarise_arms
 from normlab.analysis.terminal_tables import summary_table
 from normlab.archive import tags
 from normlab.archive.study import read_study

@@ -6,6 +6,7 @@ Comparisons are written one by one where they are few, by facet or counted where
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from itertools import pairwise
 from typing import Any
 
 from normlab.analysis.arms import Arm, Facet, format_value
@@ -93,6 +94,31 @@ def describe_divergence(arms: Sequence[Arm]) -> list[str]:
             f"not compared: {join_first(survived)}."
         )
     return words
+
+
+# Nats per token below the unigram loss within which a model has learned no more than that.
+_NOTHING_LEARNED = 0.02
+
+
+def describe_unlearned(arms: Sequence[Arm]) -> Iterator[str]:
+    """Which arms ended at the loss of a model that ignores the context; nothing where none did."""
+    rows = []
+    for arm in arms:
+        losses = [
+            (run.record.unigram, run.record.final.val_loss) for run in arm.with_state("finished")
+        ]
+        unlearned = [
+            loss
+            for unigram, loss in losses
+            if unigram is not None and loss is not None and loss > unigram - _NOTHING_LEARNED
+        ]
+        if unlearned:
+            rows.append(f"{arm.label} ({len(unlearned)} of {len(losses)} runs)")
+    if rows:
+        yield (
+            f"Learned nothing but how often each token occurs, or less: {join_first(rows)}. A "
+            f"comparison with such an arm says little about trained models."
+        )
 
 
 def explain_no_comparison(arms: Sequence[Arm]) -> str:
@@ -213,6 +239,7 @@ def find_caveats(study: Study, facets: Sequence[Facet]) -> list[str]:
     """Sentences about whatever weakens the comparison of the study's arms; none if nothing does."""
     sentences = [
         *_seed_caveats(facets),
+        *_group_caveats(facets),
         *_mixture_caveats(facets),
         *_budget_caveats(study.runs),
         *_precision_caveats(facets),
@@ -244,6 +271,45 @@ def _seed_caveats(facets: Sequence[Facet]) -> Iterator[str]:
             f"Not all arms have a result for the same seeds, and only equal seeds are paired: "
             f"{join_first(lacking.values())}."
         )
+
+
+# Two groups of seeds: the gap between them is this many times as wide as either group.
+_WIDE_GAP = 4.0
+_FEWEST_IN_TWO_GROUPS = 4
+
+
+def _group_caveats(facets: Sequence[Facet]) -> Iterator[str]:
+    """Arms whose seeds end in two groups: their mean is the loss of no run."""
+    rows = []
+    for arm in {arm.label: arm for facet in facets for arm in facet.arms}.values():
+        if groups := split_in_two(list(losses_by_seed(arm).values())):
+            (low, high) = groups
+            rows.append(
+                f"{arm.label} ({len(low)} at {mean_interval(low)[0]:.3f}, "
+                f"{len(high)} at {mean_interval(high)[0]:.3f})"
+            )
+    if rows:
+        yield (
+            f"Seeds end in two groups, so a mean and its interval describe no run; count the runs "
+            f"of each, or train longer: {join_first(rows)}."
+        )
+
+
+def split_in_two(losses: Sequence[float]) -> tuple[list[float], list[float]] | None:
+    """The losses in two groups with a wide gap between them; None where there is none.
+
+    The gap must be `_WIDE_GAP` times the width of either group and 0.02 nats per token.
+    """
+    ordered = sorted(losses)
+    if len(ordered) < _FEWEST_IN_TWO_GROUPS:
+        return None
+    gap, at = max(
+        (after - before, index) for index, (before, after) in enumerate(pairwise(ordered))
+    )
+    low, high = ordered[: at + 1], ordered[at + 1 :]
+    width = max(low[-1] - low[0], high[-1] - high[0])
+    is_apart = gap > max(_WIDE_GAP * width, _NOTHING_LEARNED) and min(len(low), len(high)) > 1
+    return (low, high) if is_apart else None
 
 
 def _arm_seeds(arm: Arm, *states: str) -> set[int]:

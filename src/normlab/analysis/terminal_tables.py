@@ -12,8 +12,9 @@ from rich.text import Text
 
 from normlab.analysis.formatting import format_speed
 from normlab.analysis.learning_rates import LearningRates
+from normlab.analysis.runs_csv import RUNS_FILE
 from normlab.analysis.statistics import mean_interval
-from normlab.analysis.summary import RUNS_FILE, ArmSummary
+from normlab.analysis.summary import ArmSummary
 from normlab.archive.record import short_number
 from normlab.archive.steadiness import NOT_COMPARABLE
 

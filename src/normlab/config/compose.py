@@ -118,6 +118,17 @@ def explain_error(error: Exception) -> ConfigError:
     group = re.match(r"Multiple values for ([\w/]+)\.", str(error))
     if group:
         return ConfigError(f"{group[1]} is chosen already; write {group[1]}=… without the +.")
+    sweep = re.match(r"Ambiguous value for argument '(.*)'", str(error))
+    if sweep:
+        return ConfigError(
+            f"{sweep[1]} lists several values to compare; add -m, which trains each."
+        )
+    package = re.match(r"In '(.*)': Could not override '(\w+)@(.+)\.\2'", str(error))
+    if package:
+        return ConfigError(
+            f"{package[1]}.yaml chooses {package[2]} inside {package[3]}, where there is none; "
+            f"begin the file with the line `# @package _global_`."
+        )
     if not isinstance(error, HydraException | OmegaConfBaseException | ValueError):
         return ConfigError(
             f"the configuration cannot be composed ({type(error).__name__}: "
