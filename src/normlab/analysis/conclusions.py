@@ -10,7 +10,13 @@ from itertools import pairwise
 from typing import Any
 
 from normlab.analysis.arms import Arm, Facet, format_value
-from normlab.analysis.comparison import Comparison, learned_data, losses_by_seed, mostly_diverged
+from normlab.analysis.comparison import (
+    Comparison,
+    is_below_floor,
+    learned_data,
+    losses_by_seed,
+    mostly_diverged,
+)
 from normlab.analysis.formatting import format_interval, format_probability, join_first
 from normlab.analysis.learning_rates import LearningRates
 from normlab.analysis.statistics import mean_interval
@@ -239,6 +245,7 @@ def find_caveats(study: Study, facets: Sequence[Facet]) -> list[str]:
     """Sentences about whatever weakens the comparison of the study's arms; none if nothing does."""
     sentences = [
         *_seed_caveats(facets),
+        *_floor_caveats(facets),
         *_group_caveats(facets),
         *_mixture_caveats(facets),
         *_budget_caveats(study.runs),
@@ -276,6 +283,17 @@ def _seed_caveats(facets: Sequence[Facet]) -> Iterator[str]:
 # Two groups of seeds: the gap between them is this many times as wide as either group.
 _WIDE_GAP = 4.0
 _FEWEST_IN_TWO_GROUPS = 4
+
+
+def _floor_caveats(facets: Sequence[Facet]) -> Iterator[str]:
+    """Arms below the lowest loss that is possible: they see what they have to predict."""
+    arms = {arm.label: arm for facet in facets for arm in facet.arms}
+    below = [label for label, arm in arms.items() if is_below_floor(arm)]
+    if below:
+        yield (
+            f"Below the floor, which no model can be that does not see the tokens it has to "
+            f"predict: {join_first(below)}. Its losses mean nothing, and are compared with none."
+        )
 
 
 def _group_caveats(facets: Sequence[Facet]) -> Iterator[str]:

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.markup import escape
 
-from normlab.archive.record import RunRecord, check_study_name, read_result
+from normlab.archive.record import RunRecord, check_study_name
 from normlab.archive.study import is_run_folder
 from normlab.config.run_spec import RunSpec
 from normlab.errors import NormlabError
@@ -180,7 +180,7 @@ def announce_plan(terminal: Console, plan: Plan, pending: int, allocation: str =
     if pending < count:
         print_line(f"  {count - pending} already there, {pending} to train")
     for spec in plan.specs:
-        record = read_result(spec.folder)
+        record = spec.read_result()
         if record is not None:
             name = escape(printable_line(record.name))
             terminal.print(f"there {name}  {format_outcome(record)}")
