@@ -1,5 +1,6 @@
 """Steps to a target, loss spikes, arms that learned nothing, seeds in two groups."""
 
+import csv
 import itertools
 import math
 from typing import Any
@@ -105,9 +106,8 @@ def test_steps_to_the_target_are_those_of_the_first_validation_below_it(maker: A
     sentences = " ".join(result.sentences)
     assert "layernorm · pre not reached (0 of 5 runs)" in sentences
     assert "rmsnorm · pre reaches it in fewer steps than layernorm · pre (p = 0.008)" in sentences
-    csv_rows = write_runs_csv(result.study, result.convergence.target).read_text().splitlines()
-    columns = csv_rows[0].split(",")
-    reached = [row.split(",")[columns.index("steps_to_target")] for row in csv_rows[1:]]
+    with write_runs_csv(result.study, result.convergence.target).open() as file:
+        reached = [row["steps_to_target"] for row in csv.DictReader(file)]
     assert sorted(reached) == sorted(["", "", "", "", "", *(f"{step:g}" for step in fast.steps)])
 
 

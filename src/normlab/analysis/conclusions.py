@@ -19,7 +19,7 @@ from normlab.analysis.comparison import (
 )
 from normlab.analysis.formatting import format_interval, format_probability, join_first
 from normlab.analysis.learning_rates import LearningRates
-from normlab.analysis.statistics import mean_interval
+from normlab.analysis.statistics import mean_interval, mean_or_infinity
 from normlab.archive import tags
 from normlab.archive.record import short_number
 from normlab.archive.study import Run, Study
@@ -36,6 +36,8 @@ def describe_comparisons(comparisons: Sequence[Comparison]) -> list[str]:
         of_facet[comparison.facet, comparison.best.label].append(comparison)
     groups = list(of_facet.values())
     if all(math.isnan(comparison.p) for comparison in comparisons):
+        # Of several budgets or settings, the one that trained best comes first.
+        groups.sort(key=lambda together: mean_or_infinity(together[0].best.final_losses))
         words = [_describe_untested(together) for together in groups]
     elif len(comparisons) <= MOST_SENTENCES:
         order = sorted(comparisons, key=lambda pair: (pair.outcome == "cannot tell", pair.p))
@@ -193,12 +195,21 @@ def _describe_untested(together: _Comparisons) -> str:
     """A facet in which no two arms have two seeds."""
     best, nearest = together[0].best, together[0]
     loss = mean_interval(list(losses_by_seed(best).values()))[0]
-    gap = format_interval(abs(nearest.difference.mean), math.nan)
+    difference = nearest.difference.mean
+    gap = format_interval(abs(difference), math.nan)
     suffix = f", the nearest of {len(together)} others" if len(together) > 1 else ""
+    prefix = f"{_facet_prefix(nearest.facet)}{best.name}"
+    noise = "without a second seed nothing tells that from noise"
+    if losses_by_seed(best).keys() == losses_by_seed(nearest.other).keys():
+        return (
+            f"{prefix} ends lowest, at {loss:.4f} nats per token, {gap} below "
+            f"{nearest.other.name}{suffix}; {noise}."
+        )
+    # The means are over other seeds, and may be the other way round.
+    side = "above" if difference > 0 else "below"
     return (
-        f"{_facet_prefix(nearest.facet)}{best.name} ends lowest, at {loss:.4f} nats per token, "
-        f"{gap} below {nearest.other.name}{suffix}; without a second seed nothing tells that from "
-        f"noise."
+        f"{prefix} has the lowest mean over its seeds, {loss:.4f} nats per token; at equal seeds "
+        f"it is {gap} {side} {nearest.other.name}{suffix}; {noise}."
     )
 
 

@@ -44,10 +44,8 @@ class FittingTable(Table):
         headings = [_cell_text(column.header).plain for column in self.columns[1:]]
         yield Text()
         for first, *values in zip(*(column.cells for column in self.columns), strict=True):
-            name = _cell_text(first)
-            name.stylize("bold")
-            name.overflow = "fold"
-            yield name
+            for part in wrap(_cell_text(first).plain, width):
+                yield Text(part, style="bold")
             pairs = zip(headings, map(_cell_text, values), strict=True)
             yield from _wrapped_pairs(
                 [f"{name} {cell.plain}" for name, cell in pairs if cell], width

@@ -72,9 +72,8 @@ def check_trained_causal(model: GPT, tokens: Tensor, autocast: torch.dtype | Non
         finite = before[before.isfinite()].abs()
         largest = finite.max().item() if len(finite) else 0.0
         precision = torch.finfo(dtype or torch.float32).eps
-        if (most := moved.max().item()) > (
-            _ROUNDINGS if dtype is None else 4
-        ) * precision * largest:
+        tolerance = (_ROUNDINGS if dtype is None else 4) * precision * largest
+        if (most := moved.max().item()) > tolerance:
             raise NormlabError(
                 f"the trained model moves the logits of earlier tokens or of other sequences by up "
                 f"to {most:.2g} when later tokens change: it sees what it has to predict, so its "

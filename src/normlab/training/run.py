@@ -238,7 +238,7 @@ def _fit_model(
 
 
 def _check_trained_model(model: GPT, source: Source, hardware: Hardware) -> None:
-    """Try the trained model on two validation windows. Raises NormlabError if it sees the future."""
+    """Try the trained model on two windows; NormlabError if it sees what it has to predict."""
     tokens = to_tensors(source.validation()[0])[0][:2].to(next(model.parameters()).device)
     check_trained_causal(model, tokens, torch.bfloat16 if "bf16" in hardware.precision else None)
 
