@@ -39,6 +39,8 @@ html_theme = "furo"
 html_title = "normlab"
 html_math_renderer = "mathml"
 html_copy_source = False
+html_show_copyright = False
+html_show_search_summary = False  # it would load pages, which a file may not
 pygments_style, pygments_dark_style = "friendly", "github-dark-high-contrast"
 
 # The parts of the navigation: a caption, and the pages in this order. Pages of docs/ that no part
@@ -46,6 +48,7 @@ pygments_style, pygments_dark_style = "friendly", "github-dark-high-contrast"
 _GUIDES = ["using", "reading_results", "statistics", "adding_a_norm", "catalogue"]
 _RESULTS = ["experiments", "claims", "comparison_with_other_tools", "performance"]
 # What the interactive page needs, beside what Sphinx copies for the other pages.
+_SITE_LINK = "<!-- site link -->"
 _PAGE_FILES = ("*.html", "interactive/*", "figures/*.svg", "figures/*.png")
 
 
@@ -103,9 +106,12 @@ def finish_site(app: Sphinx, error: Exception | None) -> None:
             target = site / path.relative_to(ROOT)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
-    if quiz_data.QUIZ.is_file():
-        target = site / quiz_data.SCRIPT.relative_to(ROOT)
-        target.write_text(quiz_data.quiz_script(), encoding="utf-8")
+            if path.suffix == ".html":
+                link = f'<a href="../../{root_doc}.html">All pages</a> '
+                page = path.read_text(encoding="utf-8").replace(_SITE_LINK, link)
+                target.write_text(page, encoding="utf-8")
+    target = site / quiz_data.SCRIPT.relative_to(ROOT)
+    target.write_text(quiz_data.quiz_script(), encoding="utf-8")
     redirect = '<!doctype html><html lang="en"><meta charset="utf-8"><title>normlab</title>'
     redirect += f'<meta http-equiv="refresh" content="0; url={root_doc}.html">'
     redirect += f'<a href="{root_doc}.html">normlab</a></html>\n'

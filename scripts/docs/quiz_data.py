@@ -74,10 +74,11 @@ def _check_question(question: Any, place: str) -> None:
 
 
 def quiz_script(path: Path = QUIZ) -> str:
-    """The script: one constant with all questions."""
+    """The script: one constant with all questions, none where there is no file."""
+    questions = read_questions(path) if path.is_file() else []
     # `</` would end the element if the script were ever put into a page.
-    questions = json.dumps(read_questions(path), ensure_ascii=False, indent=1).replace("</", "<\\/")
-    return f"// Written by scripts/docs/quiz_data.py from quiz.yaml.\nconst QUIZ = {questions};\n"
+    text = json.dumps(questions, ensure_ascii=False, indent=1).replace("</", "<\\/")
+    return f"// Written by scripts/docs/quiz_data.py from quiz.yaml.\nconst QUIZ = {text};\n"
 
 
 if __name__ == "__main__":
