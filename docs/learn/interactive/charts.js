@@ -24,7 +24,7 @@ function drawBars(values, limit, description, style = "") {
   });
   const marks = [limit, 0, -limit].map((value, index) => {
     const y = middle + (index - 1) * reach;
-    const text = value === 0 ? "0" : formatNumber(value, 3);
+    const text = value === 0 ? "0" : formatDigits(value, 3);
     return `<line class="${index === 1 ? "axis" : "grid"}" x1="${left}" x2="${width}" y1="${y}" y2="${y}"/><text x="${left - 5}" y="${y + 4}" text-anchor="end">${text}</text>`;
   });
   return `<svg viewBox="0 0 ${width} ${height}" role="img" aria-label="${escapeHtml(description)}">${marks.join("")}${bars.join("")}</svg>`;

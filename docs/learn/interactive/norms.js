@@ -131,7 +131,10 @@ function gradientOf(norm, token, eps, chosen) {
 
 // --- Numbers as text -----------------------------------------------------------------------------
 
-function formatNumber(value, digits = 4) {
+// Not by a default of `digits`: `values.map(formatNumber)` would give it the index.
+const formatNumber = (value) => formatDigits(value, 4);
+
+function formatDigits(value, digits) {
   if (value === null || Number.isNaN(value)) return "NaN";
   if (!Number.isFinite(value)) return value > 0 ? "inf" : "−inf";
   const size = Math.abs(value);
