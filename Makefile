@@ -69,4 +69,4 @@ $(VENV)/.installed-docs: $(VENV)/.installed
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) docs/api outputs/site outputs/.site_doctrees .mypy_cache .ruff_cache .pytest_cache

@@ -20,7 +20,9 @@ PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 # Each begins with its folder: src/normlab/, scripts/bench/, scripts/docs/.
 TREES = [block.splitlines() for block in re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL)]
 CODE = sorted(set(re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", PAGE, flags=re.DOTALL))))
-FILES = [code for code in CODE if re.fullmatch(r"[\w.]+(/[\w.]+)*(/|\.(py|yaml|toml|md|html|js))", code)]
+FILES = [
+    code for code in CODE if re.fullmatch(r"[\w.]+(/[\w.]+)*(/|\.(py|yaml|toml|md|html|js))", code)
+]
 # Files that a user or a run makes.
 NOT_IN_THE_REPOSITORY = {"norm/mine.yaml", "__init__.py", "docs/api/", "report.html"}
 DOTTED = [

@@ -33,7 +33,7 @@ function drawBars(values, limit, description, style = "") {
 // Lines over blocks 1, 2, … on a logarithmic axis; the last of `lines` is the chosen one.
 // Values that are null (not finite) interrupt a line.
 function drawLines(lines, description) {
-  const [width, height, left, top, bottom, right] = [400, 240, 52, 10, 208, 388];
+  const [width, height, left, top, bottom, right] = [440, 240, 46, 10, 208, 350];
   const finite = lines.flatMap((line) => line.values).filter((value) => value !== null && value > 0);
   const low = Math.floor(Math.log10(Math.min(...finite)));
   const high = Math.max(low + 1, Math.ceil(Math.log10(Math.max(...finite))));
@@ -62,7 +62,28 @@ function drawLines(lines, description) {
       value === null || value <= 0 ? "" : `<circle class="dot" cx="${xOf(index)}" cy="${yOf(value)}" r="${count > 16 ? 2.5 : 4}"><title>block ${index + 1}: ${formatNumber(value)}</title></circle>`).join("");
     return `<path class="${chosen ? "chosen" : "other"}" d="${path}"><title>${escapeHtml(line.name)}</title></path>${dots}`;
   });
-  return `<svg viewBox="0 0 ${width} ${height}" role="img" aria-label="${escapeHtml(description)}">${grid.join("")}<line class="axis" x1="${left}" x2="${right}" y1="${bottom}" y2="${bottom}"/>${marks.join("")}<text x="${(left + right) / 2}" y="${height - 2}" text-anchor="middle">block</text>${paths.join("")}</svg>`;
+  const ends = lines.map((line, number) => {
+    const last = line.values.at(-1);
+    const y = last === null || last <= 0 ? top : yOf(last);
+    return { name: line.name, y: y + 4, style: number === lines.length - 1 ? "name chosen-name" : "name" };
+  });
+  const names = spreadLabels(ends, 13, top + 6, bottom + 4).map(
+    ({ name, y, style }) => `<text class="${style}" x="${right + 8}" y="${y}">${escapeHtml(name)}</text>`,
+  );
+  return `<svg viewBox="0 0 ${width} ${height}" role="img" aria-label="${escapeHtml(description)}">${grid.join("")}${names.join("")}<line class="axis" x1="${left}" x2="${right}" y1="${bottom}" y2="${bottom}"/>${marks.join("")}<text x="${(left + right) / 2}" y="${height - 2}" text-anchor="middle">block</text>${paths.join("")}</svg>`;
+}
+
+// Labels at the ends of lines, moved apart to a distance of `step` between `low` and `high`.
+function spreadLabels(labels, step, low, high) {
+  const sorted = [...labels].sort((a, b) => a.y - b.y);
+  sorted.forEach((label, index) => {
+    label.y = Math.max(label.y, low, index > 0 ? sorted[index - 1].y + step : low);
+  });
+  for (let index = sorted.length - 1; index >= 0; index -= 1) {
+    const limit = index === sorted.length - 1 ? high : sorted[index + 1].y - step;
+    sorted[index].y = Math.min(sorted[index].y, limit);
+  }
+  return sorted;
 }
 
 function formatPower(power) {

@@ -68,6 +68,9 @@ function updateToken() {
   tokenControl("scale-value").value = formatNumber(settings.scale);
   tokenControl("outlier-value").value = settings.outlier.toFixed(1);
   tokenControl("eps-value").value = formatNumber(settings.eps);
+  // The positions of these two sliders are powers of ten.
+  tokenControl("scale").setAttribute("aria-valuetext", formatNumber(settings.scale));
+  tokenControl("eps").setAttribute("aria-valuetext", formatNumber(settings.eps));
   const largest = largestOf(token.filter(Number.isFinite));
   const limit = Number.isFinite(largest) && largest > 0 ? largest : 1;
   tokenControl("token-chart").innerHTML = drawBars(token, limit, `The token: ${listNumbers(token)}`);
