@@ -101,17 +101,17 @@ def finish_site(app: Sphinx, error: Exception | None) -> None:
     if error is not None:
         return
     site, learn = Path(app.outdir), DOCS / "learn"
-    for pattern in _PAGE_FILES:
-        for path in learn.glob(pattern):
-            target = site / path.relative_to(ROOT)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
-            if path.suffix == ".html":
-                link = f'<a href="../../{root_doc}.html">All pages</a> '
-                page = path.read_text(encoding="utf-8").replace(_SITE_LINK, link)
-                target.write_text(page, encoding="utf-8")
-    target = site / quiz_data.SCRIPT.relative_to(ROOT)
-    target.write_text(quiz_data.quiz_script(), encoding="utf-8")
+    files = [path for pattern in _PAGE_FILES for path in learn.glob(pattern)]
+    for path in {*files, *quiz_data.figure_files()}:
+        target = site / path.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+        if path.suffix == ".html":
+            link = f'<a href="../../{root_doc}.html">All pages</a> '
+            page = path.read_text(encoding="utf-8").replace(_SITE_LINK, link)
+            target.write_text(page, encoding="utf-8")
+    script = site / quiz_data.SCRIPT.relative_to(ROOT)
+    script.write_text(quiz_data.quiz_script(), encoding="utf-8")
     redirect = '<!doctype html><html lang="en"><meta charset="utf-8"><title>normlab</title>'
     redirect += f'<meta http-equiv="refresh" content="0; url={root_doc}.html">'
     redirect += f'<a href="{root_doc}.html">normlab</a></html>\n'

@@ -73,6 +73,25 @@ def _check_question(question: Any, place: str) -> None:
         raise QuizError(f"{place} needs two choices or more, and exactly one that is correct.")
 
 
+def figure_files(path: Path = QUIZ) -> list[Path]:
+    """The files of the figures that questions show.
+
+    Raises:
+        QuizError: a question names a figure that does not exist.
+    """
+    files = []
+    for question in read_questions(path) if path.is_file() else []:
+        if question["kind"] == "figure":
+            file = (LEARN / question["figure"]).resolve()
+            if not file.is_file():
+                raise QuizError(
+                    f"{path.name} ({question['id']}) names the figure {question['figure']}, which "
+                    "does not exist; paths start in docs/learn."
+                )
+            files.append(file)
+    return files
+
+
 def quiz_script(path: Path = QUIZ) -> str:
     """The script: one constant with all questions, none where there is no file."""
     questions = read_questions(path) if path.is_file() else []

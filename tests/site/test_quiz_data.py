@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from quiz_data import SCRIPT, QuizError, quiz_script, read_questions
+from quiz_data import LEARN, SCRIPT, QuizError, figure_files, quiz_script, read_questions
 
 FIXTURE = Path(__file__).with_name("quiz.yaml")
 
@@ -46,3 +46,12 @@ def test_a_question_that_cannot_be_asked_is_named(
     path.write_text(text.replace(old, new), encoding="utf-8")
     with pytest.raises(QuizError, match=message):
         read_questions(path)
+
+
+def test_the_figures_of_the_questions_exist(tmp_path: Path) -> None:
+    figure_files()
+    assert figure_files(FIXTURE) == [LEARN / "figures" / "pre.svg"]
+    path = tmp_path / "quiz.yaml"
+    path.write_text(FIXTURE.read_text(encoding="utf-8").replace("pre.svg", "prae.svg"))
+    with pytest.raises(QuizError, match=r"which-block\) names the figure figures/prae\.svg"):
+        figure_files(path)

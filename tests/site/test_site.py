@@ -14,6 +14,7 @@ from urllib.parse import unquote, urldefrag
 import pytest
 
 from browser import BROWSER, browse
+from quiz_data import figure_files
 
 pytest.importorskip("sphinx", reason="the packages of the extra `docs` are not installed")
 pytest.importorskip("griffe", reason="the packages of the extra `docs` are not installed")
@@ -68,6 +69,11 @@ def test_every_link_leads_to_a_file_and_an_anchor(pages: dict[Path, str]) -> Non
             if not target.is_file() or (anchor and anchor not in anchors.get(target, {anchor})):
                 broken.append((page.name, link))
     assert broken == []
+
+
+def test_the_figures_of_the_quiz_are_in_the_site(site: Path) -> None:
+    for file in figure_files():
+        assert (site / file.relative_to(ROOT)).is_file()
 
 
 def test_nothing_is_loaded_from_elsewhere(pages: dict[Path, str]) -> None:

@@ -9,7 +9,7 @@ function escapeHtml(text) {
 // Eight bars around zero. `limit` is the largest magnitude that the axis shows; a larger bar ends
 // there. A number that is not finite is written in place of its bar.
 function drawBars(values, limit, description, style = "") {
-  const [width, height, left, middle, reach] = [400, 132, 46, 62, 50];
+  const [width, height, left, middle, reach] = [400, 132, 62, 62, 50];
   const step = (width - left) / values.length;
   const bars = values.map((value, index) => {
     const x = left + index * step + step * 0.18;
