@@ -43,15 +43,16 @@ def walk_modules(module: griffe.Module) -> Iterator[griffe.Module]:
 
 def index_page(modules: list[griffe.Module]) -> str:
     """All modules with the first paragraph of their docstring, and the navigation."""
-    rows = []
+    lines = []
     for module in modules:
-        summary = " ".join(docstring_text(module).split("\n\n")[0].split()).replace("|", "\\|")
-        rows.append(f"| [`{module.path}`]({module.path}.md) | {summary} |")
+        summary = " ".join(docstring_text(module).split("\n\n")[0].split())
+        lines.append(f"- [`{module.path}`]({module.path}.md): {summary}")
     names = "\n".join(module.path for module in modules)
     return (
         "# API reference\n\nEvery public class and function, from the docstrings in `src/`. "
         "[Architecture](../architecture.md) says how they work together.\n\n"
-        "| module | content |\n|---|---|\n" + "\n".join(rows) + "\n\n"
+        + "\n".join(lines)
+        + "\n\n"
         f"```{{toctree}}\n:hidden:\n\n{names}\n```\n"
     )
 
