@@ -93,7 +93,7 @@ def class_part(member: griffe.Class) -> str:
 def signature(function: griffe.Function) -> str:
     """`name(parameters) -> type`, without self; the module is that of the page."""
     names = [p for p in function.parameters if p.name not in ("self", "cls")]
-    returns = f" -> {function.returns}" if function.returns is not None else ""
+    returns = f" -> {annotation_text(function.returns)}" if function.returns is not None else ""
     return f"{function.name}({', '.join(map(parameter_text, names))}){returns}"
 
 
@@ -103,9 +103,29 @@ def parameter_text(parameter: griffe.Parameter) -> str:
         griffe.ParameterKind.var_positional: "*",
         griffe.ParameterKind.var_keyword: "**",
     }.get(parameter.kind or griffe.ParameterKind.positional_or_keyword, "")
-    annotation = f": {parameter.annotation}" if parameter.annotation is not None else ""
+    annotation = ""
+    if parameter.annotation is not None:
+        annotation = f": {annotation_text(parameter.annotation)}"
     default = f" = {parameter.default}" if parameter.default is not None and not stars else ""
     return f"{stars}{parameter.name}{annotation}{default}"
+
+
+def annotation_text(annotation: str | griffe.Expr) -> str:
+    """A type as Python writes it, its names with `~` and their complete path.
+
+    Sphinx shows `~package.module.Name` as `Name`, and two modules may have that name.
+    """
+    if isinstance(annotation, str):
+        return annotation
+    parts = list(annotation.iterate(flat=True))
+    # `nn.Module` is three parts, which stay as they are.
+    dotted = {n + step for n, part in enumerate(parts) if part == "." for step in (-1, 1)}
+    words = []
+    for n, part in enumerate(parts):
+        is_name = isinstance(part, griffe.ExprName) and n not in dotted
+        is_imported = is_name and "." in part.canonical_path
+        words.append(f"~{part.canonical_path}" if is_imported else str(part))
+    return "".join(words)
 
 
 def directive(kind: str, head: str, body: str, fence: str = "`" * 5) -> str:

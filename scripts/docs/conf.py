@@ -5,6 +5,7 @@ GitHub. What only a generator needs is added while it runs, never to the pages: 
 API reference (api_reference.py), formulas as MathML, which browsers draw without a script.
 """
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ pygments_style, pygments_dark_style = "friendly", "github-dark-high-contrast"
 _GUIDES = ["using", "reading_results", "statistics", "adding_a_norm", "catalogue"]
 _RESULTS = ["experiments", "claims", "comparison_with_other_tools", "performance"]
 # What the interactive page needs, beside what Sphinx copies for the other pages.
+_FOLDER_LINK = re.compile(r"\[(?P<text>[^]]+)\]\((?P<target>[^)#:\s]+/)\)")
 _SITE_LINK = "<!-- site link -->"
 _PAGE_FILES = ("*.html", "interactive/*", "figures/*.svg", "figures/*.png")
 
@@ -76,6 +78,16 @@ def add_navigation(app: Sphinx, page: str, source: list[str]) -> None:
     """Append the navigation to the start page, as it is read."""
     if page == root_doc:
         source[0] += navigation()
+
+
+def unlink_folders(app: Sphinx, page: str, source: list[str]) -> None:
+    """Replace links to folders by their text: GitHub lists a folder, a site has no page of it."""
+
+    def replace_link(match: re.Match[str]) -> str:
+        is_folder = (ROOT / page).parent.joinpath(match["target"]).is_dir()
+        return match["text"] if is_folder else match[0]
+
+    source[0] = _FOLDER_LINK.sub(replace_link, source[0])
 
 
 def link_html_pages(app: Sphinx, page: nodes.document) -> None:
@@ -122,6 +134,7 @@ def setup(app: Sphinx) -> None:
     """Called by Sphinx before it reads the pages."""
     api_reference.write_pages(ROOT / "src", DOCS / "api")
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math, None))
+    app.connect("source-read", unlink_folders)
     app.connect("source-read", add_navigation)
     app.connect("doctree-read", link_html_pages, priority=100)  # before downloads are collected
     app.connect("build-finished", finish_site)

@@ -36,7 +36,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = command.replace("outputs/.site_doctrees", str(folder / "doctrees"))
     command = command.replace("outputs/site", str(folder / "site"))
     done = subprocess.run(["sh", "-ec", command], cwd=ROOT, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
     return folder / "site"
 
 
@@ -131,3 +132,13 @@ def test_the_api_reference_names_each_object_once(site: Path) -> None:
     names = Counter(re.findall(r'<dt class="[^"]*" id="([\w.]+)"', text))
     assert names["normlab.norms.norms.RMSNorm.forward"] == 1
     assert set(names.values()) == {1}
+
+
+def test_the_api_reference_shows_types_by_their_names_and_links_them(site: Path) -> None:
+    text = (site / "docs" / "api" / "normlab.training.probes.html").read_text(encoding="utf-8")
+    (signature,) = re.findall(
+        r'<dt[^>]*id="normlab\.training\.probes\.name_blocks".*?</dt>', text, re.S
+    )
+    assert 'href="normlab.model.gpt.html#normlab.model.gpt.GPT"' in signature
+    plain = html.unescape(re.sub(r"<[^>]+>", "", signature))
+    assert "name_blocks(model: GPT) → Iterator[tuple[str, nn.Module]]" in " ".join(plain.split())
