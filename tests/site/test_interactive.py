@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(not BROWSER, reason="no chromium on the path")
 LEARN = Path(__file__).resolve().parents[2] / "docs" / "learn"
 QUIZ = Path(__file__).with_name("quiz.yaml")
 
-ASK = """
+READ_PAGE = """
 const byId = (name) => document.getElementById(name);
 const move = (name, value) => {
   byId(name).value = value;
@@ -77,7 +77,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def phone(page: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the script above finds on a screen of 390 pixels."""
-    return dict(run_script(page, ASK, 390, tmp_path_factory.mktemp("phone")))
+    return dict(run_script(page, READ_PAGE, 390, tmp_path_factory.mktemp("phone")))
 
 
 def test_the_committed_page_loads_and_nothing_complains(tmp_path: Path) -> None:
@@ -109,19 +109,19 @@ def test_the_stack_shows_the_model_that_is_chosen(phone: dict[str, Any]) -> None
 
 
 def test_the_quiz_judges_explains_and_counts(page: Path, phone: dict[str, Any]) -> None:
-    asked, wrong, right, nothing, other, correct = phone["quiz"]
-    assert asked == "Please type a number, for example 0.5."
+    no_number, wrong, right, no_choice, second_wrong, second_right = phone["quiz"]
+    assert no_number == "Please type a number, for example 0.5."
     assert wrong.startswith("Not right. 17 norms.")
     assert right == "Right. 17 norms. Two in each block, and final before the head."
-    assert nothing == "Please choose an answer first."
-    assert other == 'Not right. Both have a gain; a "</script>" in an answer must stay text.'
-    assert correct.startswith("Right.")
+    assert no_choice == "Please choose an answer first."
+    assert second_wrong == 'Not right. Both have a gain; a "</script>" in an answer must stay text.'
+    assert second_right.startswith("Right.")
     assert phone["score"] == "2 right of 2 answered, 3 in all"
     assert (page.parent / phone["figure"]).is_file()
 
 
 def test_it_fits_a_phone_and_a_desk(page: Path, phone: dict[str, Any], tmp_path: Path) -> None:
-    for answer, width in ((phone, 390), (run_script(page, ASK, 1280, tmp_path), 1280)):
+    for answer, width in ((phone, 390), (run_script(page, READ_PAGE, 1280, tmp_path), 1280)):
         scroll, window = answer["widths"]
         assert window == width
         assert scroll <= window

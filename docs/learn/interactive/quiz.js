@@ -34,7 +34,8 @@ function judgeAnswer(question, answer) {
     return { correct: choice.correct, text: choice.explanation };
   }
   const typed = Number(String(answer).trim().replace("−", "-").replace(",", "."));
-  const correct = Math.abs(typed - question.answer) <= question.tolerance;
+  // 0.428 is within 0.02 of 0.408, although their difference in binary is a little more.
+  const correct = Math.abs(typed - question.answer) <= question.tolerance * (1 + 1e-9);
   return { correct, text: `${question.answer}${question.unit ? ` ${question.unit}` : ""}. ${question.explanation}` };
 }
 
