@@ -1,0 +1,2 @@
+// Written by scripts/docs/quiz_data.py from quiz.yaml.
+const QUIZ = [];
