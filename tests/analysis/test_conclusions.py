@@ -350,3 +350,10 @@ def test_what_is_below_the_floor_is_compared_with_nothing() -> None:
     assert {pair.best.name for pair in result.comparisons} == {"rmsnorm · post"}
     assert any("Below the floor" in line and "rmsnorm · pre" in line for line in result.warnings)
     assert "Below the floor" not in " ".join(judged(arm([1.4601], *PRE, floor=1.46)).warnings)
+
+
+@pytest.mark.parametrize(("scheme", "warned"), [("normal", True), ("xavier", False)])
+def test_a_placement_that_assumes_other_weights_is_a_warning(scheme: str, warned: bool) -> None:
+    config = {"model": {"init": {"scheme": scheme}}}
+    warnings = judged(arm([1.5, 1.6], "rmsnorm", "deepnorm", config=config)).warnings
+    assert any("factors of deepnorm were derived for Xavier" in line for line in warnings) == warned

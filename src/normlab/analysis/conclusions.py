@@ -256,6 +256,7 @@ def find_caveats(study: Study, facets: Sequence[Facet]) -> list[str]:
     """Sentences about whatever weakens the comparison of the study's arms; none if nothing does."""
     sentences = [
         *_seed_caveats(facets),
+        *_init_caveats(study.runs),
         *_floor_caveats(facets),
         *_group_caveats(facets),
         *_mixture_caveats(facets),
@@ -294,6 +295,27 @@ def _seed_caveats(facets: Sequence[Facet]) -> Iterator[str]:
 # Two groups of seeds: the gap between them is this many times as wide as either group.
 _WIDE_GAP = 4.0
 _FEWEST_IN_TWO_GROUPS = 4
+
+
+# Placements whose papers derive their factors for Xavier's weights: 2203.00555, 2210.06423,
+# 2004.08249, 2206.00330.
+_XAVIER_PLACEMENTS = ("deepnorm", "subln", "admin", "b2t")
+
+
+def _init_caveats(runs: Sequence[Run]) -> Iterator[str]:
+    """Placements that assume other weights at the start than the model has."""
+    names = set()
+    for run in runs:
+        model = run.record.config.get("model")
+        init = model.get("init") if isinstance(model, dict) else None
+        if isinstance(init, dict) and init.get("scheme", "normal") != "xavier":
+            names.add(run.record.placement)
+    assuming = [name for name in _XAVIER_PLACEMENTS if name in names]
+    if assuming:
+        yield (
+            f"The factors of {', '.join(assuming)} were derived for Xavier's weights, and these "
+            f"models start from smaller ones; model.init.scheme=xavier starts from Xavier's."
+        )
 
 
 def _floor_caveats(facets: Sequence[Facet]) -> Iterator[str]:
