@@ -1,4 +1,5 @@
 # make demo    install, train the four configurations on the default data, draw the figures
+# make learn   install, then show the teaching path
 # make test    lint, types, import contract, tests
 # make test-slow    the studies of minutes
 # make experiments-quick    the four experiments and their figures, three minutes
@@ -17,10 +18,13 @@ EXPERIMENTS := gradient_vanishing norm_comparison layernorm_vs_rmsnorm prenorm_v
 experiments-quick: BUDGET := quick
 BUDGET ?= standard
 
-.PHONY: demo test test-slow lint clean experiments experiments-quick
+.PHONY: demo learn test test-slow lint clean experiments experiments-quick
 
 demo: $(VENV)/.installed
 	$(BIN)/python train.py -m norm=rmsnorm,layernorm placement=pre,post
+
+learn: $(VENV)/.installed
+	$(BIN)/python scripts/learn.py
 
 # Each goes on where it was; one that fails leaves the others.
 experiments experiments-quick: $(VENV)/.installed

@@ -1,0 +1,126 @@
+"""The path in the terminal: lessons with their progress, a lesson's Markdown, the nine boxes.
+
+Lines are short and wrapped by rich, so that they can be read at 40 columns; marks are ASCII.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from normlab.apps.learn.completion import BOXES, quiz_score, ticked_boxes
+from normlab.apps.learn.content import LESSONS, Lesson, Prediction, Question, read_lesson
+from normlab.apps.learn.exercises import EXERCISES
+from normlab.apps.learn.progress import LEARN_FOLDER, Progress
+from normlab.errors import NormlabError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_IMAGE = re.compile(r"!\[([^\]]*)\]\(([^)\s]+)\)")
+_HTML_TAG = re.compile(r"</?(?:sub|sup|br|details|summary|p|img)\b[^>]*>")
+
+
+def print_path(
+    console: "Console",
+    progress: Progress,
+    questions: Sequence[Question],
+    predictions: Sequence[Prediction],
+) -> None:
+    """Every lesson with its minutes, predictions, quiz and exercises; then the boxes."""
+    console.print("Six lessons on normalization. Each: predict, run, see, explain, check.\n")
+    for number in LESSONS:
+        try:
+            lesson = read_lesson(number)
+            title, minutes = lesson.title, f", about {lesson.minutes} min"
+        except NormlabError as error:
+            title, minutes = str(error), ""
+        mark = tick(str(number) in progress.lessons)
+        console.print(f"{mark} Lesson {number}: {title}{minutes}", markup=False)
+        for prediction in (item for item in predictions if item.lesson == number):
+            entry = progress.predictions.get(prediction.id)
+            done = entry is not None and entry.measured is not None
+            console.print(f"    {tick(done)} predict {prediction.id}", markup=False)
+        right, total = quiz_score(progress, questions, number)
+        if total:
+            console.print(
+                f"    {tick(right == total)} quiz {number}: {right} of {total} right", markup=False
+            )
+        for exercise in EXERCISES.values():
+            if exercise.lesson == number:
+                stored = progress.exercises.get(exercise.name)
+                done = stored is not None and stored.passed
+                console.print(f"    {tick(done)} start {exercise.name}", markup=False)
+    ticked = sum(ticked_boxes(progress, questions, predictions))
+    console.print(
+        f"\n{ticked} of {len(BOXES)} boxes are ticked (normlab-learn done). Next: "
+        f"{suggest_next(progress, questions, predictions)}",
+        markup=False,
+    )
+
+
+def suggest_next(
+    progress: Progress, questions: Sequence[Question], predictions: Sequence[Prediction]
+) -> str:
+    """The command that continues the path."""
+    for number in LESSONS:
+        if str(number) not in progress.lessons:
+            return f"normlab-learn lesson {number}"
+        for prediction in predictions:
+            entry = progress.predictions.get(prediction.id)
+            if prediction.lesson == number and (entry is None or entry.measured is None):
+                return f"normlab-learn predict {prediction.id}"
+        right, total = quiz_score(progress, questions, number)
+        if right < total:
+            return f"normlab-learn quiz {number}"
+        for exercise in EXERCISES.values():
+            stored = progress.exercises.get(exercise.name)
+            if exercise.lesson == number and not (stored and stored.passed):
+                path = LEARN_FOLDER / exercise.file_name
+                command = f"check {path}" if path.exists() else f"start {exercise.name}"
+                return f"normlab-learn {command}"
+    return "normlab-learn done"
+
+
+def tick(done: bool) -> str:
+    """`[x]` or `[ ]`."""
+    return "[x]" if done else "[ ]"
+
+
+def print_lesson(console: "Console", lesson: Lesson) -> None:
+    """The Markdown of a lesson, wrapped at the terminal's width."""
+    from rich.markdown import Markdown
+
+    console.print(Markdown(readable_markdown(lesson.text)), soft_wrap=False)
+
+
+def readable_markdown(text: str) -> str:
+    """Markdown for a terminal: figures as their text and path, small print without its tags."""
+    text = _IMAGE.sub(lambda image: f"Figure: {image[1]} ({_figure_path(image[2])})", text)
+    return _HTML_TAG.sub("", text)
+
+
+def _figure_path(path: str) -> str:
+    """From the top of the repository; lessons name figures relative to docs/learn."""
+    return path.replace("../", "docs/", 1) if path.startswith("../") else f"docs/learn/{path}"
+
+
+def print_boxes(
+    console: "Console",
+    progress: Progress,
+    questions: Sequence[Question],
+    predictions: Sequence[Prediction],
+) -> None:
+    """The nine boxes, what ticks each, and the learner's own words."""
+    ticked = ticked_boxes(progress, questions, predictions)
+    group = ""
+    for box, done in zip(BOXES, ticked, strict=True):
+        if box.group != group:
+            group = box.group
+            console.print(f"\n{group}")
+        console.print(f"{tick(done)} {box.number}. {box.ability}", markup=False)
+        if not done:
+            console.print(f"       by: {box.requirement}", markup=False)
+        answer = progress.answers.get(str(box.number))
+        if answer:
+            console.print(f"       your words: {answer}", markup=False)
+    console.print(f"\n{sum(ticked)} of {len(BOXES)} boxes are ticked.")
