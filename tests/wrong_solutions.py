@@ -167,7 +167,7 @@ WRONG: list[Wrong] = [
     rmsnorm(
         "gain_of_zeros",
         "gain-start",
-        ("begins with 0", "here 1"),
+        ("begins with 0", "8 ones"),
         f"w = x.float()\nreturn (w * torch.rsqrt({ROOT_MEAN} + self.eps)){LLAMA_END}",
         "self.gain = nn.Parameter(torch.zeros(width))",
     ),

@@ -8,7 +8,7 @@ import torch
 
 from normlab.apps.learn.exercises import EXERCISES
 from normlab.apps.learn.judges import FILE_JUDGES, MODULE_JUDGES
-from normlab.apps.learn.judges.configurations import (
+from normlab.apps.learn.judges.diverging_run import (
     MOST_LOSS,
     compose_run,
     judge_nan_at_step_100,

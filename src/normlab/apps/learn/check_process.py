@@ -29,7 +29,7 @@ def main(exercise: str, path: Path, folder: Path) -> None:
     import torch
 
     from normlab.apps.learn.judges import FILE_JUDGES, MODULE_JUDGES
-    from normlab.apps.learn.judges.mistake import MistakeError
+    from normlab.apps.learn.judges.mistake import MistakeError, is_memory_error
 
     torch.set_num_threads(1)
     write_text(folder / READY_FILE, "")
@@ -42,11 +42,9 @@ def main(exercise: str, path: Path, folder: Path) -> None:
             MODULE_JUDGES[exercise](import_solution(path))
     except MistakeError as mistake:
         verdict = _failure(mistake.kind, mistake.sentence)
-    except MemoryError:
-        verdict = _failure("memory", _MEMORY_SENTENCE)
     except Exception as error:  # whatever a learner's class does beyond what the judge expects
         reason = excerpt(" ".join(str(error).split()), 200).rstrip(".")
-        if "allocate memory" in reason:  # torch raises a RuntimeError of its own
+        if is_memory_error(error):
             verdict = _failure("memory", _MEMORY_SENTENCE)
         else:
             verdict = _failure("raises", f"the solution raises {type(error).__name__}: {reason}.")
@@ -75,7 +73,7 @@ def import_solution(path: Path) -> ModuleType:
     Raises:
         MistakeError: it cannot be imported: a syntax error, a package that is missing, any error.
     """
-    from normlab.apps.learn.judges.mistake import MistakeError
+    from normlab.apps.learn.judges.mistake import MistakeError, is_memory_error
 
     # Last, so that a file of the learner's named like a package takes nothing's place.
     sys.path.append(str(path.parent))
@@ -97,13 +95,13 @@ def import_solution(path: Path) -> ModuleType:
             f"{path.name} imports {error.name}, which is not installed; the exercises need torch "
             f"only.",
         ) from error
-    except MemoryError:
-        raise
     except SystemExit as error:
         raise MistakeError(
             "exits", f"{path.name} ends the program while it is imported; remove the call of exit."
         ) from error
     except Exception as error:
+        if is_memory_error(error):
+            raise
         raise MistakeError("import-fails", _describe_import_error(path, error)) from error
     return module
 

@@ -2,16 +2,15 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-import psutil
 
 from normlab.apps.learn.check_process import READY_FILE, RESULT_FILE
 from normlab.apps.learn.exercises import Exercise
@@ -97,15 +96,12 @@ def _start_process(exercise: str, path: Path, folder: Path) -> "Iterator[subproc
 
 
 def _end_process(process: "subprocess.Popen[bytes]") -> None:
+    """End it, and what it has started, which is in the group of its own session."""
     if process.poll() is None:
-        try:
-            descendants = psutil.Process(process.pid).children(recursive=True)
-        except psutil.NoSuchProcess:
-            descendants = []
-        for child in descendants:
-            with suppress(psutil.NoSuchProcess):
-                child.kill()
-        process.kill()
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
     process.wait()
 
 

@@ -45,15 +45,23 @@ def passes_quiz(progress: Progress, questions: Sequence[Question], *lessons: int
     return all(total and right >= PASSING_SHARE * total for right, total in scores)
 
 
-def _quiz_box(number: int, group: str, ability: str, *lessons: int) -> Box:
+def _quiz_box(number: int, group: str, ability: str, *lessons: int, question: str = "") -> Box:
+    """A box that quizzes tick, and a question that must be among what was answered rightly."""
+
+    def is_met(progress: Progress, questions: Sequence[Question], _: Sequence[Prediction]) -> bool:
+        answered = progress.questions.get(question)
+        is_answered = not question or (answered is not None and answered.right)
+        return is_answered and passes_quiz(progress, questions, *lessons)
+
     named = " and ".join(map(str, lessons))
+    also = f"the question {question}, and " if question else ""
     commands = ", ".join(f"normlab-learn quiz {lesson}" for lesson in lessons)
     return Box(
         number,
         group,
         ability,
-        f"quiz of lesson {named}, {PASSING_SHARE:.0%} right each ({commands})",
-        lambda progress, questions, _: passes_quiz(progress, questions, *lessons),
+        f"{also}quiz of lesson {named}, {PASSING_SHARE:.0%} right each ({commands})",
+        is_met,
     )
 
 
@@ -98,7 +106,13 @@ BOXES: tuple[Box, ...] = (
         "find and mend a training problem that has to do with norms",
         "nan_at_step_100",
     ),
-    _quiz_box(7, "Intuition", "explain normalization by an analogy, and where it breaks", 2, 3),
+    _quiz_box(
+        7,
+        "Intuition",
+        "explain normalization by an analogy, and where it breaks",
+        *(1, 2, 3),
+        question="analogy",
+    ),
     Box(
         8,
         "Intuition",
@@ -107,7 +121,11 @@ BOXES: tuple[Box, ...] = (
         _has_predicted_no_norm,
     ),
     _quiz_box(
-        9, "Intuition", "say why the language models of today take Pre-LN with RMSNorm", 5, 6
+        9,
+        "Intuition",
+        "say why the language models of today take Pre-LN with RMSNorm",
+        *(4, 5, 6),
+        question="why-modern-models",
     ),
 )
 

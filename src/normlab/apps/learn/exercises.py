@@ -84,7 +84,7 @@ EXERCISES: dict[str, Exercise] = {
         Exercise(
             "scalenorm",
             "ScaleNorm from scratch",
-            2,
+            3,
             (
                 "The length of a token is the root of the SUM of squares, not of their mean.",
                 "There is one gain for all features: nn.Parameter(torch.tensor(width ** 0.5)).",
@@ -145,7 +145,7 @@ EXERCISES: dict[str, Exercise] = {
         Exercise(
             "find_the_leak",
             "a test that finds a leak",
-            3,
+            5,
             (
                 "Change one token of the input, call the function again, and compare the outputs "
                 "of the tokens BEFORE it.",
@@ -169,7 +169,7 @@ EXERCISES: dict[str, Exercise] = {
         Exercise(
             "beat_rmsnorm",
             "a norm that beats RMSNorm on the card",
-            6,
+            5,
             (
                 "The square of 1000 is 10⁶, and it dominates the mean of squares. Which statistic "
                 "of a token does one feature dominate less?",
@@ -182,7 +182,7 @@ EXERCISES: dict[str, Exercise] = {
         Exercise(
             "nan_at_step_100",
             "16 blocks, NaN at step 100: mend the configuration",
-            5,
+            1,
             (
                 "Look for what is missing before you change numbers: which norm is there?",
                 "norm: none leaves the stream to grow with every block. Take rmsnorm.",

@@ -32,15 +32,14 @@ from normlab.apps.learn.progress import (
     reset_progress,
     update_progress,
 )
+from normlab.apps.learn.writer import Writer
 from normlab.archive.record import short_number
 from normlab.errors import CommandParser, ConfigError, NormlabError, report_user_errors
-from normlab.terminal import Terminal, open_terminal
 from normlab.text import excerpt, suggest_closest
 
 if TYPE_CHECKING:
     from datetime import date
 
-_UNWATCHED_WIDTH = 100
 _LONGEST_ANSWER = 2_000  # characters of a learner's own words
 _DESCRIPTION = "Learn what normalization does: predict, run, see, explain, check."
 
@@ -52,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         _check_command(arguments)
         options = _build_parser().parse_args(arguments)
         carry_out = _COMMANDS.get(options.command, _show_path)
-        carry_out(open_terminal(_UNWATCHED_WIDTH), options)
+        carry_out(Writer(), options)
 
 
 def _check_command(arguments: Sequence[str]) -> None:
@@ -101,33 +100,33 @@ def _build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _read_optional_content(terminal: Terminal) -> tuple[list[Question], list[Prediction]]:
+def _read_optional_content(writer: Writer) -> tuple[list[Question], list[Prediction]]:
     """Questions and predictions; where a file cannot be used, a note, and none of them."""
     questions: list[Question] = []
     predictions: list[Prediction] = []
     try:
         questions = read_questions()
     except NormlabError as error:
-        terminal.print(f"note: {error}", markup=False)
+        writer.print_text(f"note: {error}")
     try:
         predictions = read_predictions()
     except NormlabError as error:
-        terminal.print(f"note: {error}", markup=False)
+        writer.print_text(f"note: {error}")
     return questions, predictions
 
 
-def _show_path(terminal: Terminal, options: argparse.Namespace) -> None:
+def _show_path(writer: Writer, options: argparse.Namespace) -> None:
     from normlab.apps.learn.path import print_path
 
     progress = read_progress()
-    print_path(terminal, progress, *_read_optional_content(terminal))
+    print_path(writer, progress, *_read_optional_content(writer))
 
 
-def _show_lesson(terminal: Terminal, options: argparse.Namespace) -> None:
+def _show_lesson(writer: Writer, options: argparse.Namespace) -> None:
     from normlab.apps.learn.path import print_lesson
 
     lesson = read_lesson(_parse_lesson(options.number))
-    print_lesson(terminal, lesson)
+    print_lesson(writer, lesson)
     day = _today().isoformat()
 
     def change(progress: Progress) -> None:
@@ -150,7 +149,7 @@ def _parse_lesson(text: str) -> int:
     return int(text)
 
 
-def _make_prediction(terminal: Terminal, options: argparse.Namespace) -> None:
+def _make_prediction(writer: Writer, options: argparse.Namespace) -> None:
     from normlab.apps.learn.prediction import (
         run_prediction,
         store_guess,
@@ -159,25 +158,24 @@ def _make_prediction(terminal: Terminal, options: argparse.Namespace) -> None:
     )
 
     prediction = find_prediction(options.id) if options.id else _next_prediction()
-    terminal.print(f"{prediction.id}\n{prediction.question}", markup=False)
-    guess = _read_guess(terminal, options.guess)
+    writer.print_text(f"{prediction.id}\n{prediction.question}")
+    guess = _read_guess(writer, options.guess)
     if not store_guess(prediction, guess):
-        terminal.print(
+        writer.print_text(
             "You have seen this result before: your first guess counts, and the new one is not "
             "stored."
         )
     command = " ".join(["python train.py", *study_arguments(prediction)])
-    terminal.print(
+    writer.print_text(
         f"\nYour guess, {guess:g}, is stored. Now the study runs, about {prediction.seconds:.0f} s "
         f"on two cores:\n{command}\n",
-        markup=False,
     )
     measurement = run_prediction(prediction)
     entry = store_measurement(prediction, measurement)
-    terminal.print(f"\nmeasured  {measurement.sentence}", markup=False)
+    writer.print_text(f"\nmeasured  {measurement.sentence}")
     verdict = "right" if entry.right else "not right"
-    terminal.print(f"guess     {short_number(entry.guess)}: {verdict}", markup=False)
-    terminal.print(f"\n{prediction.explanation}", markup=False)
+    writer.print_text(f"guess     {short_number(entry.guess)}: {verdict}")
+    writer.print_text(f"\n{prediction.explanation}")
 
 
 def _next_prediction() -> Prediction:
@@ -193,7 +191,7 @@ def _next_prediction() -> Prediction:
     return predictions[0]
 
 
-def _read_guess(terminal: Terminal, text: str | None) -> float:
+def _read_guess(writer: Writer, text: str | None) -> float:
     """The guess of the command line, or the one that is typed."""
     from normlab.apps.learn.quiz import parse_number, read_line
 
@@ -211,13 +209,12 @@ def _read_guess(terminal: Terminal, text: str | None) -> float:
         value = parse_number(line)
         if value is not None:
             return value
-        terminal.print(
+        writer.print_text(
             f"{excerpt(line) or 'nothing'} is no number; type one such as 0.3, -0.05 or 1e-3.",
-            markup=False,
         )
 
 
-def _take_quiz(terminal: Terminal, options: argparse.Namespace) -> None:
+def _take_quiz(writer: Writer, options: argparse.Namespace) -> None:
     from normlab.apps.learn.completion import quiz_score
     from normlab.apps.learn.quiz import ask_questions, grade_answers
 
@@ -226,17 +223,17 @@ def _take_quiz(terminal: Terminal, options: argparse.Namespace) -> None:
     if not questions:
         raise NormlabError(f"lesson {lesson} has no questions; take another lesson's quiz.")
     if options.answers is not None:
-        right, count = grade_answers(terminal, questions, options.answers)
-        terminal.print(f"\n{right} of {count} right.")
+        right, count = grade_answers(writer, questions, options.answers)
+        writer.print_text(f"\n{right} of {count} right.")
     else:
         read_progress()  # a damaged file is said before anything is answered
-        right, count = ask_questions(terminal, questions)
-        terminal.print(f"\n{right} of {count} right at the first try.")
+        right, count = ask_questions(writer, questions)
+        writer.print_text(f"\n{right} of {count} right at the first try.")
     total_right, total = quiz_score(read_progress(), questions)
-    terminal.print(f"Stored: {total_right} of {total} answered rightly so far.")
+    writer.print_text(f"Stored: {total_right} of {total} answered rightly so far.")
 
 
-def _start_exercise(terminal: Terminal, options: argparse.Namespace) -> None:
+def _start_exercise(writer: Writer, options: argparse.Namespace) -> None:
     exercise = find_exercise(options.name)
     path = LEARN_FOLDER / exercise.file_name
     try:
@@ -254,11 +251,11 @@ def _start_exercise(terminal: Terminal, options: argparse.Namespace) -> None:
             f"{path} cannot be written ({error.strerror or error}); work in a folder that can be "
             f"written."
         ) from error
-    terminal.print(f"wrote {path}: {exercise.title}", markup=False)
-    terminal.print(f"Edit it, then: normlab-learn check {path}", markup=False)
+    writer.print_text(f"wrote {path}: {exercise.title}")
+    writer.print_text(f"Edit it, then: normlab-learn check {path}")
 
 
-def _check_solution(terminal: Terminal, options: argparse.Namespace) -> None:
+def _check_solution(writer: Writer, options: argparse.Namespace) -> None:
     from normlab.apps.learn.checker import check_file
 
     exercise = _exercise_to_check(options)
@@ -276,14 +273,13 @@ def _check_solution(terminal: Terminal, options: argparse.Namespace) -> None:
 
     update_progress(change)
     if verdict.printed.strip():
-        terminal.print(f"Your file printed:\n{verdict.printed.rstrip()}\n", markup=False)
+        writer.print_text(f"Your file printed:\n{verdict.printed.rstrip()}\n")
     if verdict.passed:
-        terminal.print(f"{exercise.name}: right. {exercise.title} is done.", markup=False)
+        writer.print_text(f"{exercise.name}: right. {exercise.title} is done.")
         return
-    raise NormlabError(
-        f"{exercise.name}: not right yet: {verdict.sentence}\n"
-        f"normlab-learn hint {exercise.name} shows a hint."
-    )
+    writer.print_text(f"{exercise.name}: not right yet: {verdict.sentence}")
+    writer.print_text(f"normlab-learn hint {exercise.name} shows a hint.")
+    sys.exit(1)
 
 
 def _exercise_to_check(options: argparse.Namespace) -> Exercise:
@@ -297,7 +293,7 @@ def _exercise_to_check(options: argparse.Namespace) -> Exercise:
     return exercise
 
 
-def _show_hint(terminal: Terminal, options: argparse.Namespace) -> None:
+def _show_hint(writer: Writer, options: argparse.Namespace) -> None:
     exercise = find_exercise(options.name)
     count = len(exercise.hints)
 
@@ -306,18 +302,18 @@ def _show_hint(terminal: Terminal, options: argparse.Namespace) -> None:
         entry.hints = min(entry.hints + 1, count)
 
     shown = update_progress(change).exercise(exercise.name).hints
-    terminal.print(f"Hint {shown} of {count}: {exercise.hints[shown - 1]}", markup=False)
+    writer.print_text(f"Hint {shown} of {count}: {exercise.hints[shown - 1]}")
     if shown == count:
-        terminal.print("That is the last hint. docs/learn/solutions/ has a solution.")
+        writer.print_text("That is the last hint. docs/learn/solutions/ has a solution.")
 
 
-def _show_boxes(terminal: Terminal, options: argparse.Namespace) -> None:
+def _show_boxes(writer: Writer, options: argparse.Namespace) -> None:
     from normlab.apps.learn.path import print_boxes
 
     if options.answer is not None:
         _store_answer(*options.answer)
     progress = read_progress()
-    print_boxes(terminal, progress, *_read_optional_content(terminal))
+    print_boxes(writer, progress, *_read_optional_content(writer))
 
 
 def _store_answer(box: str, text: str) -> None:
@@ -338,18 +334,17 @@ def _store_answer(box: str, text: str) -> None:
     update_progress(change)
 
 
-def _reset_progress(terminal: Terminal, options: argparse.Namespace) -> None:
+def _reset_progress(writer: Writer, options: argparse.Namespace) -> None:
     aside = reset_progress()
     if aside is None:
-        terminal.print(f"There is no {progress_path()}: nothing has been done yet.", markup=False)
+        writer.print_text(f"There is no {progress_path()}: nothing has been done yet.")
     else:
-        terminal.print(
+        writer.print_text(
             f"Your progress is now {aside}, and the path starts over. Files of exercises stay.",
-            markup=False,
         )
 
 
-_COMMANDS: dict[str, Callable[[Terminal, argparse.Namespace], None]] = {
+_COMMANDS: dict[str, Callable[[Writer, argparse.Namespace], None]] = {
     "lesson": _show_lesson,
     "predict": _make_prediction,
     "quiz": _take_quiz,

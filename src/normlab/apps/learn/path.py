@@ -5,29 +5,26 @@ Lines are short and wrapped by rich, so that they can be read at 40 columns; mar
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from normlab.apps.learn.completion import BOXES, quiz_score, ticked_boxes
 from normlab.apps.learn.content import LESSONS, Lesson, Prediction, Question, read_lesson
 from normlab.apps.learn.exercises import EXERCISES
 from normlab.apps.learn.progress import LEARN_FOLDER, Progress
+from normlab.apps.learn.writer import Writer, fit_encoding
 from normlab.errors import NormlabError
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 _IMAGE = re.compile(r"!\[([^\]]*)\]\(([^)\s]+)\)")
 _HTML_TAG = re.compile(r"</?(?:sub|sup|br|details|summary|p|img)\b[^>]*>")
 
 
 def print_path(
-    console: "Console",
+    writer: Writer,
     progress: Progress,
     questions: Sequence[Question],
     predictions: Sequence[Prediction],
 ) -> None:
     """Every lesson with its minutes, predictions, quiz and exercises; then the boxes."""
-    console.print("Six lessons on normalization. Each: predict, run, see, explain, check.\n")
+    writer.print_text("Six lessons on normalization. Each: predict, run, see, explain, check.\n")
     for number in LESSONS:
         try:
             lesson = read_lesson(number)
@@ -35,26 +32,25 @@ def print_path(
         except NormlabError as error:
             title, minutes = str(error), ""
         mark = tick(str(number) in progress.lessons)
-        console.print(f"{mark} Lesson {number}: {title}{minutes}", markup=False)
+        writer.print_text(f"{mark} Lesson {number}: {title}{minutes}", "    ")
         for prediction in (item for item in predictions if item.lesson == number):
             entry = progress.predictions.get(prediction.id)
             done = entry is not None and entry.measured is not None
-            console.print(f"    {tick(done)} predict {prediction.id}", markup=False)
+            writer.print_text(f"    {tick(done)} predict {prediction.id}", "        ")
         right, total = quiz_score(progress, questions, number)
         if total:
-            console.print(
-                f"    {tick(right == total)} quiz {number}: {right} of {total} right", markup=False
+            writer.print_text(
+                f"    {tick(right == total)} quiz {number}: {right} of {total} right", "        "
             )
         for exercise in EXERCISES.values():
             if exercise.lesson == number:
                 stored = progress.exercises.get(exercise.name)
                 done = stored is not None and stored.passed
-                console.print(f"    {tick(done)} start {exercise.name}", markup=False)
+                writer.print_text(f"    {tick(done)} start {exercise.name}", "        ")
     ticked = sum(ticked_boxes(progress, questions, predictions))
-    console.print(
+    writer.print_text(
         f"\n{ticked} of {len(BOXES)} boxes are ticked (normlab-learn done). Next: "
         f"{suggest_next(progress, questions, predictions)}",
-        markup=False,
     )
 
 
@@ -86,11 +82,11 @@ def tick(done: bool) -> str:
     return "[x]" if done else "[ ]"
 
 
-def print_lesson(console: "Console", lesson: Lesson) -> None:
+def print_lesson(writer: Writer, lesson: Lesson) -> None:
     """The Markdown of a lesson, wrapped at the terminal's width."""
     from rich.markdown import Markdown
 
-    console.print(Markdown(readable_markdown(lesson.text)), soft_wrap=False)
+    writer.print_block(Markdown(fit_encoding(readable_markdown(lesson.text))))
 
 
 def readable_markdown(text: str) -> str:
@@ -105,7 +101,7 @@ def _figure_path(path: str) -> str:
 
 
 def print_boxes(
-    console: "Console",
+    writer: Writer,
     progress: Progress,
     questions: Sequence[Question],
     predictions: Sequence[Prediction],
@@ -116,11 +112,11 @@ def print_boxes(
     for box, done in zip(BOXES, ticked, strict=True):
         if box.group != group:
             group = box.group
-            console.print(f"\n{group}")
-        console.print(f"{tick(done)} {box.number}. {box.ability}", markup=False)
+            writer.print_text(f"\n{group}")
+        writer.print_text(f"{tick(done)} {box.number}. {box.ability}", "       ")
         if not done:
-            console.print(f"       by: {box.requirement}", markup=False)
+            writer.print_text(f"       by: {box.requirement}", "       ")
         answer = progress.answers.get(str(box.number))
         if answer:
-            console.print(f"       your words: {answer}", markup=False)
-    console.print(f"\n{sum(ticked)} of {len(BOXES)} boxes are ticked.")
+            writer.print_text(f"       your words: {answer}", "       ")
+    writer.print_text(f"\n{sum(ticked)} of {len(BOXES)} boxes are ticked.")

@@ -4,15 +4,12 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from normlab.apps.learn.content import Question
 from normlab.apps.learn.progress import Progress, update_progress
+from normlab.apps.learn.writer import Writer
 from normlab.errors import ConfigError
 from normlab.text import excerpt
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 SKIP = "-"  # leaves a question out
 
@@ -94,9 +91,7 @@ def store_grade(question: Question, right: bool) -> None:
     update_progress(change)
 
 
-def grade_answers(
-    console: "Console", questions: Sequence[Question], answers: str
-) -> tuple[int, int]:
+def grade_answers(writer: Writer, questions: Sequence[Question], answers: str) -> tuple[int, int]:
     """Grade `1,3,0.302`, an answer a question in their order; print each with its explanation.
 
     Returns how many are right, and how many were answered. Nothing is stored unless all answers
@@ -121,14 +116,13 @@ def grade_answers(
             raise ConfigError(f"--answers, question {number} ({question.id}): {error}") from error
     for question, grade in grades:
         store_grade(question, grade.right)
-        console.print(
+        writer.print_text(
             f"{'right' if grade.right else 'wrong'}  {question.id}: {grade.explanation}",
-            markup=False,
         )
     return sum(grade.right for _, grade in grades), len(grades)
 
 
-def ask_questions(console: "Console", questions: Sequence[Question]) -> tuple[int, int]:
+def ask_questions(writer: Writer, questions: Sequence[Question]) -> tuple[int, int]:
     """Ask each question until it is answered rightly or left out; store every answer at once.
 
     Returns how many were answered rightly at the first try, and how many were asked. The end of
@@ -136,44 +130,44 @@ def ask_questions(console: "Console", questions: Sequence[Question]) -> tuple[in
     """
     right = asked = 0
     for number, question in enumerate(questions, 1):
-        print_question(console, question, f"{number} of {len(questions)}")
+        print_question(writer, question, f"{number} of {len(questions)}")
         tries = 0
         asked += 1
         while True:
             answer = read_line("answer: ")
             if answer is None:
-                console.print("\nThe quiz ends here; what you have answered is stored.")
+                writer.print_text("\nThe quiz ends here; what you have answered is stored.")
                 return right, asked - (tries == 0)
             if answer.strip() == SKIP:
                 asked -= tries == 0
-                console.print(f"The answer is {describe_answer(question)}", markup=False)
+                writer.print_text(f"The answer is {describe_answer(question)}")
                 break
             try:
                 grade = grade_answer(question, answer)
             except AnswerError as error:
-                console.print(str(error), markup=False)
+                writer.print_text(str(error))
                 continue
             tries += 1
             store_grade(question, grade.right)
-            console.print(f"{'Right.' if grade.right else 'No.'} {grade.explanation}", markup=False)
+            writer.print_text(f"{'Right.' if grade.right else 'No.'} {grade.explanation}")
             if grade.right:
                 right += tries == 1
                 break
-            console.print(f"Try again, or type {SKIP} to see the answer.")
+            writer.print_text(f"Try again, or type {SKIP} to see the answer.")
     return right, asked
 
 
-def print_question(console: "Console", question: Question, position: str) -> None:
+def print_question(writer: Writer, question: Question, position: str) -> None:
     """The question with its choices, or its unit."""
-    console.print(f"\n[{position}] {question.question}", markup=False)
+    writer.print_text(f"\n[{position}] {question.question}")
     if question.figure:
-        console.print(f"Figure: docs/learn/{question.figure}", markup=False)
+        writer.print_text(f"Figure: docs/learn/{question.figure}")
         if question.figure_text:
-            console.print(f"It shows: {question.figure_text}", markup=False)
+            writer.print_text(f"It shows: {question.figure_text}")
     for number, choice in enumerate(question.choices, 1):
-        console.print(f"  {number}. {choice.text}", markup=False)
+        writer.print_text(f"  {number}. {choice.text}", "     ")
     if question.kind == "numeric":
-        console.print(f"  (a number{f', in {question.unit}' if question.unit else ''})")
+        writer.print_text(f"  (a number{f', in {question.unit}' if question.unit else ''})")
 
 
 def read_line(prompt: str) -> str | None:

@@ -7,7 +7,8 @@ from typing import Any
 from normlab.apps.learn.judges.attention import judge_qk_norm
 from normlab.apps.learn.judges.blocks import judge_postln_block, judge_preln_block
 from normlab.apps.learn.judges.card import judge_beat_rmsnorm
-from normlab.apps.learn.judges.configurations import judge_formula, judge_nan_at_step_100
+from normlab.apps.learn.judges.diverging_run import judge_nan_at_step_100
+from normlab.apps.learn.judges.formula import judge_formula
 from normlab.apps.learn.judges.initialization import judge_deepnorm_init
 from normlab.apps.learn.judges.leak import judge_find_the_leak
 from normlab.apps.learn.judges.linear_maps import judge_fold_gain, judge_layernorm_backward

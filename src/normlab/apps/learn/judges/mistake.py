@@ -7,11 +7,14 @@ A judge is a function of the learner's module. It returns where the solution is 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from normlab.config.safe_yaml import read_yaml
+from normlab.errors import ConfigError
 from normlab.text import excerpt, printable_line, suggest_closest
 
 _T = TypeVar("_T")
@@ -37,6 +40,13 @@ class Variant:
     kind: str
     sentence: str
     compute: Callable[[], Any]
+
+
+def is_memory_error(error: Exception) -> bool:
+    """Whether memory ran out; torch raises a RuntimeError of its own for it."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    )
 
 
 def normal_tensor(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -67,14 +77,14 @@ def call_solution(call: str, function: Callable[..., Any], *arguments: Any) -> A
     """What the solution returns; an exception becomes a mistake. `call` is how it is written."""
     try:
         return function(*arguments)
-    except MemoryError:
-        raise
     except NotImplementedError as error:
         raise MistakeError(
             "not-written",
             f"{call} is not written yet: it raises NotImplementedError, as in the skeleton.",
         ) from error
     except Exception as error:
+        if is_memory_error(error):
+            raise
         reason = excerpt(" ".join(str(error).split()), 200)
         advice = ""
         if "size of tensor" in reason or "must match" in reason:
@@ -93,6 +103,14 @@ def build_module(name: str, build: Callable[..., Any], *arguments: Any) -> nn.Mo
             "not-a-module", f"{name} gives {describe_value(module)}; it must be an nn.Module."
         )
     return module
+
+
+def read_configuration(path: Path) -> Any:
+    """The content of a solution that is a YAML file, within the bounds of a configuration."""
+    try:
+        return read_yaml(path)
+    except ConfigError as error:
+        raise MistakeError("configuration", str(error)) from error
 
 
 def check_result(call: str, value: Any, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -158,8 +176,10 @@ def find_variant(values: Sequence[Tensor], variants: Sequence[Variant]) -> Varia
 
 
 def format_percent(share: float) -> str:
-    """0.0213 as `2.1 %`, from 1000 % on as a factor."""
-    return f"{100 * share:.2g} %" if share < 10 else f"a factor of {share:.2g}"
+    """0.0213 as `2.1 %`, 0.54 as `54 %`."""
+    if share == float("inf"):
+        return "infinitely much"
+    return f"{100 * share:.2g} %" if share < 0.1 else f"{100 * share:.0f} %"
 
 
 def describe_value(value: Any) -> str:

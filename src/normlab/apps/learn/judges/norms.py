@@ -247,8 +247,11 @@ def check_parameters(exercise: NormExercise, norm: nn.Module) -> None:
     """Refuse other parameters than a gain, and for LayerNorm a bias, as they start."""
     parameters = dict(norm.named_parameters())
     shape: tuple[int, ...] = () if exercise.scalar_gain else (WIDTH,)
-    start = math.sqrt(WIDTH) if exercise.scalar_gain else 1.0
-    wanted = f"one number that starts at √{WIDTH}" if exercise.scalar_gain else f"{WIDTH} ones"
+    wanted = (
+        f"one number that starts at √{WIDTH} = {math.sqrt(WIDTH):.3g}"
+        if exercise.scalar_gain
+        else f"{WIDTH} ones"
+    )
     expected = 2 if exercise.recipe.bias else 1
     if len(parameters) < expected:
         missing = "gain" if not parameters else "gain or bias"
@@ -276,8 +279,7 @@ def check_parameters(exercise: NormExercise, norm: nn.Module) -> None:
         raise MistakeError(
             "gain-start",
             f"no parameter starts as the gain: {', '.join(parameters)} begins with "
-            f"{', '.join(f'{value:.3g}' for value in values)}; the gain is {wanted} at the start, "
-            f"here {start:.3g}.",
+            f"{', '.join(f'{value:.3g}' for value in values)}; the gain is {wanted}.",
         )
 
 
@@ -386,39 +388,38 @@ def _take_samples(exercise: NormExercise, build: Callable[..., Any]) -> list[_Sa
 
 def _check_values(exercise: NormExercise, build: Callable[..., Any]) -> None:
     samples = _take_samples(exercise, build)
-    differences = [
-        relative_difference(sample.output, sample.reference(exercise.recipe)) for sample in samples
-    ]
-    if all(is_same(s.output, s.reference(exercise.recipe)) for s in samples):
+
+    def computes(recipe: Recipe) -> bool:
+        return all(is_same(sample.output, sample.reference(recipe)) for sample in samples)
+
+    if computes(exercise.recipe):
         return
     for mistakes, recipe in exercise.mistaken_recipes():
-        if all(is_same(sample.output, sample.reference(recipe)) for sample in samples):
+        if computes(recipe):
             named = [
                 _OTHER_SENTENCES.get((exercise.name, kind), (kind, text)) for kind, text in mistakes
             ]
             kind = "+".join(kind for kind, _ in named)
             texts = "; and ".join(text for _, text in named)
-            raise MistakeError(kind, f"{texts}. {_describe_sample(exercise, samples, differences)}")
+            raise MistakeError(kind, f"{texts}. {_describe_difference(exercise, samples)}")
     raise MistakeError(
         "other-function",
         f"the output is not that of {exercise.name}, and not one with a mistake that is known "
-        f"here. {_describe_sample(exercise, samples, differences)}",
+        f"here. {_describe_difference(exercise, samples)}",
     )
 
 
-def _describe_sample(
-    exercise: NormExercise, samples: list[_Sample], differences: list[float]
-) -> str:
-    """Where the difference is largest: the RMS of the output, and what it must be."""
-    worst = max(range(len(samples)), key=lambda index: min(differences[index], 1e300))
-    sample = samples[worst]
-    size, ours, right = (
-        float(values.square().mean().sqrt())
-        for values in (sample.x, sample.output, sample.reference(exercise.recipe))
+def _describe_difference(exercise: NormExercise, samples: list[_Sample]) -> str:
+    """The first sample with another output: its RMS, and what it must be."""
+    pairs = [(sample, sample.reference(exercise.recipe)) for sample in samples]
+    sample, right = next(pair for pair in pairs if not is_same(pair[0].output, pair[1]))
+    size, measured, expected = (
+        float(values.square().mean().sqrt()) for values in (sample.x, sample.output, right)
     )
+    share = format_percent(relative_difference(sample.output, right))
     return (
-        f"On tokens of RMS {size:.3g} with eps={sample.eps:g} the output has RMS {ours:.3g}; it "
-        f"must have {right:.3g}."
+        f"On tokens of RMS {size:.3g} with eps={sample.eps:g} the output has RMS {measured:.3g}; "
+        f"it must have {expected:.3g} (difference {share})."
     )
 
 
