@@ -64,6 +64,7 @@ def test_the_command_checks_a_right_file_and_stores_that_it_passed(learn: Call) 
     assert (code, err) == (0, "")
     assert "Your file printed:\nhere I am\n" in out
     assert "fold_gain: right." in out
+    assert not list(Path().rglob("__pycache__"))
     assert read_progress().exercises["fold_gain"].passed
 
 

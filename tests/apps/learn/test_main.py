@@ -188,11 +188,21 @@ def test_a_box_that_names_a_question_needs_it(learn_content: Path) -> None:
     assert not ticked_boxes(progress, questions, [])[6]
 
 
-def test_only_a_right_prediction_about_no_norm_ticks_its_box(learn_content: Path) -> None:
+def test_a_prediction_about_no_norm_ticks_its_box_when_right_or_understood(
+    learn_content: Path,
+) -> None:
     predictions = read_predictions()
-    for right, ticked in ((None, False), (False, False), (True, True)):
+    for measured, right, understood, ticked in (
+        (None, None, True, False),
+        (2.0, False, False, False),
+        (2.0, False, True, True),
+        (2.0, True, False, True),
+    ):
         progress = Progress()
-        progress.predictions["none-against-rmsnorm"] = PredictionProgress(1.0, right=right)
+        progress.predictions["none-against-rmsnorm"] = PredictionProgress(
+            1.0, measured=measured, right=right
+        )
+        progress.question("no-norm-and-a-small-rate").right = understood
         assert ticked_boxes(progress, [], predictions)[7] is ticked
     progress = Progress()
     progress.predictions["another"] = PredictionProgress(1.0, right=True)

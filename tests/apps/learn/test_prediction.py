@@ -54,40 +54,40 @@ def test_a_guess_holds_in_the_interval_or_with_the_sign_of_a_clear_difference(
 ) -> None:
     measured = measure_study(DIFFERENCE, analyse_study(two_arms([2.0, 2.1, 2.3], [1.5, 1.7, 1.8])))
     assert measured.low > 0
-    assert measured.holds(guess) is right
+    assert measured.score_guess(guess).right is right
 
 
 @pytest.mark.parametrize(("guess", "right"), [(0.05, True), (-0.3, True), (9.0, False)])
 def test_without_a_clear_difference_only_the_interval_counts(guess: float, right: bool) -> None:
     measured = measure_study(DIFFERENCE, analyse_study(two_arms([1.9, 1.6, 2.0], [1.6, 1.8, 1.7])))
     assert measured.low < 0 < measured.high
-    assert measured.holds(guess) is right
+    assert measured.score_guess(guess).right is right
 
 
 def test_one_seed_has_no_interval_and_the_sign_decides() -> None:
     measured = measure_study(DIFFERENCE, analyse_study(two_arms([2.0], [1.5])))
     assert math.isnan(measured.low)
     assert "one seed gives no interval" in measured.sentence
-    assert measured.holds(3.0)
-    assert not measured.holds(-0.5)
+    assert measured.score_guess(3.0).right
+    assert not measured.score_guess(-0.5).right
 
 
 def test_the_best_rate_is_right_where_the_guess_is_nearest_to_it() -> None:
     losses: dict[float, list[float | None]] = {1e-3: [2.0], 1e-2: [1.5], 1e-1: [None]}
     measured = measure_study(RATE, analyse_study(study_of_arms(by_rate(losses))))
     assert measured.value == 1e-2
-    assert measured.holds(1e-2)
-    assert measured.holds(4e-3)
-    assert not measured.holds(3e-3)
-    assert not measured.holds(1e-1)
+    assert measured.score_guess(1e-2).right
+    assert measured.score_guess(4e-3).right
+    assert not measured.score_guess(3e-3).right
+    assert not measured.score_guess(1e-1).right
 
 
 def test_diverged_runs_are_counted_over_the_arms_that_are_named() -> None:
     result = analyse_study(two_arms([None, None, 2.0], [1.5, None, 1.7]))
     assert measure_study(COUNT, result).value == 3
     assert measure_study(replace(COUNT, arms=("norm=none",)), result).value == 2
-    assert not measure_study(COUNT, result).holds(2.9)
-    assert measure_study(COUNT, result).holds(3.0)
+    assert not measure_study(COUNT, result).score_guess(2.9).right
+    assert measure_study(COUNT, result).score_guess(3.0).right
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_only_the_first_guess_counts(
     prediction = find_prediction("how-many-diverge")
     assert store_guess(prediction, 1.0)
     assert store_guess(prediction, 2.0)  # there is no result yet
-    measured = module.Measurement(2.0, 2.0, 2.0, lambda guess: guess == 2, "")
+    measured = module.Measurement(2.0, 2.0, 2.0, lambda guess: module.Score(guess == 2, ""), "")
     assert module.store_measurement(prediction, measured).right
     assert not store_guess(prediction, 5.0)
     assert read_progress().predictions["how-many-diverge"].guess == 2.0
@@ -217,7 +217,7 @@ def test_a_prediction_runs_its_study_and_is_scored(learn: Call, learn_content: P
     assert code == 0, err
     assert "none minus rmsnorm" in out
     assert "95 % interval" in out
-    assert "guess     -50: not right" in out
+    assert "guess     -50 is not right: it lies outside the interval" in out
     assert out.rstrip().endswith("The explanation that comes afterwards.")
     entry = read_progress().predictions["none-against-rmsnorm"]
     assert entry.measured is not None

@@ -71,8 +71,9 @@ def check_file(path: Path, exercise: Exercise, seconds: float | None = None) -> 
 @contextmanager
 def _start_process(exercise: str, path: Path, folder: Path) -> "Iterator[subprocess.Popen[bytes]]":
     """The process; whatever happens, it and what it has started are gone in the end."""
-    # -P: a file named torch.py in the current folder must not take torch's place.
-    command = [sys.executable, "-P", "-m", "normlab.apps.learn.check_process"]
+    # -P: a file named torch.py in the current folder must not take torch's place. -B: the learner's
+    # folder holds what the learner writes, and no compiled files.
+    command = [sys.executable, "-P", "-B", "-m", "normlab.apps.learn.check_process"]
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8:replace"}
     with (folder / "printed").open("wb") as printed:
         try:

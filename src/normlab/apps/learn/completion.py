@@ -12,6 +12,9 @@ from normlab.apps.learn.progress import Progress
 
 # Of a lesson's questions, the part that must have been answered rightly.
 PASSING_SHARE = 0.8
+# Questions of the quiz that a box names.
+ANALOGY_QUESTION, MODELS_QUESTION = "analogy", "why-modern-models"
+NO_NORM_QUESTION = "no-norm-and-a-small-rate"
 
 
 @dataclass(frozen=True)
@@ -53,14 +56,13 @@ def _quiz_box(number: int, group: str, ability: str, *lessons: int, question: st
         is_answered = not question or (answered is not None and answered.right)
         return is_answered and passes_quiz(progress, questions, *lessons)
 
-    named = " and ".join(map(str, lessons))
+    named = ", ".join(map(str, lessons))
     also = f"the question {question}, and " if question else ""
-    commands = ", ".join(f"normlab-learn quiz {lesson}" for lesson in lessons)
     return Box(
         number,
         group,
         ability,
-        f"{also}quiz of lesson {named}, {PASSING_SHARE:.0%} right each ({commands})",
+        f"{also}quiz of lesson {named}: {PASSING_SHARE:.0%} right each (normlab-learn quiz N)",
         is_met,
     )
 
@@ -77,12 +79,18 @@ def _exercise_box(number: int, group: str, ability: str, name: str) -> Box:
 def _has_predicted_no_norm(
     progress: Progress, _: Sequence[Question], predictions: Sequence[Prediction]
 ) -> bool:
-    """Whether a prediction about training without a norm was scored as right."""
-    return any(
-        progress.predictions[prediction.id].right
+    """Whether a prediction about training without a norm was right, or made and then understood.
+
+    Only the first guess of a prediction counts, so a wrong one must not close the box for ever.
+    """
+    guesses = [
+        progress.predictions[prediction.id]
         for prediction in predictions
         if prediction.id in progress.predictions and trains_without_norm(prediction)
-    )
+    ]
+    answered = progress.questions.get(NO_NORM_QUESTION)
+    is_understood = answered is not None and answered.right
+    return any(guess.right or (guess.measured is not None and is_understood) for guess in guesses)
 
 
 def trains_without_norm(prediction: Prediction) -> bool:
@@ -111,13 +119,14 @@ BOXES: tuple[Box, ...] = (
         "Intuition",
         "explain normalization by an analogy, and where it breaks",
         *(1, 2, 3),
-        question="analogy",
+        question=ANALOGY_QUESTION,
     ),
     Box(
         8,
         "Intuition",
         "predict what happens without a norm",
-        "a prediction about norm=none that was right (normlab-learn predict)",
+        f"a prediction about norm=none (normlab-learn predict); where it was not right, also the "
+        f"question {NO_NORM_QUESTION} (normlab-learn quiz 4)",
         _has_predicted_no_norm,
     ),
     _quiz_box(
@@ -125,7 +134,7 @@ BOXES: tuple[Box, ...] = (
         "Intuition",
         "say why the language models of today take Pre-LN with RMSNorm",
         *(4, 5, 6),
-        question="why-modern-models",
+        question=MODELS_QUESTION,
     ),
 )
 

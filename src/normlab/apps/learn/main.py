@@ -33,7 +33,6 @@ from normlab.apps.learn.progress import (
     update_progress,
 )
 from normlab.apps.learn.writer import Writer
-from normlab.archive.record import short_number
 from normlab.errors import CommandParser, ConfigError, NormlabError, report_user_errors
 from normlab.text import excerpt, suggest_closest
 
@@ -173,8 +172,9 @@ def _make_prediction(writer: Writer, options: argparse.Namespace) -> None:
     measurement = run_prediction(prediction)
     entry = store_measurement(prediction, measurement)
     writer.print_text(f"\nmeasured  {measurement.sentence}")
-    verdict = "right" if entry.right else "not right"
-    writer.print_text(f"guess     {short_number(entry.guess)}: {verdict}")
+    score = measurement.score_guess(entry.guess)
+    verdict = f"{'right' if score.right else 'not right'}: {score.reason}"
+    writer.print_text(f"guess     {entry.guess:g} is {verdict}")
     writer.print_text(f"\n{prediction.explanation}")
 
 

@@ -27,20 +27,28 @@ OUTPUT_FOLDER = Path("outputs")
 
 
 @dataclass(frozen=True)
+class Score:
+    """Whether a guess is right, and why, in words."""
+
+    right: bool
+    reason: str
+
+
+@dataclass(frozen=True)
 class Measurement:
     """What the study says about the number that was guessed.
 
     Attributes:
         value: the number.
         low, high: its 95 % interval; NaN where the seeds are too few for one.
-        holds: whether a guess is right.
+        score_guess: judges a guess.
         sentence: the number in words.
     """
 
     value: float
     low: float
     high: float
-    holds: Callable[[float], bool]
+    score_guess: Callable[[float], Score]
     sentence: str
 
 
@@ -84,7 +92,7 @@ def store_measurement(prediction: Prediction, measurement: Measurement) -> Predi
         entry.low, entry.high = (
             value if math.isfinite(value) else None for value in (measurement.low, measurement.high)
         )
-        entry.right = measurement.holds(entry.guess)
+        entry.right = measurement.score_guess(entry.guess).right
 
     return update_progress(change).predictions[prediction.id]
 
@@ -176,25 +184,33 @@ def _measure_difference(prediction: Prediction, result: StudyResult) -> Measurem
     difference = family_differences([losses[index] for index in present], [(a, b)])[a, b]
     low, high = difference.mean - difference.half, difference.mean + difference.half
 
-    def holds(guess: float) -> bool:
+    def score_guess(guess: float) -> Score:
+        has_sign = guess * difference.mean > 0
         if math.isnan(difference.half):
-            return guess * difference.mean > 0
+            word = "the sign is right" if has_sign else "the sign is not right"
+            return Score(has_sign, f"{word}, and one seed gives no interval")
         if low <= guess <= high:
-            return True
-        return difference.p < LEVEL and guess * difference.mean > 0
+            return Score(True, "it lies in the interval")
+        if difference.p >= LEVEL:
+            return Score(False, "it lies outside the interval, which holds 0")
+        side = "same" if has_sign else "other"
+        return Score(
+            has_sign,
+            f"it lies outside the interval, on the {side} side of 0; the interval leaves out 0",
+        )
 
     names = " minus ".join(arms[index].label for index in pair)
     interval = (
         "one seed gives no interval"
         if math.isnan(difference.half)
-        else f"95 % interval {low:+.3f} to {high:+.3f}"
+        else f"95 % interval {low:+.4f} to {high:+.4f}"
     )
     return Measurement(
         difference.mean,
         low,
         high,
-        holds,
-        f"{names}: {difference.mean:+.3f} nats ({interval})",
+        score_guess,
+        f"{names}: {difference.mean:+.4f} nats ({interval})",
     )
 
 
@@ -224,7 +240,7 @@ def _measure_best_rate(prediction: Prediction, result: StudyResult) -> Measureme
         best,
         low,
         high,
-        lambda guess: low <= guess <= high,
+        lambda guess: _score_equal(low <= guess <= high, short_number(best)),
         f"best learning rate of {rated.name}: {short_number(best)} of {grid}; a guess from "
         f"{low:.2g} to {high:.2g} counts as this rate",
     )
@@ -254,6 +270,10 @@ def _measure_diverged(prediction: Prediction, result: StudyResult) -> Measuremen
         float(count),
         float(count),
         float(count),
-        lambda guess: guess == count,
+        lambda guess: _score_equal(guess == count, str(count)),
         f"{count} of {len(runs)} runs diverged",
     )
+
+
+def _score_equal(right: bool, value: str) -> Score:
+    return Score(right, f"it is {value}" if right else f"it is {value}, not your guess")
