@@ -74,7 +74,12 @@ def _start_process(exercise: str, path: Path, folder: Path) -> "Iterator[subproc
     # -P: a file named torch.py in the current folder must not take torch's place. -B: the learner's
     # folder holds what the learner writes, and no compiled files.
     command = [sys.executable, "-P", "-B", "-m", "normlab.apps.learn.check_process"]
-    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:replace"}
+    # No GPU: what it maps would not fit into the limit of memory, and no exercise needs one.
+    environment = {
+        **os.environ,
+        "PYTHONIOENCODING": "utf-8:replace",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
     with (folder / "printed").open("wb") as printed:
         try:
             process = subprocess.Popen(
@@ -121,8 +126,8 @@ def _wait_for_process(process: "subprocess.Popen[bytes]", folder: Path, limit: f
 
 
 def _read_verdict(folder: Path, code: int, in_time: bool, limit: float) -> Verdict:
-    output = (folder / "printed").read_bytes()[: 4 * _MOST_PRINTED]
-    printed = printable(output.decode("utf-8", "replace"))
+    output = (folder / "printed").read_bytes()  # the process may not write much
+    printed = printable(output[: 4 * _MOST_PRINTED].decode("utf-8", "replace"))
     shown = printed if len(printed) <= _MOST_PRINTED else f"{printed[:_MOST_PRINTED]}…"
     if not in_time:
         return Verdict(
@@ -134,7 +139,8 @@ def _read_verdict(folder: Path, code: int, in_time: bool, limit: float) -> Verdi
     try:
         verdict = json.loads(read_text(folder / RESULT_FILE))
     except (OSError, ValueError):
-        last = printed.strip().splitlines()[-1:] or ["it printed nothing"]
+        end = printable(output[-_MOST_PRINTED:].decode("utf-8", "replace"))
+        last = end.strip().splitlines()[-1:] or ["it printed nothing"]
         return Verdict(
             False,
             "process-ended",
