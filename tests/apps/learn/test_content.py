@@ -80,6 +80,13 @@ def test_a_prediction_of_a_difference_names_two_arms(learn_content: Path) -> Non
         read_predictions()
 
 
+def test_a_measure_that_does_not_exist_is_refused(learn_content: Path) -> None:
+    path = learn_content / "predictions.yaml"
+    path.write_text(path.read_text().replace("diverged_count", "norm_output"))
+    with pytest.raises(NormlabError, match="norm_output"):
+        read_predictions()
+
+
 def test_a_file_that_is_missing_is_a_sentence(learn_content: Path) -> None:
     for path in learn_content.iterdir():
         path.unlink()

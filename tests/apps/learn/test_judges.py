@@ -46,6 +46,14 @@ def test_a_wrong_solution_is_told_its_mistake(wrong: Wrong) -> None:
         assert word in raised.value.sentence
 
 
+def test_the_message_on_the_page_of_exercises_is_what_the_judge_says() -> None:
+    page = " ".join((SOLUTIONS.parent / "exercises.md").read_text().split())
+    wrong = next(wrong for wrong in WRONG if wrong.name == "eps_outside")
+    with pytest.raises(MistakeError) as raised:
+        judge_source(wrong.exercise, wrong.source)
+    assert f"rmsnorm: not right yet: {raised.value.sentence}" in page
+
+
 @pytest.mark.parametrize(
     ("exercise", "source"),
     [pytest.param(exercise, source, id=f"{exercise}-{name}") for exercise, name, source in RIGHT],

@@ -79,7 +79,7 @@ class Prediction:
     lesson: int
     question: str
     command: tuple[str, ...]
-    measure: Literal["final_loss_difference", "best_rate", "diverged_count", "norm_output"]
+    measure: Literal["final_loss_difference", "best_rate", "diverged_count"]
     explanation: str
     arms: tuple[str, ...] = ()
     seconds: float = 60.0

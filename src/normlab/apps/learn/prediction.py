@@ -119,7 +119,6 @@ def measure_study(prediction: Prediction, result: StudyResult) -> Measurement:
     - `final_loss_difference`: final validation loss of the first arm minus the second, nats.
     - `best_rate`: the learning rate with the lowest loss, of the first arm.
     - `diverged_count`: how many runs diverged, of the arms that are named, or of all.
-    - `norm_output`: the final validation loss of the first arm, nats.
 
     Raises:
         NormlabError: the study does not have the arms or the number.
@@ -128,12 +127,7 @@ def measure_study(prediction: Prediction, result: StudyResult) -> Measurement:
         "final_loss_difference": _measure_difference,
         "best_rate": _measure_best_rate,
         "diverged_count": _measure_diverged,
-    }.get(prediction.measure)
-    if measure is None:
-        raise NormlabError(
-            f"the prediction {prediction.id} is not measured by a study; its measure is "
-            f"{prediction.measure}."
-        )
+    }[prediction.measure]
     return measure(prediction, result)
 
 

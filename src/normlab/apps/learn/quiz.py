@@ -167,7 +167,7 @@ def print_question(writer: Writer, question: Question, position: str) -> None:
     for number, choice in enumerate(question.choices, 1):
         writer.print_text(f"  {number}. {choice.text}", "     ")
     if question.kind == "numeric":
-        writer.print_text(f"  (a number{f', in {question.unit}' if question.unit else ''})")
+        writer.print_text(f"  (a number{f'; unit: {question.unit}' if question.unit else ''})")
 
 
 def read_line(prompt: str) -> str | None:
