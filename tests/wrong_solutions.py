@@ -220,7 +220,7 @@ WRONG: list[Wrong] = [
     rmsnorm(
         "no_gradient",
         "gradient-stopped",
-        ("no gradient flows",),
+        ("no gradient reaches x", "no_grad"),
         f"with torch.no_grad():\n    w = x.float()\n"
         f"    return (w * torch.rsqrt({ROOT_MEAN} + self.eps)){LLAMA_END}",
     ),

@@ -186,11 +186,11 @@ def _measure_difference(prediction: Prediction, result: StudyResult) -> Measurem
         if low <= guess <= high:
             return Score(True, "it lies in the interval")
         if difference.p >= LEVEL:
-            return Score(False, "it lies outside the interval, which holds 0")
+            return Score(False, "it lies outside the interval, which contains 0")
         side = "same" if has_sign else "other"
         return Score(
             has_sign,
-            f"it lies outside the interval, on the {side} side of 0; the interval leaves out 0",
+            f"it lies outside the interval, which does not contain 0, on the {side} side of 0",
         )
 
     names = " minus ".join(arms[index].label for index in pair)

@@ -51,7 +51,7 @@ class CountedNorm(nn.Module):
 
 
 def normalize(x: Tensor) -> Tensor:
-    """X / √(mean x² + ε), (…, width) → (…, width)."""
+    """RMSNorm without a gain: x / √(mean x² + ε), (…, width) → (…, width)."""
     return x / (x.square().mean(-1, keepdim=True) + _EPS).sqrt()
 
 
@@ -198,12 +198,12 @@ _WIRINGS: dict[str, tuple[str, Callable[[Tensor, Function, Tensor], Tensor]]] = 
 
 
 def judge_preln_block(module: Any) -> None:
-    """X + f(N(x)) for both sublayers of each block, and a final norm (2002.04745)."""
+    """Pre-LN: x + f(N(x)) for both sublayers of each block, and a final norm (2002.04745)."""
     judge_stack(_PRE, module)
 
 
 def judge_postln_block(module: Any) -> None:
-    """N(x + f(x)) for both sublayers of each block, and no final norm (1706.03762)."""
+    """Post-LN: N(x + f(x)) for both sublayers of each block, and no final norm (1706.03762)."""
     judge_stack(_POST, module)
 
 

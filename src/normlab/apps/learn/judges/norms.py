@@ -213,17 +213,17 @@ _OTHER_SENTENCES = {
 
 
 def judge_rmsnorm(module: Any) -> None:
-    """X / √(mean x² + ε) · gain (1910.07467), rounded to the dtype of x before the gain."""
+    """RMSNorm: x / √(mean x² + ε) · gain (1910.07467), rounded before the gain."""
     judge_norm(_RMSNORM, module)
 
 
 def judge_layernorm(module: Any) -> None:
-    """(x − mean x) / √(var x + ε) · gain + bias, with the population variance (1607.06450)."""
+    """LayerNorm: (x − mean x) / √(var x + ε) · gain + bias, population variance (1607.06450)."""
     judge_norm(_LAYERNORM, module)
 
 
 def judge_scalenorm(module: Any) -> None:
-    """G · x / max(‖x‖, ε), with one g that starts at √width (1910.05895)."""
+    """ScaleNorm: g · x / max(‖x‖, ε), with one g that starts at √width (1910.05895)."""
     judge_norm(_SCALENORM, module)
 
 
@@ -425,38 +425,26 @@ def _describe_difference(exercise: NormExercise, samples: list[_Sample]) -> str:
 
 def _check_gradient(exercise: NormExercise, build: Callable[..., Any]) -> None:
     """The gradients by autograd of the learner's forward pass against those of the formula."""
-    norm, gain, bias = _set_parameters(exercise, build_module(exercise.name, build, WIDTH, _EPS))
-    x = normal_tensor(*SHAPE, seed=4).requires_grad_()
-    output_gradient = normal_tensor(*SHAPE, seed=5)
-    y = norm(x)
-    if not y.requires_grad:
-        raise MistakeError(
-            "gradient-stopped",
-            "no gradient flows through the norm; detach, no_grad, .data or .item() stops it.",
-        )
-    leaves = [x, *norm.parameters()]
-    gradients = torch.autograd.grad(y, leaves, output_gradient, allow_unused=True)
-    right_leaves = [tensor.clone().requires_grad_() for tensor in (x.detach(), gain)]
-    if bias is not None:
-        right_leaves.append(bias.clone().requires_grad_())
-    right = exercise.recipe.apply(
-        right_leaves[0], right_leaves[1], right_leaves[2] if bias is not None else None, _EPS
-    )
-    references = torch.autograd.grad(right, right_leaves, output_gradient)
-    gain_name = _find_gain(exercise, build_module(exercise.name, build, WIDTH, _EPS))
-    by_role = {"x": references[0], "the gain": references[1]}
+    fresh = build_module(exercise.name, build, WIDTH, _EPS)
+    gain_name = _find_gain(exercise, fresh)
     roles = ["x"]
-    for name, _ in norm.named_parameters():
-        roles.append("the gain" if name == gain_name else "the bias")
-    if bias is not None:
-        by_role["the bias"] = references[2]
+    roles += ["gain" if name == gain_name else "bias" for name, _ in fresh.named_parameters()]
+    norm, gain, bias = _set_parameters(exercise, fresh)
+    x, output_gradient = normal_tensor(*SHAPE, seed=4), normal_tensor(*SHAPE, seed=5)
+    leaf = x.clone().requires_grad_()
+    y = norm(leaf)
+    gradients: tuple[Tensor | None, ...] = (None,) * len(roles)
+    if y.requires_grad:
+        leaves = [leaf, *norm.parameters()]
+        gradients = torch.autograd.grad(y, leaves, output_gradient, allow_unused=True)
+    references = _reference_gradients(exercise.recipe, x, gain, bias, output_gradient)
     for role, gradient in zip(roles, gradients, strict=True):
         if gradient is None:
             raise MistakeError(
                 "gradient-stopped",
                 f"no gradient reaches {role}; detach, no_grad, .data or .item() stops it.",
             )
-        reference = by_role[role].reshape(gradient.shape)
+        reference = references[role].reshape(gradient.shape)
         if not is_same(gradient, reference):
             share = relative_difference(gradient, reference)
             raise MistakeError(
@@ -464,6 +452,17 @@ def _check_gradient(exercise: NormExercise, build: Callable[..., Any]) -> None:
                 f"the gradient of {role} is off by {format_percent(share)}, although the output "
                 f"is right; a part of the forward pass is cut off by detach, .data or .item().",
             )
+
+
+def _reference_gradients(
+    recipe: Recipe, x: Tensor, gain: Tensor, bias: Tensor | None, output_gradient: Tensor
+) -> dict[str, Tensor]:
+    """The gradients of x, gain and bias (where there is one), by name."""
+    tensors = {"x": x, "gain": gain} | ({} if bias is None else {"bias": bias})
+    leaves = {name: tensor.clone().requires_grad_() for name, tensor in tensors.items()}
+    y = recipe.apply(leaves["x"], leaves["gain"], leaves.get("bias"), _EPS)
+    gradients = torch.autograd.grad(y, list(leaves.values()), output_gradient)
+    return dict(zip(leaves, gradients, strict=True))
 
 
 def _check_half_precision(exercise: NormExercise, build: Callable[..., Any]) -> None:
