@@ -28,6 +28,11 @@ def test_a_checkout_reads_the_lessons_of_its_docs() -> None:
     assert content.content_folder() == DOCS
 
 
+def test_a_figure_is_named_from_the_top_of_the_repository() -> None:
+    assert content.repository_path("../figures/claims.png") == "docs/figures/claims.png"
+    assert content.repository_path("figures/pre.svg") == "docs/learn/figures/pre.svg"
+
+
 def test_a_lesson_has_its_title_and_minutes(learn_content: Path) -> None:
     lesson = read_lesson(1)
     assert (lesson.title, lesson.minutes) == ("Title 1", 3)

@@ -5,6 +5,7 @@ Markdown; the quiz and the predictions are YAML, and no question goes further th
 can be asked and answered.
 """
 
+import posixpath
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -103,6 +104,11 @@ def content_folder() -> Path:
     """Where the lessons are: inside an installed package, or docs/learn of a checkout."""
     installed = _PACKAGE / "learn_content"
     return installed if installed.is_dir() else _PACKAGE.parents[1] / "docs" / "learn"
+
+
+def repository_path(path: str) -> str:
+    """A path that a lesson or question names, relative to docs/learn, from the repository's top."""
+    return posixpath.normpath(f"docs/learn/{path}")
 
 
 def read_lesson(number: int) -> Lesson:

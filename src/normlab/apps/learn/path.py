@@ -7,7 +7,14 @@ import re
 from collections.abc import Sequence
 
 from normlab.apps.learn.completion import BOXES, quiz_score, ticked_boxes
-from normlab.apps.learn.content import LESSONS, Lesson, Prediction, Question, read_lesson
+from normlab.apps.learn.content import (
+    LESSONS,
+    Lesson,
+    Prediction,
+    Question,
+    read_lesson,
+    repository_path,
+)
 from normlab.apps.learn.exercises import EXERCISES
 from normlab.apps.learn.progress import LEARN_FOLDER, Progress
 from normlab.apps.learn.writer import Writer, fit_encoding
@@ -91,13 +98,8 @@ def print_lesson(writer: Writer, lesson: Lesson) -> None:
 
 def readable_markdown(text: str) -> str:
     """Markdown for a terminal: figures as their text and path, small print without its tags."""
-    text = _IMAGE.sub(lambda image: f"Figure: {image[1]} ({_figure_path(image[2])})", text)
+    text = _IMAGE.sub(lambda image: f"Figure: {image[1]} ({repository_path(image[2])})", text)
     return _HTML_TAG.sub("", text)
-
-
-def _figure_path(path: str) -> str:
-    """From the top of the repository; lessons name figures relative to docs/learn."""
-    return path.replace("../", "docs/", 1) if path.startswith("../") else f"docs/learn/{path}"
 
 
 def print_boxes(

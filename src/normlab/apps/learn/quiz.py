@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from normlab.apps.learn.content import Question
+from normlab.apps.learn.content import Question, repository_path
 from normlab.apps.learn.progress import Progress, update_progress
 from normlab.apps.learn.writer import Writer
 from normlab.errors import ConfigError
@@ -161,7 +161,7 @@ def print_question(writer: Writer, question: Question, position: str) -> None:
     """The question with its choices, or its unit."""
     writer.print_text(f"\n[{position}] {question.question}")
     if question.figure:
-        writer.print_text(f"Figure: docs/learn/{question.figure}")
+        writer.print_text(f"Figure: {repository_path(question.figure)}")
         if question.figure_text:
             writer.print_text(f"It shows: {question.figure_text}")
     for number, choice in enumerate(question.choices, 1):
