@@ -48,7 +48,7 @@ def test_a_file_that_takes_too_much_memory_is_a_sentence(tmp_path: Path) -> None
     path = write_solution(
         tmp_path, "import torch\nlarge = torch.empty(2**30)  # 4 GiB, none of it touched\n"
     )
-    verdict = check_file(path, EXERCISES["fold_gain"])
+    verdict = check_file(path, EXERCISES["fold_gain"], seconds=30.0)
     assert (verdict.passed, verdict.kind) == (False, "memory"), verdict
 
 
@@ -159,8 +159,8 @@ def test_a_file_that_cannot_be_checked_is_refused(
     arguments: tuple[str, ...], word: str, learn: Call
 ) -> None:
     Path("mine.py").write_text("")
-    code, _, err = learn("check", *arguments)
-    assert code == 2
+    code, out, err = learn("check", *arguments)
+    assert (code, out) == (2, "")
     assert word in err
     assert err.count("\n") == 1
     assert not Path("outputs").exists()
@@ -175,6 +175,7 @@ def test_a_wrong_solution_leaves_with_1_and_its_sentence(
     code, out, err = learn("check", "rmsnorm")
     assert (code, err) == (1, "")
     assert out == (
+        "measuring outputs/learn/rmsnorm.py, for at most 30 s\n"
         "rmsnorm: not right yet: ε stands outside the root.\n"
         "normlab-learn hint rmsnorm shows a hint.\n"
     )

@@ -41,14 +41,11 @@ class Verdict:
     printed: str = ""
 
 
-def check_file(path: Path, exercise: Exercise, seconds: float | None = None) -> Verdict:
-    """Run the learner's file and measure its solution.
-
-    `seconds` limits the time after torch is imported; None takes the exercise's own.
+def refuse_other_file(path: Path, exercise: Exercise) -> None:
+    """Refuse what is no file, or not of the exercise's kind, before anything is started.
 
     Raises:
-        ConfigError: there is no such file.
-        NormlabError: the process could not be started.
+        ConfigError: with what to do.
     """
     if not path.is_file():
         raise ConfigError(
@@ -60,12 +57,21 @@ def check_file(path: Path, exercise: Exercise, seconds: float | None = None) -> 
             f"{excerpt(path)} does not end in {exercise.suffix}, as the file of the exercise "
             f"{exercise.name} does; give that file."
         )
+
+
+def check_file(path: Path, exercise: Exercise, seconds: float) -> Verdict:
+    """Run the learner's file, which exists, and measure its solution.
+
+    `seconds` limits the time after torch is imported.
+
+    Raises:
+        NormlabError: the process could not be started.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        limit = exercise.seconds if seconds is None else seconds
         with _start_process(exercise.name, path.resolve(), folder) as process:
-            in_time = _wait_for_process(process, folder, limit)
-        return _read_verdict(folder, process.returncode, in_time, limit)
+            in_time = _wait_for_process(process, folder, seconds)
+        return _read_verdict(folder, process.returncode, in_time, seconds)
 
 
 @contextmanager

@@ -256,15 +256,19 @@ def _start_exercise(writer: Writer, options: argparse.Namespace) -> None:
 
 
 def _check_solution(writer: Writer, options: argparse.Namespace) -> None:
-    from normlab.apps.learn.checker import check_file
+    from normlab.apps.learn.checker import check_file, refuse_other_file
 
     exercise = _exercise_to_check(options)
     if options.seconds is not None and not 0 < options.seconds < float("inf"):
         raise ConfigError(
             f"--seconds {options.seconds} is not allowed; it must be more than 0, and finite."
         )
+    refuse_other_file(options.file, exercise)
     read_progress()  # a damaged file is said before the check takes its time
-    verdict = check_file(options.file, exercise, options.seconds)
+    limit = exercise.seconds if options.seconds is None else options.seconds
+    writer.print_text(f"measuring {options.file}, for at most {limit:g} s")
+    sys.stdout.flush()
+    verdict = check_file(options.file, exercise, limit)
 
     def change(progress: Progress) -> None:
         entry = progress.exercise(exercise.name)

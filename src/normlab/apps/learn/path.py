@@ -93,7 +93,9 @@ def print_lesson(writer: Writer, lesson: Lesson) -> None:
     """The Markdown of a lesson, wrapped at the terminal's width."""
     from rich.markdown import Markdown
 
-    writer.print_block(Markdown(fit_encoding(readable_markdown(lesson.text))))
+    text = fit_encoding(readable_markdown(lesson.text))
+    # A terminal that shows links hides their targets, which are files here.
+    writer.print_block(Markdown(text, hyperlinks=False))
 
 
 def readable_markdown(text: str) -> str:
