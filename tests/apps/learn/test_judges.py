@@ -165,6 +165,9 @@ def test_a_run_that_learns_is_mended() -> None:
         ("norm: rmsnorm", "norm: rmsnrm", "configuration", "did you mean norm=rmsnorm"),
         ("norm: rmsnorm", "norm rmsnorm: {", "configuration", "is not YAML"),
         ("schedule.warmup: 0.05", "schedule.warmupp: 0.05", "configuration", "warmup"),
+        ("norm: rmsnorm", "norm: ../rmsnorm", "configuration", "is not allowed"),
+        ("norm: rmsnorm", "norm: rmsnorm\nhydra.sweep.dir: x", "configuration", "not a key of a"),
+        ("norm: rmsnorm", "norm: {_target_: os.system}", "configuration", ""),
     ],
 )
 def test_another_problem_or_a_wrong_key_is_refused_before_training(

@@ -72,30 +72,30 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=CommandParser)
 
-    def add(name: str, help_: str) -> argparse.ArgumentParser:
+    def add_command(name: str, help_: str) -> argparse.ArgumentParser:
         return commands.add_parser(name, help=help_, description=help_)
 
-    lesson = add("lesson", "show a lesson, 1 to 6")
+    lesson = add_command("lesson", "show a lesson, 1 to 6")
     lesson.add_argument("number", help="1 to 6")
-    predict = add("predict", "guess a result, run the study, see how good the guess is")
+    predict = add_command("predict", "guess a result, run the study, see how good the guess is")
     predict.add_argument("id", nargs="?", help="default: the next one that you have not done")
     predict.add_argument("--guess", metavar="X", help="your number; default: it is asked for")
-    quiz = add("quiz", "answer the questions of a lesson, or of all")
+    quiz = add_command("quiz", "answer the questions of a lesson, or of all")
     quiz.add_argument("lesson", nargs="?", help="1 to 6; default: all")
     quiz.add_argument(
         "--answers", metavar="A,B,…", help="an answer a question, - to leave one out; for scripts"
     )
-    start = add("start", "copy the skeleton of an exercise to outputs/learn")
+    start = add_command("start", "copy the skeleton of an exercise to outputs/learn")
     start.add_argument("name", help="of the exercise")
-    check = add("check", "measure your solution of an exercise")
+    check = add_command("check", "measure your solution of an exercise")
     check.add_argument("file", type=Path, help="outputs/learn/NAME.py")
     check.add_argument("--exercise", metavar="NAME", help="default: the name of the file")
     check.add_argument("--seconds", type=float, help="time limit; default: that of the exercise")
-    hint = add("hint", "show a further hint for an exercise")
+    hint = add_command("hint", "show a further hint for an exercise")
     hint.add_argument("name", help="of the exercise")
-    done = add("done", "show the nine boxes, each ticked by something that was measured")
+    done = add_command("done", "show the nine boxes, each ticked by something that was measured")
     done.add_argument("--answer", nargs=2, metavar=("BOX", "TEXT"), help="store your own words")
-    add("reset", "put your progress aside and start over; your files stay")
+    add_command("reset", "put your progress aside and start over; your files stay")
     return parser
 
 
@@ -258,17 +258,17 @@ def _start_exercise(writer: Writer, options: argparse.Namespace) -> None:
 def _check_solution(writer: Writer, options: argparse.Namespace) -> None:
     from normlab.apps.learn.checker import check_file, refuse_other_file
 
-    exercise = _exercise_to_check(options)
+    exercise, path = _find_solution(options)
     if options.seconds is not None and not 0 < options.seconds < float("inf"):
         raise ConfigError(
             f"--seconds {options.seconds} is not allowed; it must be more than 0, and finite."
         )
-    refuse_other_file(options.file, exercise)
+    refuse_other_file(path, exercise)
     read_progress()  # a damaged file is said before the check takes its time
     limit = exercise.seconds if options.seconds is None else options.seconds
-    writer.print_text(f"measuring {options.file}, for at most {limit:g} s")
+    writer.print_text(f"measuring {path}, for at most {limit:g} s")
     sys.stdout.flush()
-    verdict = check_file(options.file, exercise, limit)
+    verdict = check_file(path, exercise, limit)
 
     def change(progress: Progress) -> None:
         entry = progress.exercise(exercise.name)
@@ -286,15 +286,14 @@ def _check_solution(writer: Writer, options: argparse.Namespace) -> None:
     sys.exit(1)
 
 
-def _exercise_to_check(options: argparse.Namespace) -> Exercise:
+def _find_solution(options: argparse.Namespace) -> tuple[Exercise, Path]:
+    """The exercise and the file; `check rmsnorm` means the learner's file of that exercise."""
     if options.exercise is not None:
-        return find_exercise(options.exercise)
+        return find_exercise(options.exercise), options.file
     if options.file.exists() or options.file.suffix:
-        return exercise_of_file(options.file)
-    # `check rmsnorm` names the exercise, and means the learner's file.
+        return exercise_of_file(options.file), options.file
     exercise = find_exercise(str(options.file))
-    options.file = LEARN_FOLDER / exercise.file_name
-    return exercise
+    return exercise, LEARN_FOLDER / exercise.file_name
 
 
 def _show_hint(writer: Writer, options: argparse.Namespace) -> None:

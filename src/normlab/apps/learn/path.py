@@ -38,22 +38,23 @@ def print_path(
             title, minutes = lesson.title, f", about {lesson.minutes} min"
         except NormlabError as error:
             title, minutes = str(error), ""
-        mark = tick(str(number) in progress.lessons)
+        mark = format_tick(str(number) in progress.lessons)
         writer.print_text(f"{mark} Lesson {number}: {title}{minutes}", "    ")
         for prediction in (item for item in predictions if item.lesson == number):
             entry = progress.predictions.get(prediction.id)
             done = entry is not None and entry.measured is not None
-            writer.print_text(f"    {tick(done)} predict {prediction.id}", "        ")
+            writer.print_text(f"    {format_tick(done)} predict {prediction.id}", "        ")
         right, total = quiz_score(progress, questions, number)
         if total:
             writer.print_text(
-                f"    {tick(right == total)} quiz {number}: {right} of {total} right", "        "
+                f"    {format_tick(right == total)} quiz {number}: {right} of {total} right",
+                "        ",
             )
         for exercise in EXERCISES.values():
             if exercise.lesson == number:
                 stored = progress.exercises.get(exercise.name)
                 done = stored is not None and stored.passed
-                writer.print_text(f"    {tick(done)} start {exercise.name}", "        ")
+                writer.print_text(f"    {format_tick(done)} start {exercise.name}", "        ")
     ticked = sum(ticked_boxes(progress, questions, predictions))
     writer.print_text(
         f"\n{ticked} of {len(BOXES)} boxes are ticked (normlab-learn done). Next: "
@@ -84,7 +85,7 @@ def suggest_next(
     return "normlab-learn done"
 
 
-def tick(done: bool) -> str:
+def format_tick(done: bool) -> str:
     """`[x]` or `[ ]`."""
     return "[x]" if done else "[ ]"
 
@@ -117,7 +118,7 @@ def print_boxes(
         if box.group != group:
             group = box.group
             writer.print_text(f"\n{group}")
-        writer.print_text(f"{tick(done)} {box.number}. {box.ability}", "       ")
+        writer.print_text(f"{format_tick(done)} {box.number}. {box.ability}", "       ")
         if not done:
             writer.print_text(f"       by: {box.requirement}", "       ")
         answer = progress.answers.get(str(box.number))

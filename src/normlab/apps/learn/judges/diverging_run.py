@@ -1,6 +1,7 @@
 """A configuration that diverges near step 100, to be mended: the check trains the run."""
 
 import math
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Any
 from normlab.apps.learn.judges.mistake import MistakeError, read_configuration
 from normlab.archive.record import RunRecord
 from normlab.config.compose import composed_config
+from normlab.config.gate import check_overrides
 from normlab.config.run_spec import RunSpec
-from normlab.errors import NormlabError
+from normlab.errors import ConfigError, NormlabError
 from normlab.study.plan import compose_spec
+from normlab.text import excerpt
 
 # What of the run must stay as it is: with fewer blocks or another rate it is another problem.
 FIXED_KEYS: dict[str, Any] = {
@@ -35,6 +38,8 @@ _BASE_SETTINGS = (
     "trainer.device=cpu",
     "trainer.threads=1",
 )
+# A key of the run alone: no group that moves, and nothing of Hydra's own.
+_RUN_KEY = re.compile(r"(?!hydra\b)[a-z_]+(\.\w+)*")
 # The loss of a uniform guess of eight tokens is ln 8 = 2.079. With RMSNorm and Pre-LN the run ends
 # at 1.68 to 1.78 (by warm-up and clipping).
 MOST_LOSS = 1.95
@@ -72,9 +77,15 @@ def compose_run(path: Path, folder: Path) -> RunSpec:
                 f"{key} is {settings.get(key, 'missing')}; it must stay {value}: the exercise is "
                 f"to train this model at this rate.",
             )
-    overrides = [*_BASE_SETTINGS, f"output_dir={folder}", "study=exercise"]
-    overrides += [f"{key}={_override_value(value)}" for key, value in settings.items()]
+    chosen = [f"{key}={_override_value(value)}" for key, value in settings.items()]
+    overrides = [*_BASE_SETTINGS, *chosen, f"output_dir={folder}", "study=exercise"]
     try:
+        for key in settings:
+            if not _RUN_KEY.fullmatch(str(key)):
+                raise ConfigError(
+                    f"{excerpt(key)} is not a key of a run; write one as model.depth."
+                )
+        check_overrides(chosen)
         with composed_config([]) as (loader, master):
             return compose_spec(loader, master, overrides)
     except NormlabError as error:
