@@ -1,4 +1,5 @@
 # make demo    install, train the four configurations on the default data, draw the figures
+# make learn   install, build the pages, show the teaching path
 # make test    lint, types, import contract, tests
 # make test-slow    the studies of minutes
 # make docs    all pages as a site that needs no server: outputs/site/index.html
@@ -18,10 +19,17 @@ EXPERIMENTS := gradient_vanishing norm_comparison layernorm_vs_rmsnorm prenorm_v
 experiments-quick: BUDGET := quick
 BUDGET ?= standard
 
-.PHONY: demo test test-slow lint docs clean experiments experiments-quick
+.PHONY: demo learn test test-slow lint docs clean experiments experiments-quick
 
 demo: $(VENV)/.installed
 	$(BIN)/python train.py -m norm=rmsnorm,layernorm placement=pre,post
+
+# The pages are built once; `make docs` builds them again.
+learn: $(VENV)/.installed outputs/site/index.html
+	$(BIN)/python scripts/learn.py
+
+outputs/site/index.html:
+	$(MAKE) docs
 
 # Each goes on where it was; one that fails leaves the others.
 experiments experiments-quick: $(VENV)/.installed

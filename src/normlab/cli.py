@@ -74,6 +74,11 @@ def claims() -> None:
     _run_command(lambda: import_module("normlab.apps.claims.main").main)
 
 
+def learn() -> None:
+    """`scripts/learn.py` and `normlab-learn`."""
+    _run_command(lambda: import_module("normlab.apps.learn.main").main)
+
+
 def catalogue() -> None:
     """`scripts/catalogue.py`."""
     _run_command(lambda: import_module("normlab.apps.catalogue").main)
