@@ -96,10 +96,9 @@ def last_gradients() -> dict[tuple[str, int], float]:
 @evidence("last-gradient-by-depth")
 def last_gradient_by_depth() -> Evidence:
     gradients = last_gradients()
-    halved = {
-        name: 0.4 < gradients[name, 8] / gradients[name, 2] < 0.65 for name in ("pre", "post")
-    }
-    stays = {name: 0.8 < gradients[name, 8] / gradients[name, 2] < 1.25 for name in ("pre", "post")}
+    ratios = {name: gradients[name, 8] / gradients[name, 2] for name in ("pre", "post")}
+    halved = {name: 0.4 < ratio < 0.65 for name, ratio in ratios.items()}
+    stays = {name: 0.8 < ratio < 1.25 for name, ratio in ratios.items()}
     return Evidence(
         [
             halved["pre"] and stays["post"],

@@ -15,7 +15,7 @@ WIDTH, INPUTS = 512, 256
 
 @functools.cache
 def stack_signals(depth: int) -> tuple[list[Tensor], float]:
-    """Activations (inputs, width) after every layer of Linear and ReLU, and input over last gradient."""
+    """Activations (inputs, width) after every Linear and ReLU; first gradient over last."""
     torch.manual_seed(0)
     first = x = torch.randn(INPUTS, WIDTH, requires_grad=True)
     layers = []
@@ -56,10 +56,8 @@ def floor_of_another_width() -> Evidence:
     measured = expected_signal(40, 1 / 3, 1 / (3 * 128))[-1].rms
     assert math.isclose(measured, rms_floor(128), rel_tol=1e-3)
     std = expected_signal(40, 1 / 3, 1 / (3 * WIDTH))[-1].std
-    return Evidence(
-        answer=measured,
-        numbers={"0.0395": measured, "512": WIDTH, "0.0198": rms_floor(WIDTH), "0.016": std},
-    )
+    numbers = {"0.0395": measured, "512": WIDTH, "0.0198": rms_floor(WIDTH), "0.016": std}
+    return Evidence(answer=measured, numbers=numbers)
 
 
 @evidence("twenty-layers")

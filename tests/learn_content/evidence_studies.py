@@ -1,4 +1,4 @@
-"""Evidence for the questions of lesson 5: statistics, losses, and what the docs' studies recorded."""
+"""Evidence for the questions of lesson 5: statistics, losses, what recorded studies say."""
 
 import math
 import re

@@ -73,7 +73,7 @@ def check_numbers(question: dict[str, Any], computed: Evidence) -> None:
 
 
 def same_as_printed(value: float, printed: str) -> bool:
-    """Whether the value, rounded as it is printed, is that number, give or take one of its digits."""
+    """Whether the value is the printed number, give or take one unit of its last digit."""
     (number,) = read_numbers(printed)
     mantissa, _, exponent = printed.replace(",", "").partition("e")
     digits = len(mantissa.partition(".")[2])
