@@ -82,15 +82,11 @@ def last_gradients() -> dict[tuple[str, int], float]:
     """The last feed-forward's gradient by placement and depth, at the theory's initialization."""
     result = probe_models(
         [
-            *("experiment=theory_init", "placement=pre,post", "model.width=32", "seed=0,1,2"),
+            *("experiment=theory_init", "placement=pre,post", "model.width=32"),
             *("model.depth=2,8", "data.batch_size=16"),
         ]
     )
-    means: dict[tuple[str, int], float] = {}
-    for model in result.measurements:
-        key = (model.placement, model.depth)
-        means[key] = means.get(key, 0) + model.last_gradient / 3
-    return means
+    return {(model.placement, model.depth): model.last_gradient for model in result.measurements}
 
 
 @evidence("last-gradient-by-depth")

@@ -1,6 +1,7 @@
 """The pages of docs/learn: their code blocks, what the page says they print, and their commands."""
 
 import contextlib
+import functools
 import io
 import re
 import shlex
@@ -93,14 +94,20 @@ def read_numbers(text: str) -> list[float]:
     return [float(number.replace(",", "").replace("−", "-")) for number in NUMBER.findall(text)]
 
 
+@functools.cache
 def compose_command(command: str) -> list[RunSpec]:
-    """Every run that a command of train.py, card.py or probe.py would train or measure."""
+    """The networks that a command of train.py, card.py or probe.py would train or measure."""
     words = shlex.split(command)[2:]
-    overrides = [word for word in words if "=" in word and not word.startswith("--")]
-    return compose_overrides(overrides)
+    return compose_overrides([word for word in words if "=" in word and not word.startswith("--")])
 
 
-def compose_overrides(overrides: list[str]) -> list[RunSpec]:
+@functools.cache
+def _compose(overrides: tuple[str, ...]) -> list[RunSpec]:
     with composed_config(()) as (loader, master):
         combinations = list(expand_overrides(loader, overrides, Plan()))
         return [compose_spec(loader, master, combination) for combination in combinations]
+
+
+def compose_overrides(overrides: list[str]) -> list[RunSpec]:
+    """Every run of these overrides, but of a list of numbers the first only: composing is slow."""
+    return _compose(tuple(re.sub(r"(=[\d.e-]+),[\d.,e-]+$", r"\1", word) for word in overrides))
