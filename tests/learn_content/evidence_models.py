@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from learn_content.evidence import Evidence, evidence
-from learn_content.evidence_studies import figure_heading, recorded
+from learn_content.evidence_studies import assert_recorded, figure_heading
 from learn_content.learn_pages import LEARN, compose_overrides
 from normlab.apps.probe.main import probe_models
 from normlab.archive import tags
@@ -122,10 +122,10 @@ def two_blocks_or_eight() -> Evidence:
 
 @evidence("sixteen-and-thirty-two-blocks")
 def sixteen_and_thirty_two_blocks() -> Evidence:
-    recorded("experiments.md", "0.3147 ± 0.1734", "0.6347 ± 0.2919", "0.6037 ± 0.2993")
+    assert_recorded("experiments.md", "0.3147 ± 0.1734", "0.6347 ± 0.2919", "0.6037 ± 0.2993")
     grows = 0.6037 > 0.6347
     overlap = abs(0.6347 - 0.6037) < 0.2919 + 0.2993
-    recorded("../conf/experiment/prenorm_vs_postnorm.yaml", "150")
+    assert_recorded("../conf/experiment/prenorm_vs_postnorm.yaml", "150")
     return Evidence([grows, not grows and overlap, not overlap], numbers={"8": 8, "150": 150})
 
 
@@ -186,7 +186,7 @@ def no_norm_and_a_small_rate() -> Evidence:
         optimizer.step()
         losses.append(loss.item())
     finite = all(math.isfinite(loss) for loss in losses)
-    recorded("claims.md", "its own script run unchanged ends at 6.946")
+    assert_recorded("claims.md", "its own script run unchanged ends at 6.946")
     return Evidence([finite, not finite, False], numbers={"6.946": 6.946, "40": len(losses)})
 
 

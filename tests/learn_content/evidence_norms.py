@@ -168,8 +168,10 @@ def steepest_slope() -> Evidence:
 def dyt_and_a_small_token() -> Evidence:
     x = 0.01 * torch.tensor([1.0, -2.0, 3.0, -4.0])
     tanh, root = rms(DynamicTanh(4)(x)), rms(RMSNorm(4)(x))
-    one = [math.isclose(size, 1, abs_tol=0.05) for size in (root, tanh)]
-    return Evidence([all(one), one[0] and not one[1], one[1]], numbers={"0.027": tanh})
+    is_unit = [math.isclose(size, 1, abs_tol=0.05) for size in (root, tanh)]
+    return Evidence(
+        [all(is_unit), is_unit[0] and not is_unit[1], is_unit[1]], numbers={"0.027": tanh}
+    )
 
 
 @evidence("torch-default-eps")
@@ -254,9 +256,9 @@ def rope_and_qk_norm() -> Evidence:
 
 @evidence("what-rmsnorm-saves")
 def what_rmsnorm_saves() -> Evidence:
-    from learn_content.evidence_studies import recorded
+    from learn_content.evidence_studies import assert_recorded
 
-    recorded("experiments.md", "2.63–4.22 in\n  torch's functions")
+    assert_recorded("experiments.md", "2.63–4.22 in\n  torch's functions")
     always_faster = False  # the record above: it takes longer with torch's functions
     (spec,) = compose_overrides(["norm=layernorm"])
     model = build_model(spec.config, 8)
@@ -278,15 +280,15 @@ def what_rmsnorm_saves() -> Evidence:
 # Lesson 6
 
 
-def half(value: float, dtype: torch.dtype) -> Tensor:
+def half_number(value: float, dtype: torch.dtype) -> Tensor:
     return torch.tensor(value, dtype=dtype)
 
 
 @evidence("why-fp32")
 def why_fp32() -> Evidence:
-    overflows = bool(half(300, torch.float16).square().isinf())
-    small = half(1e-4, torch.bfloat16).square().item()
-    total = (half(256, torch.bfloat16) + 1).item()
+    overflows = bool(half_number(300, torch.float16).square().isinf())
+    small = half_number(1e-4, torch.bfloat16).square().item()
+    total = (half_number(256, torch.bfloat16) + 1).item()
     silent = (RMSNorm(8, cast="none").half()(torch.full((8,), 300.0).half()) == 0).all()
     return Evidence(
         [False, small == 0, overflows and total == 256, not silent],
@@ -311,7 +313,7 @@ def largest_square_in_fp16() -> Evidence:
 
 @evidence("sum-in-bf16")
 def sum_in_bf16() -> Evidence:
-    total = half(0, torch.bfloat16)
+    total = half_number(0, torch.bfloat16)
     for _ in range(1000):
         total = total + 1
     return Evidence(answer=total.item(), numbers={"256": total.item()})
@@ -320,7 +322,7 @@ def sum_in_bf16() -> Evidence:
 @evidence("eps-in-fp16")
 def eps_in_fp16() -> Evidence:
     zeros = torch.zeros(8, dtype=torch.float16)
-    y = zeros / (zeros.square().mean() + half(1e-8, torch.float16)).sqrt()
+    y = zeros / (zeros.square().mean() + half_number(1e-8, torch.float16)).sqrt()
     return Evidence(
         [bool((y == 0).all()), bool(y.isnan().all()), bool(y.isinf().all())],
         numbers={"1e-8": 1e-8},
@@ -344,7 +346,7 @@ def order_of_casts() -> Evidence:
 
 @evidence("nan-at-step-100")
 def nan_at_step_100() -> Evidence:
-    large = half(300, torch.float16).square()
+    large = half_number(300, torch.float16).square()
     eps_helps = bool((large + 1e-3).isfinite())
     layers = nn.Sequential(*(nn.Linear(64, 64, bias=False) for _ in range(16)))
     for layer in layers:

@@ -13,7 +13,7 @@ from normlab.analysis.statistics import Difference, mean_interval, paired_differ
 DOCS = ROOT / "docs"
 
 
-def recorded(page: str, *passages: str) -> None:
+def assert_recorded(page: str, *passages: str) -> None:
     """Fails unless a page of docs/ still states this result of a study."""
     text = (DOCS / page).read_text(encoding="utf-8")
     for passage in passages:
@@ -54,7 +54,7 @@ def figure_by_depth_and_warm_up() -> Evidence:
 
 @evidence("uniform-guess")
 def uniform_guess() -> Evidence:
-    recorded("claims.md", "6.946", "6.913", "6.590", "6.574")
+    assert_recorded("claims.md", "6.946", "6.913", "6.590", "6.574")
     answer = -math.log(1 / 1000)
     return Evidence(answer=answer, numbers={"6.908": answer, "6.574": 6.574, "6.946": 6.946})
 
@@ -101,7 +101,7 @@ def proof_for_the_mean() -> Evidence:
 @evidence("loss-on-random-tokens")
 def loss_on_random_tokens() -> Evidence:
     entropy = -sum(1 / 1000 * math.log(1 / 1000) for _ in range(1000))
-    recorded("claims.md", "its own script run unchanged gives 6.574")
+    assert_recorded("claims.md", "its own script run unchanged gives 6.574")
     return Evidence(
         [entropy == 0, math.isclose(entropy, math.log(1000)), False],
         numbers={"6.908": entropy, "6.574": 6.574, "1000": 1000},
@@ -110,7 +110,7 @@ def loss_on_random_tokens() -> Evidence:
 
 @evidence("sixty-seven-times-faster")
 def sixty_seven_times_faster() -> Evidence:
-    recorded("experiments.md", "6713 % faster")
+    assert_recorded("experiments.md", "6713 % faster")
     return Evidence(answer=1 + 6713 / 100, numbers={"100": 100, "68.13": 1 + 6713 / 100})
 
 

@@ -14,6 +14,8 @@ from learn_content.learn_pages import LEARN, NUMBER, ROOT, list_pages, list_pyth
 from learn_content.test_quiz import same_as_printed
 from normlab.apps.experiments.signal_theory import expected_signal, rms_floor
 
+# A number as commands and code write it, also inside a word: lr=1.6e-2.
+SETTING = r"\d+(?:\.\d+)?(?:e-?\d+)?"
 RECORDED_PAGES = ("experiments.md", "claims.md", "statistics.md", "reading_results.md")
 RECORDED = yaml.safe_load((Path(__file__).parent / "recorded.yaml").read_text(encoding="utf-8"))
 # The losses of lesson 5's table, as recorded there.
@@ -70,27 +72,27 @@ def is_stated(number: str) -> bool:
     return bool(re.search(r"[.e,]", number)) and number not in QUOTED
 
 
-def known_numbers() -> set[str]:
+def sourced_numbers() -> set[str]:
     """What snippets print, studies recorded and tests compute, and what code and commands set."""
-    known = set(COMPUTED) | {number for record in RECORDED for number in record["numbers"]}
+    sourced = set(COMPUTED) | {number for record in RECORDED for number in record["numbers"]}
     for block in list_python_blocks():
-        known |= set(NUMBER.findall(block.output or ""))
+        sourced |= set(NUMBER.findall(block.output or ""))
     for page in RECORDED_PAGES:
-        known |= set(NUMBER.findall((ROOT / "docs" / page).read_text(encoding="utf-8")))
+        sourced |= set(NUMBER.findall((ROOT / "docs" / page).read_text(encoding="utf-8")))
     for page in list_pages():
         text = page.read_text(encoding="utf-8")
         for code in re.findall(r"```(?:bash|python).*?```|`[^`\n]*`", text, flags=re.DOTALL):
-            known |= set(re.findall(r"\d+(?:\.\d+)?(?:e-?\d+)?", code))
+            sourced |= set(re.findall(SETTING, code))
     settings = (LEARN / "predictions.yaml").read_text(encoding="utf-8")
     for line in re.findall(r"^    - .*$", settings, re.MULTILINE):
-        known |= set(re.findall(r"\d+(?:\.\d+)?(?:e-?\d+)?", line))
-    return {number.lstrip("-−") for number in known}
+        sourced |= set(re.findall(SETTING, line))
+    return {number.lstrip("-−") for number in sourced}
 
 
 @pytest.mark.parametrize("page", list_pages(), ids=lambda page: page.name)
 def test_every_stated_number_has_a_source(page: Path) -> None:
     stated = {number.lstrip("-−") for number in NUMBER.findall(prose_of(page))}
-    missing = {number for number in stated if is_stated(number)} - known_numbers()
+    missing = {number for number in stated if is_stated(number)} - sourced_numbers()
     assert not missing, sorted(missing)
 
 
@@ -105,6 +107,6 @@ def test_the_predictions_state_what_was_recorded() -> None:
     for prediction in predictions:
         settings = " ".join([prediction["question"], *prediction["command"]])
         stated = {number.lstrip("-") for number in NUMBER.findall(prediction["explanation"])}
-        given = set(re.findall(r"\d+(?:\.\d+)?(?:e-?\d+)?", settings))
-        missing = {n for n in stated if is_stated(n)} - recorded - given
+        chosen = set(re.findall(SETTING, settings))
+        missing = {n for n in stated if is_stated(n)} - recorded - chosen
         assert not missing, (prediction["id"], missing)

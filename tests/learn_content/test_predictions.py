@@ -39,11 +39,11 @@ def arm_words(name: str) -> list[str]:
 
 def names_run(name: str, spec: RunSpec, overrides: list[str]) -> bool:
     """Whether an arm's name fits a run: its norm, its placement, or the end of an override."""
-    known = {spec.choices["norm"], spec.choices["placement"]}
+    words = {spec.choices["norm"], spec.choices["placement"]}
     for override in overrides:
         key, _, values = override.partition("=")
-        known |= {f"{key.rpartition('.')[2]}={value}" for value in values.split(",")}
-    return all(word in known for word in arm_words(name))
+        words |= {f"{key.rpartition('.')[2]}={value}" for value in values.split(",")}
+    return all(word in words for word in arm_words(name))
 
 
 def find_arm(name: str, arms: list[Arm]) -> Arm:

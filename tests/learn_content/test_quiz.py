@@ -18,9 +18,9 @@ KEYS = {
     "figure": {"id", "lesson", "kind", "question", "choices", "figure", "figure_text"},
     "numeric": {"id", "lesson", "kind", "question", "answer", "tolerance", "unit", "explanation"},
 }
-# Counted on the fingers: one, two, three norms need no computation.
-PLAIN = {"0", "1", "2", "3"}
-RECORDS = (evidence_models, evidence_norms, evidence_signals, evidence_studies)
+# Small counts, as in "two per block", need no computation.
+SMALL_COUNTS = {"0", "1", "2", "3"}
+EVIDENCE_MODULES = (evidence_models, evidence_norms, evidence_signals, evidence_studies)
 
 
 def test_there_are_enough_questions_and_some_in_each_lesson() -> None:
@@ -46,7 +46,7 @@ def test_a_question_has_the_keys_of_its_kind(question: dict[str, Any]) -> None:
 
 
 def test_every_question_has_evidence_and_none_is_left_over() -> None:
-    assert set(EVIDENCE) == set(BY_ID), RECORDS
+    assert set(EVIDENCE) == set(BY_ID), EVIDENCE_MODULES
 
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question["id"])
@@ -68,7 +68,7 @@ def check_numbers(question: dict[str, Any], computed: Evidence) -> None:
     stated = NUMBER.findall(" ".join([question["question"], *(c["text"] for c in choices)]))
     explained = " ".join([question.get("explanation", ""), *(c["explanation"] for c in choices)])
     explained = re.sub(r"arXiv \d{4}\.\d{5}", "", explained)
-    missing = set(NUMBER.findall(explained)) - {*computed.numbers, *stated, *PLAIN}
+    missing = set(NUMBER.findall(explained)) - {*computed.numbers, *stated, *SMALL_COUNTS}
     assert not missing, f"{question['id']}: no evidence for {sorted(missing)}"
 
 
