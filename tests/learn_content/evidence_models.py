@@ -190,6 +190,32 @@ def no_norm_and_a_small_rate() -> Evidence:
     return Evidence([finite, not finite, False], numbers={"6.946": 6.946, "40": len(losses)})
 
 
+@evidence("doubled-embedding")
+def doubled_embedding() -> Evidence:
+    model = small_model("model.depth=1", "model.tie=false", "norm.eps=0", "model.init.std=0.5")
+    tokens = torch.arange(8)[None]
+    outputs: list[torch.Tensor] = []
+    block = model.blocks[0]
+    for module in (block.attention.input, block, model):
+        module.register_forward_hook(lambda _, inputs, output: outputs.append(output.detach()))
+    model(tokens)
+    for embedding in (model.embedding, model.positions):
+        embedding.weight.data *= 2
+    model(tokens)
+    (norm, stream, logits), (new_norm, new_stream, new_logits) = outputs[:3], outputs[3:]
+    norm_stays = torch.allclose(norm, new_norm, atol=1e-5)
+    stream_doubles = torch.allclose(2 * stream, new_stream, rtol=1e-3)
+    logits_stay = torch.allclose(logits, new_logits, atol=1e-3)
+    logits_double = torch.allclose(2 * logits, new_logits, atol=1e-3)
+    return Evidence(
+        [
+            norm_stays and logits_stay,
+            norm_stays and not stream_doubles and not logits_stay,
+            stream_doubles and logits_double,
+        ]
+    )
+
+
 @evidence("deepnorm-alpha")
 def deepnorm_alpha() -> Evidence:
     model = small_model("placement=deepnorm", "model.depth=8")

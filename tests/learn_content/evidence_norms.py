@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from learn_content.evidence import Evidence, evidence
+from learn_content.evidence_studies import assert_recorded
 from learn_content.learn_pages import compose_overrides
 from normlab.errors import ConfigError
 from normlab.model.gpt import Rotary, count_parameters
@@ -254,10 +255,20 @@ def rope_and_qk_norm() -> Evidence:
     return Evidence([not alike, alike and not alike_with_gain, alike_with_gain])
 
 
+@evidence("negated-token")
+def negated_token() -> Evidence:
+    x = random_token()
+    norm, root = LayerNorm(64), RMSNorm(64)
+    odd_without_bias = torch.allclose(norm(-x), -norm(x), atol=1e-5)
+    norm.bias.data.fill_(1)
+    odd_with_bias = torch.allclose(norm(-x), -norm(x), atol=1e-5)
+    root.gain.data.uniform_(0.5, 2)
+    assert torch.allclose(root(-x), -root(x), atol=1e-5)
+    return Evidence([odd_with_bias, odd_without_bias and not odd_with_bias, not odd_without_bias])
+
+
 @evidence("what-rmsnorm-saves")
 def what_rmsnorm_saves() -> Evidence:
-    from learn_content.evidence_studies import assert_recorded
-
     assert_recorded("experiments.md", "2.63–4.22 in\n  torch's functions")
     always_faster = False  # the record above: it takes longer with torch's functions
     (spec,) = compose_overrides(["norm=layernorm"])
@@ -380,6 +391,30 @@ def batchnorm_in_a_language_model() -> Evidence:
     except ConfigError:
         refused = True
     return Evidence([not leaks, leaks and refused, not per_token])
+
+
+class AverageWithNext(nn.Module):
+    """(x_t + x_{t+1}) / 2: a norm that shows each token the next one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x + torch.roll(x, -1, dims=-2)) / 2
+
+
+@evidence("below-the-floor")
+def below_the_floor() -> Evidence:
+    assert_recorded("log.md", "(1.12\n  under 1.41)")
+    leaks = refuses(AverageWithNext())
+    honest = not refuses(RMSNorm(8))
+    return Evidence([False, leaks and honest, False], numbers={"1.12": 1.12, "1.41": 1.41})
+
+
+def refuses(norm: nn.Module) -> bool:
+    """Whether normlab's check finds that a token sees another one."""
+    try:
+        check_contract(norm, 8, "norm")
+    except ConfigError:
+        return True
+    return False
 
 
 @evidence("largest-attention-logit")
