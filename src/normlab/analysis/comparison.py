@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from normlab.analysis.arms import Arm, Facet
 from normlab.analysis.family import family_differences
 from normlab.analysis.statistics import LEVEL, Difference, Outcome, mean_or_infinity
+from normlab.archive.record import INVALID
 
 # The floor is that of the very windows that are validated; this is far beyond rounding.
 FLOOR_TOLERANCE = 0.01  # nats per token
@@ -51,7 +52,8 @@ def compare_arms(facets: Sequence[Facet], margin: float | None = None) -> list[C
     """Every facet's best arm against its others: the facets in their order, the lowest arm first.
 
     Arms are compared that have a finished run, of which fewer than half of the runs diverged, none
-    is below the floor, and that learned the same data. The level is shared out over the facets.
+    is below the floor or INVALID, and that learned the same data. The level is shared out over the
+    facets.
     """
     groups = [(facet, arms) for facet in facets for arms in comparable_arms(facet) if len(arms) > 1]
     comparisons = []
@@ -71,7 +73,7 @@ def comparable_arms(facet: Facet) -> list[list[Arm]]:
     by_data: dict[str, list[tuple[float, Arm]]] = defaultdict(list)
     for arm in facet.arms:
         losses = losses_by_seed(arm)
-        if losses and not mostly_diverged(arm) and not is_below_floor(arm):
+        if losses and not (mostly_diverged(arm) or is_below_floor(arm) or is_invalid(arm)):
             by_data[learned_data(arm)].append((mean_or_infinity(list(losses.values())), arm))
     return [
         [arm for _, arm in sorted(ranked, key=lambda row: row[0])] for ranked in by_data.values()
@@ -100,6 +102,11 @@ def is_below_floor(arm: Arm) -> bool:
         and run.record.final.val_loss < run.record.floor - FLOOR_TOLERANCE
         for run in arm.with_state("finished")
     )
+
+
+def is_invalid(arm: Arm) -> bool:
+    """Whether it was trained without the check for leaks (`allow_leak=true`)."""
+    return INVALID in (arm.norm.partition("-")[0], arm.placement.partition("-")[0])
 
 
 def learned_data(arm: Arm) -> str:

@@ -13,6 +13,7 @@ from normlab.analysis.arms import Arm, Facet, format_value
 from normlab.analysis.comparison import (
     Comparison,
     is_below_floor,
+    is_invalid,
     learned_data,
     losses_by_seed,
     mostly_diverged,
@@ -257,6 +258,7 @@ def find_caveats(study: Study, facets: Sequence[Facet]) -> list[str]:
     sentences = [
         *_seed_caveats(facets),
         *_init_caveats(study.runs),
+        *_leak_caveats(facets),
         *_floor_caveats(facets),
         *_group_caveats(facets),
         *_mixture_caveats(facets),
@@ -315,6 +317,16 @@ def _init_caveats(runs: Sequence[Run]) -> Iterator[str]:
         yield (
             f"The factors of {', '.join(assuming)} were derived for Xavier's weights, and these "
             f"models start from smaller ones; model.init.scheme=xavier starts from Xavier's."
+        )
+
+
+def _leak_caveats(facets: Sequence[Facet]) -> Iterator[str]:
+    arms = {arm.label: arm for facet in facets for arm in facet.arms}
+    invalid = [label for label, arm in arms.items() if is_invalid(arm)]
+    if invalid:
+        yield (
+            f"Trained with allow_leak=true, without the check that no token sees a later one, and "
+            f"so compared with none: {join_first(invalid)}."
         )
 
 

@@ -202,7 +202,7 @@ def describe_convergence(convergence: Convergence) -> Iterator[str]:
     spiked = [row for row in convergence.arms if row.spikes]
     if spiked:
         words = [
-            f"{row.arm.label} {row.spikes} in {len(row.arm.runs)} runs"
+            f"{row.arm.label} {row.spikes} in {len(row.arm.runs)} run{'s'[: len(row.arm.runs) - 1]}"
             for row in sorted(spiked, key=lambda row: -(row.spikes or 0))
         ]
         yield (

@@ -182,7 +182,8 @@ def loss_limits(arms: Sequence[Arm]) -> tuple[float, float]:
     most = 2 * np.median(initial)
     first = float(initial[initial <= most].max())
     last = max(int(series.steps[-1]) for _, series in series_of_runs)
-    peaks, later_peaks = [first], [lowest]
+    # The floor is shown also where losses lie below it, as those of a model that leaks.
+    peaks, later_peaks = [first, *data_floors(arms)], [lowest, *data_floors(arms)]
     for (run, series), values in zip(series_of_runs, smoothed, strict=True):
         later = values[np.searchsorted(series.steps, last / 10) :]
         if run.record.state == "diverged":

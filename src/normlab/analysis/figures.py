@@ -86,7 +86,7 @@ def _figure_drawers(result: StudyResult, folder: Path) -> dict[str, Callable[[],
         "final_validation_loss": partial(final_validation_loss_figure, planned),
     }
     if result.rates is not None:
-        builds["learning_rate"] = partial(learning_rate_figure, result.study.name, result.rates)
+        builds["learning_rate"] = partial(learning_rate_figure, planned.study, result.rates)
     if experiment and result.has_finished:
         builds[experiment.name] = partial(experiment.draw_figure, result)
 
@@ -337,7 +337,7 @@ def _draw_unigram_loss(axes: Axes, arms: Sequence[RatedArm], limits: _Limits) ->
     axes.axhline(unigram, color=GREY, lw=1.0, ls=":", zorder=1)
     axes.annotate(
         f"token frequencies only {unigram:.2f}",
-        xy=(0.99, unigram), xycoords=axes.get_yaxis_transform(), ha="right",
+        xy=(0.01, unigram), xycoords=axes.get_yaxis_transform(),
         xytext=(0, -2.5), textcoords="offset points", va="top", fontsize=7.5, color=GREY,
     )  # fmt: skip
 

@@ -162,7 +162,8 @@ def _prepare_axes(axes: Axes, arms: Sequence[Arm], limits: tuple[float, float], 
     axes.set_ylabel(LOSS_LABEL)
     axes.set_ylim(*limits)
     axes.margins(x=0.02)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # a step is a whole number
+    # A step is a whole number.
+    axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
     for floor in data_floors(arms):
         axes.axhline(floor, color=GREY, lw=1.0, ls=_FLOOR_DASHES, zorder=1)
         # Below the floor no curve can be, so there is room for words.

@@ -210,7 +210,7 @@ def write_report(
     states = [run.record.state for run in study.runs]
     circumstances = report_tables.circumstance_differences(study.runs)
     content = {
-        "name": study.name,
+        "name": result.plan.study,
         "period": report_tables.study_period(study),
         "states": {state: states.count(state) for state in _RUN_STATES if state in states},
         "figures": sorted(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from normlab.analysis.arms import Arm, Facet, group_runs, split_facets
-from normlab.analysis.comparison import Comparison, compare_arms
+from normlab.analysis.comparison import Comparison, compare_arms, is_invalid
 from normlab.analysis.conclusions import (
     describe_best_rates,
     describe_comparisons,
@@ -31,6 +31,7 @@ from normlab.analysis.learning_rates import LearningRates, analyse_learning_rate
 from normlab.analysis.statistics import mean_or_infinity
 from normlab.analysis.style import Look
 from normlab.analysis.summary import ArmSummary, summarise_arms
+from normlab.archive.record import INVALID
 from normlab.archive.study import Study
 
 MOST_FACETS = 12
@@ -162,7 +163,7 @@ def analyse_study(
         sentences += describe_best_rates(rates) if rates else []
     if rates is not None:
         sentences += [*describe_sensitivities(rates), *describe_stable_rates(rates)]
-    sentences += [*describe_unlearned(compared), *describe_convergence(convergence)]
+    sentences += [*describe_unlearned(merged), *describe_convergence(convergence)]
     sentences += describe_divergence(arms)
     return replace(result, story=tuple(story), sentences=tuple(sentences))
 
@@ -190,6 +191,8 @@ def find_study_experiment(
 
 def plan_figures(study: str, arms: Sequence[Arm]) -> FigurePlan:
     """Decide what is drawn: every facet and arm, or where they are many, the best of them."""
+    if any(map(is_invalid, arms)):
+        study = f"{INVALID}: {study}"
     facets = split_facets(arms)
     best = sorted(facets, key=lowest_mean_loss)[:MOST_FACETS]
     visible = tuple(facet for facet in facets if facet in best)

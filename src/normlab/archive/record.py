@@ -62,6 +62,7 @@ _STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 # An interrupted run was stopped from outside, and goes on where it was.
 State = Literal["running", "finished", "diverged", "failed", "interrupted"]
+INVALID = "INVALID"  # begins the name of what was trained without the check for leaks
 SETTLED_STATES = ("finished", "diverged")  # results that need no more training
 
 

@@ -234,6 +234,7 @@ class TrainConfig:
     jobs: Any = "auto"  # how many runs of a study at once: a number, or auto
     margin: float | None = None  # arms that differ by less end the same; nats per token
     target: float | None = None  # the loss to which steps are counted; nats per token
+    allow_leak: bool = False  # trains what sees the tokens it has to predict, stamped INVALID
     measure: Measure | None = None  # None: runs are trained
     figure: StudyFigure | None = None  # what the study ends in, beside the usual figures
     norm: Any = MISSING

@@ -11,6 +11,7 @@ from normlab.norms.norms import (
     RMSNorm,
     ScaleNorm,
     UnitOffsetRMSNorm,
+    WindowNorm,
 )
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     "RMSNorm",
     "ScaleNorm",
     "UnitOffsetRMSNorm",
+    "WindowNorm",
     "norm_factory",
 ]

@@ -265,6 +265,27 @@ def _check_cast(cast: str) -> str:
     return cast
 
 
+class WindowNorm(nn.Module):
+    """LayerNorm over a token and the next one: it leaks, and shows in a lesson what a leak does.
+
+    Its statistics are taken over (…, 2 tokens, width), so each token sees the one it has to
+    predict. Only `allow_leak=true` trains it.
+    """
+
+    def __init__(self, width: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = _check_eps(eps)
+        self.gain = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, time, width) → the same, in the dtype of x; the last token has no next one."""
+        wide = widen_precision(x)
+        following = torch.cat([wide[..., 1:, :], wide[..., -1:, :]], dim=-2)
+        mean = (wide + following) / 2
+        variance = ((wide - following) / 2).square().mean(-1, keepdim=True)
+        return ((wide - mean) * torch.rsqrt(variance + self.eps) * self.gain).to(x.dtype)
+
+
 def _check_eps(eps: float) -> float:
     if not 0 <= eps < math.inf:
         raise ValueError(f"eps={eps} is not allowed, it must be 0 or more, and finite")
