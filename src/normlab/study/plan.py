@@ -25,7 +25,10 @@ from normlab.errors import ConfigError, NormlabError
 from normlab.text import excerpt
 
 # What is the same for all runs of a command: where they go, and what an experiment asks for.
-_SINGLE_KEYS = ("study", "output_dir", "experiment", "sweep", "measure", "figure", "jobs", "margin")
+_SINGLE_KEYS = (
+    *("study", "output_dir", "experiment", "sweep", "measure", "figure", "jobs", "margin"),
+    "trainer.stack",
+)
 ELSEWHERE = "elsewhere"  # the state of a run that another process trains
 
 

@@ -52,6 +52,7 @@ from normlab.errors import NormlabError
 from normlab.study.allocation import Allocation, choose_threads
 from normlab.study.plan import ELSEWHERE
 from normlab.study.progress import StudyProgress
+from normlab.study.stack_allocation import StackRequest
 from normlab.training import stopping
 
 ALREADY_TRAINED = "there"  # what a job returns that has nothing to do
@@ -110,12 +111,21 @@ def train_with_progress(
     runs: int,
     command: str,
     display: "ConnectionDisplay | None" = None,
+    stacked: bool | None = None,
 ) -> str:
-    """Train run `number` of `runs` in this process, and show it. Returns its state."""
+    """Train run `number` of `runs` in this process, and show it. Returns its state.
+
+    `stacked` trains it as a stack of one, or not; None does so for a single run where that is
+    faster. Of several runs, each is trained alone.
+    """
     output.secure_streams()  # another launcher of Hydra's may have begun this process
     import_training()
-    from normlab.training.run import train
+    from normlab.training.run import train as train_alone
+    from normlab.training.stack_run import gains_from_stack, train_single
 
+    if stacked is None:
+        stacked = runs == 1 and gains_from_stack(spec)
+    train = train_single if stacked else train_alone
     if display is not None:
         try:
             return train(spec, command, display).state
@@ -134,21 +144,56 @@ def train_with_progress(
     return record.state
 
 
-def check_runs(pending: Sequence[RunSpec], local: bool) -> list[str]:
+@dataclass(frozen=True)
+class CheckedRuns:
+    """What is certain about runs before they train: their devices, and how they can be stacked.
+
+    `stacks` is None where each is trained alone, as it was always done.
+    """
+
+    devices: set[str]
+    stacks: StackRequest | None = None
+
+
+def check_runs(pending: Sequence[RunSpec], local: bool) -> CheckedRuns:
     """Fail now, before anything is trained, where it is certain that a run would fail.
 
     Only `local` runs train on this machine, and need the device that they ask for to be here.
-    Returns their devices.
 
     Raises:
-        ConfigError: a network cannot be built, or a device is not here.
+        ConfigError: a network cannot be built, a device is not here, or no runs can be stacked
+            where that was asked for.
     """
     import_training()
     from normlab.training.build import check_networks
     from normlab.training.hardware import resolve_device
 
     check_networks(pending)
-    return [resolve_device(spec.config.trainer) for spec in pending] if local else []
+    if not local:
+        return CheckedRuns(set())
+    devices = {resolve_device(spec.config.trainer) for spec in pending}
+    return CheckedRuns(devices, _request_stacks(pending, devices))
+
+
+def _request_stacks(pending: Sequence[RunSpec], devices: set[str]) -> StackRequest | None:
+    from normlab.training.hardware import free_card_memory
+    from normlab.training.stack_groups import check_explicit_request, plan_stacks
+
+    size = pending[0].config.trainer.stack
+    if size == 1 or (size == "auto" and devices != {"cuda"}):
+        return None
+    plan = plan_stacks(pending)
+    reason = next((f"{pending[i].name}: {why}" for i, why in plan.obstacles.items()), "")
+    if size == "auto":
+        # Arms are compared: all of them are trained in the same way, or the caveat says so.
+        if plan.obstacles:
+            return StackRequest([], [], f"all runs are trained alone, for {reason}")
+    else:
+        check_explicit_request(size, pending, plan)
+    count = f"{len(plan.obstacles)} of {len(pending)} runs are trained alone"
+    cards = tuple(free_card_memory()) if devices == {"cuda"} else ()
+    note = f"{count}, for {reason}" if reason else ""
+    return StackRequest(plan.groups, list(plan.obstacles), note, cards)
 
 
 # The fork server
@@ -277,7 +322,7 @@ def _send_result(
         connection.send(("result", result))
 
 
-def _prepare_process(environment: Mapping[str, str]) -> None:
+def prepare_process(environment: Mapping[str, str]) -> None:
     """Take the environment of the parent, which the fork server may be older than."""
     if FORKS:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, stopping.SIGNALS)
@@ -290,11 +335,11 @@ def _prepare_process(environment: Mapping[str, str]) -> None:
 
 def check_runs_in_process(
     connection: Connection, specs: Sequence[RunSpec], environment: Mapping[str, str]
-) -> list[str] | NormlabError:
-    """`check_runs`, in a process of its own: its devices, or the error that it raises."""
+) -> CheckedRuns | NormlabError:
+    """`check_runs`, in a process of its own: its result, or the error that it raises."""
     for signum in {*stopping.SIGNALS} - {signal.SIGTERM}:
         signal.signal(signum, signal.SIG_IGN)  # the parent hears it, and ends this process
-    _prepare_process(environment)
+    prepare_process(environment)
     try:
         return check_runs(specs, local=True)
     except NormlabError as error:  # as it is, with its exit code
@@ -314,10 +359,9 @@ class TrainingOrder:
 
 def train_in_process(connection: Connection, order: TrainingOrder) -> str | NormlabError | Stopped:
     """Carry out a job as Hydra's own launcher would: what it returned, or why it failed."""
-    stopping.follow_parent()
-    threading.Thread(target=_follow_requests, args=(connection,), daemon=True).start()
+    follow_parent(connection)
     try:
-        _prepare_process(order.environment)
+        prepare_process(order.environment)
         import_training()
         import torch
 
@@ -342,6 +386,12 @@ def train_in_process(connection: Connection, order: TrainingOrder) -> str | Norm
     return error if isinstance(error, NormlabError) else NormlabError(describe_error(error))
 
 
+def follow_parent(connection: Connection) -> None:
+    """Stop when the parent asks for it, or is gone, and for no other reason."""
+    stopping.follow_parent()
+    threading.Thread(target=_follow_requests, args=(connection,), daemon=True).start()
+
+
 def _follow_requests(connection: Connection) -> None:
     """Stop when the parent asks for it; when it is gone, save and stop."""
     while True:
@@ -356,21 +406,33 @@ def _follow_requests(connection: Connection) -> None:
 
 
 class ConnectionDisplay:
-    """Reports a run to the parent process; it never waits long, and never fails."""
+    """Reports a run to the parent process; it never waits long, and never fails.
 
-    def __init__(self, connection: Connection) -> None:
+    `member` says which run of the process's job it is.
+    """
+
+    def __init__(self, connection: Connection, member: int = 0) -> None:
         self._connection = connection
+        self._member = member
         self._sent_at = -REFRESH_SECONDS
 
     def update(self, step: int, loss: float, tokens_per_second: float) -> None:
         """Send the progress, now and then."""
         if time.monotonic() - self._sent_at >= REFRESH_SECONDS:
             self._sent_at = time.monotonic()
-            self._send(("update", step, loss, tokens_per_second), patience=0)
+            self._send(("update", self._member, step, loss, tokens_per_second), patience=0)
 
     def say(self, sentence: str) -> None:
         """Send a sentence."""
-        self._send(("say", sentence), patience=SEND_SECONDS)
+        self._send(("say", self._member, sentence), patience=SEND_SECONDS)
+
+    def start_stack(self, runs: int) -> None:
+        """Say that a stack of so many runs begins with this one."""
+        self._send(("start", self._member, runs), patience=SEND_SECONDS)
+
+    def end(self, state: str) -> None:
+        """Say how the run ended, where the job goes on with others."""
+        self._send(("end", self._member, state), patience=SEND_SECONDS)
 
     def _send(self, message: tuple[Any, ...], patience: float) -> None:
         with suppress(OSError):
@@ -428,7 +490,7 @@ class StudyLauncher(Launcher):
             order = TrainingOrder(
                 config, self.hydra_context, self.task_function, threads, dict(os.environ)
             )
-            jobs.append(Job(index, spec, order))
+            jobs.append(Job([index], [spec], threads, train_in_process, order))
         return ParallelRuns(self.allocation, jobs).train()
 
     def _compose_job(self, overrides: Sequence[str], number: int) -> DictConfig:
@@ -440,18 +502,23 @@ class StudyLauncher(Launcher):
 
 @dataclass
 class Job:
-    """A run to be trained, and the process that does it."""
+    """Runs to be trained in one process, by their indices: a single one, or those of stacks.
 
-    index: int
-    spec: RunSpec
-    order: TrainingOrder
-    worker: Worker | None = None
-    result: JobReturn = field(default_factory=JobReturn)
+    `function` gets the connection and the order, and returns the result of each run: a list, or of
+    a single run the result itself.
+    """
+
+    indices: Sequence[int]
+    specs: Sequence[RunSpec]
+    threads: int
+    function: Callable[..., Any]
+    order: Any
+    results: list[JobReturn] = field(default_factory=list)
     stop_requests: int = 0
 
 
 class ParallelRuns:
-    """Keeps as many runs going as the allocation allows, until all have ended or a signal comes."""
+    """Keeps as many jobs going as the allocation allows, until all have ended or a signal comes."""
 
     def __init__(self, allocation: Allocation, jobs: Sequence[Job]) -> None:
         self.allocation = allocation
@@ -460,12 +527,15 @@ class ParallelRuns:
         self.running: list[tuple[Job, Worker]] = []
         self.signals: list[int] = []
         self.deadline: float | None = None
+        self.ended: set[int] = set()  # indices of runs whose end has been shown
+        specs = dict(sorted(pair for job in jobs for pair in self._indexed_specs(job)))
         self.progress = StudyProgress(
-            [job.spec.name for job in jobs], [job.spec.config.trainer.max_steps for job in jobs]
+            [spec.name for spec in specs.values()],
+            [spec.config.trainer.max_steps for spec in specs.values()],
         )
 
     def train(self) -> list[JobReturn]:
-        """Train them all."""
+        """Train them all; what each run came to, in the order of the indices."""
         with stopping.handle_signals(self._note_signal), self.progress:
             try:
                 while self.running or (self.waiting and not self.signals):
@@ -477,7 +547,16 @@ class ParallelRuns:
                 self._kill()
         if self.signals:
             raise stopping.interruption_for(self.signals[0])
-        return [job.result for job in self.jobs]
+        results = {
+            index: result
+            for job in self.jobs
+            for index, result in zip(job.indices, job.results, strict=True)
+        }
+        return [results[index] for index in sorted(results)]
+
+    @staticmethod
+    def _indexed_specs(job: Job) -> list[tuple[int, RunSpec]]:
+        return list(zip(job.indices, job.specs, strict=True))
 
     def _note_signal(self, signum: int, frame: FrameType | None) -> None:
         # The processes have the states to save: signals are passed on to them.
@@ -488,12 +567,13 @@ class ParallelRuns:
     def _start_waiting(self) -> None:
         threads = self.allocation.jobs * self.allocation.threads
         while self.waiting and not self.signals and len(self.running) < self.allocation.jobs:
-            used = sum(job.order.threads for job, _ in self.running)
-            if self.running and used + self.waiting[0].order.threads > threads:
+            used = sum(job.threads for job, _ in self.running)
+            if self.running and used + self.waiting[0].threads > threads:
                 return  # a run that goes on with more threads than its share waits for them
             job = self.waiting.popleft()
-            self.progress.start(job.index)
-            self.running.append((job, Worker(train_in_process, job.order)))
+            if len(job.indices) == 1:  # of more, the process says which begin
+                self.progress.start(job.indices[0])
+            self.running.append((job, Worker(job.function, job.order)))
 
     def _forward_signals(self) -> None:
         for job, worker in self.running:
@@ -517,11 +597,25 @@ class ParallelRuns:
             self._show_messages(job, worker)
 
     def _show_messages(self, job: Job, worker: Worker) -> None:
-        for kind, *values in worker.receive():
+        for kind, member, *values in worker.receive():
+            index = job.indices[member]
             if kind == "update":
-                self.progress.update(job.index, *values)
+                self.progress.update(index, *values)
+            elif kind == "start":
+                self.progress.start(index, stacked=values[0])
+            elif kind == "end":
+                self._show_end(index, job.specs[member], *values)
             else:
-                self.progress.say(job.index, *values)
+                self.progress.say(index, *values)
+
+    def _show_end(self, index: int, spec: RunSpec, state: str) -> None:
+        if index in self.ended:
+            return
+        self.ended.add(index)
+        if state not in (ALREADY_TRAINED, ELSEWHERE):
+            with suppress(OSError, NormlabError):
+                self.progress.finish(index, RunRecord.read(spec.folder))
+        self.progress.end(index)
 
     def _collect_results(self) -> None:
         for job, worker in list(self.running):
@@ -529,19 +623,24 @@ class ParallelRuns:
                 continue
             self._show_messages(job, worker)  # what it sent last
             self.running.remove((job, worker))
-            job.result = self._read_result(job, worker)
-            self.progress.end(job.index)
+            results = worker.result
+            if not isinstance(results, list):
+                results = [results] * len(job.indices)
+            job.results = [
+                self._read_result(index, spec, worker, result)
+                for (index, spec), result in zip(self._indexed_specs(job), results, strict=True)
+            ]
             worker.connection.close()
 
-    def _read_result(self, job: Job, worker: Worker) -> JobReturn:
-        result = worker.result
+    def _read_result(self, index: int, spec: RunSpec, worker: Worker, result: Any) -> JobReturn:
         if isinstance(result, str):
-            if result not in (ALREADY_TRAINED, ELSEWHERE):
-                with suppress(OSError, NormlabError):
-                    self.progress.finish(job.index, RunRecord.read(job.spec.folder))
+            self._show_end(index, spec, result)
             return _job_return(JobStatus.COMPLETED, result)
+        self.progress.end(index)
         if isinstance(result, NormlabError):
             return _job_return(JobStatus.FAILED, result)
+        if read_result(spec.folder) is not None:  # of a stack whose process died later
+            return _job_return(JobStatus.COMPLETED, ALREADY_TRAINED)
         if isinstance(result, Stopped):
             reason = f"stopped by {signal.Signals(result.signum).name}"
         elif self.deadline is not None and time.monotonic() > self.deadline:
@@ -550,7 +649,7 @@ class ParallelRuns:
             death = _describe_death(worker.process.exitcode)
             reason = f"its process {death}; the same command goes on where it was"
         if not (isinstance(result, Stopped) and self.signals):
-            self.progress.say(job.index, reason)
+            self.progress.say(index, reason)
         return _job_return(JobStatus.FAILED, NormlabError(reason))
 
 

@@ -125,7 +125,9 @@ class LanguageModel(pl.LightningModule):
             lr=config.optimizer.lr,
             betas=(first, second),
             eps=config.optimizer.eps,
-            fused=self.device.type in ("cpu", "cuda"),
+            # With 16-mixed the gradients are unscaled before they are clipped; the fused kernel
+            # would do so after it.
+            fused=self.device.type in ("cpu", "cuda") and config.trainer.precision != "16-mixed",
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer,
@@ -191,6 +193,23 @@ def compile_model(
             f"a CPU needs a C++ compiler for it, a GPU Triton; take trainer.compile=false."
         ) from error
     return time.perf_counter() - began
+
+
+def prepare_uncompiled_step(
+    trainer: pl.Trainer, module: LanguageModel, training: Pair, validation: Pair
+) -> Callable[[], None]:
+    """A function that takes a step's forward and backward pass, to be timed; taken once already.
+
+    Weights, gradients and random numbers are left as they were.
+    """
+    module.to(trainer.strategy.root_device)
+
+    def take_step() -> None:
+        with torch.random.fork_rng():
+            _take_step(trainer, module, training, validation)
+
+    take_step()
+    return take_step
 
 
 def _take_step(
