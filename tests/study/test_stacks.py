@@ -1,7 +1,8 @@
 """A study in stacks: which runs share one, where each goes, and what the command leaves."""
 
 import re
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +25,8 @@ from normlab.training.stack_groups import (
     find_setting_obstacle,
     plan_stacks,
 )
-from study_process import read_records, read_rows
+from run_equality import assert_same_run
+from study_process import Process, end_processes, read_records, read_rows, shell_code
 from tiny_run import TINY
 
 GIB = 2**30
@@ -206,3 +208,45 @@ def test_a_size_for_runs_that_cannot_be_stacked_names_the_key(
     assert "model.dropout=0.1 cannot be in a stack" in answer.err
     assert answer.err.count("\n") == 1
     assert not list(tmp_path.glob("*/*/run.json"))
+
+
+# Long enough that something can happen to it; a state is saved at every step.
+LONG = (
+    *("-m", *TINY, "seed=0,1,2", "optimizer.lr=1e-3,3e-4", "trainer.stack=6"),
+    *("trainer.max_steps=60", "trainer.val_every=9", "trainer.log_every=4"),
+    "trainer.save_seconds=0",
+)
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_left() -> Iterator[None]:
+    yield
+    end_processes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_stack_that_is_stopped_goes_on_to_the_bit(signum: int, tmp_path: Path) -> None:
+    study = tmp_path / "stopped" / "synthetic"
+    arguments = (*LONG, f"output_dir={tmp_path}/stopped")
+    process = Process(tmp_path, *arguments)
+    assert process.until(lambda: len(list(study.glob("*/checkpoints/previous.ckpt"))) == 6)
+    if signum == signal.SIGKILL:
+        process.kill()
+        process.end()
+    else:
+        process.send(signum)
+        ended = process.end()
+        assert ended.code == shell_code(signum)
+        assert "Traceback" not in ended.err + ended.out
+        states = [RunRecord.read(path.parent).state for path in study.glob("*/run.json")]
+        assert states == ["interrupted"] * 6
+    again = Process(tmp_path, *arguments).end()
+    assert again.code == 0, again.err
+    assert again.out.count("goes on from step") == 6
+    whole = Process(tmp_path, *LONG, f"output_dir={tmp_path}/whole").end()
+    assert whole.code == 0, whole.err
+    for name in read_records(study):
+        assert_same_run(study / name, tmp_path / "whole" / "synthetic" / name)
+    third = Process(tmp_path, *arguments).end()
+    assert "6 already there" in third.out or third.out.count("there ") >= 6

@@ -17,6 +17,7 @@ from normlab.config.schema import OptimizerConfig
 from normlab.training.checkpoints import read_checkpoint
 from normlab.training.run import train
 from normlab.training.stack import Stack
+from normlab.training.stack_follower import StackFollower
 from normlab.training.stack_run import train_stack
 from normlab.training.stacked_adamw import StackedAdamW
 from run_equality import CURVES, assert_same_run, read_curves
@@ -160,6 +161,27 @@ def test_a_stopped_stack_goes_on_as_if_it_had_never_stopped(after: int, runs: Ca
     for spec, whole in zip(runs("stopped"), runs("whole"), strict=True):
         assert_same_run(spec.folder, whole.folder)
         assert RunRecord.read(spec.folder).resumed_at != []
+
+
+def test_numbers_that_are_recorded_later_are_the_same(
+    runs: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = (*OWN, DIVERGING)
+    stack(runs("at_once", *own))
+    create = StackFollower.__init__
+
+    def create_lagging(self: StackFollower, *arguments: object) -> None:
+        create(self, *arguments)
+        self.lag = 1  # as on a GPU
+
+    monkeypatch.setattr(StackFollower, "__init__", create_lagging)
+    stack(runs("later", *own))
+    for spec, reference in zip(runs("later", *own), runs("at_once", *own), strict=True):
+        if spec.config.seed < 2:
+            assert_same_run(spec.folder, reference.folder)
+    later, at_once = (RunRecord.read(runs(p, DIVERGING)[0].folder) for p in ("later", "at_once"))
+    assert (later.state, later.diverged_step) == (at_once.state, at_once.diverged_step)
+    assert (later.step, later.reason) == (at_once.step, at_once.reason)
 
 
 def test_a_run_goes_on_alone_or_in_another_stack(runs: Callable) -> None:

@@ -14,12 +14,11 @@ from normlab.archive.record import RunRecord
 from normlab.config.run_spec import RunSpec
 from normlab.errors import NormlabError
 from normlab.study.allocation import Allocation
+from normlab.study.parallel_runs import Job, ParallelRuns
 from normlab.study.plan import ELSEWHERE
 from normlab.study.stack_allocation import StackAllocation, card_environment
 from normlab.study.workers import (
     ConnectionDisplay,
-    Job,
-    ParallelRuns,
     Stopped,
     follow_parent,
     import_training,

@@ -24,6 +24,7 @@ from normlab.config.run_spec import RunSpec
 from normlab.errors import ConfigError, NormlabError
 from normlab.study import workers
 from normlab.study.allocation import Machine, allocate_runs
+from normlab.study.parallel_runs import StudyLauncher
 from normlab.study.plan import (
     ELSEWHERE,
     Plan,
@@ -145,10 +146,10 @@ class StudySweeper(Sweeper):
         """
         pending = [spec for _, spec in plan.pending()]
         check_writable(pending[0].study_folder)
-        if not isinstance(launcher, workers.StudyLauncher) or len(pending) == 1:
+        if not isinstance(launcher, StudyLauncher) or len(pending) == 1:
             name = self.config.hydra.runtime.choices["hydra/launcher"]
             stack = pending[0].config.trainer.stack
-            if not isinstance(launcher, workers.StudyLauncher) and stack not in ("auto", 1):
+            if not isinstance(launcher, StudyLauncher) and stack not in ("auto", 1):
                 raise ConfigError(
                     f"trainer.stack={stack} needs normlab's own launcher, and "
                     f"hydra/launcher={name} trains every run by itself; leave one of the two out."

@@ -78,12 +78,11 @@ class Stack:
         """R."""
         return len(self.configs)
 
-    @property
-    def rates(self) -> list[float]:
-        """The learning rate of each run in its next update."""
+    def rates_after(self, step: int) -> list[float]:
+        """The learning rate of each run in the update after `step` updates."""
         return [
             config.optimizer.lr
-            * learning_rate_factor(config.schedule, self.step, config.trainer.max_steps)
+            * learning_rate_factor(config.schedule, step, config.trainer.max_steps)
             for config in self.configs
         ]
 
@@ -147,7 +146,7 @@ class Stack:
                     )
 
     def _capture_step(self) -> None:
-        self.optimizer.prepare_step(self.step + 1, self.rates)
+        self.optimizer.prepare_step(self.step + 1, self.rates_after(self.step))
         self._update, self.graph_problem = capture_step(
             self._compute_update, self.device, self._state_tensors(), [self.losses, self.norms]
         )
@@ -166,7 +165,7 @@ class Stack:
     def take_step(self, batch: Pair) -> None:
         """Train every run on its batch: tokens and targets (S, B, T), one row a seed."""
         self._load_batch(batch)
-        self.optimizer.prepare_step(self.step + 1, self.rates)
+        self.optimizer.prepare_step(self.step + 1, self.rates_after(self.step))
         self._update()
         self.step += 1
 
@@ -310,8 +309,10 @@ class StackBatches:
     def batch(self, index: int) -> Pair:
         """Batch `index` of every seed."""
         pairs = [to_tensors(self.source.batch(seed, index)) for seed in self.stack.seeds]
-        tokens, targets = zip(*pairs, strict=True)
-        return torch.stack(tokens), torch.stack(targets)
+        tokens, targets = (torch.stack(parts) for parts in zip(*pairs, strict=True))
+        if self.stack.device.type == "cuda":  # a copy from other memory would wait for the device
+            return tokens.pin_memory(), targets.pin_memory()
+        return tokens, targets
 
 
 class StackModule(pl.LightningModule):

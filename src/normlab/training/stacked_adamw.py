@@ -39,20 +39,20 @@ class StackedAdamW:
         self.second = {name: torch.zeros_like(p) for name, p in parameters.items()}
         self.untouched: set[str] = set()
         self.numbers = torch.zeros(7, len(settings), device=device)
-        self._settings = list(settings)
+        self._betas = np.array([own.betas for own in settings]).T
+        self._eps = np.array([own.eps for own in settings])
+        self._weight_decays = np.array([own.weight_decay for own in settings])
         self._limits = np.array(limits)
 
     def prepare_step(self, step: int, rates: Sequence[float]) -> None:
         """Set the learning rate of each run for its update number `step`, from 1."""
-        betas = np.array([settings.betas for settings in self._settings]).T
-        rate = np.array(rates)
+        rate, betas = np.array(rates), self._betas
         numbers = np.empty((7, len(rate)))
-        numbers[_KEEP] = 1 - rate * np.array([s.weight_decay for s in self._settings])
+        numbers[_KEEP] = 1 - rate * self._weight_decays
         numbers[_STEP_SIZE] = rate / (1 - betas[0] ** step)
         numbers[_ROOT] = np.sqrt(1 - betas[1] ** step)
         numbers[_BETA1], numbers[_BETA2] = betas
-        numbers[_EPS] = [settings.eps for settings in self._settings]
-        numbers[_LIMIT] = self._limits
+        numbers[_EPS], numbers[_LIMIT] = self._eps, self._limits
         self.numbers.copy_(torch.from_numpy(numbers), non_blocking=True)
 
     @torch.no_grad()
@@ -90,7 +90,8 @@ class StackedAdamW:
         self.second = {name: moment[rows].clone() for name, moment in self.second.items()}
         self.numbers = self.numbers[:, rows].clone()
         chosen = rows.tolist()
-        self._settings = [self._settings[row] for row in chosen]
+        self._betas = self._betas[:, chosen]
+        self._eps, self._weight_decays = self._eps[chosen], self._weight_decays[chosen]
         self._limits = self._limits[chosen]
 
 
