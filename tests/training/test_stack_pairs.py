@@ -1,6 +1,6 @@
 """Every norm with every placement, in a stack and alone: the same losses over 20 steps."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -12,6 +12,7 @@ from normlab.config.run_spec import RunSpec
 from normlab.config.schema import TrainConfig
 from normlab.data import build_source
 from normlab.training.build import build_model
+from normlab.training.hardware import single_thread
 from normlab.training.module import LanguageModel, Pair, to_tensors
 from normlab.training.stack import Stack
 from normlab.training.stack_groups import build_stack_model, find_model_obstacle
@@ -33,6 +34,13 @@ def options(group: str) -> list[str]:
 
 NORMS, PLACEMENTS = options("norm"), options("placement")
 SOME = [("layernorm", "pre"), ("dyt", "post"), ("rmsnorm", "siamese")]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Two would wait for each other longer than they compute."""
+    with single_thread():
+        yield
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from normlab.model.contract import CONTEXT, VOCABULARY
 from normlab.model.gpt import GPT
 from normlab.training.build import build_model
 from normlab.training.cuda_graph import compare_results
+from normlab.training.hardware import single_thread
 from normlab.training.stack import Stack
 
 # What each run of a stack may have of its own. A name stands for all keys below it.
@@ -35,6 +36,9 @@ _OWN_KEYS = (
 # What does not matter for it: where results go, and what models are compared by otherwise.
 _PASSED_OVER = ("study", "output_dir", "jobs", "margin", "measure", "figure", "budget", "logger")
 _BY_MODEL = ("norm", "placement")
+
+# Gradients may differ by this, relative to the largest of the model, where they should be 0.
+ROUNDING = 1e-5
 
 # Values of a key without which no run can be in a stack, and why.
 _REQUIRED: dict[str, tuple[Callable[[TrainConfig], bool], str]] = {
@@ -84,6 +88,11 @@ class StackPlan:
 
 def plan_stacks(specs: Sequence[RunSpec]) -> StackPlan:
     """Put runs that can share a stack into groups; each model is tried once."""
+    with single_thread():
+        return _plan_on_one_thread(specs)
+
+
+def _plan_on_one_thread(specs: Sequence[RunSpec]) -> StackPlan:
     groups: dict[int, list[int]] = defaultdict(list)
     leaders: list[tuple[RunSpec, list[Any]]] = []  # the first run of each group, its structure
     obstacles: dict[int, str] = {}
@@ -202,7 +211,8 @@ def find_model_obstacle(config: TrainConfig) -> str:
         parameters = dict(model.named_parameters())
         alone = torch.autograd.grad(loss, [parameters[name] for name in gradients])
         stacked = [gradient[row] for gradient in gradients.values()]
-        if problem := compare_results([losses[row], *stacked], [loss, *alone]):
+        floor = ROUNDING * max(float(gradient.abs().max()) for gradient in alone)
+        if problem := compare_results([losses[row], *stacked], [loss, *alone], floor):
             return f"its model computes something else when it is mapped over runs ({problem})"
     return ""
 
