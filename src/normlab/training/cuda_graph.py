@@ -94,8 +94,9 @@ def compare_changes(
             return "the state is not finite where it should be"
         difference += float((new - reference)[finite].double().square().sum())
         change += float((reference - old)[finite].double().square().sum())
-    if difference > CHANGE_TOLERANCE**2 * change > 0:
-        return f"the state changes otherwise, by {(difference / change) ** 0.5:.2g} of its change"
+    if difference > CHANGE_TOLERANCE**2 * change:
+        relative = (difference / change) ** 0.5 if change else float("inf")
+        return f"the state changes otherwise, by {relative:.2g} of its change"
     return ""
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from normlab.config.schema import Decay, ScheduleConfig, TrainConfig
 from normlab.data import IGNORED, Batch, Source
 from normlab.errors import NormlabError
+from normlab.norms.norms import widen_precision
 from normlab.training.lightning import pl
 
 Pair = tuple[Tensor, Tensor]
@@ -154,7 +155,7 @@ class LanguageModel(pl.LightningModule):
         tokens, targets = batch
         logits = self.model(tokens)
         return F.cross_entropy(
-            logits.flatten(0, 1).float(),
+            widen_precision(logits.flatten(0, 1)),
             targets.flatten(),
             ignore_index=IGNORED,
             reduction=reduction,

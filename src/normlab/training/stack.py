@@ -26,6 +26,7 @@ from torch.func import functional_call
 from normlab.config.schema import TrainConfig
 from normlab.data import IGNORED, Source
 from normlab.errors import NormlabError
+from normlab.norms.norms import widen_precision
 from normlab.training.compilation import time_step
 from normlab.training.cuda_graph import capture_step, compare_results, restore_tensors
 from normlab.training.lightning import pl
@@ -200,7 +201,10 @@ class Stack:
         self._capture_step()
 
     def _reset_results(self) -> None:
-        self.losses, self.norms = (torch.zeros(self.runs, device=self.device) for _ in range(2))
+        dtype = next(iter(self.parameters.values())).dtype
+        self.losses, self.norms = (
+            torch.zeros(self.runs, device=self.device, dtype=dtype) for _ in range(2)
+        )
 
     def _load_batch(self, batch: Pair) -> None:
         for static, values in zip((self._tokens, self._targets), batch, strict=True):
@@ -244,7 +248,7 @@ class Stack:
             tensors = {**parameters, **buffers, **self.shared}
             logits = functional_call(self.template, tensors, (tokens,))
             return F.cross_entropy(
-                logits.flatten(0, 1).float(),
+                widen_precision(logits.flatten(0, 1)),
                 targets.flatten(),
                 ignore_index=IGNORED,
                 reduction=reduction,

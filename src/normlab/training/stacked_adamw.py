@@ -33,12 +33,12 @@ class StackedAdamW:
         limits: Sequence[float],
     ) -> None:
         """`parameters` are (R, …); `limits` is the largest gradient norm of each run."""
-        device = next(iter(parameters.values())).device
+        example = next(iter(parameters.values()))
         self.parameters = dict(parameters)
         self.first = {name: torch.zeros_like(p) for name, p in parameters.items()}
         self.second = {name: torch.zeros_like(p) for name, p in parameters.items()}
         self.untouched: set[str] = set()
-        self.numbers = torch.zeros(7, len(settings), device=device)
+        self.numbers = torch.zeros(7, len(settings), device=example.device, dtype=example.dtype)
         self._betas = np.array([own.betas for own in settings]).T
         self._eps = np.array([own.eps for own in settings])
         self._weight_decays = np.array([own.weight_decay for own in settings])
@@ -61,9 +61,7 @@ class StackedAdamW:
         present = {name: g for name, g in gradients.items() if g is not None}
         self.untouched = gradients.keys() - present.keys()
         runs = self.numbers.shape[1]
-        parts = [
-            torch.linalg.vector_norm(g.reshape(runs, -1), dim=1).float() for g in present.values()
-        ]
+        parts = [torch.linalg.vector_norm(g.reshape(runs, -1), dim=1) for g in present.values()]
         norms: Tensor = torch.linalg.vector_norm(torch.stack(parts), dim=0)
         # As nn.utils.clip_grad_norm_, whose constant this is.
         factors = (self.numbers[_LIMIT] / (norms + 1e-6)).clamp(max=1.0)
