@@ -134,6 +134,11 @@ class RunRecord:
         threads = self.hardware.get("threads")
         return threads if type(threads) is int and 1 <= threads <= _MOST_THREADS else None
 
+    @property
+    def stacked(self) -> bool:
+        """Whether it was trained in a stack, by other kernels than a run alone."""
+        return isinstance(self.hardware.get("stack"), dict)
+
     def write(self, folder: Path) -> None:
         """Write `run.json` into the run's folder, atomically. Raises OSError."""
         raw = _replace_nonfinite(asdict(self))

@@ -177,6 +177,8 @@ def _drop_later_keys(plain: dict[str, Any]) -> None:
             node = node[parent]
         if node[last] == value:
             del node[last]
+    # How many runs train together is the study's: no part of a run, and no arm of its own.
+    del plain["trainer"]["stack"]
     if not plain["probes"]:
         del plain["probes"]
 

@@ -200,10 +200,11 @@ class TrainerConfig:
     save_seconds: float = 30.0  # from one checkpoint to the next
     gradient_clip: float | None = 1.0
     accumulate: int = 1
-    precision: str = "auto"  # auto, 32-true or bf16-mixed
+    precision: str = "auto"  # auto, 32-true, bf16-mixed, or on a GPU 16-mixed
     device: Device = Device.auto
     threads: int | None = None
     compile: Any = "auto"  # true, false, auto or graphs
+    stack: Any = "auto"  # how many runs of a study train as one batched model: a number, or auto
     gradient_checkpointing: bool = False  # blocks are computed again backwards, for less memory
     divergence_limit: float = 3.0  # times the loss of a uniform guess
 

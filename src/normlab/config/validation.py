@@ -39,7 +39,7 @@ from normlab.config.schema import ModelConfig, Positions, TrainConfig
 from normlab.errors import ConfigError
 from normlab.text import excerpt
 
-PRECISIONS = ("auto", "32-true", "bf16-mixed")
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 COMPILE = (True, False, "auto", "graphs")
 # Beyond it attention's cost, which grows with the square, makes no comparison possible.
 MAX_CONTEXT = 16384
@@ -70,6 +70,10 @@ def _optional(rule: Rule) -> Rule:
 
 
 _POSITIVE = Rule("a number above 0", lambda value: math.isfinite(value) and value > 0)
+_AUTO_OR_COUNT = Rule(
+    "auto or a whole number from 1",
+    lambda value: value == "auto" or (type(value) is int and value >= 1),
+)
 _NOT_NEGATIVE = Rule("a number from 0", lambda value: math.isfinite(value) and value >= 0)
 
 # Checked in this order; the first that fails is reported.
@@ -84,10 +88,8 @@ _RULES: dict[str, Rule] = {
     "trainer.log_every": _count(),
     "trainer.accumulate": _count(MAX_BATCH),
     "data.batch_size": _count(MAX_BATCH),
-    "jobs": Rule(
-        "auto or a whole number from 1",
-        lambda value: value == "auto" or (type(value) is int and value >= 1),
-    ),
+    "jobs": _AUTO_OR_COUNT,
+    "trainer.stack": _AUTO_OR_COUNT,
     "margin": _optional(_POSITIVE),
     "target": _optional(_POSITIVE),
     "seed": Rule("a whole number from 0 to 2^32 - 1", lambda value: 0 <= value < 2**32),

@@ -6,6 +6,7 @@ the formula of a compiled kernel, which computes the same to rounding where a CP
 """
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +31,15 @@ def widen_precision(x: Tensor) -> Tensor:
     by their rounding.
     """
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def accumulates_in_fp32(x: Tensor) -> bool:
+    """Whether torch's own norms take x in half precision as it is, and add up in fp32.
+
+    Their CUDA kernels do. Widening x first would write it to memory twice as large, which takes
+    longer than the norm. The gain is then rounded to the dtype of x, as the matrices are.
+    """
+    return x.device.type == "cuda" and x.dtype in (torch.bfloat16, torch.float16)
 
 
 class KernelNorm(nn.Module):
@@ -64,10 +74,12 @@ class LayerNorm(KernelNorm):
         return self._compute_formula(formula, x, self.gain, self.bias)
 
     def _compute_with_torch(self, x: Tensor, *parameters: Tensor) -> Tensor:
-        wide = widen_precision(x)
+        direct = accumulates_in_fp32(x)
+        wide = x if direct else widen_precision(x)
         gain = parameters[0].to(wide.dtype)
         bias = parameters[1].to(wide.dtype) if len(parameters) > 1 else None
-        return F.layer_norm(wide, gain.shape, gain, bias, self.eps).to(x.dtype)
+        with _without_autocast(x, direct):
+            return F.layer_norm(wide, gain.shape, gain, bias, self.eps).to(x.dtype)
 
 
 class RMSNorm(KernelNorm):
@@ -232,10 +244,17 @@ class GradientPreservingScale(nn.Module):
 def _rms_normalize(x: Tensor, gain: Tensor, eps: float, cast: str) -> Tensor:
     if cast == "none":
         return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * gain.to(x.dtype)
-    wide = widen_precision(x)
-    if cast == "llama":
-        return F.rms_norm(wide, gain.shape, None, eps).to(x.dtype) * gain.to(x.dtype)
-    return F.rms_norm(wide, gain.shape, gain.to(wide.dtype), eps).to(x.dtype)
+    direct = accumulates_in_fp32(x)
+    wide = x if direct else widen_precision(x)
+    with _without_autocast(x, direct):
+        if cast == "llama":
+            return F.rms_norm(wide, gain.shape, None, eps).to(x.dtype) * gain.to(x.dtype)
+        return F.rms_norm(wide, gain.shape, gain.to(wide.dtype), eps).to(x.dtype)
+
+
+def _without_autocast(x: Tensor, direct: bool) -> AbstractContextManager[None]:
+    """Where x is taken as it is, keep autocast, which widens the input of norms, from it."""
+    return torch.autocast(x.device.type, enabled=False) if direct else nullcontext()
 
 
 def _has_other_rounding(x: Tensor, cast: str) -> bool:

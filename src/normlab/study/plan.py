@@ -27,7 +27,7 @@ from normlab.text import excerpt
 # What is the same for all runs of a command: where they go, and what an experiment asks for.
 _SINGLE_KEYS = (
     *("study", "output_dir", "experiment", "sweep", "measure", "figure"),
-    *("jobs", "margin", "target"),
+    *("jobs", "margin", "target", "trainer.stack"),
 )
 MOST_RUNS = 10_000  # of a command: each is composed and checked before the first is trained
 ELSEWHERE = "elsewhere"  # the state of a run that another process trains

@@ -136,10 +136,12 @@ class StudyProgress(AbstractContextManager["StudyProgress"]):
         """Where the run reports itself."""
         return RunDisplay(self, run)
 
-    def start(self, run: int) -> None:
-        """Show that a run begins."""
+    def start(self, run: int, stacked: int = 1) -> None:
+        """Show that a run begins; of a stack of several, the line of one stands for all."""
         name = self.names[run].rpartition("-")[0]
         self.paces[run] = Pace(time.monotonic())
+        if stacked > 1:
+            name = f"{name} and {stacked - 1} more in a stack"
         self.run_lines[run] = self.lines.add_task(
             f"run {self._position(run)} {name}", total=self.steps[run], state="starting"
         )

@@ -52,7 +52,7 @@ def repeat_run(arguments: Sequence[str], command: str) -> None:
         terminal.print(f"note: {altered_files}", markup=False)
     terminal.print(f"repeats {folder} in {spec.folder}", markup=False)
     _set_threads(before)
-    train_with_progress(spec, 1, 1, command)
+    train_with_progress(spec, 1, 1, command, stacked=before.stacked)
     after = RunRecord.read_for_user(spec.folder)
     for line in _changed_circumstances(before, after):
         terminal.print(line, markup=False)

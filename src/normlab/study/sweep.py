@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from textwrap import fill
@@ -20,9 +21,10 @@ from rich.markup import escape
 from normlab.archive.record import RunRecord, check_study_name
 from normlab.archive.study import is_run_folder
 from normlab.config.run_spec import RunSpec
-from normlab.errors import NormlabError
+from normlab.errors import ConfigError, NormlabError
 from normlab.study import workers
-from normlab.study.allocation import Allocation, Machine, allocate_runs
+from normlab.study.allocation import Machine, allocate_runs
+from normlab.study.parallel_runs import StudyLauncher
 from normlab.study.plan import (
     ELSEWHERE,
     Plan,
@@ -33,6 +35,8 @@ from normlab.study.plan import (
     make_study_folder,
 )
 from normlab.study.progress import format_outcome
+from normlab.study.stack_allocation import StackAllocation, allocate_stacks
+from normlab.study.stack_process import train_in_stacks
 from normlab.terminal import has_fixed_width, open_terminal
 from normlab.text import printable_line
 
@@ -44,6 +48,16 @@ if TYPE_CHECKING:
 # study's name. By `measure.name` of the configuration.
 MeasurementExperiment = Callable[[ConfigLoader, DictConfig, Sequence[str], str], None]
 MeasurementExperiments = Mapping[str, MeasurementExperiment]
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How the pending runs of a study are trained here, in words; and in stacks, if they are."""
+
+    description: str = ""
+    note: str = ""
+    stacks: StackAllocation | None = None
+    alone: tuple[int, ...] = ()  # indices of runs that cannot be in a stack
 
 
 class StudySweeper(Sweeper):
@@ -103,11 +117,16 @@ class StudySweeper(Sweeper):
         pending = plan.pending()
         terminal = open_terminal()
         launcher = self._instantiate_launcher(len(pending)) if pending else None
-        allocation = self._prepare_launch(launcher, plan) if launcher else None
-        announce_plan(terminal, plan, len(pending), str(allocation or ""))
+        launch = self._prepare_launch(launcher, plan) if launcher else Launch()
+        announce_plan(terminal, plan, len(pending), launch.description)
+        if launch.note:
+            terminal.print(f"  note    {launch.note}", markup=False)
         results: Sequence[JobReturn] = []
         try:
-            if launcher:
+            if launch.stacks is not None:
+                specs = [spec for _, spec in pending]
+                results = train_in_stacks(specs, launch.alone, launch.stacks)
+            elif launcher:
                 results = launcher.launch([overrides for overrides, _ in pending], 0)
         finally:
             problem = draw_study(terminal, plan, self.trained_experiments)
@@ -120,36 +139,46 @@ class StudySweeper(Sweeper):
             config=self.config,
         )
 
-    def _prepare_launch(self, launcher: Launcher, plan: Plan) -> Allocation | None:
+    def _prepare_launch(self, launcher: Launcher, plan: Plan) -> Launch:
         """Fail now where it is certain that a run would; tell normlab's own launcher what to do.
 
         Returns how the runs share this machine, where they do.
         """
         pending = [spec for _, spec in plan.pending()]
         check_writable(pending[0].study_folder)
-        if not isinstance(launcher, workers.StudyLauncher) or len(pending) == 1:
+        if not isinstance(launcher, StudyLauncher) or len(pending) == 1:
             name = self.config.hydra.runtime.choices["hydra/launcher"]
+            stack = pending[0].config.trainer.stack
+            if not isinstance(launcher, StudyLauncher) and stack not in ("auto", 1):
+                raise ConfigError(
+                    f"trainer.stack={stack} needs normlab's own launcher, and "
+                    f"hydra/launcher={name} trains every run by itself; leave one of the two out."
+                )
             workers.check_runs(pending, local=name in ("study", "basic"))
             make_study_folder(pending[0].study_folder)
-            return None
+            return Launch()
         # In a process of its own, for this one does without torch.
         check = workers.check_runs_in_process
         try:
-            devices = workers.call_in_process(check, pending, dict(os.environ))
+            checked = workers.call_in_process(check, pending, dict(os.environ))
         except workers.ProcessDiedError as error:
             raise NormlabError(
                 f"the process that tries the networks {error}, before anything was trained; "
                 f"hydra/launcher=basic works without one."
             ) from error
-        if isinstance(devices, NormlabError):
-            raise devices
+        if isinstance(checked, NormlabError):
+            raise checked
         make_study_folder(pending[0].study_folder)
-        allocation = allocate_runs(pending, plan.vocabularies, set(devices), Machine.current())
+        request, machine = checked.stacks, Machine.current()
+        if request is not None and request.groups:
+            stacks = allocate_stacks(pending, plan.vocabularies, request, machine)
+            return Launch(str(stacks), request.note, stacks, tuple(request.alone))
+        allocation = allocate_runs(pending, plan.vocabularies, checked.devices, machine)
         launcher.specs = pending
         # A GPU's context and kernels are made once, in this process, for all runs.
-        if allocation.jobs > 1 or set(devices) == {"cpu"}:
+        if allocation.jobs > 1 or checked.devices == {"cpu"}:
             launcher.allocation = allocation
-        return allocation
+        return Launch(str(allocation), request.note if request else "")
 
 
 def announce_plan(terminal: Console, plan: Plan, pending: int, allocation: str = "") -> None:

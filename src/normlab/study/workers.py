@@ -18,14 +18,12 @@ import signal
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stderr, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
-from types import FrameType
 from typing import Any
 
 import psutil
@@ -35,23 +33,20 @@ from hydra.core.utils import (
     JobReturn,
     JobRuntime,
     JobStatus,
-    configure_log,
     run_job,
     setup_globals,
 )
-from hydra.plugins.launcher import Launcher
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf
 
 from normlab import output
 from normlab.archive.lock import RunLockedError
-from normlab.archive.record import RunRecord
 from normlab.config.compose import register_schemas
 from normlab.config.run_spec import RunSpec, make_run_spec
 from normlab.errors import NormlabError, explain_failed_import
-from normlab.study.allocation import Allocation, choose_threads
 from normlab.study.plan import ELSEWHERE
 from normlab.study.progress import StudyProgress
+from normlab.study.stack_allocation import StackRequest
 from normlab.training import stopping
 
 ALREADY_TRAINED = "there"  # what a job returns that has nothing to do
@@ -111,12 +106,21 @@ def train_with_progress(
     runs: int,
     command: str,
     display: "ConnectionDisplay | None" = None,
+    stacked: bool | None = None,
 ) -> str:
-    """Train run `number` of `runs` in this process, and show it. Returns its state."""
+    """Train run `number` of `runs` in this process, and show it. Returns its state.
+
+    `stacked` trains it as a stack of one, or not; None does so for a single run where that is
+    faster. Of several runs, each is trained alone.
+    """
     output.secure_streams()  # another launcher of Hydra's may have begun this process
     import_training()
-    from normlab.training.run import train
+    from normlab.training.run import train as train_alone
+    from normlab.training.stack_run import gains_from_stack, train_single
 
+    if stacked is None:
+        stacked = runs == 1 and gains_from_stack(spec)
+    train = train_single if stacked else train_alone
     if display is not None:
         try:
             return train(spec, command, display).state
@@ -135,21 +139,56 @@ def train_with_progress(
     return record.state
 
 
-def check_runs(pending: Sequence[RunSpec], local: bool) -> list[str]:
+@dataclass(frozen=True)
+class CheckedRuns:
+    """What is certain about runs before they train: their devices, and how they can be stacked.
+
+    `stacks` is None where each is trained alone, as it was always done.
+    """
+
+    devices: set[str]
+    stacks: StackRequest | None = None
+
+
+def check_runs(pending: Sequence[RunSpec], local: bool) -> CheckedRuns:
     """Fail now, before anything is trained, where it is certain that a run would fail.
 
     Only `local` runs train on this machine, and need the device that they ask for to be here.
-    Returns their devices.
 
     Raises:
-        ConfigError: a network cannot be built, or a device is not here.
+        ConfigError: a network cannot be built, a device is not here, or no runs can be stacked
+            where that was asked for.
     """
     import_training()
     from normlab.training.build import check_networks
     from normlab.training.hardware import resolve_device
 
     check_networks(pending)
-    return [resolve_device(spec.config.trainer) for spec in pending] if local else []
+    if not local:
+        return CheckedRuns(set())
+    devices = {resolve_device(spec.config.trainer) for spec in pending}
+    return CheckedRuns(devices, _request_stacks(pending, devices))
+
+
+def _request_stacks(pending: Sequence[RunSpec], devices: set[str]) -> StackRequest | None:
+    from normlab.training.hardware import free_card_memory
+    from normlab.training.stack_groups import check_explicit_request, plan_stacks
+
+    size = pending[0].config.trainer.stack
+    if size == 1 or (size == "auto" and devices != {"cuda"}):
+        return None
+    plan = plan_stacks(pending)
+    reason = next((f"{pending[i].name}: {why}" for i, why in plan.obstacles.items()), "")
+    if size == "auto":
+        # Arms are compared: all of them are trained in the same way, or the caveat says so.
+        if plan.obstacles:
+            return StackRequest([], [], f"all runs are trained alone, for {reason}")
+    else:
+        check_explicit_request(size, pending, plan)
+    count = f"{len(plan.obstacles)} of {len(pending)} runs are trained alone"
+    cards = tuple(free_card_memory()) if devices == {"cuda"} else ()
+    note = f"{count}, for {reason}" if reason else ""
+    return StackRequest(plan.groups, list(plan.obstacles), note, cards)
 
 
 # The fork server
@@ -260,7 +299,7 @@ def call_in_process(function: Callable[..., Any], *arguments: Any) -> Any:
         worker.process.kill()
         worker.process.join()
     if not worker.has_result:
-        raise ProcessDiedError(_describe_death(worker.process.exitcode))
+        raise ProcessDiedError(describe_death(worker.process.exitcode))
     return worker.result
 
 
@@ -278,7 +317,7 @@ def _send_result(
         connection.send(("result", result))
 
 
-def _prepare_process(environment: Mapping[str, str]) -> None:
+def prepare_process(environment: Mapping[str, str]) -> None:
     """Take the environment of the parent, which the fork server may be older than."""
     if FORKS:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, stopping.SIGNALS)
@@ -291,11 +330,11 @@ def _prepare_process(environment: Mapping[str, str]) -> None:
 
 def check_runs_in_process(
     connection: Connection, specs: Sequence[RunSpec], environment: Mapping[str, str]
-) -> list[str] | NormlabError:
-    """`check_runs`, in a process of its own: its devices, or the error that it raises."""
+) -> CheckedRuns | NormlabError:
+    """`check_runs`, in a process of its own: its result, or the error that it raises."""
     for signum in {*stopping.SIGNALS} - {signal.SIGTERM}:
         signal.signal(signum, signal.SIG_IGN)  # the parent hears it, and ends this process
-    _prepare_process(environment)
+    prepare_process(environment)
     try:
         return check_runs(specs, local=True)
     except NormlabError as error:  # as it is, with its exit code
@@ -315,10 +354,9 @@ class TrainingOrder:
 
 def train_in_process(connection: Connection, order: TrainingOrder) -> str | NormlabError | Stopped:
     """Carry out a job as Hydra's own launcher would: what it returned, or why it failed."""
-    stopping.follow_parent()
-    threading.Thread(target=_follow_requests, args=(connection,), daemon=True).start()
+    follow_parent(connection)
     try:
-        _prepare_process(order.environment)
+        prepare_process(order.environment)
         import_training()
         import torch
 
@@ -343,6 +381,12 @@ def train_in_process(connection: Connection, order: TrainingOrder) -> str | Norm
     return error if isinstance(error, NormlabError) else NormlabError(describe_error(error))
 
 
+def follow_parent(connection: Connection) -> None:
+    """Stop when the parent asks for it, or is gone, and for no other reason."""
+    stopping.follow_parent()
+    threading.Thread(target=_follow_requests, args=(connection,), daemon=True).start()
+
+
 def _follow_requests(connection: Connection) -> None:
     """Stop when the parent asks for it; when it is gone, save and stop."""
     while True:
@@ -357,208 +401,39 @@ def _follow_requests(connection: Connection) -> None:
 
 
 class ConnectionDisplay:
-    """Reports a run to the parent process; it never waits long, and never fails."""
+    """Reports a run to the parent process; it never waits long, and never fails.
 
-    def __init__(self, connection: Connection) -> None:
+    `member` says which run of the process's job it is.
+    """
+
+    def __init__(self, connection: Connection, member: int = 0) -> None:
         self._connection = connection
+        self._member = member
         self._sent_at = -REFRESH_SECONDS
 
     def update(self, step: int, loss: float, tokens_per_second: float) -> None:
         """Send the progress, now and then."""
         if time.monotonic() - self._sent_at >= REFRESH_SECONDS:
             self._sent_at = time.monotonic()
-            self._send(("update", step, loss, tokens_per_second), patience=0)
+            self._send(("update", self._member, step, loss, tokens_per_second), patience=0)
 
     def say(self, sentence: str) -> None:
         """Send a sentence."""
-        self._send(("say", sentence), patience=SEND_SECONDS)
+        self._send(("say", self._member, sentence), patience=SEND_SECONDS)
+
+    def start_stack(self, runs: int) -> None:
+        """Say that a stack of so many runs begins with this one."""
+        self._send(("start", self._member, runs), patience=SEND_SECONDS)
+
+    def end(self, state: str) -> None:
+        """Say how the run ended, where the job goes on with others."""
+        self._send(("end", self._member, state), patience=SEND_SECONDS)
 
     def _send(self, message: tuple[Any, ...], patience: float) -> None:
         with suppress(OSError):
             # Windows cannot be asked; there a parent that does not listen is waited for.
             if os.name == "nt" or select.select([], [self._connection], [], patience)[1]:
                 self._connection.send(message)
-
-
-# Hydra's launcher
-
-
-class StudyLauncher(Launcher):
-    """Trains jobs as its `allocation` says; without it, or with one job, in this process."""
-
-    def __init__(self) -> None:
-        self.allocation: Allocation | None = None
-        self.specs: Sequence[RunSpec] = ()
-
-    def setup(
-        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
-    ) -> None:
-        """Called by Hydra before `launch`."""
-        self.hydra_context = hydra_context
-        self.task_function = task_function
-        self.config = config
-
-    def launch(
-        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
-    ) -> Sequence[JobReturn]:
-        """Train the jobs; what each returned or raised, in their order.
-
-        Raises:
-            KeyboardInterrupt: a signal stopped them, and their states are saved.
-        """
-        setup_globals()
-        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        configs = [
-            self._compose_job(overrides, number)
-            for number, overrides in enumerate(job_overrides, initial_job_idx)
-        ]
-        if self.allocation is None or len(configs) == 1:
-            return [
-                run_job(
-                    hydra_context=self.hydra_context,
-                    task_function=self.task_function,
-                    config=config,
-                    job_dir_key="hydra.sweep.dir",
-                    job_subdir_key="hydra.sweep.subdir",
-                )
-                for config in configs
-            ]
-        jobs = []
-        for index, (config, spec) in enumerate(zip(configs, self.specs, strict=True)):
-            threads = choose_threads(spec, self.allocation)
-            order = TrainingOrder(
-                config, self.hydra_context, self.task_function, threads, dict(os.environ)
-            )
-            jobs.append(Job(index, spec, order))
-        return ParallelRuns(self.allocation, jobs).train()
-
-    def _compose_job(self, overrides: Sequence[str], number: int) -> DictConfig:
-        config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
-        with open_dict(config):
-            config.hydra.job.id = config.hydra.job.num = number
-        return config
-
-
-@dataclass
-class Job:
-    """A run to be trained, and the process that does it."""
-
-    index: int
-    spec: RunSpec
-    order: TrainingOrder
-    worker: Worker | None = None
-    result: JobReturn = field(default_factory=JobReturn)
-    stop_requests: int = 0
-
-
-class ParallelRuns:
-    """Keeps as many runs going as the allocation allows, until all have ended or a signal comes."""
-
-    def __init__(self, allocation: Allocation, jobs: Sequence[Job]) -> None:
-        self.allocation = allocation
-        self.jobs = jobs
-        self.waiting = deque(jobs)
-        self.running: list[tuple[Job, Worker]] = []
-        self.signals: list[int] = []
-        self.deadline: float | None = None
-        self.progress = StudyProgress(
-            [job.spec.name for job in jobs], [job.spec.config.trainer.max_steps for job in jobs]
-        )
-
-    def train(self) -> list[JobReturn]:
-        """Train them all."""
-        with stopping.handle_signals(self._note_signal), self.progress:
-            try:
-                while self.running or (self.waiting and not self.signals):
-                    self._start_waiting()
-                    self._forward_signals()
-                    self._show_progress()
-                    self._collect_results()
-            finally:
-                self._kill()
-        if self.signals:
-            raise stopping.interruption_for(self.signals[0])
-        return [job.result for job in self.jobs]
-
-    def _note_signal(self, signum: int, frame: FrameType | None) -> None:
-        # The processes have the states to save: signals are passed on to them.
-        if not self.signals:
-            output.write_error(stopping.ANNOUNCEMENT)
-        self.signals.append(signum)
-
-    def _start_waiting(self) -> None:
-        threads = self.allocation.jobs * self.allocation.threads
-        while self.waiting and not self.signals and len(self.running) < self.allocation.jobs:
-            used = sum(job.order.threads for job, _ in self.running)
-            if self.running and used + self.waiting[0].order.threads > threads:
-                return  # a run that goes on with more threads than its share waits for them
-            job = self.waiting.popleft()
-            self.progress.start(job.index)
-            self.running.append((job, Worker(train_in_process, job.order)))
-
-    def _forward_signals(self) -> None:
-        for job, worker in self.running:
-            while job.stop_requests < min(2, len(self.signals)):
-                job.stop_requests += 1
-                worker.request_stop(self.signals[0], at_once=job.stop_requests > 1)
-        if len(self.signals) > 1:
-            self.deadline = self.deadline or time.monotonic() + STOP_SECONDS
-            if time.monotonic() > self.deadline:
-                self._kill()
-
-    def _kill(self) -> None:
-        for _, worker in self.running:
-            worker.process.kill()
-
-    def _show_progress(self) -> None:
-        sentinels = [worker.process.sentinel for _, worker in self.running]
-        open_ends = [worker.connection for _, worker in self.running if not worker.has_result]
-        wait([*open_ends, *sentinels], POLL_SECONDS)
-        for job, worker in self.running:
-            self._show_messages(job, worker)
-
-    def _show_messages(self, job: Job, worker: Worker) -> None:
-        for kind, *values in worker.receive():
-            if kind == "update":
-                self.progress.update(job.index, *values)
-            else:
-                self.progress.say(job.index, *values)
-
-    def _collect_results(self) -> None:
-        for job, worker in list(self.running):
-            if worker.process.exitcode is None:
-                continue
-            self._show_messages(job, worker)  # what it sent last
-            self.running.remove((job, worker))
-            job.result = self._read_result(job, worker)
-            self.progress.end(job.index)
-            worker.connection.close()
-
-    def _read_result(self, job: Job, worker: Worker) -> JobReturn:
-        result = worker.result
-        if isinstance(result, str):
-            if result not in (ALREADY_TRAINED, ELSEWHERE):
-                with suppress(OSError, NormlabError):
-                    self.progress.finish(job.index, RunRecord.read(job.spec.folder))
-            return _job_return(JobStatus.COMPLETED, result)
-        if isinstance(result, NormlabError):
-            return _job_return(JobStatus.FAILED, result)
-        if isinstance(result, Stopped):
-            reason = f"stopped by {signal.Signals(result.signum).name}"
-        elif self.deadline is not None and time.monotonic() > self.deadline:
-            reason = "its process did not stop, and was killed"
-        else:
-            death = _describe_death(worker.process.exitcode)
-            reason = f"its process {death}; the same command goes on where it was"
-        if not (isinstance(result, Stopped) and self.signals):
-            self.progress.say(job.index, reason)
-        return _job_return(JobStatus.FAILED, NormlabError(reason))
-
-
-def _job_return(status: JobStatus, value: str | NormlabError) -> JobReturn:
-    job = JobReturn(status=status)
-    job.return_value = value
-    return job
 
 
 def job_error(job: JobReturn) -> Exception | None:
@@ -579,7 +454,8 @@ def describe_error(error: Exception) -> str:
     return str(error) if isinstance(error, NormlabError) else f"{type(error).__name__}: {message}"
 
 
-def _describe_death(code: int | None) -> str:
+def describe_death(code: int | None) -> str:
+    """How a process ended that sent no result."""
     if code is None or code >= 0:
         return f"ended with code {code}"
     name = signal.Signals(-code).name

@@ -138,9 +138,7 @@ class Checkpoints(pl.Callback):
         loss = float(module.validation_loss)  # type: ignore[arg-type]
         if loss < self.best:
             self.best = loss
-            self._write_checkpoint(
-                BEST_CHECKPOINT, {"step": trainer.global_step, **self._model_content(module)}
-            )
+            self.write_best(trainer.global_step, module.state_dict())
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Keep the last state; the recorder has nothing left to log by then."""
@@ -148,53 +146,69 @@ class Checkpoints(pl.Callback):
 
     def _save_state(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         with self.recorder.clock_stopped():
-            content = {
-                "step": trainer.global_step,
-                **self._model_content(module),
-                "optimizer": trainer.optimizers[0].state_dict(),
-                "recorder": self.recorder.state_dict(),
-                "best": self.best,
-                "random": _random_state(module.device),
-                "events": self.recorder.logger.file_sizes(),
-                "data": self.data_digest,
-            }
-            self._write_checkpoint(LAST_CHECKPOINT, content, keep=PREVIOUS_CHECKPOINT)
+            self.write_state(
+                trainer.global_step,
+                module.state_dict(),
+                trainer.optimizers[0].state_dict(),
+                _random_state(module.device),
+                trainer.precision_plugin.state_dict(),
+            )
             self._saved_at = time.monotonic()
+
+    def write_best(self, step: int, weights: Mapping[str, Any]) -> None:
+        """Write the weights, by name in the module, with the lowest validation loss so far."""
+        self._write_checkpoint(BEST_CHECKPOINT, {"step": step, **self._model_content(weights)})
+
+    def write_state(
+        self,
+        step: int,
+        weights: Mapping[str, Any],
+        optimizer: Mapping[str, Any],
+        random: Mapping[str, torch.Tensor],
+        scaler: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write all that the run needs to go on after `step` updates.
+
+        `scaler` is the state of what scales the gradients, with 16-mixed.
+        """
+        content = {
+            "step": step,
+            **self._model_content(weights),
+            "optimizer": optimizer,
+            "recorder": self.recorder.state_dict(),
+            "best": self.best,
+            "random": random,
+            "events": self.recorder.logger.file_sizes(),
+            "data": self.data_digest,
+            **({"scaler": dict(scaler)} if scaler else {}),
+        }
+        self._write_checkpoint(LAST_CHECKPOINT, content, keep=PREVIOUS_CHECKPOINT)
 
     def _restore_state(
         self, trainer: pl.Trainer, module: pl.LightningModule, saved: SavedState
     ) -> None:
         content = saved.content
-        optimizer = trainer.optimizers[0]
-        problem = different_weights(content["state_dict"], module.state_dict()) or (
-            _different_moments(content["optimizer"], optimizer, saved.step)
-        )
-        if problem:
-            raise NormlabError(
-                f"{saved.path} is no state of this run: {problem}; remove it, and the same command "
-                f"trains the run again."
-            )
-        module.load_state_dict(content["state_dict"])
-        # The settings are those of the configuration, and the rate follows from the step: of the
-        # optimizer, only the moments are the state's.
-        moments = {"state": content["optimizer"]["state"]}
-        optimizer.load_state_dict({**optimizer.state_dict(), **moments})
+        restore_weights(saved, module, trainer.optimizers[0])
         _set_schedule(trainer.lr_scheduler_configs[0].scheduler, saved.step)
-        self.recorder.load_state_dict(content["recorder"])
-        self.best = float(content["best"])
+        self.restore_progress(saved)
+        if isinstance(content.get("scaler"), dict):
+            trainer.precision_plugin.load_state_dict(content["scaler"])
         # Lightning's own way back, `fit(ckpt_path=…)`, was tried: it counts the batches of a step
         # that was begun twice, and validates too early, so that curves differ. Its loops have no
         # other public way to begin at a step: their progress counters are set here instead.
         loop = trainer.fit_loop.epoch_loop
-        batches = loop.batch_progress.total
         steps = loop.automatic_optimization.optim_progress.optimizer.step.total
         steps.ready = steps.completed = content["step"]
-        for count in ("ready", "started", "processed", "completed"):
-            setattr(batches, count, content["step"] * trainer.accumulate_grad_batches)
+        skip_batches(trainer, content["step"] * trainer.accumulate_grad_batches)
         _set_random_state(content["random"], module.device)
 
-    def _model_content(self, module: pl.LightningModule) -> dict[str, Any]:
-        return {"format": FORMAT, "id": self.run_id, "state_dict": module.state_dict()}
+    def restore_progress(self, saved: SavedState) -> None:
+        """Give the recorder, and the lowest loss, what they were at a saved state."""
+        self.recorder.load_state_dict(saved.content["recorder"])
+        self.best = float(saved.content["best"])
+
+    def _model_content(self, weights: Mapping[str, Any]) -> dict[str, Any]:
+        return {"format": FORMAT, "id": self.run_id, "state_dict": weights}
 
     def _write_checkpoint(
         self, name: str, content: dict[str, Any], keep: str | None = None
@@ -212,6 +226,37 @@ class Checkpoints(pl.Callback):
             if any(words in str(error) for words in ("unexpected pos", "iostream error")):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
             raise
+
+
+def restore_weights(
+    saved: SavedState, module: pl.LightningModule, optimizer: torch.optim.Optimizer
+) -> None:
+    """Give a run's module and its AdamW the weights and moments of a saved state.
+
+    Raises:
+        NormlabError: they are of another model.
+    """
+    content = saved.content
+    problem = different_weights(content["state_dict"], module.state_dict()) or (
+        _different_moments(content["optimizer"], optimizer, saved.step)
+    )
+    if problem:
+        raise NormlabError(
+            f"{saved.path} is no state of this run: {problem}; remove it, and the same command "
+            f"trains the run again."
+        )
+    module.load_state_dict(content["state_dict"])
+    # The settings are those of the configuration, and the rate follows from the step: of the
+    # optimizer, only the moments are the state's.
+    moments = {"state": content["optimizer"]["state"]}
+    optimizer.load_state_dict({**optimizer.state_dict(), **moments})
+
+
+def skip_batches(trainer: pl.Trainer, count: int) -> None:
+    """Let a trainer count from batch `count` on, so that it validates when it would have."""
+    batches = trainer.fit_loop.epoch_loop.batch_progress.total
+    for name in ("ready", "started", "processed", "completed"):
+        setattr(batches, name, count)
 
 
 def latest_state(folder: Path, run_id: str) -> tuple[SavedState | None, list[str]]:

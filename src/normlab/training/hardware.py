@@ -44,11 +44,12 @@ class Hardware:
 
     device: str  # cpu, cuda or mps
     name: str  # the processor's or card's own name
-    precision: str  # 32-true or bf16-mixed
+    precision: str  # 32-true, bf16-mixed or 16-mixed
     threads: int
     cpu: str
     compile: bool
     graphs: bool = False  # compiled into CUDA graphs
+    compile_if_faster: bool = False  # where the time that it saves exceeds what it takes
 
 
 def resolve_hardware(trainer: TrainerConfig, threads: int | None = None) -> Hardware:
@@ -67,10 +68,13 @@ def resolve_hardware(trainer: TrainerConfig, threads: int | None = None) -> Hard
     if device == "cpu":
         retain_freed_memory()
     graphs = trainer.compile == "graphs"
-    compiled = device == "cuda" if trainer.compile == "auto" else bool(trainer.compile)
+    automatic = trainer.compile == "auto"
+    compiled = not automatic and bool(trainer.compile)
     name = torch.cuda.get_device_name() if device == "cuda" else processor_name()
     threads = torch.get_num_threads()
-    return Hardware(device, name, precision, threads, processor_name(), compiled, graphs)
+    if_faster = automatic and device == "cuda"
+    cpu = processor_name()
+    return Hardware(device, name, precision, threads, cpu, compiled, graphs, if_faster)
 
 
 def resolve_device(trainer: TrainerConfig) -> str:
@@ -84,6 +88,11 @@ def resolve_device(trainer: TrainerConfig) -> str:
         raise ConfigError(
             f"trainer.compile=graphs makes CUDA graphs, and this run would be on {device}; take "
             f"true, false or auto, or trainer=gpu on a machine that has one."
+        )
+    if trainer.precision == "16-mixed" and device != "cuda":
+        raise ConfigError(
+            f"trainer.precision=16-mixed scales gradients on an NVIDIA GPU, and this run would be "
+            f"on {device}; take 32-true, bf16-mixed or auto."
         )
     return device
 
@@ -102,6 +111,12 @@ def _available_device(requested: Device) -> str:
             f"{' and '.join(devices)}; leave it at auto or take one of those."
         )
     return str(requested.value)
+
+
+def free_card_memory() -> list[int]:
+    """The free bytes of each of this machine's CUDA cards."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return [int(torch.cuda.mem_get_info(card)[0]) for card in range(count)]
 
 
 def retain_freed_memory() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from normlab.config.schema import Decay, ScheduleConfig, TrainConfig
 from normlab.data import IGNORED, Batch, Source
 from normlab.errors import NormlabError
+from normlab.norms.norms import widen_precision
 from normlab.training.lightning import pl
 
 Pair = tuple[Tensor, Tensor]
@@ -125,7 +126,9 @@ class LanguageModel(pl.LightningModule):
             lr=config.optimizer.lr,
             betas=(first, second),
             eps=config.optimizer.eps,
-            fused=self.device.type in ("cpu", "cuda"),
+            # With 16-mixed the gradients are unscaled before they are clipped; the fused kernel
+            # would do so after it.
+            fused=self.device.type in ("cpu", "cuda") and config.trainer.precision != "16-mixed",
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer,
@@ -152,7 +155,7 @@ class LanguageModel(pl.LightningModule):
         tokens, targets = batch
         logits = self.model(tokens)
         return F.cross_entropy(
-            logits.flatten(0, 1).float(),
+            widen_precision(logits.flatten(0, 1)),
             targets.flatten(),
             ignore_index=IGNORED,
             reduction=reduction,
@@ -191,6 +194,23 @@ def compile_model(
             f"a CPU needs a C++ compiler for it, a GPU Triton; take trainer.compile=false."
         ) from error
     return time.perf_counter() - began
+
+
+def prepare_uncompiled_step(
+    trainer: pl.Trainer, module: LanguageModel, training: Pair, validation: Pair
+) -> Callable[[], None]:
+    """A function that takes a step's forward and backward pass, to be timed; taken once already.
+
+    Weights, gradients and random numbers are left as they were.
+    """
+    module.to(trainer.strategy.root_device)
+
+    def take_step() -> None:
+        with torch.random.fork_rng():
+            _take_step(trainer, module, training, validation)
+
+    take_step()
+    return take_step
 
 
 def _take_step(

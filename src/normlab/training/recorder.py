@@ -55,13 +55,21 @@ class Recorder(pl.Callback):
     """Reads the losses of the last steps together, so that no step waits for the device."""
 
     def __init__(
-        self, logger: RunLogger, display: Display, interval: int, limit: float, accumulate: int
+        self,
+        logger: RunLogger,
+        display: Display,
+        interval: int,
+        limit: float,
+        accumulate: int,
+        scaled: bool = False,
     ) -> None:
+        """`scaled`: a step whose gradients overflow is left out, and the scale made smaller."""
         self.logger = logger
         self.display = display
         self.interval = interval
         self.limit = limit
         self.accumulate = accumulate
+        self.scaled = scaled
         self.progress = Progress()
         self._losses: list[Tensor] = []
         self._norms: list[Tensor] = []
@@ -96,6 +104,15 @@ class Recorder(pl.Callback):
         self._norms = [] if state["norms"] is None else list(state["norms"])
         self._above, self._tokens = state["above"], state["tokens"]
         self._elapsed = state["elapsed"]
+
+    def keep_steps(self, losses: Tensor, norms: Tensor, tokens: int, elapsed: float) -> None:
+        """Keep optimizer steps, (n,) losses and gradient norms, that are still to be logged.
+
+        They replace those that were kept; `tokens` and `elapsed` seconds are what they took.
+        """
+        self._losses, self._norms = list(losses), list(norms)
+        self._tokens = tokens
+        self._clock = time.perf_counter() - elapsed
 
     @contextmanager
     def clock_stopped(self) -> Iterator[None]:
@@ -153,14 +170,15 @@ class Recorder(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Write the validation loss of these weights; start the clock of training again."""
         loss = float(module.validation_loss)  # type: ignore[arg-type]
-        self._record_validation(loss, trainer.global_step)
+        self.record_validation(loss, trainer.global_step)
         self._clock = time.perf_counter()
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Read what is still kept."""
         self._flush(trainer, module)
 
-    def _record_validation(self, loss: float, step: int) -> None:
+    def record_validation(self, loss: float, step: int) -> None:
+        """Write the validation loss (nats per token) of the weights after `step` updates."""
         progress = self.progress
         progress.val_step = step
         progress.val_loss = loss if math.isfinite(loss) else None
@@ -180,19 +198,32 @@ class Recorder(pl.Callback):
         self._norms.clear()
         now = time.perf_counter()
         seconds, self._clock = now - self._clock, now
+        tokens, self._tokens = self._tokens, 0
+        optimizer = module.optimizers(use_pl_optimizer=False)
+        # The schedule has already moved on; this is the rate of the next update.
+        rate = optimizer.param_groups[0]["lr"]  # type: ignore[union-attr]
+        self.record_steps(losses, norms, tokens, seconds, rate)
+        if self.progress.diverged_step is not None:
+            trainer.should_stop = True
+
+    def record_steps(
+        self, losses: list[float], norms: list[float], tokens: int, seconds: float, rate: float
+    ) -> None:
+        """Write the losses (nats per token) and gradient norms of the next optimizer steps.
+
+        `tokens` and `seconds` are what these steps took, `rate` is the learning rate after them.
+        Where a step has diverged, `progress.diverged_step` says which.
+        """
         progress = self.progress
         progress.train_seconds += seconds
-        progress.tokens += self._tokens
-        speed = self._tokens / seconds
-        self._tokens = 0
+        progress.tokens += tokens
+        speed = tokens / seconds
         first = progress.step
         for offset, (loss, norm) in enumerate(zip(losses, norms, strict=True)):
             self._check_divergence(loss, norm, first + offset)
-        progress.step = trainer.global_step
-        self._write(module, losses, norms[-1], first, speed)
+        progress.step = first + len(losses)
+        self._write(losses, norms[-1], rate, first, speed)
         self._show(progress.step, losses[-1], speed)
-        if progress.diverged_step is not None:
-            trainer.should_stop = True
 
     def _show(self, step: int, loss: float, speed: float) -> None:
         self._displayed_at = time.monotonic()
@@ -206,7 +237,7 @@ class Recorder(pl.Callback):
         if not math.isfinite(loss):
             progress.diverged_step = step
             progress.reason = f"the loss of step {step} is {loss}"
-        elif not math.isfinite(norm):
+        elif not math.isfinite(norm) and not self.scaled:
             progress.diverged_step = step
             progress.reason = f"the gradient norm of step {step} is {norm}"
         elif self._above >= PATIENCE:
@@ -216,18 +247,11 @@ class Recorder(pl.Callback):
             progress.train_loss = loss
 
     def _write(
-        self,
-        module: pl.LightningModule,
-        losses: list[float],
-        norm: float,
-        first: int,
-        speed: float,
+        self, losses: list[float], norm: float, rate: float, first: int, speed: float
     ) -> None:
         for offset, loss in enumerate(losses):
             self.logger.write_scalar(tags.TRAIN_LOSS, loss, first + offset)
         last = first + len(losses) - 1
         self.logger.write_scalar(tags.GRADIENT_NORM, norm, last)
-        optimizer = module.optimizers(use_pl_optimizer=False)
-        # The schedule has already moved on; this is the rate of the next update.
-        self.logger.write_scalar(tags.LEARNING_RATE, optimizer.param_groups[0]["lr"], last + 1)  # type: ignore[union-attr]
+        self.logger.write_scalar(tags.LEARNING_RATE, rate, last + 1)
         self.logger.write_scalar(tags.TOKENS_PER_SECOND, speed, last)

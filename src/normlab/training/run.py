@@ -35,6 +35,7 @@ from normlab.text import printable
 from normlab.training import stopping
 from normlab.training.build import build_model
 from normlab.training.checkpoints import Checkpoints, SavedState, latest_state
+from normlab.training.compilation import estimate_compilation, time_step
 from normlab.training.hardware import (
     Hardware,
     describe_machine,
@@ -54,6 +55,7 @@ from normlab.training.module import (
     TrainingBatches,
     ValidationBatches,
     compile_model,
+    prepare_uncompiled_step,
     to_tensors,
 )
 from normlab.training.probes import Probes
@@ -80,12 +82,17 @@ def train(spec: RunSpec, command: str, display: Display) -> RunRecord:
             check_links(spec.folder)
             return spec.read_result() or _train_owned(spec, command, display, lock)
     except OSError as error:
-        raise NormlabError(
-            f"{spec.folder} cannot be written ({error.strerror or error}); "
-            f"free space or give another place with output_dir=…"
-        ) from error
+        raise unwritable_error(spec, error) from error
     finally:
         torch.set_num_threads(threads)  # the next run in this process has its own
+
+
+def unwritable_error(spec: RunSpec, error: OSError) -> NormlabError:
+    """The sentence about a run whose folder cannot be written."""
+    return NormlabError(
+        f"{spec.folder} cannot be written ({error.strerror or error}); "
+        f"free space or give another place with output_dir=…"
+    )
 
 
 @dataclass(frozen=True)
@@ -98,8 +105,8 @@ class Context:
 
 
 def _train_owned(spec: RunSpec, command: str, display: Display, lock: RunLock) -> RunRecord:
-    record = _start_record(spec, command)
-    saved, problems = _prepare_folder(spec, record)
+    record = start_record(spec, command)
+    saved, problems = prepare_folder(spec, record)
     with log_to(spec.folder / LOG_FILE):
         for sentence in problems:
             log.warning("%s", sentence)
@@ -109,7 +116,7 @@ def _train_owned(spec: RunSpec, command: str, display: Display, lock: RunLock) -
         # Around the failure too: TensorBoard's writer may report its own a moment later.
         with quiet_lightning():
             _record_outcome(spec, record, Context(display, lock, saved))
-    record.ended = _now()
+    record.ended = current_time()
     record.write(spec.folder)
     if record.state in SETTLED_STATES:
         stopping.raise_requested()
@@ -121,18 +128,23 @@ def _record_outcome(spec: RunSpec, record: RunRecord, context: Context) -> None:
         _train_model(spec, record, context)
     except (KeyboardInterrupt, InterruptedTrainingError) as error:
         signum = stopping.signal_of(error)
-        record.state, record.ended = "interrupted", _now()
+        record.state, record.ended = "interrupted", current_time()
         record.reason = f"stopped by {signum.name} at step {record.step}"
         log.info("%s", record.reason)
         record.write(spec.folder)
         raise stopping.interruption_for(signum) from error
     except Exception as error:
-        log.exception("the run failed")
-        record.state, record.reason = "failed", _describe_error(error)
-        if not (spec.folder / RUN_FILE).exists():
-            record.reason = f"{spec.folder} vanished while the run was being trained"
-        record.traceback = traceback.format_exc()
+        record_failure(spec, record, error)
     log.info("%s at step %d %s", record.state, record.step, record.reason or "")
+
+
+def record_failure(spec: RunSpec, record: RunRecord, error: Exception) -> None:
+    """Record, and log, that a run failed by this error."""
+    log.error("the run failed", exc_info=error)
+    record.state, record.reason = "failed", describe_failure(error)
+    if not (spec.folder / RUN_FILE).exists():
+        record.reason = f"{spec.folder} vanished while the run was being trained"
+    record.traceback = "".join(traceback.format_exception(error))
 
 
 def _train_model(spec: RunSpec, record: RunRecord, context: Context) -> None:
@@ -147,39 +159,63 @@ def _train_model(spec: RunSpec, record: RunRecord, context: Context) -> None:
     source = build_source(spec.plain["data"], config.model.context)
     model = build_model(config, source.vocabulary)
     model.gradient_checkpointing = config.trainer.gradient_checkpointing
-    if record.data_digest not in (None, source.digest):
-        raise NormlabError(changed_text_message(spec))
-    record.floor, record.unigram = source.floor, unigram_loss(source)
-    record.parameters = count_parameters(model)
-    record.data_digest = source.digest
-    record.precision, record.device = hardware.precision, f"{hardware.device} ({hardware.name})"
-    record.hardware = describe_machine(hardware)
-    write_run_file(spec.folder, record, VOCABULARY_FILE, source.tokenizer.to_json())
-    log.info("%s: %d parameters, %s", record.name, record.parameters, hardware)
-
-    logger = RunLogger(spec.folder, config.logger)
-    if context.saved is None:
-        logger.write_start(record)
-    recorder = Recorder(
-        logger,
-        display,
-        interval=config.trainer.log_every,
-        limit=config.trainer.divergence_limit * math.log(source.vocabulary),
-        accumulate=config.trainer.accumulate,
-    )
-    checkpoints = Checkpoints(spec, source.digest, recorder, context.lock, context.saved)
+    describe_training(spec, record, source, count_parameters(model), hardware)
+    checkpoints = open_run_files(spec, record, context, source)
+    recorder, logger = checkpoints.recorder, checkpoints.recorder.logger
     module = LanguageModel(model, config)
     # Dropout draws from here on: whatever a norm's constructor drew is forgotten.
     torch.manual_seed(config.seed)
     with closing(logger.experiment), without_launcher_variables():
         try:
-            _fit_model(spec, hardware, checkpoints, module, source)
+            compiled = _fit_model(spec, hardware, checkpoints, module, source)
+            record.hardware["compile"] = compiled
         finally:
             record.step = recorder.progress.step
         if recorder.progress.diverged_step is None and not config.allow_leak:
             _check_trained_model(model, source, hardware)
-        _record_result(record, recorder.progress, config.trainer.max_steps)
+        record_result(record, recorder.progress, config.trainer.max_steps)
         logger.write_end(record)
+
+
+def describe_training(
+    spec: RunSpec, record: RunRecord, source: Source, parameters: int, hardware: Hardware
+) -> None:
+    """Record what is trained, on which data and machine.
+
+    Raises:
+        NormlabError: the run was begun on another text.
+    """
+    if record.data_digest not in (None, source.digest):
+        raise NormlabError(changed_text_message(spec))
+    record.floor, record.unigram = source.floor, unigram_loss(source)
+    record.parameters = parameters
+    record.data_digest = source.digest
+    record.precision, record.device = hardware.precision, f"{hardware.device} ({hardware.name})"
+    record.hardware = describe_machine(hardware)
+    write_run_file(spec.folder, record, VOCABULARY_FILE, source.tokenizer.to_json())
+    log.info("%s: %d parameters, %s", record.name, parameters, hardware)
+
+
+def open_run_files(
+    spec: RunSpec, record: RunRecord, context: Context, source: Source
+) -> Checkpoints:
+    """Begin, or go on with, the run's event file; what writes it and the states.
+
+    `recorder.logger.experiment` of the result has to be closed.
+    """
+    trainer = spec.config.trainer
+    logger = RunLogger(spec.folder, spec.config.logger)
+    if context.saved is None:
+        logger.write_start(record)
+    recorder = Recorder(
+        logger,
+        context.display,
+        interval=trainer.log_every,
+        limit=trainer.divergence_limit * math.log(source.vocabulary),
+        accumulate=trainer.accumulate,
+        scaled=record.precision == "16-mixed",
+    )
+    return Checkpoints(spec, source.digest, recorder, context.lock, context.saved)
 
 
 def _fit_model(
@@ -188,8 +224,11 @@ def _fit_model(
     checkpoints: Checkpoints,
     module: LanguageModel,
     source: Source,
-) -> None:
-    """Train to the last step or to divergence; the last weights are always validated."""
+) -> bool:
+    """Train to the last step or to divergence; the last weights are always validated.
+
+    Returns whether the model was compiled.
+    """
     settings, recorder = spec.config.trainer, checkpoints.recorder
     accumulate, done = settings.accumulate, checkpoints.first_step
     batches = TrainingBatches(
@@ -221,9 +260,16 @@ def _fit_model(
         enable_model_summary=False,
         log_every_n_steps=settings.max_steps + 1,
     )
-    if hardware.compile:
-        first = to_tensors(source.batch(spec.config.seed, 0))
-        seconds = compile_model(trainer, module, first, windows.pairs[0], hardware.graphs)
+    example = to_tensors(source.batch(spec.config.seed, 0)), windows.pairs[0]
+    compiled = hardware.compile
+    if hardware.compile_if_faster:
+        step = prepare_uncompiled_step(trainer, module, *example)
+        seconds = time_step(step, trainer.strategy.root_device) * accumulate
+        estimate = estimate_compilation(seconds, settings.max_steps - done, stacked=False)
+        recorder.display.say(str(estimate))
+        compiled = estimate.pays
+    if compiled:
+        seconds = compile_model(trainer, module, *example, hardware.graphs)
         recorder.display.say(f"compiled in {seconds:.0f} s, which its speed does not count")
     with stopping.defer_signals():
         try:
@@ -235,6 +281,7 @@ def _fit_model(
             raise error.__context__ or KeyboardInterrupt() from error
         if recorder.progress.val_step != trainer.global_step:
             trainer.validate(module, windows, verbose=False)
+    return compiled
 
 
 def _check_trained_model(model: GPT, source: Source, hardware: Hardware) -> None:
@@ -243,7 +290,8 @@ def _check_trained_model(model: GPT, source: Source, hardware: Hardware) -> None
     check_trained_causal(model, tokens, torch.bfloat16 if "bf16" in hardware.precision else None)
 
 
-def _start_record(spec: RunSpec, command: str) -> RunRecord:
+def start_record(spec: RunSpec, command: str) -> RunRecord:
+    """The record of a run that begins now."""
     return RunRecord(
         id=spec.id,
         name=spec.name,
@@ -256,11 +304,11 @@ def _start_record(spec: RunSpec, command: str) -> RunRecord:
         command=command,
         versions=package_versions(),
         git=git_state(),
-        started=_now(),
+        started=current_time(),
     )
 
 
-def _prepare_folder(spec: RunSpec, record: RunRecord) -> tuple[SavedState | None, list[str]]:
+def prepare_folder(spec: RunSpec, record: RunRecord) -> tuple[SavedState | None, list[str]]:
     """A folder to train in: as it was at the last saved state, or else empty.
 
     Whatever was logged after that state is taken back, for it would double the curves. Also returns
@@ -290,8 +338,12 @@ def _prepare_folder(spec: RunSpec, record: RunRecord) -> tuple[SavedState | None
     return saved, problems
 
 
-def _record_result(record: RunRecord, progress: Progress, max_steps: int) -> None:
-    """Raises NormlabError where training ended, without divergence, before its last step."""
+def record_result(record: RunRecord, progress: Progress, max_steps: int) -> None:
+    """Record what a run that has ended came to.
+
+    Raises:
+        NormlabError: it ended, without divergence, before its last step.
+    """
     diverged = progress.diverged_step is not None
     if not diverged and progress.step != max_steps:
         raise NormlabError(
@@ -308,14 +360,16 @@ def _record_result(record: RunRecord, progress: Progress, max_steps: int) -> Non
     record.train_seconds = progress.train_seconds
 
 
-def _describe_error(error: Exception) -> str:
+def describe_failure(error: Exception) -> str:
+    """An error as the reason of a failure, on one line."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror} ({error.filename})" if error.filename else error.strerror
     text = " ".join(str(error).split())
     return text if isinstance(error, NormlabError) else f"{type(error).__name__}: {text}"
 
 
-def _now() -> str:
+def current_time() -> str:
+    """Now, as records have it."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 

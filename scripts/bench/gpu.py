@@ -1,0 +1,333 @@
+"""All that is measured on a GPU, in one command and under ten minutes.
+
+    python scripts/bench/gpu.py
+
+Each row of the table "The GPU" in docs/performance.md is measured in turn, and the table is written
+with the card's name. A row that fails, or for which the time is up, says so; the others stay.
+`--rows 2,5` measures some of them, and leaves the others as they were.
+"""
+
+import argparse
+import json
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness import ROOT
+from normlab import config
+from normlab.archive.files import write_text
+from normlab.archive.study import read_study
+from normlab.config.run_spec import RunSpec
+from normlab.data import build_source
+from normlab.errors import CommandParser, ConfigError, NormlabError, report_user_errors
+from normlab.norms import norm_factory
+from normlab.training.compilation import time_step
+from normlab.training.hardware import resolve_hardware
+from normlab.training.stack import Stack, StackBatches
+from normlab.training.stack_groups import build_stack_model
+from training_loops import compose_run
+
+PAGE = ROOT / "docs" / "performance.md"
+BUDGET_SECONDS = 570.0
+OPEN = "open"
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured: `FULL`, or on a CPU in a test, `TINY`."""
+
+    device: str
+    overrides: tuple[str, ...]  # of every run
+    study: tuple[str, ...]  # of the study of many runs
+    stack: int
+    steps: int
+    shapes: tuple[tuple[int, int], ...]  # tokens and width
+    norms: int | None  # how many norms of the catalogue; None: all
+    compiles: bool
+
+
+FULL = Size(
+    device="cuda",
+    overrides=("trainer=gpu",),
+    study=("sweep=lr", "seed=0,1,2,3,4,5,6,7"),
+    stack=64,
+    steps=100,
+    shapes=((768, 128), (16384, 384), (16384, 2048)),
+    norms=None,
+    compiles=True,
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table: what is measured, what is aimed at, and how it is measured."""
+
+    what: str
+    aim: str
+    measure: Callable[[Size], str]
+
+
+def time_sentence(size: Size) -> str:
+    """The README's command, from start to figures."""
+    seconds, _ = run_study(size, "norm=rmsnorm,layernorm", "placement=pre,post")
+    return f"{seconds:.0f} s"
+
+
+def time_many_runs(size: Size) -> str:
+    """A learning-rate study with eight seeds."""
+    arms = ("norm=rmsnorm,layernorm", "placement=pre,post")
+    seconds, count = run_study(size, *arms, *size.study)
+    return f"{seconds:.0f} s ({count} runs)"
+
+
+def run_study(size: Size, *overrides: str) -> tuple[float, int]:
+    """Seconds of a study in a process of its own, and its runs with a result."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, str(ROOT / "train.py"), "-m", *overrides, *size.overrides]
+        began = time.perf_counter()
+        ended = subprocess.run(
+            [*command, f"output_dir={folder}"], capture_output=True, text=True, cwd=ROOT
+        )
+        seconds = time.perf_counter() - began
+        if ended.returncode:
+            raise NormlabError(ended.stderr.strip().splitlines()[-1])
+        (study,) = Path(folder).iterdir()
+        return seconds, len(read_study(study).runs)
+
+
+def measure_stack(size: Size, runs: int, compiled: bool) -> str:
+    """Run-steps a second of a stack at the nano shape."""
+    stack, batches = build_stack(size, runs)
+    stack.prepare(batches.batch(0))
+    if compiled:
+        began = time.perf_counter()
+        stack.compile_step()
+        note = f"; compiled in {time.perf_counter() - began:.0f} s"
+    else:
+        note = "" if stack.graph else f"; no graph: {stack.graph_problem}"
+    prepared = [batches.batch(index) for index in range(8)]
+    for batch in prepared:  # the first steps are slower
+        stack.take_step(batch)
+    seconds = []
+    for _ in range(5):
+        began = time.perf_counter()
+        for index in range(size.steps):
+            stack.take_step(prepared[index % len(prepared)])
+        stack.losses.sum().item()  # waits for the device
+        seconds.append((time.perf_counter() - began) / size.steps)
+    low, middle, high = min(seconds), statistics.median(seconds), max(seconds)
+    speeds = f"{runs / middle:,.0f} ({runs / high:,.0f}–{runs / low:,.0f})"
+    return f"{speeds}, {runs} run{'s' * (runs > 1)}{note}"
+
+
+def build_stack(size: Size, runs: int) -> tuple[Stack, StackBatches]:
+    """A stack of runs that differ in seed and learning rate."""
+    specs: list[RunSpec] = [
+        compose_run([*size.overrides, f"seed={seed % 8}", f"optimizer.lr={1e-4 * (1 + seed)}"])
+        for seed in range(runs)
+    ]
+    first = specs[0]
+    source = build_source(first.plain["data"], first.config.model.context)
+    hardware = resolve_hardware(first.config.trainer)
+    models = [build_stack_model(spec.config, source.vocabulary) for spec in specs]
+    configs = [spec.config for spec in specs]
+    stack = Stack(models, configs, torch.device(hardware.device), hardware.precision)
+    return stack, StackBatches(source, stack, first.config.trainer.max_steps)
+
+
+def compare_own_norms(size: Size) -> str:
+    """Ratios of rmsnorm and layernorm to torch's own, forward and backward, bf16."""
+    parts = []
+    for tokens, width in size.shapes:
+        for name in ("rmsnorm", "layernorm"):
+            x, above = (random_tensor(size, tokens, width) for _ in range(2))
+            gain = torch.ones(width, device=size.device, dtype=x.dtype, requires_grad=True)
+            bias = torch.zeros_like(gain, requires_grad=True)
+            if name == "rmsnorm":
+                own = partial(F.rms_norm, normalized_shape=(width,), weight=gain, eps=1e-5)
+            else:
+                own = partial(F.layer_norm, normalized_shape=(width,), weight=gain, bias=bias)
+            reference = time_norm(own, x, above)
+            ours = time_norm(build_norm(name, width, size), x, above)
+            parts.append(f"{name} {tokens}×{width} {ours / reference:.2f}")
+    return "; ".join(parts)
+
+
+def measure_bandwidth(size: Size) -> str:
+    """The catalogue's norms, compiled, as a share of the time that copies alone would take."""
+    tokens, width = size.shapes[-1]
+    x, above = (random_tensor(size, tokens, width) for _ in range(2))
+    target = torch.empty_like(x)
+    # Read x, write y; read x and the gradient, write a gradient: five passes, and a copy is two.
+    limit = 2.5 * time_call(lambda: target.copy_(x), x.device)
+    names = sorted(path.stem for path in (config.conf_folder() / "norm").glob("*.yaml"))
+    shares = {}
+    for name in [name for name in names if name != "none"][: size.norms]:
+        norm = build_norm(name, width, size)
+        torch.compiler.reset()
+        function = torch.compile(norm) if size.compiles else norm
+        shares[name] = limit / time_norm(function, x, above)
+    least, most = (choose(shares, key=lambda name: shares[name]) for choose in (min, max))
+    return f"{least} {shares[least]:.2f} to {most} {shares[most]:.2f} of the copy limit"
+
+
+def build_norm(name: str, width: int, size: Size) -> nn.Module:
+    """A norm of conf/norm on the device."""
+    return norm_factory(compose_run([f"norm={name}"]).plain["norm"])(width).to(size.device)
+
+
+def random_tensor(size: Size, tokens: int, width: int) -> Tensor:
+    """(tokens, width) in bf16."""
+    values = torch.randn(tokens, width, device=size.device, dtype=torch.bfloat16)
+    return values.requires_grad_()
+
+
+def time_norm(function: Callable[[Tensor], Tensor], x: Tensor, above: Tensor) -> float:
+    """Seconds of a forward and a backward pass."""
+
+    def call() -> None:
+        y = function(x)
+        torch.autograd.backward(y, above.to(y.dtype))
+
+    return time_call(call, x.device)
+
+
+@torch.enable_grad()
+def time_call(call: Callable[[], object], device: torch.device) -> float:
+    """Seconds of a call, the median of several measurements."""
+    for _ in range(3):
+        call()
+    return statistics.median(time_step(call, device) for _ in range(10))
+
+
+def train_published_recipe(size: Size) -> str:
+    """Train nanoGPT's recipe for TinyShakespeare on a GPU."""
+    overrides = ("experiment=nanogpt_gpu", "trainer=gpu", "trainer.compile=graphs")
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, str(ROOT / "train.py"), "-m", *overrides]
+        ended = subprocess.run(
+            [*command, "seed=0", f"output_dir={folder}"], capture_output=True, text=True, cwd=ROOT
+        )
+        if ended.returncode:
+            raise NormlabError(ended.stderr.strip().splitlines()[-1])
+        (study,) = Path(folder).iterdir()
+        record = read_study(study).runs[0].record
+    speed = (record.tokens_per_second or 0) / 1e6
+    return f"{record.best.val_loss:.4f} / {speed:.2f}M"
+
+
+ROWS = (
+    Row("the README's command, from start to figures", "≤ 25 s", time_sentence),
+    Row(
+        "run-steps a second at nano shape, stack, not compiled",
+        "≥ 5,000",
+        lambda size: measure_stack(size, size.stack, False),
+    ),
+    Row(
+        "run-steps a second at nano shape, stack, compiled",
+        "≥ 13,000",
+        lambda size: measure_stack(size, size.stack, size.compiles),
+    ),
+    Row(
+        "steps a second of one run at nano shape, not compiled",
+        "≥ 500",
+        lambda size: measure_stack(size, 1, False),
+    ),
+    Row("224 runs: two norms, two placements, seven rates, eight seeds", "≤ 120 s", time_many_runs),
+    Row(
+        "rmsnorm, layernorm, × torch's own, forward and backward, bf16", "≤ 1.05", compare_own_norms
+    ),
+    Row("any norm, compiled, forward and backward, bf16", "≥ 0.5", measure_bandwidth),
+    Row(
+        "nanoGPT's GPU recipe: best validation loss / tokens a second",
+        "≤ 1.47 / ≥ 2.55M",
+        train_published_recipe,
+    ),
+)
+
+
+def measure_rows(size: Size, numbers: Sequence[int], budget: float) -> dict[int, str]:
+    """The results of rows by their number, from 1; a row that fails says why."""
+    began, results = time.monotonic(), {}
+    for number in numbers:
+        row = ROWS[number - 1]
+        if time.monotonic() - began > budget:
+            results[number] = f"{OPEN}: no time was left"
+            continue
+        print(f"{number}/{len(ROWS)}  {row.what}", flush=True)
+        try:
+            results[number] = row.measure(size)
+        except (RuntimeError, ValueError, OSError, NormlabError) as error:
+            reason = " ".join(str(error).split())[:150].replace("|", "/")
+            results[number] = f"{OPEN}: failed ({type(error).__name__}: {reason})"
+        print(f"     {results[number]}", flush=True)
+    return results
+
+
+def write_table(page: Path, card: str, results: dict[int, str]) -> None:
+    """Write results into the table of the page; rows without a result stay as they are.
+
+    Raises:
+        NormlabError: the page has no such table, or cannot be written.
+    """
+    try:
+        text = page.read_text(encoding="utf-8")
+    except OSError as error:
+        raise NormlabError(f"{page} cannot be read ({error.strerror}).") from error
+    part = re.search(r"<!-- gpu table -->\n(?P<table>.*?)<!-- end -->", text, re.DOTALL)
+    if part is None:
+        raise NormlabError(f"{page} has no part that begins with <!-- gpu table -->.")
+    before = dict(re.findall(r"^\| (\d+) \|.*\| ([^|]*) \| [^|]* \|$", part["table"], re.MULTILINE))
+    circumstances = dict(re.findall(r"^\| (\d+) \|.*\| ([^|]*) \|$", part["table"], re.MULTILINE))
+    today = f"{card}, torch {torch.__version__}, {datetime.now(UTC):%Y-%m-%d}"
+    lines = ["| row | what | aim | measured | on |", "|---:|---|---:|---|---|"]
+    for number, row in enumerate(ROWS, 1):
+        result = results.get(number, before.get(str(number), OPEN))
+        where = today if number in results else circumstances.get(str(number), "–")
+        lines.append(f"| {number} | {row.what} | {row.aim} | {result} | {where} |")
+    table = "\n".join(lines)
+    start, end = part.span("table")
+    write_text(page, f"{text[:start]}{table}\n{text[end:]}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = CommandParser(prog="gpu.py", description="Measure all rows of docs/performance.md.")
+    parser.add_argument("--rows", default="", help="numbers of rows, 1,2,5; all without it")
+    parser.add_argument("--page", type=Path, default=PAGE, help=argparse.SUPPRESS)
+    with report_user_errors():
+        options = parser.parse_args(arguments)
+        numbers = read_rows(options.rows)
+        if not torch.cuda.is_available():
+            raise ConfigError(
+                "no NVIDIA GPU can be used here, and every row is measured on one; run this on a "
+                "machine that has one, with a CUDA build of torch."
+            )
+        results = measure_rows(FULL, numbers, BUDGET_SECONDS)
+        write_table(options.page, torch.cuda.get_device_name(), results)
+        print(json.dumps(results, indent=1))
+
+
+def read_rows(text: str) -> list[int]:
+    """The rows of `--rows`. Raises ConfigError."""
+    words = [word for word in text.split(",") if word]
+    for word in words:
+        if not word.isdecimal() or not 1 <= int(word) <= len(ROWS):
+            raise ConfigError(f"--rows {word} is no row; rows are numbers from 1 to {len(ROWS)}.")
+    return [int(word) for word in words] or list(range(1, len(ROWS) + 1))
+
+
+if __name__ == "__main__":
+    main()

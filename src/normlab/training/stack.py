@@ -1,0 +1,353 @@
+"""A stack: R runs of a study trained as one batched model, by torch.func.
+
+    stack = Stack(models, configs, device, precision)
+    stack.prepare(example)              # captures the step on a GPU
+    stack.take_step(tokens, targets)    # one optimizer step of every run
+    stack.losses, stack.norms           # (R,), nats per token and before clipping
+
+Every parameter of the R models is one tensor (R, …); the forward pass of one of them is mapped over
+that dimension (`torch.vmap`), so R matrix products become one batched product. Nothing goes from
+one run to another: a run has its own weights, batches, learning rate, AdamW and clipping, and a run
+whose loss is not finite leaves the others as they are.
+
+Notable: attention is the explicit product (training/stack_groups.py says why); norms are torch's
+operations, because compiled CPU kernels cannot be mapped; the update is in stacked_adamw.py, the
+CUDA graph in cuda_graph.py. Shapes: R runs, S different seeds, B batch, T time.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from normlab.config.schema import TrainConfig
+from normlab.data import IGNORED, Source
+from normlab.errors import NormlabError
+from normlab.norms.norms import widen_precision
+from normlab.training.compilation import time_step
+from normlab.training.cuda_graph import capture_step, compare_results, restore_tensors
+from normlab.training.lightning import pl
+from normlab.training.module import Pair, learning_rate_factor, to_tensors
+from normlab.training.stacked_adamw import StackedAdamW
+
+Tensors = dict[str, Tensor]
+
+
+class Stack:
+    """The weights and the optimizer of R runs whose models differ in numbers only.
+
+    Attributes:
+        parameters: by name, (R, …).
+        losses, norms: (R,) of the last step.
+        step: updates that are done.
+        graph: whether a step is one CUDA graph; `graph_problem` says why not.
+        compiled: whether torch.compile has compiled the model.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[nn.Module],
+        configs: Sequence[TrainConfig],
+        device: torch.device,
+        precision: str,
+    ) -> None:
+        self.device, self.precision = device, precision
+        self.configs = list(configs)
+        self.template = models[0].to(device)
+        self.parameters, self.buffers, self.shared = stack_tensors(models, device)
+        self.optimizer = StackedAdamW(
+            {name: p.detach() for name, p in self.parameters.items()},
+            [config.optimizer for config in configs],
+            [_clip_limit(config) for config in configs],
+        )
+        self.step = 0
+        self.graph, self.graph_problem, self.compiled = False, "it has not been tried", False
+        # Batches come one a seed; runs of one seed have the same.
+        self.seeds = list(dict.fromkeys(config.seed for config in configs))
+        rows = [self.seeds.index(config.seed) for config in configs]
+        self._batch_rows = torch.tensor(rows, device=device)
+        self._training_loss: Callable[..., Tensor] = self._map_loss
+        self._update: Callable[[], None] = self._compute_update
+        self._tokens = self._targets = torch.empty(0, device=device)
+        self._reset_results()
+
+    @property
+    def runs(self) -> int:
+        """R."""
+        return len(self.configs)
+
+    def rates_after(self, step: int) -> list[float]:
+        """The learning rate of each run in the update after `step` updates."""
+        return [
+            config.optimizer.lr
+            * learning_rate_factor(config.schedule, step, config.trainer.max_steps)
+            for config in self.configs
+        ]
+
+    def prepare(self, batch: Pair) -> None:
+        """Make the tensors that batches (S, B, T) are copied into; on a GPU capture the step.
+
+        Raises:
+            NormlabError: in the stack, a run's loss is not what it is alone.
+        """
+        self._allocate_batch(batch)
+        self._check_losses()
+        self._capture_step()
+
+    def compile_step(self) -> None:
+        """Compile the model's part of the prepared step; on a GPU capture it again.
+
+        Raises:
+            NormlabError: it cannot be compiled here.
+        """
+        torch.compiler.reset()  # what was compiled for other stacks counts towards a limit
+        uncompiled = self._training_loss
+        self._training_loss = torch.compile(self._map_loss)
+        try:
+            self._differentiate()
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # of the compiler, about anything that it lacks
+            self._training_loss = uncompiled
+            reason = " ".join(str(error).split())[:300]
+            raise NormlabError(
+                f"this stack cannot be compiled here ({type(error).__name__}: {reason}); a CPU "
+                f"needs a C++ compiler for it, a GPU Triton; take trainer.compile=false."
+            ) from error
+        self.compiled = True
+        self._capture_step()
+
+    def step_seconds(self) -> float:
+        """The seconds of a prepared step; weights and moments are left as they were."""
+        state = self._state_tensors()
+        before = [tensor.clone() for tensor in state]
+        seconds = time_step(self._update, self.device)
+        restore_tensors(state, before)
+        return seconds
+
+    def _check_losses(self) -> None:
+        """Compare the first and the last run with the same run computed alone."""
+        with torch.no_grad():
+            losses = self._map_loss((0, 0), self._tokens, self._targets, "mean")
+            for row in sorted({0, self.runs - 1}):
+                weights, buffers = (
+                    {name: tensor[row] for name, tensor in table.items()}
+                    for table in (self.parameters, self.buffers)
+                )
+                alone = self._compute_loss(
+                    weights, buffers, self._tokens[row], self._targets[row], "mean"
+                )
+                if problem := compare_results([losses[row]], [alone]):
+                    raise NormlabError(
+                        f"the stack's loss is not what it is for a run alone ({problem}); "
+                        f"trainer.stack=1 trains every run by itself."
+                    )
+
+    def _capture_step(self) -> None:
+        self.optimizer.prepare_step(self.step + 1, self.rates_after(self.step))
+        self._update, self.graph_problem = capture_step(
+            self._compute_update, self.device, self._state_tensors(), [self.losses, self.norms]
+        )
+        self.graph = not self.graph_problem
+
+    def losses_and_gradients(self, batch: Pair) -> tuple[Tensor, Tensors]:
+        """Of each run on its batch, (R,) and by parameter (R, …); nothing is updated."""
+        self._allocate_batch(batch)
+        losses, gradients = self._differentiate()
+        return losses, {name: g for name, g in gradients.items() if g is not None}
+
+    def _state_tensors(self) -> list[Tensor]:
+        weights = [parameter.detach() for parameter in self.parameters.values()]
+        return [*weights, *self.optimizer.first.values(), *self.optimizer.second.values()]
+
+    def take_step(self, batch: Pair) -> None:
+        """Train every run on its batch: tokens and targets (S, B, T), one row a seed."""
+        self._load_batch(batch)
+        self.optimizer.prepare_step(self.step + 1, self.rates_after(self.step))
+        self._update()
+        self.step += 1
+
+    @torch.no_grad()
+    def summed_losses(self, batch: Pair) -> Tensor:
+        """The losses (R,) of every run on the same batch (B, T), summed over its tokens."""
+        tokens, targets = batch
+        self.template.eval()
+        losses = self._map_loss(
+            (None, None), tokens.to(self.device), targets.to(self.device), "sum"
+        )
+        self.template.train()
+        return losses
+
+    def row_weights(self, row: int, tensors: Mapping[str, Tensor]) -> Tensors:
+        """Of stacked tensors (R, …), those of one run, as tensors of their own on the CPU."""
+        return {name: tensor[row].detach().cpu().clone() for name, tensor in tensors.items()}
+
+    def select_runs(self, rows: Sequence[int]) -> None:
+        """Go on with these runs only."""
+        index = torch.tensor(rows, device=self.device)
+        self.configs = [self.configs[row] for row in rows]
+        self.parameters = {
+            name: p.detach()[index].clone().requires_grad_() for name, p in self.parameters.items()
+        }
+        self.buffers = {name: buffer[index].clone() for name, buffer in self.buffers.items()}
+        self.optimizer.select_runs(index, {name: p.detach() for name, p in self.parameters.items()})
+        # All seeds stay: the next batch may have been made already.
+        self._batch_rows = self._batch_rows[index]
+        self._tokens, self._targets = self._tokens[index], self._targets[index]
+        self._reset_results()
+        self._capture_step()
+
+    def _reset_results(self) -> None:
+        dtype = next(iter(self.parameters.values())).dtype
+        self.losses, self.norms = (
+            torch.zeros(self.runs, device=self.device, dtype=dtype) for _ in range(2)
+        )
+
+    def _load_batch(self, batch: Pair) -> None:
+        for static, values in zip((self._tokens, self._targets), batch, strict=True):
+            torch.index_select(values.to(self.device), 0, self._batch_rows, out=static)
+
+    def _allocate_batch(self, batch: Pair) -> None:
+        rows = (self.runs, *batch[0].shape[1:])
+        self._tokens, self._targets = (
+            torch.zeros(rows, dtype=torch.int64, device=self.device) for _ in range(2)
+        )
+        self._load_batch(batch)
+
+    def _compute_update(self) -> None:
+        losses, gradients = self._differentiate()
+        self.norms.copy_(self.optimizer.update(gradients))
+        self.losses.copy_(losses.detach())
+
+    def _differentiate(self) -> tuple[Tensor, dict[str, Tensor | None]]:
+        losses = self._training_loss((0, 0), self._tokens, self._targets, "mean")
+        # Runs do not touch each other: the gradient of the sum is each run's own.
+        gradients = torch.autograd.grad(
+            losses.sum(), list(self.parameters.values()), allow_unused=True
+        )
+        return losses, dict(zip(self.parameters, gradients, strict=True))
+
+    def _map_loss(
+        self, dims: tuple[int | None, int | None], tokens: Tensor, targets: Tensor, reduction: str
+    ) -> Tensor:
+        mapped = torch.vmap(self._compute_loss, in_dims=(0, 0, *dims, None))
+        return mapped(self.parameters, self.buffers, tokens, targets, reduction)
+
+    def _compute_loss(
+        self, parameters: Tensors, buffers: Tensors, tokens: Tensor, targets: Tensor, reduction: str
+    ) -> Tensor:
+        """Of one run, with tokens and targets (B, T): nats per token, or their sum."""
+        # Without a cache of weights in half precision: a captured graph would go on using it.
+        half = torch.autocast(
+            self.device.type, torch.bfloat16, self.precision == "bf16-mixed", cache_enabled=False
+        )
+        with half:
+            tensors = {**parameters, **buffers, **self.shared}
+            logits = functional_call(self.template, tensors, (tokens,))
+            return F.cross_entropy(
+                widen_precision(logits.flatten(0, 1)),
+                targets.flatten(),
+                ignore_index=IGNORED,
+                reduction=reduction,
+            )
+
+
+def stack_tensors(
+    models: Sequence[nn.Module], device: torch.device
+) -> tuple[Tensors, Tensors, Tensors]:
+    """Parameters (R, …), buffers (R, …) that differ between the models, and those that do not.
+
+    What does not differ, as the mask of attention, is held once.
+    """
+    tables = [
+        (
+            dict(model.named_parameters()),
+            dict(model.named_buffers()),
+        )
+        for model in models
+    ]
+    trained = {name for name, p in tables[0][0].items() if p.requires_grad}
+    parameters = {
+        name: torch.stack([of_model[name].detach() for of_model, _ in tables])
+        .to(device)
+        .requires_grad_()
+        for name in tables[0][0]
+        if name in trained
+    }
+    fixed = [
+        {**{n: p.detach() for n, p in own.items() if n not in trained}, **buffers}
+        for own, buffers in tables
+    ]
+    different: Tensors = {}
+    shared: Tensors = {}
+    for name, first in fixed[0].items():
+        values = [of_model[name].to(first.device) for of_model in fixed]
+        if all(torch.equal(first, value) for value in values):
+            shared[name] = first.to(device)
+        else:
+            different[name] = torch.stack(values).to(device)
+    return parameters, different, shared
+
+
+def _clip_limit(config: TrainConfig) -> float:
+    limit = config.trainer.gradient_clip
+    return float("inf") if limit is None else limit
+
+
+class StackBatches:
+    """Batch i of every seed of the stack: tokens and targets (S, B, T), each (seed, i)'s own."""
+
+    def __init__(self, source: Source, stack: Stack, count: int) -> None:
+        self.source, self.stack, self.count = source, stack, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Pair]:
+        for index in range(self.stack.step, self.count):
+            yield self.batch(index)
+
+    def batch(self, index: int) -> Pair:
+        """Batch `index` of every seed."""
+        pairs = [to_tensors(self.source.batch(seed, index)) for seed in self.stack.seeds]
+        tokens, targets = (torch.stack(parts) for parts in zip(*pairs, strict=True))
+        if self.stack.device.type == "cuda":  # a copy from other memory would wait for the device
+            return tokens.pin_memory(), targets.pin_memory()
+        return tokens, targets
+
+
+class StackModule(pl.LightningModule):
+    """What Lightning trains: a step of the module is an optimizer step of every run."""
+
+    def __init__(self, stack: Stack) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.stack = stack
+        self.validation_losses: list[float] = []  # (R,) of the last validation, nats per token
+        self._sums: list[Tensor] = []  # (R,) of each batch of windows
+        self._scored: list[Tensor] = []
+
+    def training_step(self, batch: Any, index: int) -> None:
+        """Take the step; `stack.losses` has its losses."""
+        self.stack.take_step(batch)
+
+    def on_validation_epoch_start(self) -> None:
+        """Start the means over all of the validation windows."""
+        self._sums, self._scored = [], []
+
+    def validation_step(self, batch: Any, index: int) -> None:
+        """Add a batch (B, T) to the means; each scored token weighs the same."""
+        self._sums.append(self.stack.summed_losses(batch))
+        self._scored.append((batch[1] != IGNORED).sum())
+
+    def on_validation_epoch_end(self) -> None:
+        """The means over all windows."""
+        sums = torch.stack(self._sums).cpu().double().sum(0)
+        scored = int(torch.stack(self._scored).sum())
+        self.validation_losses = (sums / max(1, scored)).tolist()
+
+    def configure_optimizers(self) -> None:
+        """None for Lightning: the stack has its own (stacked_adamw.py)."""

@@ -1,0 +1,408 @@
+"""Follow the runs of a stack while it trains: each run's record, event file and saved states."""
+
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from normlab.archive.lock import RunLock, RunLockedError
+from normlab.archive.record import LOG_FILE, RunRecord
+from normlab.config.run_spec import RunSpec
+from normlab.errors import NormlabError
+from normlab.model.contract import check_trained_causal
+from normlab.model.gpt import GPT
+from normlab.training import stopping
+from normlab.training.checkpoints import Checkpoints, SavedState, skip_batches
+from normlab.training.lightning import pl
+from normlab.training.module import LanguageModel, ValidationBatches
+from normlab.training.recorder import Display
+from normlab.training.run import (
+    current_time,
+    log,
+    log_to,
+    record_failure,
+    record_result,
+    unwritable_error,
+)
+from normlab.training.stack import Stack, StackModule, Tensors
+from normlab.training.stopping import InterruptedTrainingError
+
+# A run's record; or why it has none: another process trains it, or its folder cannot be written.
+Outcome = RunRecord | RunLockedError | NormlabError
+
+
+@dataclass
+class Member:
+    """One run of a stack, from its lock to its outcome."""
+
+    spec: RunSpec
+    display: Display
+    lock: RunLock | None = None
+    outcome: Outcome | None = None
+    record: RunRecord | None = None
+    saved: SavedState | None = None
+    files: Checkpoints | None = None
+    module: LanguageModel | None = None  # the run alone: names, shapes, the optimizer's groups
+    optimizer: Any = None
+    best_step: int | None = None  # of weights that are not on the disk yet
+
+    @property
+    def first_step(self) -> int:
+        """Updates that are done before this process begins."""
+        return self.saved.step if self.saved else 0
+
+    @contextmanager
+    def own_failures(self) -> Iterator[None]:
+        """Let what goes wrong with this run's files end this run, and no other."""
+        try:
+            yield
+        except (OSError, NormlabError) as error:
+            self.fail(error)
+
+    def fail(self, error: Exception) -> None:
+        """Record that the run failed."""
+        assert self.record is not None
+        with suppress(OSError), log_to(self.spec.folder / LOG_FILE):
+            record_failure(self.spec, self.record, error)
+        self.end()
+
+    def end(self) -> None:
+        """Write the record as it is, and close the event file."""
+        record = self.record
+        assert record is not None
+        self.outcome, record.ended = record, current_time()
+        try:
+            if self.files is not None:
+                record.step = self.files.recorder.progress.step
+                self.files.recorder.logger.experiment.close()
+            with log_to(self.spec.folder / LOG_FILE):
+                log.info("%s at step %d %s", record.state, record.step, record.reason or "")
+            record.write(self.spec.folder)
+        except OSError as error:
+            self.outcome = unwritable_error(self.spec, error)
+
+
+class Readout:
+    """Numbers on their way from the device, in the order of its work; nothing waits for them."""
+
+    def __init__(self, values: Tensor) -> None:
+        self._event: torch.cuda.Event | None = None
+        self._values = values
+        if values.is_cuda:
+            self._values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+            self._values.copy_(values, non_blocking=True)
+            self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._event.record()
+
+    def wait(self) -> Tensor:
+        """The values, on the CPU."""
+        if self._event is not None:
+            self._event.synchronize()
+        return self._values.cpu()
+
+
+class StackFollower(pl.Callback):
+    """Records the steps of every run of a stack, and saves their states.
+
+    A row of the stack is the run of the same row in `members`; runs that have ended are active no
+    more, and leave the stack where that is worth it.
+    """
+
+    def __init__(self, stack: Stack, members: list[Member], windows: ValidationBatches) -> None:
+        self.stack, self.members, self.windows = stack, members, windows
+        # The same for all runs of a stack.
+        self.settings = members[0].spec.config.trainer
+        self._losses: list[Tensor] = []  # (R,) of each step that is still to be logged
+        self._norms: list[Tensor] = []
+        self._readouts: deque[Readout] = deque()
+        # On a GPU numbers are recorded while it computes the next ones: writing them takes a
+        # quarter of a stack's time or more (docs/stacks.md). A run that diverges then ends so many
+        # times `log_every` steps later.
+        self.lag = 1 if stack.device.type == "cuda" else 0
+        self._elapsed = 0.0  # seconds of training of these steps, before a stop
+        self._clock = self._saved_at = time.perf_counter()
+        self._best: Tensors = {}  # (R, …): weights of the lowest validation loss of each run
+        self._restore_waiting()
+
+    @property
+    def active(self) -> list[tuple[int, Member, Checkpoints]]:
+        """The runs that go on, with their rows and files."""
+        return [
+            (row, member, member.files)
+            for row, member in enumerate(self.members)
+            if member.outcome is None and member.files is not None
+        ]
+
+    def finish(self) -> None:
+        """Record the results of the runs that have come to their last step."""
+        losses: list[float] | None = None
+        for row, member, files in self.active:
+            with member.own_failures():
+                if files.recorder.progress.val_step != self.stack.step:
+                    losses = losses or self._validation_losses()
+                    self._record_validation(row, member, files, losses[row])
+                self._write_best(row, member, files)
+                self._check_trained(row, member)
+                self._record_end(member, files)
+
+    def _check_trained(self, row: int, member: Member) -> None:
+        """Try the trained model, as a run alone is. Raises NormlabError if it sees the future."""
+        assert member.module is not None
+        if member.spec.config.allow_leak:
+            return
+        weights = {name: values.detach().cpu() for name, values in self.stack.parameters.items()}
+        member.module.load_state_dict(_module_state(member, self.stack.row_weights(row, weights)))
+        tokens = self.windows.pairs[0][0][:2]
+        autocast = torch.bfloat16 if "bf16" in self.stack.precision else None
+        check_trained_causal(cast(GPT, member.module.model), tokens, autocast)
+
+    def on_sanity_check_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Have a signal during the first validation noted as any other."""
+        stopping.defer_signals_again()
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Start the clock; begin at the step of the saved states."""
+        stopping.defer_signals_again()  # Lightning has just taken the signals
+        skip_batches(trainer, self.stack.step)
+        self._clock = time.perf_counter() - self._elapsed
+        self._saved_at = time.perf_counter()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Save when it is time to, or when a signal asked for it; then stop."""
+        for _, member, _ in self.active:
+            assert member.lock is not None
+            member.lock.renew_note()
+        if stopping.requested_signal():
+            self._save_states()
+            raise InterruptedTrainingError
+        if time.perf_counter() - self._saved_at >= self.settings.save_seconds:
+            self._save_states()
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Keep the losses; every so many steps read what was kept."""
+        self._losses.append(self.stack.losses.clone())
+        self._norms.append(self.stack.norms.clone())
+        if len(self._losses) >= self.settings.log_every:
+            self._begin_readout()
+            while len(self._readouts) > self.lag:
+                self._record_steps(trainer, self._readouts.popleft())
+
+    def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Read what is kept, and stop the clock of training."""
+        self._record_all(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Record the validation losses; start the clock of training again."""
+        losses: list[float] = module.validation_losses  # type: ignore[assignment]
+        for row, member, files in self.active:
+            with member.own_failures():
+                self._record_validation(row, member, files, losses[row])
+        self._clock = time.perf_counter()
+
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Read what is still kept, and save the last states."""
+        self._record_all(trainer)
+        self._save_states()
+
+    def _restore_waiting(self) -> None:
+        """Take over the steps that saved states have still to log."""
+        saved = [m.saved.content["recorder"] for m in self.members if m.saved is not None]
+        if len(saved) == len(self.members) and saved[0]["losses"] is not None:
+            device = self.stack.device
+            for name, rows in (("losses", self._losses), ("norms", self._norms)):
+                rows += list(torch.stack([state[name] for state in saved], dim=1).to(device))
+            self._elapsed = sum(state["elapsed"] for state in saved)  # shares, as below
+
+    def _begin_readout(self) -> None:
+        """Start to read the losses and norms that are kept, (2, steps, R)."""
+        if self._losses:
+            kept = torch.stack((torch.stack(self._losses), torch.stack(self._norms)))
+            self._readouts.append(Readout(kept))
+            self._losses.clear()
+            self._norms.clear()
+
+    def _record_all(self, trainer: pl.Trainer) -> None:
+        self._begin_readout()
+        while self._readouts:
+            self._record_steps(trainer, self._readouts.popleft())
+
+    def _record_steps(self, trainer: pl.Trainer, readout: "Readout") -> None:
+        losses, norms = readout.wait().transpose(1, 2).tolist()
+        now = time.perf_counter()
+        # A run's share of the time, so that the runs of a study add up to what it took.
+        seconds, self._clock = (now - self._clock) / self.stack.runs, now
+        tokens = len(losses[0]) * self._tokens_of_step()
+        # Not the stack's step, which is later where there is a lag.
+        step = max((files.recorder.progress.step for _, _, files in self.active), default=0)
+        rates = self.stack.rates_after(step + len(losses[0]))
+        diverged = []
+        for row, member, files in self.active:
+            with member.own_failures():
+                files.recorder.record_steps(losses[row], norms[row], tokens, seconds, rates[row])
+                if files.recorder.progress.diverged_step is not None:
+                    diverged.append((row, member, files))
+        if diverged:
+            self._end_diverged(diverged)
+        self._drop_ended(trainer)
+
+    def _tokens_of_step(self) -> int:
+        config = self.members[0].spec.config
+        return config.data.batch_size * config.model.context
+
+    def _end_diverged(self, diverged: Sequence[tuple[int, Member, Checkpoints]]) -> None:
+        """Save, validate and record runs that have diverged, as training alone ends them."""
+        self._save_states({row for row, _, _ in diverged})
+        losses = self._validation_losses()
+        for row, member, files in diverged:
+            if member.outcome is None:
+                with member.own_failures():
+                    self._record_validation(row, member, files, losses[row])
+                    self._write_best(row, member, files)
+                    self._record_end(member, files)
+        self._clock = time.perf_counter()
+
+    def _drop_ended(self, trainer: pl.Trainer) -> None:
+        rows = [row for row, _, _ in self.active]
+        if not rows:
+            trainer.should_stop = True
+        # On a GPU the smaller step has to be captured anew, which takes about a second.
+        elif len(rows) < len(self.members) and (
+            self.stack.device.type != "cuda" or 2 * len(rows) <= len(self.members)
+        ):
+            self.members = [self.members[row] for row in rows]
+            self._best = {name: best[rows] for name, best in self._best.items()}
+            self._select_waiting(rows)
+            self.stack.select_runs(rows)
+
+    def _select_waiting(self, rows: list[int]) -> None:
+        """Leave out what is still to be logged of runs that leave the stack."""
+        self._losses = [losses[rows] for losses in self._losses]
+        self._norms = [norms[rows] for norms in self._norms]
+        self._readouts = deque(Readout(readout.wait()[:, :, rows]) for readout in self._readouts)
+
+    def _validation_losses(self) -> list[float]:
+        module = StackModule(self.stack)
+        module.on_validation_epoch_start()
+        for index, batch in enumerate(self.windows):
+            module.validation_step(batch, index)
+        module.on_validation_epoch_end()
+        return module.validation_losses
+
+    def _record_validation(self, row: int, member: Member, files: Checkpoints, loss: float) -> None:
+        step = files.recorder.progress.step
+        files.recorder.record_validation(loss, step)
+        if loss < files.best:
+            files.best, member.best_step = loss, step
+            # They stay on the device until states are saved: a file each time would take longer
+            # than the steps between.
+            for name, parameter in self.stack.parameters.items():
+                best = self._best.setdefault(name, torch.zeros_like(parameter.detach()))
+                best[row] = parameter.detach()[row]
+
+    def _save_states(self, rows: set[int] | None = None) -> None:
+        """Save the states of all active runs, or of those in these rows."""
+        began = time.perf_counter()
+        stack, optimizer = self.stack, self.stack.optimizer
+        # Each stacked tensor comes from the device as a whole.
+        weights, first, second = (
+            {name: tensor.detach().cpu() for name, tensor in table.items()}
+            for table in (stack.parameters, optimizer.first, optimizer.second)
+        )
+        rates = stack.rates_after(stack.step)
+        losses, norms = self._waiting_steps()
+        tokens = len(losses) * self._tokens_of_step()
+        for row, member, files in self.active:
+            if rows is not None and row not in rows:
+                continue
+            with member.own_failures():
+                elapsed = (began - self._clock) / stack.runs
+                files.recorder.keep_steps(losses[:, row], norms[:, row], tokens, elapsed)
+                self._write_best(row, member, files)
+                moments = stack.row_weights(row, first), stack.row_weights(row, second)
+                files.write_state(
+                    stack.step,
+                    _module_state(member, stack.row_weights(row, weights)),
+                    _optimizer_state(member, stack, moments, rates[row]),
+                    _random_state(member.spec.config.seed),
+                )
+        now = time.perf_counter()
+        self._clock += now - began
+        if rows is None:
+            self._saved_at = now
+
+    def _waiting_steps(self) -> Tensor:
+        """Losses and norms that are still to be logged, (2, steps, R)."""
+        parts = [readout.wait() for readout in self._readouts]
+        if self._losses:
+            kept = torch.stack((torch.stack(self._losses), torch.stack(self._norms)))
+            parts.append(kept.cpu())
+        return torch.cat([torch.zeros(2, 0, self.stack.runs), *parts], dim=1)
+
+    def _write_best(self, row: int, member: Member, files: Checkpoints) -> None:
+        if member.best_step is not None:
+            weights = self.stack.row_weights(row, self._best)
+            files.write_best(member.best_step, _module_state(member, weights))
+            member.best_step = None
+
+    def _record_end(self, member: Member, files: Checkpoints) -> None:
+        assert member.record is not None
+        progress = files.recorder.progress
+        record_result(member.record, progress, self.settings.max_steps)
+        files.recorder.logger.write_end(member.record)
+        member.end()
+
+
+def _module_state(member: Member, weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The state of the run's own module with these weights of its model."""
+    assert member.module is not None
+    return {
+        **member.module.state_dict(),
+        **{f"model.{name}": value for name, value in weights.items()},
+    }
+
+
+def _optimizer_state(
+    member: Member, stack: Stack, moments: tuple[Tensors, Tensors], rate: float
+) -> dict[str, Any]:
+    """The state of torch's AdamW for the run."""
+    first, second = moments
+    groups = member.optimizer.state_dict()["param_groups"]
+    for group in groups:
+        group["lr"] = rate
+    state = {
+        index: {
+            "step": torch.tensor(float(stack.step)),
+            "exp_avg": first[name],
+            "exp_avg_sq": second[name],
+        }
+        for index, (name, _) in enumerate(optimized_parameters(member))
+        if stack.step > 0 and name not in stack.optimizer.untouched
+    }
+    return {"state": state, "param_groups": groups}
+
+
+def _random_state(seed: int) -> dict[str, Tensor]:
+    """What a run alone has: seeded, and with nothing drawn, for a stack has no dropout."""
+    return {"cpu": torch.Generator().manual_seed(seed).get_state()}
+
+
+def optimized_parameters(member: Member) -> list[tuple[str, Tensor]]:
+    """Names and parameters in the order of the optimizer."""
+    assert member.module is not None
+    names = {parameter: name for name, parameter in member.module.model.named_parameters()}
+    groups = member.optimizer.param_groups
+    return [(names[parameter], parameter) for group in groups for parameter in group["params"]]

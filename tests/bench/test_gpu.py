@@ -1,0 +1,72 @@
+"""scripts/bench/gpu.py: every row can be measured, and the table keeps what was measured before."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+import gpu
+from tiny_run import TINY
+
+SMALL = gpu.Size(
+    device="cpu",
+    overrides=TINY,
+    study=("optimizer.lr=1e-3,3e-3",),
+    stack=3,
+    steps=2,
+    shapes=((16, 16),),
+    norms=2,
+    compiles=False,
+)
+PAGE = "# Page\n<!-- gpu table -->\nold\n<!-- end -->\nafter\n"
+
+
+def test_each_row_in_this_process_gives_a_number(capsys: pytest.CaptureFixture[str]) -> None:
+    results = gpu.measure_rows(SMALL, [2, 4, 6, 7], budget=1e9)
+    assert "3 runs; no graph: there are no CUDA graphs on cpu" in results[2]
+    assert "1 run;" in results[4]
+    assert results[6].count("16×16") == 2
+    assert "of the copy limit" in results[7]
+
+
+@pytest.mark.slow
+def test_each_row_that_starts_a_study_counts_its_runs() -> None:
+    results = gpu.measure_rows(SMALL, [1, 5], budget=1e9)
+    assert results[1].endswith(" s")
+    assert results[5].endswith("(8 runs)")
+
+
+def test_a_row_that_fails_or_has_no_time_is_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(size: gpu.Size) -> str:
+        raise RuntimeError("a | b")
+
+    monkeypatch.setattr(gpu, "ROWS", (gpu.Row("first", "1", fail), gpu.ROWS[1]))
+    assert gpu.measure_rows(SMALL, [1], budget=1e9) == {1: "open: failed (RuntimeError: a / b)"}
+    assert gpu.measure_rows(SMALL, [2], budget=-1) == {2: "open: no time was left"}
+
+
+def test_a_row_that_is_not_measured_again_stays(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(PAGE)
+    gpu.write_table(page, "card A", {2: "5,000", 3: "9"})
+    gpu.write_table(page, "card B", {3: "13,000"})
+    text = page.read_text()
+    assert "old" not in text
+    assert text.endswith("<!-- end -->\nafter\n")
+    rows = [line for line in text.splitlines() if line[:3] in ("| 1", "| 2", "| 3")]
+    assert rows[0].endswith("| open | – |")
+    assert "| 5,000 | card A, torch " in rows[1]
+    assert "| 13,000 | card B, torch " in rows[2]
+
+
+@pytest.mark.skipif(bool(os.environ.get("CUDA_VISIBLE_DEVICES")), reason="a GPU may be here")
+def test_without_a_gpu_it_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        gpu.main([])
+    assert end.value.code == 2
+    assert "no NVIDIA GPU can be used here" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        gpu.main(["--rows", "9"])
+    assert "--rows 9 is no row; rows are numbers from 1 to 8." in capsys.readouterr().err

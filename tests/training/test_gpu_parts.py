@@ -1,0 +1,95 @@
+"""What is written for a GPU, as far as a CPU can show it."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from normlab.errors import ConfigError
+from normlab.training.compilation import estimate_compilation
+from normlab.training.cuda_graph import capture_step, compare_changes, compare_results
+from normlab.training.hardware import free_card_memory, resolve_device, resolve_hardware
+from normlab.training.recorder import Recorder
+from tiny_run import TINY, SilentDisplay
+
+
+def test_without_a_gpu_the_step_itself_is_used() -> None:
+    weight = torch.zeros(2)
+
+    def step() -> None:
+        weight.add_(1)
+
+    captured, problem = capture_step(step, torch.device("cpu"), [weight], [])
+    assert captured is step
+    assert problem == "there are no CUDA graphs on cpu"
+    assert weight.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("results", "problem"),
+    [
+        ([[1.0, 2.0], [3.0, torch.nan]], ""),
+        ([[1.0, 2.01], [3.0, torch.nan]], ""),
+        ([[1.0, 2.2], [3.0, torch.nan]], "result 0 differs by 0.2 of 2"),
+        ([[1.0, 2.0], [torch.nan, torch.nan]], "result 1 is not finite where it should be"),
+        ([[1.0, 2.0], [3.0, 4.0]], "result 1 is not finite where it should be"),
+    ],
+)
+def test_a_graph_that_computes_something_else_is_noticed(
+    results: list[list[float]], problem: str
+) -> None:
+    expected = [torch.tensor([1.0, 2.0]), torch.tensor([3.0, torch.nan])]
+    assert compare_results([torch.tensor(values) for values in results], expected) == problem
+
+
+def test_a_graph_that_changes_the_state_otherwise_is_noticed() -> None:
+    before, expected = [torch.zeros(100), torch.ones(3)], [torch.full((100,), 1e-3), torch.ones(3)]
+    noise = expected[0].clone()
+    noise[0] = -1e-3
+    assert compare_changes(before, [expected[0], expected[1]], expected) == ""
+    assert compare_changes(before, [torch.zeros(100), torch.ones(3)], expected).startswith(
+        "the state changes otherwise, by 1 of"
+    )
+    assert compare_changes(before, [noise, torch.ones(3)], expected).startswith("the state changes")
+    many = [torch.zeros(10_000), torch.ones(3)], [torch.full((10_000,), 1e-3), torch.ones(3)]
+    few = many[1][0].clone()
+    few[0] = -1e-3  # one number of many, whose gradient is nothing but rounding
+    assert compare_changes(many[0], [few, torch.ones(3)], many[1]) == ""
+    nearly = expected[0] * 1.01
+    assert compare_changes(before, [nearly, torch.ones(3)], expected) == ""
+    broken = torch.full((100,), torch.nan)
+    assert "not finite" in compare_changes(before, [broken, torch.ones(3)], expected)
+
+
+def test_compilation_pays_where_it_saves_more_than_it_takes() -> None:
+    short, long = (estimate_compilation(0.01, steps, stacked=True) for steps in (500, 50_000))
+    assert (short.pays, long.pays) == (False, True)
+    assert str(short).startswith("not compiled: compiling takes about 60 s, and would save about 3")
+    assert str(long).startswith("compiled: compiling takes about 60 s, and would save about 300 s")
+    assert not estimate_compilation(0.01, 5_000, stacked=False).pays
+
+
+def test_auto_compiles_nothing_on_a_cpu(specified: Callable) -> None:
+    hardware = resolve_hardware(specified(*TINY).config.trainer)
+    assert not hardware.compile
+    assert not hardware.compile_if_faster
+    assert free_card_memory() == []
+
+
+def test_fp16_without_a_gpu_is_one_sentence(specified: Callable) -> None:
+    spec = specified(*TINY, "trainer.precision=16-mixed", "trainer.device=cpu")
+    with pytest.raises(ConfigError, match=r"trainer.precision=16-mixed scales .* on cpu; take"):
+        resolve_device(spec.config.trainer)
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_an_overflow_that_the_scale_answers_is_no_divergence(scaled: bool) -> None:
+    class NoLogger:
+        def write_scalar(self, tag: str, value: float, step: int) -> None:
+            pass
+
+    recorder = Recorder(NoLogger(), SilentDisplay(), 1, 10.0, 1, scaled=scaled)
+    recorder.record_steps([2.0], [float("inf")], 1, 1.0, 1e-3)
+    assert (recorder.progress.diverged_step is None) == scaled
+    recorder.record_steps([float("nan")], [1.0], 1, 1.0, 1e-3)
+    assert recorder.progress.diverged_step is not None

@@ -1,0 +1,262 @@
+"""A stack of runs: each is the run that it is alone, whatever happens to it or to the others."""
+
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from normlab.archive import tags
+from normlab.archive.events import read_events
+from normlab.archive.lock import RunLockedError, lock_run
+from normlab.archive.record import RunRecord
+from normlab.config.run_spec import RunSpec
+from normlab.config.schema import OptimizerConfig
+from normlab.training.checkpoints import read_checkpoint
+from normlab.training.run import train
+from normlab.training.stack import Stack
+from normlab.training.stack_follower import StackFollower
+from normlab.training.stack_run import train_stack
+from normlab.training.stacked_adamw import StackedAdamW
+from run_equality import CURVES, assert_same_run, read_curves
+from tiny_run import TINY, InterruptingDisplay, SilentDisplay
+
+# Logging and validation do not divide the run.
+HARD = (*TINY, "trainer.max_steps=11", "trainer.val_every=4", "trainer.log_every=3")
+OWN = (
+    ("seed=0", "optimizer.lr=1e-3"),
+    ("seed=1", "optimizer.lr=3e-4", "optimizer.betas=[0.8,0.95]", "schedule.warmup=0.4"),
+    ("seed=0", "optimizer.lr=1e-2", "optimizer.weight_decay=0.5", "trainer.gradient_clip=0.1"),
+)
+STEPS = 11
+# Its first update makes the loss of the next step infinite, or larger than the limit.
+DIVERGING = ("seed=2", "optimizer.lr=1e30", "schedule.warmup=0")
+
+
+@pytest.fixture
+def runs(specified: Callable, tmp_path: Path) -> Callable[..., list[RunSpec]]:
+    """Specifications in a folder of their own; composed once for all tests."""
+
+    def specs_in(place: str, *own: Sequence[str]) -> list[RunSpec]:
+        specs = []
+        for overrides in own or OWN:
+            key = tuple(overrides)
+            if key not in COMPOSED:
+                COMPOSED[key] = specified(*HARD, *overrides)
+            spec = COMPOSED[key]
+            folder = str(tmp_path / place)
+            config = replace(spec.config, output_dir=folder)
+            specs.append(replace(spec, config=config, plain={**spec.plain, "output_dir": folder}))
+        return specs
+
+    return specs_in
+
+
+COMPOSED: dict[tuple[str, ...], RunSpec] = {}
+
+
+def stack(specs: list[RunSpec], after: int | None = None) -> list[RunRecord]:
+    displays = [SilentDisplay() for _ in specs]
+    if after is not None:
+        displays[0] = InterruptingDisplay(after, signal.SIGTERM)
+    outcomes = train_stack(specs, "the command", displays)
+    assert all(isinstance(outcome, RunRecord) for outcome in outcomes), outcomes
+    return outcomes
+
+
+def assert_close_runs(one: Path, other: Path) -> None:
+    """The same points of the same curves, to rounding; records that say the same."""
+    curves, expected = read_curves(one), read_curves(other)
+    for tag in CURVES:
+        assert [step for step, _ in curves[tag]] == [step for step, _ in expected[tag]]
+        values, numbers = ([value for _, value in of[tag]] for of in (curves, expected))
+        assert values == pytest.approx(numbers, abs=1e-4, rel=1e-4)
+    a, b = RunRecord.read(one), RunRecord.read(other)
+    assert (a.id, a.state, a.step) == (b.id, b.state, b.step)
+    assert {**a.config, "output_dir": ""} == {**b.config, "output_dir": ""}
+    assert a.files.keys() == b.files.keys()
+    assert (a.parameters, a.floor, a.data_digest) == (b.parameters, b.floor, b.data_digest)
+    assert a.best.step == b.best.step
+    assert a.final.val_loss == pytest.approx(b.final.val_loss, abs=1e-4)
+    assert list_files(one) == list_files(other)
+    assert read_events(one).scalars.keys() == read_events(other).scalars.keys()
+
+
+def list_files(folder: Path) -> set[str]:
+    """Names, of event files without their time; a run that was stopped has a state more."""
+    names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    names.discard("checkpoints/previous.ckpt")
+    return {"events" if name.startswith("events.") else name for name in names}
+
+
+def test_the_update_is_that_of_adamw() -> None:
+    torch.manual_seed(0)
+    settings = [
+        OptimizerConfig(lr=1e-3),
+        OptimizerConfig(lr=1e-2, betas=[0.5, 0.9], eps=1e-3, weight_decay=0.7),
+        OptimizerConfig(lr=3e-2, betas=[0.0, 0.999], weight_decay=0.0),
+    ]
+    shapes = {"matrix": (4, 3), "gain": (3,), "scale": ()}
+    values = {name: torch.randn(3, *shape) for name, shape in shapes.items()}
+    stacked = {name: value.clone() for name, value in values.items()}
+    optimizer = StackedAdamW(stacked, settings, [float("inf"), 0.3, float("inf")])
+    gradients = [{name: torch.randn(3, *shape) for name, shape in shapes.items()} for _ in range(5)]
+    norms = []
+    for step, of_step in enumerate(gradients, 1):
+        optimizer.prepare_step(step, [s.lr / step for s in settings])
+        norms.append(optimizer.update(of_step))
+    for row, own in enumerate(settings):
+        alone = {name: torch.nn.Parameter(value[row].clone()) for name, value in values.items()}
+        groups = [
+            {"params": [alone["matrix"]], "weight_decay": own.weight_decay},
+            {"params": [alone["gain"], alone["scale"]], "weight_decay": 0.0},
+        ]
+        reference = torch.optim.AdamW(groups, lr=own.lr, betas=tuple(own.betas), eps=own.eps)
+        for step, of_step in enumerate(gradients, 1):
+            for name, parameter in alone.items():
+                parameter.grad = of_step[name][row].clone()
+            norm = torch.nn.utils.clip_grad_norm_(alone.values(), 0.3 if row == 1 else float("inf"))
+            torch.testing.assert_close(norms[step - 1][row], norm)
+            for group in reference.param_groups:
+                group["lr"] = own.lr / step
+            reference.step()
+        for name, parameter in alone.items():
+            torch.testing.assert_close(stacked[name][row], parameter.detach())
+            state = reference.state[parameter]
+            torch.testing.assert_close(optimizer.first[name][row], state["exp_avg"])
+            torch.testing.assert_close(optimizer.second[name][row], state["exp_avg_sq"])
+
+
+def test_the_runs_of_a_stack_are_those_that_they_are_alone(runs: Callable) -> None:
+    records = stack(runs("stacked"))
+    assert [record.state for record in records] == ["finished"] * 3
+    for spec, reference in zip(runs("stacked"), runs("alone"), strict=True):
+        train(reference, "the command", SilentDisplay())
+        assert_close_runs(spec.folder, reference.folder)
+        hardware = RunRecord.read(spec.folder).hardware
+        assert hardware["stack"]["runs"] == 3
+        assert not hardware["stack"]["graph"]
+        ours, theirs = (
+            read_checkpoint(run.folder / "checkpoints" / "last.ckpt") for run in (spec, reference)
+        )
+        assert ours.keys() == theirs.keys()
+        assert ours["optimizer"]["param_groups"] == theirs["optimizer"]["param_groups"]
+        assert torch.equal(ours["random"]["cpu"], theirs["random"]["cpu"])
+        for name, value in theirs["state_dict"].items():
+            torch.testing.assert_close(ours["state_dict"][name], value, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("after", [3, 8])
+def test_a_stopped_stack_goes_on_as_if_it_had_never_stopped(after: int, runs: Callable) -> None:
+    stack(runs("whole"))
+    with pytest.raises(KeyboardInterrupt):
+        stack(runs("stopped"), after)
+    for spec in runs("stopped"):
+        record = RunRecord.read(spec.folder)
+        assert record.state == "interrupted"
+        assert "SIGTERM" in (record.reason or "")
+    stack(runs("stopped"))
+    for spec, whole in zip(runs("stopped"), runs("whole"), strict=True):
+        assert_same_run(spec.folder, whole.folder)
+        assert RunRecord.read(spec.folder).resumed_at != []
+
+
+def test_numbers_that_are_recorded_later_are_the_same(
+    runs: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = (*OWN, DIVERGING)
+    stack(runs("at_once", *own))
+    create = StackFollower.__init__
+
+    def create_lagging(self: StackFollower, *arguments: object) -> None:
+        create(self, *arguments)
+        self.lag = 1  # as on a GPU
+
+    monkeypatch.setattr(StackFollower, "__init__", create_lagging)
+    stack(runs("later", *own))
+    for spec, reference in zip(runs("later", *own), runs("at_once", *own), strict=True):
+        if spec.config.seed < 2:
+            assert_same_run(spec.folder, reference.folder)
+    later, at_once = (RunRecord.read(runs(p, DIVERGING)[0].folder) for p in ("later", "at_once"))
+    assert (later.state, later.diverged_step) == (at_once.state, at_once.diverged_step)
+    assert (later.step, later.reason) == (at_once.step, at_once.reason)
+
+
+def test_a_run_goes_on_alone_or_in_another_stack(runs: Callable) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        stack(runs("moved"), 6)
+    first, second, third = runs("moved")
+    train(first, "the command", SilentDisplay())
+    stack([second, third])
+    with pytest.raises(KeyboardInterrupt):
+        train(runs("begun")[0], "the command", InterruptingDisplay(3))
+    stack(runs("begun"))  # one from its state, the others from the beginning
+    for place in ("moved", "begun"):
+        for spec, reference in zip(runs(place), runs("alone"), strict=True):
+            train(reference, "the command", SilentDisplay())
+            assert_close_runs(spec.folder, reference.folder)
+
+
+def test_a_run_that_diverges_is_stopped_and_disturbs_none(runs: Callable) -> None:
+    own = (*OWN, DIVERGING)
+    *records, diverged = stack(runs("stacked", *own))
+    assert [record.state for record in records] == ["finished"] * 3
+    train(runs("alone", DIVERGING)[0], "the command", SilentDisplay())
+    alone = RunRecord.read(runs("alone", DIVERGING)[0].folder)
+    assert (diverged.state, diverged.step) == ("diverged", alone.step)
+    assert (diverged.diverged_step, diverged.reason) == (alone.diverged_step, alone.reason)
+    assert (diverged.final.val_loss, diverged.best.step) == (None, 0)
+    assert diverged.best.val_loss == pytest.approx(alone.best.val_loss)
+    stack(runs("without"))
+    for spec, reference in zip(runs("stacked"), runs("without"), strict=True):
+        assert_close_runs(spec.folder, reference.folder)
+
+
+def test_too_little_memory_halves_the_stack(
+    runs: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+    take_step = Stack.take_step
+
+    def limited_step(self: Stack, batch: tuple) -> None:
+        sizes.append(self.runs)
+        if self.runs > 2 and self.step == 5:
+            raise torch.OutOfMemoryError("out of memory")
+        take_step(self, batch)
+
+    monkeypatch.setattr(Stack, "take_step", limited_step)
+    sentences = []
+
+    class Listening(SilentDisplay):
+        def say(self, sentence: str) -> None:
+            sentences.append(sentence)
+
+    outcomes = train_stack(runs("halved"), "the command", [Listening() for _ in OWN])
+    assert [outcome.state for outcome in outcomes] == ["finished"] * 3
+    assert set(sizes) == {3, 2, 1}
+    assert sentences == [
+        "the device has too little memory for a stack of 3 runs; they go on in stacks of 2"
+    ]
+    for spec in runs("halved"):
+        steps = read_events(spec.folder).scalars[tags.TRAIN_LOSS].steps.tolist()
+        assert steps == list(range(STEPS))
+
+
+def test_a_run_fails_and_is_locked_alone(runs: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second, third = runs("mixed")
+    with lock_run(first.study_folder, first.id):
+        outcomes = train_stack([first, second], "the command", [SilentDisplay()] * 2)
+    assert isinstance(outcomes[0], RunLockedError)
+    assert outcomes[1].state == "finished"
+
+    class Breaking(SilentDisplay):
+        def update(self, step: int, loss: float, tokens_per_second: float) -> None:
+            raise OSError(28, "No space left on device")
+
+    outcomes = train_stack(
+        [first, second, third], "c", [Breaking(), SilentDisplay(), SilentDisplay()]
+    )
+    assert [outcome.state for outcome in outcomes] == ["failed", "finished", "finished"]
+    assert outcomes[0].reason == "No space left on device"
