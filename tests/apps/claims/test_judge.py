@@ -362,6 +362,7 @@ def test_sensitivity(a: float, b: float, said: str) -> None:
     one = judge_claim(Sensitivity(A, B, 0.05), ClaimData(tuple(runs)))
     assert one.word == said
     assert one.value == pytest.approx((a - b) / 3)
+    assert one.basis == "3 pairs of seeds, 3 learning rates, best losses 1.990 and 1.990"
 
 
 def test_a_diverged_run_counts_as_the_loss_at_initialisation() -> None:

@@ -15,8 +15,8 @@ from normlab.apps.claims.measurements import (
     MeasurementSize,
     compare_growth_laws,
 )
-from normlab.apps.claims.regime import BudgetReach, check_attainable, find_reach
-from normlab.apps.claims.runs import StudyOptions, parse_arm, plan_study, select_runs
+from normlab.apps.claims.regime import check_attainable
+from normlab.apps.claims.runs import PlannedStudy, StudyOptions, parse_arm, plan_study, select_runs
 from normlab.apps.claims.step_time import build_training_step, time_step_ratio
 from normlab.archive.events import Events
 from normlab.archive.study import Run
@@ -28,9 +28,8 @@ CLAIMS = load_claims()
 EXPERIMENTS = sorted({one.experiment for one in CLAIMS.values() if one.experiment})
 
 
-def check(experiment: str, options: StudyOptions) -> int:
+def check(experiment: str, study: PlannedStudy) -> int:
     """Every arm of the experiment's claims has runs in it; returns how many runs there are."""
-    study = plan_study(experiment, options)
     assert study.problem == ""
     runs = [Run(study.folder, record, Events()) for record in study.records.values()]
     for name, claim in CLAIMS.items():
@@ -43,26 +42,31 @@ def check(experiment: str, options: StudyOptions) -> int:
 
 
 @pytest.fixture
-def text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def text(monkeypatch: pytest.MonkeyPatch) -> None:
     """TinyShakespeare is not needed to compose: a corpus is opened, not read here."""
     monkeypatch.setattr("normlab.study.plan._check_data", lambda specs: {})
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_every_arm_of_a_claim_is_in_its_study(
-    experiment: str, text: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@cache
+def plan_first_values(experiment: str) -> PlannedStudy:
     """With the first of the values that are swept, which says as much and composes at once."""
-    whole = SweepRequest.expand_arms
+    expand_arms = SweepRequest.expand_arms
 
-    def first(self: SweepRequest, given: list[str], budget: str) -> tuple:
-        arms, overrides = whole(self, given, budget)
+    def expand_first(request: SweepRequest, arguments: list[str], budget: str) -> tuple:
+        arms, overrides = expand_arms(request, arguments, budget)
         return arms, [
             word if word.startswith("schedule.warmup") else word.split(",")[0] for word in overrides
         ]
 
-    monkeypatch.setattr(SweepRequest, "expand_arms", first)
-    assert check(experiment, StudyOptions("quick", tmp_path)) >= 1
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("normlab.study.plan._check_data", lambda specs: {})
+        patched.setattr(SweepRequest, "expand_arms", expand_first)
+        return plan_study(experiment, StudyOptions("quick", Path("outputs")))
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_arm_of_a_claim_is_in_its_study(experiment: str) -> None:
+    assert check(experiment, plan_first_values(experiment)) >= 1
 
 
 @pytest.mark.slow
@@ -71,7 +75,8 @@ def test_every_arm_of_a_claim_is_in_its_study(
 def test_every_run_of_every_budget_composes(
     experiment: str, budget: str, text: None, tmp_path: Path
 ) -> None:
-    assert check(experiment, StudyOptions(budget, tmp_path)) >= 2  # seeds, for an interval
+    study = plan_study(experiment, StudyOptions(budget, tmp_path))
+    assert check(experiment, study) >= 2  # seeds, for an interval
 
 
 def test_text_that_is_not_there_is_why_a_study_cannot_be(
@@ -156,7 +161,7 @@ def test_every_claim_about_trained_models_states_its_regime() -> None:
     reached = dict.fromkeys(SIZES, 0)
     for name, claim in trained.items():
         assert claim.regime is not None, name
-        reach = experiment_reach(str(claim.experiment))
+        reach = plan_first_values(str(claim.experiment)).reach
         check_attainable(name, claim, reach, None)
         for budget in SIZES:
             reached[budget] += reach[budget].covers(claim.regime)
@@ -167,18 +172,9 @@ def test_every_claim_about_trained_models_states_its_regime() -> None:
 def test_studies_of_claims_have_three_lengths_at_standard() -> None:
     """But those of a recipe, which has one."""
     for experiment in EXPERIMENTS:
-        lengths = experiment_reach(experiment)["standard"].steps
+        lengths = plan_first_values(experiment).reach["standard"].steps
         recipes = {"claims_nanogpt": (2000,), "claims_random": (1000,)}
         assert lengths == recipes.get(experiment, (250, 500, 1000)), experiment
-
-
-@cache
-def experiment_reach(experiment: str) -> dict[str, BudgetReach]:
-    overrides = StudyOptions("standard", Path("outputs")).overrides(experiment)
-    with composed_config(overrides) as (_, master):
-        sweeper = master.hydra.sweeper
-        sweep = SweepRequest(sweeper.params, sweeper.arms, sweeper.budgets)
-        return find_reach(sweep, master)
 
 
 def composed_spec(*overrides: str) -> RunSpec:

@@ -155,7 +155,6 @@ def _estimate_sensitivity(test: Sensitivity, runs: Sequence[Run]) -> Estimate:
     a, b = (_arm_over_rates(runs, arm) for arm in (test.a, test.b))
     if a.grid != b.grid:
         raise NoBasisError("the arms do not have the same learning rates")
-    paired = _estimate_paired(a.sensitivity, b.sensitivity, f"{len(a.grid)} learning rates")
     arms = tuple(
         describe_trained_arm(
             arm, [run for run in rated.arm.runs if run_rate(run) == rated.best.rate], rated.arm.runs
@@ -163,6 +162,10 @@ def _estimate_sensitivity(test: Sensitivity, runs: Sequence[Run]) -> Estimate:
         for arm, rated in ((test.a, a), (test.b, b))
         if rated.best is not None
     )
+    # An arm that learns less has less to lose at a wrong rate: its sensitivity is read beside that.
+    losses = " and ".join(f"{arm.loss:.3f}" for arm in arms)
+    note = f"{len(a.grid)} learning rates, best losses {losses}"
+    paired = _estimate_paired(a.sensitivity, b.sensitivity, note)
     # A mean over rates of losses up to the initial one, less the lowest of them.
     largest = max((arm.initial - arm.loss for arm in arms), default=math.inf)
     return replace(paired, arms=arms, largest=largest)
