@@ -14,12 +14,15 @@ from normlab.apps.claims.measurements import (
     SIZES,
     MeasurementSize,
     compare_growth_laws,
+    define_measurement,
 )
 from normlab.apps.claims.regime import check_attainable
+from normlab.apps.claims.registry import hash_claim, read_register
 from normlab.apps.claims.runs import PlannedStudy, StudyOptions, parse_arm, plan_study, select_runs
 from normlab.apps.claims.step_time import build_training_step, time_step_ratio
 from normlab.archive.events import Events
 from normlab.archive.study import Run
+from normlab.config import conf_folder
 from normlab.config.compose import composed_config
 from normlab.config.run_spec import RunSpec
 from normlab.study.plan import SweepRequest, compose_spec
@@ -167,6 +170,22 @@ def test_every_claim_about_trained_models_states_its_regime() -> None:
             reached[budget] += reach[budget].covers(claim.regime)
     assert reached["standard"] >= 0.8 * len(trained)
     assert reached["full"] == len(trained)
+
+
+def test_every_claim_of_ours_is_registered_as_it_is() -> None:
+    """Whoever changes one, or what its budgets train, registers it again before its runs."""
+    register = read_register(conf_folder() / "claim")
+    assert register.claims.keys() == CLAIMS.keys()
+    for name, claim in CLAIMS.items():
+        definitions = (
+            plan_first_values(claim.experiment).definitions
+            if claim.experiment
+            else define_measurement(str(claim.measurement))
+        )
+        last = register.claims[name][-1]
+        assert last.hashes == hash_claim(claim, definitions), (
+            f"{name}: scripts/claims.py --register"
+        )
 
 
 def test_studies_of_claims_have_three_lengths_at_standard() -> None:
