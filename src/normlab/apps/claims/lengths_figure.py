@@ -13,6 +13,7 @@ from normlab.analysis import sheet
 from normlab.analysis.formatting import format_axis_value
 from normlab.analysis.style import GREY, figure_style
 from normlab.apps.claims.figure import LOOKS, create_legend, range_shades
+from normlab.apps.claims.page import has_lengths
 from normlab.apps.claims.record import ClaimsRecord, ClaimVerdict
 
 MOST_PANELS = 21
@@ -29,7 +30,7 @@ def draw_lengths(record: ClaimsRecord, folder: Path, name: str = "claims_lengths
     Raises:
         OSError: they cannot be written.
     """
-    verdicts = [verdict for verdict in record.verdicts if len(_known_lengths(verdict)) > 1]
+    verdicts = list(filter(has_lengths, record.verdicts))
     if not verdicts:
         return []
     hidden = len(verdicts) - MOST_PANELS
@@ -47,10 +48,6 @@ def draw_lengths(record: ClaimsRecord, folder: Path, name: str = "claims_lengths
             axes.set_title(sheet.panel_title(verdict.name, columns))
             _draw_panel(axes, verdict)
         return sheet.save_figure(figure, folder, name)
-
-
-def _known_lengths(verdict: ClaimVerdict) -> list[int]:
-    return [horizon.steps for horizon in verdict.horizons if horizon.value is not None]
 
 
 def _draw_panel(axes: Axes, verdict: ClaimVerdict) -> None:

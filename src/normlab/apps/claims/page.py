@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from normlab.apps.claims.claim import RUN_TESTS
 from normlab.apps.claims.record import (
     CHECK_WORDS,
     MEANINGS,
@@ -89,7 +90,8 @@ def write_pages(folder: Path, record: ClaimsRecord) -> tuple[Path, Path]:
             value = "–" if v.value is None else f"{describe_value(v)} {v.unit}"
             cells = (f"[{v.name}](#{v.name})", _link_source(v.source), v.published, value, v.label)
             rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")
-        text = [head.format(budget=record.budget, meanings=meanings), *rows]
+        lengths = _LENGTHS if any(map(has_lengths, part.verdicts)) else ""
+        text = [head.format(budget=record.budget, meanings=meanings, lengths=lengths), *rows]
         write_text(path, printable("".join([*text, *map(_write_section, part.verdicts)])))
     return paths
 
@@ -107,14 +109,16 @@ from the committed runs, without training.
 
 ![What was claimed and what was measured](figures/claims.png)
 
+{lengths}{meanings}
+
+| claim | source | published | measured, 95 % interval | verdict |
+|---|---|---|---|---|
+"""
+_LENGTHS = """\
 Where a claim is judged at several lengths, its verdict is that of the longest in its regime:
 
 ![The effect against the length of the runs](figures/claims_lengths.png)
 
-{meanings}
-
-| claim | source | published | measured, 95 % interval | verdict |
-|---|---|---|---|---|
 """
 _CHECKS = """\
 # Checks
@@ -126,6 +130,11 @@ and writes this page beside that of the [claims](claims.md).
 | check | source | published | measured, 95 % interval | result |
 |---|---|---|---|---|
 """
+
+
+def has_lengths(verdict: ClaimVerdict) -> bool:
+    """Whether there are effects at two lengths of runs or more."""
+    return sum(horizon.value is not None for horizon in verdict.horizons) > 1
 
 
 def _write_section(verdict: ClaimVerdict) -> str:
@@ -140,6 +149,8 @@ def _write_section(verdict: ClaimVerdict) -> str:
     registration = f"- registration: {verdict.registration}\n" if is_claim else ""
     is_decided = verdict.word in ("reproduced", "refuted")
     origin = f"runs: {runs}" if runs else "no training"
+    if not runs and verdict.kind in RUN_TESTS:
+        origin = "no runs yet"
     origin += f"; seeds {seeds}" if seeds else ""
     origin += "; not repeated with other seeds" if runs and is_decided else ""
     regime = f"- regime: {verdict.regime}\n" if verdict.regime else ""
@@ -174,8 +185,8 @@ def _write_horizons(verdict: ClaimVerdict) -> str:
 
 
 def _write_earlier(verdict: ClaimVerdict) -> str:
-    """A table of this verdict beside those of other hashes; empty where there are none."""
-    if not verdict.earlier:
+    """A table of this verdict beside those of other hashes; empty for a check, or without any."""
+    if not verdict.earlier or verdict.role == "check":
         return ""
     every: list[EarlierVerdict | ClaimVerdict] = [*verdict.earlier, verdict]
     rows = [
@@ -183,7 +194,10 @@ def _write_earlier(verdict: ClaimVerdict) -> str:
         for one in every
     ]
     head = "| test and budget | measured, 95 % interval | verdict | judged |\n|---|---|---|---|"
-    note = "The test or its budget was changed; the last row is the present one:"
+    note = (
+        "Earlier verdicts are of another test or budget, or of one that was not hashed; the last "
+        "row is the present one:"
+    )
     return "\n".join(["", note, "", head, *rows, ""])
 
 
