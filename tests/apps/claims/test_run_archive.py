@@ -5,9 +5,10 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from claim_evidence import judge_claim, make_arm, make_run
+from claim_evidence import judge_claim, make_arm, make_run, make_series
 from normlab.apps.claims import run_archive
 from normlab.apps.claims.claim import Level, Lower, Quantity
 from normlab.apps.claims.run_archive import archive_path, read_archive, write_archive
@@ -65,6 +66,21 @@ def test_a_loss_that_is_not_finite_stays_so(runs: list[Run], tmp_path: Path) -> 
     by_id = {run.record.id: run for run in read_archive(tmp_path / "a").runs}
     values = by_id[runs[2].record.id].events.scalars["val/loss"].values
     assert math.isnan(values[-1])
+
+
+def test_values_of_32_and_of_64_bits_come_back_to_the_bit(tmp_path: Path) -> None:
+    narrow, wide = make_run("rmsnorm", 0, 1.0), make_run("layernorm", 0, 1.0)
+    curves = {"narrow": np.float32([2.3456789, 1e-7, 1 / 3]), "wide": [2.3456789, 1e-7, 1 / 3]}
+    for run, values in zip((narrow, wide), curves.values(), strict=True):
+        run.events.scalars["train/loss"] = make_series([0, 1, 2], list(map(float, values)))
+    write_archive(tmp_path / "a", [narrow, wide], "2026-11-26", "a machine")
+    runs = {run.record.norm: run for run in read_archive(tmp_path / "a").runs}
+    for run in (narrow, wide):
+        before = run.events.scalars["train/loss"].values
+        assert runs[run.record.norm].events.scalars["train/loss"].values.tolist() == before.tolist()
+    text = gzip.decompress((tmp_path / "a").read_bytes()).decode()
+    assert "2.3456788," in text  # the shortest that is the same in 32 bits
+    assert "2.3456789," in text
 
 
 def damaged(content: bytes, change: str) -> bytes:

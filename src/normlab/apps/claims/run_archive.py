@@ -69,14 +69,23 @@ def _plain_run(run: Run) -> dict[str, Any]:
     if isinstance(config.get("data"), dict) and "path" in config["data"]:
         config["data"] = {**config["data"], "path": None}
     scalars = {
-        tag: {
-            "steps": series.steps.tolist(),
-            "values": [value if np.isfinite(value) else None for value in series.values.tolist()],
-        }
+        tag: _plain_series(series)
         for tag, series in sorted(run.events.scalars.items())
         if _is_archived(tag)
     }
     return {"record": {**record, "config": config}, "scalars": scalars}
+
+
+def _plain_series(series: Series) -> dict[str, Any]:
+    """Steps and values; event files hold 32 bits a value, which take half of the digits of 64."""
+    narrow = series.values.astype(np.float32)
+    is_narrow = np.array_equal(narrow, series.values, equal_nan=True)
+    digits = [float(str(value)) for value in narrow] if is_narrow else series.values.tolist()
+    return {
+        "bits": 32 if is_narrow else 64,
+        "steps": series.steps.tolist(),
+        "values": [value if np.isfinite(value) else None for value in digits],
+    }
 
 
 def _is_archived(tag: str) -> bool:
@@ -128,8 +137,9 @@ def _restore_run(path: Path, raw: Any) -> Run:
 
 def _restore_series(raw: Mapping[str, Any]) -> Series:
     values = np.array(
-        [np.nan if value is None else value for value in raw["values"]], dtype=np.float64
-    )
+        [np.nan if value is None else value for value in raw["values"]],
+        dtype=np.float32 if raw["bits"] == 32 else np.float64,
+    ).astype(np.float64)
     steps = np.array(raw["steps"], dtype=np.int64)
     if steps.shape != values.shape or steps.ndim != 1:
         raise ValueError("a curve has not as many values as steps")
