@@ -263,8 +263,9 @@ def test_a_figure_that_fails_costs_a_sentence_and_not_the_verdicts(
 def test_verdicts_are_recomputed_from_exported_runs(call: Call, tmp_path: Path, ours: None) -> None:
     """Without the runs' folders, and with every number, date and reason."""
     mine = tmp_path / "mine"
-    experiment(mine, "tiny")
-    write(mine, "one", experiment="tiny", test=LOWER)
+    experiment(mine, "tiny", "trainer.max_steps=4,6", "trainer.val_every=2")
+    regime = {"steps": 5, "source": "a paper"}
+    write(mine, "one", experiment="tiny", test=LOWER, regime=regime)
     measured(mine, "two", "counted")
     words = ("claim=one,two", "--config-dir", "mine")
     code, out, err = call(*words, "--export", "kept")
@@ -272,9 +273,15 @@ def test_verdicts_are_recomputed_from_exported_runs(call: Call, tmp_path: Path, 
     assert "export   kept/tiny-quick.jsonl.gz" in out
     results = Path("outputs/claims/claims-quick.json")
     before = read_record(results, ClaimsRecord)
+    assert [(horizon.steps, horizon.word) for horizon in before.verdicts[0].horizons] == [
+        (4, "out of regime"),
+        (6, "vacuous"),
+    ]
+    assert before.verdicts[0].word == "vacuous"
+    assert Path("outputs/claims/claims-quick-lengths.png").stat().st_size > 10_000
     text = gzip.decompress(Path("kept/tiny-quick.jsonl.gz").read_bytes()).decode()
     assert str(tmp_path) not in text
-    assert len(text.splitlines()) == 5
+    assert len(text.splitlines()) == 9
     assert all(
         run["scalars"]["val/loss"]["steps"] for run in map(json.loads, text.splitlines()[1:])
     )

@@ -47,22 +47,22 @@ def draw_claims(record: ClaimsRecord, folder: Path, name: str = "claims") -> lis
         rows, hidden = record.verdicts[:MOST_ROWS], len(record.verdicts) - MOST_ROWS
         if hidden > 0:
             note += f"\nThe first {MOST_ROWS} claims; {hidden} more are in the table."
+        published = Line2D([], [], color=INK, marker="D", mfc="white", ls="", ms=5)
         height = _ROW * (len(rows) + 1)
         figure, body = sheet.create_sheet(
-            "Claims, published against measured", note, create_legend(), height
+            "Claims, published against measured", note, create_legend(published), height
         )
         _draw_rows(body.add_axes((0, 0, 1, 1)), rows)
         return sheet.save_figure(figure, folder, name)
 
 
-def create_legend() -> tuple[list[Artist], list[str]]:
-    """The handles and labels of every word, the published number, and the shaded ranges."""
+def create_legend(published: Artist) -> tuple[list[Artist], list[str]]:
+    """The handles and labels of every word, the shaded ranges, and the published number's."""
     handles: list[Artist] = [
         Line2D([], [], color=colour, marker=mark, fillstyle=filling, ms=5)  # type: ignore[arg-type]
         for colour, mark, filling in LOOKS.values()
     ]
-    handles += [Line2D([], [], color=INK, marker="D", mfc="white", ls="", ms=5)]
-    handles += [Patch(color=_CLAIMED), Patch(color=_ABSENT)]
+    handles += [published, Patch(color=_CLAIMED), Patch(color=_ABSENT)]
     return handles, [*LOOKS, "published", "as claimed", "no effect"]
 
 

@@ -5,8 +5,10 @@ What differs after 250 steps may not after 1000, and the other way round: a pane
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from normlab.analysis import sheet
@@ -20,6 +22,7 @@ MOST_PANELS = 21
 
 _PANEL_HEIGHT = 1.9  # inches
 _LABEL_WIDTH = 1.1  # inches, of a unit along an axis
+_PUBLISHED: dict[str, Any] = {"color": GREY, "lw": 0.8, "ls": ":"}
 _PAD = 0.12  # of a panel's height, above and below all that is in it
 _MARGIN = 1.25  # how far the axis of steps reaches beyond the first and the last, as a factor
 
@@ -39,8 +42,11 @@ def draw_lengths(record: ClaimsRecord, folder: Path, name: str = "claims_lengths
     verdicts = verdicts[:MOST_PANELS]
     rows, columns = sheet.grid_shape(len(verdicts))
     with figure_style():
+        published = Line2D([], [], **_PUBLISHED)
         title = "Claims against the length of training"
-        figure, body = sheet.create_sheet(title, note, create_legend(), _PANEL_HEIGHT * rows)
+        figure, body = sheet.create_sheet(
+            title, note, create_legend(published), _PANEL_HEIGHT * rows
+        )
         grid = body.subplots(rows, columns, squeeze=False).ravel()
         for axes in grid[len(verdicts) :]:
             axes.remove()
@@ -64,7 +70,7 @@ def _draw_panel(axes: Axes, verdict: ClaimVerdict) -> None:
             axes.plot([horizon.steps] * 2, [horizon.low, horizon.high], color=colour, lw=1.6)
         axes.plot(horizon.steps, horizon.value, mark, color=colour, fillstyle=filling, ms=5.5)  # type: ignore[arg-type]
     if verdict.published_value is not None and low <= verdict.published_value <= high:
-        axes.axhline(verdict.published_value, color=GREY, lw=0.8, ls=":", zorder=1)
+        axes.axhline(verdict.published_value, **_PUBLISHED, zorder=1)
     steps = [horizon.steps for horizon in horizons]
     axes.set_xscale("log")
     axes.set_xlim(steps[0] / _MARGIN, steps[-1] * _MARGIN)
