@@ -79,7 +79,9 @@ def test_sizes_count_as_lengths_do() -> None:
     deep = Regime(1000, "x", depth=12)
     assert "budget=full" in str(describe_shortfall(deep, REACH["standard"], REACH))
     assert describe_shortfall(deep, REACH["full"], REACH) is None
-    assert "no budget reaches it" in str(describe_shortfall(deep, REACH["quick"], {}))
+    assert "is not known" in str(describe_shortfall(deep, REACH["quick"], {}))
+    small = {"quick": REACH["quick"]}
+    assert "no budget reaches it" in str(describe_shortfall(deep, REACH["quick"], small))
     wide = Regime(100, "x", width=65)
     assert describe_shortfall(wide, REACH["standard"], REACH) is not None
 

@@ -171,6 +171,8 @@ def describe_shortfall(
         return None
     budgets = find_budgets(regime, reach)
     remedy = f"budget={budgets[0]} reaches it" if budgets else "no budget reaches it"
+    if not reach:
+        remedy = "whether a budget reaches it is not known"
     return (
         f"the claim is about runs from {describe_limits(regime)} on, and these have "
         f"{size.describe()}; {remedy}"
