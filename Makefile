@@ -1,6 +1,8 @@
 # make demo    install, train the four configurations on the default data, draw the figures
+# make learn   install, build the pages, show the teaching path
 # make test    lint, types, import contract, tests
 # make test-slow    the studies of minutes
+# make docs    all pages as a site that needs no server: outputs/site/index.html
 # make experiments-quick    the four experiments and their figures, three minutes
 # make experiments          the same with more seeds, rates and depths, about 20 minutes
 
@@ -17,10 +19,17 @@ EXPERIMENTS := gradient_vanishing norm_comparison layernorm_vs_rmsnorm prenorm_v
 experiments-quick: BUDGET := quick
 BUDGET ?= standard
 
-.PHONY: demo test test-slow lint clean experiments experiments-quick
+.PHONY: demo learn test test-slow lint docs clean experiments experiments-quick
 
 demo: $(VENV)/.installed
 	$(BIN)/python train.py -m norm=rmsnorm,layernorm placement=pre,post
+
+# The pages are built once; `make docs` builds them again.
+learn: $(VENV)/.installed outputs/site/index.html
+	$(BIN)/python scripts/learn.py
+
+outputs/site/index.html:
+	$(MAKE) docs
 
 # Each goes on where it was; one that fails leaves the others.
 experiments experiments-quick: $(VENV)/.installed
@@ -35,6 +44,12 @@ test: lint
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow
+
+# A broken link is a warning of Sphinx, and -W makes it an error.
+docs: $(VENV)/.installed-docs
+	PYTHONPATH=scripts/docs $(BIN)/python -m sphinx -q -W --keep-going -b html \
+	  -c scripts/docs -d outputs/.site_doctrees . outputs/site
+	@echo "open outputs/site/index.html"
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -54,8 +69,12 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(PIP) -e ".[kernels,test]"
+	$(PIP) -e ".[kernels,test,docs]"
+	@touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(PIP) -e ".[kernels,docs]"
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) docs/api outputs/site outputs/.site_doctrees .mypy_cache .ruff_cache .pytest_cache

@@ -17,17 +17,19 @@ from normlab.config.compose import composed_config
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-# Each begins with its folder, src/normlab/ or scripts/bench/.
+# Each begins with its folder: src/normlab/, scripts/bench/, scripts/docs/.
 TREES = [block.splitlines() for block in re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL)]
 CODE = sorted(set(re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", PAGE, flags=re.DOTALL))))
-FILES = [code for code in CODE if re.fullmatch(r"[\w.]+(/[\w.]+)*(/|\.(py|yaml|toml|md))", code)]
+FILES = [
+    code for code in CODE if re.fullmatch(r"[\w.]+(/[\w.]+)*(/|\.(py|yaml|toml|md|html|js))", code)
+]
 # Files that a user or a run makes.
-NOT_IN_THE_REPOSITORY = {"norm/mine.yaml", "__init__.py"}
+NOT_IN_THE_REPOSITORY = {"norm/mine.yaml", "__init__.py", "docs/api/", "report.html"}
 DOTTED = [
     code
     for code in CODE
     if re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", code)
-    and code not in (*FILES, "run.json", "runs.csv", "report.html")
+    and code not in (*FILES, "run.json", "runs.csv")
 ]
 
 
@@ -102,8 +104,9 @@ def test_every_file_of_a_tree_has_a_description(tree: list[str]) -> None:
         assert line.split()[0].endswith("/") or len(line.split()) > 1, line
 
 
-def test_the_page_shows_the_package_and_the_benchmarks() -> None:
-    assert [tree[0].split()[0] for tree in TREES] == ["src/normlab/", "scripts/bench/"]
+def test_the_page_shows_the_package_the_benchmarks_and_the_site() -> None:
+    folders = [tree[0].split()[0] for tree in TREES]
+    assert folders == ["src/normlab/", "scripts/bench/", "scripts/docs/"]
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name not in NOT_IN_THE_REPOSITORY])

@@ -47,13 +47,14 @@ CALLS = {
         "scripts/sample.py",
         "scripts/card.py",
         "scripts/probe.py",
+        "scripts/learn.py",
     )
 }
 
 
 @pytest.mark.parametrize("name", CALLS)
 def test_ctrl_c_during_imports_leaves_no_traceback(name: str) -> None:
-    done = interrupted(CALLS[name], "normlab.archive.record")
+    done = interrupted(CALLS[name], "normlab.archive.files")
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
 

@@ -95,3 +95,15 @@ def test_a_closed_descriptor_is_not_given_to_the_next_file(tmp_path: Path) -> No
     )
     assert called("-c", code).returncode == 0
     assert path.read_text() == "there"
+
+
+def test_ascii_gets_the_nearest_signs(tmp_path: Path) -> None:
+    code = (
+        "from normlab import output; output.secure_streams(); "
+        "print('1.5 ±0.1 · é × 2 − σ ≤ ∂x … ☃')"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert answer.stdout == "1.5 +-0.1 | e x 2 - sigma <= dx ... ?\n"

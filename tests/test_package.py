@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from normlab import config
+from normlab.apps.learn.exercises import EXERCISES
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -38,6 +39,16 @@ def test_the_wheel_carries_what_the_report_is_made_of(unpacked: Path) -> None:
     assert "study.html" in packed
 
 
+def test_the_wheel_carries_the_teaching_path(unpacked: Path) -> None:
+    package, docs = unpacked / "normlab", ROOT / "docs" / "learn"
+    packed = {path.name for path in (package / "apps/learn/skeletons").iterdir()}
+    assert packed == {exercise.file_name for exercise in EXERCISES.values()}
+    inside = package / "learn_content"
+    packed = {path.relative_to(inside) for path in inside.rglob("*") if path.is_file()}
+    sources = {path.relative_to(docs) for path in docs.rglob("*") if path.is_file()}
+    assert packed == {path for path in sources if "__pycache__" not in path.parts}
+
+
 def test_the_command_of_an_installed_wheel_finds_its_own_conf(
     unpacked: Path, tmp_path: Path
 ) -> None:
@@ -63,7 +74,8 @@ def test_a_checkout_uses_the_conf_at_its_top() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["normlab", "normlab-plot", "normlab-sample", "normlab-card", "normlab-probe"]
+    "name",
+    ["normlab", "normlab-plot", "normlab-sample", "normlab-card", "normlab-probe", "normlab-learn"],
 )
 def test_every_console_command_leads_to_a_function(name: str) -> None:
     (command,) = entry_points(group="console_scripts", name=name)

@@ -26,8 +26,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from harness import Settings
-from normlab.errors import CommandParser, ConfigError, NormlabError, report_user_errors
+try:
+    from harness import Settings
+    from normlab.errors import CommandParser, ConfigError, NormlabError, report_user_errors
+except ModuleNotFoundError as missing:
+    sys.exit(
+        f"normlab: {missing.name} is not installed for {sys.executable}; run `make demo` once, "
+        "then this command with .venv/bin/python in place of python."
+    )
 
 # torch, Lightning and matplotlib are imported in functions: every worker process imports this
 # file, and their memory is not that of a contender.

@@ -14,6 +14,7 @@ from functools import partial
 from importlib import import_module
 
 from normlab import output
+from normlab.errors import explain_failed_import, report_user_errors
 from normlab.training import stopping
 
 OLDEST, TOO_NEW = (3, 11), (3, 14)  # as pyproject.toml has it; Hydra 1.3 does not start on 3.14
@@ -73,6 +74,11 @@ def claims() -> None:
     _run_command(lambda: import_module("normlab.apps.claims.main").main)
 
 
+def learn() -> None:
+    """`scripts/learn.py` and `normlab-learn`."""
+    _run_command(lambda: import_module("normlab.apps.learn.main").main)
+
+
 def catalogue() -> None:
     """`scripts/catalogue.py`."""
     _run_command(lambda: import_module("normlab.apps.catalogue").main)
@@ -88,11 +94,18 @@ def _run_command(import_command: Callable[[], _Command], trains: bool = False) -
     output.secure_streams()
     # Figures go to files, in our own style: a user's window or notebook has no part in them.
     os.environ.update(MPLBACKEND="agg", MATPLOTLIBRC=os.devnull)
+    # A build's clock: numpy and matplotlib read it, and stop where it is no number.
+    os.environ.pop("SOURCE_DATE_EPOCH", None)
     # A matplotlibrc in the current folder is read all the same. Its values are not used
     # (analysis/style.py), so complaints about them would only confuse.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
-        command = import_command()
+        os.getcwd()
+    except OSError:
+        sys.exit("normlab: the current folder no longer exists; change to one that does.")
+    try:
+        with report_user_errors(), explain_failed_import():
+            command = import_command()
         # Python's own way again: what is half-written is tidied away before the end.
         signal.signal(signal.SIGINT, before)
         command()

@@ -9,6 +9,7 @@ import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from traceback import walk_tb
 from typing import NoReturn
 
 from normlab.text import LONGEST_PART, excerpt, printable, shorten_long_parts
@@ -42,6 +43,28 @@ def report_user_errors() -> Iterator[None]:
         )
     except NormlabError as error:
         _leave(error)
+
+
+@contextmanager
+def explain_failed_import() -> Iterator[None]:
+    """Turn what a library raises while the body imports it into a NormlabError that names it.
+
+    A module that is not installed is left to the command.
+    """
+    try:
+        yield
+    except (ModuleNotFoundError, NormlabError):
+        raise
+    except Exception as error:
+        frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+        library = str(frames[-1].f_globals.get("__name__", "")).partition(".")[0]
+        if library == "normlab":
+            raise
+        reason = excerpt(" ".join(str(error).split()))
+        raise NormlabError(
+            f"{library} cannot be imported ({type(error).__name__}: {reason}); a variable "
+            f"of the environment that it reads may be wrong, or its installation damaged."
+        ) from error
 
 
 def _leave(error: NormlabError) -> NoReturn:

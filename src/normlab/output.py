@@ -1,17 +1,21 @@
 """Standard output and error that never raise: what a command does counts, not who reads along.
 
-A character that the terminal's encoding lacks is shown as a question mark. Where nothing can be
-written any more (a reader that has left, a full disk, a closed descriptor) the rest is dropped, and
-`write_failure` returns why.
+A character that the terminal's encoding lacks is shown by the nearest that it has. Where nothing
+can be written any more (a reader that has left, a full disk, a closed descriptor) the rest is
+dropped, and `write_failure` returns why.
 """
 
+import codecs
 import errno
 import io
 import os
 import select
 import sys
+import unicodedata
 from contextlib import suppress
 from typing import Any, TextIO
+
+_SIMPLIFY = "normlab.simplify"
 
 
 class _Descriptor(io.RawIOBase):
@@ -44,8 +48,9 @@ class _Descriptor(io.RawIOBase):
 def secure_streams() -> None:
     """Let neither standard stream of this process raise; one that was replaced is left alone."""
     _open_closed_descriptors()
+    codecs.register_error(_SIMPLIFY, _encode_simpler)
     if sys.stdout is sys.__stdout__:
-        sys.stdout = _secure_stream(sys.stdout, 1, "replace")
+        sys.stdout = _secure_stream(sys.stdout, 1, _SIMPLIFY)
     if sys.stderr is sys.__stderr__:
         sys.stderr = _secure_stream(sys.stderr, 2, "backslashreplace")
 
@@ -63,6 +68,26 @@ def write_error(data: bytes) -> None:
     """Write to standard error from a signal handler: past `sys.stderr`, which it may interrupt."""
     with suppress(OSError):
         os.write(2, data)
+
+
+# What ASCII has in place of the signs that are written here.
+_SIMPLER = {
+    "±": "+-", "×": "x", "÷": "/", "·": "|", "−": "-", "–": "-", "—": "-", "…": "...", "→": "->",
+    "≤": "<=", "≥": ">=", "≈": "~", "√": "sqrt", "∞": "inf", "∂": "d", "Δ": "delta", "‖": "|",
+    "α": "alpha", "β": "beta", "γ": "gamma", "ε": "eps", "μ": "mu", "σ": "sigma", "←": "<-",
+    "“": '"', "”": '"', "’": "'", "─": "-", "│": "|", "━": "-", "╸": "-", "╺": "-",
+}  # fmt: skip
+
+
+def _encode_simpler(error: UnicodeError) -> tuple[str, int]:
+    """For `codecs`: each sign that the terminal lacks as the nearest that it has, or else `?`."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    simpler = ""
+    for character in error.object[error.start : error.end]:
+        plain = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
+        simpler += _SIMPLER.get(character) or plain or "?"
+    return simpler, error.end
 
 
 def _open_closed_descriptors() -> None:

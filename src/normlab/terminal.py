@@ -11,6 +11,8 @@ from normlab.text import printable
 
 # Columns where nobody watches: rows of tables stay whole.
 UNWATCHED = 140
+# Columns of the narrowest window that is written for; in a narrower one lines are broken.
+NARROWEST = 20
 
 
 class Terminal(Console):
@@ -33,6 +35,7 @@ def open_terminal(unwatched: int = UNWATCHED) -> Terminal:
     terminal = Terminal(highlight=False, soft_wrap=True, emoji=False)
     if not terminal.is_terminal:
         terminal.width = get_terminal_size((unwatched, 0)).columns
+    terminal.width = max(terminal.width, NARROWEST)
     return terminal
 
 

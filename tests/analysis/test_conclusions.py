@@ -12,7 +12,7 @@ from normlab.analysis.arms import group_runs, split_facets
 from normlab.analysis.comparison import compare_arms, losses_by_seed
 from normlab.analysis.family import family_differences
 from normlab.analysis.formatting import format_interval
-from normlab.analysis.result import StudyResult, analyse_study
+from normlab.analysis.result import AnalysisSettings, StudyResult, analyse_study
 from normlab.archive.events import Events
 from normlab.archive.record import FinalNumbers, RunRecord
 from normlab.archive.study import Run, Study
@@ -83,12 +83,14 @@ def test_where_the_numbers_do_not_tell_it_says_what_they_could_have_shown() -> N
 def test_within_the_margin_arms_end_the_same() -> None:
     low, high = arm([1.900, 1.931, 1.920], *PRE), arm([1.901, 1.930, 1.921], *POST)
     study = Study(Path("study"), [*low, *high])
-    (told,) = analyse_study(study, margin=0.01).sentences
+    (told,) = analyse_study(study, settings=AnalysisSettings(margin=0.01)).sentences
     assert told.startswith(
         "rmsnorm · pre and rmsnorm · post end the same within 0.01 nats per token (difference "
         "0.0003 ± 0.0029, "
     )
-    assert "cannot tell" in analyse_study(study, margin=0.003).sentences[0]
+    assert (
+        "cannot tell" in analyse_study(study, settings=AnalysisSettings(margin=0.003)).sentences[0]
+    )
     assert "cannot tell" in analyse_study(study).sentences[0]
 
 
@@ -105,7 +107,7 @@ def test_a_sure_difference_below_the_margin_is_told_with_it() -> None:
     study = Study(
         Path("study"), arm([1.90, 1.91, 1.92], *PRE) + arm([1.901, 1.9111, 1.9209], *POST)
     )
-    (told,) = analyse_study(study, margin=0.01).sentences
+    (told,) = analyse_study(study, settings=AnalysisSettings(margin=0.01)).sentences
     assert "ends lower than rmsnorm · post by 0.0010 ± 0.0002 nats per token, less than the" in told
 
 
@@ -328,3 +330,30 @@ def test_small_numbers_keep_two_digits() -> None:
     assert format_interval(0.00002, 0.000013) == "0.000020 ± 0.000013"
     assert format_interval(0.1, math.nan) == "0.1000"
     assert format_interval(0.0, 0.0) == "0.0000 ± 0.0000"
+
+
+def test_unequal_seeds_are_not_told_by_their_means() -> None:
+    """At the seed that both have, the arm with the lowest mean is the higher one."""
+    result = judged(arm([2.0624, 2.0412], *PRE), arm([2.0589], *POST))
+    (sentence,) = [line for line in result.sentences if "lowest" in line]
+    assert "rmsnorm · pre has the lowest mean over its seeds, 2.0518" in sentence
+    assert "at equal seeds it is 0.0035 above rmsnorm · post" in sentence
+
+
+def test_what_is_below_the_floor_is_compared_with_nothing() -> None:
+    levels = {PRE: 0.5, POST: 1.6, LAYER: 1.7}
+    arms = [
+        arm([level, level + 0.01, level + 0.02], *words, floor=1.46)
+        for words, level in levels.items()
+    ]
+    result = judged(*arms)
+    assert {pair.best.name for pair in result.comparisons} == {"rmsnorm · post"}
+    assert any("Below the floor" in line and "rmsnorm · pre" in line for line in result.warnings)
+    assert "Below the floor" not in " ".join(judged(arm([1.4601], *PRE, floor=1.46)).warnings)
+
+
+@pytest.mark.parametrize(("scheme", "warned"), [("normal", True), ("xavier", False)])
+def test_a_placement_that_assumes_other_weights_is_a_warning(scheme: str, warned: bool) -> None:
+    config = {"model": {"init": {"scheme": scheme}}}
+    warnings = judged(arm([1.5, 1.6], "rmsnorm", "deepnorm", config=config)).warnings
+    assert any("factors of deepnorm were derived for Xavier" in line for line in warnings) == warned

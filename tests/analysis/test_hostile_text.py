@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from normlab.analysis.plot import print_report, write_study_report
-from normlab.analysis.summary import write_runs_csv
+from normlab.analysis.runs_csv import write_runs_csv
 from normlab.archive.study import read_study
 
 ACTING = "\x1b[31m\x07\x9b\r\u202e\u2066\u200b\ufffe"

@@ -1,31 +1,23 @@
 """The report in a real browser, where there is one: it sorts, finds, fits and complains of nothing.
 
-Nothing is installed for it: the browser prints the page as it stands after a script of ours, which
-the page itself would refuse, and so is put into a copy without that rule.
+The page itself would refuse a script of ours, so the script is put into a copy without that rule.
 """
 
-import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import pytest
 
+from browser import BROWSER, browse, run_script
 from example_measurements import measurement_record, norm_comparison
-from html_page import Page
 from normlab.analysis import figures, report
 from normlab.analysis.result import analyse_study
 from normlab.analysis.sheet import save_figure
 from normlab.analysis.style import RC
 from normlab.apps.experiments.report import write_report
 from normlab.archive.study import read_study
-
-BROWSER = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
-)
 
 pytestmark = pytest.mark.skipif(not BROWSER, reason="no chromium on the path")
 
@@ -54,31 +46,7 @@ answer.diverged = [names(), document.getElementById("found").value];
 answer.widths = [document.documentElement.scrollWidth, window.innerWidth];
 document.querySelectorAll("details").forEach((one) => { one.open = true; });
 answer.opened = [document.documentElement.scrollWidth, window.innerWidth];
-parent.postMessage(JSON.stringify(answer), "*");
 """
-
-
-# A window is at least 500 wide; a frame in it is as wide as it is told to be.
-FRAME = """<!doctype html><title></title>
-<script>addEventListener("message", (told) => { document.title = told.data; });</script>
-<iframe src="asked.html" width="WIDTH" height="900" style="border: 0"></iframe>"""
-
-
-def browse(page: Path) -> tuple[str, str]:
-    """The page as the browser has it after its scripts ran, and what it complained of."""
-    done = subprocess.run(
-        [
-            *(BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"),
-            *("--disable-dev-shm-usage", f"--user-data-dir={page.parent / 'browser'}"),
-            *("--enable-logging=stderr", "--window-size=1400,1000", "--virtual-time-budget=2000"),
-            *("--dump-dom", page.as_uri()),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    return done.stdout, "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
 
 
 def asked(page: Path, folder: Path, width: int) -> dict[str, Any]:
@@ -86,15 +54,9 @@ def asked(page: Path, folder: Path, width: int) -> dict[str, Any]:
     text = page.read_text(encoding="utf-8")
     free = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", text)
     assert free != text
-    free = free.replace("</body>", f"<script>{ASK}</script></body>")
-    (folder / "asked.html").write_text(free, encoding="utf-8")
-    frame = folder / "frame.html"
-    frame.write_text(FRAME.replace("WIDTH", str(width)), encoding="utf-8")
-    found, complaints = browse(frame)
-    assert complaints == ""
-    frame.write_text(found, encoding="utf-8")
-    (title,) = Page(frame).all("title")
-    return dict(json.loads(title.text))
+    copy = folder / "asked.html"
+    copy.write_text(free, encoding="utf-8")
+    return dict(run_script(copy, ASK, width, folder))
 
 
 @pytest.fixture(scope="module")

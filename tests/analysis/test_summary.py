@@ -10,7 +10,8 @@ from scipy import stats
 from torch.utils.tensorboard import SummaryWriter
 
 from normlab.analysis.arms import group_runs
-from normlab.analysis.summary import summarise_arms, write_runs_csv
+from normlab.analysis.runs_csv import write_runs_csv
+from normlab.analysis.summary import summarise_arms
 from normlab.analysis.terminal_tables import summary_table
 from normlab.archive import tags
 from normlab.archive.study import read_study
@@ -46,8 +47,8 @@ def test_the_columns_of_runs_csv_stay_where_they_are(maker: Any) -> None:
     assert first.decode().splitlines()[0] == (
         "id,name,state,reason,step,command,seed,norm,placement,data,parameters,tokens_per_second,"
         "train_seconds,precision,device,floor,diverged_step,final.val_loss,final.train_loss,"
-        "best.val_loss,best.step,started,ended,unigram,versions.python,versions.torch,choices.norm,"
-        "choices.placement,config.norm.eps,config.seed"
+        "best.val_loss,best.step,started,ended,unigram,target,steps_to_target,loss_spikes,"
+        "versions.python,versions.torch,choices.norm,choices.placement,config.norm.eps,config.seed"
     )
     write_runs_csv(read_study(maker.folder))
     assert path.read_bytes() == first

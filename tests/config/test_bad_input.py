@@ -309,3 +309,62 @@ def test_an_option_of_another_group_is_suggested(
     answer = door(override, f"output_dir={tmp_path}/o")
     assert answer.code == 2
     assert f"{override} is not an option; did you mean {hint}? " in answer.err
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["seed=range(0,100000000000)"], "gives more than 10,000 values"),
+        (["seed=range(0,1000)", "optimizer.lr=range(1,100)"], "asks for 99,000 runs (1000 × 99)"),
+    ],
+)
+def test_more_runs_than_a_command_can_have_are_refused_at_once(
+    words: list[str], expected: str, door: Callable, tmp_path: Path
+) -> None:
+    answer = door("-m", *words, f"output_dir={tmp_path}/o")
+    assert answer.code == 2
+    assert expected in answer.err
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("placement=prenorm", "did you mean placement=pre?"),
+        ("placement=Post-LN", "did you mean placement=post?"),
+        ("--norm=rmsnorm", "a choice is written without dashes, as norm=…"),
+        ("hydra.launcher=joblib", "hydra/launcher=joblib"),
+        ("trainer.device=gpu", "did you mean cuda?"),
+        ("schedule.decay=cos", "did you mean cosine?"),
+        ("data.path=foo", "it is one of data=shakespeare and data=text"),
+    ],
+)
+def test_what_was_meant_is_named(word: str, hint: str, door: Callable, tmp_path: Path) -> None:
+    answer = door(word, f"output_dir={tmp_path}/o")
+    assert answer.code == 2
+    assert hint in answer.err
+
+
+@pytest.mark.parametrize(
+    ("target", "meant"),
+    [
+        ("normlab.norms.Formla", "normlab.norms.Formula"),
+        ("torch.nn.LayrNorm", "torch.nn.LayerNorm"),
+    ],
+)
+def test_a_misspelt_class_is_named(target: str, meant: str, door: Callable, tmp_path: Path) -> None:
+    path = tmp_path / "own" / "norm" / "own.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(f"_target_: {target}\n")
+    answer = door("--config-dir", str(tmp_path / "own"), "norm=own", f"output_dir={tmp_path}/o")
+    assert answer.code == 2
+    assert f"{target} is not there; did you mean {meant}?" in answer.err
+
+
+def test_options_inside_no_group_are_explained(door: Callable, tmp_path: Path) -> None:
+    path = tmp_path / "own" / "experiment" / "own.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text("defaults:\n  - override /schedule: cosine\n")
+    answer = door("--config-dir", str(tmp_path / "own"), "experiment=own")
+    assert answer.code == 2
+    assert "begin the file with the line `# @package _global_`" in answer.err

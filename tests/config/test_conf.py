@@ -15,7 +15,12 @@ FILES = sorted(
 )
 OPTIONS = [path for path in FILES if len(path.parts) == 2 and path.parts[0] in (*GROUPS, "logger")]
 # Experiments that make sense on other data than their own; losses on those do not compare.
-ON_ANY_DATA = ("four_configurations", "norm_comparison", "prenorm_vs_postnorm")
+ON_ANY_DATA = (
+    "four_configurations",
+    "learning_rates",
+    "norm_comparison",
+    "prenorm_vs_postnorm",
+)
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)

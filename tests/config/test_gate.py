@@ -217,7 +217,9 @@ def test_a_folder_of_hydras_options_is_refused(strangers: Path, door: Callable) 
 EVIL = "# @package _global_\nhydra: {callbacks: {x: {_target_: mine.evil.X}}}"
 
 
-@pytest.mark.parametrize("group", ["schema", "seed", "jobs"])
+@pytest.mark.parametrize(
+    "group", ["schema", "seed", "jobs", "trainer.precision", "placement.blocks.deep", "Hydra"]
+)
 def test_no_folder_becomes_a_group_that_the_gate_does_not_read(
     group: str, strangers: Path, door: Callable
 ) -> None:
@@ -228,6 +230,35 @@ def test_no_folder_becomes_a_group_that_the_gate_does_not_read(
         "defaults: [{/schema@_global_: '0'}, _self_]\n_target_: torch.nn.RMSNorm",
     )
     assert_refused(door("--config-dir", "mine", "norm=x", *TINY), strangers)
+
+
+HYDRAS = "# @package hydra\ncallbacks: {x: {_target_: mine.evil.X}}"
+
+
+@pytest.mark.parametrize(
+    ("folder", "experiment", "word"),
+    [
+        ("trainer.precision", "params: {+trainer.precision: x}", "experiment=e"),
+        ("trainer.precision", "arms: [+trainer.precision=x norm=rmsnorm]", "experiment=e"),
+        ("placement.blocks.deep.where", "params: {}", "+placement.blocks.deep.where=x"),
+    ],
+)
+def test_a_folder_named_like_a_nested_key_runs_nothing(
+    folder: str, experiment: str, word: str, strangers: Path, door: Callable
+) -> None:
+    write(strangers, f"{folder}/x.yaml", HYDRAS)
+    text = f"# @package _global_\nhydra: {{sweeper: {{{experiment}}}}}"
+    write(strangers, "experiment/e.yaml", text)
+    answer = door("--config-dir", "mine", word, *TINY)
+    assert_refused(answer, strangers)
+    assert f"mine/{folder} is not taken" in answer.err
+
+
+def test_a_folder_of_the_search_path_brings_no_group(strangers: Path, door: Callable) -> None:
+    write(strangers, "evil/x.yaml", HYDRAS)
+    path = f"hydra.searchpath=[file://{strangers.resolve()}]"
+    for word in ("+evil=x", "evil=x", "evil.y=x"):
+        assert_refused(door(path, word, *TINY), strangers)
 
 
 def test_a_primary_config_of_a_subfolder_is_refused(strangers: Path, door: Callable) -> None:
@@ -326,6 +357,17 @@ def test_defaults_that_multiply_are_refused(strangers: Path) -> None:
             f"norm/n{number}.yaml",
             f"defaults: [n{number + 1}, n{number + 1}]\n_target_: torch.nn.Identity",
         )
+    with pytest.raises(ConfigError, match="more than 200 files"):
+        check_folder(strangers)
+
+
+@pytest.mark.parametrize(
+    "entries", ["[{{/norm/abs: a{0}}}, {{/norm/abs@b: a{0}}}]", "[a{0}, /norm/abs/a{0}]"]
+)
+def test_defaults_of_a_subfolder_that_multiply_are_refused(entries: str, strangers: Path) -> None:
+    for number in range(12):
+        text = f"defaults: {entries.format(number + 1)}\n_target_: torch.nn.Identity"
+        write(strangers, f"norm/abs/a{number}.yaml", text)
     with pytest.raises(ConfigError, match="more than 200 files"):
         check_folder(strangers)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from normlab.analysis.plot import write_study_report
-from normlab.analysis.summary import write_runs_csv
+from normlab.analysis.runs_csv import write_runs_csv
 from normlab.archive.record import RunRecord
 from normlab.archive.study import read_run, read_study
 from normlab.config.run_spec import RunSpec

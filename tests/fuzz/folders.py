@@ -12,7 +12,7 @@ import torch
 
 import mutations
 from normlab.analysis.result import analyse_study
-from normlab.analysis.summary import write_runs_csv
+from normlab.analysis.runs_csv import write_runs_csv
 from normlab.apps.sample import main as sample_main
 from normlab.archive.study import read_study
 

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from normlab.config.run_spec import RunSpec
 from normlab.errors import ConfigError
 from normlab.training.build import check_networks
-from tiny_run import TINY
+from normlab.training.run import train
+from tiny_run import TINY, SilentDisplay
 
 HEAD = """
 import torch
@@ -139,3 +141,47 @@ def test_the_command_refuses_it_before_it_trains(
     assert answer.err.count("\n") == 1
     assert "moves the logits of earlier tokens" in answer.err
     assert not (tmp_path / "out").exists()
+
+
+WARM = """
+class Mine(Residual):
+    def __init__(self, sublayer, wiring, width):
+        super().__init__(sublayer, wiring, width)
+        self.register_buffer("calls", torch.zeros((), dtype=torch.long))
+
+    def forward(self, x, entered):
+        if self.training:
+            self.calls += 1
+        x = super().forward(x, entered)
+        return x + torch.roll(x, -1, 1) if self.calls > 8 else x
+"""
+LONG = FORWARD.format("x = x + torch.roll(x, -1, 1) if x.shape[1] > 40 else x")
+ROUNDED = FORWARD.format("x = x + torch.roll(x, -1, 1) if torch.is_autocast_enabled('cpu') else x")
+
+
+@pytest.mark.parametrize(
+    ("code", "settings"),
+    [
+        (WARM, ["trainer.max_steps=12"]),
+        (LONG, ["model.context=48"]),
+        (ROUNDED, ["trainer.precision=bf16-mixed"]),
+    ],
+)
+def test_a_model_that_leaks_only_once_it_is_trained_has_no_result(
+    code: str,
+    settings: list[str],
+    specified: Callable[..., RunSpec],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = f"late{abs(hash(code))}"
+    (tmp_path / f"{name}.py").write_text(HEAD + code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("NORMLAB_TRUST", name)
+    target = f"placement._target_={name}.Mine"
+    spec = specified(*TINY, target, *settings, f"output_dir={tmp_path}")
+    check_networks([spec])  # it passes what is tried before training
+    record = train(spec, "", SilentDisplay())
+    assert record.state == "failed"
+    assert "it sees what it has to predict" in str(record.reason)
+    assert record.final.val_loss is None

@@ -434,3 +434,48 @@ def test_a_forged_number_of_threads_is_not_taken(threads: Any, stopped: RunSpec)
     forged(stopped.folder, hardware={"threads": threads})
     assert RunRecord.read(stopped.folder).threads is None
     assert resumed_threads(stopped) is None
+
+
+def forge(spec: RunSpec, **changes: Any) -> None:
+    """Change a run's record, with a right checksum."""
+    record = RunRecord.read(spec.folder)
+    for key, value in changes.items():
+        setattr(record, key, value)
+    record.write(spec.folder)
+
+
+def test_another_run_in_the_folder_is_no_result(
+    specified: Callable[..., RunSpec], tmp_path: Path
+) -> None:
+    rms, layer = (
+        specified(*TINY, f"norm={n}", f"output_dir={tmp_path}") for n in ("rmsnorm", "layernorm")
+    )
+    train(rms, "", SilentDisplay())
+    shutil.copytree(rms.folder, layer.folder)
+    with pytest.raises(NormlabError, match=f"holds another run, {rms.name}"):
+        train(layer, "", SilentDisplay())
+    assert RunRecord.read(layer.folder).id == rms.id  # it was not deleted
+
+
+def test_a_finished_run_without_a_last_step_is_no_result(
+    specified: Callable[..., RunSpec], tmp_path: Path
+) -> None:
+    spec = specified(*TINY, f"output_dir={tmp_path}")
+    config = {**spec.plain, "trainer": {"log_every": 2}}
+    spec.folder.mkdir(parents=True)
+    names = spec.id, spec.name, "rmsnorm", "pre", "synthetic", 0, spec.choices, config
+    RunRecord(*names, state="finished", step=2).write(spec.folder)
+    assert spec.read_result() is None
+    assert train(spec, "", SilentDisplay()).step == 6
+
+
+def test_a_divergence_that_the_events_do_not_show_is_not_believed(
+    specified: Callable[..., RunSpec], tmp_path: Path
+) -> None:
+    spec = specified(*TINY, f"output_dir={tmp_path}")
+    loss = train(spec, "", SilentDisplay()).final.val_loss
+    forge(spec, state="diverged", diverged_step=3)
+    run = read_run(spec.folder)
+    assert run.record.state == "finished"
+    assert run.record.final.val_loss == pytest.approx(loss, rel=1e-6)
+    assert "says state=diverged" in " ".join(run.left_out)

@@ -153,7 +153,7 @@ def _cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path
     return kept, text
 
 
-def test_nothing_in_the_house_unpickles_or_evaluates() -> None:
+def test_nothing_in_the_package_unpickles_or_evaluates() -> None:
     assert len(SOURCES) > 50
     found = [f"{path.name}: {what}" for path in SOURCES for what in _dangers(path)]
     assert not found

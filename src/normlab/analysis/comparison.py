@@ -14,6 +14,9 @@ from normlab.analysis.arms import Arm, Facet
 from normlab.analysis.family import family_differences
 from normlab.analysis.statistics import LEVEL, Difference, Outcome, mean_or_infinity
 
+# The floor is that of the very windows that are validated; this is far beyond rounding.
+FLOOR_TOLERANCE = 0.01  # nats per token
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -47,8 +50,8 @@ class Comparison:
 def compare_arms(facets: Sequence[Facet], margin: float | None = None) -> list[Comparison]:
     """Every facet's best arm against its others: the facets in their order, the lowest arm first.
 
-    Arms are compared that have a finished run, of which fewer than half of the runs diverged, and
-    that learned the same data. The level is shared out over the facets.
+    Arms are compared that have a finished run, of which fewer than half of the runs diverged, none
+    is below the floor, and that learned the same data. The level is shared out over the facets.
     """
     groups = [(facet, arms) for facet in facets for arms in comparable_arms(facet) if len(arms) > 1]
     comparisons = []
@@ -68,7 +71,7 @@ def comparable_arms(facet: Facet) -> list[list[Arm]]:
     by_data: dict[str, list[tuple[float, Arm]]] = defaultdict(list)
     for arm in facet.arms:
         losses = losses_by_seed(arm)
-        if losses and not mostly_diverged(arm):
+        if losses and not mostly_diverged(arm) and not is_below_floor(arm):
             by_data[learned_data(arm)].append((mean_or_infinity(list(losses.values())), arm))
     return [
         [arm for _, arm in sorted(ranked, key=lambda row: row[0])] for ranked in by_data.values()
@@ -87,6 +90,16 @@ def losses_by_seed(arm: Arm) -> dict[int, float]:
 def mostly_diverged(arm: Arm) -> bool:
     """Whether half of the arm's runs or more diverged: the survivors do not stand for the arm."""
     return 2 * len(arm.with_state("diverged")) >= len(arm.runs)
+
+
+def is_below_floor(arm: Arm) -> bool:
+    """Whether a run ended clearly below the lowest loss that is possible on its data."""
+    return any(
+        run.record.floor is not None
+        and run.record.final.val_loss is not None
+        and run.record.final.val_loss < run.record.floor - FLOOR_TOLERANCE
+        for run in arm.with_state("finished")
+    )
 
 
 def learned_data(arm: Arm) -> str:

@@ -6,13 +6,20 @@ Comparisons are written one by one where they are few, by facet or counted where
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from itertools import pairwise
 from typing import Any
 
 from normlab.analysis.arms import Arm, Facet, format_value
-from normlab.analysis.comparison import Comparison, learned_data, losses_by_seed, mostly_diverged
+from normlab.analysis.comparison import (
+    Comparison,
+    is_below_floor,
+    learned_data,
+    losses_by_seed,
+    mostly_diverged,
+)
 from normlab.analysis.formatting import format_interval, format_probability, join_first
 from normlab.analysis.learning_rates import LearningRates
-from normlab.analysis.statistics import mean_interval
+from normlab.analysis.statistics import mean_interval, mean_or_infinity
 from normlab.archive import tags
 from normlab.archive.record import short_number
 from normlab.archive.study import Run, Study
@@ -29,6 +36,8 @@ def describe_comparisons(comparisons: Sequence[Comparison]) -> list[str]:
         of_facet[comparison.facet, comparison.best.label].append(comparison)
     groups = list(of_facet.values())
     if all(math.isnan(comparison.p) for comparison in comparisons):
+        # Of several budgets or settings, the one that trained best comes first.
+        groups.sort(key=lambda together: mean_or_infinity(together[0].best.final_losses))
         words = [_describe_untested(together) for together in groups]
     elif len(comparisons) <= MOST_SENTENCES:
         order = sorted(comparisons, key=lambda pair: (pair.outcome == "cannot tell", pair.p))
@@ -93,6 +102,31 @@ def describe_divergence(arms: Sequence[Arm]) -> list[str]:
             f"not compared: {join_first(survived)}."
         )
     return words
+
+
+# Nats per token below the unigram loss within which a model has learned no more than that.
+_NOTHING_LEARNED = 0.02
+
+
+def describe_unlearned(arms: Sequence[Arm]) -> Iterator[str]:
+    """Which arms ended at the loss of a model that ignores the context; nothing where none did."""
+    rows = []
+    for arm in arms:
+        losses = [
+            (run.record.unigram, run.record.final.val_loss) for run in arm.with_state("finished")
+        ]
+        unlearned = [
+            loss
+            for unigram, loss in losses
+            if unigram is not None and loss is not None and loss > unigram - _NOTHING_LEARNED
+        ]
+        if unlearned:
+            rows.append(f"{arm.label} ({len(unlearned)} of {len(losses)} runs)")
+    if rows:
+        yield (
+            f"Learned nothing but how often each token occurs, or less: {join_first(rows)}. A "
+            f"comparison with such an arm says little about trained models."
+        )
 
 
 def explain_no_comparison(arms: Sequence[Arm]) -> str:
@@ -161,12 +195,21 @@ def _describe_untested(together: _Comparisons) -> str:
     """A facet in which no two arms have two seeds."""
     best, nearest = together[0].best, together[0]
     loss = mean_interval(list(losses_by_seed(best).values()))[0]
-    gap = format_interval(abs(nearest.difference.mean), math.nan)
+    difference = nearest.difference.mean
+    gap = format_interval(abs(difference), math.nan)
     suffix = f", the nearest of {len(together)} others" if len(together) > 1 else ""
+    prefix = f"{_facet_prefix(nearest.facet)}{best.name}"
+    noise = "without a second seed nothing tells that from noise"
+    if losses_by_seed(best).keys() == losses_by_seed(nearest.other).keys():
+        return (
+            f"{prefix} ends lowest, at {loss:.4f} nats per token, {gap} below "
+            f"{nearest.other.name}{suffix}; {noise}."
+        )
+    # The means are over other seeds, and may be the other way round.
+    side = "above" if difference > 0 else "below"
     return (
-        f"{_facet_prefix(nearest.facet)}{best.name} ends lowest, at {loss:.4f} nats per token, "
-        f"{gap} below {nearest.other.name}{suffix}; without a second seed nothing tells that from "
-        f"noise."
+        f"{prefix} has the lowest mean over its seeds, {loss:.4f} nats per token; at equal seeds "
+        f"it is {gap} {side} {nearest.other.name}{suffix}; {noise}."
     )
 
 
@@ -213,6 +256,9 @@ def find_caveats(study: Study, facets: Sequence[Facet]) -> list[str]:
     """Sentences about whatever weakens the comparison of the study's arms; none if nothing does."""
     sentences = [
         *_seed_caveats(facets),
+        *_init_caveats(study.runs),
+        *_floor_caveats(facets),
+        *_group_caveats(facets),
         *_mixture_caveats(facets),
         *_budget_caveats(study.runs),
         *_precision_caveats(facets),
@@ -244,6 +290,77 @@ def _seed_caveats(facets: Sequence[Facet]) -> Iterator[str]:
             f"Not all arms have a result for the same seeds, and only equal seeds are paired: "
             f"{join_first(lacking.values())}."
         )
+
+
+# Two groups of seeds: the gap between them is this many times as wide as either group.
+_WIDE_GAP = 4.0
+_FEWEST_IN_TWO_GROUPS = 4
+
+
+# Placements whose papers derive their factors for Xavier's weights: 2203.00555, 2210.06423,
+# 2004.08249, 2206.00330.
+_XAVIER_PLACEMENTS = ("deepnorm", "subln", "admin", "b2t")
+
+
+def _init_caveats(runs: Sequence[Run]) -> Iterator[str]:
+    """Placements that assume other weights at the start than the model has."""
+    names = set()
+    for run in runs:
+        model = run.record.config.get("model")
+        init = model.get("init") if isinstance(model, dict) else None
+        if isinstance(init, dict) and init.get("scheme", "normal") != "xavier":
+            names.add(run.record.placement)
+    assuming = [name for name in _XAVIER_PLACEMENTS if name in names]
+    if assuming:
+        yield (
+            f"The factors of {', '.join(assuming)} were derived for Xavier's weights, and these "
+            f"models start from smaller ones; model.init.scheme=xavier starts from Xavier's."
+        )
+
+
+def _floor_caveats(facets: Sequence[Facet]) -> Iterator[str]:
+    """Arms below the lowest loss that is possible: they see what they have to predict."""
+    arms = {arm.label: arm for facet in facets for arm in facet.arms}
+    below = [label for label, arm in arms.items() if is_below_floor(arm)]
+    if below:
+        yield (
+            f"Below the floor, which no model can be that does not see the tokens it has to "
+            f"predict: {join_first(below)}. Its losses mean nothing, and are compared with none."
+        )
+
+
+def _group_caveats(facets: Sequence[Facet]) -> Iterator[str]:
+    """Arms whose seeds end in two groups: their mean is the loss of no run."""
+    rows = []
+    for arm in {arm.label: arm for facet in facets for arm in facet.arms}.values():
+        if groups := split_in_two(list(losses_by_seed(arm).values())):
+            (low, high) = groups
+            rows.append(
+                f"{arm.label} ({len(low)} at {mean_interval(low)[0]:.3f}, "
+                f"{len(high)} at {mean_interval(high)[0]:.3f})"
+            )
+    if rows:
+        yield (
+            f"Seeds end in two groups, so a mean and its interval describe no run; count the runs "
+            f"of each, or train longer: {join_first(rows)}."
+        )
+
+
+def split_in_two(losses: Sequence[float]) -> tuple[list[float], list[float]] | None:
+    """The losses in two groups with a wide gap between them; None where there is none.
+
+    The gap must be `_WIDE_GAP` times the width of either group and 0.02 nats per token.
+    """
+    ordered = sorted(losses)
+    if len(ordered) < _FEWEST_IN_TWO_GROUPS:
+        return None
+    gap, at = max(
+        (after - before, index) for index, (before, after) in enumerate(pairwise(ordered))
+    )
+    low, high = ordered[: at + 1], ordered[at + 1 :]
+    width = max(low[-1] - low[0], high[-1] - high[0])
+    is_apart = gap > max(_WIDE_GAP * width, _NOTHING_LEARNED) and min(len(low), len(high)) > 1
+    return (low, high) if is_apart else None
 
 
 def _arm_seeds(arm: Arm, *states: str) -> set[int]:

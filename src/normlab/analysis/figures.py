@@ -313,6 +313,7 @@ def _draw_rate_panel(axes: Axes, arms: Sequence[RatedArm], look: Look, limits: _
             xy=(0.01, min(start, limits[1])), xycoords=axes.get_yaxis_transform(),
             xytext=(0, -2.5), textcoords="offset points", va="top", fontsize=7.5, color=GREY,
         )  # fmt: skip
+    _draw_unigram_loss(axes, arms, limits)
     lost = [rated for rated in arms if rated.diverged]
     for rated in arms:
         _draw_rate_curve(axes, rated, look)
@@ -322,6 +323,23 @@ def _draw_rate_panel(axes: Axes, arms: Sequence[RatedArm], look: Look, limits: _
         for point in rated.points:
             if point.diverged:
                 _draw_diverged_runs(axes, rated, point, look, height)
+
+
+def _draw_unigram_loss(axes: Axes, arms: Sequence[RatedArm], limits: _Limits) -> None:
+    """The loss of a model that ignores the context; not where it would hide the initial loss."""
+    losses = {run.record.unigram for rated in arms for run in rated.arm.runs}
+    unigram = losses.pop() if len(losses) == 1 else None
+    if unigram is None or not limits[0] < unigram < limits[1]:
+        return
+    initial = [rated.initial for rated in arms if not math.isnan(rated.initial)]
+    if initial and abs(max(initial) - unigram) < _PAD * (limits[1] - limits[0]):
+        return
+    axes.axhline(unigram, color=GREY, lw=1.0, ls=":", zorder=1)
+    axes.annotate(
+        f"token frequencies only {unigram:.2f}",
+        xy=(0.99, unigram), xycoords=axes.get_yaxis_transform(), ha="right",
+        xytext=(0, -2.5), textcoords="offset points", va="top", fontsize=7.5, color=GREY,
+    )  # fmt: skip
 
 
 def _draw_rate_curve(axes: Axes, rated: RatedArm, look: Look) -> None:

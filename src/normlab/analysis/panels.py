@@ -7,6 +7,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.markers import CARETLEFT, CARETRIGHT, MarkerStyle
+from matplotlib.ticker import MaxNLocator
 
 from normlab.analysis.arms import Arm
 from normlab.analysis.curves import (
@@ -161,6 +162,7 @@ def _prepare_axes(axes: Axes, arms: Sequence[Arm], limits: tuple[float, float], 
     axes.set_ylabel(LOSS_LABEL)
     axes.set_ylim(*limits)
     axes.margins(x=0.02)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # a step is a whole number
     for floor in data_floors(arms):
         axes.axhline(floor, color=GREY, lw=1.0, ls=_FLOOR_DASHES, zorder=1)
         # Below the floor no curve can be, so there is room for words.

@@ -4,15 +4,16 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from textwrap import wrap
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from normlab.analysis.experiment import StudyExperiments
-from normlab.analysis.result import StudyResult, analyse_study
+from normlab.analysis.result import AnalysisSettings, StudyResult, analyse_study
+from normlab.analysis.runs_csv import write_runs_csv
 from normlab.analysis.style import skip_failed_figure
-from normlab.analysis.summary import write_runs_csv
 from normlab.archive import tags
 from normlab.archive.files import FIGURES_FOLDER, check_study_links
 from normlab.archive.study import read_study
@@ -51,12 +52,12 @@ class StudyReport:
 def write_study_report(
     study_folder: Path,
     experiments: StudyExperiments = MappingProxyType({}),
-    margin: float | None = None,
+    settings: AnalysisSettings | None = None,
 ) -> StudyReport:
     """Read a study, and write its `runs.csv`, its figures and its report into its folder.
 
     `experiments` are those whose studies have a figure and sentences of their own, by name;
-    `margin` is that of `analyse_study`.
+    `settings` are those of `analyse_study`.
 
     Raises:
         NormlabError: the folder is no study, or cannot be written.
@@ -64,13 +65,13 @@ def write_study_report(
     from normlab.analysis.report import write_report  # jinja2 and pillow
 
     study = read_study(study_folder, REPORT_TAGS)
-    result = analyse_study(study, experiments, margin)
+    result = analyse_study(study, experiments, settings)
     left_out = [*study.left_out, *result.plan.left_out]
     page = study_folder / REPORT_FILE
     files: list[Path] = []
     try:
         check_study_links(study_folder)
-        csv = write_runs_csv(study)
+        csv = write_runs_csv(study, result.convergence.target)
         with skip_failed_figure("The figures", left_out):
             from normlab.analysis.figures import draw_figures  # matplotlib takes half a second
 
@@ -110,36 +111,43 @@ def main(
     )
     parser.add_argument(
         "--margin",
-        type=read_margin,
+        type=partial(read_nats, "--margin"),
         metavar="NATS",
         help="arms whose difference surely lies within this margin end the same",
+    )
+    parser.add_argument(
+        "--target",
+        type=partial(read_nats, "--target"),
+        metavar="NATS",
+        help="count the steps that each arm needs to this validation loss",
     )
     with report_user_errors():
         arguments = parser.parse_args(argv)
         if redraw_measurement and redraw_measurement(arguments.study, arguments.metric):
             return
         if arguments.metric is None:
-            print_report(write_study_report(arguments.study, experiments, arguments.margin))
+            settings = AnalysisSettings(arguments.margin, arguments.target)
+            print_report(write_study_report(arguments.study, experiments, settings))
         else:
             _draw_metric(arguments.study, arguments.metric)
 
 
-def read_margin(text: str) -> float:
-    """The value of `--margin`.
+def read_nats(option: str, text: str) -> float:
+    """The value of an option such as `--margin`.
 
     Raises:
         ConfigError: it is no finite number above zero.
     """
     try:
-        margin = float(text)
+        number = float(text)
     except ValueError:
-        margin = math.nan
-    if not 0 < margin < math.inf:
+        number = math.nan
+    if not 0 < number < math.inf:
         raise ConfigError(
-            f"--margin {excerpt(text)} is not allowed; give a number above 0 of nats per token, as "
-            f"in --margin 0.01."
+            f"{option} {excerpt(text)} is not allowed; give a number above 0 of nats per token, as "
+            f"in {option} 0.01."
         )
-    return margin
+    return number
 
 
 def _draw_metric(study_folder: Path, tag: str) -> None:

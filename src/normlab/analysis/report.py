@@ -231,6 +231,7 @@ def write_report(
         "warnings": result.warnings,
         "arms": report_tables.arms_table(result),
         "comparisons": report_tables.comparisons_table(result),
+        "convergence": report_tables.convergence_table(result),
         "floors": sorted({arm.floor for arm in result.summaries if arm.floor is not None}),
     }
     write_page("study.html", content, path)

@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -15,6 +15,12 @@ from normlab.analysis.arms import (
     flatten_keys,
     format_value,
     run_identity,
+)
+from normlab.analysis.convergence import (
+    ABOVE_FLOOR,
+    SPIKE_SIGMAS,
+    SPIKE_WINDOW,
+    ArmConvergence,
 )
 from normlab.analysis.curves import (
     Curve,
@@ -506,6 +512,52 @@ def comparisons_table(result: StudyResult) -> Table | None:
         "study reports in 4 of 5 cases. No seeds paired: Welch's test over unequal ones."
     )
     return Table(caption, tuple(columns), tuple(rows))
+
+
+def convergence_table(result: StudyResult) -> Table | None:
+    """A row an arm: steps and seconds to the target, loss spikes; None where neither is known."""
+    convergence = result.convergence
+    rows = [row for row in convergence.arms if row.steps or row.spikes is not None]
+    if not rows:
+        return None
+    target = convergence.target
+    timed = target is not None and any(row.seconds for row in rows)
+    columns = [
+        Column("arm"),
+        *(number_columns("reached by", "steps, median") if target is not None else ()),
+        *(number_columns("seconds, median") if timed else ()),
+        *number_columns("loss spikes"),
+    ]
+    cells = [
+        (
+            Cell(row.arm.label, colour=result.look.colour(row.arm)),
+            *_target_cells(row, target, timed),
+            number_cell(None) if row.spikes is None else Cell(str(row.spikes), row.spikes),
+        )
+        for row in rows
+    ]
+    to_target = ""
+    if target is not None:
+        to_target = f"First validation at or below {target:.4f} nats per token"
+    if convergence.is_default and target is not None:
+        to_target += (
+            f", {ABOVE_FLOOR:g} above the floor (target=…, or plot.py --target, changes it)"
+        )
+    caption = (
+        f"{to_target}{'. ' if to_target else ''}Loss spike: a step whose training loss is more "
+        f"than {SPIKE_SIGMAS:g} robust standard deviations above the median of the {SPIKE_WINDOW} "
+        f"before."
+    )
+    return Table(caption, tuple(columns), tuple(cells))
+
+
+def _target_cells(row: ArmConvergence, target: float | None, timed: bool) -> Iterator[Cell]:
+    if target is None:
+        return
+    yield Cell(f"{row.reached} of {len(row.steps)}", row.reached)
+    medians = [(row.median_steps, ",.0f"), *([(row.median_seconds, ".1f")] if timed else [])]
+    for value, digits in medians:
+        yield Cell("not reached") if math.isinf(value) else number_cell(value, digits)
 
 
 def _difference_cell(mean: float, half: float) -> Cell:

@@ -16,8 +16,14 @@ from normlab.analysis.conclusions import (
     describe_divergence,
     describe_sensitivities,
     describe_stable_rates,
+    describe_unlearned,
     explain_no_comparison,
     find_caveats,
+)
+from normlab.analysis.convergence import (
+    Convergence,
+    analyse_convergence,
+    describe_convergence,
 )
 from normlab.analysis.experiment import StudyExperiment, StudyExperiments
 from normlab.analysis.formatting import join_first
@@ -62,6 +68,19 @@ class FigurePlan:
 
 
 @dataclass(frozen=True)
+class AnalysisSettings:
+    """What a user may ask of the analysis, in nats per token; None leaves it to the runs.
+
+    Attributes:
+        margin: arms whose difference lies within ± this count as the same.
+        target: the validation loss to which steps are counted.
+    """
+
+    margin: float | None = None
+    target: float | None = None
+
+
+@dataclass(frozen=True)
 class StudyResult:
     """What a study comes to. Losses are in nats per token.
 
@@ -73,6 +92,7 @@ class StudyResult:
         rates: the study over its learning rates, if its arms have enough of them.
         summaries: a row an arm, best first.
         comparisons: the arm with the lowest mean of every facet against each other arm there.
+        convergence: steps to a target loss, and loss spikes, of the arms that are compared.
         warnings: what weakens the numbers: one seed, mixtures, runs that are missing or damaged.
         experiment: the experiment that the study is of, if any.
         story: what it shows, in the experiment's own words.
@@ -86,6 +106,7 @@ class StudyResult:
     rates: LearningRates | None
     summaries: tuple[ArmSummary, ...]
     comparisons: tuple[Comparison, ...]
+    convergence: Convergence
     warnings: tuple[str, ...]
     experiment: StudyExperiment | None = None
     story: tuple[str, ...] = ()
@@ -100,22 +121,22 @@ class StudyResult:
 def analyse_study(
     study: Study,
     experiments: StudyExperiments = MappingProxyType({}),
-    margin: float | None = None,
+    settings: AnalysisSettings | None = None,
 ) -> StudyResult:
     """Compare a study's arms by their final validation losses, within every facet.
 
     In a study over learning rates each arm is compared at its own best rate; see `RatedArm.best`.
-    An experiment that has a figure of its own has its own words too. Arms whose difference lies
-    within ± `margin` (nats per token) count as the same; None takes the margin that the runs'
-    configurations agree on, if any.
+    An experiment that has a figure of its own has its own words too. What the settings leave out
+    is taken from the runs' configurations, where they agree on it.
     """
-    if margin is None:
-        margins = {run.record.config.get("margin") for run in study.runs}
-        margin = margins.pop() if len(margins) == 1 else None
+    settings = settings or AnalysisSettings()
+    margin = settings.margin or _common_setting(study, "margin")
+    target = settings.target or _common_setting(study, "target")
     arms = group_runs(study.runs)
     rates = analyse_learning_rates(arms)
     compared = arms if rates is None else [rated.best.arm for rated in rates.arms if rated.best]
     comparisons = compare_arms(split_facets(compared), margin)
+    convergence = analyse_convergence(compared, split_facets(compared), target)
     merged = arms if rates is None else [rated.arm for rated in rates.arms]
     warnings = [*(rates.warnings if rates else ()), *find_caveats(study, split_facets(merged))]
     result = StudyResult(
@@ -126,6 +147,7 @@ def analyse_study(
         rates=rates,
         summaries=tuple(summarise_arms(arms)),
         comparisons=tuple(comparisons),
+        convergence=convergence,
         warnings=tuple(warnings),
         experiment=find_study_experiment(study, arms, experiments),
     )
@@ -140,8 +162,15 @@ def analyse_study(
         sentences += describe_best_rates(rates) if rates else []
     if rates is not None:
         sentences += [*describe_sensitivities(rates), *describe_stable_rates(rates)]
+    sentences += [*describe_unlearned(compared), *describe_convergence(convergence)]
     sentences += describe_divergence(arms)
     return replace(result, story=tuple(story), sentences=tuple(sentences))
+
+
+def _common_setting(study: Study, key: str) -> float | None:
+    value, *others = [run.record.config.get(key) for run in study.runs]
+    is_common = isinstance(value, int | float) and all(other == value for other in others)
+    return value if is_common else None
 
 
 def find_study_experiment(

@@ -1,29 +1,20 @@
-"""The study in numbers: `runs.csv` with a row a run, and a summary with a row an arm.
+"""The study in numbers: a summary of every arm, and whether its speeds can be compared.
 
-`runs.csv` holds the speeds as they were measured; a summary tells whether they can be compared, see
-`archive.steadiness`.
+For that see `archive.steadiness`.
 """
 
-import csv
-import io
-import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
-from normlab.analysis.arms import Arm, flatten_keys
+from normlab.analysis.arms import Arm
 from normlab.analysis.curves import data_floors
 from normlab.analysis.statistics import mean_interval
 from normlab.archive import tags
-from normlab.archive.files import write_text
-from normlab.archive.record import RunRecord
 from normlab.archive.steadiness import PARTS, coefficient_of_variation, is_steady
-from normlab.archive.study import Run, Study
-from normlab.text import printable_line
+from normlab.archive.study import Run
 
 SPEED_NOTE = (
     "Speeds are compared where they vary by less than 10 % (coefficient of variation) over ten "
@@ -61,18 +52,6 @@ def mean_speed(arm: Arm) -> float:
     return math.fsum(speeds) / len(speeds) if speeds else math.nan
 
 
-RUNS_FILE = "runs.csv"
-
-# The order is fixed: others script against the columns, and a human reads from the left.
-_COLUMNS = (
-    *("id", "name", "state", "reason", "step", "command", "seed", "norm", "placement", "data"),
-    *("parameters", "tokens_per_second", "train_seconds", "precision", "device"),
-    *("floor", "diverged_step", "final.val_loss", "final.train_loss"),
-    *("best.val_loss", "best.step", "started", "ended", "unigram"),
-)
-_OPEN_COLUMNS = ("versions.", "choices.", "config.")
-
-
 @dataclass(frozen=True)
 class ArmSummary:
     """One arm over its seeds. Losses in nats per token, means over the finished runs.
@@ -105,51 +84,12 @@ class ArmSummary:
     gap: float
 
 
-def write_runs_csv(study: Study) -> Path:
-    """Write `runs.csv` into the study's folder, whole or not at all, and return its path.
-
-    A row a run, by name; the columns are the keys of `run.json`, nested ones joined by dots. What
-    is not known is empty; a list is JSON.
-
-    Raises:
-        OSError: the folder cannot be written.
-    """
-    rows = [_csv_row(run.record) for run in study.runs]
-    keys = {key for row in rows for key in row}
-    columns = [*_COLUMNS]
-    for prefix in _OPEN_COLUMNS:
-        columns += sorted(key for key in keys if key.startswith(prefix))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    path = study.folder / RUNS_FILE
-    write_text(path, text.getvalue())
-    return path
-
-
 def summarise_arms(arms: Sequence[Arm]) -> list[ArmSummary]:
     """One summary an arm: lowest mean best validation loss first, arms without one last."""
     summaries = [_summarise_arm(arm) for arm in arms]
     return sorted(
         summaries, key=lambda summary: (math.isnan(summary.best_val[0]), summary.best_val[0])
     )
-
-
-def _csv_row(record: RunRecord) -> dict[str, Any]:
-    return {
-        printable_line(key): _csv_cell(value) for key, value in flatten_keys(asdict(record)).items()
-    }
-
-
-def _csv_cell(value: Any) -> Any:
-    """A number as it is, text as text: with an apostrophe where a spreadsheet would calculate."""
-    if isinstance(value, list | dict):
-        return json.dumps(value)
-    if not isinstance(value, str):
-        return value
-    text = printable_line(value)
-    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
 def _summarise_arm(arm: Arm) -> ArmSummary:

@@ -12,8 +12,9 @@ from rich.text import Text
 
 from normlab.analysis.formatting import format_speed
 from normlab.analysis.learning_rates import LearningRates
+from normlab.analysis.runs_csv import RUNS_FILE
 from normlab.analysis.statistics import mean_interval
-from normlab.analysis.summary import RUNS_FILE, ArmSummary
+from normlab.analysis.summary import ArmSummary
 from normlab.archive.record import short_number
 from normlab.archive.steadiness import NOT_COMPARABLE
 
@@ -43,10 +44,8 @@ class FittingTable(Table):
         headings = [_cell_text(column.header).plain for column in self.columns[1:]]
         yield Text()
         for first, *values in zip(*(column.cells for column in self.columns), strict=True):
-            name = _cell_text(first)
-            name.stylize("bold")
-            name.overflow = "fold"
-            yield name
+            for part in wrap(_cell_text(first).plain, width):
+                yield Text(part, style="bold")
             pairs = zip(headings, map(_cell_text, values), strict=True)
             yield from _wrapped_pairs(
                 [f"{name} {cell.plain}" for name, cell in pairs if cell], width

@@ -52,7 +52,10 @@ _SETTING_TYPES: dict[str, dict[str, Any]] = {
 
 # Keys that cannot change results, and so are not in a run's id; `budget` is only where
 # trainer.max_steps and trainer.val_every come from.
-NEUTRAL_KEYS = ("study", "output_dir", "jobs", "margin", "measure", "figure", "logger", "budget")
+NEUTRAL_KEYS = (
+    *("study", "output_dir", "jobs", "margin", "target"),
+    *("measure", "figure", "logger", "budget"),
+)
 _NEUTRAL_TRAINER_KEYS = ("log_every", "save_seconds", "gradient_checkpointing")
 
 _STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

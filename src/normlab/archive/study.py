@@ -229,6 +229,13 @@ def _correct_numbers(record: RunRecord, events: Events) -> list[str]:
     """
     scalars = events.scalars
     validation, train = scalars.get(tags.VALIDATION_LOSS), scalars.get(tags.TRAIN_LOSS)
+    corrected = []
+    closing = scalars.get(tags.FINAL_VALIDATION_LOSS)
+    # What a run that diverged writes there at its end is no number.
+    if record.state == "diverged" and closing and closing.steps[-1] > 0 and _last_loss(closing):
+        record.state, record.diverged_step, record.reason = "finished", None, None
+        record.final = FinalNumbers(_last_loss(validation), _last_loss(train))
+        corrected.append("state=diverged")
     best = _lowest_loss(validation)
     numbers: list[tuple[Any, str, str, float | None]] = [
         (record.best, "best", "val_loss", best.val_loss),
@@ -239,7 +246,6 @@ def _correct_numbers(record: RunRecord, events: Events) -> list[str]:
         numbers.append((record.final, "final", "train_loss", _last_loss(train)))
     else:  # diverged
         numbers.append((record.final, "final", "val_loss", None))
-    corrected = []
     for part, name, key, value in numbers:
         written = getattr(part, key)
         # Curves are stored in single precision.

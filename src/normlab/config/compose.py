@@ -118,6 +118,17 @@ def explain_error(error: Exception) -> ConfigError:
     group = re.match(r"Multiple values for ([\w/]+)\.", str(error))
     if group:
         return ConfigError(f"{group[1]} is chosen already; write {group[1]}=… without the +.")
+    sweep = re.match(r"Ambiguous value for argument '(.*)'", str(error))
+    if sweep:
+        return ConfigError(
+            f"{sweep[1]} lists several values to compare; add -m, which trains each."
+        )
+    package = re.match(r"In '(.*)': Could not override '(\w+)@(.+)\.\2'", str(error))
+    if package:
+        return ConfigError(
+            f"{package[1]}.yaml chooses {package[2]} inside {package[3]}, where there is none; "
+            f"begin the file with the line `# @package _global_`."
+        )
     if not isinstance(error, HydraException | OmegaConfBaseException | ValueError):
         return ConfigError(
             f"the configuration cannot be composed ({type(error).__name__}: "
@@ -160,12 +171,30 @@ def _missing_option_error(file: str, options: list[str]) -> ConfigError:
             f"future ones it has to predict; norm has {', '.join(options)}."
         )
     # The very name in another group says more than a similar one in this.
-    hint = _suggest_other_group(option) or suggest_closest(option, options, f"{group}=")
+    hint = _suggest_other_group(option) or _suggest_synonym(group, option, options)
+    hint = hint or suggest_closest(option, options, f"{group}=")
     return ConfigError(
         f"{group}={option} is not an option; {hint}"
         f"{group} has {', '.join(options) or 'none'}, "
         f"and --config-dir DIR adds those in DIR/{group}/."
     )
+
+
+# What papers and other programs call our options.
+_SYNONYMS = {
+    "placement": {
+        **dict.fromkeys(("prenorm", "preln"), "pre"),
+        **dict.fromkeys(("postnorm", "postln"), "post"),
+        **dict.fromkeys(("perinorm", "periln", "sandwichln"), "sandwich"),
+    },
+    "norm": {"rms": "rmsnorm", "ln": "layernorm", "identity": "none", "dynamictanh": "dyt"},
+    "data": {"tinyshakespeare": "shakespeare", "markov": "synthetic"},
+}
+
+
+def _suggest_synonym(group: str, option: str, options: list[str]) -> str:
+    name = _SYNONYMS.get(group, {}).get(re.sub(r"[-_ ]", "", option.lower()), "")
+    return f"did you mean {group}={name}? " if name in options else ""
 
 
 def _suggest_other_group(option: str) -> str:

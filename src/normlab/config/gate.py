@@ -47,7 +47,7 @@ _DEFAULT = re.compile(r"(optional\s+)?(override\s+)?(?P<group>[\w/]+)(@(?P<packa
 _INTERPOLATION = re.compile(r"\$\{(?:(?P<key>[\w.]+)|oc\.env:[A-Za-z_]\w*(,[^${}\\]*)?)\}")
 _STUDY_NAME = "${normlab.study:}"
 
-File = tuple[str, str]  # a group, as `norm` or `norm/mine`, and an option of it; "" is the root
+File = str  # below the folder, without .yaml: `norm/mine/dyt`, or `train` for a primary config
 
 
 class UntrustedError(ConfigError):
@@ -65,8 +65,14 @@ def check_folder(folder: Path, primary: str | None = None) -> None:
     """
     defaults: dict[File, list[File]] = {}
     for group, path in _config_files(folder, primary):
-        option = path.relative_to(folder / group).as_posix().removesuffix(".yaml")
-        defaults[group, option] = check_file(path, group)
+        file = path.relative_to(folder).as_posix().removesuffix(".yaml")
+        defaults[file] = check_file(path, group)
+    for file, entries in defaults.items():
+        # A name may be one below the file's own folder, as Hydra has it, or of the whole folder.
+        own = file.rpartition("/")[0]
+        defaults[file] = [
+            name for entry in entries for name in {entry, f"{own}/{entry}"} if name in defaults
+        ]
     counts: dict[File, int] = {}  # of files that were counted; 0 for those being counted
     for file in defaults:
         _count_defaults(folder, file, defaults, counts)
@@ -92,13 +98,17 @@ def check_file(path: Path, group: str = "") -> list[File]:
 def check_overrides(overrides: Sequence[str], folders: Sequence[Path] = ()) -> None:
     """Check what the command line, or an entry of a sweep, says about files: options stay names.
 
-    A folder in `hydra.searchpath` is checked as one from elsewhere.
+    A folder in `hydra.searchpath` is checked as one from elsewhere, like `folders`.
 
     Raises:
         UntrustedError: an option is a path or is merged into hydra, a search path imports a
             package, or a group is read that conf/ does not have.
         ConfigError: see `check_folder`.
     """
+    searched = [*folders]
+    for word in overrides:
+        if re.sub(r"[\s+~]", "", word).startswith("hydra.searchpath="):
+            searched += _check_search_path(word)
     for word in overrides:
         if len(word) > MAX_CHARACTERS:
             raise ConfigError(
@@ -113,15 +123,13 @@ def check_overrides(overrides: Sequence[str], folders: Sequence[Path] = ()) -> N
                 f"{excerpt(word)} is not allowed: the file of an option is merged into the run's "
                 f"own keys, as in norm@placement.attention.norm=dyt, and not into hydra."
             )
-        if key == "hydra.searchpath":
-            _check_search_path(word)
-        elif key.partition("/")[0] in (*_group_names(), "hydra") and "." not in key:
+        if key.partition("/")[0] in (*_group_names(), "hydra") and "." not in key:
             if ".." in value or re.search(r"(^|[\s,(\[{'\"])[/~]", value):
                 raise UntrustedError(
                     f"{excerpt(word)} is not allowed: an option is a name, not a path; give the "
                     f"folder that holds {key}/<name>.yaml with --config-dir."
                 )
-        elif any((folder / key).is_dir() for folder in folders if key and "." not in key):
+        elif any((folder / key).is_dir() for folder in searched if key.strip(".")):
             raise UntrustedError(
                 f"{excerpt(key)} is not a group; groups are {', '.join(_group_names())}."
             )
@@ -253,11 +261,14 @@ def _config_files(folder: Path, primary: str | None) -> Iterator[tuple[str, Path
 
 def _check_names(folder: Path, primary: str | None) -> None:
     """Refuse folders and names by which Hydra would read files that are not checked here."""
-    # A folder of that name would be a group: hydra's own, or `seed=0` read as a file seed/0.yaml.
-    for name in ("hydra", "schema", *_top_level_keys()):
-        if name not in _group_names() and (folder / name).is_dir():
+    # A folder with the name of a key would be a group: `seed=0` reads the file seed/0.yaml, and
+    # `trainer.precision=x` the file trainer.precision/x.yaml.
+    keys = {"hydra", "schema", *_top_level_keys(), *_group_names()}
+    for path in sorted(folder.iterdir()):
+        is_group = path.name in _group_names()
+        if not is_group and path.is_dir() and re.split(r"[.@=]", path.name.lower())[0] in keys:
             raise UntrustedError(
-                f"{folder / name} is not taken: a folder for --config-dir holds options of "
+                f"{path} is not taken: a folder for --config-dir holds options of "
                 f"{', '.join(_group_names())}; remove or rename it."
             )
     if primary is not None and not re.fullmatch(r"\w[\w.-]*", primary):
@@ -373,7 +384,10 @@ def _nested_keys(value: Any) -> Iterator[Any]:
 
 
 def _check_defaults(path: Path, entries: Any, group: str) -> list[File]:
-    """The files that a list of defaults names, all of them options of groups that conf/ has."""
+    """The files that a list of defaults names, all of them options of groups that conf/ has.
+
+    Each as `group/option`, or by its name alone, where it is one of the file's own folder.
+    """
     if not isinstance(entries, list):
         raise ConfigError(f"{path}: defaults is not a list; write defaults: [_self_].")
     files: list[File] = []
@@ -405,7 +419,9 @@ def _default_files(entry: Any, group: str) -> list[File] | None:
         if not _is_package(package):
             return None
         of, _, options = name.rpartition("/")
-        group = of.strip("/") or group
+        if not of and group:  # an option of the file's own folder
+            return [options] if _OPTION.fullmatch(options) else None
+        group = of.strip("/")
     else:
         return None
     names = options if isinstance(options, list) else [] if options is None else [options]
@@ -413,14 +429,14 @@ def _default_files(entry: Any, group: str) -> list[File] | None:
         return None
     if not all(isinstance(name, str) and _OPTION.fullmatch(name) for name in names):
         return None
-    return [(group, name.removesuffix(".yaml")) for name in names]
+    return [f"{group}/{name.removesuffix('.yaml')}" for name in names]
 
 
 def _count_defaults(
     folder: Path, file: File, defaults: Mapping[File, list[File]], counts: dict[File, int]
 ) -> int:
     """Entries that Hydra will read for this file: it follows a list of defaults without a limit."""
-    subject = f"{folder}: the defaults of {'/'.join(file).strip('/')} lead"
+    subject = f"{folder}: the defaults of {file} lead"
     if counts.get(file) == 0:
         raise ConfigError(f"{subject} back to itself; remove the entry.")
     if file not in counts:
@@ -434,14 +450,18 @@ def _count_defaults(
     return counts[file]
 
 
-def _check_search_path(word: str) -> None:
-    """A folder is checked like that of --config-dir; anything else is imported to be read."""
+def _check_search_path(word: str) -> list[Path]:
+    """A folder is checked like that of --config-dir; anything else is imported to be read.
+
+    Returns the folders.
+    """
     try:
         override: Override = OverridesParser.create().parse_override(word)
     except HydraException as error:
         raise ConfigError(
             f"{excerpt(word)} cannot be read; write hydra.searchpath=[file:///a/folder]."
         ) from error
+    folders = []
     value = override.value()
     for item in value if isinstance(value, list) else [value]:
         entry = item.text if isinstance(item, QuotedString) else str(item)
@@ -450,6 +470,7 @@ def _check_search_path(word: str) -> None:
             raise UntrustedError(f"{excerpt(entry)} cannot be checked; write the folder out.")
         if not separator or scheme == "file":
             if Path(path).is_dir():
+                folders.append(Path(path))
                 check_folder(Path(path))
         elif not _is_trusted(path.replace("/", ".")):
             raise UntrustedError(
@@ -457,3 +478,4 @@ def _check_search_path(word: str) -> None:
                 f"folder, or, if you know its code, set {TRUST_VARIABLE}={excerpt(path)} in the "
                 f"environment."
             )
+    return folders

@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf.errors import ValidationError
 
-from normlab.config.schema import TrainConfig
+from normlab.config.schema import DATA, TrainConfig
 from normlab.errors import ConfigError
 from normlab.text import excerpt, suggest_closest
 
@@ -61,7 +61,10 @@ def validation_reason(cause: ValidationError) -> str:
     line = str(cause).splitlines()[0].rstrip(".")
     expected = re.search(r"expected one of \[(.*)\]", line)
     if expected:
-        return f"it must be one of {expected[1]}"
+        value = re.search(r"Invalid value '(.*?)'", line)
+        names = expected[1].split(", ")
+        hint = _suggest_value(value[1], names) if value else ""
+        return f"{hint}it must be one of {expected[1]}"
     converted = re.search(r"Value '(.*)' of type '.*' could not be converted to (\w+)", line)
     if converted:
         kinds = {"Integer": "a whole number", "Float": "a number"}
@@ -73,6 +76,15 @@ def validation_reason(cause: ValidationError) -> str:
     return line[0].lower() + line[1:]
 
 
+# What other programs call our values.
+_VALUE_SYNONYMS = {"gpu": "cuda", "bf16": "bf16-mixed", "fp32": "32-true", "32": "32-true"}
+
+
+def _suggest_value(value: str, names: list[str]) -> str:
+    synonym = _VALUE_SYNONYMS.get(value.lower())
+    return f"did you mean {synonym}? " if synonym in names else suggest_closest(value, names)
+
+
 def unknown_key_error(key: str, allowed: Iterable[str]) -> ConfigError:
     """The sentence about a key that does not exist."""
     names = sorted(name for name in allowed if name != "_target_")
@@ -82,6 +94,9 @@ def unknown_key_error(key: str, allowed: Iterable[str]) -> ConfigError:
         hint = f"did you mean {_SYNONYMS[last]}? "
     elif not parents and not hint:
         hint = _suggest_nested_key(last)
+    kinds = [name for name, kind in DATA.items() if last in (item.name for item in fields(kind))]
+    if parents == ["data"] and kinds and not hint:
+        hint = f"it is one of {' and '.join(f'data={kind}' for kind in kinds)}; "
     parent = ".".join(parents) or "the configuration"
     if last == "_target_":
         hint = "only norm and placement name a class; "

@@ -13,7 +13,13 @@ from omegaconf.errors import (
 )
 
 from normlab.archive.files import read_text
-from normlab.archive.record import CONFIG_FILE, compute_run_id, run_name
+from normlab.archive.record import (
+    CONFIG_FILE,
+    RunRecord,
+    compute_run_id,
+    read_result,
+    run_name,
+)
 from normlab.config.gate import UntrustedError, check_trusted
 from normlab.config.placement import PlacementConfig, ResolvedPlacement, resolve_placement
 from normlab.config.safe_yaml import MAX_BYTES, parse_yaml
@@ -55,6 +61,23 @@ class RunSpec:
         """
         existing = sorted(self.study_folder.glob(f"*-{self.id}"))
         return existing[0] if existing else self.study_folder / self.name
+
+    def read_result(self) -> RunRecord | None:
+        """The record of this run, finished or diverged; None where it has no result yet.
+
+        Raises:
+            NormlabError: another run lies in its folder.
+        """
+        record = read_result(self.folder)
+        if record is None:
+            return None
+        if record.id != self.id:
+            raise NormlabError(
+                f"{self.folder} holds another run, {record.name}; move that to the folder it came "
+                f"from, or delete it, and the same command trains this one."
+            )
+        has_ended = record.state == "diverged" or record.last_step == self.config.trainer.max_steps
+        return record if has_ended else None
 
 
 def changed_text_message(spec: RunSpec) -> str:

@@ -236,6 +236,7 @@ class TrainConfig:
     output_dir: str = "outputs"
     jobs: Any = "auto"  # how many runs of a study at once: a number, or auto
     margin: float | None = None  # arms that differ by less end the same; nats per token
+    target: float | None = None  # the loss to which steps are counted; nats per token
     measure: Measure | None = None  # None: runs are trained
     figure: StudyFigure | None = None  # what the study ends in, beside the usual figures
     norm: Any = MISSING

@@ -89,6 +89,7 @@ _RULES: dict[str, Rule] = {
         lambda value: value == "auto" or (type(value) is int and value >= 1),
     ),
     "margin": _optional(_POSITIVE),
+    "target": _optional(_POSITIVE),
     "seed": Rule("a whole number from 0 to 2^32 - 1", lambda value: 0 <= value < 2**32),
     "model.dropout": Rule("from 0 to below 1", lambda value: 0 <= value < 1),
     "model.hidden_ratio": _POSITIVE,

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from normlab.errors import ConfigError
+from normlab.errors import ConfigError, NormlabError
 from normlab.model.gpt import GPT
 
 VOCABULARY, CONTEXT = 16, 32  # of the models to try; what needs more tokens to leak is not seen
@@ -34,6 +34,52 @@ def check_causal(model: GPT, name: str) -> None:
     _check_on_tokens(model.eval(), tokens, name)
     _perturb_parameters(model, generator)
     _check_on_tokens(model.train(), tokens, name)
+
+
+def check_trained_causal(model: GPT, tokens: Tensor, autocast: torch.dtype | None) -> None:
+    """Refuse the result of a model that has come to depend on later tokens while it trained.
+
+    What `check_causal` cannot see: a class that changes with its calls, needs the whole context, or
+    behaves in another way in half precision or with gradients.
+
+    Args:
+        model: as it is after its last step, on its device.
+        tokens: (batch, time) on that device; two sequences of the whole context are enough.
+        autocast: the type that it computed in as it trained, if not that of its weights.
+
+    Raises:
+        NormlabError: its logits of earlier tokens, or of another sequence, move.
+    """
+    changed = tokens.clone()
+    half = tokens.shape[1] // 2
+    # Any other token than the one that is there.
+    changed[0, half:] = (changed[0, half:] + 1) % len(model.embedding.weight)
+    was_training = model.training
+    for training, dtype in ((False, None), (True, autocast)):
+        model.train(training)
+        with (
+            torch.set_grad_enabled(training),
+            torch.random.fork_rng(),
+            torch.autocast(tokens.device.type, dtype or torch.bfloat16, enabled=dtype is not None),
+        ):
+            logits = []
+            for batch in (tokens, changed):
+                torch.manual_seed(0)  # of dropout
+                logits.append(model(batch).detach().float())
+        before, after = logits
+        moved = _logit_changes(before, after)
+        moved[0, half:] = 0
+        finite = before[before.isfinite()].abs()
+        largest = finite.max().item() if len(finite) else 0.0
+        precision = torch.finfo(dtype or torch.float32).eps
+        tolerance = (_ROUNDINGS if dtype is None else 4) * precision * largest
+        if (most := moved.max().item()) > tolerance:
+            raise NormlabError(
+                f"the trained model moves the logits of earlier tokens or of other sequences by up "
+                f"to {most:.2g} when later tokens change: it sees what it has to predict, so its "
+                f"losses mean nothing; let the classes of its norm and placement mix no tokens"
+            )
+    model.train(was_training)
 
 
 def _check_on_tokens(model: GPT, tokens: Tensor, name: str) -> None:

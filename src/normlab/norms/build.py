@@ -1,5 +1,6 @@
 """The factory that builds a norm from its config, and the contract that each norm is held to."""
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,7 +11,9 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from normlab.errors import ConfigError
+from normlab.text import suggest_closest
 
+_MOST_NAMES = 20  # of classes, in a message
 _SHAPE = (3, 4)  # sequences and tokens; BatchNorm needs more than one of each
 
 
@@ -31,8 +34,18 @@ def norm_factory(config: Mapping[str, Any], key: str = "norm") -> Callable[[int]
         except InstantiationException as error:
             if isinstance(error.__cause__, ConfigError):
                 raise ConfigError(f"{key}: {error.__cause__}") from error
+            target = str(arguments.get("_target_"))
+            module, _, name = target.rpartition(".")
+            classes = _class_names(module)
+            if classes and name not in classes:
+                more = " and others" if len(classes) > _MOST_NAMES else ""
+                raise ConfigError(
+                    f"{key}._target_={target} is not there; "
+                    f"{suggest_closest(name, classes, f'{module}.')}{module} has "
+                    f"{', '.join(classes[:_MOST_NAMES])}{more}."
+                ) from error
             raise ConfigError(
-                f"{key}._target_={arguments.get('_target_')} cannot be built for width {width} "
+                f"{key}._target_={target} cannot be built for width {width} "
                 f"({_root_cause(error)}); its arguments are what stands beside _target_."
             ) from error
         if not isinstance(norm, nn.Module):
@@ -43,6 +56,16 @@ def norm_factory(config: Mapping[str, Any], key: str = "norm") -> Callable[[int]
         return norm
 
     return build_norm
+
+
+def _class_names(module: str) -> list[str]:
+    """The classes of modules that an imported Python module offers."""
+    members = vars(sys.modules[module]) if module in sys.modules else {}
+    return sorted(
+        name
+        for name, item in members.items()
+        if isinstance(item, type) and issubclass(item, nn.Module) and not name.startswith("_")
+    )
 
 
 def _root_cause(error: BaseException) -> str:

@@ -2,10 +2,12 @@
 
 import argparse
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,7 @@ import hydra
 from normlab import config
 from normlab.config.compose import explain_error, is_configuration_error, register_schemas
 from normlab.config.gate import check_folder, check_overrides
+from normlab.config.schema import TrainConfig
 from normlab.errors import CommandParser, ConfigError, report_user_errors
 from normlab.study import workers
 from normlab.study.repeat import repeat_run
@@ -68,6 +71,12 @@ def read_command(arguments: Sequence[str]) -> list[str]:
     unknown = [word for word in words if word.startswith("-") and word != "--"]
     if unknown:
         flag = unknown[0].partition("=")[0]
+        name = flag.lstrip("-")
+        if name.partition(".")[0] in (item.name for item in fields(TrainConfig)):
+            raise ConfigError(
+                f"{excerpt(flag)} is not a flag; a choice is written without dashes, as "
+                f"{excerpt(name)}=…"
+            )
         raise ConfigError(
             f"{excerpt(flag)} is not a flag; {suggest_closest(flag, _FLAGS)}"
             f"--help shows what there is."
@@ -81,6 +90,13 @@ def read_command(arguments: Sequence[str]) -> list[str]:
             )
         check_folder(folder, options.config_name)
     check_overrides(overrides, folders)
+    for word in overrides:
+        group = re.match(r"[+~]*hydra\.(launcher|sweeper|help|hydra_logging|job_logging)=\w", word)
+        if group:
+            raise ConfigError(
+                f"{excerpt(word)} chooses nothing; a group of Hydra's is written with a slash, as "
+                f"in hydra/{group[1]}={excerpt(word.partition('=')[2])}"
+            )
     if options.cfg or options.help:
         options.multirun = False
     if options.config_path:

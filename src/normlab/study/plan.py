@@ -3,6 +3,7 @@
 import itertools
 import json
 import logging
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,6 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from normlab.archive.files import sync_to_disk
 from normlab.archive.lock import supports_locks
-from normlab.archive.record import read_result
 from normlab.config.formula import is_formula
 from normlab.config.gate import check_sweep_entry
 from normlab.config.run_spec import RunSpec, changed_text_message, make_run_spec
@@ -25,7 +25,11 @@ from normlab.errors import ConfigError, NormlabError
 from normlab.text import excerpt
 
 # What is the same for all runs of a command: where they go, and what an experiment asks for.
-_SINGLE_KEYS = ("study", "output_dir", "experiment", "sweep", "measure", "figure", "jobs", "margin")
+_SINGLE_KEYS = (
+    *("study", "output_dir", "experiment", "sweep", "measure", "figure"),
+    *("jobs", "margin", "target"),
+)
+MOST_RUNS = 10_000  # of a command: each is composed and checked before the first is trained
 ELSEWHERE = "elsewhere"  # the state of a run that another process trains
 
 
@@ -180,7 +184,15 @@ def expand_overrides(
         HydraException: an override cannot be read.
     """
     parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(arguments))
-    return itertools.product(*[_override_values(override, plan) for override in parsed])
+    values = [_override_values(override, plan) for override in parsed]
+    runs = math.prod(map(len, values))
+    if runs > MOST_RUNS:
+        counts = " × ".join(str(len(options)) for options in values if len(options) > 1)
+        raise ConfigError(
+            f"the command asks for {runs:,} runs ({counts}), and the most is {MOST_RUNS:,}; give "
+            f"fewer values, and the others in further commands."
+        )
+    return itertools.product(*values)
 
 
 def compose_spec(loader: ConfigLoader, master: DictConfig, overrides: Sequence[str]) -> RunSpec:
@@ -206,7 +218,7 @@ def compose_spec(loader: ConfigLoader, master: DictConfig, overrides: Sequence[s
 
 def has_result(spec: RunSpec) -> bool:
     """Whether the run is there with a result: finished, or diverged."""
-    return read_result(spec.folder) is not None
+    return spec.read_result() is not None
 
 
 def _override_values(override: Override, plan: Plan) -> list[str]:
@@ -225,7 +237,12 @@ def _override_values(override: Override, plan: Plan) -> list[str]:
             f"{override.input_line} gives several values, but a command has one {key}; give one "
             f"value, and the others in further commands."
         )
-    values = [str(value) for value in override.sweep_string_iterator()]
+    values = list(map(str, itertools.islice(override.sweep_string_iterator(), MOST_RUNS + 1)))
+    if len(values) > MOST_RUNS:
+        raise ConfigError(
+            f"{override.input_line} gives more than {MOST_RUNS:,} values, the most runs of a "
+            f"command; give fewer, and the others in further commands."
+        )
     if not values:
         raise ConfigError(
             f"{override.input_line} matches nothing; a glob goes over the options of a group, as "
@@ -261,7 +278,7 @@ def _check_data(specs: Sequence[RunSpec]) -> dict[str, int]:
             source = build_source(data, context)
             sources[key] = source.digest, source.vocabulary
         digest, vocabularies[spec.id] = sources[key]
-        record = read_result(spec.folder)
+        record = spec.read_result()
         if record is not None and record.data_digest != digest:
             raise ConfigError(changed_text_message(spec))
     return vocabularies

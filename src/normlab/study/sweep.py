@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.markup import escape
 
-from normlab.archive.record import RunRecord, check_study_name, read_result
+from normlab.archive.record import RunRecord, check_study_name
 from normlab.archive.study import is_run_folder
 from normlab.config.run_spec import RunSpec
 from normlab.errors import NormlabError
@@ -180,7 +180,7 @@ def announce_plan(terminal: Console, plan: Plan, pending: int, allocation: str =
     if pending < count:
         print_line(f"  {count - pending} already there, {pending} to train")
     for spec in plan.specs:
-        record = read_result(spec.folder)
+        record = spec.read_result()
         if record is not None:
             name = escape(printable_line(record.name))
             terminal.print(f"there {name}  {format_outcome(record)}")
@@ -193,12 +193,14 @@ def draw_study(terminal: Console, plan: Plan, experiments: "StudyExperiments") -
     """
     # With matplotlib, which takes its time.
     from normlab.analysis.plot import print_report, write_study_report
+    from normlab.analysis.result import AnalysisSettings
 
     if not any(is_run_folder(spec.folder) for spec in plan.specs):
         return ""  # stopped before the first run began
-    folder = plan.specs[0].study_folder
+    folder, config = plan.specs[0].study_folder, plan.specs[0].config
+    settings = AnalysisSettings(config.margin, config.target)
     try:
-        print_report(write_study_report(folder, experiments, plan.specs[0].config.margin))
+        print_report(write_study_report(folder, experiments, settings))
     except NormlabError as error:
         return str(error)
     except KeyboardInterrupt as interruption:

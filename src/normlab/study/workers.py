@@ -45,10 +45,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from normlab import output
 from normlab.archive.lock import RunLockedError
-from normlab.archive.record import RunRecord, read_result
+from normlab.archive.record import RunRecord
 from normlab.config.compose import register_schemas
 from normlab.config.run_spec import RunSpec, make_run_spec
-from normlab.errors import NormlabError
+from normlab.errors import NormlabError, explain_failed_import
 from normlab.study.allocation import Allocation, choose_threads
 from normlab.study.plan import ELSEWHERE
 from normlab.study.progress import StudyProgress
@@ -79,7 +79,8 @@ def import_training() -> None:
         return
     gc.disable()
     try:
-        importlib.import_module("normlab.training.run")
+        with explain_failed_import():
+            importlib.import_module("normlab.training.run")
         gc.freeze()
     finally:
         gc.enable()
@@ -97,7 +98,7 @@ def train_job(
     reports, where it is not this process that shows it.
     """
     spec = make_run_spec(composed, HydraConfig.get().runtime.choices)
-    if read_result(spec.folder) is not None:
+    if spec.read_result() is not None:
         return ALREADY_TRAINED
     job = HydraConfig.get().job
     number = 1 if OmegaConf.is_missing(job, "num") else int(job.num) + 1

@@ -24,13 +24,13 @@ from normlab.archive.record import (
     VOCABULARY_FILE,
     FinalNumbers,
     RunRecord,
-    read_result,
     write_run_file,
 )
 from normlab.config.run_spec import RunSpec, changed_text_message
 from normlab.data import Source, build_source, unigram_loss
 from normlab.errors import NormlabError
-from normlab.model.gpt import count_parameters
+from normlab.model.contract import check_trained_causal
+from normlab.model.gpt import GPT, count_parameters
 from normlab.text import printable
 from normlab.training import stopping
 from normlab.training.build import build_model
@@ -78,7 +78,7 @@ def train(spec: RunSpec, command: str, display: Display) -> RunRecord:
     try:
         with lock_run(spec.study_folder, spec.id) as lock:
             check_links(spec.folder)
-            return read_result(spec.folder) or _train_owned(spec, command, display, lock)
+            return spec.read_result() or _train_owned(spec, command, display, lock)
     except OSError as error:
         raise NormlabError(
             f"{spec.folder} cannot be written ({error.strerror or error}); "
@@ -176,6 +176,8 @@ def _train_model(spec: RunSpec, record: RunRecord, context: Context) -> None:
             _fit_model(spec, hardware, checkpoints, module, source)
         finally:
             record.step = recorder.progress.step
+        if recorder.progress.diverged_step is None:
+            _check_trained_model(model, source, hardware)
         _record_result(record, recorder.progress, config.trainer.max_steps)
         logger.write_end(record)
 
@@ -233,6 +235,12 @@ def _fit_model(
             raise error.__context__ or KeyboardInterrupt() from error
         if recorder.progress.val_step != trainer.global_step:
             trainer.validate(module, windows, verbose=False)
+
+
+def _check_trained_model(model: GPT, source: Source, hardware: Hardware) -> None:
+    """Try the trained model on two windows; NormlabError if it sees what it has to predict."""
+    tokens = to_tensors(source.validation()[0])[0][:2].to(next(model.parameters()).device)
+    check_trained_causal(model, tokens, torch.bfloat16 if "bf16" in hardware.precision else None)
 
 
 def _start_record(spec: RunSpec, command: str) -> RunRecord:

@@ -83,11 +83,16 @@ def build_figure(cards: Sequence[Card]) -> Figure:
 def _draw_spectra(axes: Axes, cards: Sequence[Card], colours: Sequence[str]) -> None:
     axes.set_title("Jacobian")
     axes.set(yscale="log", xlabel="singular values, falling", ylabel="size at N(0, 1)")
-    for card, colour in zip(cards, colours, strict=True):
+    # Equal curves lie on each other: the first is wide, each further one narrower.
+    widths = np.linspace(1.4 + min(3.0, 1.4 * (len(cards) - 1)), 1.4, len(cards))
+    for row, (card, colour) in enumerate(zip(cards, colours, strict=True)):
         values = np.maximum(card.spectrum.values, _SMALLEST_VALUE)
         x = np.linspace(0, 1, len(values))
         near_zero = list(range(len(values) - card.spectrum.near_zero, len(values)))
-        axes.plot(x, values, "o-", color=colour, markevery=near_zero, ms=4.5, clip_on=False)
+        axes.plot(
+            x, values, "o-", color=colour, markevery=near_zero, ms=3 + widths[row], lw=widths[row],
+            clip_on=False,
+        )  # fmt: skip
     axes.set_xticks([0, 0.5, 1], ["first", "half", "last"])
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, 1e-3), max(high, 10))

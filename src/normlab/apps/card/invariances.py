@@ -68,7 +68,7 @@ def move_parameters(norm: nn.Module) -> nn.Module:
 
 def measure_invariances(norm: nn.Module, width: int) -> tuple[Invariance, ...]:
     """Test every equation on a norm of this width."""
-    rounding = _ROUNDING[computing_dtype(norm, width)]
+    rounding = rounding_of(computing_dtype(norm, width))
     deviations = _largest_deviations(stateless_function(move_parameters(norm)), width)
     verdicts = {name: _judge_equation(values, rounding) for name, values in deviations.items()}
     if "no" in verdicts.values():
@@ -80,6 +80,11 @@ def measure_invariances(norm: nn.Module, width: int) -> tuple[Invariance, ...]:
         Invariance(name, equation, verdicts[name], finite_or_none(deviations[name][0]))
         for name, equation in EQUATIONS.items()
     )
+
+
+def rounding_of(dtype: torch.dtype) -> float:
+    """The largest difference, relative to the RMS, that rounding in this type makes."""
+    return _ROUNDING[dtype]
 
 
 def computing_dtype(norm: nn.Module, width: int) -> torch.dtype:

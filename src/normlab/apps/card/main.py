@@ -18,6 +18,7 @@ from normlab.config.run_spec import RunSpec
 from normlab.errors import CommandParser, ConfigError, report_user_errors
 from normlab.study.plan import Plan, compose_spec, expand_overrides
 from normlab.terminal import open_terminal
+from normlab.text import excerpt
 
 # Wider, a single token's Jacobian would not tell more, and the timing takes gigabytes.
 MOST_WIDTH = 8192
@@ -27,7 +28,11 @@ _RESULTS = Path("outputs") / "cards"
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line of `scripts/card.py`."""
     with report_user_errors():
-        write_norm_cards(_build_parser().parse_intermixed_args(argv))
+        options = _build_parser().parse_intermixed_args(argv)
+        if options.against is None:
+            write_norm_cards(options)
+        else:
+            compare_norms(options)
 
 
 def write_norm_cards(options: argparse.Namespace) -> list[Card]:
@@ -37,10 +42,7 @@ def write_norm_cards(options: argparse.Namespace) -> list[Card]:
         ConfigError: a norm does not exist, cannot be built, or is not one; an override is wrong.
         NormlabError: the results cannot be written.
     """
-    if not 2 <= options.width <= MOST_WIDTH:
-        raise ConfigError(
-            f"--width {options.width} is not allowed; it must be from 2 to {MOST_WIDTH}."
-        )
+    _check_width(options.width)
     if options.threads < 1:
         raise ConfigError(f"--threads {options.threads} is not allowed; it must be 1 or more.")
     specs = _compose_norms(options.overrides, options.config_dir)
@@ -73,6 +75,37 @@ def write_norm_cards(options: argparse.Namespace) -> list[Card]:
     return cards
 
 
+def compare_norms(options: argparse.Namespace) -> None:
+    """Print whether each norm of the command line is the same function as `--against`.
+
+    Raises:
+        ConfigError: as `write_norm_cards`.
+    """
+    _check_width(options.width)
+    specs = _compose_norms(options.overrides, options.config_dir)
+    references = _compose_norms([f"norm={options.against}"], options.config_dir)
+    if len(references) > 1:
+        raise ConfigError(f"--against {excerpt(options.against)} names several norms; give one.")
+    ((reference_name, reference),) = references.items()
+    sys.path.append(os.getcwd())
+    from normlab.apps.card.measure import check_norm
+    from normlab.apps.card.same_function import compare_functions, print_comparison
+    from normlab.norms import norm_factory
+
+    terminal = open_terminal(100)
+    for name, spec in specs.items():
+        norm, other = (norm_factory(of.plain["norm"])(options.width) for of in (spec, reference))
+        check_norm(norm, name, options.width)
+        check_norm(other, reference_name, options.width)
+        names = name, reference_name
+        print_comparison(terminal, compare_functions(norm, other, options.width, names))
+
+
+def _check_width(width: int) -> None:
+    if not 2 <= width <= MOST_WIDTH:
+        raise ConfigError(f"--width {width} is not allowed; it must be from 2 to {MOST_WIDTH}.")
+
+
 def _build_parser() -> argparse.ArgumentParser:
     parser = CommandParser(
         prog="card.py",
@@ -85,6 +118,11 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--config-dir", type=Path, help="folder that holds norm/<name>.yaml")
     parser.add_argument("--threads", type=int, default=1, help="for the timing (default: 1)")
     parser.add_argument("--seconds", type=float, default=0.8, help="for it, a norm (default: 0.8)")
+    parser.add_argument(
+        "--against",
+        metavar="NORM",
+        help="print instead whether each is the same function as this norm, and where it differs",
+    )
     parser.add_argument("--out", type=Path, help=f"default: {_RESULTS}/<names>")
     return parser
 

@@ -52,7 +52,7 @@ def card_rows(card: Card) -> Iterator[tuple[str, str | None]]:
     yield "output RMS (mean)", None
     for output in card.outputs:
         yield output.input, f"{format_number(output.rms)} ({format_number(output.mean)})"
-    yield "holds (fails by)", None
+    yield "invariance (error)", None
     for invariance in card.invariances:
         deviation = format_number(invariance.deviation)
         yield invariance.equation, f"{invariance.verdict} ({deviation})"

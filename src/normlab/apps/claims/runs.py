@@ -5,8 +5,6 @@ One study or measurement that fails leaves the others; the verdicts of its claim
 
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -31,6 +29,7 @@ from normlab.apps.claims.regime import (
     find_reach,
 )
 from normlab.apps.claims.run_archive import archive_path, read_archive, write_archive
+from normlab.apps.study_process import run_study_command
 from normlab.archive import tags
 from normlab.archive.events import Events
 from normlab.archive.record import SETTLED_STATES, RunRecord
@@ -42,9 +41,6 @@ from normlab.study.plan import SweepRequest, make_plan
 if TYPE_CHECKING:
     from rich.console import Console
 
-# What `train.py` does; there is no such file beside an installed package.
-_TRAIN = "import sys; sys.argv[0] = 'train.py'; from normlab.cli import study; study()"
-_SECONDS_TO_SAVE = 60
 _LOSSES = (tags.TRAIN_LOSS, tags.VALIDATION_LOSS)
 
 
@@ -189,16 +185,7 @@ def train_study(experiment: str, options: StudyOptions) -> str:
 
     Returns why it did not get to the end; empty where it did.
     """
-    process = subprocess.Popen([sys.executable, "-c", _TRAIN, *options.arguments(experiment)])
-    try:
-        code = process.wait()
-    except BaseException:  # stopped: it saves what it has
-        process.terminate()
-        try:
-            process.wait(_SECONDS_TO_SAVE)
-        except subprocess.TimeoutExpired:
-            process.kill()
-        raise
+    code = run_study_command(options.arguments(experiment))
     return "" if code == 0 else f"{options.command(experiment)} left with code {code}"
 
 

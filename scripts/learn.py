@@ -1,0 +1,14 @@
+"""The teaching path: lessons, predictions, quiz, exercises: python scripts/learn.py."""
+
+import sys
+
+try:
+    from normlab.cli import learn
+except ModuleNotFoundError as missing:
+    sys.exit(
+        f"normlab: {missing.name} is not installed for {sys.executable}; run `make demo` once, "
+        "then this command with .venv/bin/python in place of python."
+    )
+
+if __name__ == "__main__":
+    learn()

@@ -1,0 +1,1 @@
+"""The teaching path in the terminal: lessons, predictions, quiz, exercises that are measured."""

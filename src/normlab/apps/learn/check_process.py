@@ -1,0 +1,127 @@
+"""The process that runs a learner's file: python -m normlab.apps.learn.check_process.
+
+It imports torch, says that it is ready, limits its memory and the files it can write, imports the
+file, lets the judge measure it, and writes the verdict as JSON. Its parent keeps the time. Nothing
+that the file does (exit, print, take all memory) reaches the parent.
+"""
+
+import json
+import sys
+from contextlib import suppress
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+
+from normlab.archive.files import write_text
+from normlab.text import excerpt
+
+RESULT_FILE, READY_FILE = "verdict.json", "ready"
+# Beyond what torch has taken; a solution needs a few megabytes, a training run some hundred.
+_MOST_BYTES = 3 * 2**30
+_LARGEST_FILE = 64 * 2**20
+_MEMORY_SENTENCE = (
+    f"the solution takes more memory than {_MOST_BYTES // 2**30} GiB; make smaller tensors."
+)
+
+
+def main(exercise: str, path: Path, folder: Path) -> None:
+    """Judge the file of this exercise; the verdict goes into `folder`."""
+    import torch
+
+    from normlab.apps.learn.judges import FILE_JUDGES, MODULE_JUDGES
+    from normlab.apps.learn.judges.mistake import MistakeError, is_memory_error
+
+    torch.set_num_threads(1)
+    write_text(folder / READY_FILE, "")
+    _limit_resources()
+    verdict: dict[str, object] = {"passed": True, "kind": "", "sentence": ""}
+    try:
+        if exercise in FILE_JUDGES:
+            FILE_JUDGES[exercise](path)
+        else:
+            MODULE_JUDGES[exercise](import_solution(path))
+    except MistakeError as mistake:
+        verdict = _failure(mistake.kind, mistake.sentence)
+    except Exception as error:  # whatever a learner's class does beyond what the judge expects
+        reason = excerpt(" ".join(str(error).split()), 200).rstrip(".")
+        if is_memory_error(error):
+            verdict = _failure("memory", _MEMORY_SENTENCE)
+        else:
+            verdict = _failure("raises", f"the solution raises {type(error).__name__}: {reason}.")
+    write_text(folder / RESULT_FILE, json.dumps(verdict))
+
+
+def _failure(kind: str, sentence: str) -> dict[str, object]:
+    return {"passed": False, "kind": kind, "sentence": sentence}
+
+
+def _limit_resources() -> None:
+    """Memory, and the size of a file: what is printed without end must not fill the disk."""
+    with suppress(ImportError, ValueError, OSError):  # Windows has none, macOS not all
+        import resource
+
+        import psutil
+
+        most = psutil.Process().memory_info().vms + _MOST_BYTES
+        resource.setrlimit(resource.RLIMIT_FSIZE, (_LARGEST_FILE, _LARGEST_FILE))
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
+def import_solution(path: Path) -> ModuleType:
+    """The learner's file as a module.
+
+    Raises:
+        MistakeError: it cannot be imported: a syntax error, a package that is missing, any error.
+    """
+    from normlab.apps.learn.judges.mistake import MistakeError, is_memory_error
+
+    # Last, so that a file of the learner's named like a package takes nothing's place.
+    sys.path.append(str(path.parent))
+    spec = spec_from_file_location("solution", path)
+    if spec is None or spec.loader is None:
+        raise MistakeError("no-python", f"{path.name} is not a Python file; its name ends in .py.")
+    module = module_from_spec(spec)
+    # A dataclass looks for its module there.
+    sys.modules["solution"] = module
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise MistakeError(
+            "syntax", f"line {error.lineno} of {path.name} is not Python: {error.msg}."
+        ) from error
+    except ModuleNotFoundError as error:
+        raise MistakeError(
+            "package-missing",
+            f"{path.name} imports {error.name}, which is not installed; the exercises need torch "
+            f"only.",
+        ) from error
+    except SystemExit as error:
+        raise MistakeError(
+            "exits", f"{path.name} ends the program while it is imported; remove the call of exit."
+        ) from error
+    except Exception as error:
+        if is_memory_error(error):
+            raise
+        raise MistakeError("import-fails", _describe_import_error(path, error)) from error
+    return module
+
+
+def _describe_import_error(path: Path, error: Exception) -> str:
+    line = None
+    traceback = error.__traceback__
+    while traceback is not None:  # the last line of the learner's own file
+        if traceback.tb_frame.f_code.co_filename == str(path):
+            line = traceback.tb_lineno
+        traceback = traceback.tb_next
+    where = f"line {line} of {path.name}" if line else path.name
+    reason = excerpt(" ".join(str(error).split()), 200).rstrip(".")
+    return f"{where} fails while the file is imported: {type(error).__name__}: {reason}."
+
+
+def _parse_arguments(arguments: list[str]) -> tuple[str, Path, Path]:
+    exercise, path, folder = arguments
+    return exercise, Path(path), Path(folder)
+
+
+if __name__ == "__main__":
+    main(*_parse_arguments(sys.argv[1:]))

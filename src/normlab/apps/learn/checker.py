@@ -1,0 +1,157 @@
+"""A learner's file checked: it runs in a process of its own, under a limit of time and memory."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from normlab.apps.learn.check_process import READY_FILE, RESULT_FILE
+from normlab.apps.learn.exercises import Exercise
+from normlab.archive.files import read_text
+from normlab.errors import ConfigError, NormlabError
+from normlab.text import excerpt, printable
+
+_POLL_SECONDS = 0.05
+# Until torch is imported: on a busy machine that takes some ten seconds.
+_MOST_START_SECONDS = 300.0
+_MOST_PRINTED = 2_000  # characters of the file's own output that are shown
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a check has measured.
+
+    Attributes:
+        passed: whether the solution is right.
+        kind: of the mistake, in kebab case; empty where there is none.
+        sentence: the mistake, with numbers.
+        printed: what the file wrote to the terminal.
+    """
+
+    passed: bool
+    kind: str
+    sentence: str
+    printed: str = ""
+
+
+def refuse_other_file(path: Path, exercise: Exercise) -> None:
+    """Refuse what is no file, or not of the exercise's kind, before anything is started.
+
+    Raises:
+        ConfigError: with what to do.
+    """
+    if not path.is_file():
+        raise ConfigError(
+            f"{excerpt(path)} is not a file; `normlab-learn start {exercise.name}` makes "
+            f"outputs/learn/{exercise.file_name}."
+        )
+    if path.suffix != exercise.suffix:
+        raise ConfigError(
+            f"{excerpt(path)} does not end in {exercise.suffix}, as the file of the exercise "
+            f"{exercise.name} does; give that file."
+        )
+
+
+def check_file(path: Path, exercise: Exercise, seconds: float) -> Verdict:
+    """Run the learner's file, which exists, and measure its solution.
+
+    `seconds` limits the time after torch is imported.
+
+    Raises:
+        NormlabError: the process could not be started.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with _start_process(exercise.name, path.resolve(), folder) as process:
+            in_time = _wait_for_process(process, folder, seconds)
+        return _read_verdict(folder, process.returncode, in_time, seconds)
+
+
+@contextmanager
+def _start_process(exercise: str, path: Path, folder: Path) -> "Iterator[subprocess.Popen[bytes]]":
+    """The process; whatever happens, it and what it has started are gone in the end."""
+    # -P: a file named torch.py in the current folder must not take torch's place. -B: the learner's
+    # folder holds what the learner writes, and no compiled files.
+    command = [sys.executable, "-P", "-B", "-m", "normlab.apps.learn.check_process"]
+    # No GPU: what it maps would not fit into the limit of memory, and no exercise needs one.
+    environment = {
+        **os.environ,
+        "PYTHONIOENCODING": "utf-8:replace",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    with (folder / "printed").open("wb") as printed:
+        try:
+            process = subprocess.Popen(
+                [*command, exercise, str(path), str(folder)],
+                stdin=subprocess.DEVNULL,
+                stdout=printed,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,  # Ctrl-C is for this process, which ends that one
+            )
+        except OSError as error:
+            raise NormlabError(
+                f"the file cannot be checked, because no process can be started "
+                f"({error.strerror}); close other programs, then try again."
+            ) from error
+        try:
+            yield process
+        finally:
+            _end_process(process)
+
+
+def _end_process(process: "subprocess.Popen[bytes]") -> None:
+    """End it, and what it has started, which is in the group of its own session."""
+    if process.poll() is None:
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+    process.wait()
+
+
+def _wait_for_process(process: "subprocess.Popen[bytes]", folder: Path, limit: float) -> bool:
+    """Whether the process ended in time; the clock starts when torch is imported."""
+    began = time.monotonic()
+    allowed = _MOST_START_SECONDS
+    is_ready = False
+    while process.poll() is None:
+        if not is_ready and (folder / READY_FILE).exists():
+            is_ready, began, allowed = True, time.monotonic(), limit
+        if time.monotonic() - began > allowed:
+            return False
+        time.sleep(_POLL_SECONDS)
+    return True
+
+
+def _read_verdict(folder: Path, code: int, in_time: bool, limit: float) -> Verdict:
+    output = (folder / "printed").read_bytes()  # the process may not write much
+    printed = printable(output[: 4 * _MOST_PRINTED].decode("utf-8", "replace"))
+    shown = printed if len(printed) <= _MOST_PRINTED else f"{printed[:_MOST_PRINTED]}…"
+    if not in_time:
+        return Verdict(
+            False,
+            "time",
+            f"the check was stopped after {limit:g} s; is there a loop that does not end?",
+            shown,
+        )
+    try:
+        verdict = json.loads(read_text(folder / RESULT_FILE))
+    except (OSError, ValueError):
+        end = printable(output[-_MOST_PRINTED:].decode("utf-8", "replace"))
+        last = end.strip().splitlines()[-1:] or ["it printed nothing"]
+        return Verdict(
+            False,
+            "process-ended",
+            f"the process that ran the file ended with code {code} before the check was over "
+            f"({excerpt(last[0], 200)}).",
+            shown,
+        )
+    return Verdict(verdict["passed"], verdict["kind"], verdict["sentence"], shown)

@@ -1,0 +1,221 @@
+"""The lessons, the quiz and the predictions: files of docs/learn, read and checked.
+
+In a checkout they are in docs/learn, in an installed package in learn_content. Lessons are
+Markdown; the quiz and the predictions are YAML, and no question goes further than here unless it
+can be asked and answered.
+"""
+
+import posixpath
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+
+from normlab.archive.files import read_text
+from normlab.archive.versioned_json import restore_value
+from normlab.errors import ConfigError, NormlabError
+from normlab.text import excerpt, suggest_closest
+
+LESSONS = range(1, 7)
+QUIZ_FILE, PREDICTIONS_FILE = "quiz.yaml", "predictions.yaml"
+_PACKAGE = Path(__file__).resolve().parents[2]
+_LARGEST_FILE = 2**22
+_WORDS_A_MINUTE = 150  # of a text with numbers and code, in a language that is not one's own
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A possible answer, and why it is right or wrong."""
+
+    text: str
+    correct: bool
+    explanation: str
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question of the quiz: a choice, a number, or a choice about a figure.
+
+    Attributes:
+        figure: path relative to docs/learn; `figure_text` says what it shows.
+        answer: of a numeric question, right within ± `tolerance`, in `unit`.
+    """
+
+    id: str
+    lesson: int
+    kind: Literal["choice", "numeric", "figure"]
+    question: str
+    choices: tuple[Choice, ...] = ()
+    answer: float | None = None
+    tolerance: float = 0.0
+    unit: str = ""
+    explanation: str = ""
+    figure: str = ""
+    figure_text: str = ""
+
+    @property
+    def correct_choice(self) -> int:
+        """The number of the right choice, from 1."""
+        return next(index for index, choice in enumerate(self.choices, 1) if choice.correct)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A study whose result is guessed before it is run.
+
+    Attributes:
+        command: the overrides of `train.py -m`.
+        measure: the number that is guessed; see `prediction.measure_study`.
+        arms: whose number it is; of a difference, the first minus the second.
+        seconds: how long the study takes on two cores.
+        explanation: what is said afterwards.
+    """
+
+    id: str
+    lesson: int
+    question: str
+    command: tuple[str, ...]
+    measure: Literal["final_loss_difference", "best_rate", "diverged_count"]
+    explanation: str
+    arms: tuple[str, ...] = ()
+    seconds: float = 60.0
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A lesson: its number, title and Markdown."""
+
+    number: int
+    title: str
+    text: str
+
+    @property
+    def minutes(self) -> int:
+        """How long it takes to read."""
+        return max(1, round(len(self.text.split()) / _WORDS_A_MINUTE))
+
+
+def content_folder() -> Path:
+    """Where the lessons are: inside an installed package, or docs/learn of a checkout."""
+    installed = _PACKAGE / "learn_content"
+    return installed if installed.is_dir() else _PACKAGE.parents[1] / "docs" / "learn"
+
+
+def repository_path(path: str) -> str:
+    """A path that a lesson or question names, relative to docs/learn, from the repository's top."""
+    return posixpath.normpath(f"docs/learn/{path}")
+
+
+def read_lesson(number: int) -> Lesson:
+    """A lesson by its number.
+
+    Raises:
+        NormlabError: its file is missing, or does not begin `# Lesson N: title`.
+    """
+    path = content_folder() / f"lesson{number}.md"
+    text = _read_content(path)
+    heading = re.match(rf"# Lesson {number}: (.+)\n", text)
+    if heading is None:
+        raise NormlabError(
+            f"{path} does not begin with `# Lesson {number}: title`; restore the file."
+        )
+    return Lesson(number, heading[1].strip(), text)
+
+
+def read_questions(lesson: int | None = None) -> list[Question]:
+    """The questions of a lesson, or of all lessons.
+
+    Raises:
+        NormlabError: the file is missing or malformed, or there is no such question.
+    """
+    path = content_folder() / QUIZ_FILE
+    questions = _read_items(path, Question)
+    for question in questions:
+        problem = _question_problem(question)
+        if problem:
+            raise NormlabError(f"{path}: the question {question.id} {problem}; restore the file.")
+    return _of_lesson(questions, lesson)
+
+
+def read_predictions(lesson: int | None = None) -> list[Prediction]:
+    """The predictions of a lesson, or of all lessons. Raises as `read_questions`."""
+    path = content_folder() / PREDICTIONS_FILE
+    predictions = _read_items(path, Prediction)
+    for prediction in predictions:
+        if prediction.measure == "final_loss_difference" and len(prediction.arms) != 2:
+            raise NormlabError(
+                f"{path}: the prediction {prediction.id} must name two arms; restore the file."
+            )
+    return _of_lesson(predictions, lesson)
+
+
+def find_prediction(id_: str) -> Prediction:
+    """The prediction of this id.
+
+    Raises:
+        ConfigError: there is none.
+        NormlabError: the file is missing or malformed.
+    """
+    predictions = {prediction.id: prediction for prediction in read_predictions()}
+    if id_ not in predictions:
+        raise ConfigError(
+            f"{excerpt(id_)} is no prediction; {suggest_closest(id_, predictions)}there are "
+            f"{', '.join(predictions) or 'none'}."
+        )
+    return predictions[id_]
+
+
+def _question_problem(question: Question) -> str:
+    """What makes a question one that cannot be answered, or nothing."""
+    if question.kind == "numeric":
+        return "is numeric and has no answer" if question.answer is None else ""
+    if sum(choice.correct for choice in question.choices) != 1 or len(question.choices) < 2:
+        return "must have two choices or more, exactly one of them correct"
+    if question.kind == "figure" and not question.figure:
+        return "is about a figure and names none"
+    return ""
+
+
+def _of_lesson(items: Iterable[_T], lesson: int | None) -> list[_T]:
+    return [item for item in items if lesson in (None, getattr(item, "lesson", None))]
+
+
+def _read_items(path: Path, kind: type[_T]) -> list[_T]:
+    """The list of a YAML file, each of its items as a `kind`, with ids that differ."""
+    text = _read_content(path)
+    try:
+        raw = yaml.safe_load(text)
+        items: list[_T] = restore_value(list[kind], raw)  # type: ignore[valid-type]
+        if not isinstance(items, list):
+            raise ValueError("it is not a list")
+        _check_items(items)
+    except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise NormlabError(f"{path} is malformed ({reason}); restore the file.") from error
+    return items
+
+
+def _check_items(items: Sequence[Any]) -> None:
+    ids = [item.id for item in items]
+    repeated = sorted({id_ for id_ in ids if ids.count(id_) > 1})
+    if repeated:
+        raise ValueError(f"the id {repeated[0]} occurs twice")
+    for item in items:
+        if item.lesson not in LESSONS:
+            raise ValueError(f"{item.id} is of lesson {item.lesson}, not of 1 to 6")
+
+
+def _read_content(path: Path) -> str:
+    try:
+        return read_text(path, _LARGEST_FILE)
+    except FileNotFoundError:
+        raise NormlabError(f"{path} is missing; restore it, or install normlab again.") from None
+    except (OSError, ValueError) as error:
+        raise NormlabError(
+            f"{path} cannot be read ({getattr(error, 'strerror', None) or error}); restore it."
+        ) from error

@@ -1,0 +1,179 @@
+"""QK-norm: attention weights whose queries and keys are normalised in each head."""
+
+import math
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from normlab.apps.learn.judges.mistake import (
+    MistakeError,
+    call_solution,
+    check_result,
+    check_unchanged,
+    format_percent,
+    get_member,
+    is_same,
+    normal_tensor,
+    relative_difference,
+)
+
+_CALL = "attention_weights(q, k, q_gain, k_gain, eps)"
+_SHAPE = (2, 3, 5, 8)  # batch, heads, tokens, features of a head
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How attention weights are computed: the right way, or with mistakes.
+
+    Attributes:
+        queries, keys: whether each is normalised.
+        axis: over what: `feature`, `head` or `token` (one dimension), `all` heads' features.
+        gain: whether the gains are applied.
+        scale: by what the products are divided: √D, or 1, or D.
+        causal: whether the future is masked.
+        centred: whether the mean is removed, as by LayerNorm.
+        softmax: along keys, or (a mistake) along queries; or none.
+        eps: whether ε stands inside the root.
+    """
+
+    queries: bool = True
+    keys: bool = True
+    axis: str = "feature"
+    gain: bool = True
+    scale: str = "root"
+    causal: bool = True
+    centred: bool = False
+    softmax: str = "keys"
+    eps: str = "inside"
+
+    def compute(self, q: Tensor, k: Tensor, q_gain: Tensor, k_gain: Tensor, eps: float) -> Tensor:
+        """(B, H, T, D) twice → (B, H, T, T)."""
+        q = self._normalize(q, q_gain, eps) if self.queries else q
+        k = self._normalize(k, k_gain, eps) if self.keys else k
+        width = q.shape[-1]
+        divisor = {"root": math.sqrt(width), "none": 1.0, "width": float(width)}[self.scale]
+        scores = q @ k.transpose(-2, -1) / divisor
+        if self.causal:
+            future = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
+            scores = scores.masked_fill(future, -torch.inf)
+        if self.softmax == "none":
+            return scores
+        return scores.softmax(-1 if self.softmax == "keys" else -2)
+
+    def _normalize(self, x: Tensor, gain: Tensor, eps: float) -> Tensor:
+        axes = {"feature": (-1,), "head": (-3,), "token": (-2,), "all": (-3, -1)}[self.axis]
+        if self.centred:
+            x = x - x.mean(axes, keepdim=True)
+        square = x.square().mean(axes, keepdim=True)
+        root = (square + eps).sqrt() if self.eps == "inside" else square.sqrt() + eps
+        y = x / root
+        return y * gain if self.gain else y
+
+
+_MISTAKES: list[tuple[str, str, dict[str, Any]]] = [
+    (
+        "qk-norm-missing",
+        "neither queries nor keys are normalised",
+        {"queries": False, "keys": False},
+    ),
+    ("key-norm-missing", "only the queries are normalised; the keys must be too", {"keys": False}),
+    (
+        "query-norm-missing",
+        "only the keys are normalised; the queries must be too",
+        {"queries": False},
+    ),
+    (
+        "wrong-axis-tokens",
+        "the statistic is taken over the tokens, so a token sees later ones; it must be taken over "
+        "the features of one head (dim=-1)",
+        {"axis": "token"},
+    ),
+    (
+        "wrong-axis-heads",
+        "the statistic is taken over the heads; it must be taken over the features of one head "
+        "(dim=-1)",
+        {"axis": "head"},
+    ),
+    (
+        "all-heads-together",
+        "the statistic is taken over the features of all heads together, as OLMo 2 does; here each "
+        "head has its own",
+        {"axis": "all"},
+    ),
+    ("scale-missing", "the products are not divided by √D", {"scale": "none"}),
+    ("scale-wrong", "the products are divided by D in place of √D", {"scale": "width"}),
+    ("gain-missing", "the gains are not applied", {"gain": False}),
+    (
+        "mask-missing",
+        "the causal mask is missing: token 3 attends to token 4",
+        {"causal": False},
+    ),
+    ("mean-removed", "the mean is subtracted; RMSNorm does not subtract it", {"centred": True}),
+    (
+        "softmax-axis",
+        "the softmax runs over the queries; the weights of one query over the keys must add up "
+        "to 1",
+        {"softmax": "queries"},
+    ),
+    ("softmax-missing", "the softmax is missing", {"softmax": "none"}),
+    ("eps-outside", "ε stands outside the root; it must be inside, √(mean x² + ε)", {"eps": "out"}),
+]
+
+
+def judge_qk_norm(module: Any) -> None:
+    """softmax(N(q) N(k)ᵀ / √D) over the past, RMSNorm in each head (2010.04245, 2302.05442).
+
+    Raises:
+        MistakeError: the first mistake.
+    """
+    function = get_member(module, "attention_weights", "function")
+    q = 3 * normal_tensor(*_SHAPE, seed=61) + 1
+    k = 0.5 * normal_tensor(*_SHAPE, seed=62) - 0.5
+    q_gain, k_gain = (1.5 + 0.5 * normal_tensor(_SHAPE[-1], seed=seed) for seed in (63, 64))
+    inputs = [(q, k, 1e-5), (1e-3 * q, 1e-3 * k, 1e-5)]
+    outputs = []
+    for queries, keys, eps in inputs:
+        tensors = {"q": queries, "k": keys, "q_gain": q_gain, "k_gain": k_gain}
+        before = [tensor.clone() for tensor in tensors.values()]
+        result = call_solution(_CALL, function, *tensors.values(), eps)
+        check_unchanged(_CALL, tensors, before)
+        outputs.append(_check_weights(result))
+    right = Scores()
+    references = [right.compute(a, b, q_gain, k_gain, eps) for a, b, eps in inputs]
+    if all(map(is_same, outputs, references)):
+        return
+    share = max(map(relative_difference, outputs, references))
+    difference = f"The weights differ by {format_percent(share)}."
+    for count in (1, 2):
+        for changes in combinations(_MISTAKES, count):
+            options = {key: value for _, _, change in changes for key, value in change.items()}
+            wrong = replace(right, **options)
+            results = [wrong.compute(a, b, q_gain, k_gain, eps) for a, b, eps in inputs]
+            if all(map(_equal_with_infinities, outputs, results)):
+                raise MistakeError(
+                    "+".join(kind for kind, _, _ in changes),
+                    f"{'; and '.join(text for _, text, _ in changes)}. {difference}",
+                )
+    raise MistakeError(
+        "other-function",
+        f"the weights are not those of QK-norm, and not of a mistake that is known here. "
+        f"{difference}",
+    )
+
+
+def _check_weights(result: Any) -> Tensor:
+    shape = (*_SHAPE[:3], _SHAPE[2])
+    if isinstance(result, Tensor) and result.shape == torch.Size(shape):
+        # Scores before the softmax are infinite at masked places: that has a sentence of its own.
+        check_result(_CALL, result.masked_fill(result == -torch.inf, 0.0), shape, torch.float64)
+        return result
+    return check_result(_CALL, result, shape, torch.float64)
+
+
+def _equal_with_infinities(value: Tensor, reference: Tensor) -> bool:
+    return torch.equal(value.isinf(), reference.isinf()) and is_same(
+        value.masked_fill(value.isinf(), 0.0), reference.masked_fill(reference.isinf(), 0.0)
+    )

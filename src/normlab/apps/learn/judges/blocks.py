@@ -1,0 +1,346 @@
+"""Pre-LN and Post-LN stacks of the learner, compared with every wiring that is a known mistake.
+
+The norms are the judge's own: it counts them and their calls. The sublayers are a causal mixing of
+tokens for attention and a pointwise network, both nonlinear, with fixed weights.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from normlab.apps.learn.judges.mistake import (
+    MistakeError,
+    Variant,
+    build_module,
+    call_solution,
+    check_result,
+    check_unchanged,
+    find_variant,
+    format_percent,
+    get_member,
+    is_same,
+    normal_tensor,
+    relative_difference,
+)
+
+WIDTH, BLOCKS = 8, 2
+_EPS = 1e-5
+
+_EXTRA_FINAL_NORM = (
+    "there is a norm after the last block; the stream of Post-LN is normalised already"
+)
+
+Function = Callable[[Tensor], Tensor]
+
+
+class CountedNorm(nn.Module):
+    """RMSNorm without a gain that counts its calls."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, width) → (…, width)."""
+        self.calls += 1
+        return normalize(x)
+
+
+def normalize(x: Tensor) -> Tensor:
+    """RMSNorm without a gain: x / √(mean x² + ε), (…, width) → (…, width)."""
+    return x / (x.square().mean(-1, keepdim=True) + _EPS).sqrt()
+
+
+class CausalMixing(nn.Module):
+    """In place of attention: tanh of a linear map of the mean over this token and the earlier."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(normal_tensor(WIDTH, WIDTH, seed=seed))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, time, width) → (batch, time, width)."""
+        counts = torch.arange(1, x.shape[-2] + 1, dtype=x.dtype)[:, None]
+        return torch.tanh(x.cumsum(-2) / counts @ self.weight) + 0.3
+
+
+class PointwiseNetwork(nn.Module):
+    """In place of the feed-forward network: tanh of a linear map of the token."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(normal_tensor(WIDTH, WIDTH, seed=seed))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, width) → (…, width)."""
+        return torch.tanh(x @ self.weight) - 0.2
+
+
+@dataclass(frozen=True)
+class BlocksExercise:
+    """A stack that a learner writes as a class.
+
+    Attributes:
+        name: of the class.
+        wiring: the right wiring, a key of `_WIRINGS`.
+        final: whether a norm follows the last block.
+    """
+
+    name: str
+    wiring: str
+    final: bool
+
+    @property
+    def norms(self) -> int:
+        """How many norms the stack has."""
+        return 2 * BLOCKS + self.final
+
+
+_PRE = BlocksExercise("PreLNStack", "pre", True)
+_POST = BlocksExercise("PostLNStack", "post", False)
+
+
+def _pre(x: Tensor, f: Function, entered: Tensor) -> Tensor:
+    return x + f(normalize(x))
+
+
+def _post(x: Tensor, f: Function, entered: Tensor) -> Tensor:
+    return normalize(x + f(x))
+
+
+def _around_norm(x: Tensor, f: Function, entered: Tensor) -> Tensor:
+    normed = normalize(x)
+    return normed + f(normed)
+
+
+def _no_residual(x: Tensor, f: Function, entered: Tensor) -> Tensor:
+    return f(normalize(x))
+
+
+def _no_residual_post(x: Tensor, f: Function, entered: Tensor) -> Tensor:
+    return normalize(f(x))
+
+
+def _output(x: Tensor, f: Function, entered: Tensor) -> Tensor:
+    return x + normalize(f(x))
+
+
+def _sandwich(x: Tensor, f: Function, entered: Tensor) -> Tensor:
+    return x + normalize(f(normalize(x)))
+
+
+def _pre_and_post(x: Tensor, f: Function, entered: Tensor) -> Tensor:
+    return normalize(x + f(normalize(x)))
+
+
+def _no_norm(x: Tensor, f: Function, entered: Tensor) -> Tensor:
+    return x + f(x)
+
+
+def _from_block(x: Tensor, f: Function, entered: Tensor) -> Tensor:
+    return entered + f(normalize(x))
+
+
+def _parallel(x: Tensor, f: Function, entered: Tensor) -> Tensor:
+    return x + f(normalize(entered))
+
+
+# By wiring: what it is as a mistake, in words, and one sublayer of it.
+_WIRINGS: dict[str, tuple[str, Callable[[Tensor, Function, Tensor], Tensor]]] = {
+    "pre": ("each sublayer computes x + f(N(x)), which is Pre-LN", _pre),
+    "post": (
+        "the norm stands on the residual path: each sublayer computes N(x + f(x)), which is "
+        "Post-LN",
+        _post,
+    ),
+    "residual-around-norm": (
+        "the residual connection starts after the norm: each sublayer computes N(x) + f(N(x)), so "
+        "the norm stands on the residual path",
+        _around_norm,
+    ),
+    "residual-missing": (
+        "the residual connection is missing: each sublayer computes f(N(x))",
+        _no_residual,
+    ),
+    "residual-missing-post": (
+        "the residual connection is missing: each sublayer computes N(f(x))",
+        _no_residual_post,
+    ),
+    "output-norm": (
+        "the norm stands after the sublayer, before the addition: x + N(f(x))",
+        _output,
+    ),
+    "sandwich": (
+        "there is a norm before and after each sublayer: x + N(f(N(x))), which is the sandwich "
+        "placement",
+        _sandwich,
+    ),
+    "pre-and-post": (
+        "there is a norm before each sublayer and another on the residual path: N(x + f(N(x)))",
+        _pre_and_post,
+    ),
+    "norm-missing": ("the sublayers have no norm: x + f(x)", _no_norm),
+    "residual-from-block": (
+        "the feed-forward network's output is added to the input of the block; it must be added "
+        "to the stream after attention",
+        _from_block,
+    ),
+    "parallel": (
+        "the feed-forward network reads the input of the block; it must read the stream after "
+        "attention",
+        _parallel,
+    ),
+}
+
+
+def judge_preln_block(module: Any) -> None:
+    """Pre-LN: x + f(N(x)) for both sublayers of each block, and a final norm (2002.04745)."""
+    judge_stack(_PRE, module)
+
+
+def judge_postln_block(module: Any) -> None:
+    """Post-LN: N(x + f(x)) for both sublayers of each block, and no final norm (1706.03762)."""
+    judge_stack(_POST, module)
+
+
+def judge_stack(exercise: BlocksExercise, module: Any) -> None:
+    """Measure the learner's stack: its output, its norms, its parameters.
+
+    Raises:
+        MistakeError: the first mistake.
+    """
+    build = get_member(module, exercise.name, "class")
+    norms: list[CountedNorm] = []
+
+    def build_norm(width: int) -> CountedNorm:
+        norms.append(CountedNorm(width))
+        return norms[-1]
+
+    blocks = make_blocks()
+    stack = build_module(exercise.name, build, WIDTH, blocks, build_norm)
+    x = 3 * normal_tensor(2, 5, WIDTH, seed=41)
+    before = x.clone()
+    call = f"{exercise.name} of an input of shape {tuple(x.shape)}"
+    with torch.no_grad():
+        y = check_result(call, call_solution(call, stack, x), x.shape, torch.float64)
+        check_unchanged(call, {"its input": x}, [before])
+        right = compute_stack(exercise.wiring, exercise.final, blocks, x)
+        if not is_same(y, right):
+            _raise_wiring_mistake(exercise, blocks, x, y, right)
+    _check_norms(exercise, norms)
+    _check_registered(exercise, stack, blocks)
+
+
+def make_blocks() -> list[tuple[nn.Module, nn.Module]]:
+    """The sublayers of every block: attention's stand-in, and the feed-forward network's."""
+    return [(CausalMixing(50 + 2 * l), PointwiseNetwork(51 + 2 * l)) for l in range(BLOCKS)]
+
+
+def compute_stack(
+    wiring: str, final: bool, blocks: Sequence[tuple[nn.Module, nn.Module]], x: Tensor
+) -> Tensor:
+    """(batch, time, width) → the same shape, by one wiring of both sublayers."""
+    sublayer = _WIRINGS[wiring][1]
+    for block in blocks:
+        entered = x
+        for index, f in enumerate(block):
+            # The first sublayer of a block reads its input by any wiring.
+            is_first = index == 0 and wiring in ("residual-from-block", "parallel")
+            x = (_pre if is_first else sublayer)(x, f, entered)
+    return normalize(x) if final else x
+
+
+def _raise_wiring_mistake(
+    exercise: BlocksExercise,
+    blocks: Sequence[tuple[nn.Module, nn.Module]],
+    x: Tensor,
+    y: Tensor,
+    right: Tensor,
+) -> None:
+    variant = find_variant([y], list(_wiring_variants(exercise, blocks, x)))
+    share = format_percent(relative_difference(y, right))
+    raise MistakeError(
+        variant.kind if variant else "other-function",
+        f"{variant.sentence}. The output differs by {share}."
+        if variant
+        else f"the output differs from that of {exercise.name} by {share}, and is that of no "
+        f"wiring that is known here.",
+    )
+
+
+def _wiring_variants(
+    exercise: BlocksExercise, blocks: Sequence[tuple[nn.Module, nn.Module]], x: Tensor
+) -> Iterator[Variant]:
+    final_kind, final_sentence = (
+        ("final-norm-missing", "the final norm after the last block is missing")
+        if exercise.final
+        else ("final-norm-extra", _EXTRA_FINAL_NORM)
+    )
+    yield Variant(
+        final_kind,
+        final_sentence,
+        lambda: [compute_stack(exercise.wiring, not exercise.final, blocks, x)],
+    )
+    for final in (exercise.final, not exercise.final):
+        for kind, (sentence, _) in _WIRINGS.items():
+            addition = "" if final == exercise.final else f"; and {final_sentence}"
+            yield Variant(
+                kind,
+                sentence + addition,
+                lambda kind=kind, final=final: [compute_stack(kind, final, blocks, x)],  # type: ignore[misc]
+            )
+        swapped = [(second, first) for first, second in blocks]
+        yield Variant(
+            "order-swapped",
+            "the feed-forward network comes before attention; attention comes first",
+            lambda final=final, swapped=swapped: [  # type: ignore[misc]
+                compute_stack(exercise.wiring, final, swapped, x)
+            ],
+        )
+    yield Variant(
+        "embedding-norm",
+        "there is a norm before the first block; the first block gets the input as it is",
+        lambda: [compute_stack(exercise.wiring, exercise.final, blocks, normalize(x))],
+    )
+    yield Variant(
+        "blocks-missing",
+        f"only the first of {BLOCKS} blocks is applied",
+        lambda: [compute_stack(exercise.wiring, exercise.final, blocks[:1], x)],
+    )
+
+
+def _check_norms(exercise: BlocksExercise, norms: Sequence[CountedNorm]) -> None:
+    """Refuse norms that are shared, unused, or of another width."""
+    if any(norm.width != WIDTH for norm in norms):
+        raise MistakeError("norm-width", f"a norm has another width than the stream, {WIDTH}.")
+    called = sum(norm.calls > 0 for norm in norms)
+    if not exercise.final and called > exercise.norms:
+        # The norm of what is normalised already is the same again: only the count shows it.
+        raise MistakeError("final-norm-extra", f"{_EXTRA_FINAL_NORM}.")
+    if len(norms) != exercise.norms or any(norm.calls != 1 for norm in norms):
+        final = " and a final one" if exercise.final else ""
+        raise MistakeError(
+            "norms-shared",
+            f"the output is right, but {len(norms)} norms were built with build_norm and called "
+            f"{sum(norm.calls for norm in norms)} times; {BLOCKS} blocks have two norms each{final}"
+            f", {exercise.norms} in all, each with a gain of its own and called once.",
+        )
+
+
+def _check_registered(
+    exercise: BlocksExercise, stack: nn.Module, blocks: Sequence[tuple[nn.Module, nn.Module]]
+) -> None:
+    """Refuse sublayers and norms that the stack's parameters do not include."""
+    modules = set(stack.modules())
+    norms = sum(isinstance(module, CountedNorm) for module in modules)
+    sublayers = [sublayer for block in blocks for sublayer in block]
+    if norms < exercise.norms or any(sublayer not in modules for sublayer in sublayers):
+        raise MistakeError(
+            "not-registered",
+            "some sublayers or norms are no submodules, so the optimizer would not train them; "
+            "keep modules in attributes or in an nn.ModuleList, not in a plain list.",
+        )

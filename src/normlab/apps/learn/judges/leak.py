@@ -1,0 +1,158 @@
+"""The learner's own test for a leak, tried on functions whose answer is certain.
+
+Each function has a reason why its answer is what it is, and a wrong answer tells which idea of a
+leak is wrong: later tokens may depend on earlier ones, not the other way round.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from normlab.apps.learn.judges.mistake import (
+    MistakeError,
+    call_solution,
+    check_unchanged,
+    describe_value,
+    get_member,
+    normal_tensor,
+)
+
+_CALL = "sees_future(function, x)"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A function (batch, time, width) → the same shape, and whether a token sees a later one."""
+
+    name: str
+    leaks: bool
+    kind: str
+    reason: str
+    function: Callable[[Tensor], Tensor]
+
+
+def _layer_norm(x: Tensor) -> Tensor:
+    centred = x - x.mean(-1, keepdim=True)
+    return centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+
+
+def _over_time(x: Tensor) -> Tensor:
+    return x / (x.square().mean((-2, -1), keepdim=True) + 1e-5).sqrt()
+
+
+def _over_batch(x: Tensor) -> Tensor:
+    return x / (x.square().mean((0, -1), keepdim=True) + 1e-5).sqrt()
+
+
+def _over_past(x: Tensor) -> Tensor:
+    counts = torch.arange(1, x.shape[-2] + 1, dtype=x.dtype)[:, None]
+    square = x.square().mean(-1, keepdim=True).cumsum(-2) / counts
+    return x / (square + 1e-5).sqrt()
+
+
+def _next_token(x: Tensor) -> Tensor:
+    following = torch.cat([x[:, 1:], x[:, -1:]], 1)
+    return x / (following.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+
+
+def _maximum(x: Tensor) -> Tensor:
+    # Entries of N(0, 1) never reach the limit, so that only a large change is seen.
+    return x / x.abs().amax((-2, -1), keepdim=True).clamp(min=10.0)
+
+
+def _last_to_first(x: Tensor) -> Tensor:
+    # One pair alone: the first token reads the last.
+    y = x.clone()
+    y[:, 0] = y[:, 0] + 0.1 * x[:, -1]
+    return y
+
+
+def _mean_of_pairs(x: Tensor) -> Tensor:
+    # A leak inside the middle of the sequence: token 2 reads token 3.
+    y = x.clone()
+    y[:, 2] = (x[:, 2] + x[:, 3]) / 2
+    return y
+
+
+def _float_sum(x: Tensor) -> Tensor:
+    # Computed in fp32: equal inputs give equal outputs, and no token reads another.
+    single = x.float()
+    return (single / single.square().sum(-1, keepdim=True).sqrt()).to(x.dtype)
+
+
+CASES = (
+    Case("LayerNorm of each token", False, "false-alarm", "each token is its own", _layer_norm),
+    Case("RMSNorm over time", True, "missed", "the statistic holds later tokens", _over_time),
+    Case(
+        "a norm by the running mean over the past",
+        False,
+        "past-is-allowed",
+        "a token may depend on earlier ones: compare the outputs before the changed token only",
+        _over_past,
+    ),
+    Case(
+        "a norm by the RMS of the next token",
+        True,
+        "missed",
+        "token t reads token t + 1",
+        _next_token,
+    ),
+    Case(
+        "a norm by the largest entry of the sequence, at least 10",
+        True,
+        "missed-maximum",
+        "a maximum sees only a large change: multiply the token, do not only nudge it",
+        _maximum,
+    ),
+    Case(
+        "a function whose first token reads the last",
+        True,
+        "one-token-tried",
+        "a change of every token must be tried, the last one included",
+        _last_to_first,
+    ),
+    Case(
+        "a function whose token 2 reads token 3",
+        True,
+        "one-token-tried",
+        "a change of every token must be tried, not only of the last one",
+        _mean_of_pairs,
+    ),
+    Case(
+        "a norm over the sequences of a batch",
+        False,
+        "batch-is-no-future",
+        "another sequence is a leak of another kind: change one sequence and compare this one",
+        _over_batch,
+    ),
+    Case("a norm in fp32", False, "false-alarm", "each token is its own", _float_sum),
+)
+
+
+def judge_find_the_leak(module: Any) -> None:
+    """Whether the learner's function tells leaking functions from the others.
+
+    Raises:
+        MistakeError: the first wrong answer.
+    """
+    function = get_member(module, "sees_future", "function")
+    for case in CASES:
+        x = normal_tensor(2, 6, 8, seed=81)
+        before = x.clone()
+        answer = call_solution(_CALL, function, case.function, x)
+        check_unchanged(_CALL, {"x": x}, [before])
+        if isinstance(answer, Tensor) and answer.numel() == 1:
+            answer = bool(answer)
+        if not isinstance(answer, bool):
+            raise MistakeError(
+                "not-a-bool", f"{_CALL} gives {describe_value(answer)}; it must give True or False."
+            )
+        if answer != case.leaks:
+            verdict = "sees no later token" if answer else "sees a later token"
+            raise MistakeError(
+                case.kind,
+                f"{_CALL} is {answer} for {case.name}, which {verdict}: {case.reason}.",
+            )

@@ -1,0 +1,199 @@
+"""What every judge of an exercise shares: the mistake it names, and calls that may fail.
+
+A judge is a function of the learner's module. It returns where the solution is right, and raises
+`MistakeError` at the first mistake that it measures. Inputs are float64 and the same every time.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from normlab.config.safe_yaml import read_yaml
+from normlab.errors import ConfigError
+from normlab.text import excerpt, printable_line, suggest_closest
+
+_T = TypeVar("_T")
+
+# A solution may compute in fp32 (relative error 1e-7) although its input is float64; the smallest
+# mistake that is judged, an unbiased variance at width 64, changes the output by 8e-3.
+TOLERANCE = 1e-4
+
+
+class MistakeError(Exception):
+    """A mistake in a solution: its `kind`, in kebab case, and a sentence with what was measured."""
+
+    def __init__(self, kind: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.kind = kind
+        self.sentence = sentence
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A wrong solution that is known: what it computes, and the sentence that names it."""
+
+    kind: str
+    sentence: str
+    compute: Callable[[], Any]
+
+
+def is_memory_error(error: Exception) -> bool:
+    """Whether memory ran out; torch raises a RuntimeError of its own for it."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    )
+
+
+def normal_tensor(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Independent N(0, 1) numbers of this shape, the same for every solution."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+
+
+def get_member(module: Any, name: str, kind: str) -> Any:
+    """The function or class (`kind`) of this name in the learner's module."""
+    member = getattr(module, name, None)
+    if member is None:
+        names = [key for key in vars(module) if not key.startswith("_")]
+        raise MistakeError(
+            "not-defined",
+            f"the file defines no {kind} {name}; {suggest_closest(name, names)}the skeleton has "
+            f"its first line.",
+        )
+    expected = inspect.isclass(member) if kind == "class" else callable(member)
+    if not expected:
+        raise MistakeError(
+            "not-defined", f"{name} is {describe_value(member)}; it must be a {kind}."
+        )
+    return member
+
+
+def call_solution(call: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """What the solution returns; an exception becomes a mistake. `call` is how it is written."""
+    try:
+        return function(*arguments)
+    except NotImplementedError as error:
+        raise MistakeError(
+            "not-written",
+            f"{call} is not written yet: it raises NotImplementedError, as in the skeleton.",
+        ) from error
+    except Exception as error:
+        if is_memory_error(error):
+            raise
+        reason = excerpt(" ".join(str(error).split()), 200)
+        advice = ""
+        if "size of tensor" in reason or "must match" in reason:
+            advice = " A statistic of a token needs keepdim=True, so that it can be divided by."
+        raise MistakeError(
+            "raises", f"{call} raises {type(error).__name__}: {reason.rstrip('.')}.{advice}"
+        ) from error
+
+
+def build_module(name: str, build: Callable[..., Any], *arguments: Any) -> nn.Module:
+    """The `nn.Module` that the learner's class gives for these arguments."""
+    call = f"{name}({', '.join(map(describe_argument, arguments))})"
+    module = call_solution(call, build, *arguments)
+    if not isinstance(module, nn.Module):
+        raise MistakeError(
+            "not-a-module", f"{name} gives {describe_value(module)}; it must be an nn.Module."
+        )
+    return module
+
+
+def read_configuration(path: Path) -> Any:
+    """The content of a solution that is a YAML file, within the bounds of a configuration."""
+    try:
+        return read_yaml(path)
+    except ConfigError as error:
+        raise MistakeError("configuration", str(error)) from error
+
+
+def check_result(call: str, value: Any, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """The value, when it is a finite tensor of this shape and dtype."""
+    if not isinstance(value, Tensor):
+        raise MistakeError(
+            "not-a-tensor",
+            f"{call} gives {describe_value(value)}; it must give a tensor (is `return` missing?).",
+        )
+    if value.shape != torch.Size(shape):
+        raise MistakeError(
+            "shape",
+            f"{call} gives a tensor of shape {tuple(value.shape)}; it must have {tuple(shape)}.",
+        )
+    if value.dtype != dtype:
+        raise MistakeError(
+            "dtype",
+            f"{call} gives {name_dtype(value.dtype)} for an input in {name_dtype(dtype)}; the "
+            f"output must have the dtype of the input (a product of a half-precision tensor and "
+            f"an fp32 tensor is fp32).",
+        )
+    if value.isnan().any():
+        raise MistakeError(
+            "nan", f"{call} gives NaN for ordinary numbers, N(0, 1); it must give finite numbers."
+        )
+    if value.isinf().any():
+        raise MistakeError(
+            "infinite",
+            f"{call} gives an infinity for ordinary numbers, N(0, 1); it must give finite numbers.",
+        )
+    return value
+
+
+def check_unchanged(call: str, tensors: Mapping[str, Tensor], before: Sequence[Tensor]) -> None:
+    """Refuse a call that has changed its inputs in place; `before` are copies, in order."""
+    for (name, tensor), copy in zip(tensors.items(), before, strict=True):
+        if not torch.equal(tensor, copy):
+            raise MistakeError(
+                "in-place", f"{call} changes {name} in place; it must make a new tensor."
+            )
+
+
+def relative_difference(value: Tensor, reference: Tensor) -> float:
+    """RMS of the difference over the RMS of the reference; infinite where it is not finite."""
+    difference = (value.double() - reference.double()).square().mean().sqrt()
+    scale = reference.double().square().mean().sqrt().clamp(min=1e-300)
+    ratio = float(difference / scale)
+    return ratio if ratio == ratio else float("inf")
+
+
+def is_same(value: Tensor, reference: Tensor) -> bool:
+    """Whether the tensors are equal up to the rounding of fp32."""
+    return value.shape == reference.shape and relative_difference(value, reference) <= TOLERANCE
+
+
+def find_variant(values: Sequence[Tensor], variants: Sequence[Variant]) -> Variant | None:
+    """The first known mistake that computes these values, or None."""
+    for variant in variants:
+        results = variant.compute()
+        if all(is_same(value, result) for value, result in zip(values, results, strict=True)):
+            return variant
+    return None
+
+
+def format_percent(share: float) -> str:
+    """0.0213 as `2.1 %`, 0.54 as `54 %`."""
+    if share == float("inf"):
+        return "infinitely much"
+    return f"{100 * share:.2g} %" if share < 0.1 else f"{100 * share:.0f} %"
+
+
+def describe_value(value: Any) -> str:
+    """A value for a sentence: its type, and what is short of it."""
+    if value is None:
+        return "None"
+    return f"a {type(value).__name__} ({excerpt(printable_line(repr(value)), 40)})"
+
+
+def describe_argument(value: Any) -> str:
+    """An argument as a learner would write it."""
+    return str(value) if isinstance(value, int | float) else "…"
+
+
+def name_dtype(dtype: torch.dtype) -> str:
+    """`float64` for `torch.float64`."""
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,543 @@
+"""RMSNorm, LayerNorm and ScaleNorm of the learner, measured on inputs that make mistakes visible.
+
+Tokens change one at a time, so that a statistic over the wrong axis is seen. An input of RMS 1e-3
+with ε = 1e-5 tells where ε stands, a mean of 2 whether it is removed, width 8 whether the variance
+is the population's. Half precision tells the order of the casts.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from normlab.apps.learn.judges.mistake import (
+    MistakeError,
+    build_module,
+    call_solution,
+    check_result,
+    check_unchanged,
+    format_percent,
+    get_member,
+    is_same,
+    normal_tensor,
+    relative_difference,
+)
+
+WIDTH, SHAPE = 8, (2, 6, 8)  # sequences, tokens, features
+SMALL_RMS = 1e-3
+_EPS, _OTHER_EPS = 1e-5, 1e-2
+_HALF_WIDTH = 64
+# Of all outputs in half precision, how many must equal the right order of casts bit for bit; a
+# root that is rounded in another way moves one of some thousands.
+_EQUAL_SHARE = 0.97
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A norm as choices: the right one, or with a mistake in it. ε is an argument, not a choice.
+
+    Attributes:
+        centred: whether the mean is subtracted before the division.
+        statistic: `rms`, `std` (population), `unbiased` (n − 1), `l2` (Euclidean length), `l1`.
+        eps: `inside` the root, `outside`, `missing`, `fixed` at 1e-5, or `maximum`(statistic, ε).
+        root: whether the root is taken.
+        gain: `once`, `missing`, or `twice`.
+        bias: whether it is added.
+    """
+
+    centred: bool
+    statistic: str
+    eps: str
+    root: bool = True
+    gain: str = "once"
+    bias: bool = False
+
+    def apply(self, x: Tensor, gain: Tensor, bias: Tensor | None, eps: float) -> Tensor:
+        """(…, width) → (…, width), in the dtype of x."""
+        if self.eps == "fixed":
+            eps = _EPS
+        mean = x.mean(-1, keepdim=True)
+        size = x.shape[-1]
+        square = {
+            "rms": x.square().mean(-1, keepdim=True),
+            "std": (x - mean).square().mean(-1, keepdim=True),
+            "unbiased": (x - mean).square().sum(-1, keepdim=True) / (size - 1),
+            "l2": x.square().sum(-1, keepdim=True),
+            "l1": x.abs().mean(-1, keepdim=True).square(),
+        }[self.statistic]
+        inside = square + eps if self.eps in ("inside", "fixed") else square
+        divisor = inside.sqrt() if self.root else inside
+        if self.eps == "outside":
+            divisor = divisor + eps
+        if self.eps == "maximum":
+            divisor = divisor.clamp(min=eps)
+        y = (x - mean if self.centred else x) / divisor
+        y = y * {"once": gain, "twice": gain * gain, "missing": torch.ones_like(gain)}[self.gain]
+        return y if bias is None or not self.bias else y + bias
+
+
+# By choice and wrong value: the kind of the mistake, and the sentence that names it.
+_MISTAKES: dict[tuple[str, object], tuple[str, str]] = {
+    ("centred", True): ("mean-removed", "the mean is subtracted; this norm does not subtract it"),
+    ("centred", False): (
+        "mean-not-removed",
+        "the mean is not subtracted from x before the division",
+    ),
+    ("statistic", "rms"): (
+        "rms-for-deviation",
+        "x is divided by its RMS, the root of mean(x²); it must be the standard deviation, the "
+        "root of mean((x − mean x)²)",
+    ),
+    ("statistic", "std"): (
+        "deviation-for-rms",
+        "x is divided by its standard deviation, which removes the mean; it must be the root of "
+        "mean(x²)",
+    ),
+    ("statistic", "unbiased"): (
+        "unbiased-variance",
+        "the variance is the unbiased one, divided by n − 1, as x.var() and x.std() give it; it "
+        "must be divided by n (unbiased=False, or correction=0)",
+    ),
+    ("statistic", "l2"): (
+        "sum-for-mean",
+        "x is divided by its Euclidean length, the root of the sum of squares; the root of their "
+        "mean is required",
+    ),
+    ("statistic", "l1"): (
+        "absolute-for-square",
+        "x is divided by the mean of |x|; the root of mean(x²) is required",
+    ),
+    ("eps", "inside"): (
+        "eps-inside",
+        "ε is added to the square under the root; here it is a lower limit of the length",
+    ),
+    ("eps", "outside"): (
+        "eps-outside",
+        "ε stands outside the root, √(…) + ε; it must be inside, √(… + ε)",
+    ),
+    ("eps", "missing"): ("eps-missing", "ε has no effect"),
+    ("eps", "fixed"): ("eps-fixed", "ε is 1e-5 whatever eps the norm is built with"),
+    ("eps", "maximum"): ("eps-maximum", "ε is a lower limit of the root; it must be added inside"),
+    ("root", False): ("root-missing", "x is divided by the mean square; its root is missing"),
+    ("gain", "missing"): ("gain-missing", "the gain is not applied to the output"),
+    ("gain", "twice"): ("gain-twice", "the gain is applied twice"),
+    ("bias", False): ("bias-missing", "the bias is not added to the output"),
+}
+
+
+@dataclass(frozen=True)
+class NormExercise:
+    """A norm that a learner writes as a class: what is right, and which values are mistakes.
+
+    Attributes:
+        name: of the class.
+        recipe: what it must compute.
+        wrong: by choice of the recipe, the values that learners have there.
+        scalar_gain: whether the gain is one number, which starts at √width.
+        rounds_before_gain: whether half precision is rounded before the gain, as Llama does;
+            else only the accuracy of the output is judged.
+    """
+
+    name: str
+    recipe: Recipe
+    wrong: dict[str, tuple[object, ...]]
+    scalar_gain: bool = False
+    rounds_before_gain: bool = False
+
+    def mistaken_recipes(self) -> Iterator[tuple[list[tuple[str, str]], Recipe]]:
+        """Every recipe with one mistake, then with two: kinds and sentences, and the recipe."""
+        single = [(name, value) for name, values in self.wrong.items() for value in values]
+        for count in (1, 2, 3):
+            for changes in combinations(single, count):
+                if len({name for name, _ in changes}) == count:
+                    mistakes = [_MISTAKES[change] for change in changes]
+                    yield mistakes, replace(self.recipe, **dict(changes))  # type: ignore[arg-type]
+
+
+_RMSNORM = NormExercise(
+    "RMSNorm",
+    Recipe(False, "rms", "inside"),
+    {
+        "eps": ("outside", "missing", "fixed", "maximum"),
+        "statistic": ("l2", "std", "unbiased", "l1"),
+        "centred": (True,),
+        "root": (False,),
+        "gain": ("missing", "twice"),
+    },
+    rounds_before_gain=True,
+)
+_LAYERNORM = NormExercise(
+    "LayerNorm",
+    Recipe(True, "std", "inside", bias=True),
+    {
+        "statistic": ("unbiased", "rms"),
+        "eps": ("outside", "missing", "fixed", "maximum"),
+        "centred": (False,),
+        "root": (False,),
+        "gain": ("missing", "twice"),
+        "bias": (False,),
+    },
+)
+_SCALENORM = NormExercise(
+    "ScaleNorm",
+    Recipe(False, "l2", "maximum"),
+    {
+        "statistic": ("rms", "l1", "std"),
+        "eps": ("missing", "inside", "outside", "fixed"),
+        "centred": (True,),
+        "root": (False,),
+        "gain": ("missing", "twice"),
+    },
+    scalar_gain=True,
+)
+# What is right for one norm is the mistake of another: ScaleNorm divides by the Euclidean length.
+_OTHER_SENTENCES = {
+    ("ScaleNorm", "rms-for-deviation"): (
+        "mean-for-sum",
+        "x is divided by its RMS; ScaleNorm divides by the Euclidean length, √d times as large",
+    ),
+    ("ScaleNorm", "eps-outside"): (
+        "eps-outside",
+        "ε is added to the length; here it is a lower limit of the length, max(‖x‖, ε)",
+    ),
+    ("ScaleNorm", "root-missing"): (
+        "root-missing",
+        "x is divided by the sum of squares; its root, the length, is required",
+    ),
+}
+
+
+def judge_rmsnorm(module: Any) -> None:
+    """RMSNorm: x / √(mean x² + ε) · gain (1910.07467), rounded before the gain."""
+    judge_norm(_RMSNORM, module)
+
+
+def judge_layernorm(module: Any) -> None:
+    """LayerNorm: (x − mean x) / √(var x + ε) · gain + bias, population variance (1607.06450)."""
+    judge_norm(_LAYERNORM, module)
+
+
+def judge_scalenorm(module: Any) -> None:
+    """ScaleNorm: g · x / max(‖x‖, ε), with one g that starts at √width (1910.05895)."""
+    judge_norm(_SCALENORM, module)
+
+
+def judge_norm(exercise: NormExercise, module: Any) -> None:
+    """Measure the learner's class: parameters, tokens, values, gradient, half precision.
+
+    Raises:
+        MistakeError: the first mistake.
+    """
+    build = get_member(module, exercise.name, "class")
+    norm = build_module(exercise.name, build, WIDTH, _EPS)
+    check_parameters(exercise, norm)
+    check_call(exercise.name, norm)
+    check_tokens(exercise.name, norm)
+    _check_values(exercise, build)
+    _check_gradient(exercise, build)
+    _check_half_precision(exercise, build)
+
+
+def check_parameters(exercise: NormExercise, norm: nn.Module) -> None:
+    """Refuse other parameters than a gain, and for LayerNorm a bias, as they start."""
+    parameters = dict(norm.named_parameters())
+    shape: tuple[int, ...] = () if exercise.scalar_gain else (WIDTH,)
+    wanted = (
+        f"one number that starts at √{WIDTH} = {math.sqrt(WIDTH):.3g}"
+        if exercise.scalar_gain
+        else f"{WIDTH} ones"
+    )
+    expected = 2 if exercise.recipe.bias else 1
+    if len(parameters) < expected:
+        missing = "gain" if not parameters else "gain or bias"
+        raise MistakeError(
+            "gain-missing",
+            f"{exercise.name}({WIDTH}) has {len(parameters)} parameters of {expected}: the "
+            f"{missing} is missing; the gain is an nn.Parameter of {wanted} (a plain tensor is "
+            f"not trained){', the bias one of zeros' if exercise.recipe.bias else ''}.",
+        )
+    if len(parameters) > expected:
+        raise MistakeError(
+            "too-many-parameters",
+            f"{exercise.name}({WIDTH}) has the parameters {', '.join(parameters)}; it must have "
+            f"{expected}.",
+        )
+    allowed = [shape, (1,)] if exercise.scalar_gain else [shape]
+    for name, parameter in parameters.items():
+        if tuple(parameter.shape) not in allowed:
+            raise MistakeError(
+                "gain-shape",
+                f"{name} has shape {tuple(parameter.shape)}; the gain is {wanted}.",
+            )
+    if not _find_gain(exercise, norm):
+        values = next(iter(parameters.values())).detach().flatten()[:3].tolist()
+        raise MistakeError(
+            "gain-start",
+            f"no parameter starts as the gain: {', '.join(parameters)} begins with "
+            f"{', '.join(f'{value:.3g}' for value in values)}; the gain is {wanted}.",
+        )
+
+
+def _find_gain(exercise: NormExercise, norm: nn.Module) -> str:
+    """The name of the parameter that starts as the gain, or nothing."""
+    for name, parameter in norm.named_parameters():
+        width = WIDTH if exercise.scalar_gain else parameter.numel()
+        start = math.sqrt(width) if exercise.scalar_gain else 1.0
+        if torch.allclose(parameter.detach().double(), torch.tensor(start).double(), rtol=1e-6):
+            return name
+    return ""
+
+
+def check_call(name: str, norm: nn.Module) -> None:
+    """Refuse another shape, dtype, NaN, or an input that was changed."""
+    norm = copy.deepcopy(norm).double()
+    for shape in (SHAPE, (5, WIDTH), (WIDTH,)):
+        x = normal_tensor(*shape)
+        before = x.clone()
+        call = f"{name} of an input of shape {shape}"
+        check_result(call, call_solution(call, norm, x), shape, torch.float64)
+        check_unchanged(call, {"its input": x}, [before])
+
+
+def check_tokens(name: str, norm: nn.Module) -> None:
+    """Refuse a norm by which a token depends on another token, or on another sequence."""
+    norm = copy.deepcopy(norm).double()
+    x = normal_tensor(*SHAPE, seed=1)
+    with torch.no_grad():
+        before = norm(x.clone())
+        for sequence, token in ((0, 5), (1, 2)):
+            changed = x.clone()
+            changed[sequence, token] = 3 * changed[sequence, token] + 1
+            change = (norm(changed) - before).abs().amax(-1)
+            change[sequence, token] = 0
+            if float(change.max()) <= 1e-6:
+                continue
+            reader_sequence, reader = divmod(int(change.argmax()), SHAPE[1])
+            row = change[sequence].clone()
+            if float(row.max()) > 1e-6:  # the same sequence says more than another one
+                reader_sequence, reader = sequence, int(row.argmax())
+                if float(row[3]) > 1e-6:
+                    reader = 3
+            if reader_sequence != sequence:
+                raise MistakeError(
+                    "sequence-leak",
+                    f"sequence {reader_sequence} sees sequence {sequence}: its output changes by "
+                    f"{float(change.max()):.2g} when only the other one changes; the statistic "
+                    f"must be taken over the features of one token (dim=-1, keepdim=True).",
+                )
+            raise MistakeError(
+                "token-leak",
+                f"token {reader} sees token {token}: its output changes by "
+                f"{float(change[sequence, reader]):.2g} when only token {token} changes; the "
+                f"statistic must be taken over the features of one token (dim=-1, keepdim=True).",
+            )
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """An input, the parameters and ε it is normalised with, and what came out."""
+
+    x: Tensor
+    gain: Tensor
+    bias: Tensor | None
+    eps: float
+    output: Tensor
+
+    def reference(self, recipe: Recipe) -> Tensor:
+        return recipe.apply(self.x, self.gain, self.bias, self.eps)
+
+
+def _set_parameters(
+    exercise: NormExercise, norm: nn.Module, dtype: torch.dtype = torch.float64
+) -> tuple[nn.Module, Tensor, Tensor | None]:
+    """The norm in this dtype with a gain and a bias off their start, and both."""
+    gain_name = _find_gain(exercise, norm)
+    norm = norm.to(dtype)
+    gain = bias = None
+    with torch.no_grad():
+        for name, parameter in norm.named_parameters():
+            values = normal_tensor(*parameter.shape, seed=11 + (name != gain_name), dtype=dtype)
+            parameter.copy_(1.5 + 0.5 * values if name == gain_name else values)
+            if name == gain_name:
+                gain = parameter.detach().clone()
+            else:
+                bias = parameter.detach().clone()
+    assert gain is not None, "check_parameters was called before"
+    return norm, gain, bias
+
+
+def _take_samples(exercise: NormExercise, build: Callable[..., Any]) -> list[_Sample]:
+    ordinary = normal_tensor(*SHAPE, seed=2)
+    small = normal_tensor(*SHAPE, seed=3)
+    small = SMALL_RMS * small / small.square().mean(-1, keepdim=True).sqrt()
+    # ScaleNorm's ε is a limit of the length; only a token below it shows it.
+    tiny = 1e-3 * small
+    samples = []
+    for eps in (_EPS, _OTHER_EPS):
+        norm, gain, bias = _set_parameters(exercise, build_module(exercise.name, build, WIDTH, eps))
+        for x in (ordinary + 2, small, tiny):
+            with torch.no_grad():
+                samples.append(_Sample(x, gain, bias, eps, norm(x.clone()).double()))
+    return samples
+
+
+def _check_values(exercise: NormExercise, build: Callable[..., Any]) -> None:
+    samples = _take_samples(exercise, build)
+
+    def computes(recipe: Recipe) -> bool:
+        return all(is_same(sample.output, sample.reference(recipe)) for sample in samples)
+
+    if computes(exercise.recipe):
+        return
+    for mistakes, recipe in exercise.mistaken_recipes():
+        if computes(recipe):
+            named = [
+                _OTHER_SENTENCES.get((exercise.name, kind), (kind, text)) for kind, text in mistakes
+            ]
+            kind = "+".join(kind for kind, _ in named)
+            texts = "; and ".join(text for _, text in named)
+            raise MistakeError(kind, f"{texts}. {_describe_difference(exercise, samples)}")
+    raise MistakeError(
+        "other-function",
+        f"the output is not that of {exercise.name}, and not one with a mistake that is known "
+        f"here. {_describe_difference(exercise, samples)}",
+    )
+
+
+def _describe_difference(exercise: NormExercise, samples: list[_Sample]) -> str:
+    """The first sample with another output: its RMS, and what it must be."""
+    pairs = [(sample, sample.reference(exercise.recipe)) for sample in samples]
+    sample, right = next(pair for pair in pairs if not is_same(pair[0].output, pair[1]))
+    size, measured, expected = (
+        float(values.square().mean().sqrt()) for values in (sample.x, sample.output, right)
+    )
+    share = format_percent(relative_difference(sample.output, right))
+    return (
+        f"On tokens of RMS {size:.3g} with eps={sample.eps:g} the output has RMS {measured:.3g}; "
+        f"it must have {expected:.3g} (difference {share})."
+    )
+
+
+def _check_gradient(exercise: NormExercise, build: Callable[..., Any]) -> None:
+    """The gradients by autograd of the learner's forward pass against those of the formula."""
+    fresh = build_module(exercise.name, build, WIDTH, _EPS)
+    gain_name = _find_gain(exercise, fresh)
+    roles = ["x"]
+    roles += ["gain" if name == gain_name else "bias" for name, _ in fresh.named_parameters()]
+    norm, gain, bias = _set_parameters(exercise, fresh)
+    x, output_gradient = normal_tensor(*SHAPE, seed=4), normal_tensor(*SHAPE, seed=5)
+    leaf = x.clone().requires_grad_()
+    y = norm(leaf)
+    gradients: tuple[Tensor | None, ...] = (None,) * len(roles)
+    if y.requires_grad:
+        leaves = [leaf, *norm.parameters()]
+        gradients = torch.autograd.grad(y, leaves, output_gradient, allow_unused=True)
+    references = _reference_gradients(exercise.recipe, x, gain, bias, output_gradient)
+    for role, gradient in zip(roles, gradients, strict=True):
+        if gradient is None:
+            raise MistakeError(
+                "gradient-stopped",
+                f"no gradient reaches {role}; detach, no_grad, .data or .item() stops it.",
+            )
+        reference = references[role].reshape(gradient.shape)
+        if not is_same(gradient, reference):
+            share = relative_difference(gradient, reference)
+            raise MistakeError(
+                "gradient",
+                f"the gradient of {role} is off by {format_percent(share)}, although the output "
+                f"is right; a part of the forward pass is cut off by detach, .data or .item().",
+            )
+
+
+def _reference_gradients(
+    recipe: Recipe, x: Tensor, gain: Tensor, bias: Tensor | None, output_gradient: Tensor
+) -> dict[str, Tensor]:
+    """The gradients of x, gain and bias (where there is one), by name."""
+    tensors = {"x": x, "gain": gain} | ({} if bias is None else {"bias": bias})
+    leaves = {name: tensor.clone().requires_grad_() for name, tensor in tensors.items()}
+    y = recipe.apply(leaves["x"], leaves["gain"], leaves.get("bias"), _EPS)
+    gradients = torch.autograd.grad(y, list(leaves.values()), output_gradient)
+    return dict(zip(leaves, gradients, strict=True))
+
+
+def _check_half_precision(exercise: NormExercise, build: Callable[..., Any]) -> None:
+    """The dtype of the output, squares that overflow in fp16, and the order of the casts."""
+    for dtype, name in ((torch.bfloat16, "bfloat16"), (torch.float16, "float16")):
+        norm, gain, bias = (
+            _set_parameters(exercise, build_module(exercise.name, build, _HALF_WIDTH, _EPS), dtype)
+            if not exercise.scalar_gain
+            else _half_scalar(exercise, build, dtype)
+        )
+        x = normal_tensor(4, 64, _HALF_WIDTH, seed=6, dtype=dtype)
+        call = f"{exercise.name} of an input in {name}"
+        with torch.no_grad():
+            output = check_result(call, call_solution(call, norm, x), x.shape, dtype)
+            large = (300 * normal_tensor(2, 3, _HALF_WIDTH, seed=7).sign()).to(dtype)
+            loud = norm(large)
+        wide = exercise.recipe.apply(large.double(), gain.double(), _to_double(bias), _EPS)
+        if dtype is torch.float16 and relative_difference(loud, wide) > 0.1:
+            raise MistakeError(
+                "fp16-overflow",
+                f"in float16 the squares overflow: 300² is infinite there, so tokens of ±300 give "
+                f"an output of RMS {float(loud.double().square().mean().sqrt()):.3g} in place of "
+                f"{float(wide.square().mean().sqrt()):.3g}; compute in fp32 with x.float().",
+            )
+        if dtype is torch.bfloat16:
+            _check_casts(exercise, x, gain, bias, output)
+
+
+def _half_scalar(
+    exercise: NormExercise, build: Callable[..., Any], dtype: torch.dtype
+) -> tuple[nn.Module, Tensor, Tensor | None]:
+    """ScaleNorm in half precision; its gain depends on the width, so it is left as it starts."""
+    norm = build_module(exercise.name, build, _HALF_WIDTH, _EPS).to(dtype)
+    (gain,) = norm.parameters()
+    return norm, gain.detach().clone(), None
+
+
+def _to_double(values: Tensor | None) -> Tensor | None:
+    return None if values is None else values.double()
+
+
+def _check_casts(
+    exercise: NormExercise, x: Tensor, gain: Tensor, bias: Tensor | None, output: Tensor
+) -> None:
+    """The rounding in bf16: errors over the exact result in units of its 2⁻⁸, or bit for bit."""
+    ones = torch.ones_like(gain)
+    unit = exercise.recipe.apply(x.float(), ones.float(), None, _EPS)
+    exact = exercise.recipe.apply(x.double(), gain.double(), _to_double(bias), _EPS)
+    if not exercise.rounds_before_gain:
+        # Two roundings, of the output and of an intermediate result, stay below it.
+        error = relative_difference(output, exact) / 2**-8
+        if error > 0.75:
+            raise MistakeError(
+                "low-precision",
+                f"in bfloat16 the error is {error:.2g} times 2⁻⁸ (RMS); computed in fp32 and "
+                f"rounded once it is about 0.3. Compute in fp32 with x.float(), then cast back.",
+            )
+        return
+    orders = {
+        "right": unit.to(x.dtype) * gain,
+        "gain-before-cast": (unit * gain.float()).to(x.dtype),
+        "low-precision": exercise.recipe.apply(x, gain, None, _EPS),
+    }
+    shares = {kind: float((output == values).double().mean()) for kind, values in orders.items()}
+    if shares["right"] >= _EQUAL_SHARE:
+        return
+    if shares["gain-before-cast"] >= _EQUAL_SHARE:
+        raise MistakeError(
+            "gain-before-cast",
+            f"the gain is applied before the cast: in bfloat16 {1 - shares['right']:.0%} of the "
+            f"outputs differ from (normalised in fp32, cast to the dtype of x) · gain. That is "
+            f"Gemma's order; this exercise asks for Llama's.",
+        )
+    raise MistakeError(
+        "low-precision",
+        f"the norm is computed in bfloat16: {1 - shares['right']:.0%} of the outputs differ from "
+        f"those that are normalised in fp32 (x.float()) and then cast to the dtype of x.",
+    )

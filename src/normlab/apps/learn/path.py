@@ -1,0 +1,127 @@
+"""The path in the terminal: lessons with their progress, a lesson's Markdown, the nine boxes.
+
+Lines are short and wrapped by rich, so that they can be read at 40 columns; marks are ASCII.
+"""
+
+import re
+from collections.abc import Sequence
+
+from normlab.apps.learn.completion import BOXES, quiz_score, ticked_boxes
+from normlab.apps.learn.content import (
+    LESSONS,
+    Lesson,
+    Prediction,
+    Question,
+    read_lesson,
+    repository_path,
+)
+from normlab.apps.learn.exercises import EXERCISES
+from normlab.apps.learn.progress import LEARN_FOLDER, Progress
+from normlab.apps.learn.writer import Writer, fit_encoding
+from normlab.errors import NormlabError
+
+_IMAGE = re.compile(r"!\[([^\]]*)\]\(([^)\s]+)\)")
+_HTML_TAG = re.compile(r"</?(?:sub|sup|br|details|summary|p|img)\b[^>]*>")
+
+
+def print_path(
+    writer: Writer,
+    progress: Progress,
+    questions: Sequence[Question],
+    predictions: Sequence[Prediction],
+) -> None:
+    """Every lesson with its minutes, predictions, quiz and exercises; then the boxes."""
+    writer.print_text("Six lessons on normalization. Each: predict, run, see, explain, check.\n")
+    for number in LESSONS:
+        try:
+            lesson = read_lesson(number)
+            title, minutes = lesson.title, f", about {lesson.minutes} min"
+        except NormlabError as error:
+            title, minutes = str(error), ""
+        mark = format_tick(str(number) in progress.lessons)
+        writer.print_text(f"{mark} Lesson {number}: {title}{minutes}", "    ")
+        for prediction in (item for item in predictions if item.lesson == number):
+            entry = progress.predictions.get(prediction.id)
+            done = entry is not None and entry.measured is not None
+            writer.print_text(f"    {format_tick(done)} predict {prediction.id}", "        ")
+        right, total = quiz_score(progress, questions, number)
+        if total:
+            writer.print_text(
+                f"    {format_tick(right == total)} quiz {number}: {right} of {total} right",
+                "        ",
+            )
+        for exercise in EXERCISES.values():
+            if exercise.lesson == number:
+                stored = progress.exercises.get(exercise.name)
+                done = stored is not None and stored.passed
+                writer.print_text(f"    {format_tick(done)} start {exercise.name}", "        ")
+    ticked = sum(ticked_boxes(progress, questions, predictions))
+    writer.print_text(
+        f"\n{ticked} of {len(BOXES)} boxes are ticked (normlab-learn done). Next: "
+        f"{suggest_next(progress, questions, predictions)}",
+    )
+
+
+def suggest_next(
+    progress: Progress, questions: Sequence[Question], predictions: Sequence[Prediction]
+) -> str:
+    """The command that continues the path."""
+    for number in LESSONS:
+        if str(number) not in progress.lessons:
+            return f"normlab-learn lesson {number}"
+        for prediction in predictions:
+            entry = progress.predictions.get(prediction.id)
+            if prediction.lesson == number and (entry is None or entry.measured is None):
+                return f"normlab-learn predict {prediction.id}"
+        right, total = quiz_score(progress, questions, number)
+        if right < total:
+            return f"normlab-learn quiz {number}"
+        for exercise in EXERCISES.values():
+            stored = progress.exercises.get(exercise.name)
+            if exercise.lesson == number and not (stored and stored.passed):
+                path = LEARN_FOLDER / exercise.file_name
+                command = f"check {path}" if path.exists() else f"start {exercise.name}"
+                return f"normlab-learn {command}"
+    return "normlab-learn done"
+
+
+def format_tick(done: bool) -> str:
+    """`[x]` or `[ ]`."""
+    return "[x]" if done else "[ ]"
+
+
+def print_lesson(writer: Writer, lesson: Lesson) -> None:
+    """The Markdown of a lesson, wrapped at the terminal's width."""
+    from rich.markdown import Markdown
+
+    text = fit_encoding(readable_markdown(lesson.text))
+    # A terminal that shows links hides their targets, which are files here.
+    writer.print_block(Markdown(text, hyperlinks=False))
+
+
+def readable_markdown(text: str) -> str:
+    """Markdown for a terminal: figures as their text and path, small print without its tags."""
+    text = _IMAGE.sub(lambda image: f"Figure: {image[1]} ({repository_path(image[2])})", text)
+    return _HTML_TAG.sub("", text)
+
+
+def print_boxes(
+    writer: Writer,
+    progress: Progress,
+    questions: Sequence[Question],
+    predictions: Sequence[Prediction],
+) -> None:
+    """The nine boxes, what ticks each, and the learner's own words."""
+    ticked = ticked_boxes(progress, questions, predictions)
+    group = ""
+    for box, done in zip(BOXES, ticked, strict=True):
+        if box.group != group:
+            group = box.group
+            writer.print_text(f"\n{group}")
+        writer.print_text(f"{format_tick(done)} {box.number}. {box.ability}", "       ")
+        if not done:
+            writer.print_text(f"       by: {box.requirement}", "       ")
+        answer = progress.answers.get(str(box.number))
+        if answer:
+            writer.print_text(f"       your words: {answer}", "       ")
+    writer.print_text(f"\n{sum(ticked)} of {len(BOXES)} boxes are ticked.")

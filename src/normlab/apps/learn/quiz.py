@@ -1,0 +1,178 @@
+"""The quiz in the terminal: asked until the answer is right, or answered by a script."""
+
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from normlab.apps.learn.content import Question, repository_path
+from normlab.apps.learn.progress import Progress, update_progress
+from normlab.apps.learn.writer import Writer
+from normlab.errors import ConfigError
+from normlab.text import excerpt
+
+SKIP = "-"  # leaves a question out
+
+
+@dataclass(frozen=True)
+class Grade:
+    """Whether an answer is right, and the explanation that belongs to it."""
+
+    right: bool
+    explanation: str
+
+
+class AnswerError(Exception):
+    """What was typed is no answer to the question: a sentence."""
+
+
+def grade_answer(question: Question, answer: str) -> Grade:
+    """Compare an answer, a choice's number or a number, with the question's.
+
+    Raises:
+        AnswerError: it is neither.
+    """
+    text = answer.strip()
+    if question.kind == "numeric":
+        return _grade_number(question, text)
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if not 1 <= number <= len(question.choices):
+        raise AnswerError(
+            f"{excerpt(text) or 'nothing'} is no answer here; type a number from 1 to "
+            f"{len(question.choices)}, or {SKIP} to leave the question out."
+        )
+    choice = question.choices[number - 1]
+    return Grade(choice.correct, choice.explanation)
+
+
+def _grade_number(question: Question, text: str) -> Grade:
+    value = parse_number(text)
+    if value is None:
+        raise AnswerError(
+            f"{excerpt(text) or 'nothing'} is no number; type one such as 0.3 or 1e-3, or {SKIP} "
+            f"to leave the question out."
+        )
+    assert question.answer is not None, "content checks it"
+    # A tolerance of 0 still forgives the last digit of a decimal number.
+    right = math.isclose(
+        value, question.answer, rel_tol=1e-9, abs_tol=question.tolerance * (1 + 1e-9)
+    )
+    return Grade(right, question.explanation)
+
+
+def parse_number(text: str) -> float | None:
+    """A finite number as people write it (a comma for the point is read too), or None."""
+    try:
+        value = float(text.strip().replace(",", ".").replace("−", "-"))
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def describe_answer(question: Question) -> str:
+    """The right answer in words."""
+    if question.kind == "numeric":
+        return f"{question.answer:g} {question.unit}".strip()
+    return f"{question.correct_choice}. {question.choices[question.correct_choice - 1].text}"
+
+
+def store_grade(question: Question, right: bool) -> None:
+    """Add an answer to the progress file."""
+
+    def change(progress: Progress) -> None:
+        entry = progress.question(question.id)
+        entry.tries += 1
+        entry.first_right = right if entry.tries == 1 else entry.first_right
+        entry.right = right or entry.right
+
+    update_progress(change)
+
+
+def grade_answers(writer: Writer, questions: Sequence[Question], answers: str) -> tuple[int, int]:
+    """Grade `1,3,0.302`, an answer a question in their order; print each with its explanation.
+
+    Returns how many are right, and how many were answered. Nothing is stored unless all answers
+    can be graded.
+
+    Raises:
+        ConfigError: there are not as many answers as questions, or one is no answer.
+    """
+    words = [word.strip() for word in answers.split(",")]
+    if len(words) != len(questions):
+        raise ConfigError(
+            f"--answers has {len(words)} answers for {len(questions)} questions; give one for "
+            f"each, in their order, and {SKIP} for those to leave out."
+        )
+    grades: list[tuple[Question, Grade]] = []
+    for number, (question, word) in enumerate(zip(questions, words, strict=True), 1):
+        if word == SKIP:
+            continue
+        try:
+            grades.append((question, grade_answer(question, word)))
+        except AnswerError as error:
+            raise ConfigError(f"--answers, question {number} ({question.id}): {error}") from error
+    for question, grade in grades:
+        store_grade(question, grade.right)
+        writer.print_text(
+            f"{'right' if grade.right else 'wrong'}  {question.id}: {grade.explanation}",
+        )
+    return sum(grade.right for _, grade in grades), len(grades)
+
+
+def ask_questions(writer: Writer, questions: Sequence[Question]) -> tuple[int, int]:
+    """Ask each question until it is answered rightly or left out; store every answer at once.
+
+    Returns how many were answered rightly at the first try, and how many were asked. The end of
+    the input ends the quiz.
+    """
+    right = asked = 0
+    for number, question in enumerate(questions, 1):
+        print_question(writer, question, f"{number} of {len(questions)}")
+        tries = 0
+        asked += 1
+        while True:
+            answer = read_line("answer: ")
+            if answer is None:
+                writer.print_text("\nThe quiz ends here; what you have answered is stored.")
+                return right, asked - (tries == 0)
+            if answer.strip() == SKIP:
+                asked -= tries == 0
+                writer.print_text(f"The answer is {describe_answer(question)}")
+                break
+            try:
+                grade = grade_answer(question, answer)
+            except AnswerError as error:
+                writer.print_text(str(error))
+                continue
+            tries += 1
+            store_grade(question, grade.right)
+            writer.print_text(f"{'Right.' if grade.right else 'No.'} {grade.explanation}")
+            if grade.right:
+                right += tries == 1
+                break
+            writer.print_text(f"Try again, or type {SKIP} to see the answer.")
+    return right, asked
+
+
+def print_question(writer: Writer, question: Question, position: str) -> None:
+    """The question with its choices, or its unit."""
+    writer.print_text(f"\n[{position}] {question.question}")
+    if question.figure:
+        writer.print_text(f"Figure: {repository_path(question.figure)}")
+        if question.figure_text:
+            writer.print_text(f"It shows: {question.figure_text}")
+    for number, choice in enumerate(question.choices, 1):
+        writer.print_text(f"  {number}. {choice.text}", "     ")
+    if question.kind == "numeric":
+        writer.print_text(f"  (a number{f'; unit: {question.unit}' if question.unit else ''})")
+
+
+def read_line(prompt: str) -> str | None:
+    """A line from standard input; None at its end."""
+    sys.stdout.write(prompt)
+    sys.stdout.flush()
+    line = sys.stdin.readline()
+    return line.rstrip("\n") if line else None

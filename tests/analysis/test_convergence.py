@@ -1,0 +1,153 @@
+"""Steps to a target, loss spikes, arms that learned nothing, seeds in two groups."""
+
+import csv
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import CensoredData, logrank
+
+from normlab.analysis.conclusions import split_in_two
+from normlab.analysis.convergence import count_spikes, log_rank_p
+from normlab.analysis.result import AnalysisSettings, StudyResult, analyse_study
+from normlab.analysis.runs_csv import write_runs_csv
+from normlab.archive import tags
+from normlab.archive.study import read_study
+
+
+def scipy_statistic(a: list[float], b: list[float], end: float) -> float:
+    def censored(side: list[float]) -> CensoredData:
+        return CensoredData(
+            uncensored=[value for value in side if value < math.inf],
+            right=[end for value in side if value == math.inf],
+        )
+
+    return abs(float(logrank(censored(a), censored(b)).statistic))
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ([100, 150, 200], [300, 350, math.inf]),
+        ([100, 250, 250, math.inf], [150, 250, 400]),
+        ([50, 100, 100, 150], [50, math.inf, math.inf, math.inf]),
+    ],
+)
+def test_the_log_rank_p_is_that_of_all_divisions_of_scipys_statistic(
+    a: list[float], b: list[float]
+) -> None:
+    together = [*a, *b]
+    # scipy's statistic is standardized, by a variance that no division changes only where none
+    # ties; its numerator is the sum of scores. So both order the divisions alike to within ties.
+    statistics = []
+    for chosen in itertools.combinations(range(len(together)), len(a)):
+        one = [together[i] for i in chosen]
+        other = [together[i] for i in range(len(together)) if i not in chosen]
+        statistics.append(scipy_statistic(one, other, 1000))
+    expected = np.mean(np.array(statistics) >= scipy_statistic(a, b, 1000) - 1e-9)
+    assert log_rank_p(a, b) == pytest.approx(expected, abs=0.08)
+
+
+def test_arms_wholly_apart_have_the_smallest_p_of_their_seeds() -> None:
+    assert log_rank_p([1, 2, 3], [4, 5, math.inf]) == pytest.approx(2 / 20)
+    assert log_rank_p([1, 2, 3, 4, 5], [math.inf] * 5) == pytest.approx(2 / 252)
+    assert log_rank_p([math.inf] * 3, [math.inf] * 3) == 1.0
+    assert math.isnan(log_rank_p([], [1.0]))
+
+
+def test_the_log_rank_p_of_equal_arms_is_uniform() -> None:
+    random = np.random.default_rng(1)
+    draws = random.exponential(size=(300, 10))
+    draws[draws > 1.5] = math.inf
+    ps = np.array([log_rank_p(list(row[:5]), list(row[5:])) for row in draws])
+    assert np.mean(ps < 0.05) < 0.08
+    assert 0.4 < ps.mean() < 0.65
+
+
+def test_spikes_are_counted_once_each_and_only_upward() -> None:
+    random = np.random.default_rng(0)
+    losses = 2 + 0.05 * random.standard_normal(600)
+    assert count_spikes(losses) == 0
+    losses[200] += 1.0
+    losses[400:404] += 1.0  # four steps in a row
+    losses[500] -= 1.0
+    assert count_spikes(losses) == 2
+    losses[550] = math.nan
+    assert count_spikes(losses) == 3
+    assert count_spikes(losses[:255]) is None
+
+
+def test_a_falling_loss_has_no_spikes() -> None:
+    random = np.random.default_rng(0)
+    steps = np.arange(1000)
+    losses = 2 + 2 * np.exp(-steps / 100) + 0.03 * random.standard_normal(1000)
+    assert count_spikes(losses) == 0
+
+
+def analyse(maker: Any, **settings: float | None) -> StudyResult:
+    return analyse_study(read_study(maker.folder), settings=AnalysisSettings(**settings))
+
+
+def test_steps_to_the_target_are_those_of_the_first_validation_below_it(maker: Any) -> None:
+    for seed in range(5):
+        maker.run("rmsnorm", seed=seed, level=1.45)
+        maker.run("layernorm", seed=seed, level=1.70)
+    result = analyse(maker)  # 0.1 above the floor of 1.43
+    fast, slow = (result.convergence.of_arm(arm) for arm in reversed(result.arms))
+    assert fast is not None
+    assert slow is not None
+    assert (fast.reached, slow.reached) == (5, 0)
+    series = read_study(maker.folder).runs[-1].events.scalars[tags.VALIDATION_LOSS]
+    first = int(series.steps[np.flatnonzero(series.values <= 1.53)[0]])
+    assert first in fast.steps
+    assert slow.median_steps == math.inf
+    sentences = " ".join(result.sentences)
+    assert "layernorm · pre not reached (0 of 5 runs)" in sentences
+    assert "rmsnorm · pre reaches it in fewer steps than layernorm · pre (p = 0.008)" in sentences
+    with write_runs_csv(result.study, result.convergence.target).open() as file:
+        reached = [row["steps_to_target"] for row in csv.DictReader(file)]
+    assert sorted(reached) == sorted(["", "", "", "", "", *(f"{step:g}" for step in fast.steps)])
+
+
+def test_a_target_that_no_run_reaches_or_no_model_can_is_named(maker: Any) -> None:
+    maker.run("rmsnorm", level=1.6)
+    maker.run("layernorm", level=1.7)
+    assert (
+        "No run reached the target of 1.5000 nats per token."
+        in analyse(maker, target=1.5).sentences
+    )
+    (sentence,) = [line for line in analyse(maker, target=1.2).sentences if "1.2000" in line]
+    assert "is below the floor, 1.4300: no model reaches it" in sentence
+
+
+def test_a_diverged_run_has_not_reached_a_target(maker: Any) -> None:
+    maker.run("rmsnorm", level=1.45, diverge_at=450)
+    (row,) = analyse(maker, target=2.0).convergence.arms
+    assert row.steps == (math.inf,)
+
+
+def test_an_arm_at_the_unigram_loss_has_learned_nothing(maker: Any) -> None:
+    maker.run("rmsnorm", level=1.45, unigram=2.0)
+    maker.run("layernorm", level=1.995, unigram=2.0)
+    (sentence,) = [line for line in analyse(maker).sentences if "Learned nothing" in line]
+    assert "layernorm · pre (1 of 1 runs)" in sentence
+    assert "rmsnorm" not in sentence
+
+
+def test_seeds_in_two_groups_are_told_apart_from_noise() -> None:
+    assert split_in_two([1.50, 1.90, 1.51, 1.91, 1.92]) == ([1.50, 1.51], [1.90, 1.91, 1.92])
+    assert split_in_two([1.50, 1.60, 1.70, 1.80]) is None
+    assert split_in_two([1.50, 1.51, 1.52, 1.90]) is None  # one run is no group
+    assert split_in_two([1.5000, 1.5001, 1.5100, 1.5101]) is None  # too near to matter
+    normal = np.random.default_rng(0).normal(1.6, 0.05, size=(2000, 5))
+    assert np.mean([split_in_two(list(row)) is not None for row in normal]) < 0.03
+
+
+def test_two_groups_are_a_warning(maker: Any) -> None:
+    for seed, level in enumerate([1.5, 1.5, 1.9, 1.9]):
+        maker.run("rmsnorm", seed=seed, level=level)
+    warnings = " ".join(analyse(maker).warnings)
+    assert "Seeds end in two groups" in warnings
+    assert "rmsnorm · pre (2 at 1.5" in warnings

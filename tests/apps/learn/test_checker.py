@@ -1,0 +1,195 @@
+"""A learner's file in a process of its own: whatever it does, the answer is a sentence."""
+
+from pathlib import Path
+
+import psutil
+import pytest
+
+from command_calls import Call
+from normlab.apps.learn import check_process, checker
+from normlab.apps.learn.check_process import import_solution, main
+from normlab.apps.learn.checker import Verdict, check_file
+from normlab.apps.learn.exercises import EXERCISES
+from normlab.apps.learn.judges.mistake import MistakeError
+from normlab.apps.learn.progress import read_progress
+from normlab.archive.versioned_json import read_json
+
+SOLUTIONS = Path(__file__).resolve().parents[3] / "docs" / "learn" / "solutions"
+
+
+def write_solution(folder: Path, text: str, name: str = "fold_gain.py") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+# --- Through the process ------------------------------------------------------------------------
+
+
+def test_a_file_that_loops_prints_and_has_children_is_stopped_in_time(tmp_path: Path) -> None:
+    child = tmp_path / "child"
+    path = write_solution(
+        tmp_path,
+        "import subprocess, sys\nprint('hello from the file', flush=True)\n"
+        "p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        f"open({str(child)!r}, 'w').write(str(p.pid))\n"
+        "while True: pass\n",
+    )
+    verdict = check_file(path, EXERCISES["fold_gain"], seconds=3.0)
+    assert (verdict.passed, verdict.kind) == (False, "time")
+    assert "stopped after 3 s; is there a loop that does not end?" in verdict.sentence
+    assert verdict.printed == "hello from the file\n"
+    pid = int(child.read_text())
+    # Where nobody waits for it, what was ended stays in the table of processes.
+    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_file_that_takes_too_much_memory_is_a_sentence(tmp_path: Path) -> None:
+    path = write_solution(
+        tmp_path, "import torch\nlarge = torch.empty(2**30)  # 4 GiB, none of it touched\n"
+    )
+    verdict = check_file(path, EXERCISES["fold_gain"], seconds=30.0)
+    assert (verdict.passed, verdict.kind) == (False, "memory"), verdict
+
+
+def test_the_command_checks_a_right_file_and_stores_that_it_passed(learn: Call) -> None:
+    learn("start", "fold_gain")
+    text = (SOLUTIONS / "fold_gain.py").read_text()
+    Path("outputs/learn/fold_gain.py").write_text(text + "\nprint('here I am')\n")
+    # Files of the current folder named like packages must not take their place.
+    for name in ("torch.py", "json.py", "normlab.py"):
+        Path(name).write_text("raise RuntimeError('not this one')\n")
+        Path("outputs/learn", name).write_text("raise RuntimeError('nor this one')\n")
+    code, out, err = learn("check", "outputs/learn/fold_gain.py")
+    assert (code, err) == (0, "")
+    assert "Your file printed:\nhere I am\n" in out
+    assert "fold_gain: right." in out
+    assert not list(Path().rglob("__pycache__"))
+    assert read_progress().exercises["fold_gain"].passed
+
+
+# --- The same without a process -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "word"),
+    [
+        ("def fold_gain(:\n", "syntax", "line 1 of fold_gain.py is not Python"),
+        ("import torch\nimport nopackage\n", "package-missing", "imports nopackage, which is not"),
+        ("x = 1\ny = x / 0\n", "import-fails", "line 2 of fold_gain.py fails"),
+        ("raise SystemExit(0)\n", "exits", "ends the program"),
+        ("input()\n", "import-fails", "line 1 of fold_gain.py fails"),
+        ("\0", "syntax", "is not Python"),
+    ],
+)
+def test_a_file_that_cannot_be_imported_is_a_sentence(
+    text: str, kind: str, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.path", [])
+    with pytest.raises(MistakeError) as raised:
+        import_solution(write_solution(tmp_path, text))
+    assert raised.value.kind == kind, raised.value.sentence
+    assert word in raised.value.sentence
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "word"),
+    [
+        ("def another(gain): pass\n", "not-defined", "defines no function fold_gain"),
+        ("fold_gain = 3\n", "not-defined", "fold_gain is a int (3); it must be a function"),
+        ("def fold_gian(a, b, c): pass\n", "not-defined", "did you mean fold_gian?"),
+        ("def fold_gain(): pass\n", "raises", "takes 0 positional arguments"),
+        (
+            "def fold_gain(g, b, w): return (w * g).float(), w @ b\n",
+            "dtype",
+            "gives float32 for an input in float64",
+        ),
+        ("def fold_gain(g, b, w): return w * g / 0 * 0, w @ b\n", "nan", "gives NaN"),
+        ("def fold_gain(g, b, w): return w\n", "not-two", "it must give two tensors"),
+        ("def fold_gain(g, b, w): return [g, 'x']\n", "shape", "gives a tensor of shape (8,)"),
+        ("def fold_gain(g, b, w): raise MemoryError\n", "memory", "3 GiB"),
+        ("def fold_gain(g, b, w): raise KeyError('x')\n", "raises", "raises KeyError: 'x'"),
+    ],
+)
+def test_a_solution_that_cannot_be_measured_is_a_sentence(
+    text: str, kind: str, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check_process, "_limit_resources", lambda: None)  # this process goes on
+    monkeypatch.setattr("sys.path", [*__import__("sys").path])
+    main("fold_gain", write_solution(tmp_path, text), tmp_path)
+    verdict = read_json(tmp_path / "verdict.json")
+    assert (verdict["passed"], verdict["kind"]) == (False, kind), verdict
+    assert word in verdict["sentence"]
+
+
+def test_a_process_that_ends_without_a_verdict_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "printed").write_bytes(b"one\n\x1b[31mlast words\n")
+    verdict = checker._read_verdict(tmp_path, -9, in_time=True, limit=1.0)
+    assert verdict.kind == "process-ended"
+    assert "ended with code -9" in verdict.sentence
+    assert "\x1b" not in verdict.printed
+
+
+def test_what_a_file_prints_is_cut(tmp_path: Path) -> None:
+    (tmp_path / "printed").write_bytes(b"x" * 10**6)
+    (tmp_path / "verdict.json").write_text('{"passed": true, "kind": "", "sentence": ""}')
+    verdict = checker._read_verdict(tmp_path, 0, in_time=True, limit=1.0)
+    assert verdict.passed
+    assert len(verdict.printed) == 2001
+
+
+# --- The command's own errors -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (("outputs/learn/rmsnorm.py",), "outputs/learn/rmsnorm.py is not a file; `normlab-learn"),
+        (("rmsnorm",), "outputs/learn/rmsnorm.py is not a file"),
+        (("rmsnrm",), "did you mean rmsnorm?"),
+        (("mine.py",), "the name of mine.py says no exercise"),
+        (("rmsnorn.py",), "did you mean --exercise rmsnorm?"),
+        (("mine.py", "--exercise", "rmsnrm"), "did you mean rmsnorm?"),
+        (("mine.py", "--exercise", "formula"), "does not end in .yaml"),
+        (("mine.py", "--exercise", "rmsnorm", "--seconds", "0"), "--seconds 0.0 is not allowed"),
+        (("mine.py", "--exercise", "rmsnorm", "--seconds", "nan"), "--seconds nan is not"),
+    ],
+)
+def test_a_file_that_cannot_be_checked_is_refused(
+    arguments: tuple[str, ...], word: str, learn: Call
+) -> None:
+    Path("mine.py").write_text("")
+    code, out, err = learn("check", *arguments)
+    assert (code, out) == (2, "")
+    assert word in err
+    assert err.count("\n") == 1
+    assert not Path("outputs").exists()
+
+
+def test_a_wrong_solution_leaves_with_1_and_its_sentence(
+    learn: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn("start", "rmsnorm")
+    wrong = Verdict(False, "eps-outside", "ε stands outside the root.")
+    monkeypatch.setattr(checker, "check_file", lambda *_: wrong)
+    code, out, err = learn("check", "rmsnorm")
+    assert (code, err) == (1, "")
+    assert out == (
+        "measuring outputs/learn/rmsnorm.py, for at most 30 s\n"
+        "rmsnorm: not right yet: ε stands outside the root.\n"
+        "normlab-learn hint rmsnorm shows a hint.\n"
+    )
+    entry = read_progress().exercises["rmsnorm"]
+    assert (entry.passed, entry.checks) == (False, 1)
+
+
+def test_a_solution_that_passed_once_stays_passed(
+    learn: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn("start", "rmsnorm")
+    for passed in (True, False):
+        verdict = Verdict(passed, "", "wrong")
+        monkeypatch.setattr(checker, "check_file", lambda *_, verdict=verdict: verdict)
+        learn("check", "rmsnorm")
+    entry = read_progress().exercises["rmsnorm"]
+    assert (entry.passed, entry.checks) == (True, 2)

@@ -1,0 +1,200 @@
+"""Every wrong solution gets the sentence that names its mistake, and every right one passes."""
+
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from normlab.apps.learn.exercises import EXERCISES
+from normlab.apps.learn.judges import FILE_JUDGES, MODULE_JUDGES
+from normlab.apps.learn.judges.diverging_run import (
+    MOST_LOSS,
+    compose_run,
+    judge_nan_at_step_100,
+    judge_run,
+)
+from normlab.apps.learn.judges.mistake import MistakeError
+from normlab.apps.learn.judges.norms import _LAYERNORM, _RMSNORM, _SCALENORM
+from normlab.archive.record import FinalNumbers, RunRecord
+from right_solutions import RIGHT
+from wrong_solutions import WRONG, WRONG_FORMULAS, Wrong
+
+SOLUTIONS = Path(__file__).resolve().parents[3] / "docs" / "learn" / "solutions"
+TRAINED = "nan_at_step_100"
+
+
+def judge_source(exercise: str, source: str) -> None:
+    module = ModuleType("solution")
+    exec(compile(source, "solution.py", "exec"), module.__dict__)
+    MODULE_JUDGES[exercise](module)
+
+
+def judge_path(path: Path) -> None:
+    if path.stem in FILE_JUDGES:
+        FILE_JUDGES[path.stem](path)
+    else:
+        judge_source(path.stem, path.read_text())
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: f"{wrong.exercise}-{wrong.name}")
+def test_a_wrong_solution_is_told_its_mistake(wrong: Wrong) -> None:
+    with pytest.raises(MistakeError) as raised:
+        judge_source(wrong.exercise, wrong.source)
+    assert raised.value.kind == wrong.kind, raised.value.sentence
+    for word in wrong.words:
+        assert word in raised.value.sentence
+
+
+def test_the_message_on_the_page_of_exercises_is_what_the_judge_says() -> None:
+    page = " ".join((SOLUTIONS.parent / "exercises.md").read_text().split())
+    wrong = next(wrong for wrong in WRONG if wrong.name == "eps_outside")
+    with pytest.raises(MistakeError) as raised:
+        judge_source(wrong.exercise, wrong.source)
+    assert f"rmsnorm: not right yet: {raised.value.sentence}" in page
+
+
+@pytest.mark.parametrize(
+    ("exercise", "source"),
+    [pytest.param(exercise, source, id=f"{exercise}-{name}") for exercise, name, source in RIGHT],
+)
+def test_a_right_solution_passes_however_it_is_written(exercise: str, source: str) -> None:
+    judge_source(exercise, source)
+
+
+@pytest.mark.parametrize("name", [name for name in EXERCISES if name != TRAINED])
+def test_the_solution_of_the_docs_passes(name: str) -> None:
+    judge_path(SOLUTIONS / EXERCISES[name].file_name)
+
+
+@pytest.mark.parametrize("name", [name for name in EXERCISES if name != TRAINED])
+def test_a_skeleton_is_not_right_yet(name: str) -> None:
+    with pytest.raises(MistakeError):
+        judge_path(EXERCISES[name].skeleton)
+
+
+def test_there_are_enough_solutions_and_kinds_of_mistakes() -> None:
+    per_exercise = {name: 0 for name in EXERCISES if name not in FILE_JUDGES}
+    for wrong in WRONG:
+        per_exercise[wrong.exercise] += 1
+    assert min(per_exercise.values()) >= 2
+    assert len(WRONG) >= 30
+    assert len({wrong.kind for wrong in WRONG}) >= 8
+    assert {exercise for exercise, _, _ in RIGHT} == set(MODULE_JUDGES)
+    assert {*MODULE_JUDGES, *FILE_JUDGES} == set(EXERCISES)
+
+
+@pytest.mark.parametrize(
+    ("kind", "word", "text"),
+    [pytest.param(*row, id=name) for name, *row in WRONG_FORMULAS],
+)
+def test_a_wrong_formula_is_told_its_mistake(
+    kind: str, word: str, text: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "formula.yaml"
+    path.write_text(text)
+    with pytest.raises(MistakeError) as raised:
+        FILE_JUDGES["formula"](path)
+    assert raised.value.kind == kind, raised.value.sentence
+    assert word in raised.value.sentence
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["x * rsqrt(eps + mean(square(x))) * (offset + 1)", "(x + offset * x) / sqrt(rms(x)**2 + eps)"],
+)
+def test_a_right_formula_passes_however_it_is_written(expression: str, tmp_path: Path) -> None:
+    path = tmp_path / "formula.yaml"
+    path.write_text(
+        f"_target_: normlab.norms.Formula\nexpression: {expression}\n"
+        "parameters: {offset: {init: 0}}\nconstants: {eps: 1e-6}\n"
+    )
+    FILE_JUDGES["formula"](path)
+
+
+def test_the_oracles_of_the_judges_are_torchs_norms() -> None:
+    x = torch.randn(3, 5, 16, dtype=torch.float64)
+    gain, bias = torch.randn(2, 16, dtype=torch.float64)
+    layernorm = torch.nn.functional.layer_norm(x, (16,), gain, bias, 1e-3)
+    rmsnorm = torch.nn.functional.rms_norm(x, (16,), gain, 1e-3)
+    scalenorm = torch.nn.functional.normalize(x, dim=-1, eps=1e-3) * gain[0]
+    torch.testing.assert_close(_LAYERNORM.recipe.apply(x, gain, bias, 1e-3), layernorm)
+    torch.testing.assert_close(_RMSNORM.recipe.apply(x, gain, None, 1e-3), rmsnorm)
+    torch.testing.assert_close(_SCALENORM.recipe.apply(x, gain[0], None, 1e-3), scalenorm)
+
+
+# --- The run that diverges ----------------------------------------------------------------------
+
+MENDED = (SOLUTIONS / EXERCISES[TRAINED].file_name).read_text()
+
+
+def run_record(state: str, loss: float | None = None) -> RunRecord:
+    record = RunRecord("id", "name", "rmsnorm", "pre", "synthetic", 0, {}, {})
+    record.state, record.diverged_step, record.reason = state, 113, "the gradient norm is nan"
+    record.final = FinalNumbers(val_loss=loss)
+    return record
+
+
+@pytest.mark.parametrize(
+    ("record", "kind", "word"),
+    [
+        (run_record("diverged"), "diverged", "diverges at step 113"),
+        (run_record("failed"), "failed", "did not finish"),
+        (run_record("finished", 2.079), "nothing-learned", "2.079 nats"),
+    ],
+)
+def test_a_run_that_diverges_or_learns_nothing_is_not_mended(
+    record: RunRecord, kind: str, word: str
+) -> None:
+    with pytest.raises(MistakeError) as raised:
+        judge_run(record)
+    assert raised.value.kind == kind
+    assert word in raised.value.sentence
+
+
+def test_a_run_that_learns_is_mended() -> None:
+    judge_run(run_record("finished", MOST_LOSS - 0.01))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "kind", "word"),
+    [
+        ("optimizer.lr: 0.02", "optimizer.lr: 0.001", "other-problem", "it must stay 0.02"),
+        ("model.depth: 16", "model.depth: 4", "other-problem", "model.depth is 4"),
+        ("trainer.max_steps: 240", "", "other-problem", "max_steps is missing"),
+        ("norm: rmsnorm", "norm: rmsnrm", "configuration", "did you mean norm=rmsnorm"),
+        ("norm: rmsnorm", "norm rmsnorm: {", "configuration", "is not YAML"),
+        ("schedule.warmup: 0.05", "schedule.warmupp: 0.05", "configuration", "warmup"),
+        ("norm: rmsnorm", "norm: ../rmsnorm", "configuration", "is not allowed"),
+        ("norm: rmsnorm", "norm: rmsnorm\nhydra.sweep.dir: x", "configuration", "not a key of a"),
+        ("norm: rmsnorm", "norm: {_target_: os.system}", "configuration", ""),
+    ],
+)
+def test_another_problem_or_a_wrong_key_is_refused_before_training(
+    before: str, after: str, kind: str, word: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "nan_at_step_100.yaml"
+    path.write_text(MENDED.replace(before, after))
+    with pytest.raises(MistakeError) as raised:
+        compose_run(path, tmp_path)
+    assert raised.value.kind == kind, raised.value.sentence
+    assert word in raised.value.sentence
+
+
+@pytest.mark.slow
+def test_the_broken_configuration_diverges_near_step_100_and_the_solution_mends_it() -> None:
+    with pytest.raises(MistakeError) as raised:
+        judge_nan_at_step_100(EXERCISES[TRAINED].skeleton)
+    assert raised.value.kind == "diverged"
+    judge_nan_at_step_100(SOLUTIONS / EXERCISES[TRAINED].file_name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("norm", ["layernorm", "simple_rmsnorm"])
+def test_other_norms_mend_it_too_and_clipping_alone_does_not(norm: str, tmp_path: Path) -> None:
+    path = tmp_path / "nan_at_step_100.yaml"
+    path.write_text(MENDED.replace("norm: rmsnorm", f"norm: {norm}"))
+    judge_nan_at_step_100(path)
+    path.write_text(MENDED.replace("norm: rmsnorm", "norm: none"))
+    with pytest.raises(MistakeError):
+        judge_nan_at_step_100(path)

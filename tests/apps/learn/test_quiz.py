@@ -1,0 +1,149 @@
+"""Questions graded and asked again, scores stored at once, nonsense answered with a sentence."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from command_calls import Call
+from normlab.apps.learn.content import read_questions
+from normlab.apps.learn.progress import read_progress
+from normlab.apps.learn.quiz import AnswerError, grade_answer, parse_number
+
+Type = Callable[[str], None]
+
+
+@pytest.mark.parametrize(
+    ("id_", "answer", "right"),
+    [
+        ("norms-in-eight-blocks", "17", True),
+        ("norms-in-eight-blocks", "16", False),
+        ("norms-in-eight-blocks", "1.7e1", True),
+        ("output-rms", "0.307", True),
+        ("output-rms", "0,302", True),
+        ("output-rms", "0.31", False),
+        ("what-vanishes", "2", True),
+        ("what-vanishes", "1", False),
+    ],
+)
+def test_an_answer_is_right_within_its_tolerance(
+    id_: str, answer: str, right: bool, learn_content: Path
+) -> None:
+    (question,) = [question for question in read_questions() if question.id == id_]
+    assert grade_answer(question, answer).right is right
+
+
+@pytest.mark.parametrize("answer", ["", "0", "3", "-1", "two", "1.0", "9" * 5000])
+def test_nonsense_is_no_answer(answer: str, learn_content: Path) -> None:
+    choice = next(question for question in read_questions() if question.id == "what-vanishes")
+    with pytest.raises(AnswerError, match="type a number from 1 to 2") as raised:
+        grade_answer(choice, answer)
+    assert len(str(raised.value)) < 300
+
+
+@pytest.mark.parametrize("text", ["", "x", "nan", "inf", "-inf", "1e999", "1 2"])
+def test_what_is_no_finite_number_is_none(text: str) -> None:
+    assert parse_number(text) is None
+
+
+def test_the_explanation_is_that_of_the_choice_that_was_made(learn_content: Path) -> None:
+    choice = next(question for question in read_questions() if question.id == "what-vanishes")
+    assert grade_answer(choice, "1").explanation == "They keep the signal up."
+    assert grade_answer(choice, "2").explanation == "It shrinks by a factor each layer."
+
+
+def test_a_wrong_answer_is_asked_again_and_the_score_is_stored(
+    learn: Call, type_lines: Type
+) -> None:
+    type_lines("lots\n16\n17\n2\n")
+    code, out, _ = learn("quiz", "1")
+    assert code == 0
+    assert "lots is no number" in out
+    assert "No. Two a block" in out
+    assert "1 of 2 right at the first try" in out
+    assert "2 of 2 answered rightly so far" in out
+    stored = read_progress().questions
+    assert (stored["norms-in-eight-blocks"].tries, stored["norms-in-eight-blocks"].right) == (
+        2,
+        True,
+    )
+    assert not stored["norms-in-eight-blocks"].first_right
+    assert stored["what-vanishes"].first_right
+
+
+def test_a_question_can_be_left_out_and_then_shows_its_answer(
+    learn: Call, type_lines: Type
+) -> None:
+    type_lines("-\n1\n-\n")
+    code, out, _ = learn("quiz", "1")
+    assert code == 0
+    assert "The answer is 17 norms" in out
+    assert "The answer is 2. The gradient." in out
+    assert "norms-in-eight-blocks" not in read_progress().questions
+    assert not read_progress().questions["what-vanishes"].right
+
+
+def test_the_end_of_the_input_ends_the_quiz_and_keeps_what_was_answered(
+    learn: Call, type_lines: Type
+) -> None:
+    type_lines("17\n")
+    code, out, _ = learn("quiz", "1")
+    assert code == 0
+    assert "what you have answered is stored" in out
+    assert read_progress().questions["norms-in-eight-blocks"].right
+
+
+def test_ctrl_c_keeps_what_was_answered(learn: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupting:
+        lines = iter(["17\n"])
+
+        def readline(self) -> str:
+            for line in self.lines:
+                return line
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("sys.stdin", Interrupting())
+    with pytest.raises(KeyboardInterrupt):
+        learn("quiz", "1")
+    assert read_progress().questions["norms-in-eight-blocks"].right
+
+
+def test_answers_of_a_script_are_graded_in_their_order(learn: Call) -> None:
+    code, out, _ = learn("quiz", "2", "--answers", "2,0.30")
+    assert code == 0
+    assert "wrong  which-figure: That is Pre-LN." in out
+    assert "1 of 2 right." in out
+    assert learn("quiz", "--answers", "17,2,1,-")[1].count("right  ") == 3
+
+
+@pytest.mark.parametrize(
+    ("answers", "word"),
+    [
+        ("17", "1 answers for 2 questions"),
+        ("17,2,3", "3 answers for 2 questions"),
+        ("17,9", "question 2 (what-vanishes): 9 is no answer here"),
+        ("many,1", "question 1 (norms-in-eight-blocks): many is no number"),
+        ("", "1 answers for 2 questions"),
+    ],
+)
+def test_answers_that_cannot_be_graded_store_nothing(answers: str, word: str, learn: Call) -> None:
+    code, _, err = learn("quiz", "1", "--answers", answers)
+    assert code == 2
+    assert word in err
+    assert read_progress().questions == {}
+
+
+@pytest.mark.parametrize("lesson", ["0", "7", "one", "1.5", ""])
+def test_a_lesson_that_is_none_is_refused(lesson: str, learn: Call) -> None:
+    for command in ("quiz", "lesson"):
+        code, _, err = learn(command, lesson)
+        assert code == 2
+        assert "give a number from 1 to 6" in err
+
+
+def test_a_lesson_without_questions_is_a_sentence(learn: Call) -> None:
+    code, _, err = learn("quiz", "5")
+    assert (code, err) == (
+        1,
+        "normlab: lesson 5 has no questions; take another lesson's quiz.\n",
+    )

@@ -1,0 +1,138 @@
+"""The interactive page in a browser: keys, presets, quiz, widths, and no complaint."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import quiz_data
+from browser import BROWSER, browse, run_script
+
+pytestmark = pytest.mark.skipif(not BROWSER, reason="no chromium on the path")
+
+LEARN = Path(__file__).resolve().parents[2] / "docs" / "learn"
+QUIZ = Path(__file__).with_name("quiz.yaml")
+
+READ_PAGE = """
+const byId = (name) => document.getElementById(name);
+const move = (name, value) => {
+  byId(name).value = value;
+  byId(name).dispatchEvent(new Event("input", { bubbles: true }));
+};
+const press = (selector) => document.querySelector(selector).click();
+const cells = () => [...document.querySelectorAll("#norm-cards article:nth-child(2) tbody tr")]
+  .map((row) => [...row.cells].slice(1).map((cell) => cell.textContent));
+const answer = {};
+answer.names = [...document.querySelectorAll("#norm-cards h3")].map((head) => head.textContent);
+answer.ordinary = cells();
+press('[data-preset="overflow"]');
+answer.overflow = cells();
+move("arithmetic", "wide");
+answer.rescued = cells();
+answer.unlabelled = [...document.querySelectorAll("input, select")]
+  .filter((field) => field.labels.length === 0).length;
+answer.pictures = [...document.querySelectorAll("svg")]
+  .filter((picture) => !picture.getAttribute("aria-label")).length;
+move("depth", 0);
+press('input[value="post"]');
+answer.facts = byId("stack-facts").textContent;
+answer.dots = document.querySelectorAll("#stream-chart circle").length;
+answer.model = findModel("post", 2, 0.08);
+const quiz = [];
+const give = (value) => {
+  const field = byId("quiz-form").elements.answer;
+  field.value = value;
+  byId("quiz-form").requestSubmit();
+  quiz.push(byId("quiz-answer").textContent);
+};
+byId("quiz-reset").click();
+give("seventeen");
+give("16");
+give("17");
+byId("quiz-next").click();
+byId("quiz-form").requestSubmit();
+quiz.push(byId("quiz-answer").textContent);
+give("1");
+give("0");
+answer.quiz = quiz;
+answer.score = byId("quiz-score").textContent;
+byId("quiz-next").click();
+answer.figure = document.querySelector("#quiz-form img").getAttribute("src");
+document.querySelectorAll("details").forEach((item) => { item.open = true; });
+answer.widths = [document.documentElement.scrollWidth, window.innerWidth];
+"""
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the page with the quiz of these tests."""
+    folder = tmp_path_factory.mktemp("interactive") / "learn"
+    shutil.copytree(LEARN, folder)
+    (folder / "interactive" / "quiz_data.js").write_text(quiz_data.quiz_script(QUIZ))
+    return folder / "interactive.html"
+
+
+@pytest.fixture(scope="module")
+def phone(page: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the script above finds on a screen of 390 pixels."""
+    return dict(run_script(page, READ_PAGE, 390, tmp_path_factory.mktemp("phone")))
+
+
+def test_the_committed_page_loads_and_nothing_complains(tmp_path: Path) -> None:
+    shown, complaints = browse(LEARN / "interactive.html", tmp_path / "browser")
+    assert complaints == ""
+    assert shown.count('class="card"') == 4
+
+
+def test_presets_and_controls_change_the_numbers(phone: dict[str, Any]) -> None:
+    assert phone["names"] == ["LayerNorm", "RMSNorm", "DyT", "L∞"]
+    output, gradient = phone["ordinary"]
+    assert output[:2] == ["0.6202", "−1.320"]  # 0.62 / 0.99966, the pattern's RMS
+    assert gradient[0] == "0.9522"
+    assert set(phone["overflow"][0]) <= {"0.000", "−0.000"}
+    assert [abs(float(number.replace("−", "-"))) > 0.1 for number in phone["rescued"][0]] == [
+        True
+    ] * 8
+
+
+def test_every_control_has_a_label_and_every_chart_a_text(phone: dict[str, Any]) -> None:
+    assert phone["unlabelled"] == 0
+    assert phone["pictures"] == 0
+
+
+def test_the_stack_shows_the_model_that_is_chosen(phone: dict[str, Any]) -> None:
+    assert phone["dots"] == 2
+    assert phone["facts"].startswith("Post-LN, 2 blocks, standard deviation 0.08: stream 1")
+    assert phone["model"]["depth"] == 2
+
+
+def test_the_quiz_judges_explains_and_counts(page: Path, phone: dict[str, Any]) -> None:
+    no_number, wrong, right, no_choice, second_wrong, second_right = phone["quiz"]
+    assert no_number == "Please type a number, for example 0.5."
+    assert wrong.startswith("Not right. 17 norms.")
+    assert right == "Right. 17 norms. Two in each block, and final before the head."
+    assert no_choice == "Please choose an answer first."
+    assert second_wrong == 'Not right. Both have a gain; a "</script>" in an answer must stay text.'
+    assert second_right.startswith("Right.")
+    assert phone["score"] == "2 right of 2 answered, 3 in all"
+    assert (page.parent / phone["figure"]).is_file()
+
+
+def test_it_fits_a_phone_and_a_desk(page: Path, phone: dict[str, Any], tmp_path: Path) -> None:
+    for answer, width in ((phone, 390), (run_script(page, READ_PAGE, 1280, tmp_path), 1280)):
+        scroll, window = answer["widths"]
+        assert window == width
+        assert scroll <= window
+
+
+def test_a_damaged_store_of_answers_starts_the_quiz_anew(page: Path, tmp_path: Path) -> None:
+    damage = json.dumps('{"norms-in-eight-blocks": {"x": 1}, "which-block": 7')
+    script = (
+        f"localStorage.setItem('normlab-quiz', {damage});"
+        "const answer = Object.keys(loadAnswers());"
+        "localStorage.setItem('normlab-quiz', 'null');"
+        "answer.push(Object.keys(loadAnswers()).length)"
+    )
+    assert run_script(page, script, 500, tmp_path) == [0]

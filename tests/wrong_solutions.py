@@ -1,0 +1,763 @@
+"""Wrong solutions that learners write, the kind of the mistake, and words of its sentence."""
+
+from dataclasses import dataclass
+from textwrap import dedent, indent
+
+IMPORTS = "import torch\nimport torch.nn.functional as F\nfrom torch import nn\n"
+
+
+@dataclass(frozen=True)
+class Wrong:
+    exercise: str
+    name: str
+    kind: str
+    words: tuple[str, ...]
+    source: str
+
+
+def norm_class(name: str, forward: str, init: str) -> str:
+    """A norm's class: the body of `forward` is given, and of `__init__` what follows eps."""
+    return (
+        f"{IMPORTS}\nclass {name}(nn.Module):\n"
+        "    def __init__(self, width, eps=1e-5):\n"
+        "        super().__init__()\n        self.eps = eps\n"
+        f"{indent(dedent(init).strip(), ' ' * 8)}\n\n"
+        "    def forward(self, x):\n"
+        f"{indent(dedent(forward).strip(), ' ' * 8)}\n"
+    )
+
+
+GAIN = "self.gain = nn.Parameter(torch.ones(width))"
+GAIN_AND_BIAS = f"{GAIN}\nself.bias = nn.Parameter(torch.zeros(width))"
+SCALAR = "self.gain = nn.Parameter(torch.tensor(float(width)).sqrt())"
+
+
+def rmsnorm(name: str, kind: str, words: tuple[str, ...], forward: str, init: str = GAIN) -> Wrong:
+    return Wrong("rmsnorm", name, kind, words, norm_class("RMSNorm", forward, init))
+
+
+def layernorm(name: str, kind: str, words: tuple[str, ...], forward: str) -> Wrong:
+    source = norm_class("LayerNorm", forward, GAIN_AND_BIAS)
+    return Wrong("layernorm", name, kind, words, source)
+
+
+def scalenorm(
+    name: str, kind: str, words: tuple[str, ...], forward: str, init: str = SCALAR
+) -> Wrong:
+    return Wrong("scalenorm", name, kind, words, norm_class("ScaleNorm", forward, init))
+
+
+def stack(
+    exercise: str, name: str, kind: str, words: tuple[str, ...], sublayer: str, end: str
+) -> Wrong:
+    """A stack whose sublayers compute an expression of x, f, n (its norm) and m (another norm)."""
+    class_name = {"preln_block": "PreLNStack", "postln_block": "PostLNStack"}[exercise]
+    source = f"""{IMPORTS}
+class {class_name}(nn.Module):
+    def __init__(self, width, blocks, build_norm):
+        super().__init__()
+        self.f = nn.ModuleList(f for block in blocks for f in block)
+        self.n = nn.ModuleList(build_norm(width) for _ in self.f)
+        self.m = nn.ModuleList(build_norm(width) for _ in self.f)
+        self.final = build_norm(width)
+
+    def forward(self, x):
+        for f, n, m in zip(self.f, self.n, self.m):
+            x = {sublayer}
+        return {end}
+"""
+    return Wrong(exercise, name, kind, words, source)
+
+
+def function(exercise: str, name: str, kind: str, words: tuple[str, ...], source: str) -> Wrong:
+    return Wrong(exercise, name, kind, words, IMPORTS + dedent(source))
+
+
+LLAMA_END = ".type_as(x) * self.gain"
+ROOT_MEAN = "w.pow(2).mean(-1, keepdim=True)"
+
+WRONG: list[Wrong] = [
+    # RMSNorm
+    rmsnorm(
+        "eps_outside",
+        "eps-outside",
+        ("ε stands outside the root",),
+        f"w = x.float()\nreturn (w / ({ROOT_MEAN}.sqrt() + self.eps)){LLAMA_END}",
+    ),
+    rmsnorm(
+        "eps_forgotten",
+        "eps-missing",
+        ("ε has no effect",),
+        f"w = x.float()\nreturn (w / {ROOT_MEAN}.sqrt()){LLAMA_END}",
+    ),
+    rmsnorm(
+        "eps_constant",
+        "eps-fixed",
+        ("ε is 1e-5 whatever eps",),
+        f"w = x.float()\nreturn (w * torch.rsqrt({ROOT_MEAN} + 1e-5)){LLAMA_END}",
+    ),
+    rmsnorm(
+        "over_time",
+        "token-leak",
+        ("token 3 sees token 5", "dim=-1"),
+        "m = x.pow(2).mean(1 if x.dim() > 2 else 0, keepdim=True)\n"
+        "return x * torch.rsqrt(m + self.eps) * self.gain",
+    ),
+    rmsnorm(
+        "over_everything",
+        "token-leak",
+        ("token 3 sees token 5",),
+        "return x * torch.rsqrt(x.pow(2).mean() + self.eps) * self.gain",
+    ),
+    rmsnorm(
+        "over_batch",
+        "sequence-leak",
+        ("sequence 1 sees sequence 0",),
+        "axis = 0 if x.dim() > 2 else -1\n"
+        "m = x.pow(2).mean((axis, -1), keepdim=True) if axis == 0 else "
+        "x.pow(2).mean(-1, keepdim=True)\n"
+        "return x * torch.rsqrt(m + self.eps) * self.gain",
+    ),
+    rmsnorm(
+        "mean_removed",
+        "mean-removed",
+        ("the mean is subtracted",),
+        f"w = x.float()\nm = {ROOT_MEAN}\n"
+        f"return ((w - w.mean(-1, keepdim=True)) * torch.rsqrt(m + self.eps)){LLAMA_END}",
+    ),
+    rmsnorm(
+        "root_forgotten",
+        "root-missing",
+        ("its root is missing",),
+        f"w = x.float()\nreturn (w / ({ROOT_MEAN} + self.eps)){LLAMA_END}",
+    ),
+    rmsnorm(
+        "sum_in_place_of_mean",
+        "sum-for-mean",
+        ("Euclidean length",),
+        "w = x.float()\ns = w.pow(2).sum(-1, keepdim=True)\n"
+        f"return (w / (s + self.eps).sqrt()){LLAMA_END}",
+    ),
+    rmsnorm(
+        "standard_deviation_unbiased_eps_outside",
+        "eps-outside+unbiased-variance",
+        ("ε stands outside the root", "n − 1"),
+        f"w = x.float()\nreturn (w / (w.std(-1, keepdim=True) + self.eps)){LLAMA_END}",
+    ),
+    rmsnorm(
+        "gain_forgotten",
+        "gain-missing",
+        ("has 0 parameters of 1", "nn.Parameter of 8 ones"),
+        f"w = x.float()\nreturn (w * torch.rsqrt({ROOT_MEAN} + self.eps)).type_as(x)",
+        "pass",
+    ),
+    rmsnorm(
+        "gain_not_a_parameter",
+        "gain-missing",
+        ("a plain tensor is not trained",),
+        f"w = x.float()\nreturn (w * torch.rsqrt({ROOT_MEAN} + self.eps)){LLAMA_END}",
+        "self.gain = torch.ones(width)",
+    ),
+    rmsnorm(
+        "gain_not_applied",
+        "gain-missing",
+        ("the gain is not applied",),
+        f"w = x.float()\nreturn (w * torch.rsqrt({ROOT_MEAN} + self.eps)).type_as(x)",
+    ),
+    rmsnorm(
+        "gain_of_zeros",
+        "gain-start",
+        ("begins with 0", "8 ones"),
+        f"w = x.float()\nreturn (w * torch.rsqrt({ROOT_MEAN} + self.eps)){LLAMA_END}",
+        "self.gain = nn.Parameter(torch.zeros(width))",
+    ),
+    rmsnorm(
+        "gain_of_one_number",
+        "gain-shape",
+        ("shape ()", "8 ones"),
+        f"w = x.float()\nreturn (w * torch.rsqrt({ROOT_MEAN} + self.eps)){LLAMA_END}",
+        "self.gain = nn.Parameter(torch.tensor(1.0))",
+    ),
+    rmsnorm(
+        "gain_before_cast",
+        "gain-before-cast",
+        ("the gain is applied before the cast", "Gemma's order"),
+        f"w = x.float()\n"
+        f"return (w * torch.rsqrt({ROOT_MEAN} + self.eps) * self.gain.float()).type_as(x)",
+    ),
+    rmsnorm(
+        "never_fp32_overflows",
+        "low-precision",
+        ("computed in bfloat16",),
+        "return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * self.gain",
+    ),
+    rmsnorm(
+        "squares_in_half_precision",
+        "fp16-overflow",
+        ("300² is infinite", "x.float()"),
+        "w = x if x.dtype is torch.float16 else x.float()\n"
+        f"return (w * torch.rsqrt({ROOT_MEAN} + self.eps)){LLAMA_END}",
+    ),
+    rmsnorm(
+        "returns_fp32",
+        "dtype",
+        ("gives float32 for an input in float64",),
+        f"w = x.float()\nreturn w * torch.rsqrt({ROOT_MEAN} + self.eps) * self.gain.float()",
+    ),
+    rmsnorm(
+        "keepdim_forgotten",
+        "raises",
+        ("RuntimeError", "keepdim=True"),
+        "return x * torch.rsqrt(x.pow(2).mean(-1) + self.eps) * self.gain",
+    ),
+    rmsnorm(
+        "statistic_detached",
+        "gradient",
+        ("the gradient of x is off by", "detach"),
+        f"w = x.float()\nm = {ROOT_MEAN}.detach()\n"
+        f"return (w * torch.rsqrt(m + self.eps)){LLAMA_END}",
+    ),
+    rmsnorm(
+        "no_gradient",
+        "gradient-stopped",
+        ("no gradient reaches x", "no_grad"),
+        f"with torch.no_grad():\n    w = x.float()\n"
+        f"    return (w * torch.rsqrt({ROOT_MEAN} + self.eps)){LLAMA_END}",
+    ),
+    rmsnorm(
+        "changes_its_input",
+        "in-place",
+        ("changes its input in place",),
+        "x.mul_(torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps))\nreturn x * self.gain",
+    ),
+    rmsnorm(
+        "returns_nothing",
+        "not-a-tensor",
+        ("gives None", "`return`"),
+        "x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * self.gain",
+    ),
+    rmsnorm(
+        "returns_the_statistic",
+        "shape",
+        ("shape (2, 6, 1)",),
+        "return torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps)",
+    ),
+    rmsnorm("returns_nan", "nan", ("gives NaN",), "return (x - 100).sqrt() * self.gain"),
+    # LayerNorm
+    layernorm(
+        "unbiased",
+        "unbiased-variance",
+        ("n − 1", "unbiased=False"),
+        "w = x.float()\nv = w.var(-1, keepdim=True)\n"
+        "y = (w - w.mean(-1, keepdim=True)) / (v + self.eps).sqrt()\n"
+        "return (y * self.gain + self.bias).to(x.dtype)",
+    ),
+    layernorm(
+        "annotated_transformer",
+        "unbiased-variance+eps-outside",
+        ("n − 1", "ε stands outside the root"),
+        "w = x.float()\n"
+        "y = (w - w.mean(-1, keepdim=True)) / (w.std(-1, keepdim=True) + self.eps)\n"
+        "return (y * self.gain + self.bias).to(x.dtype)",
+    ),
+    layernorm(
+        "mean_not_removed",
+        "mean-not-removed",
+        ("the mean is not subtracted",),
+        "w = x.float()\nv = w.var(-1, keepdim=True, unbiased=False)\n"
+        "return (w / (v + self.eps).sqrt() * self.gain + self.bias).to(x.dtype)",
+    ),
+    layernorm(
+        "rms_of_x",
+        "rms-for-deviation",
+        ("divided by its RMS",),
+        "w = x.float()\nm = w.pow(2).mean(-1, keepdim=True)\n"
+        "y = (w - w.mean(-1, keepdim=True)) / (m + self.eps).sqrt()\n"
+        "return (y * self.gain + self.bias).to(x.dtype)",
+    ),
+    layernorm(
+        "bias_not_added",
+        "bias-missing",
+        ("the bias is not added",),
+        "w = x.float()\nc = w - w.mean(-1, keepdim=True)\n"
+        "return (c / (c.pow(2).mean(-1, keepdim=True) + self.eps).sqrt() * self.gain).to(x.dtype)",
+    ),
+    layernorm(
+        "over_tokens_too",
+        "token-leak",
+        ("token 3 sees token 5",),
+        "axes = (-2, -1) if x.dim() > 1 else (-1,)\n"
+        "c = x - x.mean(axes, keepdim=True)\n"
+        "y = c / (c.pow(2).mean(axes, keepdim=True) + self.eps).sqrt()\n"
+        "return y * self.gain + self.bias",
+    ),
+    layernorm(
+        "half_precision",
+        "low-precision",
+        ("in bfloat16 the error is",),
+        "w = x if x.dtype is torch.bfloat16 else x.float()\nc = w - w.mean(-1, keepdim=True)\n"
+        "y = c / (c.pow(2).mean(-1, keepdim=True) + self.eps).sqrt()\n"
+        "return (y * self.gain + self.bias).to(x.dtype)",
+    ),
+    # ScaleNorm
+    scalenorm(
+        "mean_in_place_of_sum",
+        "mean-for-sum",
+        ("divides by the Euclidean length",),
+        "w = x.float()\n"
+        "return (self.gain * w / w.pow(2).mean(-1, keepdim=True).sqrt().clamp(min=self.eps))"
+        ".to(x.dtype)",
+    ),
+    scalenorm(
+        "eps_added",
+        "eps-outside",
+        ("lower limit of the length",),
+        "w = x.float()\n"
+        "return (self.gain * w / (w.norm(dim=-1, keepdim=True) + self.eps)).to(x.dtype)",
+    ),
+    scalenorm(
+        "gain_starts_at_1",
+        "gain-start",
+        ("√8", "begins with 1"),
+        "w = x.float()\n"
+        "return (self.gain * w / w.norm(dim=-1, keepdim=True).clamp(min=self.eps)).to(x.dtype)",
+        "self.gain = nn.Parameter(torch.tensor(1.0))",
+    ),
+    scalenorm(
+        "gain_per_feature",
+        "gain-shape",
+        ("shape (8,)", "one number"),
+        "w = x.float()\n"
+        "return (self.gain * w / w.norm(dim=-1, keepdim=True).clamp(min=self.eps)).to(x.dtype)",
+        "self.gain = nn.Parameter(torch.full((width,), width**0.5))",
+    ),
+    # Pre-LN and Post-LN
+    stack(
+        "preln_block", "no_final_norm", "final-norm-missing", ("final norm",), "x + f(n(x))", "x"
+    ),
+    stack("preln_block", "post", "post", ("residual path", "Post-LN"), "n(x + f(x))", "x"),
+    stack(
+        "preln_block",
+        "residual_around_norm",
+        "residual-around-norm",
+        ("starts after the norm",),
+        "(lambda h: h + f(h))(n(x))",
+        "self.final(x)",
+    ),
+    stack(
+        "preln_block", "no_residual", "residual-missing", ("f(N(x))",), "f(n(x))", "self.final(x)"
+    ),
+    stack("preln_block", "output", "output-norm", ("x + N(f(x))",), "x + n(f(x))", "self.final(x)"),
+    stack("preln_block", "sandwich", "sandwich", ("sandwich",), "x + m(f(n(x)))", "self.final(x)"),
+    stack("preln_block", "no_norm", "norm-missing", ("no norm",), "x + f(x)", "self.final(x)"),
+    stack(
+        "preln_block",
+        "unused_norms",
+        "norms-shared",
+        ("9 norms were built", "5 in all"),
+        "x + f(n(x))",
+        "self.final(x)",
+    ),
+    Wrong(
+        "preln_block",
+        "plain_list",
+        "not-registered",
+        ("nn.ModuleList",),
+        IMPORTS
+        + dedent("""
+        class PreLNStack(nn.Module):
+            def __init__(self, width, blocks, build_norm):
+                super().__init__()
+                self.f = [f for block in blocks for f in block]
+                self.n = [build_norm(width) for _ in self.f]
+                self.final = build_norm(width)
+
+            def forward(self, x):
+                for f, n in zip(self.f, self.n):
+                    x = x + f(n(x))
+                return self.final(x)
+        """),
+    ),
+    stack("postln_block", "pre", "pre", ("which is Pre-LN",), "x + f(n(x))", "x"),
+    stack(
+        "postln_block",
+        "final_norm_too",
+        "final-norm-extra",
+        ("normalised already",),
+        "n(x + f(x))",
+        "self.final(x)",
+    ),
+    stack("postln_block", "no_residual", "residual-missing-post", ("N(f(x))",), "n(f(x))", "x"),
+    stack(
+        "postln_block",
+        "also_before",
+        "pre-and-post",
+        ("N(x + f(N(x)))",),
+        "m(x + f(n(x)))",
+        "x",
+    ),
+    # QK-norm
+    *(
+        function(
+            "qk_norm",
+            name,
+            kind,
+            words,
+            f"""
+            def normalize(z, gain, eps):
+                return z * torch.rsqrt(z.pow(2).mean({axis}, keepdim=True) + eps) * gain
+
+            def attention_weights(q, k, q_gain, k_gain, eps):
+                {body}
+                future = torch.ones(q.shape[-2], q.shape[-2], dtype=torch.bool).triu(1)
+                return {end}
+            """,
+        )
+        for name, kind, words, axis, body, end in (
+            (
+                "keys_forgotten",
+                "key-norm-missing",
+                ("the keys must be too",),
+                "-1",
+                "s = normalize(q, q_gain, eps) @ k.mT / q.shape[-1] ** 0.5",
+                "s.masked_fill(future, -torch.inf).softmax(-1)",
+            ),
+            (
+                "scale_forgotten",
+                "scale-missing",
+                ("not divided by √D",),
+                "-1",
+                "s = normalize(q, q_gain, eps) @ normalize(k, k_gain, eps).mT",
+                "s.masked_fill(future, -torch.inf).softmax(-1)",
+            ),
+            (
+                "mask_forgotten",
+                "mask-missing",
+                ("token 3 attends to token 4",),
+                "-1",
+                "s = normalize(q, q_gain, eps) @ normalize(k, k_gain, eps).mT / q.shape[-1] ** 0.5",
+                "s.softmax(-1)",
+            ),
+            (
+                "over_tokens",
+                "wrong-axis-tokens",
+                ("over the tokens",),
+                "-2",
+                "s = normalize(q, q_gain, eps) @ normalize(k, k_gain, eps).mT / q.shape[-1] ** 0.5",
+                "s.masked_fill(future, -torch.inf).softmax(-1)",
+            ),
+            (
+                "all_heads",
+                "all-heads-together",
+                ("all heads together",),
+                "(1, 3)",
+                "s = normalize(q, q_gain, eps) @ normalize(k, k_gain, eps).mT / q.shape[-1] ** 0.5",
+                "s.masked_fill(future, -torch.inf).softmax(-1)",
+            ),
+            (
+                "softmax_forgotten",
+                "softmax-missing",
+                ("the softmax is missing",),
+                "-1",
+                "s = normalize(q, q_gain, eps) @ normalize(k, k_gain, eps).mT / q.shape[-1] ** 0.5",
+                "s.masked_fill(future, -torch.inf)",
+            ),
+        )
+    ),
+    # LayerNorm's backward pass
+    *(
+        function(
+            "layernorm_backward",
+            name,
+            kind,
+            words,
+            f"""
+            def layernorm_backward(output_gradient, x, gain, eps):
+                c = x - x.mean(-1, keepdim=True)
+                s = (c.pow(2).mean(-1, keepdim=True) + eps).sqrt()
+                n = c / s
+                g = output_gradient * gain
+                dx = {dx}
+                return dx, {dgain}, output_gradient.sum((0, 1))
+            """,
+        )
+        for name, kind, words, dx, dgain in (
+            (
+                "constants",
+                "statistics-constant",
+                ("is off by", "treated as constants"),
+                "g / s",
+                "(output_gradient * n).sum((0, 1))",
+            ),
+            (
+                "no_variance",
+                "variance-term-missing",
+                ("through the variance",),
+                "(g - g.mean(-1, keepdim=True)) / s",
+                "(output_gradient * n).sum((0, 1))",
+            ),
+            (
+                "two_percent",
+                "backward-off",
+                ("the gradient of x is off by 2 %",),
+                "1.02 * (g - g.mean(-1, keepdim=True) - n * (g * n).mean(-1, keepdim=True)) / s",
+                "(output_gradient * n).sum((0, 1))",
+            ),
+            (
+                "gain_of_x",
+                "not-normalised",
+                ("the gradient of gain", "by the normalised x̂"),
+                "(g - g.mean(-1, keepdim=True) - n * (g * n).mean(-1, keepdim=True)) / s",
+                "(output_gradient * x).sum((0, 1))",
+            ),
+            (
+                "gain_not_summed",
+                "sum-missing",
+                ("shape (3, 5, 8)", "summed over all tokens"),
+                "(g - g.mean(-1, keepdim=True) - n * (g * n).mean(-1, keepdim=True)) / s",
+                "output_gradient * n",
+            ),
+        )
+    ),
+    # Folding
+    *(
+        function("fold_gain", name, kind, words, f"def fold_gain(gain, bias, weight): {body}")
+        for name, kind, words, body in (
+            (
+                "rows",
+                "wrong-axis",
+                ("multiplies the rows",),
+                "return weight * gain[: len(weight), None], weight @ bias",
+            ),
+            (
+                "bias_lost",
+                "bias-missing",
+                ("bias is lost",),
+                "return weight * gain, torch.zeros(len(weight)).double()",
+            ),
+            (
+                "bias_after_gain",
+                "bias-with-gain",
+                ("before folding",),
+                "return weight * gain, (weight * gain) @ bias",
+            ),
+            (
+                "in_place",
+                "in-place",
+                ("changes weight in place",),
+                "weight *= gain; return weight, weight @ bias",
+            ),
+        )
+    ),
+    # DeepNorm
+    *(
+        function(
+            "deepnorm_init",
+            name,
+            kind,
+            words,
+            f"""
+            def deepnorm_constants(depth):
+                return {constants}
+
+            def scale_weights(weights, depth):
+                beta = (8 * depth) ** -0.25
+                return {{name: {weights} for name, w in weights.items()}}
+            """,
+        )
+        for name, kind, words, constants, weights in (
+            (
+                "sign",
+                "beta-inverse",
+                ("the exponent's sign is wrong",),
+                "(2 * depth) ** 0.25, (8 * depth) ** 0.25",
+                "w",
+            ),
+            (
+                "encoder_decoder",
+                "encoder-decoder",
+                ("behind an encoder",),
+                "(3 * depth) ** 0.25, (12 * depth) ** -0.25",
+                "w",
+            ),
+            (
+                "all_scaled",
+                "query-key-scaled",
+                ("query and key are scaled by",),
+                "(2 * depth) ** 0.25, (8 * depth) ** -0.25",
+                "beta * w",
+            ),
+            (
+                "value_forgotten",
+                "not-scaled",
+                ("the matrices of value are not scaled",),
+                "(2 * depth) ** 0.25, (8 * depth) ** -0.25",
+                "beta * w if name in ('out', 'up', 'down') else w",
+            ),
+        )
+    ),
+    # The leak
+    *(
+        function("find_the_leak", name, kind, words, source)
+        for name, kind, words, source in (
+            (
+                "last_token_only",
+                "one-token-tried",
+                ("token 2 reads token 3", "every token"),
+                """
+                def sees_future(function, x):
+                    y = x.clone()
+                    y[:, -1] = -100 * y[:, -1]
+                    return bool(((function(y) - function(x))[:, :-1].abs() > 1e-9).any())
+                """,
+            ),
+            (
+                "small_change",
+                "missed-maximum",
+                ("only a large change",),
+                """
+                def sees_future(function, x):
+                    for t in range(1, x.shape[1]):
+                        y = x.clone()
+                        y[0, t] += 1e-3
+                        if ((function(y) - function(x))[0, :t].abs() > 1e-9).any():
+                            return True
+                    return False
+                """,
+            ),
+            (
+                "later_tokens_too",
+                "past-is-allowed",
+                ("may depend on earlier ones",),
+                """
+                def sees_future(function, x):
+                    for t in range(x.shape[1]):
+                        y = x.clone()
+                        y[0, t] *= -100
+                        change = (function(y) - function(x))[0].abs().amax(-1)
+                        change[t] = 0
+                        if (change > 1e-9).any():
+                            return True
+                    return False
+                """,
+            ),
+            (
+                "other_sequences",
+                "batch-is-no-future",
+                ("another sequence",),
+                """
+                def sees_future(function, x):
+                    for t in range(1, x.shape[1]):
+                        y = x.clone()
+                        y[0, t] *= -100
+                        if ((function(y) - function(x))[:, :t].abs() > 1e-9).any():
+                            return True
+                        if ((function(y) - function(x))[1].abs() > 1e-9).any():
+                            return True
+                    return False
+                """,
+            ),
+            (
+                "always_false",
+                "missed",
+                ("is False for RMSNorm over time",),
+                "def sees_future(function, x): return False",
+            ),
+        )
+    ),
+    # The card
+    *(
+        function(
+            "beat_rmsnorm",
+            name,
+            kind,
+            words,
+            f"""
+            class MyNorm(nn.Module):
+                def __init__(self, width):
+                    super().__init__()
+                    self.gain = nn.Parameter(torch.ones(width))
+
+                def forward(self, x):
+                    return self.gain * {value}
+            """,
+        )
+        for name, kind, words, value in (
+            (
+                "rmsnorm_itself",
+                "not-better",
+                ("RMSNorm has", "at least 5 times"),
+                "x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5)",
+            ),
+            ("tanh", "scale-dependent", ("N(cx) = N(x) does not hold",), "torch.tanh(x)"),
+            (
+                "larger_output",
+                "output-size",
+                ("a larger output alone would win",),
+                "50 * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5)",
+            ),
+        )
+    ),
+]
+
+FORMULA = """
+_target_: normlab.norms.Formula
+expression: {}
+parameters: {}
+constants: {}
+"""
+OFFSET = "{offset: {init: 0, per: feature}}"
+# Name, kind, words, and the file.
+WRONG_FORMULAS = [
+    (
+        "eps_outside",
+        "eps-outside",
+        "ε stands outside the root",
+        FORMULA.format("(1 + offset) * x / (sqrt(mean(x**2)) + eps)", OFFSET, "{eps: 1e-6}"),
+    ),
+    (
+        "gain_at_1",
+        "offset-start",
+        "starts at 1",
+        FORMULA.format(
+            "(1 + offset) * x / sqrt(mean(x**2) + eps)",
+            "{offset: {init: 1, per: feature}}",
+            "{eps: 1e-6}",
+        ),
+    ),
+    (
+        "one_forgotten",
+        "one-missing",
+        "it must be 1 + w",
+        FORMULA.format("offset * x / sqrt(mean(x**2) + eps)", OFFSET, "{eps: 1e-6}"),
+    ),
+    (
+        "llama_eps",
+        "eps-value",
+        "Gemma's is 1e-6",
+        FORMULA.format("(1 + offset) * x / sqrt(mean(x**2) + eps)", OFFSET, "{eps: 1e-5}"),
+    ),
+    (
+        "scalar",
+        "parameter-shape",
+        "per: feature",
+        FORMULA.format(
+            "(1 + offset) * x / sqrt(mean(x**2) + eps)",
+            "{offset: {init: 0, per: scalar}}",
+            "{eps: 1e-6}",
+        ),
+    ),
+    (
+        "no_function",
+        "configuration",
+        "expression",
+        FORMULA.format("(1 + offset) * x / root(mean(x**2) + eps)", OFFSET, "{eps: 1e-6}"),
+    ),
+    (
+        "a_class",
+        "no-formula",
+        "_target_ is normlab.norms.RMSNorm",
+        "_target_: normlab.norms.RMSNorm",
+    ),
+    ("no_yaml", "configuration", "is not YAML", "expression: [x"),
+]
