@@ -1,6 +1,7 @@
 """Runs and measurements for claims, made without training."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,20 @@ def make_run(
     lr: float = 1e-3,
     state: State = "finished",
     growth: float | None = None,
+    variances: Sequence[float] = (),
+    steps: int | None = None,
     best: float | None = None,
     config: dict[str, Any] | None = None,
 ) -> Run:
-    """A run with this final loss; `growth` the power with which its stream gains variance."""
+    """A run with this final loss; `growth` the power with which its stream gains variance.
+
+    `variances` are those of the stream after each block, `steps` the length of the run.
+    """
     whole = {"seed": seed, "optimizer": {"lr": lr}, "placement": {"qk": False}, **(config or {})}
+    whole |= {"model": {"depth": 8, "width": 64}}
+    whole |= {} if steps is None else {"trainer": {"max_steps": steps}}
     record = RunRecord(
-        id=f"{norm}-{seed}-{lr}-{config}",
+        id=f"{norm}-{seed}-{lr}-{config}-{steps}",
         name=f"{norm}-lr{lr}-s{seed}",
         norm=norm,
         placement="any" if norm == "none" else "pre",
@@ -49,13 +57,14 @@ def make_run(
     scalars = {
         tags.VALIDATION_LOSS: make_series([0, 10], [START, math.nan if loss is None else loss])
     }
-    for block in range(1, 5):
-        if growth is not None:
-            scalars[tags.probe_tag(tags.STREAM_VARIANCE, "embedding")] = make_series(
-                [0, 10], [1.0, 0.5]
-            )
-            tag = tags.probe_tag(tags.STREAM_VARIANCE, f"block_{block:02d}/feedforward")
-            scalars[tag] = make_series([0, 10], [1.0, 0.5 + 3 * block**growth])
+    if growth is not None:
+        variances = [0.5 + 3 * block**growth for block in range(1, 5)]
+        scalars[tags.probe_tag(tags.STREAM_VARIANCE, "embedding")] = make_series(
+            [0, 10], [1.0, 0.5]
+        )
+    for block, variance in enumerate(variances, 1):
+        tag = tags.probe_tag(tags.STREAM_VARIANCE, f"block_{block:02d}/feedforward")
+        scalars[tag] = make_series([0, 10], [1.0, variance])
     return Run(Path("study") / record.name, record, Events(scalars))
 
 
@@ -88,5 +97,5 @@ def make_claim_data(**values: list[float]) -> ClaimData:
     return ClaimData(measurement=found, command="python scripts/claims.py claim=thing")
 
 
-def judge_claim(test: Test, data: ClaimData, name: str = "thing") -> ClaimVerdict:
-    return judge(name, make_claim(test), data, date="2026-11-24", machine="a machine")
+def judge_claim(test: Test, data: ClaimData, name: str = "thing", **more: Any) -> ClaimVerdict:
+    return judge(name, make_claim(test, **more), data, date="2026-11-24", machine="a machine")

@@ -34,6 +34,7 @@ from normlab.analysis.result import analyse_study
 from normlab.analysis.style import RC
 from normlab.apps.card import figure as card_figure
 from normlab.apps.claims import figure as claims_figure
+from normlab.apps.claims import lengths_figure as claims_lengths_figure
 from normlab.apps.claims import record as claims_record
 from normlab.apps.experiments import TRAINED_EXPERIMENTS
 from normlab.apps.experiments import report as experiment_report
@@ -234,6 +235,19 @@ def claimed(count: int) -> claims_record.ClaimsRecord:
             command="python scripts/claims.py",
             date="2026-11-24",
             machine="a machine",
+            horizons=tuple(
+                claims_record.HorizonVerdict(
+                    steps=steps,
+                    word=[*claims_record.MEANINGS][(at + order) % len(claims_record.MEANINGS)],
+                    reason="",
+                    value=None if (at + order) % 5 == 4 else low + 0.01 / (order + 1),
+                    low=low,
+                    high=low + 0.02,
+                    basis="3 pairs of seeds",
+                    seeds=(0, 1, 2),
+                )
+                for order, steps in enumerate((250, 500, 1000, 5000)[at % 2 :])
+            ),
         )
 
     return claims_record.ClaimsRecord("quick", tuple(map(one, range(count))))
@@ -318,6 +332,9 @@ FIGURES: dict[str, tuple[Callable[[int, Path], object], ...]] = {
     ),
     "apps/claims/figure.py": (
         lambda count, folder: claims_figure.draw_claims(claimed(count), folder),
+    ),
+    "apps/claims/lengths_figure.py": (
+        lambda count, folder: claims_lengths_figure.draw_lengths(claimed(count), folder),
     ),
     "apps/experiments/report.py": (_measured,),
 }

@@ -16,7 +16,7 @@ from normlab.apps.experiments.signal_theory import expected_signal, rms_floor
 
 # A number as commands and code write it, also inside a word: lr=1.6e-2.
 SETTING = r"\d+(?:\.\d+)?(?:e-?\d+)?"
-RECORDED_PAGES = ("experiments.md", "claims.md", "statistics.md", "reading_results.md")
+RECORDED_PAGES = ("experiments.md", "claims.md", "checks.md", "statistics.md", "reading_results.md")
 RECORDED = yaml.safe_load((Path(__file__).parent / "recorded.yaml").read_text(encoding="utf-8"))
 # The losses of lesson 5's table, as recorded there.
 PRE, POST = (2.0021, 1.9678, 1.9846, 2.0337), (2.0593, 2.0213, 1.9691, 2.0794)

@@ -55,6 +55,10 @@ EQUATIONS: dict[str, Callable[[Tensor, dict[str, Tensor]], Tensor]] = {
     "dyt": lambda x, p: (
         p["gain"] * (1 - 2 / (1 + (2 * p["alpha"] * x).exp())) + p["bias"]
     ),
+    "dyt_nobias": lambda x, p: p["gain"] * (1 - 2 / (1 + (2 * p["alpha"] * x).exp())),
+    "derf_gpt2": lambda x, p: (
+        p["gain"] * (2 * normal_cdf((p["alpha"] * x + p["shift"]) * 2**0.5) - 1)
+    ),
     "l1": lambda x, p: (
         p["gain"] * x / ((math.pi / 2) ** 0.5 * (x.norm(1, -1, keepdim=True) / WIDTH + 1e-5))
     ),

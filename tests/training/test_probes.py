@@ -199,6 +199,15 @@ def test_the_output_changes_with_the_square_of_a_small_perturbation() -> None:
     assert twice / small == pytest.approx(4, rel=0.02)
 
 
+def test_only_the_blocks_are_moved() -> None:
+    """Matrices of zeros have an RMS of 0 and stay; embedding and head would change the output."""
+    model = GPT(SHAPE, uniform_placement(input=nn.LayerNorm, final=nn.LayerNorm), 11, seed=0)
+    with torch.no_grad():
+        for parameter in model.blocks.parameters():
+            parameter.zero_()
+    assert output_change(model, batch()[0], 1e-2) == 0
+
+
 @pytest.mark.parametrize("placement", PLACEMENTS)
 def test_every_placement_is_measured(placement: str, specified: Callable) -> None:
     spec = specified(*TINY, f"placement={placement}", "norm=layernorm")

@@ -165,6 +165,7 @@ _LATER_KEYS = {
     ("model", "init", "scheme"): "normal",
     ("model", "init", "embedding"): None,
     ("model", "init", "query_key"): 1.0,
+    ("model", "init", "embedding_scale"): None,
     ("probes", "every"): None,
 }
 

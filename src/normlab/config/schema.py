@@ -101,6 +101,9 @@ class InitConfig:
     scheme: InitScheme = InitScheme.normal  # xavier: √(2 / (fan in + fan out)) in place of std
     embedding: float | None = None  # of embeddings and positions; None: std
     query_key: float = 1.0  # factor of queries and keys; with 0 attention begins as an average
+    # Where a learned factor of what enters the first block starts; None: there is none. DyT's LLaMA
+    # has one that starts at sqrt(width) (2503.10622, appendix A).
+    embedding_scale: float | None = None
 
 
 @dataclass

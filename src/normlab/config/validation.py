@@ -99,6 +99,7 @@ _RULES: dict[str, Rule] = {
     "model.init.std": _NOT_NEGATIVE,
     "model.init.embedding": _optional(_NOT_NEGATIVE),
     "model.init.query_key": _NOT_NEGATIVE,
+    "model.init.embedding_scale": _optional(_POSITIVE),
     "optimizer.lr": _POSITIVE,
     "optimizer.eps": _POSITIVE,
     "optimizer.weight_decay": _NOT_NEGATIVE,

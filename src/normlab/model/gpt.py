@@ -216,6 +216,12 @@ class GPT(nn.Module):
             if shape.positions is Positions.learned
             else None
         )
+        # A number of its own where there is one: weight decay falls on matrices only.
+        self.embedding_scale = (
+            None
+            if init.embedding_scale is None
+            else nn.Parameter(torch.tensor(float(init.embedding_scale)))
+        )
         self.embedding_norm = build_site(placement.embedding, shape.width)
         self.blocks = nn.ModuleList(Block(shape, placement, i) for i in range(shape.depth))
         self.residual = placement.residual or Residual
@@ -235,6 +241,8 @@ class GPT(nn.Module):
         x = self.embedding(tokens)
         if self.positions is not None:
             x = x + self.positions.weight[: tokens.shape[1]]
+        if self.embedding_scale is not None:
+            x = x * self.embedding_scale
         x = self.embedding_norm(F.dropout(x, self.dropout, self.training))
         stream = self.residual.enter(x)
         for block in self.blocks:

@@ -343,13 +343,14 @@ def probe_initialization(model: GPT, batch: tuple[Tensor, Tensor]) -> dict[Key, 
 
 @torch.no_grad()
 def output_change(model: GPT, tokens: Tensor, delta: float, seed: int = 0) -> float:
-    """Mean ‖Δlogits‖² of a token when every weight matrix moves by delta · its RMS · N(0, 1).
+    """Mean ‖Δlogits‖² of a token when the blocks' matrices move by delta · their RMS · N(0, 1).
 
     The perturbation of 2004.08249, whose output change grows with depth: O(L) for post,
-    O(log L) for pre. Tokens are (B, T). The model is left as it was.
+    O(log L) for pre. Embeddings and head stay: what they would change does not depend on L, and
+    hides the law of the blocks. Tokens are (B, T). The model is left as it was.
     """
     generator = torch.Generator().manual_seed(seed)
-    matrices = [p for p in model.parameters() if p.dim() >= 2]
+    matrices = [p for p in model.blocks.parameters() if p.dim() >= 2]
     before = [p.clone() for p in matrices]
     with evaluation_mode(model):
         logits = model.forward(tokens)

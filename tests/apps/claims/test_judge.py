@@ -1,6 +1,7 @@
 """A word follows from where an interval lies; every kind of test on numbers that are known."""
 
 import math
+from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
@@ -12,11 +13,13 @@ from normlab.apps.claims.claim import (
     TESTS,
     Diverges,
     Exact,
+    Learners,
     Level,
     Lower,
     Parity,
     Quantity,
     Ratio,
+    Regime,
     Sensitivity,
     Slope,
     Test,
@@ -55,6 +58,10 @@ def apart(difference: float, spread: float = 0.001, seeds: int = 3) -> ClaimData
 )
 def test_the_word_is_where_the_interval_lies(low: float, high: float, said: str) -> None:
     assert decide_verdict(low, high, verdict_ranges(Lower(A, B, 0.3))) == said
+
+
+def test_every_kind_of_test_is_among_those_whose_regions_are_tried() -> None:
+    assert {type(test) for test in EVERY_KIND} == set(TESTS.values())
 
 
 EVERY_KIND = [
@@ -124,6 +131,20 @@ def test_arms_that_have_not_learned_make_a_claim_vacuous(kind: type[Lower]) -> N
     # 2.15 − 2.0 is less than a quarter of a nat, 2.3 − 2.0 is more.
     assert judge_claim(kind(A, B, 0.02), learning(stuck, stuck, unigram=2.15)).word == VACUOUS
     assert judge_claim(kind(A, B, 0.02), learning(stuck, stuck, unigram=2.3)).word != VACUOUS
+
+
+def test_where_both_arms_must_have_learned_one_that_has_not_is_out_of_regime() -> None:
+    stuck = {rate: loss + 0.3 for rate, loss in U_CURVE.items()}
+    data = learning(U_CURVE, stuck, unigram=2.079)
+    both = Regime(1, "a paper")
+    verdict = judge_claim(Lower(A, B, 0.02), data, regime=both)
+    assert verdict.word == OUTSIDE
+    assert verdict.reason.startswith("the claim is about arms that learn, and norm=layernorm has")
+    assert verdict.value == pytest.approx(-0.3)
+    one_is_enough = replace(both, learners=Learners.any)
+    assert judge_claim(Lower(A, B, 0.02), data, regime=one_is_enough).word == YES
+    # 2.079 − 2.0003 is more than 0.05.
+    assert judge_claim(Lower(A, B, 0.02), data, regime=replace(both, learned=0.05)).word == YES
 
 
 @pytest.mark.parametrize("kind", [Lower, Parity, Sensitivity])
@@ -254,6 +275,22 @@ def test_best_and_final_are_told_apart() -> None:
     assert judge_claim(Lower(A, B, 0.02, Quantity.final), evidence).word == NO
 
 
+@pytest.mark.parametrize(
+    ("variances", "expected"),
+    [
+        ([5.0, 6.0, 7.0, 8.0, 9.0], 0.0),  # linear, however high the first block is
+        ([1.0, 2.0, 4.0, 8.0, 16.0], math.log(12 / 3)),  # doubling over two blocks and two
+        ([4.0, 8.0, 10.0, 11.0, 11.5, 99.0], math.log(1.5 / 6)),  # an odd block is left out
+    ],
+)
+def test_acceleration_compares_the_halves_of_the_blocks(
+    variances: list[float], expected: float
+) -> None:
+    runs = [make_run("rmsnorm", seed, 1.0, variances=variances) for seed in range(3)]
+    verdict = judge_claim(Level(A, -9.0, 9.0, Quantity.acceleration), ClaimData(tuple(runs)))
+    assert verdict.value == pytest.approx(expected)
+
+
 def test_growth_is_the_power_of_the_block_with_which_the_stream_gains_variance() -> None:
     a = [make_run("rmsnorm", seed, 1.0, growth=0.25) for seed in range(3)]
     b = [make_run("layernorm", seed, 1.0, growth=0.5) for seed in range(3)]
@@ -267,12 +304,15 @@ def test_growth_is_the_power_of_the_block_with_which_the_stream_gains_variance()
     ("a", "b", "said"),
     [
         ({1e-3: [1.0] * 12, 1e-2: [None] * 12}, {1e-3: [1.0] * 12, 1e-2: [1.0] * 12}, YES),
-        # Three runs of three against none are beyond zero, and not beyond half.
-        ({1e-3: [1.0] * 3, 1e-2: [None] * 3}, {1e-3: [1.0] * 3, 1e-2: [1.0] * 3}, UNKNOWN),
-        ({1e-3: [1.0] * 3, 1e-2: [1.0] * 3}, {1e-3: [1.0] * 3, 1e-2: [1.0] * 3}, ABSENT),
+        # Three runs of three against none are beyond zero, and not beyond half, whatever comes out.
+        ({1e-3: [1.0] * 3, 1e-2: [None] * 3}, {1e-3: [1.0] * 3, 1e-2: [1.0] * 3}, OUTSIDE),
+        ({1e-3: [1.0] * 3, 1e-2: [1.0] * 3}, {1e-3: [1.0] * 3, 1e-2: [1.0] * 3}, OUTSIDE),
+        ({1e-3: [1.0] * 12, 1e-2: [1.0] * 12}, {1e-3: [1.0] * 12, 1e-2: [1.0] * 12}, ABSENT),
         ({1e-3: [1.0] * 12, 1e-2: [1.0] * 12}, {1e-3: [1.0] * 12, 1e-2: [None] * 12}, NO),
-        ({1e-3: [1.0, 1.0, None]}, {1e-3: [1.0] * 3}, UNKNOWN),
-        ({1e-3: [1.0] * 3}, {1e-3: [1.0] * 3}, UNKNOWN),  # three runs cannot show absence
+        ({1e-3: [1.0] * 6 + [None] * 2}, {1e-3: [1.0] * 8}, UNKNOWN),
+        # At one rate eight runs of eight can be surely more than half, seven of seven cannot.
+        ({1e-3: [None] * 8}, {1e-3: [1.0] * 8}, YES),
+        ({1e-3: [None] * 7}, {1e-3: [1.0] * 7}, OUTSIDE),
     ],
 )
 def test_diverges(a: dict, b: dict, said: str) -> None:
@@ -322,6 +362,7 @@ def test_sensitivity(a: float, b: float, said: str) -> None:
     one = judge_claim(Sensitivity(A, B, 0.05), ClaimData(tuple(runs)))
     assert one.word == said
     assert one.value == pytest.approx((a - b) / 3)
+    assert one.basis == "3 pairs of seeds, 3 learning rates, best losses 1.990 and 1.990"
 
 
 def test_a_diverged_run_counts_as_the_loss_at_initialisation() -> None:

@@ -1,5 +1,8 @@
 """scripts/claims.py from the command line to verdicts: what is missing is made, and reused."""
 
+import gzip
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,8 @@ from command_calls import Call, make_command_caller
 from normlab.apps.claims import measurements
 from normlab.apps.claims.main import main
 from normlab.apps.claims.measurements import MeasurementSize, UntrainedMeasurement
-from normlab.apps.claims.record import ClaimsRecord, StoredMeasurement, read_record
+from normlab.apps.claims.record import ClaimsRecord, ClaimVerdict, StoredMeasurement, read_record
+from normlab.apps.claims.registry import read_register
 from normlab.errors import NormlabError
 from tiny_run import TINY
 
@@ -70,7 +74,7 @@ def experiment(folder: Path, name: str, *overrides: str) -> None:
     (folder / "experiment" / f"{name}.yaml").write_text(text)
 
 
-LOWER = {"kind": "lower", "a": "norm=rmsnorm", "b": "norm=layernorm", "margin": 10.0}
+LOWER = {"kind": "lower", "a": "norm=rmsnorm", "b": "norm=layernorm", "margin": 0.02}
 
 
 def test_an_arm_that_no_run_has_stops_before_anything_trains(call: Call, tmp_path: Path) -> None:
@@ -254,3 +258,126 @@ def test_a_figure_that_fails_costs_a_sentence_and_not_the_verdicts(
     assert (code, err) == (0, "")
     assert "note: The figure could not be drawn (ValueError: no font); all else is there." in out
     assert read_record(Path("outputs/claims/claims-quick.json"), ClaimsRecord).verdicts
+
+
+def test_verdicts_are_recomputed_from_exported_runs(call: Call, tmp_path: Path, ours: None) -> None:
+    """Without the runs' folders, and with every number, date and reason."""
+    mine = tmp_path / "mine"
+    experiment(mine, "tiny", "trainer.max_steps=4,6", "trainer.val_every=2")
+    regime = {"steps": 5, "source": "a paper"}
+    write(mine, "one", experiment="tiny", test=LOWER, regime=regime)
+    measured(mine, "two", "counted")
+    words = ("claim=one,two", "--config-dir", "mine")
+    code, out, err = call(*words, "--export", "kept")
+    assert (code, err) == (0, "")
+    assert "export   kept/tiny-quick.jsonl.gz" in out
+    results = Path("outputs/claims/claims-quick.json")
+    before = read_record(results, ClaimsRecord)
+    assert [(horizon.steps, horizon.word) for horizon in before.verdicts[0].horizons] == [
+        (4, "out of regime"),
+        (6, "vacuous"),
+    ]
+    assert before.verdicts[0].word == "vacuous"
+    assert Path("outputs/claims/claims-quick-lengths.png").stat().st_size > 10_000
+    text = gzip.decompress(Path("kept/tiny-quick.jsonl.gz").read_bytes()).decode()
+    assert str(tmp_path) not in text
+    assert len(text.splitlines()) == 9
+    assert all(
+        run["scalars"]["val/loss"]["steps"] for run in map(json.loads, text.splitlines()[1:])
+    )
+
+    shutil.rmtree("outputs")
+    code, out, err = call(*words, "--from", "kept")
+    assert (code, err) == (0, "")
+    assert "to train" not in out
+    assert read_record(results, ClaimsRecord) == before
+    assert not list(Path("outputs").rglob("run.json"))
+
+    # A run that is gone, or a file, is not passed over.
+    Path("kept/measured/counted-quick.json").unlink()
+    Path("kept/tiny-quick.jsonl.gz").unlink()
+    call(*words, "--from", "kept")
+    reasons = [verdict.reason for verdict in read_record(results, ClaimsRecord).verdicts]
+    assert reasons == [
+        "kept/tiny-quick.jsonl.gz does not exist",
+        "kept has no present measurement of counted",
+    ]
+    Path("kept/tiny-quick.jsonl.gz").write_bytes(gzip.compress(text.encode())[:-9])
+    code, _, err = call(*words, "--from", "kept")
+    assert code == 1
+    assert err.startswith("normlab: kept/tiny-quick.jsonl.gz is damaged")
+
+
+def test_a_changed_test_is_named_beside_its_earlier_verdict(
+    call: Call, tmp_path: Path, ours: None
+) -> None:
+    mine = tmp_path / "mine"
+    measured(mine, "one", "counted")
+    words = ("claim=one", "--config-dir", "mine")
+    code, out, err = call(*words, "--register")
+    assert (code, err) == (0, "")
+    assert "registered  one" in out
+    assert "mine/claim/registered.json: 1 registered, 0 as before; commit it" in out
+    assert counted.calls == 0  # type: ignore[attr-defined]
+    assert "0 registered, 1 as before" in call(*words, "--register")[1]
+
+    def judge() -> ClaimVerdict:
+        call(*words)
+        (verdict,) = read_record(Path("outputs/claims/claims-quick.json"), ClaimsRecord).verdicts
+        return verdict
+
+    first = judge()
+    assert first.registration.startswith("its test and this budget were registered on 20")
+    assert judge() == first  # again: nothing has changed
+
+    test = {"kind": "value", "of": "x", "low": 2.0, "high": 3.0}
+    write(mine, "one", measurement="counted", test=test, first_run="2026-11-24")
+    second = judge()
+    assert second.word == "refuted"
+    assert second.registration.startswith(
+        "not preregistered, for it was first judged on 2026-11-24; its test or this budget has "
+        "changed since it was registered on 20"
+    )
+    assert [(one.digest, one.word) for one in second.earlier] == [(first.digest, "reproduced")]
+    assert "1 registered" in call(*words, "--register")[1]
+    third = judge()
+    assert "its test and this budget were registered" in third.registration
+    assert third.earlier == second.earlier
+    (register,) = read_register(mine / "claim").claims.values()
+    assert [registration.hashes["quick"] for registration in register] == [
+        first.digest,
+        second.digest,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--register", "--export", "x"],
+            "--register judges nothing, so it cannot go with --export",
+        ),
+        (["--from", "nowhere"], "--from nowhere is not a folder"),
+        (["--from", ".", "--export", "x"], "a folder to read and one to write"),
+    ],
+)
+def test_flags_that_contradict_each_other_are_refused(
+    words: list[str], message: str, call: Call
+) -> None:
+    code, out, err = call("claim=kaiming", *words)
+    assert (code, out) == (2, "")
+    assert message in err
+
+
+def test_a_regime_beyond_every_budget_stops_before_anything_trains(
+    call: Call, tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine"
+    experiment(mine, "tiny")
+    regime = {"steps": 1000, "source": "a paper"}
+    write(mine, "one", experiment="tiny", test=LOWER, regime=regime)
+    for flag in ([], ["--register"]):
+        code, _, err = call("claim=one", "--config-dir", "mine", *flag)
+        assert code == 2
+        assert "claim=one: its regime begins at 1000 steps, and no budget of experiment=tiny" in err
+    assert not list(Path("outputs").rglob("run.json"))

@@ -1,16 +1,19 @@
 """What is kept of verdicts, and the page, the figure and the lines that come of it alone."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from claim_evidence import judge_claim, make_arm, make_claim_data
-from normlab.apps.claims.claim import Exact, Lower, Slope, Value
+from normlab.apps.claims.claim import Exact, Lower, Regime, Role, Slope, Value
 from normlab.apps.claims.figure import draw_claims
-from normlab.apps.claims.page import tally_verdicts, verdict_lines, write_page
+from normlab.apps.claims.lengths_figure import draw_lengths
+from normlab.apps.claims.main import ClaimsRequest
+from normlab.apps.claims.page import tally_verdicts, verdict_lines, write_pages
 from normlab.apps.claims.record import ClaimsRecord, read_record, write_record
-from normlab.apps.claims.runs import ClaimData
+from normlab.apps.claims.runs import ClaimData, StudyOptions
 from normlab.archive.versioned_json import write_versioned_json
 from normlab.errors import NormlabError
 
@@ -92,8 +95,8 @@ def test_lines_hold_effect_interval_runs_and_what_differs(report: ClaimsRecord) 
 
 
 def test_the_page_has_a_table_and_a_section_a_claim(report: ClaimsRecord, tmp_path: Path) -> None:
-    write_page(tmp_path / "claims.md", report)
-    page = (tmp_path / "claims.md").read_text()
+    claims, checks = write_pages(tmp_path, report)
+    page = claims.read_text()
     assert (
         "| [lower_one](#lower_one) | [1910.07467](https://arxiv.org/abs/1910.07467) | so \\| much "
         "| -1.07 [-1.21, -0.923] nats a token | reproduced |"
@@ -104,8 +107,42 @@ def test_the_page_has_a_table_and_a_section_a_claim(report: ClaimsRecord, tmp_pa
             assert part in section
         assert f"again: `{one.command}`" in section
         assert one.date in section
-    assert "seeds 0, 1, 2" in page
+    assert "6 runs; seeds 0, 1, 2; not repeated with other seeds" in page
     assert "There is no data." in page
+    assert "## " not in checks.read_text()
+
+
+def test_checks_have_a_page_of_their_own_and_hold_or_do_not(tmp_path: Path) -> None:
+    names = {"right": 1e-15, "wrong": 1e-3}
+    verdicts = [
+        judge_claim(Exact("x", 1e-11), make_claim_data(x=[value]), name, role=Role.check)
+        for name, value in names.items()
+    ]
+    record = ClaimsRecord("quick", tuple(verdicts))
+    claims, checks = write_pages(tmp_path, record)
+    assert "right" not in claims.read_text()
+    page = checks.read_text()
+    assert "| 1e-15 nats a token | holds |" in page
+    assert "**Does not hold.** 0.00100 nats a token." in page
+    assert tally_verdicts(record) == "2 checks at budget=quick: 1 holds, 1 does not hold."
+
+
+def test_the_page_has_every_length_and_the_regime(tmp_path: Path) -> None:
+    runs = []
+    for steps, difference in ((250, 0.4), (1000, -0.3)):
+        runs += make_arm("rmsnorm", [2.0 + difference, 2.1 + difference], steps=steps)
+        runs += make_arm("layernorm", [2.0, 2.1], steps=steps)
+    test = Lower("norm=rmsnorm", "norm=layernorm", 0.02)
+    regime = Regime(1000, "a paper")
+    verdict = judge_claim(test, ClaimData(tuple(runs)), "lower_one", regime=regime)
+    page = write_pages(tmp_path, ClaimsRecord("standard", (verdict,)))[0].read_text()
+    assert "| 250 | 0.400 [0.400, 0.400] | 2 pairs of seeds, a at lr=1e-3, b at lr=1e-3 |" in page
+    assert "| 1000 | -0.300 [-0.300, -0.300] |" in page
+    assert "- regime: from 1000 steps on, where both arms have learned (a paper)" in page
+    assert "   250 steps 0.400 [0.400, 0.400] out of regime" in verdict_lines(verdict)
+    png, _ = draw_lengths(ClaimsRecord("standard", (verdict,)), tmp_path)
+    assert png.stat().st_size > 10_000
+    assert draw_lengths(ClaimsRecord("standard", ()), tmp_path) == []
 
 
 def test_the_figure_has_every_claim(report: ClaimsRecord, tmp_path: Path) -> None:
@@ -115,3 +152,31 @@ def test_the_figure_has_every_claim(report: ClaimsRecord, tmp_path: Path) -> Non
     again = draw_claims(report, tmp_path / "again")
     assert again[0].read_bytes() == png.read_bytes()
     assert text.count("<g") > 20
+
+
+def test_verdicts_of_the_pages_outlive_the_outputs(report: ClaimsRecord, tmp_path: Path) -> None:
+    options = StudyOptions("quick", tmp_path / "outputs")
+    request = ClaimsRequest({}, options, tmp_path / "docs")
+    assert request.read_earlier_verdicts() is None
+    write_record(tmp_path / "docs" / "claims" / "verdicts-quick.json", report)
+    assert request.read_earlier_verdicts() == report
+    newer = judge_claim(Exact("x", 1e-11), make_claim_data(x=[1.0]), "exact_one")
+    write_record(request.record_path, ClaimsRecord("quick", (newer,)))
+    merged = request.read_earlier_verdicts()
+    assert merged is not None
+    assert {v.name: v.word for v in merged.verdicts}["exact_one"] == "refuted"
+    assert len(merged.verdicts) == len(report.verdicts)
+
+
+def test_a_verdict_of_another_hash_stands_beside_the_newer_one(tmp_path: Path) -> None:
+    old, new = (
+        replace(judge_claim(Value("x", high=high), make_claim_data(x=[2.0, 2.0]), "v"), digest=d)
+        for high, d in ((1.0, "aaa"), (3.0, "bbb"))
+    )
+    record = ClaimsRecord("quick", (old,)).update(ClaimsRecord("quick", (new,)))
+    page = write_pages(tmp_path, record)[0].read_text()
+    assert "| aaa | 2.00 [2.00, 2.00] | refuted | 2026-11-24 |" in page
+    assert "| bbb | 2.00 [2.00, 2.00] | reproduced | 2026-11-24 |" in page
+    # The same hash again leaves what was known before.
+    again = record.update(ClaimsRecord("quick", (new,)))
+    assert again == record

@@ -1,24 +1,38 @@
 """What conf/ asks for: every claim's arms are trained by its study, every number is measured."""
 
+import math
+from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 
-from normlab.apps.claims import measurements
-from normlab.apps.claims.claim import RUN_TESTS, load_claims
-from normlab.apps.claims.measurements import MEASUREMENTS, SIZES, MeasurementSize
-from normlab.apps.claims.runs import StudyOptions, parse_arm, plan_study, select_runs
+from normlab.apps.claims import measurements, step_time
+from normlab.apps.claims.claim import RUN_TESTS, Role, load_claims
+from normlab.apps.claims.measurements import (
+    MEASUREMENTS,
+    SIZES,
+    MeasurementSize,
+    compare_growth_laws,
+    define_measurement,
+)
+from normlab.apps.claims.regime import check_attainable
+from normlab.apps.claims.registry import hash_claim, read_register
+from normlab.apps.claims.runs import PlannedStudy, StudyOptions, parse_arm, plan_study, select_runs
+from normlab.apps.claims.step_time import build_training_step, time_step_ratio
 from normlab.archive.events import Events
 from normlab.archive.study import Run
-from normlab.study.plan import SweepRequest
+from normlab.config import conf_folder
+from normlab.config.compose import composed_config
+from normlab.config.run_spec import RunSpec
+from normlab.study.plan import SweepRequest, compose_spec
 
 CLAIMS = load_claims()
 EXPERIMENTS = sorted({one.experiment for one in CLAIMS.values() if one.experiment})
 
 
-def check(experiment: str, options: StudyOptions) -> int:
+def check(experiment: str, study: PlannedStudy) -> int:
     """Every arm of the experiment's claims has runs in it; returns how many runs there are."""
-    study = plan_study(experiment, options)
     assert study.problem == ""
     runs = [Run(study.folder, record, Events()) for record in study.records.values()]
     for name, claim in CLAIMS.items():
@@ -31,26 +45,31 @@ def check(experiment: str, options: StudyOptions) -> int:
 
 
 @pytest.fixture
-def text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def text(monkeypatch: pytest.MonkeyPatch) -> None:
     """TinyShakespeare is not needed to compose: a corpus is opened, not read here."""
     monkeypatch.setattr("normlab.study.plan._check_data", lambda specs: {})
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_every_arm_of_a_claim_is_in_its_study(
-    experiment: str, text: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@cache
+def plan_first_values(experiment: str) -> PlannedStudy:
     """With the first of the values that are swept, which says as much and composes at once."""
-    whole = SweepRequest.expand_arms
+    expand_arms = SweepRequest.expand_arms
 
-    def first(self: SweepRequest, given: list[str], budget: str) -> tuple:
-        arms, overrides = whole(self, given, budget)
+    def expand_first(request: SweepRequest, arguments: list[str], budget: str) -> tuple:
+        arms, overrides = expand_arms(request, arguments, budget)
         return arms, [
             word if word.startswith("schedule.warmup") else word.split(",")[0] for word in overrides
         ]
 
-    monkeypatch.setattr(SweepRequest, "expand_arms", first)
-    assert check(experiment, StudyOptions("quick", tmp_path)) >= 1
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("normlab.study.plan._check_data", lambda specs: {})
+        patched.setattr(SweepRequest, "expand_arms", expand_first)
+        return plan_study(experiment, StudyOptions("quick", Path("outputs")))
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_arm_of_a_claim_is_in_its_study(experiment: str) -> None:
+    assert check(experiment, plan_first_values(experiment)) >= 1
 
 
 @pytest.mark.slow
@@ -59,7 +78,8 @@ def test_every_arm_of_a_claim_is_in_its_study(
 def test_every_run_of_every_budget_composes(
     experiment: str, budget: str, text: None, tmp_path: Path
 ) -> None:
-    assert check(experiment, StudyOptions(budget, tmp_path)) >= 2  # seeds, for an interval
+    study = plan_study(experiment, StudyOptions(budget, tmp_path))
+    assert check(experiment, study) >= 2  # seeds, for an interval
 
 
 def test_text_that_is_not_there_is_why_a_study_cannot_be(
@@ -84,8 +104,8 @@ def test_a_place_with_spaces_is_quoted_for_hydra_and_for_the_shell() -> None:
 
 
 def test_every_number_that_a_claim_asks_for_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At a size that takes a second; the timing needs a compiler, its names are enough."""
-    monkeypatch.setattr(measurements, "OUTPUT_CHANGE_DEPTHS", (1, 2))
+    """At a size that takes a second."""
+    monkeypatch.setattr(measurements, "OUTPUT_CHANGE_DEPTHS", (1, 2, 3))
     monkeypatch.setattr(measurements, "STACK_WIDTH", 16)
     monkeypatch.setattr(measurements, "DECAY_DEPTH", 2)
     asked: dict[str, set[str]] = {}
@@ -93,15 +113,89 @@ def test_every_number_that_a_claim_asks_for_is_measured(monkeypatch: pytest.Monk
         if one.measurement:
             asked.setdefault(one.measurement, set()).add(one.test.of)  # type: ignore[union-attr]
     assert asked.keys() == MEASUREMENTS.keys()
-    assert asked.pop("norm_time") == {"fused", "torch", "composite", "compiled"}
+    assert asked.pop("step_time") == {"training step"}  # takes new processes
     for name, wanted in asked.items():
-        series = MEASUREMENTS[name].measure(MeasurementSize(seeds=1, depth=4, rounds=1))
+        series = MEASUREMENTS[name].measure(MeasurementSize(seeds=1, depth=4, processes=1))
         assert wanted <= series.keys(), name
 
 
 def test_the_stack_shows_what_theory_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measurements, "STACK_DEPTH", 10)
-    series = MEASUREMENTS["linear_stack"].measure(MeasurementSize(seeds=1, depth=8, rounds=1))
+    series = MEASUREMENTS["linear_stack"].measure(MeasurementSize(seeds=1, depth=8, processes=1))
     assert series["std at layer 1"] == pytest.approx([0.3374], rel=0.02)
     assert series["slope of ln gradient"] == pytest.approx([0.896], rel=0.03)
     assert series["share from the input at layer 8"] == pytest.approx([6e-4], rel=0.5)
+
+
+def test_a_logarithm_and_a_power_of_depth_are_told_apart() -> None:
+    depths = (2, 4, 8, 16, 32)
+    noise = (1.02, 0.98, 1.01, 0.99, 1.0)
+    logarithm = [(1 + 0.7 * math.log(depth)) * e for depth, e in zip(depths, noise, strict=True)]
+    power = [depth**0.45 * e for depth, e in zip(depths, noise, strict=True)]
+    assert compare_growth_laws(depths, logarithm) > 1
+    assert compare_growth_laws(depths, power) < -1
+
+
+def test_a_step_of_either_norm_is_timed_beside_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step_time, "_WARM_STEPS", 1)
+    monkeypatch.setattr(step_time, "_BLOCK", 1)
+    monkeypatch.setattr(step_time, "_TURNS", 2)
+    tiny = ("model.width=16", "model.depth=1", "data.batch_size=2")
+    monkeypatch.setattr(step_time, "_OVERRIDES", (*step_time._OVERRIDES, *tiny))
+    assert 0.05 < time_step_ratio(seed=0) < 20
+    spec = composed_spec("norm=rmsnorm", *tiny)
+    take_step = build_training_step(spec)
+    module = take_step.__closure__ and next(
+        cell.cell_contents
+        for cell in take_step.__closure__
+        if isinstance(cell.cell_contents, torch.nn.Module)
+    )
+    before = [parameter.clone() for parameter in module.parameters()]
+    take_step()
+    changed = [
+        not torch.equal(old, new) for old, new in zip(before, module.parameters(), strict=True)
+    ]
+    assert all(changed)
+
+
+def test_every_claim_about_trained_models_states_its_regime() -> None:
+    """At standard four of five are judged, and what is not is reached by another budget."""
+    trained = {n: c for n, c in CLAIMS.items() if c.experiment and c.role is Role.claim}
+    reached = dict.fromkeys(SIZES, 0)
+    for name, claim in trained.items():
+        assert claim.regime is not None, name
+        reach = plan_first_values(str(claim.experiment)).reach
+        check_attainable(name, claim, reach, None)
+        for budget in SIZES:
+            reached[budget] += reach[budget].covers(claim.regime)
+    assert reached["standard"] >= 0.8 * len(trained)
+    assert reached["full"] == len(trained)
+
+
+def test_every_claim_of_ours_is_registered_as_it_is() -> None:
+    """Whoever changes one, or what its budgets train, registers it again before its runs."""
+    register = read_register(conf_folder() / "claim")
+    assert register.claims.keys() == CLAIMS.keys()
+    for name, claim in CLAIMS.items():
+        definitions = (
+            plan_first_values(claim.experiment).definitions
+            if claim.experiment
+            else define_measurement(str(claim.measurement))
+        )
+        last = register.claims[name][-1]
+        assert last.hashes == hash_claim(claim, definitions), (
+            f"{name}: scripts/claims.py --register"
+        )
+
+
+def test_studies_of_claims_have_three_lengths_at_standard() -> None:
+    """But those of a recipe, which has one."""
+    for experiment in EXPERIMENTS:
+        lengths = plan_first_values(experiment).reach["standard"].steps
+        recipes = {"claims_nanogpt": (2000,), "claims_random": (1000,)}
+        assert lengths == recipes.get(experiment, (250, 500, 1000)), experiment
+
+
+def composed_spec(*overrides: str) -> RunSpec:
+    with composed_config([]) as (loader, master):
+        return compose_spec(loader, master, overrides)

@@ -25,13 +25,35 @@ GROUP = "claim"
 class Quantity(Enum):
     """What is compared of a run: a validation loss, or how the stream's variance grows.
 
-    `growth` is the power of the block with which the residual stream gains variance over that of
-    the embedding, at the last step that was probed: 1 is linear, 0 is constant.
+    Both kinds of growth are those at the last step that was probed. `growth` is the power of the
+    block with which the residual stream gains variance over that of the embedding: 1 is linear, 0
+    is constant. `acceleration` is ln of the variance that the second half of the blocks adds over
+    what the first half adds, the first block left out: 0 is linear, exponential growth is above.
     """
 
     best = "best"
     final = "final"
     growth = "growth"
+    acceleration = "acceleration"
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether it is a loss, in nats per token; the others need the probes of a run."""
+        return self in (Quantity.best, Quantity.final)
+
+
+class Role(Enum):
+    """A published statement about what could be otherwise, or an equation that must hold."""
+
+    claim = "claim"
+    check = "check"
+
+
+class Learners(Enum):
+    """Which arms must have learned for a comparison to be judged."""
+
+    both = "both"
+    any = "any"
 
 
 @dataclass
@@ -149,6 +171,28 @@ class Published:
 
 
 @dataclass
+class Regime:
+    """Which runs can say something about the claim; shorter or smaller ones are not judged.
+
+    Attributes:
+        steps: the least length of a run, in optimizer steps.
+        source: the paper, or the study of lengths, that these limits are from.
+        depth: the fewest blocks, where that matters.
+        width: the smallest width, where that matters.
+        learned: how far an arm's loss must be below that of token frequencies alone, in nats per
+            token; None: a quarter of the way to the floor, or 0.25 where the floor is not known.
+        learners: which arms must have learned.
+    """
+
+    steps: int
+    source: str
+    depth: int | None = None
+    width: int | None = None
+    learned: float | None = None
+    learners: Learners = Learners.both
+
+
+@dataclass
 class Claim:
     """One claim. `experiment` or `measurement` says what tests it; the other is None.
 
@@ -162,6 +206,9 @@ class Claim:
         experiment: an option of conf/experiment, whose runs are compared.
         measurement: the name of a measurement that needs no training.
         test: what decides.
+        regime: which runs of the experiment are judged; None: all.
+        role: a check is listed on a page of its own.
+        first_run: the date of its first verdict, where its test was not registered before that.
     """
 
     statement: str
@@ -173,6 +220,14 @@ class Claim:
     test: Test
     experiment: str | None = None
     measurement: str | None = None
+    regime: Regime | None = None
+    role: Role = Role.claim
+    first_run: str | None = None
+
+    @property
+    def quantity(self) -> Quantity | None:
+        """What is compared of runs; None where the test says itself what it looks at."""
+        return getattr(self.test, "quantity", None)
 
     @property
     def kind(self) -> str:
@@ -241,8 +296,13 @@ def read_claim(path: Path) -> Claim:
     if not isinstance(published, dict):
         raise _claim_error(path, "published must hold text, and value where it is a number")
     published = Published(**_convert_keys(path, Published, published, "published."))
-    values = _convert_keys(path, Claim, raw, "", ("test", "published"))
-    claim = Claim(**values, test=test, published=published)
+    regime = raw.pop("regime", None)
+    if regime is not None:
+        if not isinstance(regime, dict):
+            raise _claim_error(path, "regime must hold steps and source")
+        regime = Regime(**_convert_keys(path, Regime, regime, "regime."))
+    values = _convert_keys(path, Claim, raw, "", ("test", "published", "regime"))
+    claim = Claim(**values, test=test, published=published, regime=regime)
     _check_claim(path, claim)
     return claim
 
@@ -287,6 +347,8 @@ def _check_claim(path: Path, claim: Claim) -> None:
     if (kind in RUN_TESTS) != (claim.experiment is not None):
         needed = "an experiment" if kind in RUN_TESTS else "a measurement"
         raise _claim_error(path, f"test.kind={kind} needs {needed}")
+    if claim.regime is not None:
+        _check_regime(path, claim.regime, claim.experiment is not None)
     for name in ("margin", "tolerance"):
         number = getattr(test, name, 0.0)
         if number < 0:
@@ -296,6 +358,19 @@ def _check_claim(path: Path, claim: Claim) -> None:
         raise _claim_error(path, "test.low and test.high are both missing; give one of them")
     if low is not None and high is not None and low > high:
         raise _claim_error(path, f"test.low={low} is above test.high={high}")
+
+
+def _check_regime(path: Path, regime: Regime, is_trained: bool) -> None:
+    if not is_trained:
+        raise _claim_error(path, "regime needs an experiment: a measurement trains nothing")
+    for name in ("steps", "depth", "width"):
+        number = getattr(regime, name)
+        if number is not None and number < 1:
+            raise _claim_error(path, f"regime.{name}={number} is not allowed; it must be 1 or more")
+    if regime.learned is not None and regime.learned <= 0:
+        raise _claim_error(
+            path, f"regime.learned={regime.learned} is not allowed; it must be above 0"
+        )
 
 
 def _claim_error(path: Path, problem: str) -> ConfigError:

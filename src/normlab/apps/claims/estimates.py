@@ -66,7 +66,8 @@ class TrainedArm:
 class Estimate:
     """A number, its interval, what it was taken over, and the seeds; NaN where there is none.
 
-    `arms` are the arms whose losses were compared; none in other tests.
+    `arms` are the arms whose losses were compared; none in other tests. `largest` is the largest
+    effect that such runs could surely have shown, whatever came out; infinite where none is known.
     """
 
     value: float
@@ -75,6 +76,7 @@ class Estimate:
     basis: str
     seeds: tuple[int, ...] = ()
     arms: tuple[TrainedArm, ...] = ()
+    largest: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ def _estimate_difference(test: Lower | Parity, runs: Sequence[Run]) -> Estimate:
     paired = _estimate_paired(
         a.values_by_seed(test.quantity), b.values_by_seed(test.quantity), note
     )
-    if test.quantity is Quantity.growth:
+    if not test.quantity.is_loss:
         return paired  # of the residual stream's variance, not of a loss
     arms = tuple(
         describe_trained_arm(arm, list(setting.runs.values()), select_ended_runs(runs, arm))
@@ -153,7 +155,6 @@ def _estimate_sensitivity(test: Sensitivity, runs: Sequence[Run]) -> Estimate:
     a, b = (_arm_over_rates(runs, arm) for arm in (test.a, test.b))
     if a.grid != b.grid:
         raise NoBasisError("the arms do not have the same learning rates")
-    paired = _estimate_paired(a.sensitivity, b.sensitivity, f"{len(a.grid)} learning rates")
     arms = tuple(
         describe_trained_arm(
             arm, [run for run in rated.arm.runs if run_rate(run) == rated.best.rate], rated.arm.runs
@@ -161,7 +162,13 @@ def _estimate_sensitivity(test: Sensitivity, runs: Sequence[Run]) -> Estimate:
         for arm, rated in ((test.a, a), (test.b, b))
         if rated.best is not None
     )
-    return replace(paired, arms=arms)
+    # An arm that learns less has less to lose at a wrong rate: its sensitivity is read beside that.
+    losses = " and ".join(f"{arm.loss:.3f}" for arm in arms)
+    note = f"{len(a.grid)} learning rates, best losses {losses}"
+    paired = _estimate_paired(a.sensitivity, b.sensitivity, note)
+    # A mean over rates of losses up to the initial one, less the lowest of them.
+    largest = max((arm.initial - arm.loss for arm in arms), default=math.inf)
+    return replace(paired, arms=arms, largest=largest)
 
 
 def _estimate_divergence(test: Diverges, runs: Sequence[Run]) -> Estimate:
@@ -178,6 +185,9 @@ def _estimate_divergence(test: Diverges, runs: Sequence[Run]) -> Estimate:
     first, second, label = max(counts, key=lambda c: abs(c[0][0] / c[0][1] - c[1][0] / c[1][1]))
     # The setting was picked among so many: each interval is that of a stricter level (Bonferroni).
     confidence, note = 1 - LEVEL / len(counts), f" at {label}" if label else ""
+    # As if all runs of a and none of b had diverged there.
+    all_and_none = (first[1], first[1]), (0, second[1])
+    largest = share_difference(*all_and_none, confidence)[1]
     if first[0] * second[1] == second[0] * first[1]:  # the arms differ nowhere
         first, second = _add_counts(c[0] for c in counts), _add_counts(c[1] for c in counts)
         confidence, note = 1 - LEVEL, " at all rates together"
@@ -185,7 +195,8 @@ def _estimate_divergence(test: Diverges, runs: Sequence[Run]) -> Estimate:
         note += f", the one of {len(counts)} where they differ most (Bonferroni)"
     basis = f"{first[0]} of {first[1]} against {second[0]} of {second[1]} diverged{note}"
     seeds = {seed for pair in pairs for setting in pair for seed in setting.runs}
-    return Estimate(*share_difference(first, second, confidence), basis, tuple(sorted(seeds)))
+    shares = share_difference(first, second, confidence)
+    return Estimate(*shares, basis, tuple(sorted(seeds)), largest=largest)
 
 
 def _estimate_level(test: Level, runs: Sequence[Run]) -> Estimate:
@@ -331,6 +342,8 @@ def run_quantity(run: Run, quantity: Quantity) -> float:
     """One run's number; NaN where it has none."""
     if quantity is Quantity.growth:
         return _variance_growth(run)
+    if quantity is Quantity.acceleration:
+        return _variance_acceleration(run)
     record = run.record
     value = record.best.val_loss if quantity is Quantity.best else record.final.val_loss
     return math.nan if value is None else value
@@ -338,21 +351,47 @@ def run_quantity(run: Run, quantity: Quantity) -> float:
 
 def _variance_growth(run: Run) -> float:
     """Slope of ln(variance gained) over ln(block), at the last probed step; NaN without probes."""
-    variances = {
+    start, variances = _stream_variances(run)
+    if not all(variance > start for variance in variances):
+        return math.nan
+    blocks = [math.log(block) for block in range(1, len(variances) + 1)]
+    return fit_slope(blocks, [math.log(variance - start) for variance in variances])
+
+
+def _variance_acceleration(run: Run) -> float:
+    """Ln of what the second half of the blocks adds to the variance over what the first half adds.
+
+    From after the first block on, which adds to an embedding of another scale. 0 is linear growth;
+    a variance that grows as e^{bl} over blocks l has b times half their number. NaN without probes,
+    with fewer than three blocks, or where a half adds nothing.
+    """
+    _, variances = _stream_variances(run)
+    if len(variances) < 3:
+        return math.nan
+    # With an even number of steps between them the halves are equally long.
+    last = len(variances) - 1 - (len(variances) - 1) % 2
+    middle = last // 2
+    first_half = variances[middle] - variances[0]
+    second_half = variances[last] - variances[middle]
+    if not (first_half > 0 and second_half > 0):
+        return math.nan
+    return math.log(second_half / first_half)
+
+
+def _stream_variances(run: Run) -> tuple[float, list[float]]:
+    """The stream's variance before the first block, and after each, at the last probed step."""
+    last_values = {
         probed[1]: float(series.values[-1])
         for tag, series in run.events.scalars.items()
         if (probed := tags.split_probe_tag(tag)) and probed[0] == tags.STREAM_VARIANCE
     }
-    start = variances.get("embedding", math.nan)
-    blocks, gains = [], []
-    for site, variance in variances.items():
+    after_blocks = {}
+    for site, variance in last_values.items():
         block, _, sublayer = site.removeprefix("block_").partition("/")
         if sublayer == "feedforward":  # a block's last
-            if not variance > start:
-                return math.nan
-            blocks.append(math.log(int(block)))
-            gains.append(math.log(variance - start))
-    return fit_slope(blocks, gains)
+            after_blocks[int(block)] = variance
+    ordered = [after_blocks[block] for block in sorted(after_blocks)]
+    return last_values.get("embedding", math.nan), ordered
 
 
 def share_difference(

@@ -16,7 +16,7 @@ from normlab.analysis import sheet
 from normlab.analysis.sheet import shorten_text, wrap_text
 from normlab.analysis.style import GREY, INK, WIDTH, figure_style
 from normlab.apps.claims.page import describe_value, format_number
-from normlab.apps.claims.record import ClaimsRecord, ClaimVerdict, Word
+from normlab.apps.claims.record import ClaimsRecord, ClaimVerdict, Range, Word
 
 # Colour, mark and filling of every word; the marks differ for those who cannot tell the colours.
 LOOKS: dict[Word, tuple[str, str, str]] = {
@@ -47,22 +47,29 @@ def draw_claims(record: ClaimsRecord, folder: Path, name: str = "claims") -> lis
         rows, hidden = record.verdicts[:MOST_ROWS], len(record.verdicts) - MOST_ROWS
         if hidden > 0:
             note += f"\nThe first {MOST_ROWS} claims; {hidden} more are in the table."
+        published = Line2D([], [], color=INK, marker="D", mfc="white", ls="", ms=5)
         height = _ROW * (len(rows) + 1)
         figure, body = sheet.create_sheet(
-            "Claims, published against measured", note, _legend(), height
+            "Claims, published against measured", note, create_legend(published), height
         )
         _draw_rows(body.add_axes((0, 0, 1, 1)), rows)
         return sheet.save_figure(figure, folder, name)
 
 
-def _legend() -> tuple[list[Artist], list[str]]:
+def create_legend(published: Artist) -> tuple[list[Artist], list[str]]:
+    """The handles and labels of every word, the shaded ranges, and the published number's."""
     handles: list[Artist] = [
         Line2D([], [], color=colour, marker=mark, fillstyle=filling, ms=5)  # type: ignore[arg-type]
         for colour, mark, filling in LOOKS.values()
     ]
-    handles += [Line2D([], [], color=INK, marker="D", mfc="white", ls="", ms=5)]
-    handles += [Patch(color=_CLAIMED), Patch(color=_ABSENT)]
+    handles += [published, Patch(color=_CLAIMED), Patch(color=_ABSENT)]
     return handles, [*LOOKS, "published", "as claimed", "no effect"]
+
+
+def range_shades(verdict: ClaimVerdict) -> list[tuple[Range, str]]:
+    """The ranges of no effect and of the claim, each with its colour."""
+    absent = [] if verdict.absent is None else [(verdict.absent, _ABSENT)]
+    return [*absent, (verdict.claimed, _CLAIMED)]
 
 
 def _draw_rows(axes: Axes, verdicts: Sequence[ClaimVerdict]) -> None:
@@ -83,12 +90,12 @@ def _draw_row(axes: Axes, row: int, verdict: ClaimVerdict) -> None:
     numbers = wrap_text(_describe_numbers(verdict), _inches(_VALUE, 1.0), 7, lines=1)
     axes.text(_NAME, row, name, fontsize=8, va="center")
     axes.text(_VALUE, row, numbers, fontsize=7, va="center")
-    axes.text(_WORD, row, verdict.word, fontsize=8, va="center", color=colour, weight="bold")
+    axes.text(_WORD, row, verdict.label, fontsize=8, va="center", color=colour, weight="bold")
 
     # The scale of the row holds every finite number of it, with space for the open ends.
-    ranges = [range_ for range_ in (verdict.claimed, verdict.absent) if range_ is not None]
+    ranges = range_shades(verdict)
     ends = [verdict.value, verdict.low, verdict.high, verdict.published_value]
-    ends += [end for range_ in ranges for end in (range_.low, range_.high)]
+    ends += [end for range_, _ in ranges for end in (range_.low, range_.high)]
     finite = [end for end in ends if end is not None]
     pad = _PAD * ((max(finite) - min(finite)) or abs(max(finite)) or 1.0)
     low, high = min(finite) - pad, max(finite) + pad
@@ -97,11 +104,11 @@ def _draw_row(axes: Axes, row: int, verdict: ClaimVerdict) -> None:
         share = min(1.0, max(0.0, (value - low) / (high - low)))
         return _LEFT + (_RIGHT - _LEFT) * share
 
-    for range_, shade, tall in ((verdict.absent, _ABSENT, 0.3), (verdict.claimed, _CLAIMED, 0.38)):
-        if range_ is not None:
-            left = _LEFT if range_.low is None else scale_x(range_.low)
-            right = _RIGHT if range_.high is None else scale_x(range_.high)
-            axes.fill_betweenx([row - tall, row + tall], left, max(right, left + 2e-3), color=shade)
+    for range_, shade in ranges:
+        tall = 0.38 if shade == _CLAIMED else 0.3
+        left = _LEFT if range_.low is None else scale_x(range_.low)
+        right = _RIGHT if range_.high is None else scale_x(range_.high)
+        axes.fill_betweenx([row - tall, row + tall], left, max(right, left + 2e-3), color=shade)
     if verdict.published_value is not None:
         x = scale_x(verdict.published_value)
         axes.plot(x, row, "D", color=INK, mfc="white", ms=4.5, zorder=3)

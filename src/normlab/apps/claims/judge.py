@@ -11,32 +11,39 @@ With the 95 % interval I and the claim's margin m:
 | a value, an equation | I in the range  | does not exist          | I wholly outside |
 
 They are tried in the order of the columns. Anything else is "cannot tell".
-Before the rule come objections, which leave a result without a verdict: no arm has learned
-("vacuous"), no result could be larger than the margin ("out of regime"), or an arm is best at the
-end of its grid of learning rates, where it may not be at its best ("cannot tell").
+Before the rule come objections, which leave a result without a verdict: runs shorter or smaller
+than those that the claim is about ("out of regime"), no arm that has learned ("vacuous"), one that
+should have and has not, or a margin that no result could reach ("out of regime"), and an arm that
+is best at the end of its grid of learning rates, where it may not be at its best ("cannot tell").
+
+A claim is judged at every length of its runs; its verdict is that of the longest in regime.
 """
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from normlab.apps.claims.claim import (
     Claim,
     Diverges,
     Exact,
+    Learners,
     Level,
     Lower,
     Parity,
     Ratio,
+    Regime,
     Sensitivity,
     Slope,
     Test,
     Value,
 )
 from normlab.apps.claims.estimates import Estimate, TrainedArm, estimate_effect
-from normlab.apps.claims.record import ClaimVerdict, Range, RunCounts, Word
+from normlab.apps.claims.record import ClaimVerdict, HorizonVerdict, Range, RunCounts, Word
+from normlab.apps.claims.regime import BudgetReach, describe_limits, describe_shortfall
 from normlab.apps.claims.runs import ClaimData, NoBasisError, select_runs
-from normlab.archive.record import short_number
+from normlab.archive.record import State, short_number
+from normlab.archive.study import Run
 from normlab.archive.versioned_json import finite_or_none
 
 # An arm has learned if it has come this share of the way from the unigram loss to the floor, or
@@ -45,7 +52,7 @@ LEARNED_SHARE = 0.25
 LEARNED_NATS = 0.25
 # As few learning rates as have ends and a middle.
 _FEWEST_RATES = 3
-_ENDED_STATES = ("finished", "diverged", "failed")
+_ENDED_STATES: tuple[State, ...] = ("finished", "diverged", "failed")
 
 
 @dataclass(frozen=True)
@@ -104,23 +111,28 @@ def _inside_or_outside(claimed: Range, absent: Range | None = None) -> VerdictRa
     return VerdictRanges(claimed, tuple(outside), absent)
 
 
-def find_objection(test: Test, estimate: Estimate) -> tuple[Word, str] | None:
-    """Why a result of trained arms is printed and not judged: the word, and a reason."""
-    arms = estimate.arms
-    if arms and not any(map(has_learned, arms)):
+def find_objection(
+    test: Test, estimate: Estimate, regime: Regime | None = None
+) -> tuple[Word, str] | None:
+    """Why a result of trained arms is printed and not judged: the word, and a reason.
+
+    Without a regime it is enough that one arm has learned.
+    """
+    arms, learned = estimate.arms, regime.learned if regime else None
+    idle = [arm for arm in arms if not has_learned(arm, learned)]
+    if arms and len(idle) == len(arms):
         lowest = min(arms, key=lambda arm: arm.loss)
         return "vacuous", (
             f"no arm has learned: the lowest loss is {lowest.loss:.4f} ({lowest.name}), and that "
             f"of token frequencies alone {lowest.unigram:.4f}"
         )
-    if isinstance(test, Sensitivity):
-        # A mean over rates of losses up to the initial one, less the lowest of them.
-        largest = max((arm.initial - arm.loss for arm in arms), default=math.nan)
-        if largest < test.margin:
-            return "out of regime", (
-                f"no sensitivity can be larger than {largest:.4f} here, from the loss before "
-                f"training to the lowest, and the margin is {test.margin:g}"
-            )
+    if idle and regime and regime.learners is Learners.both:
+        return "out of regime", (
+            f"the claim is about arms that learn, and {idle[0].name} has not: its loss is "
+            f"{idle[0].loss:.4f}, and that of token frequencies alone {idle[0].unigram:.4f}"
+        )
+    if estimate.largest < getattr(test, "margin", 0.0):
+        return "out of regime", _describe_largest(test, estimate.largest)
     for arm in arms:
         if len(arm.rates) >= _FEWEST_RATES and arm.rate in (arm.rates[0], arm.rates[-1]):
             end = "smallest" if arm.rate == arm.rates[0] else "largest"
@@ -131,12 +143,29 @@ def find_objection(test: Test, estimate: Estimate) -> tuple[Word, str] | None:
     return None
 
 
-def has_learned(arm: TrainedArm) -> bool:
-    """Whether the arm is clearly below the loss of token frequencies alone; true if not known."""
+def _describe_largest(test: Test, largest: float) -> str:
+    margin = getattr(test, "margin", 0.0)
+    if isinstance(test, Sensitivity):
+        return (
+            f"no sensitivity can be larger than {largest:.4f} here, from the loss before training "
+            f"to the lowest, and the margin is {margin:g}"
+        )
+    return (
+        f"even if all runs of one arm diverged and none of the other, the difference of shares "
+        f"would only be known to be above {largest:.2f}, and the margin is {margin:g}; more seeds "
+        f"or fewer learning rates reach it"
+    )
+
+
+def has_learned(arm: TrainedArm, learned: float | None = None) -> bool:
+    """Whether the arm is clearly below the loss of token frequencies alone; true if not known.
+
+    `learned` says by how many nats per token; None: by the share or the nats above.
+    """
     if arm.unigram is None:
         return True
-    needed = LEARNED_NATS
-    if arm.floor is not None:
+    needed = LEARNED_NATS if learned is None else learned
+    if learned is None and arm.floor is not None:
         needed = LEARNED_SHARE * (arm.unigram - arm.floor)
     return arm.unigram - arm.loss >= needed
 
@@ -154,23 +183,10 @@ def judge_claim(
     `date` and `machine` are of the runs; a measurement has its own.
     """
     ranges = verdict_ranges(claim.test)
-    estimate, reason = Estimate(math.nan, math.nan, math.nan, ""), ""
-    word: Word = "cannot tell"
-    try:
-        if data.problem:
-            raise NoBasisError(data.problem)
-        estimate = estimate_effect(claim.test, data)
-    except NoBasisError as error:
-        reason = str(error)
-    else:
-        objection = find_objection(claim.test, estimate)
-        word, reason = objection or (decide_verdict(estimate.low, estimate.high, ranges), "")
-        if word == "cannot tell" and not reason:
-            reason = (
-                "one seed has no interval"
-                if math.isnan(estimate.low)
-                else "the interval reaches over a border of what is claimed"
-            )
+    horizons = judge_lengths(claim, data, ranges)
+    # Longer runs are nearer to those that were published.
+    in_regime = [horizon for horizon in horizons if horizon.word != "out of regime"]
+    last = (in_regime or horizons)[-1]
     return ClaimVerdict(
         name=name,
         statement=claim.statement,
@@ -181,31 +197,115 @@ def judge_claim(
         differs=claim.differs,
         kind=claim.kind,
         unit=claim.unit,
-        word=word,
-        reason=reason,
-        value=finite_or_none(estimate.value),
-        low=finite_or_none(estimate.low),
-        high=finite_or_none(estimate.high),
+        word=last.word,
+        reason=last.reason,
+        value=last.value,
+        low=last.low,
+        high=last.high,
         claimed=ranges.claimed,
         absent=ranges.absent,
-        basis=estimate.basis,
+        basis=last.basis,
         runs=_count_runs(claim, data),
-        seeds=estimate.seeds,
+        seeds=last.seeds,
         command=data.command,
-        date=data.measurement.date if data.measurement else date,
-        machine=data.measurement.machine if data.measurement else machine,
+        date=data.measurement.date if data.measurement else data.date or date,
+        machine=data.measurement.machine if data.measurement else data.machine or machine,
+        horizons=tuple(horizon for horizon in horizons if horizon.steps),
+        regime=describe_regime(claim.regime),
+        role=claim.role.value,
     )
 
 
-def _count_runs(claim: Claim, data: ClaimData) -> RunCounts:
-    """The runs of the arms that the claim compares, by state; a run of two arms counts once."""
-    states: dict[str, str] = {}
+def judge_lengths(claim: Claim, data: ClaimData, ranges: VerdictRanges) -> list[HorizonVerdict]:
+    """The verdict at every length of the runs that the claim compares, by increasing length.
+
+    One of length 0 where nothing is trained, or there are no such runs.
+    """
+    lengths = sorted({run.record.last_step or 0 for run in _runs_of_arms(claim, data)})
+    if len(lengths) < 2:
+        return [_judge_effect(claim, data, ranges, lengths[0] if lengths else 0)]
+    return [
+        _judge_effect(
+            claim,
+            replace(
+                data, runs=tuple(run for run in data.runs if run.record.last_step in (steps, None))
+            ),
+            ranges,
+            steps,
+        )
+        for steps in lengths
+    ]
+
+
+def _judge_effect(
+    claim: Claim, data: ClaimData, ranges: VerdictRanges, steps: int
+) -> HorizonVerdict:
+    """What data of one length say."""
+    estimate, reason = Estimate(math.nan, math.nan, math.nan, ""), ""
+    word: Word = "cannot tell"
+    try:
+        if data.problem:
+            raise NoBasisError(data.problem)
+        estimate = estimate_effect(claim.test, data)
+    except NoBasisError as error:
+        reason = str(error)
+    else:
+        objection = find_objection(claim.test, estimate, claim.regime)
+        word, reason = objection or (decide_verdict(estimate.low, estimate.high, ranges), "")
+        if word == "cannot tell" and not reason:
+            reason = (
+                "one seed has no interval"
+                if math.isnan(estimate.low)
+                else "the interval reaches over a border of what is claimed"
+            )
+    if shortfall := _find_shortfall(claim, data, steps):
+        word, reason = "out of regime", shortfall
+    return HorizonVerdict(
+        steps,
+        word,
+        reason,
+        finite_or_none(estimate.value),
+        finite_or_none(estimate.low),
+        finite_or_none(estimate.high),
+        estimate.basis,
+        estimate.seeds,
+    )
+
+
+def _find_shortfall(claim: Claim, data: ClaimData, steps: int) -> str | None:
+    """Why these runs are shorter or smaller than those of the regime; None where they are not."""
+    if claim.regime is None or not steps:
+        return None
+    models = [run.record.config["model"] for run in _runs_of_arms(claim, data)]
+    size = BudgetReach(
+        (steps,),
+        min(int(model["depth"]) for model in models),
+        min(int(model["width"]) for model in models),
+    )
+    return describe_shortfall(claim.regime, size, data.reach)
+
+
+def describe_regime(regime: Regime | None) -> str:
+    """`from 1000 steps on, where both arms have learned (2309.14322)`; empty for None."""
+    if regime is None:
+        return ""
+    learners = "both arms have" if regime.learners is Learners.both else "an arm has"
+    return f"from {describe_limits(regime)} on, where {learners} learned ({regime.source})"
+
+
+def _runs_of_arms(claim: Claim, data: ClaimData) -> list[Run]:
+    """The runs of the arms that the claim compares; a run of two arms once."""
+    runs: dict[str, Run] = {}
     for arm in claim.arms:
         try:
-            runs = select_runs(data.runs, arm)
+            runs |= {run.record.id: run for run in select_runs(data.runs, arm)}
         except NoBasisError:
             continue  # the verdict's reason says so
-        states |= {run.record.id: run.record.state for run in runs}
-    counts = Counter(states.values())
+    return list(runs.values())
+
+
+def _count_runs(claim: Claim, data: ClaimData) -> RunCounts:
+    """The runs of the arms that the claim compares, by state."""
+    counts = Counter(run.record.state for run in _runs_of_arms(claim, data))
     ended = {state: counts[state] for state in _ENDED_STATES}
-    return RunCounts(**ended, missing=len(states) - sum(ended.values()))
+    return RunCounts(**ended, missing=counts.total() - sum(ended.values()))

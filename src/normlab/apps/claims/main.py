@@ -4,19 +4,38 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from normlab.analysis.style import skip_failed_figure
-from normlab.apps.claims.claim import Claim, load_claims
+from normlab.apps.claims.claim import GROUP, Claim, load_claims
 from normlab.apps.claims.judge import judge_claim
-from normlab.apps.claims.measurements import check_measurement, machine_name
-from normlab.apps.claims.page import print_verdicts, write_page
+from normlab.apps.claims.measurements import (
+    check_measurement,
+    define_measurement,
+    machine_name,
+)
+from normlab.apps.claims.page import print_verdicts, write_pages
 from normlab.apps.claims.record import ClaimsRecord, read_record, unwritable_error, write_record
-from normlab.apps.claims.runs import StudyOptions, collect_claim_data
+from normlab.apps.claims.regime import check_attainable
+from normlab.apps.claims.registry import (
+    Register,
+    Registration,
+    hash_claim,
+    mark_registration,
+    read_register,
+    write_register,
+)
+from normlab.apps.claims.runs import (
+    StudyOptions,
+    collect_claim_data,
+    export_claim_data,
+    plan_study,
+    read_claim_data,
+)
 from normlab.config import conf_folder
 from normlab.errors import CommandParser, ConfigError, report_user_errors
 from normlab.terminal import open_terminal
@@ -36,6 +55,33 @@ class ClaimsRequest:
     claims: dict[str, Claim]
     options: StudyOptions
     docs: Path | None
+    register: bool = False
+    export: Path | None = None
+
+    @property
+    def docs_record_path(self) -> Path | None:
+        """The verdicts of the pages, beside them: they outlive the machine and its outputs."""
+        if self.docs is None:
+            return None
+        return self.docs / "claims" / f"verdicts-{self.options.budget}.json"
+
+    def read_earlier_verdicts(self) -> ClaimsRecord | None:
+        """The verdicts of this budget, those of outputs over those of the pages; None without any.
+
+        Raises:
+            NormlabError: a file is damaged.
+        """
+        earlier = None
+        for path in (self.docs_record_path, self.record_path):
+            if path is not None and path.is_file():
+                record = read_record(path, ClaimsRecord)
+                earlier = earlier.update(record) if earlier else record
+        return earlier
+
+    @property
+    def claims_folder(self) -> Path:
+        """The folder of the claims' files, where they are registered."""
+        return (self.options.config_dir or conf_folder()) / GROUP
 
     @property
     def record_path(self) -> Path:
@@ -43,9 +89,20 @@ class ClaimsRequest:
         return self.options.output_dir / f"claims-{self.options.budget}.json"
 
     def command(self, name: str) -> str:
-        """What does one claim again."""
+        """What does one claim again, trained and measured anew."""
         words = ["python", "scripts/claims.py", f"claim={name}", f"budget={self.options.budget}"]
         return shlex.join([*words, *self.options.flags])
+
+    def read_register(self) -> Register:
+        """The registrations of normlab's claims, and of those of the user's own folder."""
+        folders = dict.fromkeys([conf_folder() / GROUP, self.claims_folder])
+        return Register(
+            {
+                name: registrations
+                for folder in folders
+                for name, registrations in read_register(folder).claims.items()
+            }
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -54,7 +111,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     with report_user_errors():
         request = _parse_request(argv)
         try:
-            judge_claims(request)
+            if request.register:
+                register_claims(request)
+            else:
+                judge_claims(request)
         except KeyboardInterrupt as stop:
             stopping.ignore_signals()
             sys.stderr.write("stopped; the same command goes on where it was\n")
@@ -70,20 +130,32 @@ def judge_claims(request: ClaimsRequest) -> ClaimsRecord:
     options = request.options
     _make_writable(options.output_dir)
     # Verdicts of other claims stay; a damaged file must stop the command before it trains.
-    try:
-        earlier = read_record(request.record_path, ClaimsRecord)
-    except FileNotFoundError:
-        earlier = None
+    earlier = request.read_earlier_verdicts()
+    register = request.read_register()
     terminal = open_terminal()
-    data = collect_claim_data(request.claims, options, request.command, terminal)
-    origin = {"date": datetime.now(UTC).date().isoformat(), "machine": machine_name()}
+    claims = request.claims
+    if options.source is None:
+        data = collect_claim_data(claims, options, request.command, terminal)
+    else:
+        data = read_claim_data(claims, options, options.source, request.command)
+    origin = {"date": _today(), "machine": machine_name()}
     verdicts = tuple(
-        judge_claim(name, claim, data[name], **origin) for name, claim in request.claims.items()
+        mark_registration(
+            judge_claim(name, claim, data[name], **origin),
+            claim,
+            data[name].definitions,
+            register,
+            options.budget,
+        )
+        for name, claim in claims.items()
     )
     record = ClaimsRecord(options.budget, verdicts)
     merged = earlier.update(record) if earlier else record
     write_record(request.record_path, merged)
     print_verdicts(terminal, record)
+    if request.export is not None:
+        for path in export_claim_data(claims, data, options, request.export, **origin):
+            terminal.print(f"export   {path}", markup=False)
     try:
         _write_figures(request, merged, terminal)
     except OSError as error:
@@ -91,21 +163,73 @@ def judge_claims(request: ClaimsRequest) -> ClaimsRecord:
     return record
 
 
+def register_claims(request: ClaimsRequest) -> Register:
+    """Write the hashes of the claims into the register beside their files; nothing is trained.
+
+    Raises:
+        ConfigError: an experiment cannot be composed, or reaches the regime of a claim nowhere.
+        NormlabError: the register is damaged, or cannot be written.
+    """
+    from normlab.training.hardware import git_state
+
+    register = earlier = read_register(request.claims_folder)
+    commit = str((git_state() or {}).get("commit", ""))
+    experiments = dict.fromkeys(claim.experiment for claim in request.claims.values())
+    studies = {
+        name: plan_study(name, request.options, with_runs=False) for name in experiments if name
+    }
+    for name, claim in request.claims.items():
+        if claim.experiment is None:
+            definitions: Mapping[str, object] = define_measurement(str(claim.measurement))
+        else:
+            study = studies[claim.experiment]
+            if study.problem:
+                raise ConfigError(f"claim={name} cannot be registered: {study.problem}.")
+            check_attainable(name, claim, study.reach, study.losses)
+            definitions = study.definitions
+        hashes = hash_claim(claim, definitions)
+        register = register.add(name, Registration(hashes, _today(), commit))
+    changed = [
+        name for name in register.claims if register.claims[name] != earlier.claims.get(name)
+    ]
+    path = write_register(request.claims_folder, register)
+    terminal = open_terminal()
+    for name in changed:
+        terminal.print(f"registered  {name}", markup=False)
+    same = len(request.claims) - len(changed)
+    terminal.print(f"{path}: {len(changed)} registered, {same} as before; commit it", markup=False)
+    return register
+
+
+def _today() -> str:
+    return datetime.now(UTC).date().isoformat()
+
+
 def _write_figures(request: ClaimsRequest, record: ClaimsRecord, terminal: "Console") -> None:
     left_out: list[str] = []
     with skip_failed_figure("The figure", left_out):
         from normlab.apps.claims.figure import draw_claims
+        from normlab.apps.claims.lengths_figure import draw_lengths
 
-        png, _ = draw_claims(record, request.record_path.parent, request.record_path.stem)
-        terminal.print(f"figure   {png}", markup=False)
+        folder, name = request.record_path.parent, request.record_path.stem
+        drawn = draw_claims(record, folder, name)
+        drawn += draw_lengths(record, folder, f"{name}-lengths")
+        for path in drawn:
+            if path.suffix == ".png":
+                terminal.print(f"figure   {path}", markup=False)
     terminal.print(f"numbers  {request.record_path}", markup=False)
-    if request.docs is not None:
+    if request.docs is not None and request.docs_record_path is not None:
         record = record.select(load_claims())  # not those of another folder, judged earlier
-        with skip_failed_figure("The figure of the page", left_out):
-            draw_claims(record, request.docs / "figures")
-            (request.docs / "figures" / "claims.svg").unlink()  # the page shows one of the two
-        write_page(request.docs / "claims.md", record)
-        terminal.print(f"page     {request.docs / 'claims.md'}", markup=False)
+        write_record(request.docs_record_path, record)
+        figures = request.docs / "figures"
+        with skip_failed_figure("The figures of the page", left_out):
+            claims, _ = record.split_roles()
+            drawn = [*draw_claims(claims, figures), *draw_lengths(claims, figures)]
+            for path in drawn:
+                if path.suffix == ".svg":  # the page shows one of the two
+                    path.unlink()
+        for path in write_pages(request.docs, record):
+            terminal.print(f"page     {path}", markup=False)
     for sentence in left_out:
         terminal.print(f"note: {sentence}", markup=False)
 
@@ -123,7 +247,27 @@ def _parse_request(argv: Sequence[str] | None) -> ClaimsRequest:
     )
     parser.add_argument("--config-dir", type=Path, help="folder that holds claim/<name>.yaml")
     parser.add_argument(
-        "--docs", action="store_true", help="write docs/claims.md and docs/figures/claims.png too"
+        "--docs",
+        action="store_true",
+        help="write docs/claims.md, docs/checks.md figures and the runs too",
+    )
+    parser.add_argument(
+        "--register",
+        action="store_true",
+        help="write the hashes of the claims into registered.json beside them, and train nothing",
+    )
+    parser.add_argument(
+        "--export",
+        type=Path,
+        metavar="DIR",
+        help="write the runs and measurements that the verdicts rest on, without checkpoints",
+    )
+    parser.add_argument(
+        "--from",
+        dest="source",
+        type=Path,
+        metavar="DIR",
+        help="judge what --export has written, and train nothing",
     )
     arguments: argparse.Namespace = parser.parse_intermixed_args(argv)
     values = {"budget": "quick", "output_dir": "outputs", "claim": ""}
@@ -157,7 +301,37 @@ def _parse_request(argv: Sequence[str] | None) -> ClaimsRequest:
     if docs is not None and not docs.is_dir():
         raise ConfigError(f"--docs needs a checkout of normlab, and {docs} is not there.")
     output_dir = Path(values["output_dir"]) / "claims"
-    return ClaimsRequest(claims, StudyOptions(budget, output_dir, arguments.config_dir), docs)
+    _check_flags(arguments)
+    options = StudyOptions(budget, output_dir, arguments.config_dir, arguments.source)
+    export = arguments.export
+    if docs is not None and arguments.source is None and export is None:
+        export = docs / "claims" / "runs"  # the page's verdicts can be recomputed from there
+    return ClaimsRequest(claims, options, docs, arguments.register, export)
+
+
+def _check_flags(arguments: argparse.Namespace) -> None:
+    """Refuse flags that contradict each other. Raises ConfigError."""
+    others = [
+        flag
+        for flag, value in (
+            ("--docs", arguments.docs),
+            ("--export", arguments.export),
+            ("--from", arguments.source),
+        )
+        if value
+    ]
+    if arguments.register and others:
+        raise ConfigError(
+            f"--register judges nothing, so it cannot go with {' and '.join(others)}; give it "
+            f"alone, before the runs."
+        )
+    if arguments.source is not None and arguments.export is not None:
+        raise ConfigError("--from and --export are a folder to read and one to write; give one.")
+    if arguments.source is not None and not arguments.source.is_dir():
+        raise ConfigError(
+            f"--from {arguments.source} is not a folder; give one that --export has written, as "
+            f"docs/claims/runs."
+        )
 
 
 def _make_writable(folder: Path) -> None:

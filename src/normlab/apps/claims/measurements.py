@@ -12,7 +12,9 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from statistics import StatisticsError, linear_regression
+from statistics import StatisticsError, fmean, linear_regression
+
+import numpy as np
 
 from normlab.apps.claims.record import StoredMeasurement, read_record, write_record
 from normlab.apps.probe.record import ProbeResult
@@ -30,17 +32,17 @@ Series = dict[str, list[float]]
 
 @dataclass(frozen=True)
 class MeasurementSize:
-    """How much is measured: seeds, blocks of the deepest model, rounds of a timing."""
+    """How much is measured: seeds, blocks of the deepest model, processes that time steps."""
 
     seeds: int
     depth: int
-    rounds: int
+    processes: int
 
 
 SIZES = {
-    "quick": MeasurementSize(seeds=10, depth=32, rounds=15),
-    "standard": MeasurementSize(seeds=20, depth=32, rounds=60),
-    "full": MeasurementSize(seeds=30, depth=64, rounds=300),
+    "quick": MeasurementSize(seeds=10, depth=32, processes=5),
+    "standard": MeasurementSize(seeds=20, depth=32, processes=15),
+    "full": MeasurementSize(seeds=30, depth=64, processes=30),
 }
 
 
@@ -69,6 +71,11 @@ def check_measurement(name: str, claim: str) -> None:
             f"claim={claim} asks for measurement={name}, which is not there; there are "
             f"{', '.join(sorted(MEASUREMENTS))}."
         )
+
+
+def define_measurement(name: str) -> dict[str, dict[str, float]]:
+    """All that decides what is measured, by budget."""
+    return {budget: _measurement_settings(name, budget) for budget in SIZES}
 
 
 def read_measurement(name: str, budget: str, folder: Path) -> StoredMeasurement | None:
@@ -106,8 +113,19 @@ def take_measurement(name: str, budget: str, folder: Path) -> StoredMeasurement:
         machine_name(),
         datetime.now(UTC).date().isoformat(),
     )
-    write_record(_measurement_path(name, budget, folder), stored)
+    store_measurement(stored, budget, folder)
     return stored
+
+
+def store_measurement(measurement: StoredMeasurement, budget: str, folder: Path) -> Path:
+    """Write what was measured, and return the path.
+
+    Raises:
+        NormlabError: it cannot be written.
+    """
+    path = _measurement_path(measurement.name, budget, folder)
+    write_record(path, measurement)
+    return path
 
 
 def _measurement_settings(name: str, budget: str) -> dict[str, float]:
@@ -256,23 +274,19 @@ def measure_linear_stack(size: MeasurementSize) -> Series:
     return dict(series)
 
 
-# ---- LayerNorm's time over RMSNorm's, each implementation of one beside the same of the other.
-
-_TIMED_TOKENS, _TIMED_WIDTH = 1024, 512
+# ---- LayerNorm's time over RMSNorm's, of whole training steps of the same model.
 
 
-def measure_norm_times(size: MeasurementSize) -> Series:
-    """`fused`, `torch`, `composite`, `compiled`: forward and backward, a ratio for every round."""
+def measure_step_times(size: MeasurementSize) -> Series:
+    """`training step`: the ratio of two medians for every process.
+
+    What a process decides, as where its memory lies, is the same for all steps that it times, so
+    the unit is the process, and every ratio is from a new one (1910.07467 is about whole models).
+    """
+    from normlab.apps.claims.step_time import measure_in_new_processes
+
     check_quiet_machine()
-    from normlab.apps.experiments.layernorm_vs_rmsnorm_measurement import time_norms
-
-    timings, _ = time_norms([(_TIMED_TOKENS, _TIMED_WIDTH)], size.rounds, 0, lambda _: None)
-    times = {(timing.way, timing.norm): timing.both for timing in timings}
-    return {
-        way: [slow / fast for slow, fast in zip(seconds, times[way, "rmsnorm"], strict=True)]
-        for (way, norm), seconds in times.items()
-        if norm == "layernorm" and (way, "rmsnorm") in times
-    }
+    return {"training step": measure_in_new_processes(size.processes)}
 
 
 def check_quiet_machine() -> None:
@@ -291,28 +305,49 @@ def check_quiet_machine() -> None:
 
 # ---- How far the output moves when all weights move a little, over depth (2004.08249).
 
-OUTPUT_CHANGE_DEPTHS = (2, 4, 8, 16)
+OUTPUT_CHANGE_DEPTHS = (2, 4, 8, 16, 32)
+_PERTURBATIONS = 4  # of a model: one alone varies by half
 _DELTA = 1e-3  # so small that the change is linear in it
 _SEQUENCES = 8
 
 
 def measure_output_change(size: MeasurementSize) -> Series:
-    """Slope of ln E‖Δ output‖² on ln L, for each seed: 1 is O(L)."""
-    series: Series = {}
+    """How E‖Δ output‖² grows with L when the matrices of all blocks move, for each seed.
+
+    `post: slope` is that of its logarithm on ln L: 1 is O(L). `post: logarithm over power` is ln of
+    the error of the best power law c·L^p over that of the best a + b·ln L, both relative: above 0
+    the logarithm describes it better.
+    """
+    series: Series = defaultdict(list)
+    logs = [math.log(depth) for depth in OUTPUT_CHANGE_DEPTHS]
     for placement in ("pre", "post"):
         with composed_config([]) as (loader, master):
             overrides = ["experiment=theory_init", f"placement={placement}"]
             spec = compose_spec(loader, master, overrides)
-        depths = [math.log(depth) for depth in OUTPUT_CHANGE_DEPTHS]
-        series[placement] = [
-            fit_slope(depths, [_log_change(spec, depth, seed) for depth in OUTPUT_CHANGE_DEPTHS])
-            for seed in range(size.seeds)
-        ]
-    return series
+        for seed in range(size.seeds):
+            changes = [_output_change(spec, depth, seed) for depth in OUTPUT_CHANGE_DEPTHS]
+            series[f"{placement}: slope"].append(fit_slope(logs, list(map(math.log, changes))))
+            series[f"{placement}: logarithm over power"].append(
+                compare_growth_laws(OUTPUT_CHANGE_DEPTHS, changes)
+            )
+    return dict(series)
 
 
-def _log_change(spec: RunSpec, depth: int, seed: int) -> float:
-    """Ln of the mean squared change of a token's logits."""
+def compare_growth_laws(depths: Sequence[int], values: Sequence[float]) -> float:
+    """Ln of the squared relative error of the best c·L^p over that of the best a + b·ln L.
+
+    Both have two free numbers. Depths are different, values above 0, three of them or more.
+    """
+    logs, measured = np.log(np.array(depths, float)), np.array(values, float)
+    power = np.exp(np.polyval(np.polyfit(logs, np.log(measured), 1), logs))
+    # Weighted by 1 / value, as the logarithm of the power law is: errors count relative to it.
+    logarithm = np.polyval(np.polyfit(logs, measured, 1, w=1 / measured), logs)
+    errors = [float(np.square(law / measured - 1).sum()) for law in (power, logarithm)]
+    return math.log(errors[0] / errors[1]) if min(errors) > 0 else math.nan
+
+
+def _output_change(spec: RunSpec, depth: int, seed: int) -> float:
+    """The mean squared change of a token's logits, over some perturbations."""
     import torch
 
     from normlab.training.build import build_model
@@ -323,7 +358,10 @@ def _log_change(spec: RunSpec, depth: int, seed: int) -> float:
     model = build_model(replace(spec.config, model=shape, seed=seed), vocabulary)
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.randint(vocabulary, (_SEQUENCES, shape.context), generator=generator)
-    return math.log(output_change(model, tokens, _DELTA, seed))
+    first = seed * _PERTURBATIONS
+    return fmean(
+        output_change(model, tokens, _DELTA, first + number) for number in range(_PERTURBATIONS)
+    )
 
 
 MEASUREMENTS = {
@@ -343,15 +381,17 @@ MEASUREMENTS = {
         f"{STACK_DEPTH} layers of nn.Linear and ReLU, width {STACK_WIDTH}, PyTorch's own "
         f"initialisation, {_STACK_INPUTS} inputs from N(0, 1), float64",
     ),
-    "norm_time": UntrainedMeasurement(
-        measure_norm_times,
-        f"forward and backward of {_TIMED_TOKENS}×{_TIMED_WIDTH} in fp32, in turn, in one process",
-        over="round",
-    ),
     "output_change": UntrainedMeasurement(
         measure_output_change,
         f"the theory's initialisation with LayerNorm, {OUTPUT_CHANGE_DEPTHS[0]} to "
-        f"{OUTPUT_CHANGE_DEPTHS[-1]} blocks; every weight matrix moved by {_DELTA:g} of its RMS, "
-        "at random",
+        f"{OUTPUT_CHANGE_DEPTHS[-1]} blocks; every weight matrix of the blocks moved by {_DELTA:g} "
+        "of its RMS, at random",
+        version=2,
+    ),
+    "step_time": UntrainedMeasurement(
+        measure_step_times,
+        "training steps of nanoGPT's CPU model (4 blocks, width 128) on this CPU, RMSNorm's and "
+        "LayerNorm's in turn, a new process for every ratio",
+        over="process",
     ),
 }

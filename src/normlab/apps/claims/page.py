@@ -1,11 +1,21 @@
-"""Verdicts in words: a line a claim in the terminal, docs/claims.md, what all of them mean."""
+"""Verdicts in words: lines in the terminal, docs/claims.md and docs/checks.md, what words mean."""
 
 import math
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from normlab.apps.claims.record import MEANINGS, ClaimsRecord, ClaimVerdict, Range, RunCounts
+from normlab.apps.claims.claim import RUN_TESTS
+from normlab.apps.claims.record import (
+    CHECK_WORDS,
+    MEANINGS,
+    ClaimsRecord,
+    ClaimVerdict,
+    EarlierVerdict,
+    HorizonVerdict,
+    Range,
+    RunCounts,
+)
 from normlab.archive.files import write_text
 from normlab.text import printable
 
@@ -27,13 +37,13 @@ def print_verdicts(console: "Console", record: ClaimsRecord) -> None:
     from rich.markup import escape
 
     for verdict in record.verdicts:
-        word = verdict.word
-        console.print(f"[{_COLOURS[word]}]{word:14}[/] [bold]{escape(verdict.name)}[/]")
+        colour = _COLOURS[verdict.word]
+        console.print(f"[{colour}]{verdict.label:14}[/] [bold]{escape(verdict.name)}[/]")
         for line in verdict_lines(verdict):
             console.print(f"               {line}", markup=False)
     console.print(f"\n{tally_verdicts(record)}", markup=False)
     for word, meaning in MEANINGS.items():
-        if any(verdict.word == word for verdict in record.verdicts):
+        if any(verdict.label == word for verdict in record.verdicts):
             console.print(f"{word:14} {meaning}", markup=False, style="dim")
 
 
@@ -44,45 +54,87 @@ def verdict_lines(verdict: ClaimVerdict) -> list[str]:
         lines.append(f"measured   {describe_result(verdict)}")
     if verdict.value is None or verdict.reason:
         lines.append(f"because    {verdict.reason}")
+    if len(verdict.horizons) > 1:
+        lines += [
+            f"{horizon.steps:>6} steps {describe_value(horizon)} {horizon.word}"
+            for horizon in verdict.horizons
+        ]
     return [*lines, f"differs    {verdict.differs}"]
 
 
 def tally_verdicts(record: ClaimsRecord) -> str:
-    """How many verdicts of each word."""
-    counts = Counter(verdict.word for verdict in record.verdicts)
-    words = ", ".join(f"{counts[word]} {word}" for word in MEANINGS if counts[word])
-    plural = "" if counts.total() == 1 else "s"
-    return f"{counts.total()} claim{plural} at budget={record.budget}: {words}."
+    """How many verdicts of each word, claims and checks apart."""
+    sentences = []
+    for noun, part in zip(("claim", "check"), record.split_roles(), strict=True):
+        counts = Counter(verdict.label for verdict in part.verdicts)
+        labels = [*MEANINGS, *CHECK_WORDS.values()]
+        words = ", ".join(f"{counts[label]} {label}" for label in labels if counts[label])
+        if counts:
+            plural = "" if counts.total() == 1 else "s"
+            sentences.append(f"{counts.total()} {noun}{plural} at budget={record.budget}: {words}.")
+    return " ".join(sentences)
 
 
-def write_page(path: Path, record: ClaimsRecord) -> None:
-    """Write docs/claims.md atomically: a table, then a section a claim. Raises OSError."""
-    rows = []
-    for v in record.verdicts:
-        value = "–" if v.value is None else f"{describe_value(v)} {v.unit}"
-        cells = (f"[{v.name}](#{v.name})", _link_source(v.source), v.published, value, v.word)
-        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")
-    head = _PAGE.format(
-        budget=record.budget,
-        meanings="\n".join(f"- **{word}**: {meaning}." for word, meaning in MEANINGS.items()),
-    )
-    write_text(path, printable("".join([head, *rows, *map(_write_section, record.verdicts)])))
+def write_pages(folder: Path, record: ClaimsRecord) -> tuple[Path, Path]:
+    """Write claims.md and checks.md atomically, and return both: a table, then a section each.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    claims, checks = record.split_roles()
+    meanings = "\n".join(f"- **{word}**: {meaning}." for word, meaning in MEANINGS.items())
+    paths = folder / "claims.md", folder / "checks.md"
+    for path, head, part in zip(paths, (_CLAIMS, _CHECKS), (claims, checks), strict=True):
+        rows = []
+        for v in part.verdicts:
+            value = "–" if v.value is None else f"{describe_value(v)} {v.unit}"
+            cells = (f"[{v.name}](#{v.name})", _link_source(v.source), v.published, value, v.label)
+            rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")
+        lengths = _LENGTHS if any(map(has_lengths, part.verdicts)) else ""
+        text = [head.format(budget=record.budget, meanings=meanings, lengths=lengths), *rows]
+        write_text(path, printable("".join([*text, *map(_write_section, part.verdicts)])))
+    return paths
 
 
-_PAGE = """\
+_CLAIMS = """\
 # Claims
 
 What is said of normalization, put to a test by rule: `python scripts/claims.py budget={budget}` \
 trains and measures what is missing and writes this page with `--docs`. Each claim is a file in \
-`conf/claim/`; yours go into `claim/` of a folder that `--config-dir` names.
+`conf/claim/`; yours go into `claim/` of a folder that `--config-dir` names. Equations that must \
+hold are on the page of [checks](checks.md); how long the runs of a claim must be is from \
+[a study of lengths](lengths.md), or from the paper that its regime names. \
+`python scripts/claims.py budget={budget} --from docs/claims/runs` computes the verdicts again \
+from the committed runs, without training.
 
 ![What was claimed and what was measured](figures/claims.png)
 
-{meanings}
+{lengths}{meanings}
 
 | claim | source | published | measured, 95 % interval | verdict |
 |---|---|---|---|---|
 """
+_LENGTHS = """\
+Where a claim is judged at several lengths, its verdict is that of the longest in its regime:
+
+![The effect against the length of the runs](figures/claims_lengths.png)
+
+"""
+_CHECKS = """\
+# Checks
+
+Equations that follow from the definitions: that they hold says that norms, models and probes are \
+right, and nothing about training. `python scripts/claims.py budget={budget} --docs` measures them \
+and writes this page beside that of the [claims](claims.md).
+
+| check | source | published | measured, 95 % interval | result |
+|---|---|---|---|---|
+"""
+
+
+def has_lengths(verdict: ClaimVerdict) -> bool:
+    """Whether there are effects at two lengths of runs or more."""
+    return sum(horizon.value is not None for horizon in verdict.horizons) > 1
 
 
 def _write_section(verdict: ClaimVerdict) -> str:
@@ -93,22 +145,60 @@ def _write_section(verdict: ClaimVerdict) -> str:
     if verdict.absent is not None:
         condition += f", and is absent from {describe_range(verdict.absent)}"
     runs, seeds = describe_runs(verdict.runs), ", ".join(map(str, verdict.seeds))
+    is_claim = verdict.role == "claim" and verdict.registration
+    registration = f"- registration: {verdict.registration}\n" if is_claim else ""
+    is_decided = verdict.word in ("reproduced", "refuted")
+    origin = f"runs: {runs}" if runs else "no training"
+    if not runs and verdict.kind in RUN_TESTS:
+        origin = "no runs yet"
+    origin += f"; seeds {seeds}" if seeds else ""
+    origin += "; not repeated with other seeds" if runs and is_decided else ""
+    regime = f"- regime: {verdict.regime}\n" if verdict.regime else ""
     return f"""
 ## {verdict.name}
 
 *{verdict.statement}* {_link_source(verdict.source)}
 
-**{verdict.word.capitalize()}.** {explanation}
-
+**{verdict.label.capitalize()}.** {explanation}
+{_write_horizons(verdict)}{_write_earlier(verdict)}
 - published: {verdict.published}
 - obtained in: {verdict.setup}
 - measured: {describe_result(verdict)}
-- test: {verdict.kind}; the claim holds {condition}
-- different here: {verdict.differs}
-- {"runs: " + runs if runs else "no training"}{"; seeds " + seeds if seeds else ""}
+- test: {verdict.kind}; the {verdict.role} holds {condition}
+{regime}- different here: {verdict.differs}
+{registration}- {origin}
 - again: `{verdict.command}`
 - {verdict.machine}, {verdict.date}
 """
+
+
+def _write_horizons(verdict: ClaimVerdict) -> str:
+    """A table of what came out at every length; empty where there is one."""
+    if len(verdict.horizons) < 2:
+        return ""
+    rows = [
+        f"| {horizon.steps} | {describe_value(horizon)} | {horizon.basis or '–'} | {horizon.word} |"
+        for horizon in verdict.horizons
+    ]
+    head = "| steps | measured, 95 % interval | from | verdict |\n|---:|---|---|---|"
+    return "\n".join(["", head, *rows, ""])
+
+
+def _write_earlier(verdict: ClaimVerdict) -> str:
+    """A table of this verdict beside those of other hashes; empty for a check, or without any."""
+    if not verdict.earlier or verdict.role == "check":
+        return ""
+    every: list[EarlierVerdict | ClaimVerdict] = [*verdict.earlier, verdict]
+    rows = [
+        f"| {one.digest or 'not hashed'} | {describe_value(one)} | {one.word} | {one.date} |"
+        for one in every
+    ]
+    head = "| test and budget | measured, 95 % interval | verdict | judged |\n|---|---|---|---|"
+    note = (
+        "Earlier verdicts are of another test or budget, or of one that was not hashed; the last "
+        "row is the present one:"
+    )
+    return "\n".join(["", note, "", head, *rows, ""])
 
 
 def _link_source(source: str) -> str:
@@ -128,10 +218,13 @@ def describe_result(verdict: ClaimVerdict) -> str:
     return "; ".join(filter(None, [value, claimed, verdict.basis, describe_runs(verdict.runs)]))
 
 
-def describe_value(verdict: ClaimVerdict) -> str:
+def describe_value(verdict: ClaimVerdict | HorizonVerdict | EarlierVerdict) -> str:
     """`-0.031 [-0.040, -0.022]`; no interval where there is none or, by nature, one of no width."""
-    value = format_number(verdict.value or 0.0)
-    if verdict.low is None or verdict.high is None or verdict.kind == "exact":
+    if verdict.value is None:
+        return "–"
+    value = format_number(verdict.value)
+    is_exact = isinstance(verdict, ClaimVerdict) and verdict.kind == "exact"
+    if verdict.low is None or verdict.high is None or is_exact:
         return value
     return f"{value} [{format_number(verdict.low)}, {format_number(verdict.high)}]"
 

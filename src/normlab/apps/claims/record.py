@@ -4,7 +4,7 @@ The verdicts and what they mean stand here; the rules that decide are in `judge`
 """
 
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -25,9 +25,14 @@ MEANINGS: dict[Word, str] = {
     "runs that are missing, failed or diverged, or a best learning rate at the end of the grid",
     "vacuous": "no arm has learned, so the losses say nothing about trained models; what was "
     "measured is printed, not judged",
-    "out of regime": "at this budget no result could be larger than the margin; what was measured "
-    "is printed, not judged",
+    "out of regime": "the runs are shorter or smaller than those that the claim is about, an arm "
+    "that must learn has not, or no result could be larger than the margin; what was measured is "
+    "printed, not judged",
 }
+
+
+# What a verdict on a check is called: an equation is not reproduced, it holds.
+CHECK_WORDS: dict[Word, str] = {"reproduced": "holds", "refuted": "does not hold"}
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,32 @@ class RunCounts:
 
 
 @dataclass(frozen=True)
+class HorizonVerdict:
+    """What came out at one length of runs, in optimizer steps; as in `ClaimVerdict`."""
+
+    steps: int
+    word: Word
+    reason: str
+    value: float | None
+    low: float | None
+    high: float | None
+    basis: str
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class EarlierVerdict:
+    """What came out before the claim's test or its budget was changed; as in `ClaimVerdict`."""
+
+    digest: str
+    word: Word
+    value: float | None
+    low: float | None
+    high: float | None
+    date: str
+
+
+@dataclass(frozen=True)
 class ClaimVerdict:
     """A claim and what came out. The names of fields are the file's keys.
 
@@ -77,6 +108,13 @@ class ClaimVerdict:
         absent: where it has to lie for the effect not to be there; None where no such range is.
         basis: what the interval is taken over.
         command: what does it again.
+        horizons: what came out at every length of its runs, by increasing length; the verdict is
+            that of the longest in regime. None where nothing is trained.
+        regime: which runs are judged, in words; empty where all are.
+        role: `claim` or `check`.
+        digest: the hash of all that decides the verdict; empty where it is not known.
+        registration: a sentence on when that hash was registered.
+        earlier: what came out under other hashes, the oldest first.
     """
 
     name: str
@@ -101,6 +139,26 @@ class ClaimVerdict:
     command: str
     date: str
     machine: str
+    horizons: tuple[HorizonVerdict, ...] = ()
+    regime: str = ""
+    role: Literal["claim", "check"] = "claim"
+    digest: str = ""
+    registration: str = ""
+    earlier: tuple[EarlierVerdict, ...] = ()
+
+    def follow(self, older: "ClaimVerdict") -> "ClaimVerdict":
+        """This verdict, which knows the older one where that was of another hash."""
+        if older.digest == self.digest:
+            return replace(self, earlier=older.earlier)
+        last = EarlierVerdict(
+            older.digest, older.word, older.value, older.low, older.high, older.date
+        )
+        return replace(self, earlier=(*older.earlier, last))
+
+    @property
+    def label(self) -> str:
+        """The verdict's word as it is printed."""
+        return CHECK_WORDS.get(self.word, self.word) if self.role == "check" else self.word
 
 
 @dataclass(frozen=True)
@@ -112,12 +170,22 @@ class ClaimsRecord:
 
     def update(self, newer: "ClaimsRecord") -> "ClaimsRecord":
         """These verdicts, those of `newer` in place of older ones of the same claims."""
-        merged = {verdict.name: verdict for verdict in (*self.verdicts, *newer.verdicts)}
+        merged = {verdict.name: verdict for verdict in self.verdicts}
+        for verdict in newer.verdicts:
+            older = merged.get(verdict.name)
+            merged[verdict.name] = verdict.follow(older) if older else verdict
         return ClaimsRecord(newer.budget, tuple(merged[name] for name in sorted(merged)))
 
     def select(self, names: Collection[str]) -> "ClaimsRecord":
         """The verdicts of these claims."""
         return ClaimsRecord(self.budget, tuple(v for v in self.verdicts if v.name in names))
+
+    def split_roles(self) -> tuple["ClaimsRecord", "ClaimsRecord"]:
+        """The verdicts on claims, and those on checks."""
+        claims, checks = (
+            tuple(v for v in self.verdicts if v.role == role) for role in ("claim", "check")
+        )
+        return ClaimsRecord(self.budget, claims), ClaimsRecord(self.budget, checks)
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,29 @@ One study or measurement that fails leaves the others; the verdicts of its claim
 import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from normlab.analysis.arms import flatten_keys
-from normlab.apps.claims.claim import Claim, Quantity
-from normlab.apps.claims.measurements import read_measurement, take_measurement
+from normlab.apps.claims.claim import Claim
+from normlab.apps.claims.measurements import (
+    define_measurement,
+    read_measurement,
+    store_measurement,
+    take_measurement,
+)
 from normlab.apps.claims.record import StoredMeasurement
+from normlab.apps.claims.regime import (
+    BudgetReach,
+    LossRange,
+    check_attainable,
+    define_budgets,
+    find_loss_range,
+    find_reach,
+)
+from normlab.apps.claims.run_archive import archive_path, read_archive, write_archive
 from normlab.apps.study_process import run_study_command
 from normlab.archive import tags
 from normlab.archive.events import Events
@@ -21,7 +36,7 @@ from normlab.archive.record import SETTLED_STATES, RunRecord
 from normlab.archive.study import Run, read_study
 from normlab.config.compose import composed_config
 from normlab.errors import ConfigError, NormlabError
-from normlab.study.plan import Plan, SweepRequest, make_plan
+from normlab.study.plan import SweepRequest, make_plan
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,12 +57,19 @@ class ClaimData:
         measurement: what was measured without training.
         problem: why there is nothing; empty where there is something.
         command: what trains or measures it again.
+        reach: what the claim's experiment trains, by budget; none where that is not known.
+        definitions: all that decides what is trained or measured, by budget; none if not known.
+        date, machine: of the runs, where they were read from files; empty where they are of today.
     """
 
     runs: tuple[Run, ...] = ()
     measurement: StoredMeasurement | None = None
     problem: str = ""
     command: str = ""
+    reach: Mapping[str, BudgetReach] = field(default_factory=dict)
+    definitions: Mapping[str, Any] = field(default_factory=dict)
+    date: str = ""
+    machine: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,11 +80,14 @@ class StudyOptions:
         budget: an option of conf/budget.
         output_dir: the folder of the studies' folders.
         config_dir: a folder with configuration of the user's own.
+        source: a folder that `--export` has written, whose runs and measurements are judged in
+            place of training and measuring; None: train and measure.
     """
 
     budget: str
     output_dir: Path
     config_dir: Path | None = None
+    source: Path | None = None
 
     @property
     def flags(self) -> list[str]:
@@ -87,12 +112,25 @@ class StudyOptions:
 
 @dataclass(frozen=True)
 class PlannedStudy:
-    """A study of claims: its folder, its runs before they begin, by id, and why there are none."""
+    """A study of claims, before its runs begin.
+
+    Attributes:
+        folder: where its runs go.
+        records: its runs, by id.
+        pending: how many have no result yet.
+        problem: why there are none; empty where there are some.
+        reach: what the experiment trains, by budget.
+        definitions: all that decides what is trained, by budget.
+        losses: between which losses its runs end; None where that is not known.
+    """
 
     folder: Path = Path()
     records: dict[str, RunRecord] = field(default_factory=dict)
     pending: int = 0
     problem: str = ""
+    reach: Mapping[str, BudgetReach] = field(default_factory=dict)
+    definitions: Mapping[str, Any] = field(default_factory=dict)
+    losses: LossRange | None = None
 
     def read_runs(self, with_probes: bool = False) -> tuple[Run, ...]:
         """The study's runs; one that left nothing readable as it was planned.
@@ -113,28 +151,33 @@ class PlannedStudy:
         )
 
 
-def plan_study(experiment: str, options: StudyOptions) -> PlannedStudy:
-    """The runs of an experiment. One that cannot be composed, or has no data, says why."""
+def plan_study(experiment: str, options: StudyOptions, *, with_runs: bool = True) -> PlannedStudy:
+    """The runs of an experiment. One that cannot be composed, or has no data, says why.
+
+    Without runs it needs no data, and has what is known of its budgets alone.
+    """
+    overrides = options.overrides(experiment)
+    known: dict[str, Any] = {}
     try:
-        plan, folder = _compose_study(experiment, options)
+        with composed_config(overrides, options.config_dir) as (loader, master):
+            sweeper = master.hydra.sweeper
+            sweep = SweepRequest(sweeper.params, sweeper.arms, sweeper.budgets)
+            known["reach"] = find_reach(sweep, master)
+            known["definitions"] = define_budgets(sweep, loader, master)
+            if not with_runs:
+                return PlannedStudy(**known)
+            arms, swept = sweep.expand_arms(overrides, options.budget)
+            study = sweep.study_name(str(master.study), options.budget)
+            plan = make_plan(loader, master, swept, study, arms)
     except NormlabError as error:
-        return PlannedStudy(problem=str(error).rstrip("."))
+        return PlannedStudy(problem=str(error).rstrip("."), **known)
     records = {}
     for spec in plan.specs:
         norm, placement, data = (spec.choices[key] for key in ("norm", "placement", "data"))
         names = spec.id, spec.name, norm, placement, data
         records[spec.id] = RunRecord(*names, spec.config.seed, spec.choices, spec.plain)
-    return PlannedStudy(folder, records, len(plan.pending()))
-
-
-def _compose_study(experiment: str, options: StudyOptions) -> tuple[Plan, Path]:
-    overrides = options.overrides(experiment)
-    with composed_config(overrides, options.config_dir) as (loader, master):
-        sweeper = master.hydra.sweeper
-        sweep = SweepRequest(sweeper.params, sweeper.arms, sweeper.budgets)
-        arms, swept = sweep.expand_arms(overrides, options.budget)
-        study = sweep.study_name(str(master.study), options.budget)
-        return make_plan(loader, master, swept, study, arms), options.output_dir / study
+    folder = options.output_dir / study
+    return PlannedStudy(folder, records, len(plan.pending()), **known, losses=find_loss_range(plan))
 
 
 def train_study(experiment: str, options: StudyOptions) -> str:
@@ -218,6 +261,8 @@ def collect_claim_data(
     for name, claim in claims.items():
         if claim.experiment is not None:
             _check_arms(name, claim, studies[claim.experiment])
+            study = studies[claim.experiment]
+            check_attainable(name, claim, study.reach, study.losses)
     stored = {
         name: read_measurement(name, options.budget, options.output_dir) for name in measurements
     }
@@ -238,13 +283,100 @@ def collect_claim_data(
     for name, claim in claims.items():
         if claim.measurement is not None:
             problem = failures.get(claim.measurement, "")
-            data[name] = ClaimData((), stored[claim.measurement], problem, command(name))
+            data[name] = ClaimData(
+                (),
+                stored[claim.measurement],
+                problem,
+                command(name),
+                definitions=define_measurement(claim.measurement),
+            )
         else:
             study = studies[str(claim.experiment)]
-            with_probes = getattr(claim.test, "quantity", None) is Quantity.growth
+            with_probes = claim.quantity is not None and not claim.quantity.is_loss
             runs = study.read_runs(with_probes)
-            data[name] = ClaimData(runs, None, study.problem, command(name))
+            data[name] = ClaimData(
+                runs, None, study.problem, command(name), study.reach, study.definitions
+            )
     return data
+
+
+def read_claim_data(
+    claims: Mapping[str, Claim],
+    options: StudyOptions,
+    source: Path,
+    command: Callable[[str], str],
+) -> dict[str, ClaimData]:
+    """What each claim rests on, from a folder that `--export` has written; nothing is trained.
+
+    Raises:
+        ConfigError: the budgets of an experiment do not reach a claim's regime.
+        NormlabError: a file is damaged.
+    """
+    experiments = dict.fromkeys(c.experiment for c in claims.values() if c.experiment)
+    studies = {name: plan_study(name, options, with_runs=False) for name in experiments}
+    archives = {}
+    for name in experiments:
+        with suppress(FileNotFoundError):
+            archives[name] = read_archive(archive_path(source, name, options.budget))
+    data = {}
+    for name, claim in claims.items():
+        if claim.experiment is None:
+            measurement = str(claim.measurement)
+            stored = read_measurement(measurement, options.budget, source)
+            problem = "" if stored else f"{source} has no present measurement of {measurement}"
+            data[name] = ClaimData(
+                (),
+                stored,
+                problem,
+                command(name),
+                definitions=define_measurement(measurement),
+            )
+            continue
+        study, archive = studies[claim.experiment], archives.get(claim.experiment)
+        check_attainable(name, claim, study.reach, study.losses)
+        basis = ClaimData(command=command(name), reach=study.reach, definitions=study.definitions)
+        if archive is None:
+            path = archive_path(source, claim.experiment, options.budget)
+            data[name] = replace(basis, problem=f"{path} does not exist")
+        else:
+            data[name] = replace(
+                basis, runs=archive.runs, date=archive.date, machine=archive.machine
+            )
+    return data
+
+
+def export_claim_data(
+    claims: Mapping[str, Claim],
+    data: Mapping[str, ClaimData],
+    options: StudyOptions,
+    folder: Path,
+    *,
+    date: str,
+    machine: str,
+) -> list[Path]:
+    """Write the runs and measurements that claims rest on, and return the files.
+
+    An experiment without runs leaves none.
+
+    Raises:
+        NormlabError: one cannot be written.
+    """
+    paths = []
+    runs: dict[str, tuple[Run, ...]] = {}
+    for name, claim in claims.items():
+        measurement = data[name].measurement
+        if measurement is not None:
+            paths.append(store_measurement(measurement, options.budget, folder))
+        elif claim.experiment and data[name].runs:
+            # Those of a claim that looks at probes have more curves.
+            needs_probes = claim.quantity is not None and not claim.quantity.is_loss
+            if needs_probes or claim.experiment not in runs:
+                runs[claim.experiment] = data[name].runs
+    for experiment, members in runs.items():
+        path = archive_path(folder, experiment, options.budget)
+        write_archive(path, members, date, machine)
+        paths.append(path)
+    return list(dict.fromkeys(paths))
 
 
 def _print_plan(

@@ -1,0 +1,179 @@
+"""What a claim is about: which lengths and sizes of runs, which of them a budget reaches.
+
+Known from the files, before anything is trained: a claim that no budget can decide is refused.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from omegaconf import DictConfig, OmegaConf
+
+from normlab.apps.claims.claim import Claim, Regime
+from normlab.config import conf_folder
+from normlab.config.safe_yaml import read_yaml
+from normlab.errors import ConfigError
+from normlab.study.plan import Plan, SweepRequest, compose_spec
+
+
+@dataclass(frozen=True)
+class BudgetReach:
+    """What an experiment trains at a budget: lengths in optimizer steps, and its largest model."""
+
+    steps: tuple[int, ...]
+    depth: int
+    width: int
+
+    def covers(self, regime: Regime) -> bool:
+        """Whether its longest runs are in the regime."""
+        return (
+            max(self.steps) >= regime.steps
+            and self.depth >= (regime.depth or 0)
+            and self.width >= (regime.width or 0)
+        )
+
+    def describe(self) -> str:
+        """`1000 steps, 8 blocks, width 64`."""
+        return f"{max(self.steps)} steps, {self.depth} blocks, width {self.width}"
+
+
+@dataclass(frozen=True)
+class LossRange:
+    """Between which losses a model that learns ends: the floor, 0 if unknown, and a uniform guess.
+
+    In nats per token.
+    """
+
+    floor: float
+    uniform: float
+
+
+def find_reach(sweep: SweepRequest, master: DictConfig) -> dict[str, BudgetReach]:
+    """What an experiment trains at each of its budgets; one with an unreadable length is absent.
+
+    `master` is the experiment as it is composed for any of its budgets.
+    """
+    reach = {}
+    for budget in sorted(sweep.budgets or _all_budgets()):
+        values = {**sweep.budgets.get(budget, {}), **sweep.params}
+        defaults = {
+            "trainer.max_steps": _length_of_budget(budget, master),
+            "model.depth": master.model.depth,
+            "model.width": master.model.width,
+        }
+        try:
+            steps, depths, widths = (
+                [int(number) for number in str(values.get(key, default)).split(",")]
+                for key, default in defaults.items()
+            )
+        except ValueError:  # range(…) or another expression
+            continue
+        reach[budget] = BudgetReach(tuple(sorted(steps)), max(depths), max(widths))
+    return reach
+
+
+def _length_of_budget(budget: str, master: DictConfig) -> object:
+    """The steps of a run, where the sweep does not say it; None where the budget has no file."""
+    if not OmegaConf.is_interpolation(master.trainer, "max_steps"):
+        return master.trainer.max_steps
+    path = conf_folder() / "budget" / f"{budget}.yaml"
+    return read_yaml(path)["max_steps"] if path.is_file() else None
+
+
+def define_budgets(sweep: SweepRequest, loader: ConfigLoader, master: DictConfig) -> dict[str, Any]:
+    """All that decides what an experiment trains at each of its budgets, as JSON can hold it.
+
+    Arms and swept values are as the file has them; the id of one run of a step stands for all that
+    no budget changes, and is not changed by new keys at their neutral values.
+    """
+    first_arm = sweep.arms[0].split() if sweep.arms else []
+    overrides = [*first_arm, "study=claims", "trainer.max_steps=1", "trainer.val_every=1"]
+    run = compose_spec(loader, master, overrides).id
+    definitions: dict[str, Any] = {}
+    for budget in sorted(sweep.budgets or _all_budgets()):
+        values = {**sweep.budgets.get(budget, {}), **sweep.params}
+        if "trainer.max_steps" not in values:
+            values["trainer.max_steps"] = _length_of_budget(budget, master)
+        plain_values = {str(key): str(value) for key, value in values.items()}
+        definitions[budget] = {"arms": list(sweep.arms), "values": plain_values, "run": run}
+    return definitions
+
+
+def _all_budgets() -> list[str]:
+    return [path.stem for path in (conf_folder() / "budget").glob("*.yaml")]
+
+
+def find_loss_range(plan: Plan) -> LossRange | None:
+    """Where losses of the plan's data lie; None where there are several kinds of data."""
+    sizes = set(plan.vocabularies.values())
+    if len(sizes) != 1:
+        return None
+    from normlab.data import build_source
+
+    data, context = plan.specs[0].plain["data"], plan.specs[0].config.model.context
+    floor = build_source(data, context).floor if data["kind"] == "synthetic" else None
+    return LossRange(floor or 0.0, math.log(sizes.pop()))
+
+
+def check_attainable(
+    name: str, claim: Claim, reach: Mapping[str, BudgetReach], losses: LossRange | None
+) -> None:
+    """Refuse a regime beyond every budget, and a margin beyond all differences of losses.
+
+    Raises:
+        ConfigError: no run of the claim's experiment could decide it.
+    """
+    regime = claim.regime
+    if regime is not None and reach and not find_budgets(regime, reach):
+        budgets = "; ".join(f"{budget}: {size.describe()}" for budget, size in reach.items())
+        raise ConfigError(
+            f"claim={name}: its regime begins at {describe_limits(regime)}, and no budget of "
+            f"experiment={claim.experiment} reaches it ({budgets}); give it a larger budget, or "
+            f"the claim another regime."
+        )
+    margin = getattr(claim.test, "margin", None)
+    compares_losses = claim.quantity is None or claim.quantity.is_loss
+    if margin is None or losses is None or claim.kind == "diverges" or not compares_losses:
+        return
+    largest = losses.uniform - losses.floor
+    if margin >= largest:
+        raise ConfigError(
+            f"claim={name}: test.margin={margin:g} is not allowed; losses lie between "
+            f"{losses.floor:.3f} (the floor) and {losses.uniform:.3f} (a uniform guess) here, so "
+            f"no difference can be larger than {largest:.3f}: give a margin below that."
+        )
+
+
+def find_budgets(regime: Regime, reach: Mapping[str, BudgetReach]) -> list[str]:
+    """The budgets whose longest runs are in the regime, the smallest first."""
+    reached = [budget for budget, size in reach.items() if size.covers(regime)]
+    return sorted(reached, key=lambda budget: (max(reach[budget].steps), reach[budget].depth))
+
+
+def describe_limits(regime: Regime) -> str:
+    """`1000 steps, 12 blocks`."""
+    limits = [f"{regime.steps} steps"]
+    limits += [] if regime.depth is None else [f"{regime.depth} blocks"]
+    limits += [] if regime.width is None else [f"width {regime.width}"]
+    return ", ".join(limits)
+
+
+def describe_shortfall(
+    regime: Regime, size: BudgetReach, reach: Mapping[str, BudgetReach]
+) -> str | None:
+    """Why runs of this size are out of regime, and which budget reaches it; None where they are in.
+
+    `reach` is empty where nobody knows what budgets there are.
+    """
+    if size.covers(regime):
+        return None
+    budgets = find_budgets(regime, reach)
+    remedy = f"budget={budgets[0]} reaches it" if budgets else "no budget reaches it"
+    if not reach:
+        remedy = "whether a budget reaches it is not known"
+    return (
+        f"the claim is about runs from {describe_limits(regime)} on, and these have "
+        f"{size.describe()}; {remedy}"
+    )

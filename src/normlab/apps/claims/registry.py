@@ -1,0 +1,133 @@
+"""What a claim's test was before its runs: a hash for every budget, with a date and a commit.
+
+`claims.py --register` writes conf/claim/registered.json, which is committed before the runs. A
+statement, margin, regime or budget that is changed afterwards has another hash, and the page says
+so.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from normlab.apps.claims.claim import Claim
+from normlab.apps.claims.record import ClaimVerdict, unwritable_error
+from normlab.archive.versioned_json import read_versioned_json, restore_value, write_versioned_json
+
+SCHEMA_VERSION = 1
+REGISTER_FILE = "registered.json"
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A claim as it was on a date: its hash by budget, and normlab's commit, empty if unknown."""
+
+    hashes: dict[str, str]
+    date: str
+    commit: str
+
+
+@dataclass(frozen=True)
+class Register:
+    """The registrations of every claim, by its name, the oldest first: the last one counts."""
+
+    claims: dict[str, tuple[Registration, ...]] = field(default_factory=dict)
+
+    def add(self, name: str, registration: Registration) -> "Register":
+        """With this registration, unless the last one of the claim has the same hashes."""
+        earlier = self.claims.get(name, ())
+        if earlier and earlier[-1].hashes == registration.hashes:
+            return self
+        return Register({**self.claims, name: (*earlier, registration)})
+
+
+def hash_claim(claim: Claim, definitions: Mapping[str, Any]) -> dict[str, str]:
+    """Twelve hexadecimal digits for every budget.
+
+    They are of all that decides the verdict: statement, test with its margin, regime, and what the
+    experiment trains or the measurement measures at this budget (`definitions`).
+    """
+    test = {"kind": claim.kind, **asdict(claim.test)}
+    regime = None if claim.regime is None else asdict(claim.regime)
+    hashes = {}
+    for budget, definition in definitions.items():
+        source = claim.experiment or claim.measurement
+        text = json.dumps(
+            [claim.statement, test, regime, source, definition],
+            sort_keys=True,
+            default=_plain_value,
+        )
+        hashes[budget] = hashlib.sha256(text.encode()).hexdigest()[:12]
+    return hashes
+
+
+def _plain_value(value: object) -> object:
+    return value.value if isinstance(value, Enum) else str(value)
+
+
+def read_register(folder: Path) -> Register:
+    """The register in a folder of claims; empty where there is none.
+
+    Raises:
+        NormlabError: it is damaged, or of a newer normlab.
+    """
+    remedy = "restore it from version control"
+    try:
+        return read_versioned_json(
+            folder / REGISTER_FILE,
+            SCHEMA_VERSION,
+            _restore_register,
+            remedy,
+        )
+    except FileNotFoundError:
+        return Register()
+
+
+def _restore_register(raw: Any) -> Register:
+    register: Register = restore_value(Register, raw)
+    return register
+
+
+def write_register(folder: Path, register: Register) -> Path:
+    """Write the register atomically, and return its path.
+
+    Raises:
+        NormlabError: it cannot be written.
+    """
+    path = folder / REGISTER_FILE
+    ordered = Register({name: register.claims[name] for name in sorted(register.claims)})
+    try:
+        return write_versioned_json(path, asdict(ordered), SCHEMA_VERSION)
+    except OSError as error:
+        raise unwritable_error(path, error) from error
+
+
+def mark_registration(
+    verdict: ClaimVerdict,
+    claim: Claim,
+    definitions: Mapping[str, Any],
+    register: Register,
+    budget: str,
+) -> ClaimVerdict:
+    """The verdict with its hash, and with a sentence on when its test was registered."""
+    digest = hash_claim(claim, definitions).get(budget, "")
+    registrations = register.claims.get(verdict.name, ())
+    sentence = _describe_registration(digest, registrations, budget)
+    if claim.first_run is not None:
+        sentence = f"not preregistered, for it was first judged on {claim.first_run}; {sentence}"
+    return replace(verdict, digest=digest, registration=sentence)
+
+
+def _describe_registration(
+    digest: str, registrations: tuple[Registration, ...], budget: str
+) -> str:
+    if not registrations:
+        return "its test is not registered"
+    last = registrations[-1]
+    commit = f" at commit {last.commit[:7]}" if last.commit else ""
+    if digest and last.hashes.get(budget) == digest:
+        return f"its test and this budget were registered on {last.date}{commit}"
+    return f"its test or this budget has changed since it was registered on {last.date}{commit}"

@@ -1,0 +1,69 @@
+"""A hash says whether anything that decides a verdict has changed; the register, since when."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from claim_evidence import make_claim
+from normlab.apps.claims.claim import Lower, Regime
+from normlab.apps.claims.registry import (
+    Register,
+    Registration,
+    hash_claim,
+    read_register,
+    write_register,
+)
+from normlab.errors import NormlabError
+
+BUDGETS = {"quick": {"arms": ["norm=dyt"], "values": {"seed": "0,1,2"}, "run": "12345678"}}
+CLAIM = make_claim(
+    Lower("norm=rmsnorm", "norm=layernorm", 0.02),
+    experiment="claims_text",
+    regime=Regime(1000, "a paper"),
+)
+
+
+@pytest.mark.parametrize(
+    ("claim", "budgets"),
+    [
+        (replace(CLAIM, statement="B is so."), BUDGETS),
+        (replace(CLAIM, test=Lower("norm=rmsnorm", "norm=layernorm", 0.03)), BUDGETS),
+        (replace(CLAIM, test=Lower("norm=rmsnorm", "norm=dyt", 0.02)), BUDGETS),
+        (replace(CLAIM, regime=Regime(500, "a paper")), BUDGETS),
+        (replace(CLAIM, regime=None), BUDGETS),
+        (replace(CLAIM, experiment="claims_depth"), BUDGETS),
+        (CLAIM, {"quick": {**BUDGETS["quick"], "values": {"seed": "0,1"}}}),
+        (CLAIM, {"quick": {**BUDGETS["quick"], "run": "87654321"}}),
+    ],
+)
+def test_whatever_decides_a_verdict_is_in_the_hash(claim: object, budgets: dict) -> None:
+    changed = hash_claim(claim, budgets)  # type: ignore[arg-type]
+    assert changed.keys() == {"quick"}
+    assert changed != hash_claim(CLAIM, BUDGETS)
+
+
+def test_what_only_describes_is_not_in_the_hash() -> None:
+    described = replace(
+        CLAIM, setup="elsewhere", differs="all", unit="nats", first_run="2026-11-24"
+    )
+    assert hash_claim(described, BUDGETS) == hash_claim(CLAIM, BUDGETS)
+
+
+def test_a_register_keeps_every_registration_that_differs(tmp_path: Path) -> None:
+    first = Registration({"quick": "aaa"}, "2026-11-26", "c" * 40)
+    second = Registration({"quick": "bbb"}, "2026-11-27", "")
+    later = replace(first, date="2026-11-28")
+    register = Register().add("x", first).add("x", later).add("x", second).add("x", first)
+    assert register.claims == {"x": (first, second, first)}
+    write_register(tmp_path, register)
+    assert read_register(tmp_path) == register
+
+
+def test_a_register_that_someone_has_edited_is_refused(tmp_path: Path) -> None:
+    assert read_register(tmp_path) == Register()
+    registration = Registration({"quick": "aaa"}, "2026-11-26", "")
+    path = write_register(tmp_path, Register().add("x", registration))
+    path.write_text(path.read_text().replace("aaa", "bbb"))
+    with pytest.raises(NormlabError, match="restore it from version control"):
+        read_register(tmp_path)
