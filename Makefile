@@ -1,4 +1,4 @@
-# make demo    install, train the four configurations on the default data, draw the figures
+# make demo    install, compare no norm, Post-LN and Pre-LN over three learning rates
 # make learn   install, build the pages, show the teaching path
 # make test    lint, types, import contract, tests
 # make test-slow    the studies of minutes
@@ -22,7 +22,7 @@ BUDGET ?= standard
 .PHONY: demo learn test test-slow lint docs clean experiments experiments-quick
 
 demo: $(VENV)/.installed
-	$(BIN)/python train.py -m norm=rmsnorm,layernorm placement=pre,post
+	$(BIN)/python train.py experiment=learning_rates
 
 # The pages are built once; `make docs` builds them again.
 learn: $(VENV)/.installed outputs/site/index.html

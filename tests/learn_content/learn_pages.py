@@ -99,16 +99,21 @@ def read_numbers(text: str) -> list[float]:
 def compose_command(command: str) -> list[RunSpec]:
     """The networks that a command of train.py, card.py or probe.py would train or measure."""
     words = shlex.split(command)[2:]
-    return compose_overrides([word for word in words if "=" in word and not word.startswith("--")])
+    folder = None
+    if "--config-dir" in words:
+        folder = ROOT / words[words.index("--config-dir") + 1]
+    overrides = [word for word in words if "=" in word and not word.startswith("--")]
+    return compose_overrides(overrides, folder)
 
 
 @functools.cache
-def _compose(overrides: tuple[str, ...]) -> list[RunSpec]:
-    with composed_config(()) as (loader, master):
+def _compose(overrides: tuple[str, ...], folder: Path | None) -> list[RunSpec]:
+    with composed_config((), folder) as (loader, master):
         combinations = list(expand_overrides(loader, overrides, Plan()))
         return [compose_spec(loader, master, combination) for combination in combinations]
 
 
-def compose_overrides(overrides: list[str]) -> list[RunSpec]:
+def compose_overrides(overrides: list[str], folder: Path | None = None) -> list[RunSpec]:
     """Every run of these overrides, but of a list of numbers the first only: composing is slow."""
-    return _compose(tuple(re.sub(r"(=[\d.e-]+),[\d.,e-]+$", r"\1", word) for word in overrides))
+    first = (re.sub(r"(=[\d.e-]+),[\d.,e-]+$", r"\1", word) for word in overrides)
+    return _compose(tuple(first), folder)
