@@ -81,10 +81,10 @@ def test_a_reader_that_has_left_ends_a_command_quietly() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_what_an_encoding_lacks_is_a_question_mark() -> None:
+def test_what_an_encoding_lacks_is_the_nearest_that_it_has() -> None:
     code = "from normlab import output; output.secure_streams(); print('a \\xb7 b \\xb1 c')"
-    assert called("-c", code, **ASCII).stdout == "a ? b ? c\n"
-    assert called("-c", code, PYTHONIOENCODING="ascii").stdout == "a ? b ? c\n"
+    assert called("-c", code, **ASCII).stdout == "a | b +- c\n"
+    assert called("-c", code, PYTHONIOENCODING="ascii").stdout == "a | b +- c\n"
 
 
 def test_a_closed_descriptor_is_not_given_to_the_next_file(tmp_path: Path) -> None:

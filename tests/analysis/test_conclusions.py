@@ -138,6 +138,7 @@ def test_facets_share_out_the_level() -> None:
     assert [one.p for one in judged(runs).comparisons] == pytest.approx([6 * p] * 6)
 
 
+@pytest.mark.slow
 def test_studies_of_equal_arms_seldom_tell_a_difference() -> None:
     rng = np.random.default_rng(0)
     told = 0

@@ -1,6 +1,7 @@
 """Folders of runs that somebody or something has damaged: read as far as they can be, and told."""
 
 import json
+import math
 import random
 import zlib
 from dataclasses import asdict
@@ -37,7 +38,8 @@ def make(folder: Path, written: RunRecord, train: int = STEPS, val: int = STEPS)
         for step in {0, val}:
             writer.add_scalar(tags.VALIDATION_LOSS, 3.0 - step / 10, step)
         if val == STEPS:
-            writer.add_scalar(tags.FINAL_VALIDATION_LOSS, 2.0, val)
+            last = math.nan if written.state == "diverged" else 2.0
+            writer.add_scalar(tags.FINAL_VALIDATION_LOSS, last, val)
     written.write(folder)
     return folder
 

@@ -107,6 +107,7 @@ def test_a_study_killed_again_and_again_is_the_study_that_never_was(
     ]
 
 
+@pytest.mark.slow
 def test_a_killed_study_goes_on_to_the_same_end(
     tmp_path: Path, whole: Path, counts: Counter[str], quiet: Callable, whole_again: Callable
 ) -> None:

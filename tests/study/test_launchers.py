@@ -29,6 +29,7 @@ def results(folder: Path) -> dict[str, object]:
     return {record["id"]: (record["final"], record["best"]) for record in records}
 
 
+@pytest.mark.slow
 def test_joblib_gives_the_runs_losses_and_figures_of_the_own_launcher(
     tmp_path: Path, door: Callable
 ) -> None:

@@ -55,6 +55,7 @@ def gone(pids: list[int], seconds: float) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_side_by_side_is_to_the_bit_what_one_after_the_other_is(
     door: Callable, tmp_path: Path
 ) -> None:

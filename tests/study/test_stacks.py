@@ -216,6 +216,7 @@ def test_the_size_of_a_stack_is_no_part_of_a_run(specified: Callable) -> None:
 STUDY = ("-m", *TINY, "norm=rmsnorm,layernorm", "seed=0,1,2")
 
 
+@pytest.mark.slow
 def test_a_study_in_stacks_is_the_study(door: Callable, tmp_path: Path) -> None:
     stacked = door(*STUDY, "trainer.stack=2", "jobs=2", f"output_dir={tmp_path}/stacked")
     assert stacked.code == 0, stacked.err

@@ -108,6 +108,7 @@ def test_the_same_network_under_another_name_is_the_run_that_is_there(
     assert found == [("any", "rezero"), ("dyt", "mixln"), ("rmsnorm", "pre")]
 
 
+@pytest.mark.slow
 def test_a_margin_belongs_to_the_command_and_not_to_the_runs(
     door: Callable, tmp_path: Path
 ) -> None:

@@ -169,9 +169,9 @@ def analyse_study(
 
 
 def _common_setting(study: Study, key: str) -> float | None:
-    value, *others = [run.record.config.get(key) for run in study.runs]
-    is_common = isinstance(value, int | float) and all(other == value for other in others)
-    return value if is_common else None
+    values = [run.record.config.get(key) for run in study.runs]
+    is_common = all(value == values[0] for value in values)
+    return values[0] if values and is_common and isinstance(values[0], int | float) else None
 
 
 def find_study_experiment(

@@ -260,6 +260,7 @@ def test_a_figure_that_fails_costs_a_sentence_and_not_the_verdicts(
     assert read_record(Path("outputs/claims/claims-quick.json"), ClaimsRecord).verdicts
 
 
+@pytest.mark.slow
 def test_verdicts_are_recomputed_from_exported_runs(call: Call, tmp_path: Path, ours: None) -> None:
     """Without the runs' folders, and with every number, date and reason."""
     mine = tmp_path / "mine"

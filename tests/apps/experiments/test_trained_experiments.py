@@ -169,7 +169,10 @@ def test_the_sentences_are_a_paragraph_on_the_terminal_and_a_list_on_the_page(
     (found,) = [
         one for one in Page(done.page).root.all("ul") if one.attributes.get("class") == "found"
     ]
-    assert [one.text for one in found.all("li")] == list(done.result.story[1:])
+    assert [one.text for one in found.all("li")] == [
+        *done.result.story[1:],
+        *done.result.sentences,
+    ]
 
 
 def test_figures_are_drawn_and_drawn_again_when_numbers_change(maker: Any) -> None:
