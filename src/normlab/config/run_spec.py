@@ -128,7 +128,8 @@ def make_run_spec(composed: DictConfig, choices: Mapping[str, str]) -> RunSpec:
             f"{error.full_key} has no value; give one with {error.full_key}=…"
         ) from error
     except InterpolationResolutionError as error:
-        raise ConfigError(f"{error.full_key} cannot be resolved: {error.msg}.") from error
+        reason = str(error.msg).splitlines()[0]
+        raise ConfigError(f"{error.full_key} cannot be resolved: {reason}.") from error
     check_config(config)
     chosen = {group: str(choices[group]) for group in GROUPS if choices.get(group)}
     for group, option in chosen.items():
