@@ -47,10 +47,8 @@ def assert_states_are_whole(study: Path) -> None:
             assert saved is not None
 
 
-@pytest.mark.parametrize(
-    "kilobytes",
-    [300, *(pytest.param(size, marks=pytest.mark.slow) for size in range(60, 1100, 130))],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kilobytes", [300, *range(60, 1100, 130)])
 def test_a_full_disk_stops_the_runs_in_words_and_space_lets_them_go_on(
     kilobytes: int,
     disk: Path,

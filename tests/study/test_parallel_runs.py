@@ -104,8 +104,15 @@ def test_a_run_whose_process_is_killed_fails_alone_and_goes_on(tmp_path: Path) -
     assert_same_run(study / name, tmp_path / "whole" / "synthetic" / name)
 
 
-@pytest.mark.parametrize("times", [1, 2], ids=["once", "twice"])
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM], ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    ("signum", "times"),
+    [
+        pytest.param(signal.SIGINT, 2, id="SIGINT-twice"),
+        pytest.param(signal.SIGTERM, 1, id="SIGTERM-once"),
+        pytest.param(signal.SIGINT, 1, id="SIGINT-once", marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 2, id="SIGTERM-twice", marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_to_the_parent_saves_and_stops_all(
     signum: int, times: int, tmp_path: Path
 ) -> None:
