@@ -144,7 +144,13 @@ def read_records(study: Path) -> dict[str, RunRecord]:
 
 def list_drafts(folder: Path) -> list[Path]:
     """What is being written below a folder, or was when a writer was killed."""
-    return list(folder.rglob(".*.part"))
+    # Not rglob: a folder may vanish while it is read.
+    return [
+        Path(parent, name)
+        for parent, _, names in os.walk(folder)
+        for name in names
+        if name.startswith(".") and name.endswith(".part")
+    ]
 
 
 def read_rows(study: Path) -> list[dict[str, str]]:

@@ -358,3 +358,13 @@ def test_a_placement_that_assumes_other_weights_is_a_warning(scheme: str, warned
     config = {"model": {"init": {"scheme": scheme}}}
     warnings = judged(arm([1.5, 1.6], "rmsnorm", "deepnorm", config=config)).warnings
     assert any("factors of deepnorm were derived for Xavier" in line for line in warnings) == warned
+
+
+def test_what_was_trained_without_the_check_for_leaks_is_compared_with_nothing() -> None:
+    leak = arm([1.5, 1.51, 1.52], *PRE, config={"allow_leak": True})
+    result = judged(leak, arm([1.6, 1.61, 1.62], *POST), arm([1.7, 1.71, 1.72], *LAYER))
+    assert not any(
+        "pre" in pair.best.name and pair.best.norm == "rmsnorm" for pair in result.comparisons
+    )
+    assert any("allow_leak=true" in line for line in result.warnings)
+    assert result.plan.study == "INVALID: study"

@@ -372,6 +372,16 @@ def test_defaults_of_a_subfolder_that_multiply_are_refused(entries: str, strange
         check_folder(strangers)
 
 
+def test_options_of_conf_count_as_often_as_they_are_reached(strangers: Path) -> None:
+    many = ", ".join(f"/norm@placement.blocks.b{number}: dyt" for number in range(20))
+    write(strangers, "norm/many.yaml", f"defaults: [{{{many.replace(', ', '}, {')}}}]\nx: 1")
+    check_folder(strangers)
+    again = ", ".join(["many"] * 12)
+    write(strangers, "norm/again.yaml", f"defaults: [{again}]\nx: 1")
+    with pytest.raises(ConfigError, match="more than 200 files"):
+        check_folder(strangers)
+
+
 def test_a_file_of_many_bytes_is_not_read(tmp_path: Path) -> None:
     path = write(tmp_path, "x.yaml", "a: 1\n" + "#" * 70_000)
     with pytest.raises(ConfigError, match="bytes"):

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from normlab.archive.record import RunRecord
 from normlab.config.run_spec import RunSpec
 from normlab.errors import ConfigError
 from normlab.training.build import check_networks
 from normlab.training.run import train
+from normlab.training.stack_run import train_stack
 from tiny_run import TINY, SilentDisplay
 
 HEAD = """
@@ -185,3 +187,17 @@ def test_a_model_that_leaks_only_once_it_is_trained_has_no_result(
     assert record.state == "failed"
     assert "it sees what it has to predict" in str(record.reason)
     assert record.final.val_loss is None
+
+
+def test_a_stack_that_leaks_once_it_is_trained_has_no_results(
+    specified: Callable[..., RunSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "late_stack.py").write_text(HEAD + LONG)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("NORMLAB_TRUST", "late_stack")
+    overrides = [*TINY, "placement._target_=late_stack.Mine", "model.context=48"]
+    specs = [specified(*overrides, f"seed={seed}", f"output_dir={tmp_path}") for seed in (0, 1)]
+    for outcome in train_stack(specs, "", [SilentDisplay(), SilentDisplay()]):
+        assert isinstance(outcome, RunRecord)
+        assert outcome.state == "failed"
+        assert "it sees what it has to predict" in str(outcome.reason)

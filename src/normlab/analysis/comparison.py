@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from normlab.analysis.arms import Arm, Facet
 from normlab.analysis.family import family_differences
 from normlab.analysis.statistics import LEVEL, Difference, Outcome, mean_or_infinity
-from normlab.archive.record import INVALID
 
 # The floor is that of the very windows that are validated; this is far beyond rounding.
 FLOOR_TOLERANCE = 0.01  # nats per token
@@ -106,7 +105,7 @@ def is_below_floor(arm: Arm) -> bool:
 
 def is_invalid(arm: Arm) -> bool:
     """Whether it was trained without the check for leaks (`allow_leak=true`)."""
-    return INVALID in (arm.norm.partition("-")[0], arm.placement.partition("-")[0])
+    return any(run.record.config.get("allow_leak") for run in arm.runs)
 
 
 def learned_data(arm: Arm) -> str:

@@ -271,7 +271,7 @@ def find_caveats(study: Study, facets: Sequence[Facet]) -> list[str]:
 
 
 def _seed_caveats(facets: Sequence[Facet]) -> Iterator[str]:
-    arms = {arm.label: arm for facet in facets for arm in facet.arms}
+    arms = _arms_by_label(facets)
     finished = [len(_arm_seeds(arm, "finished")) for arm in arms.values()]
     if max(finished, default=0) == 1:
         yield (
@@ -292,11 +292,6 @@ def _seed_caveats(facets: Sequence[Facet]) -> Iterator[str]:
             f"Not all arms have a result for the same seeds, and only equal seeds are paired: "
             f"{join_first(lacking.values())}."
         )
-
-
-# Two groups of seeds: the gap between them is this many times as wide as either group.
-_WIDE_GAP = 4.0
-_FEWEST_IN_TWO_GROUPS = 4
 
 
 # Placements whose papers derive their factors for Xavier's weights: 2203.00555, 2210.06423,
@@ -320,9 +315,13 @@ def _init_caveats(runs: Sequence[Run]) -> Iterator[str]:
         )
 
 
+def _arms_by_label(facets: Sequence[Facet]) -> dict[str, Arm]:
+    return {arm.label: arm for facet in facets for arm in facet.arms}
+
+
 def _leak_caveats(facets: Sequence[Facet]) -> Iterator[str]:
-    arms = {arm.label: arm for facet in facets for arm in facet.arms}
-    invalid = [label for label, arm in arms.items() if is_invalid(arm)]
+    """Arms that were trained without the check for leaks."""
+    invalid = [label for label, arm in _arms_by_label(facets).items() if is_invalid(arm)]
     if invalid:
         yield (
             f"Trained with allow_leak=true, without the check that no token sees a later one, and "
@@ -332,19 +331,23 @@ def _leak_caveats(facets: Sequence[Facet]) -> Iterator[str]:
 
 def _floor_caveats(facets: Sequence[Facet]) -> Iterator[str]:
     """Arms below the lowest loss that is possible: they see what they have to predict."""
-    arms = {arm.label: arm for facet in facets for arm in facet.arms}
-    below = [label for label, arm in arms.items() if is_below_floor(arm)]
+    below = [label for label, arm in _arms_by_label(facets).items() if is_below_floor(arm)]
     if below:
         yield (
             f"Below the floor, which no model can be that does not see the tokens it has to "
-            f"predict: {join_first(below)}. Its losses mean nothing, and are compared with none."
+            f"predict: {join_first(below)}. Such losses mean nothing, and are compared with none."
         )
+
+
+# Two groups of seeds: the gap between them is this many times as wide as either group.
+_WIDE_GAP = 4.0
+_FEWEST_IN_TWO_GROUPS = 4
 
 
 def _group_caveats(facets: Sequence[Facet]) -> Iterator[str]:
     """Arms whose seeds end in two groups: their mean is the loss of no run."""
     rows = []
-    for arm in {arm.label: arm for facet in facets for arm in facet.arms}.values():
+    for arm in _arms_by_label(facets).values():
         if groups := split_in_two(list(losses_by_seed(arm).values())):
             (low, high) = groups
             rows.append(

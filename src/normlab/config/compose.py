@@ -181,7 +181,7 @@ def _missing_option_error(file: str, options: list[str]) -> ConfigError:
 
 
 # What papers and other programs call our options.
-_SYNONYMS = {
+_OPTION_SYNONYMS = {
     "placement": {
         **dict.fromkeys(("prenorm", "preln"), "pre"),
         **dict.fromkeys(("postnorm", "postln"), "post"),
@@ -193,7 +193,7 @@ _SYNONYMS = {
 
 
 def _suggest_synonym(group: str, option: str, options: list[str]) -> str:
-    name = _SYNONYMS.get(group, {}).get(re.sub(r"[-_ ]", "", option.lower()), "")
+    name = _OPTION_SYNONYMS.get(group, {}).get(re.sub(r"[-_ ]", "", option.lower()), "")
     return f"did you mean {group}={name}? " if name in options else ""
 
 

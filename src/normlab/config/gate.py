@@ -70,8 +70,10 @@ def check_folder(folder: Path, primary: str | None = None) -> None:
     for file, entries in defaults.items():
         # A name may be one below the file's own folder, as Hydra has it, or of the whole folder.
         own = file.rpartition("/")[0]
+        candidates = [{entry, f"{own}/{entry}"} for entry in entries]
+        # One that is not in the folder is an option of conf/, and counts as well.
         defaults[file] = [
-            name for entry in entries for name in {entry, f"{own}/{entry}"} if name in defaults
+            name for names in candidates for name in sorted(names & defaults.keys()) or ["conf/"]
         ]
     counts: dict[File, int] = {}  # of files that were counted; 0 for those being counted
     for file in defaults:
