@@ -18,9 +18,25 @@ def runs_by_rate(
     norm: str = "rmsnorm",
     placement: str = "pre",
     initial: float | None = INITIAL,
+    halves: dict[float, tuple[float, float]] | None = None,
     **config: Any,
 ) -> list[Run]:
-    """Runs by rate and seed that ended at these losses; None: it diverged at step 7."""
+    """Runs by rate and seed that ended at these losses; None: it diverged at step 7.
+
+    `halves` has by rate the losses on the windows that choose and on those that compare.
+    """
+    runs = _whole_runs(losses, norm, placement, initial, config)
+    for run in runs:
+        if halves is not None and run.record.state == "finished":
+            rate = run.record.config["optimizer"]["lr"]
+            run.record.final.selection_loss, run.record.final.test_loss = halves[rate]
+    return runs
+
+
+def _whole_runs(
+    losses: dict[float, list[float | None]], norm: str, placement: str, initial: float | None,
+    config: dict[str, Any],
+) -> list[Run]:  # fmt: skip
     return [
         _make_run(rate, seed, loss, norm, placement, initial, config)
         for rate, some in losses.items()

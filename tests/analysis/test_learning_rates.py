@@ -136,3 +136,40 @@ def test_the_verdict_compares_each_arm_at_its_own_best_rate() -> None:
     assert "0.1 (the end of the grid) for rmsnorm · pre; 1e-2 for none" in fourth
     assert fifth == "Diverged: 3 of 18 runs: none · lr=0.1 (3 of 3, step 7)."
     assert any("edge" in warning for warning in said.warnings)
+
+
+HALVES = {1e-3: (2.0, 2.0), 1e-2: (1.4, 1.9), 1e-1: (1.6, 1.5)}
+
+
+def test_the_best_rate_is_chosen_on_other_windows_than_the_arms_are_compared_on() -> None:
+    losses = {rate: [sum(halves) / 2] * 2 for rate, halves in HALVES.items()}
+    assert only(runs_by_rate(losses)).best_rate == 1e-1  # by the whole
+    rates = found(runs_by_rate(losses, halves=HALVES))
+    assert rates.halved
+    (arm,) = rates.arms
+    assert (arm.best_rate, arm.tuned) == (1e-2, {0: 1.9, 1: 1.9})
+
+
+def test_arms_are_compared_by_the_windows_that_did_not_choose() -> None:
+    worse = {rate: (first, second + 0.5) for rate, (first, second) in HALVES.items()}
+    losses: dict = {rate: [2.0, 2.0] for rate in HALVES}
+    a = runs_by_rate(losses, "layernorm", halves=HALVES)
+    b = runs_by_rate(losses, "rmsnorm", halves=worse)
+    result = analyse_study(study_of_arms(a, b))
+    (comparison,) = result.comparisons
+    assert comparison.best.name == "layernorm · pre"
+    assert comparison.difference.mean == pytest.approx(-0.5)
+    assert "one half of the validation windows" in " ".join(result.sentences)
+    alone = [[run for run in runs if run.record.seed == 0] for runs in (a, b)]
+    (sentence, *_) = analyse_study(study_of_arms(*alone)).sentences
+    assert "at 1.9000 nats per token, 0.5000 below" in sentence
+
+
+def test_a_run_without_the_halves_has_all_arms_compared_by_the_whole() -> None:
+    losses = {rate: [sum(halves) / 2] * 2 for rate, halves in HALVES.items()}
+    a = runs_by_rate(losses, "layernorm", halves=HALVES)
+    result = analyse_study(study_of_arms(a, runs_by_rate(losses, "rmsnorm")))
+    assert result.rates is not None
+    assert not result.rates.halved
+    assert [arm.best_rate for arm in result.rates.arms] == [1e-1, 1e-1]
+    assert "on the same windows" in " ".join(result.sentences)

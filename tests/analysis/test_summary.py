@@ -48,6 +48,7 @@ def test_the_columns_of_runs_csv_stay_where_they_are(maker: Any) -> None:
         "id,name,state,reason,step,command,seed,norm,placement,data,parameters,tokens_per_second,"
         "train_seconds,precision,device,floor,diverged_step,final.val_loss,final.train_loss,"
         "best.val_loss,best.step,started,ended,unigram,target,steps_to_target,loss_spikes,"
+        "final.selection_loss,final.test_loss,"
         "versions.python,versions.torch,choices.norm,choices.placement,config.norm.eps,config.seed"
     )
     write_runs_csv(read_study(maker.folder))

@@ -8,7 +8,7 @@ import pytest
 from torch.utils.tensorboard import SummaryWriter
 
 from normlab.archive import tags
-from normlab.archive.record import RunRecord, read_result
+from normlab.archive.record import FinalNumbers, RunRecord, read_result
 from normlab.archive.study import read_run, read_study
 from normlab.errors import NormlabError
 
@@ -49,6 +49,21 @@ def test_a_run_is_its_record_and_its_events(tmp_path: Path) -> None:
     assert run.record == record(steps=2, state="finished", step=2)
     assert run.events.scalars[tags.TRAIN_LOSS].values.tolist() == [4.0, 3.0]
     assert run.left_out == []
+
+
+def test_the_halves_of_the_final_loss_are_those_of_the_events(tmp_path: Path) -> None:
+    make(tmp_path, record(steps=2), [4.0, 3.0], {2: 2.5}, closing=2.5)
+    with SummaryWriter(str(tmp_path), filename_suffix=".more") as writer:
+        writer.add_scalar(tags.FINAL_SELECTION_LOSS, 2.25, 2)
+        writer.add_scalar(tags.FINAL_TEST_LOSS, 2.75, 2)
+    forged = FinalNumbers(val_loss=2.5, train_loss=3.0, selection_loss=2.25, test_loss=0.5)
+    record(steps=2, state="finished", step=2, final=forged).write(tmp_path)
+    run = read_run(tmp_path)
+    assert (run.record.final.selection_loss, run.record.final.test_loss) == (2.25, 2.75)
+    assert "final.test_loss=0.5" in run.left_out[0]
+    (tmp_path / "run.json").unlink()
+    rebuilt = read_run(tmp_path).record.final
+    assert (rebuilt.val_loss, rebuilt.selection_loss, rebuilt.test_loss) == (2.5, 2.25, 2.75)
 
 
 @pytest.mark.parametrize("damage", [None, "", "{", '{"schema_version": 99}', "[]", '{"id": 1}'])

@@ -27,6 +27,7 @@ EXCEPTIONS: dict[str, str] = {
     r"claims-\w+\.json judged \d+ (source|differs)$": "the MiniMind notes are named",
     r"(run\.json config |config\.yaml.* |config\.)(margin|target)$": "new, at neutral values",
     r"runs\.csv .*(target|steps_to_target|loss_spikes)$": "new columns",
+    r"(run\.json final |runs\.csv .*final\.|final/)(selection|test)_loss": "new numbers",
     r"report\.html .*convergence": "a new table",
     r"report\.html .*comparisons row \d+$": "intervals hold for all arms together; detectable",
 }

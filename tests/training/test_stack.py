@@ -79,7 +79,8 @@ def assert_close_runs(one: Path, other: Path) -> None:
     assert a.files.keys() == b.files.keys()
     assert (a.parameters, a.floor, a.data_digest) == (b.parameters, b.floor, b.data_digest)
     assert a.best.step == b.best.step
-    assert a.final.val_loss == pytest.approx(b.final.val_loss, abs=1e-4)
+    for loss in ("val_loss", "selection_loss", "test_loss"):
+        assert getattr(a.final, loss) == pytest.approx(getattr(b.final, loss), abs=1e-4)
     assert list_files(one) == list_files(other)
     assert read_events(one).scalars.keys() == read_events(other).scalars.keys()
 

@@ -9,6 +9,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from normlab.analysis.arms import Arm, Facet
 from normlab.analysis.family import family_differences
@@ -16,6 +17,9 @@ from normlab.analysis.statistics import LEVEL, Difference, Outcome, mean_or_infi
 
 # The floor is that of the very windows that are validated; this is far beyond rounding.
 FLOOR_TOLERANCE = 0.01  # nats per token
+
+# Over all validation windows, or over one half of them; as `FinalNumbers` has them.
+FinalLoss = Literal["val_loss", "selection_loss", "test_loss"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Comparison:
         other: another arm of the facet.
         difference: best − other, with an interval and a p that hold for all pairs of the study.
         margin: up to which difference the arms count as the same; None where that was not said.
+        loss: which final loss is compared.
     """
 
     facet: str
@@ -35,6 +40,7 @@ class Comparison:
     other: Arm
     difference: Difference
     margin: float | None = None
+    loss: FinalLoss = "val_loss"
 
     @property
     def p(self) -> float:
@@ -47,31 +53,35 @@ class Comparison:
         return self.difference.outcome_within(self.margin)
 
 
-def compare_arms(facets: Sequence[Facet], margin: float | None = None) -> list[Comparison]:
+def compare_arms(
+    facets: Sequence[Facet], margin: float | None = None, loss: FinalLoss = "val_loss"
+) -> list[Comparison]:
     """Every facet's best arm against its others: the facets in their order, the lowest arm first.
 
     Arms are compared that have a finished run, of which fewer than half of the runs diverged, none
     is below the floor or INVALID, and that learned the same data. The level is shared out over the
     facets.
     """
-    groups = [(facet, arms) for facet in facets for arms in comparable_arms(facet) if len(arms) > 1]
+    groups = [
+        (facet, arms) for facet in facets for arms in comparable_arms(facet, loss) if len(arms) > 1
+    ]
     comparisons = []
     for facet, (best, *others) in groups:
-        losses = [losses_by_seed(arm) for arm in (best, *others)]
+        losses = [losses_by_seed(arm, loss) for arm in (best, *others)]
         pairs = [(0, index) for index in range(1, len(losses))]
         differences = family_differences(losses, pairs, LEVEL / len(groups))
         comparisons += [
-            Comparison(facet.title, best, other, difference, margin)
+            Comparison(facet.title, best, other, difference, margin, loss)
             for other, difference in zip(others, differences.values(), strict=True)
         ]
     return comparisons
 
 
-def comparable_arms(facet: Facet) -> list[list[Arm]]:
+def comparable_arms(facet: Facet, loss: FinalLoss = "val_loss") -> list[list[Arm]]:
     """The facet's arms that can be compared, lowest mean first, apart by what they learned."""
     by_data: dict[str, list[tuple[float, Arm]]] = defaultdict(list)
     for arm in facet.arms:
-        losses = losses_by_seed(arm)
+        losses = losses_by_seed(arm, loss)
         if losses and not (mostly_diverged(arm) or is_below_floor(arm) or is_invalid(arm)):
             by_data[learned_data(arm)].append((mean_or_infinity(list(losses.values())), arm))
     return [
@@ -79,12 +89,13 @@ def comparable_arms(facet: Facet) -> list[list[Arm]]:
     ]
 
 
-def losses_by_seed(arm: Arm) -> dict[int, float]:
+def losses_by_seed(arm: Arm, loss: FinalLoss = "val_loss") -> dict[int, float]:
     """Final validation loss of the arm's finished runs by seed, in nats per token."""
     losses: dict[int, list[float]] = defaultdict(list)
     for run in arm.with_state("finished"):
-        if run.record.final.val_loss is not None:
-            losses[run.record.seed].append(run.record.final.val_loss)
+        value = getattr(run.record.final, loss)
+        if value is not None:
+            losses[run.record.seed].append(value)
     return {seed: math.fsum(values) / len(values) for seed, values in losses.items()}
 
 

@@ -195,7 +195,7 @@ def _facet_prefix(facet: str) -> str:
 def _describe_untested(together: _Comparisons) -> str:
     """A facet in which no two arms have two seeds."""
     best, nearest = together[0].best, together[0]
-    loss = mean_interval(list(losses_by_seed(best).values()))[0]
+    loss = mean_interval(list(losses_by_seed(best, nearest.loss).values()))[0]
     difference = nearest.difference.mean
     gap = format_interval(abs(difference), math.nan)
     suffix = f", the nearest of {len(together)} others" if len(together) > 1 else ""
@@ -231,7 +231,7 @@ def _summarise_facet(together: _Comparisons) -> str:
         words.append(f"the same within {first.margin:g} as {len(same)} ({join_first(same)})")
     if open_:
         words.append(f"cannot be told from {len(open_)} ({join_first(open_)})")
-    loss = format_interval(*mean_interval(list(losses_by_seed(best).values())))
+    loss = format_interval(*mean_interval(list(losses_by_seed(best, first.loss).values())))
     return (
         f"{_facet_prefix(first.facet)}{best.name} has the lowest mean, {loss} nats per token"
         f"{_describe_excluded_runs(best)}; it {' and '.join(words)}."
@@ -514,9 +514,14 @@ def describe_best_rates(rates: LearningRates) -> Iterator[str]:
     ]
     if best:
         low, high = short_number(rates.grid[0]), short_number(rates.grid[-1])
+        chosen = (
+            "chosen on one half of the validation windows and compared on the other"
+            if rates.halved
+            else "chosen by the same losses, on the same windows, that are compared"
+        )
         yield (
             f"Each arm at its own best of {len(rates.grid)} learning rates from {low} to {high}, "
-            f"chosen by the same losses: {join_first(best)}."
+            f"{chosen}: {join_first(best)}."
         )
 
 

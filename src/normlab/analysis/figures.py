@@ -391,7 +391,9 @@ def _draw_arm_rows(
     tuned = body.add_subplot(grid[0, 0], title="Loss at its own best rate")
     across = body.add_subplot(grid[0, 1], title="LR sensitivity", sharey=tuned)
     across.set_xlim(*_sensitivity_limits(arms))
-    tuned.set_xlim(*panels.final_limits([rated.best.arm for rated in arms if rated.best]))
+    trained = [rated for rated in arms if rated.best]
+    losses = [list(rated.tuned.values()) for rated in trained]
+    tuned.set_xlim(*panels.final_limits([rated.arm for rated in trained], losses))
     for row, rated in enumerate(arms):
         if rated.best is not None:
             panels.draw_seed_values(tuned, rated.arm, look, row, list(rated.tuned.values()))

@@ -3,15 +3,20 @@
 All numbers are over the grid of rates that the arms share. LR sensitivity is that of arXiv
 2309.14322: the mean over the grid of min(loss, initial loss) − the lowest of them, where a run that
 diverged counts as its initial loss: the validation loss at step 0 of the same arm and seed.
+
+An arm's best rate is chosen by its losses on one half of the validation windows, and the arms are
+then compared by those on the other half: the lowest of several losses is too low by chance on the
+very windows by which it was chosen. Runs that were recorded without the halves have one loss for
+both.
 """
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from normlab.analysis.arms import Arm, name_arms
-from normlab.analysis.comparison import losses_by_seed, mostly_diverged
+from normlab.analysis.comparison import FinalLoss, losses_by_seed, mostly_diverged
 from normlab.analysis.formatting import join_first
 from normlab.analysis.statistics import mean_interval, mean_or_infinity
 from normlab.archive import tags
@@ -34,6 +39,8 @@ class RatePoint:
         losses: by seed, of the runs that finished.
         capped: by seed, min(loss, initial loss), the initial loss for a run that diverged; without
             the seeds whose initial loss is not known.
+        ranking: as `capped`, by the losses that the best rate is chosen by.
+        tested: by seed, the losses that arms are compared by.
         diverged: how many runs diverged.
     """
 
@@ -41,6 +48,8 @@ class RatePoint:
     arm: Arm
     losses: Mapping[int, float]
     capped: Mapping[int, float]
+    ranking: Mapping[int, float]
+    tested: Mapping[int, float]
     diverged: int
 
     @property
@@ -50,8 +59,8 @@ class RatePoint:
 
     @property
     def ranking_loss(self) -> float:
-        """What the best rate is chosen by: the mean of the capped losses, or `mean` without any."""
-        return mean_interval(list(self.capped.values()))[0] if self.capped else self.mean
+        """What the best rate is chosen by: the mean of `ranking`, or `mean` without any."""
+        return mean_interval(list(self.ranking.values()))[0] if self.ranking else self.mean
 
     @property
     def band(self) -> tuple[float, float]:
@@ -137,8 +146,8 @@ class RatedArm:
 
     @property
     def tuned(self) -> dict[int, float]:
-        """Final validation loss by seed at the best rate, in nats per token."""
-        return dict(self.best.losses) if self.best else {}
+        """The final validation loss that arms are compared by, at the best rate, by seed."""
+        return dict(self.best.tested) if self.best else {}
 
     @property
     def tuned_mean(self) -> float:
@@ -153,18 +162,32 @@ class LearningRates:
     Attributes:
         arms: in the order of `group`, those with three rates or more.
         grid: the rates that all of them share, ascending.
+        halved: whether rates are chosen on one half of the validation windows, and arms compared on
+            the other.
         warnings: what weakens the comparison: other grids, a best rate at the grid's edge.
     """
 
     arms: tuple[RatedArm, ...]
     grid: tuple[float, ...]
+    halved: bool
     warnings: tuple[str, ...]
+
+    @property
+    def compared_loss(self) -> FinalLoss:
+        """The loss by which arms are compared at their best rates."""
+        return "test_loss" if self.halved else "val_loss"
+
+    @property
+    def halves_note(self) -> str:
+        """What a caption says of the windows; empty where the whole chose and is compared."""
+        return ", on the windows that did not choose it" if self.halved else ""
 
 
 def analyse_learning_rates(study_arms: Sequence[Arm]) -> LearningRates | None:
     """A study's arms over its learning rates; None where none has three of them or more."""
     arms = _merge_rates(study_arms)
-    points = {id(arm): _rate_points(arm) for arm in arms}
+    halved = all(has_halves(arm.with_state("finished")) for arm in arms)
+    points = {id(arm): _rate_points(arm, halved) for arm in arms}
     rated = [arm for arm in arms if len(points[id(arm)]) >= FEWEST_RATES]
     if not rated:
         return None
@@ -175,7 +198,13 @@ def analyse_learning_rates(study_arms: Sequence[Arm]) -> LearningRates | None:
         initial = mean_interval(list(_initial_losses(arm).values()))[0]
         rated_arms.append(RatedArm(arm, points[id(arm)], grid, initial))
     few = [arm.label for arm in arms if arm not in rated]
-    return LearningRates(tuple(rated_arms), grid, tuple(_rate_warnings(rated_arms, few)))
+    return LearningRates(tuple(rated_arms), grid, halved, tuple(_rate_warnings(rated_arms, few)))
+
+
+def has_halves(runs: Iterable[Run]) -> bool:
+    """Whether the loss on either half of the validation windows is known of all these runs."""
+    finals = [run.record.final for run in runs]
+    return all(None not in (final.selection_loss, final.test_loss) for final in finals)
 
 
 def _merge_rates(arms: Sequence[Arm]) -> list[Arm]:
@@ -190,7 +219,7 @@ def _merge_rates(arms: Sequence[Arm]) -> list[Arm]:
     return name_arms([replace(arm, runs=tuple(runs[label])) for label, arm in first.items()])
 
 
-def _rate_points(arm: Arm) -> tuple[RatePoint, ...]:
+def _rate_points(arm: Arm, halved: bool) -> tuple[RatePoint, ...]:
     by_rate: dict[float, list[Run]] = defaultdict(list)
     for run in arm.with_state(*_RESULT_STATES):
         optimizer = run.record.config.get("optimizer")
@@ -199,18 +228,21 @@ def _rate_points(arm: Arm) -> tuple[RatePoint, ...]:
             by_rate[float(rate)].append(run)
     initial = _initial_losses(arm)
     return tuple(
-        _rate_point(rate, replace(arm, runs=tuple(by_rate[rate])), initial)
+        _rate_point(rate, replace(arm, runs=tuple(by_rate[rate])), initial, halved)
         for rate in sorted(by_rate)
     )
 
 
-def _rate_point(rate: float, arm: Arm, initial: Mapping[int, float]) -> RatePoint:
+def _rate_point(rate: float, arm: Arm, initial: Mapping[int, float], halved: bool) -> RatePoint:
     losses, lost = losses_by_seed(arm), arm.with_state("diverged")
-    capped = {seed: min(loss, initial[seed]) for seed, loss in losses.items() if seed in initial}
-    for seed in (run.record.seed for run in lost):
-        if seed in initial:
-            capped[seed] = initial[seed]
-    return RatePoint(rate, arm, losses, capped, len(lost))
+
+    def cap(losses: Mapping[int, float]) -> dict[int, float]:
+        reached = {**losses, **{run.record.seed: math.inf for run in lost}}
+        return {seed: min(loss, initial[seed]) for seed, loss in reached.items() if seed in initial}
+
+    chosen_by = losses_by_seed(arm, "selection_loss") if halved else losses
+    tested = losses_by_seed(arm, "test_loss") if halved else losses
+    return RatePoint(rate, arm, losses, cap(losses), cap(chosen_by), tested, len(lost))
 
 
 def _initial_losses(arm: Arm) -> dict[int, float]:

@@ -118,19 +118,23 @@ def row_names(arms: Sequence[Arm]) -> list[str]:
     return sorted(losses, key=lambda name: mean_or_infinity(losses[name]))
 
 
-def final_limits(arms: Sequence[Arm]) -> tuple[float, float]:
+def final_limits(
+    arms: Sequence[Arm], losses: Sequence[Sequence[float]] | None = None
+) -> tuple[float, float]:
     """Limits of the final loss, in nats per token: every seed, and the floor if it is near.
 
     An interval from two or three seeds can be many times wider than what was measured; it is cut
-    at the edge rather than allowed to press the dots together.
+    at the edge rather than allowed to press the dots together. `losses` are drawn in place of the
+    arms' final losses.
     """
-    values = [value for arm in arms for value in arm.final_losses]
+    losses = losses or [arm.final_losses for arm in arms]
+    values = [value for of_arm in losses for value in of_arm]
     if not values:
         return 0.0, 1.0
     low, high = min(values), max(values)
     span = max(high - low, 0.02 * abs(high))
-    for arm in arms:
-        mean, half = mean_interval(arm.final_losses)
+    for of_arm in losses:
+        mean, half = mean_interval(of_arm)
         if half < 0.5 * span:
             low, high = min(low, mean - half), max(high, mean + half)
     low = min([low, *(floor for floor in data_floors(arms) if low - floor < 2 * span)])

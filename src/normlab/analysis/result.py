@@ -136,7 +136,8 @@ def analyse_study(
     arms = group_runs(study.runs)
     rates = analyse_learning_rates(arms)
     compared = arms if rates is None else [rated.best.arm for rated in rates.arms if rated.best]
-    comparisons = compare_arms(split_facets(compared), margin)
+    loss = "val_loss" if rates is None else rates.compared_loss
+    comparisons = compare_arms(split_facets(compared), margin, loss)
     convergence = analyse_convergence(compared, split_facets(compared), target)
     merged = arms if rates is None else [rated.arm for rated in rates.arms]
     warnings = [*(rates.warnings if rates else ()), *find_caveats(study, split_facets(merged))]

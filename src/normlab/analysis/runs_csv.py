@@ -22,7 +22,7 @@ _COLUMNS = (
     *("parameters", "tokens_per_second", "train_seconds", "precision", "device"),
     *("floor", "diverged_step", "final.val_loss", "final.train_loss"),
     *("best.val_loss", "best.step", "started", "ended", "unigram"),
-    *("target", "steps_to_target", "loss_spikes"),
+    *("target", "steps_to_target", "loss_spikes", "final.selection_loss", "final.test_loss"),
 )
 _OPEN_COLUMNS = ("versions.", "choices.", "config.")
 

@@ -100,8 +100,9 @@ def summary_table(summaries: Sequence[ArmSummary]) -> Table:
 def rates_table(rates: LearningRates) -> Table:
     """The arms of a learning-rate study at their best rates, lowest mean loss first."""
     caption = (
-        f"Over the {len(rates.grid)} learning rates that all arms share: each at the best of them; "
-        "LR\nsensitivity (arXiv 2309.14322); stable up to: no run diverged there or below."
+        f"Over the {len(rates.grid)} learning rates that all arms share: each at the best of "
+        f"them{rates.halves_note};\nLR sensitivity (arXiv 2309.14322); stable up to: no run "
+        "diverged there or below."
     )
     table = _empty_table(
         ("best lr", "tuned loss", "sensitivity", "stable up to", "diverged"), caption

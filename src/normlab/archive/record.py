@@ -68,10 +68,16 @@ SETTLED_STATES = ("finished", "diverged")  # results that need no more training
 
 @dataclass
 class FinalNumbers:
-    """Losses in nats per token at the last step; None where they are not finite or not known."""
+    """Losses in nats per token at the last step; None where they are not finite or not known.
+
+    `selection_loss` and `test_loss` are those of the validation windows of even and of odd index;
+    see `normlab.training.module.ValidationLoss`.
+    """
 
     val_loss: float | None = None
     train_loss: float | None = None
+    selection_loss: float | None = None
+    test_loss: float | None = None
 
 
 @dataclass

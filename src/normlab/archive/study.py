@@ -39,7 +39,12 @@ _RECORD_CURVES = (
     tags.VALIDATION_LOSS,
     tags.TOKENS_PER_SECOND,
     tags.FINAL_VALIDATION_LOSS,
+    tags.FINAL_SELECTION_LOSS,
+    tags.FINAL_TEST_LOSS,
 )
+
+# The halves of the final validation loss, and where the events have them.
+_HALVES = {"selection_loss": tags.FINAL_SELECTION_LOSS, "test_loss": tags.FINAL_TEST_LOSS}
 
 
 @dataclass
@@ -246,6 +251,8 @@ def _correct_numbers(record: RunRecord, events: Events) -> list[str]:
         numbers.append((record.final, "final", "train_loss", _last_loss(train)))
     else:  # diverged
         numbers.append((record.final, "final", "val_loss", None))
+    for key, tag in _HALVES.items():
+        numbers.append((record.final, "final", key, _last_loss(scalars.get(tag))))
     for part, name, key, value in numbers:
         written = getattr(part, key)
         # Curves are stored in single precision.
@@ -294,10 +301,11 @@ def _rebuild_record(folder: Path, events: Events) -> RunRecord:
     record.best = _lowest_loss(validation)
     record.tokens_per_second = float(np.mean(speed.values)) if speed else None
     _infer_state(record, events)
-    record.final = FinalNumbers(
-        None if record.state == "diverged" else _last_loss(validation),
-        _last_loss(train and train.until_divergence()),
-    )
+    record.final = FinalNumbers(train_loss=_last_loss(train and train.until_divergence()))
+    if record.state != "diverged":
+        record.final.val_loss = _last_loss(validation)
+        for key, tag in _HALVES.items():
+            setattr(record.final, key, _last_loss(scalars.get(tag)))
     return record
 
 

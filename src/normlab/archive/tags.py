@@ -15,6 +15,10 @@ TOKENS_PER_SECOND = "perf/tokens_per_second"
 FINAL_VALIDATION_LOSS = "final/val_loss"
 FINAL_TRAIN_LOSS = "final/train_loss"
 
+# The final validation loss over the windows of even and of odd index.
+FINAL_SELECTION_LOSS = "final/selection_loss"
+FINAL_TEST_LOSS = "final/test_loss"
+
 # The run's record (JSON in a Markdown fence), so that the event files alone tell what a run was.
 RECORD = "record/text_summary"
 

@@ -135,7 +135,7 @@ class Checkpoints(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Keep the weights if they are the best so far."""
-        loss = float(module.validation_loss)  # type: ignore[arg-type]
+        loss = float(module.validation_loss.whole)  # type: ignore[union-attr, arg-type]
         if loss < self.best:
             self.best = loss
             self.write_best(trainer.global_step, module.state_dict())

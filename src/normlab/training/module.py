@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -75,6 +76,44 @@ def learning_rate_factor(schedule: ScheduleConfig, step: int, max_steps: int) ->
     return 1 - (1 - schedule.final_ratio) * _DECAYED[schedule.decay](progress)
 
 
+@dataclass(frozen=True)
+class ValidationLoss:
+    """Mean losses over validation windows, in nats per token; NaN where there are no windows.
+
+    A study over learning rates takes each arm's best rate by `selection`, over the windows of even
+    index, and compares the arms by `test`, over the others: a rate that suits some windows by
+    chance is then no advantage.
+    """
+
+    whole: float
+    selection: float
+    test: float
+
+
+class ValidationSums:
+    """Adds up losses of validation windows; each scored token weighs the same."""
+
+    def __init__(self) -> None:
+        self._sums: list[Tensor] = []  # (..., 2) of each batch: windows of even index, of odd
+        self._scored: list[Tensor] = []  # (2,)
+        self._windows = 0
+
+    def add(self, losses: Tensor, targets: Tensor) -> None:
+        """Add a batch of windows: losses (..., B, T) in nats and targets (B, T)."""
+        even = self._windows % 2
+        halves = slice(even, None, 2), slice(1 - even, None, 2)
+        scored = targets != IGNORED
+        self._sums.append(torch.stack([losses[..., half, :].sum((-2, -1)) for half in halves], -1))
+        self._scored.append(torch.stack([scored[half].sum() for half in halves]))
+        self._windows += len(targets)
+
+    def means(self) -> Tensor:
+        """(..., 3) fp64: over all windows so far, those of even and those of odd index."""
+        sums = torch.stack(self._sums).cpu().double().sum(0)
+        scored = torch.stack(self._scored).cpu().sum(0)
+        return torch.cat([sums.sum(-1, keepdim=True) / scored.sum(), sums / scored], -1)
+
+
 class LanguageModel(pl.LightningModule):
     """Next-token prediction with any model from tokens (B, T) to logits (B, T, V)."""
 
@@ -83,9 +122,8 @@ class LanguageModel(pl.LightningModule):
         self.model = model
         self.config = config
         self.gradient_norm = torch.zeros(())  # before clipping, of the last update
-        self.validation_loss = float("nan")  # of the last validation, nats per token
-        self._loss_sum = torch.zeros(())
-        self._scored = torch.zeros((), dtype=torch.int64)
+        self.validation_loss = ValidationLoss(math.nan, math.nan, math.nan)  # of the last one
+        self._sums = ValidationSums()
 
     def training_step(self, batch: Any, index: int) -> Tensor:
         """Mean loss of a batch, in nats per token."""
@@ -93,21 +131,19 @@ class LanguageModel(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Start the mean over the whole of the validation windows."""
-        self._loss_sum = torch.zeros((), dtype=torch.float64, device=self._sum_device)
-        self._scored = torch.zeros((), dtype=torch.int64, device=self.device)
+        self._sums = ValidationSums()
 
     def validation_step(self, batch: Any, index: int) -> None:
-        """Add a batch to the mean; each scored token weighs the same."""
-        self._loss_sum += self._loss(batch, "sum").to(self._loss_sum)
-        self._scored += (batch[1] != IGNORED).sum()
+        """Add a batch to the mean."""
+        self._sums.add(self._loss(batch, "none").view_as(batch[1]), batch[1])
 
     def on_validation_epoch_end(self) -> None:
         """The mean over all windows."""
-        self.validation_loss = self.mean_so_far()
+        self.validation_loss = ValidationLoss(*self._sums.means().tolist())
 
     def mean_so_far(self) -> float:
         """Of the validation that is under way, in nats per token."""
-        return self._loss_sum.item() / max(1, int(self._scored.item()))
+        return self._sums.means()[0].item()
 
     def configure_optimizers(self) -> Any:
         """AdamW, with weight decay on matrices only, and a schedule that moves every step."""
@@ -160,11 +196,6 @@ class LanguageModel(pl.LightningModule):
             ignore_index=IGNORED,
             reduction=reduction,
         )
-
-    @property
-    def _sum_device(self) -> torch.device:
-        # MPS has no float64.
-        return torch.device("cpu") if self.device.type == "mps" else self.device
 
 
 def compile_model(

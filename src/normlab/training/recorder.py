@@ -13,6 +13,7 @@ from torch import Tensor
 from normlab.archive import tags
 from normlab.archive.record import BestNumbers
 from normlab.training.lightning import pl
+from normlab.training.module import ValidationLoss
 from normlab.training.tensorboard import RunLogger
 
 # Steps in a row above the limit before a run counts as diverged: one bad batch is not enough.
@@ -37,7 +38,9 @@ class Progress:
 
     step: int = 0
     train_loss: float | None = None  # of the last finite step
-    val_loss: float | None = None  # None when not finite
+    val_loss: float | None = None  # None when not finite, and so the next two
+    selection_loss: float | None = None
+    test_loss: float | None = None
     val_step: int | None = None
     best: BestNumbers = field(default_factory=BestNumbers)
     diverged_step: int | None = None
@@ -169,23 +172,25 @@ class Recorder(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Write the validation loss of these weights; start the clock of training again."""
-        loss = float(module.validation_loss)  # type: ignore[arg-type]
-        self.record_validation(loss, trainer.global_step)
+        self.record_validation(module.validation_loss, trainer.global_step)  # type: ignore[arg-type]
         self._clock = time.perf_counter()
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Read what is still kept."""
         self._flush(trainer, module)
 
-    def record_validation(self, loss: float, step: int) -> None:
-        """Write the validation loss (nats per token) of the weights after `step` updates."""
+    def record_validation(self, loss: ValidationLoss, step: int) -> None:
+        """Write the validation loss of the weights after `step` updates."""
         progress = self.progress
         progress.val_step = step
-        progress.val_loss = loss if math.isfinite(loss) else None
+        progress.val_loss, progress.selection_loss, progress.test_loss = (
+            number if math.isfinite(number) else None
+            for number in (loss.whole, loss.selection, loss.test)
+        )
         best = progress.best
-        if math.isfinite(loss) and (best.val_loss is None or loss < best.val_loss):
-            progress.best = best = BestNumbers(loss, step)
-        self.logger.write_scalar(tags.VALIDATION_LOSS, loss, step)
+        if math.isfinite(loss.whole) and (best.val_loss is None or loss.whole < best.val_loss):
+            progress.best = best = BestNumbers(loss.whole, step)
+        self.logger.write_scalar(tags.VALIDATION_LOSS, loss.whole, step)
         if best.val_loss is not None:
             self.logger.write_scalar(tags.BEST_VALIDATION_LOSS, best.val_loss, step)
 

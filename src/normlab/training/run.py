@@ -353,8 +353,11 @@ def record_result(record: RunRecord, progress: Progress, max_steps: int) -> None
     record.state = "diverged" if diverged else "finished"
     record.step, record.reason = progress.step, progress.reason
     record.diverged_step = progress.diverged_step
-    final = None if diverged else progress.val_loss
-    record.final = FinalNumbers(val_loss=final, train_loss=progress.train_loss)
+    record.final = FinalNumbers(train_loss=progress.train_loss)
+    if not diverged:
+        record.final.val_loss = progress.val_loss
+        record.final.selection_loss = progress.selection_loss
+        record.final.test_loss = progress.test_loss
     record.best = progress.best
     record.tokens_per_second = progress.tokens_per_second
     record.train_seconds = progress.train_seconds

@@ -30,7 +30,13 @@ from normlab.norms.norms import widen_precision
 from normlab.training.compilation import time_step
 from normlab.training.cuda_graph import capture_step, compare_results, restore_tensors
 from normlab.training.lightning import pl
-from normlab.training.module import Pair, learning_rate_factor, to_tensors
+from normlab.training.module import (
+    Pair,
+    ValidationLoss,
+    ValidationSums,
+    learning_rate_factor,
+    to_tensors,
+)
 from normlab.training.stacked_adamw import StackedAdamW
 
 Tensors = dict[str, Tensor]
@@ -171,15 +177,15 @@ class Stack:
         self.step += 1
 
     @torch.no_grad()
-    def summed_losses(self, batch: Pair) -> Tensor:
-        """The losses (R,) of every run on the same batch (B, T), summed over its tokens."""
+    def token_losses(self, batch: Pair) -> Tensor:
+        """The losses (R, B, T) of every run on the same batch (B, T), in nats."""
         tokens, targets = batch
         self.template.eval()
-        losses = self._map_loss(
-            (None, None), tokens.to(self.device), targets.to(self.device), "sum"
+        losses: Tensor = self._map_loss(
+            (None, None), tokens.to(self.device), targets.to(self.device), "none"
         )
         self.template.train()
-        return losses
+        return losses.view(-1, *targets.shape)
 
     def row_weights(self, row: int, tensors: Mapping[str, Tensor]) -> Tensors:
         """Of stacked tensors (R, …), those of one run, as tensors of their own on the CPU."""
@@ -326,9 +332,8 @@ class StackModule(pl.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.stack = stack
-        self.validation_losses: list[float] = []  # (R,) of the last validation, nats per token
-        self._sums: list[Tensor] = []  # (R,) of each batch of windows
-        self._scored: list[Tensor] = []
+        self.validation_losses: list[ValidationLoss] = []  # (R,) of the last validation
+        self._sums = ValidationSums()
 
     def training_step(self, batch: Any, index: int) -> None:
         """Take the step; `stack.losses` has its losses."""
@@ -336,18 +341,15 @@ class StackModule(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Start the means over all of the validation windows."""
-        self._sums, self._scored = [], []
+        self._sums = ValidationSums()
 
     def validation_step(self, batch: Any, index: int) -> None:
-        """Add a batch (B, T) to the means; each scored token weighs the same."""
-        self._sums.append(self.stack.summed_losses(batch))
-        self._scored.append((batch[1] != IGNORED).sum())
+        """Add a batch (B, T) to the means."""
+        self._sums.add(self.stack.token_losses(batch), batch[1])
 
     def on_validation_epoch_end(self) -> None:
         """The means over all windows."""
-        sums = torch.stack(self._sums).cpu().double().sum(0)
-        scored = int(torch.stack(self._scored).sum())
-        self.validation_losses = (sums / max(1, scored)).tolist()
+        self.validation_losses = [ValidationLoss(*means) for means in self._sums.means().tolist()]
 
     def configure_optimizers(self) -> None:
         """None for Lightning: the stack has its own (stacked_adamw.py)."""

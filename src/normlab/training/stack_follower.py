@@ -19,7 +19,7 @@ from normlab.model.gpt import GPT
 from normlab.training import stopping
 from normlab.training.checkpoints import Checkpoints, SavedState, skip_batches
 from normlab.training.lightning import pl
-from normlab.training.module import LanguageModel, ValidationBatches
+from normlab.training.module import LanguageModel, ValidationBatches, ValidationLoss
 from normlab.training.recorder import Display
 from normlab.training.run import (
     current_time,
@@ -140,7 +140,7 @@ class StackFollower(pl.Callback):
 
     def finish(self) -> None:
         """Record the results of the runs that have come to their last step."""
-        losses: list[float] | None = None
+        losses: list[ValidationLoss] | None = None
         for row, member, files in self.active:
             with member.own_failures():
                 if files.recorder.progress.val_step != self.stack.step:
@@ -207,7 +207,7 @@ class StackFollower(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Record the validation losses; start the clock of training again."""
-        losses: list[float] = module.validation_losses  # type: ignore[assignment]
+        losses: list[ValidationLoss] = module.validation_losses  # type: ignore[assignment]
         for row, member, files in self.active:
             with member.own_failures():
                 self._record_validation(row, member, files, losses[row])
@@ -294,7 +294,7 @@ class StackFollower(pl.Callback):
         self._norms = [norms[rows] for norms in self._norms]
         self._readouts = deque(Readout(readout.wait()[:, :, rows]) for readout in self._readouts)
 
-    def _validation_losses(self) -> list[float]:
+    def _validation_losses(self) -> list[ValidationLoss]:
         module = StackModule(self.stack)
         module.on_validation_epoch_start()
         for index, batch in enumerate(self.windows):
@@ -302,11 +302,13 @@ class StackFollower(pl.Callback):
         module.on_validation_epoch_end()
         return module.validation_losses
 
-    def _record_validation(self, row: int, member: Member, files: Checkpoints, loss: float) -> None:
+    def _record_validation(
+        self, row: int, member: Member, files: Checkpoints, loss: ValidationLoss
+    ) -> None:
         step = files.recorder.progress.step
         files.recorder.record_validation(loss, step)
-        if loss < files.best:
-            files.best, member.best_step = loss, step
+        if loss.whole < files.best:
+            files.best, member.best_step = loss.whole, step
             # They stay on the device until states are saved: a file each time would take longer
             # than the steps between.
             for name, parameter in self.stack.parameters.items():

@@ -146,6 +146,8 @@ class RunLogger(TensorBoardLogger):
         for tag, value in (
             (tags.FINAL_VALIDATION_LOSS, record.final.val_loss),
             (tags.FINAL_TRAIN_LOSS, record.final.train_loss),
+            (tags.FINAL_SELECTION_LOSS, record.final.selection_loss),
+            (tags.FINAL_TEST_LOSS, record.final.test_loss),
         ):
             self.write_scalar(tag, math.nan if value is None else value, record.step)
 

@@ -29,6 +29,7 @@ from normlab.apps.claims.estimates import share_difference, wilson_interval
 from normlab.apps.claims.judge import decide_verdict, verdict_ranges
 from normlab.apps.claims.record import MEANINGS, Word
 from normlab.apps.claims.runs import ClaimData
+from normlab.archive.study import Run
 
 YES, ABSENT, NO, UNKNOWN, VACUOUS, OUTSIDE = MEANINGS
 A, B = "norm=rmsnorm", "norm=layernorm"
@@ -229,6 +230,30 @@ def test_an_arm_is_taken_where_it_is_lowest_and_every_seed_finished() -> None:
     assert one.value == pytest.approx(-0.25)
     assert one.basis == "3 pairs of seeds, a at lr=1e-3, b at lr=1e-2"
     assert (one.runs.finished, one.runs.diverged) == (11, 4)
+
+
+def test_a_setting_is_chosen_on_other_windows_than_it_is_compared_on() -> None:
+    def with_halves(norm: str, lr: float, selection: float, test: float) -> list[Run]:
+        runs = make_arm(norm, [(selection + test) / 2] * 3, lr=lr)
+        for run in runs:
+            run.record.final.selection_loss, run.record.final.test_loss = selection, test
+        return runs
+
+    runs = [
+        *with_halves("a", 1e-3, 1.0, 1.6),
+        *with_halves("a", 1e-2, 1.2, 1.2),
+        *with_halves("b", 1e-3, 1.4, 1.5),
+    ]
+    judged = judge_claim(Lower("norm=a", "norm=b", 0.02), ClaimData(tuple(runs)))
+    assert (judged.basis, judged.value) == (
+        "3 pairs of seeds, a at lr=1e-3, b at lr=1e-3", pytest.approx(0.1),
+    )  # fmt: skip
+    for run in runs:
+        run.record.final.test_loss = None
+    judged = judge_claim(Lower("norm=a", "norm=b", 0.02), ClaimData(tuple(runs)))
+    assert (judged.basis, judged.value) == (
+        "3 pairs of seeds, a at lr=1e-2, b at lr=1e-3", pytest.approx(-0.25),
+    )  # fmt: skip
 
 
 def test_an_arm_that_diverged_everywhere_takes_the_basis_away() -> None:

@@ -7,12 +7,18 @@ arms are compared over equal seeds. Of a measurement: the mean over its seeds, w
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import fmean
 
 from normlab.analysis.arms import SEPARATOR, flatten_keys, format_setting, group_runs
-from normlab.analysis.learning_rates import FEWEST_RATES, RatedArm, analyse_learning_rates
+from normlab.analysis.learning_rates import (
+    FEWEST_RATES,
+    RatedArm,
+    analyse_learning_rates,
+    has_halves,
+)
 from normlab.analysis.statistics import LEVEL, mean_interval, paired_difference
 from normlab.apps.claims.claim import (
     Diverges,
@@ -37,6 +43,10 @@ from normlab.archive.study import Run
 # Keys by which arms are named, and keys that say nothing about what was trained.
 _ARM_KEYS = ("norm", "placement")
 _IGNORED_KEYS = (*NEUTRAL_KEYS, "seed", "probes")
+
+
+Reading = Callable[[Run], float]
+"""From a run to its number, NaN where it has none."""
 
 
 @dataclass(frozen=True)
@@ -95,9 +105,9 @@ class Setting:
         """How many runs are in this state."""
         return sum(run.record.state == state for run in self.runs.values())
 
-    def values_by_seed(self, quantity: Quantity) -> dict[int, float]:
-        """What is compared of every run, by seed."""
-        return {seed: run_quantity(run, quantity) for seed, run in self.runs.items()}
+    def values_by_seed(self, read: "Reading") -> dict[int, float]:
+        """What is read of every run, by seed."""
+        return {seed: read(run) for seed, run in self.runs.items()}
 
     def diverged_count(self) -> tuple[int, int]:
         """How many runs diverged, of how many that ended."""
@@ -137,11 +147,11 @@ def estimate_effect(test: Test, data: ClaimData) -> Estimate:
 
 def _estimate_difference(test: Lower | Parity, runs: Sequence[Run]) -> Estimate:
     keys = _arm_keys(test.a, test.b)
-    a, b = (lowest_setting(runs, arm, keys, test.quantity) for arm in (test.a, test.b))
+    ended = [run for arm in (test.a, test.b) for run in select_ended_runs(runs, arm)]
+    choose, compare = quantity_readings(ended, test.quantity)
+    a, b = (lowest_setting(runs, arm, keys, choose) for arm in (test.a, test.b))
     note = ", ".join(f"{name} at {s.label}" for name, s in (("a", a), ("b", b)) if s.label)
-    paired = _estimate_paired(
-        a.values_by_seed(test.quantity), b.values_by_seed(test.quantity), note
-    )
+    paired = _estimate_paired(a.values_by_seed(compare), b.values_by_seed(compare), note)
     if not test.quantity.is_loss:
         return paired  # of the residual stream's variance, not of a loss
     arms = tuple(
@@ -200,8 +210,9 @@ def _estimate_divergence(test: Diverges, runs: Sequence[Run]) -> Estimate:
 
 
 def _estimate_level(test: Level, runs: Sequence[Run]) -> Estimate:
-    setting = lowest_setting(runs, test.arm, _arm_keys(test.arm), test.quantity)
-    values = setting.values_by_seed(test.quantity)
+    choose, compare = quantity_readings(select_ended_runs(runs, test.arm), test.quantity)
+    setting = lowest_setting(runs, test.arm, _arm_keys(test.arm), choose)
+    values = setting.values_by_seed(compare)
     basis = count_noun(len(values), "seed") + (f" at {setting.label}" if setting.label else "")
     return _estimate_mean([*values.values()], basis, tuple(sorted(values)))
 
@@ -256,9 +267,9 @@ def _read_series(data: ClaimData, name: str) -> tuple[list[float], str]:
 
 
 def lowest_setting(
-    runs: Sequence[Run], arm: str, arm_keys: Iterable[str], quantity: Quantity
+    runs: Sequence[Run], arm: str, arm_keys: Iterable[str], read: Reading
 ) -> Setting:
-    """The arm's setting with the lowest mean, of those in which all runs finished.
+    """The arm's setting with the lowest mean of `read`, of those in which all runs finished.
 
     Raises:
         NoBasisError: there is none.
@@ -271,7 +282,7 @@ def lowest_setting(
         raise NoBasisError(
             f"{diverged} of {count} runs with {arm} diverged, at least one at every setting"
         )
-    return min(complete, key=lambda setting: fmean(setting.values_by_seed(quantity).values()))
+    return min(complete, key=lambda setting: fmean(setting.values_by_seed(read).values()))
 
 
 def group_settings(runs: Sequence[Run], arm_keys: Iterable[str] = ()) -> list[Setting]:
@@ -338,6 +349,22 @@ def run_rate(run: Run) -> float:
     return float(flatten_keys(run.record.config).get("optimizer.lr", math.nan))
 
 
+def quantity_readings(runs: Sequence[Run], quantity: Quantity) -> tuple[Reading, Reading]:
+    """By what a setting is chosen, and by what arms are compared at it.
+
+    They are the final losses on the two halves of the validation windows, where all runs that
+    finished have both; see `normlab.analysis.learning_rates`.
+    """
+    read = partial(run_quantity, quantity=quantity)
+    finished = [run for run in runs if run.record.state == "finished"]
+    if quantity is not Quantity.final or not has_halves(finished):
+        return read, read
+    return (
+        lambda run: _number(run.record.final.selection_loss),
+        lambda run: _number(run.record.final.test_loss),
+    )
+
+
 def run_quantity(run: Run, quantity: Quantity) -> float:
     """One run's number; NaN where it has none."""
     if quantity is Quantity.growth:
@@ -345,7 +372,10 @@ def run_quantity(run: Run, quantity: Quantity) -> float:
     if quantity is Quantity.acceleration:
         return _variance_acceleration(run)
     record = run.record
-    value = record.best.val_loss if quantity is Quantity.best else record.final.val_loss
+    return _number(record.best.val_loss if quantity is Quantity.best else record.final.val_loss)
+
+
+def _number(value: float | None) -> float:
     return math.nan if value is None else value
 
 

@@ -166,7 +166,8 @@ def _short(value: object) -> str:
 def _measure_difference(prediction: Prediction, result: StudyResult) -> Measurement:
     arms = _compared_arms(result)
     pair = (find_arm(prediction.arms[0], arms), find_arm(prediction.arms[1], arms))
-    losses = [losses_by_seed(arm) for arm in arms]
+    compared = "val_loss" if result.rates is None else result.rates.compared_loss
+    losses = [losses_by_seed(arm, compared) for arm in arms]
     for index in pair:
         if not losses[index]:
             raise NormlabError(
