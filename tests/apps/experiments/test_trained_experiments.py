@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 
 from html_page import Page
+from learning_rate_runs import runs_by_rate
+from normlab.analysis.arms import group_runs
 from normlab.analysis.experiment import StudyExperiment
 from normlab.analysis.plot import print_report, write_study_report
 from normlab.analysis.result import analyse_study
 from normlab.apps.experiments import TRAINED_EXPERIMENTS
+from normlab.apps.experiments.trials import best_trial_of_arms, read_trials
 from normlab.archive.study import Study, read_study
 from normlab.data import build_source, unigram_loss
 
@@ -78,7 +81,8 @@ def test_it_says_where_an_arm_diverges_and_who_ends_where(maker: Any) -> None:
     assert "Diverged: none at lr=1e-2 (1 of 1)." in words
     assert "At lr=1e-2 finish layernorm · post at 2.4" in words
     # 1e-3 is the one rate at which all finish; post is better at the other.
-    assert "At one shared rate, lr=1e-3, the final losses are layernorm · pre at 2." in words
+    shared = "At one shared rate, lr=1e-3, the losses after 100 steps are layernorm · pre at 2."
+    assert shared in words
     assert "(lr=1e-2)" in words.partition("Each at its own best rate")[2]
     assert "One seed: no interval" in words
     assert "Holm" not in words
@@ -236,3 +240,12 @@ def test_without_a_seed_in_common_the_means_are_compared_by_welch(maker: Any) ->
     words = told(maker)
     assert "So layernorm · pre ends lower than layernorm · post by 0.19" in words
     assert "nan" not in words
+
+
+def test_a_setting_is_chosen_on_other_windows_than_it_is_compared_on() -> None:
+    halves = {1e-3: (2.0, 1.5), 1e-2: (1.4, 1.9)}
+    losses: dict = {1e-3: [1.75], 1e-2: [1.8]}
+    (best,) = best_trial_of_arms(read_trials(group_runs(runs_by_rate(losses, halves=halves))))
+    assert (best.rate, best.loss) == (1e-2, "1.9000")
+    (best,) = best_trial_of_arms(read_trials(group_runs(runs_by_rate(losses))))
+    assert (best.rate, best.loss, best.windows) == (1e-3, "1.7500", "")

@@ -13,6 +13,7 @@ from normlab.apps.experiments.trials import (
     best_trial_of_arms,
     compare_pairs,
     format_rate,
+    format_steps,
     group_trials,
     has_single_seed,
     read_trials,
@@ -91,7 +92,10 @@ def _describe_shared_rate(trials: Sequence[Trial]) -> str:
         return "There is no rate at which every arm finishes, so none is compared at a shared one."
     ordered = sorted((t for t in trials if t.rate == rate), key=lambda trial: trial.mean)
     losses = join_words([f"{trial.name} at {trial.loss}" for trial in ordered])
-    return f"At one shared rate, {format_rate(rate)}, the final losses are {losses} nats per token."
+    return (
+        f"At one shared rate, {format_rate(rate)}, the losses after {format_steps(ordered)} are "
+        f"{losses} nats per token."
+    )
 
 
 def _describe_best_rates(tuned: Sequence[Trial]) -> Iterator[str]:
@@ -99,7 +103,10 @@ def _describe_best_rates(tuned: Sequence[Trial]) -> Iterator[str]:
         yield "Fewer than two arms finish at any rate, so there is nothing to compare."
         return
     losses = [f"{trial.name} {trial.loss} ({format_rate(trial.rate)})" for trial in tuned]
-    yield f"Each at its own best rate of the grid: {join_words(losses)}."
+    yield (
+        f"After {format_steps(tuned)}, each at its own best rate of the grid{tuned[0].windows}: "
+        f"{join_words(losses)}."
+    )
     if has_single_seed(tuned):
         yield SINGLE_SEED
         return

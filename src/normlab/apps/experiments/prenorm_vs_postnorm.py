@@ -16,6 +16,7 @@ from normlab.apps.experiments.trials import (
     best_trial_of_arms,
     compare_pairs,
     format_rate,
+    format_steps,
     group_trials,
     has_single_seed,
     read_trials,
@@ -107,7 +108,10 @@ def _describe_depth(depth: int, arms: Sequence[Trial], pairs: Sequence[TrialPair
         f"warm-up {format_value(trial.warmup)})"
         for trial in arms
     ]
-    yield f"At depth {depth}, each at its best: {join_words(losses)}."
+    yield (
+        f"At depth {depth}, after {format_steps(arms)}, each at its best{arms[0].windows}: "
+        f"{join_words(losses)}."
+    )
     for pair in pairs:
         if pair.difference.pairs < 2:
             continue

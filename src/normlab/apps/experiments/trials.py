@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from normlab.analysis.arms import Arm, format_value
 from normlab.analysis.comparison import losses_by_seed
 from normlab.analysis.family import family_differences
 from normlab.analysis.formatting import format_interval
+from normlab.analysis.learning_rates import has_halves
 from normlab.analysis.statistics import LEVEL, Difference, Outcome, mean_interval
 
 # Nats per token above the best guess without context within which a model has learned none.
@@ -22,6 +23,9 @@ class Trial:
 
     Attributes:
         losses: final validation loss by seed of those that finished, nats per token.
+        selection, tested: the losses that the best setting is chosen by, and those by which arms
+            are compared at it: on the two halves of the validation windows where all runs have
+            both, else `losses`.
         diverged: how many of the `runs` did.
         unigram: the lowest loss without context, or None where the record does not have it.
     """
@@ -31,6 +35,9 @@ class Trial:
     depth: int
     warmup: float
     losses: Mapping[int, float]
+    selection: Mapping[int, float]
+    tested: Mapping[int, float]
+    steps: int
     diverged: int
     runs: int
     unigram: float | None
@@ -54,6 +61,11 @@ class Trial:
     def ignores_context(self) -> bool:
         """Whether it is hardly better than a guess by frequency."""
         return self.unigram is not None and self.mean > self.unigram - NO_CONTEXT
+
+    @property
+    def windows(self) -> str:
+        """On which windows `tested` is, to be put behind "at its best"; empty of all windows."""
+        return "" if self.tested is self.selection else ", on the windows that did not choose it"
 
     @property
     def loss(self) -> str:
@@ -96,6 +108,7 @@ class TrialPair:
 
 def read_trials(arms: Sequence[Arm]) -> list[Trial]:
     """The study's arms as trials, in the order of its table."""
+    halved = all(has_halves(arm.with_state("finished")) for arm in arms)
     trials = []
     for arm in arms:
         record = arm.runs[0].record
@@ -104,13 +117,17 @@ def read_trials(arms: Sequence[Arm]) -> list[Trial]:
             part = config.get(section)
             return part.get(key, math.nan) if isinstance(part, dict) else math.nan
 
+        losses = losses_by_seed(arm)
         trials.append(
             Trial(
                 arm=arm,
                 rate=float(setting("optimizer", "lr")),
                 depth=setting("model", "depth"),
                 warmup=float(setting("schedule", "warmup")),
-                losses=losses_by_seed(arm),
+                losses=losses,
+                selection=losses_by_seed(arm, "selection_loss") if halved else losses,
+                tested=losses_by_seed(arm, "test_loss") if halved else losses,
+                steps=record.last_step or record.step,
                 diverged=len(arm.with_state("diverged")),
                 runs=len(arm.runs),
                 unigram=record.unigram,
@@ -128,10 +145,15 @@ def group_trials(trials: Iterable[Trial], attribute: str) -> dict[Any, list[Tria
 
 
 def best_trial(trials: Iterable[Trial]) -> Trial | None:
-    """The trial with the lowest mean among the complete ones; None without one."""
-    return min(
-        (trial for trial in trials if trial.complete), key=lambda trial: trial.mean, default=None
-    )
+    """The complete trial with the lowest mean of `selection`, its losses those of `tested`.
+
+    None without a complete one.
+    """
+    complete = [trial for trial in trials if trial.complete]
+    if not complete:
+        return None
+    best = min(complete, key=lambda trial: mean_interval(list(trial.selection.values()))[0])
+    return replace(best, losses=best.tested)
 
 
 def best_trial_of_arms(trials: Iterable[Trial]) -> list[Trial]:
@@ -172,6 +194,11 @@ def compare_pairs(pairs: Sequence[tuple[Trial, Trial]], families: int = 1) -> li
 def has_single_seed(trials: Iterable[Trial]) -> bool:
     """Whether no trial has more than one loss."""
     return max((len(trial.losses) for trial in trials), default=0) < 2
+
+
+def format_steps(trials: Iterable[Trial]) -> str:
+    """`500 steps`, or `250 or 500 steps`: how long the trials trained."""
+    return f"{' or '.join(map(str, sorted({trial.steps for trial in trials})))} steps"
 
 
 def format_rate(rate: float) -> str:
