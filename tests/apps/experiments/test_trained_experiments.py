@@ -83,7 +83,7 @@ def test_it_says_where_an_arm_diverges_and_who_ends_where(maker: Any) -> None:
     # 1e-3 is the one rate at which all finish; post is better at the other.
     shared = "At one shared rate, lr=1e-3, the losses after 100 steps are layernorm · pre at 2."
     assert shared in words
-    assert "(lr=1e-2)" in words.partition("Each at its own best rate")[2]
+    assert "(lr=1e-2)" in words.partition("each at its own best rate")[2]
     assert "One seed: no interval" in words
     assert "Holm" not in words
 
