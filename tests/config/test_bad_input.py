@@ -368,3 +368,15 @@ def test_options_inside_no_group_are_explained(door: Callable, tmp_path: Path) -
     answer = door("--config-dir", str(tmp_path / "own"), "experiment=own")
     assert answer.code == 2
     assert "begin the file with the line `# @package _global_`" in answer.err
+
+
+def test_a_folder_of_options_that_is_not_there_is_answered_with_the_nearest(
+    door: Callable, tmp_path: Path
+) -> None:
+    (tmp_path / "mine").mkdir()
+    for flag in ("--config-dir", "--config-path"):
+        answer = door(flag, str(tmp_path / "minne"), "norm=mine")
+        assert answer.code == 2
+        assert answer.err.count("\n") == 1
+        assert f"is not a folder; did you mean {tmp_path}/mine? give one that holds" in answer.err
+        assert "norm/my_norm.yaml" in answer.err

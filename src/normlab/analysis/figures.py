@@ -49,6 +49,7 @@ from normlab.archive.files import FIGURES_FOLDER, check_study_links
 from normlab.archive.record import short_number
 from normlab.archive.study import Study, read_study
 from normlab.errors import NormlabError
+from normlab.text import suggest_closest
 
 _CURVES_HEIGHT = 3.0  # inches, in the comparison
 _Panel = Callable[[Axes, Sequence[Arm], Look, tuple[float, float]], None]
@@ -568,4 +569,5 @@ def _explain_missing_tag(study: Study, tag: str) -> str:
         + (f" ({len(tags_of_site) - 1} more sites)" if len(tags_of_site) > 1 else "")
         for tags_of_site in sites.values()
     ]
-    return f"No run of {study.folder} logged {tag}; give one of {', '.join(names)}."
+    hint = suggest_closest(tag, logged)
+    return f"No run of {study.folder} logged {tag}; {hint}give one of {', '.join(names)}."

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, TextIO
 
 from normlab.errors import NormlabError
+from normlab.text import closest_name
 
 # Bytes. A record takes a few thousand; ten million training steps fit into an event file.
 LARGEST_TEXT = 2**24
@@ -23,6 +24,8 @@ LARGEST_EVENT_FILE = 2**29
 
 # Folders of a study that are not runs, and that are written into.
 LOCKS_FOLDER, FIGURES_FOLDER = ".locks", "figures"
+
+OUTPUTS = Path("outputs")  # where studies are, if nothing else is said
 
 _DRAFT = ".part"
 # A draft of another machine that was not touched for so long is nobody's.
@@ -168,6 +171,33 @@ def _open_regular_file(path: Path, flags: int, no_follow: int) -> int:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     return handle
+
+
+def suggest_closest_path(path: Path, holds: str = "") -> str:
+    """`did you mean …? ` with the path that exists and is nearly this one, or nothing.
+
+    A path is looked for in outputs/ too, where studies are. `holds` is the file that makes a folder
+    the one that is meant: where the path has it in folders below, the first of those is suggested.
+    """
+    with suppress(OSError):
+        if path.exists():
+            below = sorted(path.glob(f"*/{holds}")) if holds else []
+            return f"did you mean {below[0].parent}? " if below else ""
+        for start in (path, OUTPUTS / path):
+            closest = _closest_path(start)
+            if closest is not None:
+                return f"did you mean {closest}? "
+    return ""
+
+
+def _closest_path(path: Path) -> Path | None:
+    if path.exists():
+        return path
+    folder = _closest_path(path.parent)
+    if folder is None or not folder.is_dir():
+        return None
+    name = closest_name(path.name, sorted(entry.name for entry in folder.iterdir()))
+    return folder / name if name else None
 
 
 # --- Links --------------------------------------------------------------------------------------

@@ -109,6 +109,7 @@ def _check_width(width: int) -> None:
 def _build_parser() -> argparse.ArgumentParser:
     parser = CommandParser(
         prog="card.py",
+        keys=("norm",),
         description="A norm's identity card, in seconds and before it is trained: parameters, "
         "invariances, Jacobian, extreme inputs, half precision, speed.",
         epilog="example: python scripts/card.py norm=rmsnorm,layernorm norm.eps=1e-6 --width 512",

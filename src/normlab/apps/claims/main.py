@@ -36,6 +36,7 @@ from normlab.apps.claims.runs import (
     plan_study,
     read_claim_data,
 )
+from normlab.archive.files import suggest_closest_path
 from normlab.config import conf_folder
 from normlab.errors import CommandParser, ConfigError, report_user_errors
 from normlab.terminal import open_terminal
@@ -238,6 +239,7 @@ def _parse_request(argv: Sequence[str] | None) -> ClaimsRequest:
     """The request of a command line, everything in it checked. Raises ConfigError."""
     parser = CommandParser(
         prog="claims.py",
+        keys=[key.rstrip("=") for key in _KEYS],
         description="Put published claims to the test: train and measure what is missing, and say "
         "reproduced, not reproduced, refuted or cannot tell, by rule.",
         epilog="example: python scripts/claims.py claim=rmsnorm_parity,kaiming budget=quick",
@@ -329,8 +331,8 @@ def _check_flags(arguments: argparse.Namespace) -> None:
         raise ConfigError("--from and --export are a folder to read and one to write; give one.")
     if arguments.source is not None and not arguments.source.is_dir():
         raise ConfigError(
-            f"--from {arguments.source} is not a folder; give one that --export has written, as "
-            f"docs/claims/runs."
+            f"--from {arguments.source} is not a folder; {suggest_closest_path(arguments.source)}"
+            f"give one that --export has written, as docs/claims/runs."
         )
 
 

@@ -64,6 +64,7 @@ def probe_models(overrides: Sequence[str], config_dir: Path | None = None) -> Pr
 def _build_parser() -> argparse.ArgumentParser:
     parser = CommandParser(
         prog="probe.py",
+        keys=_GROUPS,
         description="Signal and gradient through depth at initialisation, for any norm, placement, "
         "depth and init: a table, probe.json and a figure, in seconds and without training.",
         epilog="example: python scripts/probe.py norm=rmsnorm,none placement=pre,post "
