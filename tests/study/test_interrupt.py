@@ -13,13 +13,14 @@ import pytest
 from normlab.analysis import figures
 from normlab.archive.record import RunRecord
 from normlab.training import stopping
-from tiny_run import TINY
+from tiny_run import TINY, keep_last
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_ctrl_c_stops_in_words_and_draws_what_is_there(tmp_path: Path) -> None:
-    command = [sys.executable, "train.py", "-m", "seed=0,1", *TINY, "trainer.max_steps=100000"]
+    long = keep_last([*TINY, "trainer.max_steps=100000"])
+    command = [sys.executable, "train.py", "-m", "seed=0,1", *long]
     command.append("trainer.save_seconds=0.1")
     process = subprocess.Popen(
         [*command, f"output_dir={tmp_path}"],

@@ -19,6 +19,7 @@ from normlab.config.gate import check_config_dir, check_folder, check_overrides
 from normlab.config.schema import TrainConfig
 from normlab.errors import CommandParser, ConfigError, report_user_errors
 from normlab.study import workers
+from normlab.study.plan import check_repeated_keys
 from normlab.study.repeat import repeat_run
 from normlab.study.sweep import MeasurementExperiments, StudySweeper
 from normlab.text import excerpt
@@ -74,6 +75,7 @@ def read_command(arguments: Sequence[str]) -> list[str]:
         check_config_dir(folder)
         check_folder(folder, options.config_name)
     check_overrides(overrides, folders)
+    check_repeated_keys(overrides, " with -m")
     for word in overrides:
         group = re.match(r"[+~]*hydra\.(launcher|sweeper|help|hydra_logging|job_logging)=\w", word)
         if group:

@@ -5,7 +5,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -172,6 +172,34 @@ def make_plan(
         plan.runs.append((overrides, spec))
     plan.vocabularies = _check_data(plan.specs)
     return plan
+
+
+def check_repeated_keys(
+    overrides: Sequence[str], flag: str = "", single: Collection[str] = _SINGLE_KEYS
+) -> None:
+    """Refuse a key that is given twice: of the two values, Hydra takes the last and says nothing.
+
+    `flag` is what a command needs to take several values, of all keys that are not `single`.
+
+    Raises:
+        ConfigError: with both values, and how to ask for both.
+    """
+    first: dict[str, str] = {}
+    for word in overrides:
+        name, sign, value = word.partition("=")
+        key = name.strip().lstrip("+")
+        if not sign or key.startswith("~"):
+            continue
+        if key in first:
+            both = f"{key}={first[key]},{value}"
+            several = f", or {excerpt(both)}{flag} to compare both"
+            if key in single or key.startswith("hydra") or first[key] == value:
+                several = ""
+            raise ConfigError(
+                f"{excerpt(key)} is given twice, {excerpt(f'{key}={first[key]}')} and "
+                f"{excerpt(f'{key}={value}')}; give it once{several}."
+            )
+        first[key] = value
 
 
 def expand_overrides(

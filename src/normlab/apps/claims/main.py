@@ -39,6 +39,7 @@ from normlab.apps.claims.runs import (
 from normlab.archive.files import suggest_closest_path
 from normlab.config import conf_folder
 from normlab.errors import CommandParser, ConfigError, report_user_errors
+from normlab.study.plan import check_repeated_keys
 from normlab.terminal import open_terminal
 from normlab.text import excerpt, suggest_closest
 from normlab.training import stopping
@@ -272,6 +273,7 @@ def _parse_request(argv: Sequence[str] | None) -> ClaimsRequest:
         help="judge what --export has written, and train nothing",
     )
     arguments: argparse.Namespace = parser.parse_intermixed_args(argv)
+    check_repeated_keys(arguments.overrides, single=("budget", "output_dir"))
     values = {"budget": "quick", "output_dir": "outputs", "claim": ""}
     for word in arguments.overrides:
         key, sign, value = word.partition("=")
