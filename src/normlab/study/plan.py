@@ -22,7 +22,7 @@ from normlab.config.gate import check_sweep_entry
 from normlab.config.run_spec import RunSpec, changed_text_message, make_run_spec
 from normlab.config.validation import check_against_file
 from normlab.errors import ConfigError, NormlabError
-from normlab.text import excerpt
+from normlab.text import excerpt, suggest_closest
 
 # What is the same for all runs of a command: where they go, and what an experiment asks for.
 _SINGLE_KEYS = (
@@ -110,7 +110,8 @@ class SweepRequest:
             return {}
         if "," in argument or budget not in self.budgets:
             raise ConfigError(
-                f"{argument or f'budget={budget}'} is no size of this experiment; give one of "
+                f"{argument or f'budget={budget}'} is no size of this experiment; "
+                f"{suggest_closest(budget, self.budgets, 'budget=')}give one of "
                 f"{', '.join(f'budget={name}' for name in self.budgets)}."
             )
         return self.budgets[budget]

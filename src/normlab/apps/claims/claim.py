@@ -288,7 +288,9 @@ def read_claim(path: Path) -> Claim:
     kind = test.get("kind") if isinstance(test, dict) else test
     if not isinstance(test, dict) or not isinstance(kind, str) or kind not in TESTS:
         raise _claim_error(
-            path, f"test.kind={kind} is not allowed; it must be one of {', '.join(TESTS)}"
+            path,
+            f"test.kind={kind} is not allowed; {suggest_closest(str(kind), TESTS)}"
+            f"it must be one of {', '.join(TESTS)}",
         )
     del test["kind"]
     test = TESTS[kind](**_convert_keys(path, TESTS[kind], test, "test.", ("kind",)))
