@@ -45,7 +45,7 @@ from normlab.analysis.result import (
 from normlab.analysis.statistics import mean_interval
 from normlab.analysis.style import GREY, Look, figure_style, skip_failed_figure
 from normlab.archive import tags
-from normlab.archive.files import FIGURES_FOLDER, check_study_links
+from normlab.archive.files import FIGURES_FOLDER, check_study_files
 from normlab.archive.record import short_number
 from normlab.archive.study import Study, read_study
 from normlab.errors import NormlabError
@@ -475,7 +475,7 @@ def draw_metric(study_folder: Path, tag: str) -> list[Path]:
         raise NormlabError(_explain_missing_tag(study, tag))
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", tag).strip("._") or "metric"
     try:
-        check_study_links(study_folder)
+        check_study_files(study_folder)
         with figure_style():
             figure = metric_figure(plan_figures(study.name, group_runs(study.runs)), tag)
             return sheet.save_figure(figure, study_folder / FIGURES_FOLDER / METRICS_FOLDER, name)

@@ -27,6 +27,7 @@ LOCKS_FOLDER, FIGURES_FOLDER = ".locks", "figures"
 
 OUTPUTS = Path("outputs")  # where studies are, if nothing else is said
 
+_RESULT_SUFFIXES = (".csv", ".html", ".json", ".png", ".svg")
 _DRAFT = ".part"
 # A draft of another machine that was not touched for so long is nobody's.
 _ABANDONED_SECONDS = 3600.0
@@ -45,6 +46,8 @@ def replace_atomically(path: Path) -> Iterator[Path]:
     left are removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():  # os.replace would find that out when all is written
+        raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
     for draft in path.parent.glob(f".{escape(path.name)}.*{_DRAFT}"):
         with suppress(OSError):  # another process may be removing it too
             if _is_abandoned(draft):
@@ -229,10 +232,28 @@ def check_links(folder: Path) -> None:
                     raise _link_error(Path(entry.path), kind)
 
 
-def check_study_links(study_folder: Path) -> None:
-    """The same for a study's folders that are not runs; the study's folder may be a link."""
-    for name in (LOCKS_FOLDER, FIGURES_FOLDER):
-        check_links(study_folder / name)
+def check_study_files(study_folder: Path) -> None:
+    """The same for a study's folders that are not runs; the study's folder may be a link.
+
+    A folder where the study writes a file, or a file where it has a folder, is refused as well.
+    """
+    folders = [study_folder / name for name in (LOCKS_FOLDER, FIGURES_FOLDER)]
+    for folder in folders:
+        check_links(folder)
+    for folder in (study_folder, *folders):
+        if folder.is_file():
+            raise _misplaced_error(folder, "a file", "folder")
+        for suffix in _RESULT_SUFFIXES:
+            for path in sorted(folder.glob(f"*{suffix}")):
+                if path.is_dir():
+                    raise _misplaced_error(path, "a folder", "file")
+
+
+def _misplaced_error(path: Path, kind: str, expected: str) -> NormlabError:
+    return NormlabError(
+        f"{path} is {kind}, and the study has a {expected} of that name; rename or remove it, and "
+        f"give the same command. All runs stay as they are."
+    )
 
 
 def _link_error(path: Path, kind: str) -> NormlabError:

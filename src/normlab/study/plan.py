@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from normlab.archive.files import sync_to_disk
+from normlab.archive.files import check_study_files, sync_to_disk
 from normlab.archive.lock import supports_locks
 from normlab.config.formula import is_formula
 from normlab.config.gate import check_sweep_entry
@@ -347,9 +347,14 @@ def check_writable(folder: Path) -> None:
 
 
 def make_study_folder(folder: Path) -> None:
-    """Make the folder, and say what its file system lacks. Raises NormlabError if it cannot be."""
+    """Make the folder, and say what its file system lacks.
+
+    Raises:
+        NormlabError: it cannot be made, or something is in the way of the study's files.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        check_study_files(folder)
         durable, locks = sync_to_disk(folder), supports_locks(folder)
     except OSError as error:
         raise NormlabError(
