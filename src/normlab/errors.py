@@ -6,6 +6,7 @@ nothing else prints errors. What a message names is shortened here, whoever wrot
 
 import argparse
 import errno
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,7 +34,10 @@ class ConfigError(NormlabError):
 
 @contextmanager
 def report_user_errors() -> Iterator[None]:
-    """Turn a user's error in the body into its sentence on stderr and its exit code."""
+    """Turn a user's error in the body into its sentence on stderr and its exit code.
+
+    So is what a library raises while the body imports it: a variable that it reads is the user's.
+    """
     try:
         yield
     except OSError as error:
@@ -44,6 +48,11 @@ def report_user_errors() -> Iterator[None]:
         )
     except NormlabError as error:
         _leave(error)
+    except Exception as error:
+        failure = _describe_failed_import(error)
+        if failure is None:
+            raise
+        _leave(failure)
 
 
 @contextmanager
@@ -54,18 +63,45 @@ def explain_failed_import() -> Iterator[None]:
     """
     try:
         yield
-    except (ModuleNotFoundError, NormlabError):
-        raise
     except Exception as error:
-        frames = [frame for frame, _ in walk_tb(error.__traceback__)]
-        library = str(frames[-1].f_globals.get("__name__", "")).partition(".")[0]
-        if library == "normlab":
+        failure = _describe_failed_import(error)
+        if failure is None:
             raise
-        reason = excerpt(" ".join(str(error).split()))
-        raise NormlabError(
-            f"{library} cannot be imported ({type(error).__name__}: {reason}); a variable "
-            f"of the environment that it reads may be wrong, or its installation damaged."
-        ) from error
+        raise failure from error
+
+
+def _describe_failed_import(error: Exception) -> NormlabError | None:
+    """The sentence about an error that a library raised while it was imported; None of another."""
+    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+    packages = [str(frame.f_globals.get("__name__", "")).partition(".")[0] for frame in frames]
+    imported = {
+        package
+        for package, frame in zip(packages, frames, strict=True)
+        if frame.f_code.co_name == "<module>"
+    }
+    library = packages[-1] if packages else ""
+    if isinstance(error, ModuleNotFoundError | NormlabError) or library == "normlab":
+        return None
+    if not imported - {"normlab", "__main__"}:
+        return None
+    reason = excerpt(" ".join(str(error).split()))
+    # The value that the error quotes; a single digit may stand in any.
+    quoted = [
+        (len(value), name)
+        for name, value in os.environ.items()
+        if library.upper() in name and len(value) > 1 and value in str(error)
+    ]
+    if quoted:
+        name = max(quoted)[1]
+        return NormlabError(
+            f"{library} cannot be imported, for it does not take {name}="
+            f"{excerpt(os.environ[name])} in the environment ({reason}); unset {name}, or give it "
+            f"a value that {library} takes."
+        )
+    return NormlabError(
+        f"{library} cannot be imported ({type(error).__name__}: {reason}); a variable of the "
+        f"environment that it reads may be wrong, or its installation damaged."
+    )
 
 
 def _leave(error: NormlabError) -> NoReturn:

@@ -64,19 +64,29 @@ SEND_SECONDS = 1.0
 FORKS = sys.platform.startswith("linux")
 
 
+# Of this process or the fork server: torch, once it is half imported, fails with other words.
+_failed_import: NormlabError | None = None
+
+
 def import_training() -> None:
     """Import what training needs; it takes seconds, so what is wrong is found before.
 
     Garbage is not looked for meanwhile, which is a fifth of the time, nor later among what is
     imported, which would slow every process that is forked from this one.
     """
+    global _failed_import
     if "normlab.training.run" in sys.modules:
         return
+    if _failed_import is not None:
+        raise _failed_import
     gc.disable()
     try:
         with explain_failed_import():
             importlib.import_module("normlab.training.run")
         gc.freeze()
+    except NormlabError as error:
+        _failed_import = error
+        raise
     finally:
         gc.enable()
 
