@@ -216,10 +216,12 @@ def start_fork_server() -> bool:
     if not FORKS or _server_failed:
         return False
     forkserver.set_forkserver_preload(["normlab.study.fork_server_imports"])
-    # What is started here leaves signals for later: Ctrl-C reaches it too, as it imports.
+    # Before the signals are blocked, for it leaves them unblocked.
+    resource_tracker.ensure_running()
+    # The server leaves signals to this process and to those that train: Ctrl-C, or a SIGTERM to the
+    # whole group, reaches it too, and without it nobody learns how its processes end.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, stopping.SIGNALS)
     try:
-        resource_tracker.ensure_running()
         children = set(psutil.Process().children()) if _server is None else set()
         forkserver.ensure_running()
         if _server is None:
@@ -466,6 +468,8 @@ def describe_error(error: Exception) -> str:
 
 def describe_death(code: int | None) -> str:
     """How a process ended that sent no result."""
+    if code == 255:  # multiprocessing's answer where it cannot know
+        return "ended in a way that is not known, for the fork server that began it has died"
     if code is None or code >= 0:
         return f"ended with code {code}"
     name = signal.Signals(-code).name
