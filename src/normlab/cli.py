@@ -1,6 +1,6 @@
 """The commands, and the only module that knows the applications: it hands the study theirs.
 
-A command is imported with Ctrl-C at the system's default: a KeyboardInterrupt in the middle of an
+While a command is imported, a signal ends it at once: a KeyboardInterrupt in the middle of an
 import would be a traceback through other people's files.
 """
 
@@ -92,7 +92,8 @@ def _run_command(import_command: Callable[[], _Command], trains: bool = False) -
             f"normlab: Python {sys.version.split()[0]} does not fit; use 3.11, 3.12 or 3.13, for "
             "which `make demo` makes .venv/bin/python."
         )
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    stopping.end_on_signals()
     output.secure_streams()
     # Figures go to files, in our own style: a user's window or notebook has no part in them.
     os.environ.update(MPLBACKEND="agg", MATPLOTLIBRC=os.devnull)
@@ -109,8 +110,10 @@ def _run_command(import_command: Callable[[], _Command], trains: bool = False) -
     try:
         with report_user_errors():
             command = import_command()
-        # Python's own way again: what is half-written is tidied away before the end.
-        signal.signal(signal.SIGINT, before)
+        # From here on, what is half-written is tidied away before the end.
+        stopping.raise_on_signals()
+        if ignored:  # as a shell's script has it for what it begins in the background
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         command()
     except ModuleNotFoundError as missing:
         sys.exit(
