@@ -13,6 +13,7 @@ from normlab.apps.experiments import MEASURED_EXPERIMENTS, TRAINED_EXPERIMENTS
 from normlab.config.compose import register_schemas
 from normlab.config.run_spec import RunSpec, make_run_spec
 from normlab.study.command import main
+from tiny_run import keep_last
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def door(
     """Calls train.py's door with these arguments, here."""
 
     def call(*arguments: str) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+        monkeypatch.setattr(sys, "argv", ["train.py", *keep_last(arguments)])
         code = 0
         try:
             main(TRAINED_EXPERIMENTS, MEASURED_EXPERIMENTS)

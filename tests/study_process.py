@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from normlab.archive.record import RunRecord, read_result
-from tiny_run import TINY
+from tiny_run import TINY, keep_last
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -57,6 +57,7 @@ class Process:
 
     def __init__(self, place: Path, *arguments: str, forked: bool = False, **environment: str):
         place.mkdir(parents=True, exist_ok=True)
+        arguments = tuple(keep_last(arguments))
         _running.append(self)
         stem = f"{time.monotonic_ns()}"
         self._files = [place / f"{stem}.{name}" for name in ("out", "err")]

@@ -20,7 +20,7 @@ import os, signal, sys
 class Interrupter:
     def find_spec(self, name, path=None, target=None):
         if name == {at!r}:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), {signum})
 
 sys.meta_path.insert(0, Interrupter())
 sys.argv = ["command", *{arguments!r}]
@@ -28,8 +28,10 @@ sys.argv = ["command", *{arguments!r}]
 """
 
 
-def interrupted(call: str, at: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    code = CALL.format(at=at, call=call, arguments=arguments)
+def interrupted(
+    call: str, at: str, *arguments: str, signum: int = signal.SIGINT
+) -> "subprocess.CompletedProcess[str]":
+    code = CALL.format(at=at, call=call, arguments=arguments, signum=int(signum))
     return subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -52,10 +54,16 @@ CALLS = {
 }
 
 
+SIGNALS = pytest.mark.parametrize(
+    "signum", [signal.SIGINT, signal.SIGTERM], ids=lambda signum: signum.name
+)
+
+
+@SIGNALS
 @pytest.mark.parametrize("name", CALLS)
-def test_ctrl_c_during_imports_leaves_no_traceback(name: str) -> None:
-    done = interrupted(CALLS[name], "normlab.archive.files")
-    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+def test_a_signal_during_imports_is_a_word_and_no_traceback(name: str, signum: int) -> None:
+    done = interrupted(CALLS[name], "normlab.archive.files", signum=signum)
+    assert (done.returncode, done.stdout, done.stderr) == (-signum, "", "stopped\n")
 
 
 def test_a_second_ctrl_c_does_not_interrupt_the_answer_to_the_first() -> None:
@@ -82,12 +90,20 @@ def test_a_terminal_that_closes_is_no_signal_for_what_nohup_began(ignored: bool)
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_ctrl_c_while_a_command_works_is_a_word(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [name for name in CALLS if name.endswith(".py")])
+def test_ctrl_c_before_any_module_handles_signals_is_a_word(name: str) -> None:
+    done = interrupted(CALLS[name], "normlab.cli")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped\n")
+
+
+@SIGNALS
+def test_a_signal_while_a_command_works_is_a_word(signum: int, tmp_path: Path) -> None:
     done = interrupted(CALLS["normlab-plot"], "normlab.analysis.figures", str(tmp_path))
     assert done.returncode == 1  # there is nothing to draw
     assert "holds no runs" in done.stderr
-    done = interrupted(CALLS["normlab-card"], "torch", "norm=rmsnorm", f"--out={tmp_path}")
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped\n")
+    command = (CALLS["normlab-card"], "torch", "norm=rmsnorm", f"--out={tmp_path}")
+    done = interrupted(*command, signum=signum)
+    assert (done.returncode, done.stdout, done.stderr) == (128 + signum, "", "stopped\n")
 
 
 SCRIPTS = ["train.py", *sorted(f"scripts/{path.name}" for path in (ROOT / "scripts").glob("*.py"))]

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Sequence
 
 TINY = (
     "model.depth=2",
@@ -16,6 +17,19 @@ TINY = (
     "trainer.precision=32-true",
     "trainer.threads=1",
 )
+
+
+def keep_last(arguments: Sequence[str]) -> list[str]:
+    """The arguments without a key that a later one sets again, as a key of TINY that a test sets.
+
+    On a command line a key may be given once.
+    """
+    keys = [word.partition("=")[0] if "=" in word else "" for word in arguments]
+    return [
+        word
+        for at, (key, word) in enumerate(zip(keys, arguments, strict=True))
+        if not key or key not in keys[at + 1 :]
+    ]
 
 
 class SilentDisplay:

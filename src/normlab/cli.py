@@ -1,12 +1,13 @@
 """The commands, and the only module that knows the applications: it hands the study theirs.
 
-A command is imported with Ctrl-C at the system's default: a KeyboardInterrupt in the middle of an
+While a command is imported, a signal ends it at once: a KeyboardInterrupt in the middle of an
 import would be a traceback through other people's files.
 """
 
 import errno
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -14,7 +15,8 @@ from functools import partial
 from importlib import import_module
 
 from normlab import output
-from normlab.errors import explain_failed_import, report_user_errors
+from normlab.errors import report_user_errors
+from normlab.text import excerpt
 from normlab.training import stopping
 
 OLDEST, TOO_NEW = (3, 11), (3, 14)  # as pyproject.toml has it; Hydra 1.3 does not start on 3.14
@@ -90,7 +92,8 @@ def _run_command(import_command: Callable[[], _Command], trains: bool = False) -
             f"normlab: Python {sys.version.split()[0]} does not fit; use 3.11, 3.12 or 3.13, for "
             "which `make demo` makes .venv/bin/python."
         )
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    stopping.end_on_signals()
     output.secure_streams()
     # Figures go to files, in our own style: a user's window or notebook has no part in them.
     os.environ.update(MPLBACKEND="agg", MATPLOTLIBRC=os.devnull)
@@ -99,15 +102,18 @@ def _run_command(import_command: Callable[[], _Command], trains: bool = False) -
     # A matplotlibrc in the current folder is read all the same. Its values are not used
     # (analysis/style.py), so complaints about them would only confuse.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    _check_threads()
     try:
         os.getcwd()
     except OSError:
         sys.exit("normlab: the current folder no longer exists; change to one that does.")
     try:
-        with report_user_errors(), explain_failed_import():
+        with report_user_errors():
             command = import_command()
-        # Python's own way again: what is half-written is tidied away before the end.
-        signal.signal(signal.SIGINT, before)
+        # From here on, what is half-written is tidied away before the end.
+        stopping.raise_on_signals()
+        if ignored:  # as a shell's script has it for what it begins in the background
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         command()
     except ModuleNotFoundError as missing:
         sys.exit(
@@ -128,6 +134,18 @@ def _run_command(import_command: Callable[[], _Command], trains: bool = False) -
         rest = "; all else was done" if trains else ""
         sys.stderr.write(f"normlab: standard output cannot be written ({lost.strerror}){rest}.\n")
         sys.exit(0 if trains else 1)
+
+
+def _check_threads() -> None:
+    """Refuse a number of threads that OpenMP would ignore, with a line of its own."""
+    threads = os.environ.get("OMP_NUM_THREADS", "").strip()
+    if not threads:
+        os.environ.pop("OMP_NUM_THREADS", None)
+    elif not re.fullmatch(r"0*[1-9]\d{0,8}(\s*,\s*0*[1-9]\d{0,8})*", threads, re.ASCII):
+        sys.exit(
+            f"normlab: OMP_NUM_THREADS={excerpt(threads)} in the environment is no number of "
+            f"threads; give a whole number from 1, or unset it."
+        )
 
 
 def _restore_signals() -> None:

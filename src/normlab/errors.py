@@ -6,13 +6,15 @@ nothing else prints errors. What a message names is shortened here, whoever wrot
 
 import argparse
 import errno
+import os
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from traceback import walk_tb
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from normlab.text import LONGEST_PART, excerpt, printable, shorten_long_parts
+from normlab.text import LONGEST_PART, excerpt, printable, shorten_long_parts, suggest_closest
 
 
 class NormlabError(Exception):
@@ -32,7 +34,10 @@ class ConfigError(NormlabError):
 
 @contextmanager
 def report_user_errors() -> Iterator[None]:
-    """Turn a user's error in the body into its sentence on stderr and its exit code."""
+    """Turn a user's error in the body into its sentence on stderr and its exit code.
+
+    So is what a library raises while the body imports it: a variable that it reads is the user's.
+    """
     try:
         yield
     except OSError as error:
@@ -43,6 +48,11 @@ def report_user_errors() -> Iterator[None]:
         )
     except NormlabError as error:
         _leave(error)
+    except Exception as error:
+        failure = _describe_failed_import(error)
+        if failure is None:
+            raise
+        _leave(failure)
 
 
 @contextmanager
@@ -53,18 +63,45 @@ def explain_failed_import() -> Iterator[None]:
     """
     try:
         yield
-    except (ModuleNotFoundError, NormlabError):
-        raise
     except Exception as error:
-        frames = [frame for frame, _ in walk_tb(error.__traceback__)]
-        library = str(frames[-1].f_globals.get("__name__", "")).partition(".")[0]
-        if library == "normlab":
+        failure = _describe_failed_import(error)
+        if failure is None:
             raise
-        reason = excerpt(" ".join(str(error).split()))
-        raise NormlabError(
-            f"{library} cannot be imported ({type(error).__name__}: {reason}); a variable "
-            f"of the environment that it reads may be wrong, or its installation damaged."
-        ) from error
+        raise failure from error
+
+
+def _describe_failed_import(error: Exception) -> NormlabError | None:
+    """The sentence about an error that a library raised while it was imported; None of another."""
+    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+    packages = [str(frame.f_globals.get("__name__", "")).partition(".")[0] for frame in frames]
+    imported = {
+        package
+        for package, frame in zip(packages, frames, strict=True)
+        if frame.f_code.co_name == "<module>"
+    }
+    library = packages[-1] if packages else ""
+    if isinstance(error, ModuleNotFoundError | NormlabError) or library == "normlab":
+        return None
+    if not imported - {"normlab", "__main__"}:
+        return None
+    reason = excerpt(" ".join(str(error).split()))
+    # The value that the error quotes; a single digit may stand in any.
+    quoted = [
+        (len(value), name)
+        for name, value in os.environ.items()
+        if library.upper() in name and len(value) > 1 and value in str(error)
+    ]
+    if quoted:
+        name = max(quoted)[1]
+        return NormlabError(
+            f"{library} cannot be imported, for it does not take {name}="
+            f"{excerpt(os.environ[name])} in the environment ({reason}); unset {name}, or give it "
+            f"a value that {library} takes."
+        )
+    return NormlabError(
+        f"{library} cannot be imported ({type(error).__name__}: {reason}); a variable of the "
+        f"environment that it reads may be wrong, or its installation damaged."
+    )
 
 
 def _leave(error: NormlabError) -> NoReturn:
@@ -78,8 +115,71 @@ def _leave(error: NormlabError) -> NoReturn:
 
 
 class CommandParser(argparse.ArgumentParser):
-    """Reads a command's flags; what is wrong with them is a sentence as any other."""
+    """Reads a command's flags; what is wrong with them is a sentence as any other.
+
+    `keys` are those that the command takes without dashes, as key=value.
+    """
+
+    def __init__(self, *arguments: Any, keys: Iterable[str] = (), **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._keys = tuple(keys)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """The same, but an unknown flag is refused; the words that are left are no flags."""
+        self._refuse_repeated_flags(sys.argv[1:] if args is None else args)
+        options, words = super().parse_known_args(args, namespace)
+        self._refuse_unknown_flags(words)
+        return options, words
+
+    def parse_known_intermixed_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """The same."""
+        self._refuse_repeated_flags(sys.argv[1:] if args is None else args)
+        options, words = super().parse_known_intermixed_args(args, namespace)
+        self._refuse_unknown_flags(words)
+        return options, words
+
+    def _refuse_unknown_flags(self, words: Sequence[str]) -> None:
+        for word in words:
+            if not word.startswith("-") or word == "--":
+                continue
+            flag = word.partition("=")[0]
+            name = flag.lstrip("-")
+            if name.partition(".")[0] in self._keys:
+                raise ConfigError(
+                    f"{excerpt(flag)} is not a flag; a choice is written without dashes, as "
+                    f"{excerpt(name)}=…"
+                )
+            # The usage has them all, but --help by its short name.
+            flags = ["--help", *re.findall(r"(?<!\w)--?\w[\w-]*", self.format_usage())]
+            raise ConfigError(
+                f"{excerpt(flag)} is not a flag; {suggest_closest(flag, flags)}--help shows what "
+                f"there is."
+            )
+
+    def _refuse_repeated_flags(self, words: Sequence[str]) -> None:
+        """Of a flag that is given twice, argparse takes the last and says nothing."""
+        flags = [word.partition("=")[0] for word in words if word.startswith("--")]
+        for flag in flags:
+            if flag != "--" and flags.count(flag) > 1:
+                raise ConfigError(f"{excerpt(flag)} is given twice; give it once.")
 
     def error(self, message: str) -> NoReturn:
         """Raise the sentence."""
+        value = re.fullmatch(r"argument (.*?)(?:/.*)?: invalid (\w+) value: '(.*)'", message)
+        if value and value[2] in _KINDS:
+            raise ConfigError(
+                f"{value[1]} {excerpt(value[3])} is not allowed; it must be {_KINDS[value[2]]}."
+            )
+        choice = re.fullmatch(
+            r"argument (.*?)(?:/.*)?: invalid choice: '(.*)' \(choose from (.*)\)", message
+        )
+        if choice:
+            names = choice[3].replace("'", "").split(", ")
+            raise ConfigError(
+                f"{choice[1]} {excerpt(choice[2])} is not allowed; "
+                f"{suggest_closest(choice[2], names)}it must be one of {', '.join(names)}."
+            )
         raise ConfigError(f"{message}; --help shows what there is.")
+
+
+_KINDS = {"int": "a whole number", "float": "a number"}

@@ -43,14 +43,20 @@ def excerpt(value: object, most: int = 120) -> str:
     return text if len(text) <= most else f"{text[:most]}…"
 
 
-def suggest_closest(name: str, names: Iterable[str], prefix: str = "") -> str:
-    """`did you mean …? ` with the name that is nearly this one or begins with it, or nothing.
-
-    `prefix` is what stands before a name where it is written, as `norm=`.
-    """
+def closest_name(name: str, names: Iterable[str]) -> str | None:
+    """The name that is nearly this one or begins with it; None where there is none."""
     by_lower = {candidate.lower(): candidate for candidate in names}
     matches = difflib.get_close_matches(name.lower(), list(by_lower), n=1)
     for candidate in sorted(by_lower, key=len):
         if name and candidate.startswith(name.lower()):
             matches.append(candidate)
-    return f"did you mean {prefix}{by_lower[matches[0]]}? " if matches else ""
+    return by_lower[matches[0]] if matches else None
+
+
+def suggest_closest(name: str, names: Iterable[str], prefix: str = "") -> str:
+    """`did you mean …? ` with the name that is nearly this one or begins with it, or nothing.
+
+    `prefix` is what stands before a name where it is written, as `norm=`.
+    """
+    closest = closest_name(name, names)
+    return f"did you mean {prefix}{closest}? " if closest else ""

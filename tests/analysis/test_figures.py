@@ -185,7 +185,7 @@ def test_final_losses_stand_best_first_with_every_seed(four_arms: Study) -> None
     seeds = [line for line in axes.lines if line.get_marker() == "o" and len(line.get_xdata()) > 1]  # type: ignore[arg-type]
     assert [len(np.asarray(line.get_xdata())) for line in seeds] == [2, 3, 3]
     losses = [r.record.final.val_loss for r in four_arms.runs if r.record.norm == "rmsnorm"]
-    assert f"{np.mean(losses):.3f} ± " in " ".join(texts(axes))
+    assert f"{np.mean(losses):.4f} ± " in " ".join(texts(axes))
     assert "diverged at step 120" in texts(axes)
     low, high = axes.get_xlim()
     assert all(low < x < high for line in seeds for x in np.asarray(line.get_xdata()))

@@ -80,7 +80,8 @@ def test_a_metric_that_is_not_there_is_one_sentence_with_those_that_are(
     assert left.value.code == 1
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert f"logged val/los; give one of {TAG} (1 more sites), train/loss, val/loss." in said
+    sites = f"{TAG} (1 more sites), train/loss, val/loss."
+    assert f"logged val/los; did you mean val/loss? give one of {sites}" in said
 
 
 def test_the_command_draws_it_and_says_where(

@@ -167,7 +167,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(
         main([str(maker.folder)])
     assert left.value.code == 1
     message = capsys.readouterr().err
-    assert "cannot be written" in message
+    assert "is a file, and the study has a folder of that name; rename or remove it" in message
     assert str(maker.folder / "figures") in message
     assert message.count("\n") == 1
 

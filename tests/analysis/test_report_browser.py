@@ -103,3 +103,35 @@ def test_it_sorts_and_finds_and_fits(page: Path, width: int, tmp_path: Path) -> 
     for shown, window in (found["widths"], found["opened"]):
         assert window == width
         assert shown <= window
+
+
+# What reaches beyond the window outside of a box that scrolls; how the boxes show that they do.
+CUT = """
+document.querySelectorAll("details").forEach((one) => { one.open = true; });
+const scrolls = (one) => one && (["auto", "scroll"].includes(getComputedStyle(one).overflowX)
+  || scrolls(one.parentElement));
+const answer = {
+  cut: [...document.querySelectorAll("body *")]
+    .filter((one) => one.getBoundingClientRect().right > innerWidth && !scrolls(one))
+    .map((one) => one.outerHTML.slice(0, 80)),
+  wide: [...document.querySelectorAll(".scroll")].filter((one) => one.scrollWidth > one.clientWidth)
+    .map((one) => getComputedStyle(one).backgroundImage.includes("linear-gradient")),
+  drawings: [...document.querySelectorAll("figcaption")]
+    .map((one) => getComputedStyle(one, "::after").content.includes("sideways")),
+};
+"""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_what_is_wider_than_the_window_scrolls_and_shows_it(
+    page: Path, width: int, tmp_path: Path
+) -> None:
+    copy = tmp_path / "page.html"
+    text = page.read_text(encoding="utf-8")
+    copy.write_text(re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", text))
+    answer = run_script(copy, CUT, width, tmp_path)
+    assert answer["cut"] == []
+    assert all(answer["wide"])
+    assert answer["drawings"] == [width == 390]
+    if width == 390:
+        assert answer["wide"]

@@ -10,6 +10,7 @@ from scipy import stats
 from torch.utils.tensorboard import SummaryWriter
 
 from normlab.analysis.arms import group_runs
+from normlab.analysis.plot import write_study_report
 from normlab.analysis.runs_csv import write_runs_csv
 from normlab.analysis.summary import summarise_arms
 from normlab.analysis.terminal_tables import summary_table
@@ -114,9 +115,25 @@ def test_every_name_and_number_is_whole_in_every_window(maker: Any, width: int) 
     assert "…" not in text
     for arm in summarise_arms(group_runs(read_study(maker.folder).runs)):
         speed = f"{arm.tokens_per_second:,.0f}"
-        loss = f"{arm.best_val[0]:.4f} ±{arm.best_val[1]:.4f}"
+        loss = f"{arm.best_val[0]:.4f} ± {arm.best_val[1]:.4f}"
         for word in (*arm.label.split(), loss, speed, "801,234"):
             assert word in text
+
+
+def test_a_loss_reads_the_same_in_terminal_report_figure_and_sentence(maker: Any) -> None:
+    for seed in range(3):
+        maker.run(seed=seed, steps=100)
+    report = write_study_report(maker.folder)
+    (arm,) = report.result.summaries
+    loss = f"{arm.final_val[0]:.4f} ± {arm.final_val[1]:.4f}"
+    drawn = (maker.folder / "figures" / "final_validation_loss.svg").read_text()
+    texts = {
+        "terminal": printed(maker),
+        "report": report.page.read_text(),
+        "figure": drawn,
+        "sentence": " ".join(report.result.sentences),
+    }
+    assert [name for name, text in texts.items() if loss not in text] == []
 
 
 def test_one_seed_has_no_interval(maker: Any) -> None:

@@ -100,6 +100,8 @@ def test_a_folder_that_is_no_run_is_refused(call: Call, tmp_path: Path) -> None:
     code, _, err = call(tmp_path)
     assert code == 1
     assert "is not the folder of a run" in err
+    (tmp_path / "run").mkdir()
+    assert f"did you mean {tmp_path}/run?" in call(tmp_path / "rum")[2]
 
 
 BOUNDS = {

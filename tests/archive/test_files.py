@@ -11,7 +11,13 @@ from pathlib import Path
 import pytest
 
 import normlab
-from normlab.archive.files import replace_atomically, write_text
+from normlab.archive.files import (
+    check_study_files,
+    replace_atomically,
+    suggest_closest_path,
+    write_text,
+)
+from normlab.errors import NormlabError
 
 SOURCE = Path(normlab.__path__[0]).parent
 
@@ -132,3 +138,47 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(
     with replace_atomically(tmp_path / "card.json") as draft:
         draft.write_text("{}")
     assert done == ["sync", "rename", "sync"]
+
+
+@pytest.mark.parametrize(
+    ("path", "closest"),
+    [
+        ("outputs/studdy", "outputs/study"),
+        ("outputs/studdy/rmsnorm-pre-s1", "outputs/study/rmsnorm-pre-s0"),
+        ("studdy", "outputs/study"),  # outputs/ left out
+        ("rmsnorm-pre-s0", None),
+        ("nothing/like/it", None),
+        ("outputs/study/rmsnorm-pre-s0/run.jsn", "outputs/study/rmsnorm-pre-s0/run.json"),
+        ("outputs/study/rmsnorm-pre-s0/run.json/below", None),
+        ("outputs/study", "outputs/study/rmsnorm-pre-s0"),  # a study where a run is meant
+        ("outputs/study/rmsnorm-pre-s0", None),
+    ],
+)
+def test_the_nearest_path_that_exists(
+    path: str, closest: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = Path("outputs/study/rmsnorm-pre-s0")
+    run.mkdir(parents=True)
+    (run / "run.json").touch()
+    hint = f"did you mean {closest}? " if closest else ""
+    assert suggest_closest_path(Path(path), "run.json") == hint
+
+
+@pytest.mark.parametrize(
+    "name", ["runs.csv", "report.html", "gradient_vanishing.json", "figures/a.png", "figures/a.svg"]
+)
+def test_a_folder_where_a_study_writes_a_file_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir(parents=True)
+    with pytest.raises(NormlabError, match=f"{name} is a folder, and the study has a file of that"):
+        check_study_files(tmp_path)
+    with pytest.raises(IsADirectoryError, match=name):
+        write_text(tmp_path / name, "")
+    assert list((tmp_path / name).parent.iterdir()) == [tmp_path / name]  # no draft is left
+
+
+@pytest.mark.parametrize("name", [".locks", "figures"])
+def test_a_file_where_a_study_has_a_folder_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(NormlabError, match=f"{name} is a file, and the study has a folder of that"):
+        check_study_files(tmp_path)

@@ -152,6 +152,7 @@ def test_what_is_no_study_is_refused_in_a_sentence_that_helps(tmp_path: Path) ->
     missing = refusal(tmp_path / "nothing")
     assert "There is no folder" in missing
     assert "one sub-folder for every run" in missing
+    assert f"did you mean {run.parent}?" in refusal(tmp_path / "mystdy")
     assert "is a file" in refusal(run / "run.json")
     single = refusal(run)
     assert "single run" in single

@@ -27,6 +27,20 @@ CASES = {
     "+norm.zzz=1": ["norm.zzz", "eps"],
     "+norm=layernorm": ["norm=", "without the +"],
     "normm=rmsnorm": ["normm", "did you mean norm"],
+    # Words that a key can have.
+    "trainer.precision=bf16": ["did you mean bf16-mixed?", "auto, 32-true, bf16-mixed, 16-mixed"],
+    "trainer.precision=16": ["did you mean 16-mixed?"],
+    "trainer.precision=32": ["did you mean 32-true?"],
+    "trainer.precision=fp16": ["did you mean 16-mixed?"],
+    "trainer.compile=graph": ["did you mean graphs?"],
+    "trainer.compile=ture": ["did you mean true?"],
+    "trainer.stack=aut": ["did you mean auto?"],
+    "jobs=aut": ["did you mean auto?"],
+    "model.positions=rotery": ["did you mean rotary?"],
+    "trainer.device=gpu": ["did you mean cuda?"],
+    "placement.qk=ture": ["did you mean true?"],
+    "placement.skip={init: 1, per: featur}": ["placement.skip.per=featur", "did you mean feature?"],
+    "norm.cast=lama": ["cast=lama", "did you mean llama?"],
     # What other programs call them.
     "epochs=3": ["epochs is not a key", "did you mean trainer.max_steps?"],
     "steps=3": ["did you mean trainer.max_steps?"],
@@ -368,3 +382,15 @@ def test_options_inside_no_group_are_explained(door: Callable, tmp_path: Path) -
     answer = door("--config-dir", str(tmp_path / "own"), "experiment=own")
     assert answer.code == 2
     assert "begin the file with the line `# @package _global_`" in answer.err
+
+
+def test_a_folder_of_options_that_is_not_there_is_answered_with_the_nearest(
+    door: Callable, tmp_path: Path
+) -> None:
+    (tmp_path / "mine").mkdir()
+    for flag in ("--config-dir", "--config-path"):
+        answer = door(flag, str(tmp_path / "minne"), "norm=mine")
+        assert answer.code == 2
+        assert answer.err.count("\n") == 1
+        assert f"is not a folder; did you mean {tmp_path}/mine? give one that holds" in answer.err
+        assert "norm/my_norm.yaml" in answer.err

@@ -372,6 +372,7 @@ def test_no_text_at_all_is_said(tmp_path, tokens):
         ("absent.txt", "matches no file"),
         ("*.rst", "matches no file"),
         ("~no-such-user/a", "matches no file"),
+        ("corpora.txt", r"matches no file: did you mean corpus\.txt\? give"),
         (".", "holds no file to read"),
         ("pipe", "holds no file to read"),
         ("x" * 300, "cannot be searched"),
@@ -380,6 +381,7 @@ def test_no_text_at_all_is_said(tmp_path, tokens):
 def test_a_path_without_files_is_refused(tmp_path, monkeypatch, path, said):
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".hidden").touch()
+    (tmp_path / "corpus.txt").mkdir()
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(NormlabError, match=said) as refused:
         open_text(path)

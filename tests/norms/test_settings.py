@@ -58,7 +58,9 @@ def test_an_order_of_casts_that_is_none_is_refused_at_the_next_call(
 ) -> None:
     norm = kind(WIDTH)
     norm.cast = "lama"
-    with pytest.raises(ValueError, match="cast=lama is not one of gemma, llama, none"):
+    with pytest.raises(
+        ValueError, match=r"did you mean llama\? it must be one of gemma, llama, none"
+    ):
         norm(torch.ones(1, WIDTH, dtype=dtype))
 
 

@@ -96,8 +96,9 @@ def test_the_user_decides(
     assert (share("jobs=3").jobs, share("jobs=3").threads) == (3, 1)
     assert share("jobs=9").jobs == 4  # there are no more runs
     assert share("trainer.threads=3", "jobs=2").threads == 3
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert share(runs=2, cores=8).threads == 1
+    for threads in ("1", "1,2"):  # one for each level of nesting
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        assert share(runs=2, cores=8).threads == 1
 
 
 def test_a_run_that_goes_on_keeps_its_threads_unless_told(

@@ -13,13 +13,24 @@ import pytest
 from normlab.analysis import figures
 from normlab.archive.record import RunRecord
 from normlab.training import stopping
-from tiny_run import TINY
+from tiny_run import TINY, keep_last
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_ctrl_c_stops_in_words_and_draws_what_is_there(tmp_path: Path) -> None:
-    command = [sys.executable, "train.py", "-m", "seed=0,1", *TINY, "trainer.max_steps=100000"]
+@pytest.mark.parametrize(
+    ("signum", "send", "code"),
+    [
+        pytest.param(signal.SIGINT, os.kill, 130, id="SIGINT"),
+        # As `timeout` and batch systems send it: to the processes that train and the fork server.
+        pytest.param(signal.SIGTERM, os.killpg, 143, id="SIGTERM to the group"),
+    ],
+)
+def test_a_signal_stops_in_words_and_draws_what_is_there(
+    signum: int, send: Callable[[int, int], None], code: int, tmp_path: Path
+) -> None:
+    long = keep_last([*TINY, "trainer.max_steps=100000"])
+    command = [sys.executable, "train.py", "-m", "seed=0,1", *long]
     command.append("trainer.save_seconds=0.1")
     process = subprocess.Popen(
         [*command, f"output_dir={tmp_path}"],
@@ -27,15 +38,17 @@ def test_ctrl_c_stops_in_words_and_draws_what_is_there(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
     study = tmp_path / "synthetic"
     deadline = time.monotonic() + 60
     # A second state is one after some steps; the first validation already leaves a best one.
     while len(list(study.glob("*/checkpoints/previous.ckpt"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    send(process.pid, signum)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "its process" not in out  # it ended as it should
     assert "saving, then stopping" in err
     assert "stopped; the same command goes on where it was" in err
     assert "Traceback" not in err
@@ -43,7 +56,7 @@ def test_ctrl_c_stops_in_words_and_draws_what_is_there(tmp_path: Path) -> None:
     assert len(records) == 2
     for record in records:
         assert record.state == "interrupted"
-        assert record.reason == f"stopped by SIGINT at step {record.step}"
+        assert record.reason == f"stopped by {signal.Signals(signum).name} at step {record.step}"
         assert record.step > 0
     assert (study / "figures" / "comparison.png").is_file()
 

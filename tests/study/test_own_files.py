@@ -57,3 +57,16 @@ def test_every_switch_of_the_page_trains(command: str, door: Callable, mine: Pat
     import shlex
 
     assert trained(door, mine, *shlex.split(command))["state"] == "finished"
+
+
+def test_a_folder_in_the_place_of_a_result_is_said_before_anything_trains(
+    door: Callable, tmp_path: Path
+) -> None:
+    study = tmp_path / "synthetic"
+    (study / "runs.csv").mkdir(parents=True)
+    for arguments in (["-m", "seed=0,1"], []):
+        answer = door(*arguments, *TINY, f"output_dir={tmp_path}")
+        assert answer.code == 1
+        assert answer.err.startswith(f"normlab: {study}/runs.csv is a folder, and the study has a")
+        assert answer.err.count("\n") == 1
+    assert list(study.iterdir()) == [study / "runs.csv"]

@@ -92,6 +92,7 @@ def test_a_run_whose_files_have_changed_is_repeated_with_a_note(
         (["--from=nowhere", "study=a"], ["nowhere holds no run"]),
         (["--from", "seed=3"], ["needs a run's folder"]),
         (["--from", "RUN", "seed=3"], ["seed=3", "study=… and output_dir=…"]),
+        (["--from", "RUN-"], ["holds no run", "did you mean RUN?"]),
         (["--from", "nowhere"], ["nowhere holds no run", "outputs/<study>/<run>"]),
         (["--from", "RUN", "study=first"], ["cannot be repeated into itself"]),
         (["--from", "RUN", "study=../up"], ["study='../up'"]),
@@ -100,11 +101,11 @@ def test_a_run_whose_files_have_changed_is_repeated_with_a_note(
 def test_what_cannot_be_repeated_is_one_sentence(
     arguments: list[str], words: list[str], first: Path, door: Callable
 ) -> None:
-    answer = door(*[str(first) if word == "RUN" else word for word in arguments])
+    answer = door(*[word.replace("RUN", str(first)) for word in arguments])
     assert answer.code in (1, 2)
     assert answer.err.count("\n") == 1
     for word in words:
-        assert word in answer.err
+        assert word.replace("RUN", str(first)) in answer.err
 
 
 def test_a_text_that_has_changed_is_not_taken_for_the_one_of_the_run(

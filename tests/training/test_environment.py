@@ -87,6 +87,51 @@ def test_ranks_that_stand_before_python_starts_count_for_nothing(tmp_path: Path)
     assert list(folder.glob("events.*"))  # a process of another rank would write none
 
 
+COMMANDS = {
+    "a study": ("train.py", "-m", "seed=0,1", *TINY, "output_dir=OUT"),
+    "a run": ("train.py", *TINY, "output_dir=OUT"),
+    "a card": ("scripts/card.py", "norm=rmsnorm", "--out=OUT"),
+    "a probe": ("scripts/probe.py", "norm=rmsnorm", "--out=OUT"),
+    "a measurement": ("train.py", "experiment=gradient_vanishing", "output_dir=OUT"),
+    "a claim": ("scripts/claims.py", "claim=variance_init_post", "output_dir=OUT"),
+}
+
+
+def execute(command: tuple[str, ...], out: Path, **environment: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, *(word.replace("OUT", str(out)) for word in command)],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_variable_that_torch_does_not_take_is_named(command: str, tmp_path: Path) -> None:
+    code, err = execute(COMMANDS[command], tmp_path, TORCH_LOGS="something")
+    assert (code, err.count("\n")) == (1, 1), err
+    assert err.startswith("normlab: torch cannot be imported, for it does not take TORCH_LOGS=some")
+    assert "unset TORCH_LOGS, or give it a value that torch takes" in err
+    assert not list(tmp_path.rglob("run.json"))
+
+
+@pytest.mark.parametrize("threads", ["abc", "0", "-1", "1.5", "2,", "9" * 20])
+def test_a_number_of_threads_that_is_none_is_refused(threads: str, tmp_path: Path) -> None:
+    code, err = execute(("train.py", "--version"), tmp_path, OMP_NUM_THREADS=threads)
+    assert (code, err.count("\n")) == (1, 1), err
+    assert err.startswith(f"normlab: OMP_NUM_THREADS={threads} in the environment is no number of")
+
+
+@pytest.mark.parametrize("threads", ["", " ", "2", " 2 ", "2,1"])
+def test_no_number_of_threads_and_one_for_each_level_are_taken(
+    threads: str, tmp_path: Path
+) -> None:
+    assert execute(("train.py", "--version"), tmp_path, OMP_NUM_THREADS=threads) == (0, "")
+
+
 def test_a_run_that_ends_before_its_last_step_is_not_finished(
     specified: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

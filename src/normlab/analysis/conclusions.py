@@ -351,8 +351,8 @@ def _group_caveats(facets: Sequence[Facet]) -> Iterator[str]:
         if groups := split_in_two(list(losses_by_seed(arm).values())):
             (low, high) = groups
             rows.append(
-                f"{arm.label} ({len(low)} at {mean_interval(low)[0]:.3f}, "
-                f"{len(high)} at {mean_interval(high)[0]:.3f})"
+                f"{arm.label} ({len(low)} at {mean_interval(low)[0]:.4f}, "
+                f"{len(high)} at {mean_interval(high)[0]:.4f})"
             )
     if rows:
         yield (

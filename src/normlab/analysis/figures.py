@@ -45,10 +45,11 @@ from normlab.analysis.result import (
 from normlab.analysis.statistics import mean_interval
 from normlab.analysis.style import GREY, Look, figure_style, skip_failed_figure
 from normlab.archive import tags
-from normlab.archive.files import FIGURES_FOLDER, check_study_links
+from normlab.archive.files import FIGURES_FOLDER, check_study_files
 from normlab.archive.record import short_number
 from normlab.archive.study import Study, read_study
 from normlab.errors import NormlabError
+from normlab.text import suggest_closest
 
 _CURVES_HEIGHT = 3.0  # inches, in the comparison
 _Panel = Callable[[Axes, Sequence[Arm], Look, tuple[float, float]], None]
@@ -476,7 +477,7 @@ def draw_metric(study_folder: Path, tag: str) -> list[Path]:
         raise NormlabError(_explain_missing_tag(study, tag))
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", tag).strip("._") or "metric"
     try:
-        check_study_links(study_folder)
+        check_study_files(study_folder)
         with figure_style():
             figure = metric_figure(plan_figures(study.name, group_runs(study.runs)), tag)
             return sheet.save_figure(figure, study_folder / FIGURES_FOLDER / METRICS_FOLDER, name)
@@ -570,4 +571,5 @@ def _explain_missing_tag(study: Study, tag: str) -> str:
         + (f" ({len(tags_of_site) - 1} more sites)" if len(tags_of_site) > 1 else "")
         for tags_of_site in sites.values()
     ]
-    return f"No run of {study.folder} logged {tag}; give one of {', '.join(names)}."
+    hint = suggest_closest(tag, logged)
+    return f"No run of {study.folder} logged {tag}; {hint}give one of {', '.join(names)}."

@@ -49,11 +49,9 @@ def format_axis_value(value: float) -> str:
     return f"{value:.2f}" if abs(value) < 100 else short_number(float(f"{value:.3g}"))
 
 
-def format_mean(mean: float, half: float) -> str:
-    """`2.031 ± 0.004`, without an interval `2.031`, and nothing of a NaN."""
-    if math.isnan(mean):
-        return ""
-    return f"{mean:.3f}" if math.isnan(half) else f"{mean:.3f} ± {half:.3f}"
+def format_loss(mean: float, half: float, unknown: str = "–") -> str:
+    """A loss in every table and figure: `2.0312 ± 0.0041`, without an interval `2.0312`."""
+    return unknown if math.isnan(mean) else format_interval(mean, half)
 
 
 def format_speed(tokens_per_second: float, is_comparable: bool) -> str:

@@ -22,7 +22,7 @@ from normlab.analysis.curves import (
     piecewise_curve,
     single_runs,
 )
-from normlab.analysis.formatting import format_mean
+from normlab.analysis.formatting import format_loss
 from normlab.analysis.sheet import add_tooltip, name_rows
 from normlab.analysis.statistics import mean_interval, mean_or_infinity
 from normlab.analysis.style import GREY, INK, Look
@@ -102,7 +102,7 @@ def draw_final_losses(
             axes.text(
                 1.02,
                 row,
-                format_mean(*mean_interval(values)),
+                format_loss(*mean_interval(values), unknown=""),
                 transform=across,
                 va="center",
                 fontsize=8.5,
@@ -271,7 +271,7 @@ def draw_seed_values(axes: Axes, arm: Arm, look: Look, row: int, values: list[fl
     (middle,) = axes.plot(
         [mean], [row], marker, color=colour, ms=6.5, mec="white", mew=0.9, zorder=4
     )
-    add_tooltip(middle, f"{arm.label}: {format_mean(*mean_interval(values))}")
+    add_tooltip(middle, f"{arm.label}: {format_loss(mean, half)}")
 
 
 def draw_interval(axes: Axes, mean: float, half: float, row: float, colour: str) -> None:

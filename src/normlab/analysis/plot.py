@@ -15,7 +15,7 @@ from normlab.analysis.result import AnalysisSettings, StudyResult, analyse_study
 from normlab.analysis.runs_csv import write_runs_csv
 from normlab.analysis.style import skip_failed_figure
 from normlab.archive import tags
-from normlab.archive.files import FIGURES_FOLDER, check_study_links
+from normlab.archive.files import FIGURES_FOLDER, check_study_files
 from normlab.archive.study import read_study
 from normlab.errors import CommandParser, ConfigError, NormlabError, report_user_errors
 from normlab.text import excerpt, printable
@@ -70,7 +70,7 @@ def write_study_report(
     page = study_folder / REPORT_FILE
     files: list[Path] = []
     try:
-        check_study_links(study_folder)
+        check_study_files(study_folder)
         csv = write_runs_csv(study, result.convergence.target)
         with skip_failed_figure("The figures", left_out):
             from normlab.analysis.figures import draw_figures  # matplotlib takes half a second

@@ -29,7 +29,7 @@ from normlab.analysis.curves import (
     last_finite_loss,
     mean_curve,
 )
-from normlab.analysis.formatting import format_interval
+from normlab.analysis.formatting import format_loss, format_probability
 from normlab.analysis.learning_rates import (
     LearningRates,
     RatedArm,
@@ -94,10 +94,7 @@ def number_cell(value: float | None, spec: str = ".4f") -> Cell:
 
 def interval_cell(pair: tuple[float, float]) -> Cell:
     """A mean and half the width of its interval, sorted by the mean."""
-    mean, half = pair
-    if math.isnan(mean) or math.isnan(half):
-        return number_cell(mean)
-    return Cell(f"{number_cell(mean).text} ± {half:.4f}", mean)
+    return Cell(format_loss(*pair), pair[0])
 
 
 def speed_cell(tokens_per_second: float | None, is_comparable: bool) -> Cell:
@@ -498,7 +495,7 @@ def comparisons_table(result: StudyResult) -> Table | None:
             Cell(comparison.best.name, colour=look.colour(comparison.best)),
             Cell(comparison.other.name, colour=look.colour(comparison.other)),
             *([Cell(comparison.facet)] if at else []),
-            _difference_cell(-comparison.difference.mean, comparison.difference.half),
+            interval_cell((-comparison.difference.mean, comparison.difference.half)),
             _probability_cell(comparison.p),
             Cell(str(comparison.difference.pairs), comparison.difference.pairs),
             Cell(comparison.outcome),
@@ -560,9 +557,7 @@ def _target_cells(row: ArmConvergence, target: float | None, timed: bool) -> Ite
         yield Cell("not reached") if math.isinf(value) else number_cell(value, digits)
 
 
-def _difference_cell(mean: float, half: float) -> Cell:
-    return number_cell(mean) if math.isnan(mean) else Cell(format_interval(mean, half), mean)
-
-
 def _probability_cell(p: float) -> Cell:
-    return Cell("< 0.001", p) if p < 0.001 else number_cell(p, ".3f")
+    if math.isnan(p):
+        return number_cell(p)
+    return Cell(format_probability(p).removeprefix("= "), p)

@@ -10,7 +10,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from normlab.analysis.formatting import format_speed
+from normlab.analysis.formatting import format_loss, format_speed
 from normlab.analysis.learning_rates import LearningRates
 from normlab.analysis.runs_csv import RUNS_FILE
 from normlab.analysis.statistics import mean_interval
@@ -88,8 +88,8 @@ def summary_table(summaries: Sequence[ArmSummary]) -> Table:
         table.add_row(
             Text(summary.label),
             _count_seeds(summary),
-            _format_loss(summary.best_val),
-            _format_loss(summary.final_val),
+            format_loss(*summary.best_val),
+            format_loss(*summary.final_val),
             f"{summary.diverged} of {summary.runs}" if summary.diverged else "0",
             *([speed] if speeds else []),
             "" if summary.parameters is None else f"{summary.parameters:,}",
@@ -111,8 +111,8 @@ def rates_table(rates: LearningRates) -> Table:
         table.add_row(
             Text(rated.name),
             _format_rate(rated.best_rate),
-            _format_loss(mean_interval(list(rated.tuned.values()))),
-            _format_loss(mean_interval(list(rated.sensitivity.values()))),
+            format_loss(*mean_interval(list(rated.tuned.values()))),
+            format_loss(*mean_interval(list(rated.sensitivity.values()))),
             _format_rate(rated.largest_stable),
             f"{rated.diverged} of {len(rated.arm.runs)}" if rated.diverged else "0",
         )
@@ -142,13 +142,6 @@ def _count_seeds(summary: ArmSummary) -> str:
         else f"{summary.finished} of {summary.runs}"
     )
     return count + failed + interrupted
-
-
-def _format_loss(value: tuple[float, float]) -> str:
-    mean, half = value
-    if math.isnan(mean):
-        return "–"
-    return f"{mean:.4f}" if math.isnan(half) else f"{mean:.4f} ±{half:.4f}"
 
 
 def _summary_caption(summaries: Sequence[ArmSummary], speeds: bool) -> str:

@@ -41,8 +41,9 @@ def save_results(
         with skip_failed_figure("The figure", notes):
             files = {"figure": draw_figure(), **files}
     except OSError as error:
+        path = error.filename if isinstance(error, IsADirectoryError) else folder
         raise NormlabError(
-            f"{folder} cannot be written ({error.strerror or error}); give another with --out DIR."
+            f"{path} cannot be written ({error.strerror or error}); give another with --out DIR."
         ) from error
     return files, notes
 

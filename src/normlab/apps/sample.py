@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from normlab.archive.files import check_links, read_text
+from normlab.archive.files import check_links, read_text, suggest_closest_path
 from normlab.archive.record import (
     BEST_CHECKPOINT,
     CONFIG_FILE,
@@ -81,7 +81,8 @@ def _read_tokenizer(folder: Path) -> Tokenizer:
     if not (folder / CONFIG_FILE).is_file() or not path.is_file():
         raise NormlabError(
             f"{folder} is not the folder of a run, which holds {CONFIG_FILE} and "
-            f"{VOCABULARY_FILE}; give one like outputs/<study>/<run>."
+            f"{VOCABULARY_FILE}; {suggest_closest_path(folder, CONFIG_FILE)}give one like "
+            f"outputs/<study>/<run>."
         )
     try:
         return tokenizer_from_json(read_text(path))
@@ -96,7 +97,7 @@ def _find_checkpoint(folder: Path, path: str | None) -> Path:
     checkpoint = Path(path).resolve() if path else default
     if not checkpoint.is_file():
         raise NormlabError(
-            f"{checkpoint} is not there; a run writes {BEST_CHECKPOINT} at its lowest validation "
-            f"loss and {LAST_CHECKPOINT} when it ends."
+            f"{checkpoint} is not there; {suggest_closest_path(checkpoint)}a run writes "
+            f"{BEST_CHECKPOINT} at its lowest validation loss and {LAST_CHECKPOINT} when it ends."
         )
     return checkpoint

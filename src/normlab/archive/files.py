@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, TextIO
 
 from normlab.errors import NormlabError
+from normlab.text import closest_name
 
 # Bytes. A record takes a few thousand; ten million training steps fit into an event file.
 LARGEST_TEXT = 2**24
@@ -24,6 +25,9 @@ LARGEST_EVENT_FILE = 2**29
 # Folders of a study that are not runs, and that are written into.
 LOCKS_FOLDER, FIGURES_FOLDER = ".locks", "figures"
 
+OUTPUTS = Path("outputs")  # where studies are, if nothing else is said
+
+_RESULT_SUFFIXES = (".csv", ".html", ".json", ".png", ".svg")
 _DRAFT = ".part"
 # A draft of another machine that was not touched for so long is nobody's.
 _ABANDONED_SECONDS = 3600.0
@@ -42,6 +46,8 @@ def replace_atomically(path: Path) -> Iterator[Path]:
     left are removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():  # os.replace would find that out when all is written
+        raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
     for draft in path.parent.glob(f".{escape(path.name)}.*{_DRAFT}"):
         with suppress(OSError):  # another process may be removing it too
             if _is_abandoned(draft):
@@ -170,6 +176,33 @@ def _open_regular_file(path: Path, flags: int, no_follow: int) -> int:
     return handle
 
 
+def suggest_closest_path(path: Path, holds: str = "") -> str:
+    """`did you mean …? ` with the path that exists and is nearly this one, or nothing.
+
+    A path is looked for in outputs/ too, where studies are. `holds` is the file that makes a folder
+    the one that is meant: where the path has it in folders below, the first of those is suggested.
+    """
+    with suppress(OSError):
+        if path.exists():
+            below = sorted(path.glob(f"*/{holds}")) if holds else []
+            return f"did you mean {below[0].parent}? " if below else ""
+        for start in (path, OUTPUTS / path):
+            closest = _closest_path(start)
+            if closest is not None:
+                return f"did you mean {closest}? "
+    return ""
+
+
+def _closest_path(path: Path) -> Path | None:
+    if path.exists():
+        return path
+    folder = _closest_path(path.parent)
+    if folder is None or not folder.is_dir():
+        return None
+    name = closest_name(path.name, sorted(entry.name for entry in folder.iterdir()))
+    return folder / name if name else None
+
+
 # --- Links --------------------------------------------------------------------------------------
 
 
@@ -199,10 +232,28 @@ def check_links(folder: Path) -> None:
                     raise _link_error(Path(entry.path), kind)
 
 
-def check_study_links(study_folder: Path) -> None:
-    """The same for a study's folders that are not runs; the study's folder may be a link."""
-    for name in (LOCKS_FOLDER, FIGURES_FOLDER):
-        check_links(study_folder / name)
+def check_study_files(study_folder: Path) -> None:
+    """The same for a study's folders that are not runs; the study's folder may be a link.
+
+    A folder where the study writes a file, or a file where it has a folder, is refused as well.
+    """
+    folders = [study_folder / name for name in (LOCKS_FOLDER, FIGURES_FOLDER)]
+    for folder in folders:
+        check_links(folder)
+    for folder in (study_folder, *folders):
+        if folder.is_file():
+            raise _misplaced_error(folder, "a file", "folder")
+        for suffix in _RESULT_SUFFIXES:
+            for path in sorted(folder.glob(f"*{suffix}")):
+                if path.is_dir():
+                    raise _misplaced_error(path, "a folder", "file")
+
+
+def _misplaced_error(path: Path, kind: str, expected: str) -> NormlabError:
+    return NormlabError(
+        f"{path} is {kind}, and the study has a {expected} of that name; rename or remove it, and "
+        f"give the same command. All runs stay as they are."
+    )
 
 
 def _link_error(path: Path, kind: str) -> NormlabError:

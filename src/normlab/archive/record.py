@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from normlab.archive.files import read_bytes, write_text
+from normlab.archive.files import read_bytes, suggest_closest_path, write_text
 from normlab.archive.versioned_json import (
     check_checksum,
     compute_checksum,
@@ -181,7 +181,8 @@ class RunRecord:
             return cls.read(folder)
         except OSError as error:
             raise NormlabError(
-                f"{folder} holds no run ({error.strerror}); give outputs/<study>/<run>."
+                f"{folder} holds no run ({error.strerror}); "
+                f"{suggest_closest_path(folder, RUN_FILE)}give outputs/<study>/<run>."
             ) from error
 
     @classmethod

@@ -16,7 +16,7 @@ import numpy as np
 
 from normlab.archive import tags
 from normlab.archive.events import EVENT_FILES, Events, Series, read_events
-from normlab.archive.files import LARGEST_TEXT, LOCKS_FOLDER, check_links
+from normlab.archive.files import LARGEST_TEXT, LOCKS_FOLDER, check_links, suggest_closest_path
 from normlab.archive.lock import is_run_locked
 from normlab.archive.record import (
     RUN_FILE,
@@ -121,7 +121,8 @@ def _list_subfolders(folder: Path) -> list[Path]:
         return sorted(path for path in folder.iterdir() if path.is_dir())
     except FileNotFoundError:
         raise NormlabError(
-            f"There is no folder {folder}: {_A_STUDY}; look in {folder.parent} for its name."
+            f"There is no folder {folder}; {suggest_closest_path(folder)}{_A_STUDY}; look in "
+            f"{folder.parent} for its name."
         ) from None
     except NotADirectoryError:
         raise NormlabError(

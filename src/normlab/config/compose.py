@@ -25,7 +25,7 @@ from yaml import YAMLError
 
 from normlab.config import conf_folder
 from normlab.config.expressions import join_lines
-from normlab.config.gate import check_folder, check_overrides
+from normlab.config.gate import check_config_dir, check_folder, check_overrides
 from normlab.config.messages import unknown_key_error, validation_reason
 from normlab.config.schema import DATA, TrainConfig, default_study_name
 from normlab.errors import ConfigError
@@ -71,10 +71,8 @@ def composed_config(
         ConfigError: the folder does not exist, or the configuration cannot be composed.
         UntrustedError: a file or an override asks for what is not allowed.
     """
-    if config_dir is not None and not config_dir.is_dir():
-        raise ConfigError(
-            f"--config-dir {config_dir} is not a folder; give one with <group>/<name>.yaml."
-        )
+    if config_dir is not None:
+        check_config_dir(config_dir)
     register_schemas()
     folders = [] if config_dir is None else [config_dir]
     check_overrides(overrides, folders)

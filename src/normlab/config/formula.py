@@ -207,8 +207,8 @@ def _parse_parameter(key: str, value: Any, width: int) -> Parameter:
             f"{{init: number or expression in width, per: feature or scalar}}."
         )
     per = value.get("per", "feature")
-    if per not in ("feature", "scalar"):
-        raise value_error(f"{key}.per", per, "feature or scalar")
+    if per not in (kinds := ("feature", "scalar")):
+        raise value_error(f"{key}.per", per, " or ".join(kinds), kinds)
     init = _evaluate_with_width(f"{key}.init", value["init"], width)
     if abs(init) > _LARGEST:
         raise ConfigError(f"{key}.init={init} is too large; it must be at most {_LARGEST}.")

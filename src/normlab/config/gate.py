@@ -21,6 +21,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException
 
+from normlab.archive.files import suggest_closest_path
 from normlab.config import conf_folder
 from normlab.config.safe_yaml import MAX_CHARACTERS, parse_yaml, read_text
 from normlab.config.schema import DATA, TrainConfig
@@ -52,6 +53,17 @@ File = str  # below the folder, without .yaml: `norm/mine/dyt`, or `train` for a
 
 class UntrustedError(ConfigError):
     """A configuration names code that nobody has declared trusted; none of it was imported."""
+
+
+def check_config_dir(
+    folder: Path, holds: str = "<group>/<name>.yaml, as norm/my_norm.yaml"
+) -> None:
+    """Refuse what is no folder. Raises ConfigError."""
+    if not folder.is_dir():
+        raise ConfigError(
+            f"--config-dir {folder} is not a folder; {suggest_closest_path(folder)}give one that "
+            f"holds {holds}."
+        )
 
 
 def check_folder(folder: Path, primary: str | None = None) -> None:

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -42,9 +42,10 @@ def _suggest_nested_key(name: str) -> str:
     return f"did you mean {' or '.join(candidates)}? " if candidates else ""
 
 
-def value_error(key: str, value: Any, allowed: str) -> ConfigError:
-    """The sentence about a value that its key cannot have."""
-    return ConfigError(f"{key}={excerpt(value)} is not allowed; it must be {allowed}.")
+def value_error(key: str, value: Any, allowed: str, names: Sequence[str] = ()) -> ConfigError:
+    """The sentence about a value that its key cannot have; `names` are words that it can have."""
+    hint = _suggest_value(str(value), names)
+    return ConfigError(f"{key}={excerpt(value)} is not allowed; {hint}it must be {allowed}.")
 
 
 @contextmanager
@@ -77,10 +78,15 @@ def validation_reason(cause: ValidationError) -> str:
 
 
 # What other programs call our values.
-_VALUE_SYNONYMS = {"gpu": "cuda", "bf16": "bf16-mixed", "fp32": "32-true", "32": "32-true"}
+_VALUE_SYNONYMS = {
+    "gpu": "cuda",
+    **dict.fromkeys(("bf16", "bfloat16", "bf16-true"), "bf16-mixed"),
+    **dict.fromkeys(("fp16", "half", "float16", "16-true"), "16-mixed"),
+    **dict.fromkeys(("32", "fp32", "float", "float32", "32-mixed"), "32-true"),
+}
 
 
-def _suggest_value(value: str, names: list[str]) -> str:
+def _suggest_value(value: str, names: Sequence[str]) -> str:
     synonym = _VALUE_SYNONYMS.get(value.lower())
     return f"did you mean {synonym}? " if synonym in names else suggest_closest(value, names)
 

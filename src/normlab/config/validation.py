@@ -55,10 +55,11 @@ MAX_WEIGHTS = 10**10
 
 
 class Rule(NamedTuple):
-    """Which values a key may have: in words, and as a test."""
+    """Which values a key may have: in words, and as a test; and the words among them."""
 
     allowed: str
     accepts: Callable[[Any], bool]
+    names: tuple[str, ...] = ()
 
 
 def _count(most: int = MAX_COUNT) -> Rule:
@@ -73,6 +74,7 @@ _POSITIVE = Rule("a number above 0", lambda value: math.isfinite(value) and valu
 _AUTO_OR_COUNT = Rule(
     "auto or a whole number from 1",
     lambda value: value == "auto" or (type(value) is int and value >= 1),
+    ("auto",),
 )
 _NOT_NEGATIVE = Rule("a number from 0", lambda value: math.isfinite(value) and value >= 0)
 
@@ -116,8 +118,14 @@ _RULES: dict[str, Rule] = {
     "schedule.final_ratio": Rule("from 0 to 1", lambda value: 0 <= value <= 1),
     "trainer.gradient_clip": _optional(Rule("above 0", _POSITIVE.accepts)),
     "trainer.threads": _optional(_count(MAX_THREADS)),
-    "trainer.precision": Rule(f"one of {', '.join(PRECISIONS)}", lambda value: value in PRECISIONS),
-    "trainer.compile": Rule("true, false, auto or graphs", lambda value: value in COMPILE),
+    "trainer.precision": Rule(
+        f"one of {', '.join(PRECISIONS)}", lambda value: value in PRECISIONS, PRECISIONS
+    ),
+    "trainer.compile": Rule(
+        "true, false, auto or graphs",
+        lambda value: value in COMPILE,
+        ("true", "false", "auto", "graphs"),
+    ),
     "trainer.save_seconds": _NOT_NEGATIVE,
     "probes.every": _optional(_count()),
     "logger.flush_seconds": Rule(
@@ -138,7 +146,7 @@ def check_config(config: TrainConfig) -> None:
     for key, rule in _RULES.items():
         value = reduce(getattr, key.split("."), cast(Any, config))
         if not rule.accepts(value):
-            raise value_error(key, value, rule.allowed)
+            raise value_error(key, value, rule.allowed, rule.names)
     _check_shape(config.model)
     _check_norm("norm", config.norm, config.model.width)
     _check_placement(config.placement, config.model)
@@ -219,13 +227,15 @@ def _check_slot(key: str, value: Any, width: int) -> None:
         _check_norm(key, value, width)
     elif value is not None and not isinstance(value, bool):
         allowed = "true (the run's norm), false (nothing) or the config of a norm"
-        raise value_error(key, value, allowed)
+        raise value_error(key, value, allowed, ("true", "false"))
 
 
 def _check_scale(key: str, name: str, value: Any, depth: int) -> None:
     if isinstance(value, Mapping):
         per = ("scalar", "head") if name == "heads" else ("scalar", "feature")
-        if not set(value) <= {"init", "per"} or value.get("per", "scalar") not in per:
+        if set(value) <= {"init", "per"} and value.get("per", "scalar") not in per:
+            raise value_error(f"{key}.per", value["per"], " or ".join(per), per)
+        if not set(value) <= {"init", "per"}:
             raise ConfigError(
                 f"{key}={dict(value)} is not a scale; a learnable one is "
                 f"{{init: number or expression, per: {' or '.join(per)}}}."

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from normlab.errors import ConfigError
+from normlab.text import suggest_closest
 
 IGNORED = -100
 """The target of a position that is not scored; the default `ignore_index` of cross-entropies."""
@@ -125,7 +126,8 @@ def check_between(key: str, value: float, low: float, high: float) -> None:
 def check_choice(key: str, value: str | None, allowed: Sequence[str]) -> None:
     """ConfigError where `value` is not `allowed`."""
     if value not in allowed:
-        raise ConfigError(f"{key}={value} is not known: choose one of {', '.join(allowed)}.")
+        hint = suggest_closest(str(value), allowed)
+        raise ConfigError(f"{key}={value} is not known: {hint}choose one of {', '.join(allowed)}.")
 
 
 def check_corpus_options(batch_size: int, fraction: float, windows: int | None) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from platformdirs import user_cache_path
 
-from normlab.archive.files import replace_atomically, write_text
+from normlab.archive.files import replace_atomically, suggest_closest_path, write_text
 from normlab.data.sources import (
     Corpus,
     CorpusSource,
@@ -140,7 +140,8 @@ def find_corpus_files(path: str) -> list[Path]:
         ) from error
     if not names:
         what = "holds no file to read" if exists else "matches no file"
-        raise NormlabError(f"data.path={path} {what}: {_EXPECTED}.")
+        hint = "" if exists or glob.has_magic(path) else suggest_closest_path(start)
+        raise NormlabError(f"data.path={path} {what}: {hint}{_EXPECTED}.")
     return list(names.values())
 
 

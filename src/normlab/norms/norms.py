@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from normlab.config.formula import FormulaSource
 from normlab.kernels import compile_formula
+from normlab.text import suggest_closest
 
 CASTS = ("gemma", "llama", "none")
 
@@ -280,7 +281,8 @@ def _group_width(width: int, groups: int) -> int:
 
 def _check_cast(cast: str) -> str:
     if cast not in CASTS:
-        raise ValueError(f"cast={cast} is not one of {', '.join(CASTS)}")
+        hint = suggest_closest(str(cast), CASTS)
+        raise ValueError(f"cast={cast} is not allowed; {hint}it must be one of {', '.join(CASTS)}")
     return cast
 
 

@@ -160,7 +160,7 @@ def _threads_per_run(configs: Sequence[TrainConfig], cores: int, jobs: int) -> i
     settings = [config.trainer.threads for config in configs if config.trainer.threads is not None]
     if settings:
         return max(settings)
-    limit = os.environ.get("OMP_NUM_THREADS", "")
+    limit = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     fair = max(1, cores // jobs)
     return min(fair, max(1, int(limit))) if limit.isdigit() else fair
 

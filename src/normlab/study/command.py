@@ -15,13 +15,14 @@ import hydra
 
 from normlab import config
 from normlab.config.compose import explain_error, is_configuration_error, register_schemas
-from normlab.config.gate import check_folder, check_overrides
+from normlab.config.gate import check_config_dir, check_folder, check_overrides
 from normlab.config.schema import TrainConfig
 from normlab.errors import CommandParser, ConfigError, report_user_errors
 from normlab.study import workers
+from normlab.study.plan import check_repeated_keys
 from normlab.study.repeat import repeat_run
 from normlab.study.sweep import MeasurementExperiments, StudySweeper
-from normlab.text import excerpt, suggest_closest
+from normlab.text import excerpt
 from normlab.training import stopping
 
 if TYPE_CHECKING:
@@ -68,28 +69,13 @@ def read_command(arguments: Sequence[str]) -> list[str]:
         UntrustedError: a file asks for what no file may ask for.
     """
     options, words = _command_parser().parse_known_args(list(arguments))
-    unknown = [word for word in words if word.startswith("-") and word != "--"]
-    if unknown:
-        flag = unknown[0].partition("=")[0]
-        name = flag.lstrip("-")
-        if name.partition(".")[0] in (item.name for item in fields(TrainConfig)):
-            raise ConfigError(
-                f"{excerpt(flag)} is not a flag; a choice is written without dashes, as "
-                f"{excerpt(name)}=…"
-            )
-        raise ConfigError(
-            f"{excerpt(flag)} is not a flag; {suggest_closest(flag, _FLAGS)}"
-            f"--help shows what there is."
-        )
     overrides = [word for word in words if word != "--"]
     folders = [Path(path) for path in (options.config_dir, options.config_path) if path]
     for folder in folders:
-        if not folder.is_dir():
-            raise ConfigError(
-                f"{folder} is not a folder; give --config-dir one with <group>/<name>.yaml."
-            )
+        check_config_dir(folder)
         check_folder(folder, options.config_name)
     check_overrides(overrides, folders)
+    check_repeated_keys(overrides, " with -m")
     for word in overrides:
         group = re.match(r"[+~]*hydra\.(launcher|sweeper|help|hydra_logging|job_logging)=\w", word)
         if group:
@@ -110,16 +96,10 @@ def read_command(arguments: Sequence[str]) -> list[str]:
     return [*flags, *overrides]
 
 
-_FLAGS = (
-    *("--help", "--cfg", "--resolve", "--package", "--multirun", "--info", "--hydra-help"),
-    *("--config-dir", "--config-name", "--config-path", "--shell-completion", "--version"),
-    "--from",
-)
-
-
 def _command_parser() -> argparse.ArgumentParser:
     """Hydra's flags without its abbreviations, and without the one that reads a pickle."""
-    parser = CommandParser(add_help=False, allow_abbrev=False)
+    keys = [item.name for item in fields(TrainConfig)]
+    parser = CommandParser(add_help=False, allow_abbrev=False, keys=keys)
     for names in (
         ("--help", "-h"),
         ("--hydra-help",),
@@ -136,6 +116,7 @@ def _command_parser() -> argparse.ArgumentParser:
         ("--config-dir", "-cd"),
         ("--config-name", "-cn"),
         ("--config-path", "-cp"),
+        ("--from",),  # read by `repeat_run`; here for a flag that is nearly this one
     ):
         parser.add_argument(*names)
     return parser

@@ -5,7 +5,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from normlab.archive.files import sync_to_disk
+from normlab.archive.files import check_study_files, sync_to_disk
 from normlab.archive.lock import supports_locks
 from normlab.config.formula import is_formula
 from normlab.config.gate import check_sweep_entry
 from normlab.config.run_spec import RunSpec, changed_text_message, make_run_spec
 from normlab.config.validation import check_against_file
 from normlab.errors import ConfigError, NormlabError
-from normlab.text import excerpt
+from normlab.text import excerpt, suggest_closest
 
 # What is the same for all runs of a command: where they go, and what an experiment asks for.
 _SINGLE_KEYS = (
@@ -110,7 +110,8 @@ class SweepRequest:
             return {}
         if "," in argument or budget not in self.budgets:
             raise ConfigError(
-                f"{argument or f'budget={budget}'} is no size of this experiment; give one of "
+                f"{argument or f'budget={budget}'} is no size of this experiment; "
+                f"{suggest_closest(budget, self.budgets, 'budget=')}give one of "
                 f"{', '.join(f'budget={name}' for name in self.budgets)}."
             )
         return self.budgets[budget]
@@ -172,6 +173,34 @@ def make_plan(
         plan.runs.append((overrides, spec))
     plan.vocabularies = _check_data(plan.specs)
     return plan
+
+
+def check_repeated_keys(
+    overrides: Sequence[str], flag: str = "", single: Collection[str] = _SINGLE_KEYS
+) -> None:
+    """Refuse a key that is given twice: of the two values, Hydra takes the last and says nothing.
+
+    `flag` is what a command needs to take several values, of all keys that are not `single`.
+
+    Raises:
+        ConfigError: with both values, and how to ask for both.
+    """
+    first: dict[str, str] = {}
+    for word in overrides:
+        name, sign, value = word.partition("=")
+        key = name.strip().lstrip("+")
+        if not sign or key.startswith("~"):
+            continue
+        if key in first:
+            both = f"{key}={first[key]},{value}"
+            several = f", or {excerpt(both)}{flag} to compare both"
+            if key in single or key.startswith("hydra") or first[key] == value:
+                several = ""
+            raise ConfigError(
+                f"{excerpt(key)} is given twice, {excerpt(f'{key}={first[key]}')} and "
+                f"{excerpt(f'{key}={value}')}; give it once{several}."
+            )
+        first[key] = value
 
 
 def expand_overrides(
@@ -318,9 +347,14 @@ def check_writable(folder: Path) -> None:
 
 
 def make_study_folder(folder: Path) -> None:
-    """Make the folder, and say what its file system lacks. Raises NormlabError if it cannot be."""
+    """Make the folder, and say what its file system lacks.
+
+    Raises:
+        NormlabError: it cannot be made, or something is in the way of the study's files.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        check_study_files(folder)
         durable, locks = sync_to_disk(folder), supports_locks(folder)
     except OSError as error:
         raise NormlabError(

@@ -15,7 +15,7 @@ from normlab.archive.record import (
 from normlab.config.run_spec import RunSpec, describe_changed_text, read_run_spec
 from normlab.data import build_source
 from normlab.errors import ConfigError, NormlabError
-from normlab.study.plan import check_writable, make_study_folder
+from normlab.study.plan import check_repeated_keys, check_writable, make_study_folder
 from normlab.study.workers import check_runs, train_with_progress
 from normlab.terminal import open_terminal
 
@@ -80,7 +80,9 @@ def _read_arguments(arguments: Sequence[str]) -> tuple[Path, dict[str, str]]:
         raise ConfigError(f"{FLAG} needs a run's folder, as in {FLAG} outputs/<study>/<run>.")
     folder = Path(words[at + 1])
     changes = {}
-    for word in words[:at] + words[at + 2 :]:
+    others = words[:at] + words[at + 2 :]
+    check_repeated_keys(others)
+    for word in others:
         key, _, value = word.partition("=")
         if key not in _ALLOWED_KEYS or not value:
             raise ConfigError(

@@ -64,19 +64,29 @@ SEND_SECONDS = 1.0
 FORKS = sys.platform.startswith("linux")
 
 
+# Of this process or the fork server: torch, once it is half imported, fails with other words.
+_failed_import: NormlabError | None = None
+
+
 def import_training() -> None:
     """Import what training needs; it takes seconds, so what is wrong is found before.
 
     Garbage is not looked for meanwhile, which is a fifth of the time, nor later among what is
     imported, which would slow every process that is forked from this one.
     """
+    global _failed_import
     if "normlab.training.run" in sys.modules:
         return
+    if _failed_import is not None:
+        raise _failed_import
     gc.disable()
     try:
         with explain_failed_import():
             importlib.import_module("normlab.training.run")
         gc.freeze()
+    except NormlabError as error:
+        _failed_import = error
+        raise
     finally:
         gc.enable()
 
@@ -206,10 +216,12 @@ def start_fork_server() -> bool:
     if not FORKS or _server_failed:
         return False
     forkserver.set_forkserver_preload(["normlab.study.fork_server_imports"])
-    # What is started here leaves signals for later: Ctrl-C reaches it too, as it imports.
+    # Before the signals are blocked, for it leaves them unblocked.
+    resource_tracker.ensure_running()
+    # The server leaves signals to this process and to those that train: Ctrl-C, or a SIGTERM to the
+    # whole group, reaches it too, and without it nobody learns how its processes end.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, stopping.SIGNALS)
     try:
-        resource_tracker.ensure_running()
         children = set(psutil.Process().children()) if _server is None else set()
         forkserver.ensure_running()
         if _server is None:
@@ -456,6 +468,8 @@ def describe_error(error: Exception) -> str:
 
 def describe_death(code: int | None) -> str:
     """How a process ended that sent no result."""
+    if code == 255:  # multiprocessing's answer where it cannot know
+        return "ended in a way that is not known, for the fork server that began it has died"
     if code is None or code >= 0:
         return f"ended with code {code}"
     name = signal.Signals(-code).name

@@ -5,6 +5,7 @@ closes; Windows has none, and what was begun by `nohup` ignores it.
 """
 
 import _thread
+import os
 import signal
 import sys
 import threading
@@ -60,6 +61,14 @@ def raise_on_signals() -> None:
     A second one that were raised too would interrupt the answer to the first, with a traceback.
     """
     _set_handlers(_raise_once)
+
+
+def end_on_signals() -> None:
+    """Let a signal end this process at once, with a word, and by the signal itself.
+
+    For imports: a KeyboardInterrupt in the middle of one is a traceback through others' files.
+    """
+    _set_handlers(_end_at_once)
 
 
 def ignore_signals() -> None:
@@ -138,6 +147,12 @@ def _set_handlers(handler: Handler) -> None:
     if threading.current_thread() is threading.main_thread():
         for signum in SIGNALS:
             signal.signal(signum, handler)
+
+
+def _end_at_once(signum: int, frame: FrameType | None) -> Any:
+    output.write_error(b"stopped\n")
+    signal.signal(signum, signal.SIG_DFL)
+    os.kill(os.getpid(), signum)
 
 
 def _raise_once(signum: int, frame: FrameType | None) -> Any:

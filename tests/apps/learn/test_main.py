@@ -231,8 +231,9 @@ def test_words_of_the_learners_own_are_stored_and_tick_nothing(learn: Call) -> N
         (("start", "rmsnom"), "did you mean rmsnorm?"),
         (("hint", "layernorms"), "did you mean layernorm?"),
         (("lesson",), "required: number"),
-        (("--wrong",), "--help shows"),
+        (("--wrong",), "is no command"),
         (("done", "--answer", "1"), "expected 2 arguments"),
+        (("check", "--excercise", "x"), "did you mean --exercise?"),
         (("quiz", "1", "2"), "unrecognized arguments"),
     ],
 )

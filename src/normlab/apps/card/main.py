@@ -16,7 +16,7 @@ from normlab.config.compose import composed_config
 from normlab.config.gate import check_overrides
 from normlab.config.run_spec import RunSpec
 from normlab.errors import CommandParser, ConfigError, report_user_errors
-from normlab.study.plan import Plan, compose_spec, expand_overrides
+from normlab.study.plan import Plan, check_repeated_keys, compose_spec, expand_overrides
 from normlab.terminal import open_terminal
 from normlab.text import excerpt
 
@@ -109,6 +109,7 @@ def _check_width(width: int) -> None:
 def _build_parser() -> argparse.ArgumentParser:
     parser = CommandParser(
         prog="card.py",
+        keys=("norm",),
         description="A norm's identity card, in seconds and before it is trained: parameters, "
         "invariances, Jacobian, extreme inputs, half precision, speed.",
         epilog="example: python scripts/card.py norm=rmsnorm,layernorm norm.eps=1e-6 --width 512",
@@ -142,6 +143,7 @@ def _compose_norms(overrides: Sequence[str], config_dir: Path | None) -> dict[st
     specs = {}
     with composed_config([], config_dir) as (loader, master):
         check_overrides(overrides, [config_dir] if config_dir else [])
+        check_repeated_keys(overrides)
         for combination in expand_overrides(loader, overrides, Plan()):
             spec = compose_spec(loader, master, combination)
             arguments = [

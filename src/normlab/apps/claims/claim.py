@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from normlab.config import conf_folder
+from normlab.config.gate import check_config_dir
 from normlab.config.messages import unknown_key_error
 from normlab.config.safe_yaml import read_yaml
 from normlab.errors import ConfigError
@@ -246,10 +247,8 @@ def load_claims(names: Sequence[str] = (), config_dir: Path | None = None) -> di
     Raises:
         ConfigError: there is no such claim or experiment, or a file does not hold a claim.
     """
-    if config_dir is not None and not config_dir.is_dir():
-        raise ConfigError(
-            f"--config-dir {config_dir} is not a folder; give one with {GROUP}/<name>.yaml."
-        )
+    if config_dir is not None:
+        check_config_dir(config_dir, f"{GROUP}/<name>.yaml")
     folders = [conf_folder(), *([] if config_dir is None else [config_dir])]
     paths = {path.stem: path for folder in folders for path in (folder / GROUP).glob("*.yaml")}
     paths = dict(sorted(paths.items()))
@@ -289,7 +288,9 @@ def read_claim(path: Path) -> Claim:
     kind = test.get("kind") if isinstance(test, dict) else test
     if not isinstance(test, dict) or not isinstance(kind, str) or kind not in TESTS:
         raise _claim_error(
-            path, f"test.kind={kind} is not allowed; it must be one of {', '.join(TESTS)}"
+            path,
+            f"test.kind={kind} is not allowed; {suggest_closest(str(kind), TESTS)}"
+            f"it must be one of {', '.join(TESTS)}",
         )
     del test["kind"]
     test = TESTS[kind](**_convert_keys(path, TESTS[kind], test, "test.", ("kind",)))

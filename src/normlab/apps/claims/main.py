@@ -36,8 +36,10 @@ from normlab.apps.claims.runs import (
     plan_study,
     read_claim_data,
 )
+from normlab.archive.files import suggest_closest_path
 from normlab.config import conf_folder
 from normlab.errors import CommandParser, ConfigError, report_user_errors
+from normlab.study.plan import check_repeated_keys
 from normlab.terminal import open_terminal
 from normlab.text import excerpt, suggest_closest
 from normlab.training import stopping
@@ -238,6 +240,7 @@ def _parse_request(argv: Sequence[str] | None) -> ClaimsRequest:
     """The request of a command line, everything in it checked. Raises ConfigError."""
     parser = CommandParser(
         prog="claims.py",
+        keys=[key.rstrip("=") for key in _KEYS],
         description="Put published claims to the test: train and measure what is missing, and say "
         "reproduced, not reproduced, refuted or cannot tell, by rule.",
         epilog="example: python scripts/claims.py claim=rmsnorm_parity,kaiming budget=quick",
@@ -270,6 +273,7 @@ def _parse_request(argv: Sequence[str] | None) -> ClaimsRequest:
         help="judge what --export has written, and train nothing",
     )
     arguments: argparse.Namespace = parser.parse_intermixed_args(argv)
+    check_repeated_keys(arguments.overrides, single=("budget", "output_dir"))
     values = {"budget": "quick", "output_dir": "outputs", "claim": ""}
     for word in arguments.overrides:
         key, sign, value = word.partition("=")
@@ -329,8 +333,8 @@ def _check_flags(arguments: argparse.Namespace) -> None:
         raise ConfigError("--from and --export are a folder to read and one to write; give one.")
     if arguments.source is not None and not arguments.source.is_dir():
         raise ConfigError(
-            f"--from {arguments.source} is not a folder; give one that --export has written, as "
-            f"docs/claims/runs."
+            f"--from {arguments.source} is not a folder; {suggest_closest_path(arguments.source)}"
+            f"give one that --export has written, as docs/claims/runs."
         )
 
 

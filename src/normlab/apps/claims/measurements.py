@@ -26,6 +26,7 @@ from normlab.config.run_spec import RunSpec
 from normlab.errors import ConfigError, NormlabError
 from normlab.study.allocation import count_cores
 from normlab.study.plan import compose_spec
+from normlab.text import suggest_closest
 
 Series = dict[str, list[float]]
 
@@ -68,8 +69,8 @@ def check_measurement(name: str, claim: str) -> None:
     """
     if name not in MEASUREMENTS:
         raise ConfigError(
-            f"claim={claim} asks for measurement={name}, which is not there; there are "
-            f"{', '.join(sorted(MEASUREMENTS))}."
+            f"claim={claim} asks for measurement={name}, which is not there; "
+            f"{suggest_closest(name, MEASUREMENTS)}there are {', '.join(sorted(MEASUREMENTS))}."
         )
 
 

@@ -3,6 +3,7 @@
 One study or measurement that fails leaves the others; the verdicts of its claims say why.
 """
 
+import importlib
 import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping
@@ -35,7 +36,7 @@ from normlab.archive.events import Events
 from normlab.archive.record import SETTLED_STATES, RunRecord
 from normlab.archive.study import Run, read_study
 from normlab.config.compose import composed_config
-from normlab.errors import ConfigError, NormlabError
+from normlab.errors import ConfigError, NormlabError, explain_failed_import
 from normlab.study.plan import SweepRequest, make_plan
 
 if TYPE_CHECKING:
@@ -400,6 +401,8 @@ def _print_plan(
 
 def _try_measurement(name: str, options: StudyOptions) -> tuple[StoredMeasurement | None, str]:
     """The measurement, or None and why it could not be made."""
+    with explain_failed_import():  # without torch, none can be made
+        importlib.import_module("torch")
     try:
         return take_measurement(name, options.budget, options.output_dir), ""
     except NormlabError as error:

@@ -15,7 +15,7 @@ from normlab.apps.experiments.record import (
     record_path,
 )
 from normlab.apps.results import print_files
-from normlab.archive.files import FIGURES_FOLDER, check_study_links
+from normlab.archive.files import FIGURES_FOLDER, check_study_files
 from normlab.errors import NormlabError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def write_report(record: MeasurementRecord, folder: Path) -> Report:
         NormlabError: the folder of figures is or holds a link.
         OSError: the folder cannot be written.
     """
-    check_study_links(folder)
+    check_study_files(folder)
     sentences, page = record.numbers.write_sentences(), folder / REPORT_FILE
     figures: list[Path] = []
     left_out: list[str] = []

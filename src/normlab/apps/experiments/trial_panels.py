@@ -91,8 +91,7 @@ def draw_best_rates(axes: Axes, arms: dict[str, list[Trial]], look: Look) -> Non
         axes.plot(values, [row] * len(values), "o", color=colour, ms=4, alpha=0.4, mew=0)
         panels.draw_interval(axes, mean, half, row, colour)
         axes.plot([mean], [row], look.marker(trial.arm), color=colour, ms=6.5, mec="white", mew=0.9)
-        interval = "" if math.isnan(half) else f" ± {half:.3f}"
-        label = f"{mean:.3f}{interval} at {format_value(trial.rate)}"
+        label = f"{trial.loss} at {format_value(trial.rate)}"
         axes.text(1.02, row, label, transform=across, va="center", fontsize=8.5)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from normlab.apps.learn.check_process import READY_FILE, RESULT_FILE
 from normlab.apps.learn.exercises import Exercise
-from normlab.archive.files import read_text
+from normlab.archive.files import read_text, suggest_closest_path
 from normlab.errors import ConfigError, NormlabError
 from normlab.text import excerpt, printable
 
@@ -49,8 +49,8 @@ def refuse_other_file(path: Path, exercise: Exercise) -> None:
     """
     if not path.is_file():
         raise ConfigError(
-            f"{excerpt(path)} is not a file; `normlab-learn start {exercise.name}` makes "
-            f"outputs/learn/{exercise.file_name}."
+            f"{excerpt(path)} is not a file; {suggest_closest_path(path)}`normlab-learn start "
+            f"{exercise.name}` makes outputs/learn/{exercise.file_name}."
         )
     if path.suffix != exercise.suffix:
         raise ConfigError(

@@ -55,8 +55,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _check_command(arguments: Sequence[str]) -> None:
     """Refuse a first word that is no command, with the nearest."""
-    first = next((word for word in arguments if not word.startswith("-")), None)
-    if arguments and first == arguments[0] and first not in _COMMANDS:
+    first = arguments[0] if arguments else "--help"
+    if first not in (*_COMMANDS, "-h", "--help"):
         raise ConfigError(
             f"{excerpt(first)} is no command of normlab-learn; "
             f"{suggest_closest(first, _COMMANDS)}there are {', '.join(_COMMANDS)}."

@@ -122,10 +122,7 @@ def _draw_depths(axes: Axes, points: list[tuple[int, float]], style: dict[str, A
 
 
 def _format_slope(slope: ModelSlope | None) -> str:
-    if slope is None or slope.mean is None:
-        return ""
-    half = "" if slope.half is None else f" ±{slope.half:.2f}"
-    return f": slope {slope.mean:.2f}{half}"
+    return "" if slope is None or slope.mean is None else f": slope {slope}"
 
 
 def _write_note(result: ProbeResult) -> str:

@@ -21,7 +21,7 @@ from normlab.config.compose import composed_config
 from normlab.config.gate import check_overrides
 from normlab.config.run_spec import RunSpec
 from normlab.errors import CommandParser, ConfigError, report_user_errors
-from normlab.study.plan import Plan, compose_spec, expand_overrides
+from normlab.study.plan import Plan, check_repeated_keys, compose_spec, expand_overrides
 from normlab.study.progress import Countdown
 from normlab.terminal import open_terminal
 
@@ -64,6 +64,7 @@ def probe_models(overrides: Sequence[str], config_dir: Path | None = None) -> Pr
 def _build_parser() -> argparse.ArgumentParser:
     parser = CommandParser(
         prog="probe.py",
+        keys=_GROUPS,
         description="Signal and gradient through depth at initialisation, for any norm, placement, "
         "depth and init: a table, probe.json and a figure, in seconds and without training.",
         epilog="example: python scripts/probe.py norm=rmsnorm,none placement=pre,post "
@@ -113,6 +114,7 @@ def _compose_models(overrides: Sequence[str], config_dir: Path | None) -> list[M
     models: dict[str, ModelSpec] = {}
     with composed_config([], config_dir) as (loader, master):
         check_overrides(overrides, [config_dir] if config_dir else [])
+        check_repeated_keys(overrides)
         model_overrides = list(expand_overrides(loader, overrides, plan))
         if len(model_overrides) > MOST_MODELS:
             raise ConfigError(

@@ -76,6 +76,10 @@ class ModelSlope:
     half: FiniteNumber
     seeds: tuple[float, ...]
 
+    def __str__(self) -> str:
+        half = "" if self.half is None else f" ± {self.half:.3f}"
+        return "–" if self.mean is None else f"{self.mean:.3f}{half}"
+
 
 @dataclass(frozen=True)
 class ProbeResult:

@@ -69,9 +69,7 @@ def print_result(console: "Console", result: ProbeResult) -> None:
 
 
 def _format_slope(slope: ModelSlope | None) -> str:
-    if slope is None or slope.mean is None:
-        return "–"
-    return f"{slope.mean:.3f}" + ("" if slope.half is None else f" ±{slope.half:.3f}")
+    return "–" if slope is None else str(slope)
 
 
 def _format_mean(values: Sequence[float]) -> str:
@@ -79,9 +77,9 @@ def _format_mean(values: Sequence[float]) -> str:
     if not math.isfinite(mean):
         return "not finite"
     if mean and not 1e-3 <= abs(mean) < 1e5:
-        return format_short(mean) + ("" if math.isnan(half) else f" ±{format_short(half)}")
+        return format_short(mean) + ("" if math.isnan(half) else f" ± {format_short(half)}")
     digits = 2 - (math.floor(math.log10(abs(mean))) if mean else 0)
     if half > 0:  # no more than the interval lets one know
         digits = min(digits, -math.floor(math.log10(half)))
     digits = max(0, digits)
-    return f"{mean:.{digits}f}" + ("" if math.isnan(half) else f" ±{half:.{digits}f}")
+    return f"{mean:.{digits}f}" + ("" if math.isnan(half) else f" ± {half:.{digits}f}")
