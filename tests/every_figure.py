@@ -23,6 +23,7 @@ from example_measurements import (
     measurement_record,
     norm_comparison,
     norm_times,
+    precision,
     stack_profile,
     stream_profile,
 )
@@ -293,7 +294,7 @@ def _cards(count: int, folder: Path) -> None:
 
 
 def _measured(count: int, folder: Path) -> None:
-    for numbers in (vanished(count), compared(count)):
+    for numbers in (vanished(count), compared(count), precision()):
         experiment_report.draw_figure(measurement_record(numbers), folder)
 
 
@@ -324,6 +325,7 @@ FIGURES: dict[str, tuple[Callable[[int, Path], object], ...]] = {
         _rates,
         lambda count, folder: _story(rated(count, "norm_comparison"), folder),
         lambda count, folder: _story(deepened(count), folder),
+        lambda count, folder: _story(rated(count, "block"), folder),
         _metric,
     ),
     "apps/card/figure.py": (_cards,),

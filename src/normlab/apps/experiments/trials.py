@@ -1,7 +1,7 @@
 """What the trained experiments compare: a study's arms as trials, at their best and in pairs."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from normlab.analysis.comparison import losses_by_seed
 from normlab.analysis.family import family_differences
 from normlab.analysis.formatting import format_interval
 from normlab.analysis.statistics import LEVEL, Difference, Outcome, mean_interval
+from normlab.apps.experiments.formatting import join_words
 
 # Nats per token above the best guess without context within which a model has learned none.
 NO_CONTEXT = 0.05
@@ -177,3 +178,38 @@ def has_single_seed(trials: Iterable[Trial]) -> bool:
 def format_rate(rate: float) -> str:
     """`lr=3e-3`."""
     return f"lr={format_value(rate)}"
+
+
+def describe_divergence(trials: Sequence[Trial]) -> Iterator[str]:
+    """Where each arm diverges, and who finishes at the highest of those rates."""
+    arms = group_trials(trials, "name")
+    for name, arm in arms.items():
+        diverged = sorted((t for t in arm if t.diverged), key=lambda trial: trial.rate)
+        if not diverged:
+            continue
+        rates = [f"{format_rate(t.rate)} ({t.diverged} of {t.runs})" for t in diverged]
+        yield f"Diverged: {name} at {join_words(rates)}."
+        highest = diverged[-1].rate
+        finished = [
+            f"{trial.name} at {trial.loss}"
+            for trial in trials
+            if trial.rate == highest and trial.complete and trial.name != name
+        ]
+        if finished:
+            yield f"At {format_rate(highest)} finish {join_words(finished)}."
+    if not any(trial.diverged for trial in trials):
+        yield f"No run of {join_words(list(arms))} diverged at any rate of the grid."
+
+
+def describe_ignored_context(trials: Sequence[Trial]) -> Iterator[str]:
+    """The arms that have hardly learned more than frequencies, and at which rates."""
+    stuck = [trial for trial in trials if trial.ignores_context]
+    if stuck:
+        arms = [
+            f"{name} at {join_words([format_rate(trial.rate) for trial in arm])}"
+            for name, arm in group_trials(stuck, "name").items()
+        ]
+        yield (
+            f"Above, or less than {NO_CONTEXT:g} below, the loss of token frequencies alone "
+            f"({stuck[0].unigram:.2f}), and so with hardly any use of context: {'; '.join(arms)}."
+        )
