@@ -167,7 +167,8 @@ def rated(count: int, name: str | None = None) -> Study:
     runs = [
         run(
             norm, placement, seed, 1.5 + 0.01 * at + 0.1 * abs(math.log10(rate / 3e-3)),
-            diverged=rate > 0.2 and at % 3 == 0, optimizer={"lr": rate}, figure=name,
+            diverged=rate > 0.2 and at % 3 == 0, probed=name == "block",
+            optimizer={"lr": rate}, figure=name,
         )
         for at, (norm, placement) in enumerate(arms(count))
         for rate in rates

@@ -1,5 +1,6 @@
 """`block`: a Pre-LN block against the same block without one of its parts, or in another order."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 COMPLETE = "pre"  # the placement of the block with all its parts
 _PANELS_HEIGHT, _ROW_HEIGHT = 2.9, 0.27  # inches
+_MOST_TICKS = 12
 
 
 class VariantLook(Look):
@@ -83,8 +85,10 @@ def _draw_gradients(axes: "Axes", arms: dict[str, list[Trial]], look: Look) -> N
                 blocks, gradient, color=look.colour(arm), ls=look.line(arm),
                 marker=look.marker(arm), ms=4,
             )  # fmt: skip
-            axes.set_xticks(blocks)
+    depth = max(len(gradient) for gradient in gradients.values() if gradient is not None)
+    axes.set_xticks(range(1, depth + 1, math.ceil(depth / _MOST_TICKS)))
     sheet.set_log_scale(axes.yaxis)
+    axes.minorticks_off()
     axes.set_xlabel("block")
     axes.set_ylabel("gradient norm of its weights")
 

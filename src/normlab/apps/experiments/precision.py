@@ -7,7 +7,7 @@ only needed to measure them, see `precision_measurement`.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from normlab.analysis.arms import format_value
 from normlab.analysis.report_tables import Cell, Table
@@ -46,7 +46,7 @@ class PrecisionSettings:
 
     ALLOWED_KEYS = ("model.width",)
     # Tokens, and scales of the input in a factor of ten.
-    SIZES = {"quick": (64, 4), "standard": (256, 8), "full": (1024, 16)}  # noqa: RUF012
+    SIZES: ClassVar = {"quick": (64, 4), "standard": (128, 8), "full": (256, 16)}
     DECADES = (-6, 6)  # of the smallest scale and of the largest
 
     def __init__(self, arguments: "MeasurementArguments") -> None:

@@ -56,13 +56,16 @@ FORMULAS: dict[str, Callable[[Tensor, float], Tensor]] = {
     "scalenorm": scale_norm,
     "dyt": dynamic_tanh,
 }
+_WITH_EPS: dict[str, Callable[..., nn.Module]] = {
+    "rmsnorm": RMSNorm,
+    "layernorm": LayerNorm,
+    "scalenorm": ScaleNorm,
+}
 
 
 def build_module(norm: str, width: int, eps: float) -> nn.Module:
     """The norm as normlab has it: gains of 1, biases of 0."""
-    classes: dict[str, type[nn.Module]]
-    classes = {"rmsnorm": RMSNorm, "layernorm": LayerNorm, "scalenorm": ScaleNorm}
-    return DynamicTanh(width) if norm == "dyt" else classes[norm](width, eps=eps)
+    return DynamicTanh(width) if norm == "dyt" else _WITH_EPS[norm](width, eps=eps)
 
 
 def measure(settings: PrecisionSettings, report_step: Callable[[str], None]) -> Precision:
