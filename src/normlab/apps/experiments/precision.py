@@ -240,14 +240,18 @@ def _describe_curve(numbers: Precision, curve: PrecisionCurve) -> str:
     else:
         description = f"exact to rounding from {_span(exact)}"
     if wrong:
-        error, lost = numbers.at_scale(curve, wrong[-1])
-        how = f"{_percent(lost)} of the outputs not finite"
-        if not lost:
-            how = f"every output finite, the error {_percent(error)}"
-        description += (
-            f", wrong from {format_short(wrong[0])} on ({how} at {format_short(wrong[-1])})"
-        )
+        how = _describe_wrong(numbers, curve, wrong[-1])
+        description += f", wrong from {format_short(wrong[0])} on ({how})"
     return description
+
+
+def _describe_wrong(numbers: Precision, curve: PrecisionCurve, scale: float) -> str:
+    """How wrong the output is at a scale: what is lost, or else the error."""
+    error, lost = numbers.at_scale(curve, scale)
+    how = f"{_percent(lost)} of the outputs not finite"
+    if not lost:
+        how = f"every output finite, the error {_percent(error)}"
+    return f"{how} at {format_short(scale)}"
 
 
 def _describe_means(numbers: Precision) -> Iterator[str]:
@@ -281,7 +285,7 @@ def _describe_means(numbers: Precision) -> Iterator[str]:
 
 def _describe_widths(numbers: Precision) -> Iterator[str]:
     """At which scale fp16 overflows, where several widths were measured."""
-    widths = list(dict.fromkeys(curve.width for curve in numbers.curves))
+    widths = sorted({curve.width for curve in numbers.curves})
     if len(widths) < 2:
         return
     for norm in NORMS:
@@ -304,11 +308,9 @@ def _describe_small_eps(numbers: Precision) -> Iterator[str]:
         for curve in numbers.find_curves(statistics=NARROW, eps=eps):
             small, _ = numbers.wrong_scales(curve)
             if small:
-                _, lost = numbers.at_scale(curve, small[0])
                 wrong.append(
                     f"{NORM_NAMES[curve.norm]} in {curve.dtype} is wrong up to scale "
-                    f"{format_short(small[-1])} ({_percent(lost)} not finite at "
-                    f"{format_short(small[0])})"
+                    f"{format_short(small[-1])} ({_describe_wrong(numbers, curve, small[0])})"
                 )
         if wrong:
             yield (

@@ -7,7 +7,6 @@ rounds its output, and by the formula, every operation of which is rounded to th
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -111,7 +110,7 @@ def measure_norm(norm: str, eps: float, inputs: Sequence[Tensor]) -> list[Precis
     for dtype in DTYPES:
         ways: dict[str, Callable[[Tensor], Tensor]] = {WIDE: module}
         if dtype != "fp32":  # where both are the same
-            ways[NARROW] = partial(formula, eps=eps)
+            ways[NARROW] = lambda x: formula(x, eps)
         for statistics, function in ways.items():
             points = []
             for exact_input in inputs:
