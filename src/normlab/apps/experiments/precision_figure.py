@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from normlab.analysis import sheet
 from normlab.analysis.arms import format_value
 from normlab.analysis.sheet import log_ticks
-from normlab.analysis.style import INK
+from normlab.analysis.style import GREY, INK
 from normlab.apps.experiments.precision import (
     EPS,
     MEANS,
@@ -27,7 +27,7 @@ from normlab.apps.experiments.record import MeasurementRecord
 from normlab.archive.record import short_number
 
 _COLOURS = {"fp32": "#4D4D4D", "bf16": "#0072B2", "fp16": "#D55E00"}
-_EPS_COLOURS = ("#009E73", "#CC79A7", "#8C510A")
+_EPS_COLOURS = dict(zip(EPS, ("#009E73", "#CC79A7", "#8C510A"), strict=True))
 _LINES: dict[str, Any] = {WIDE: "-", NARROW: (0, (4.0, 1.8))}
 _HEIGHT = 6.6  # inches
 _LOWEST, _HIGHEST, _CROSSES = 1e-8, 1e3, 300.0  # of the axis of errors, and where crosses stand
@@ -41,7 +41,7 @@ def draw_figure(record: MeasurementRecord) -> Figure:
     handles: list[Artist] = []
     labels: list[str] = []
     for curve in numbers.find_curves(norm=NORMS[0], eps=EPS[0]):
-        handles.append(_line_of(curve))
+        handles.append(Line2D([], [], **_format_look(curve)))
         labels.append(curve.name)
     handles.append(Line2D([], [], color=INK, marker="x", ls="none", ms=5))
     labels.append("outputs that are not finite")
@@ -66,24 +66,29 @@ def draw_figure(record: MeasurementRecord) -> Figure:
     return figure
 
 
-def _line_of(curve: PrecisionCurve) -> Line2D:
-    return Line2D([], [], color=_COLOURS[curve.dtype], ls=_LINES[curve.statistics])
+def _format_look(curve: PrecisionCurve) -> dict[str, Any]:
+    return {"color": _COLOURS[curve.dtype], "ls": _LINES[curve.statistics]}
+
+
+def _eps_look(curve: PrecisionCurve) -> dict[str, Any]:
+    return {"color": _EPS_COLOURS[curve.eps]}
 
 
 def _draw_errors(
     axes: Axes,
     positions: Sequence[float],
     curves: Sequence[PrecisionCurve],
-    colour: Callable[[PrecisionCurve], str] = lambda curve: _COLOURS[curve.dtype],
+    look: Callable[[PrecisionCurve], dict[str, Any]] = _format_look,
 ) -> None:
     """Every curve's error, and a row of crosses where outputs are not finite."""
     height = _CROSSES
     for curve in curves:
         error = np.maximum(np.array(curve.error, float), _LOWEST)
-        axes.plot(positions, error, color=colour(curve), ls=_LINES[curve.statistics])
+        axes.plot(positions, error, **look(curve))
         lost = [at for at, share in zip(positions, curve.lost, strict=True) if share]
         if lost:
-            axes.plot(lost, [height] * len(lost), "x", color=colour(curve), ms=4, mew=1.2)
+            colour = look(curve)["color"]
+            axes.plot(lost, [height] * len(lost), "x", color=colour, ms=4, mew=1.2)
             height /= 3
 
 
@@ -107,16 +112,15 @@ def _format_axes(
 
 def _draw_eps(errors: Axes, output: Axes, numbers: Precision) -> None:
     """RMSNorm with statistics in fp16, and its output in fp64: a line an eps."""
-    colours = dict(zip(EPS, _EPS_COLOURS, strict=True))
     errors.set_title("RMSNorm in fp16, by eps", fontsize=9)
     curves = numbers.find_curves(norm="rmsnorm", dtype="fp16", statistics=NARROW)
-    _draw_errors(errors, numbers.scales, curves, lambda curve: colours[curve.eps])
+    _draw_errors(errors, numbers.scales, curves, _eps_look)
     _format_axes(errors, numbers.scales, "scale of the input")
     output.set_title("RMSNorm in fp64, by eps", fontsize=9)
-    for eps, colour in colours.items():
+    for eps, colour in _EPS_COLOURS.items():
         rms = numbers.output_rms[f"{eps:g}"]
         output.plot(numbers.scales, rms, color=colour, label=f"eps={format_value(eps)}")
-        output.axvline(eps**0.5, color=colour, lw=0.8, ls=_DOTTED)
+        output.axvline(eps**0.5, color=GREY, lw=0.8, ls=_DOTTED)
     _format_axes(output, numbers.scales, "scale of the input", (1e-4, 3.0))
     output.set_ylabel("RMS of the output")
     output.legend(fontsize=_SMALL, loc="lower right", handlelength=1.4)
