@@ -183,21 +183,18 @@ def format_rate(rate: float) -> str:
 def describe_divergence(trials: Sequence[Trial]) -> Iterator[str]:
     """Where each arm diverges, and who finishes at the highest of those rates."""
     arms = group_trials(trials, "name")
+    highest: list[float] = []
     for name, arm in arms.items():
         diverged = sorted((t for t in arm if t.diverged), key=lambda trial: trial.rate)
-        if not diverged:
-            continue
-        rates = [f"{format_rate(t.rate)} ({t.diverged} of {t.runs})" for t in diverged]
-        yield f"Diverged: {name} at {join_words(rates)}."
-        highest = diverged[-1].rate
-        finished = [
-            f"{trial.name} at {trial.loss}"
-            for trial in trials
-            if trial.rate == highest and trial.complete and trial.name != name
-        ]
+        if diverged:
+            rates = [f"{format_rate(t.rate)} ({t.diverged} of {t.runs})" for t in diverged]
+            yield f"Diverged: {name} at {join_words(rates)}."
+            highest.append(diverged[-1].rate)
+    for rate in dict.fromkeys(highest):
+        finished = [f"{t.name} at {t.loss}" for t in trials if t.rate == rate and t.complete]
         if finished:
-            yield f"At {format_rate(highest)} finish {join_words(finished)}."
-    if not any(trial.diverged for trial in trials):
+            yield f"At {format_rate(rate)} finish {join_words(finished)}."
+    if not highest:
         yield f"No run of {join_words(list(arms))} diverged at any rate of the grid."
 
 
