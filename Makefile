@@ -3,8 +3,8 @@
 # make test    lint, types, import contract, tests
 # make test-slow    the studies of minutes
 # make docs    all pages as a site that needs no server: outputs/site/index.html
-# make experiments-quick    the four experiments and their figures, three minutes
-# make experiments          the same with more seeds, rates and depths, about 20 minutes
+# make experiments-quick    the six experiments and their figures, five minutes
+# make experiments          the same with more seeds, rates and depths, about 30 minutes
 
 # Hydra 1.3 does not start on Python 3.14. A name on the path may be a shim that starts nothing, so
 # each is tried.
@@ -15,7 +15,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-EXPERIMENTS := gradient_vanishing norm_comparison layernorm_vs_rmsnorm prenorm_vs_postnorm
+EXPERIMENTS := gradient_vanishing norm_comparison layernorm_vs_rmsnorm prenorm_vs_postnorm \
+  precision block
 experiments-quick: BUDGET := quick
 BUDGET ?= standard
 

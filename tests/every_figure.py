@@ -23,6 +23,7 @@ from example_measurements import (
     measurement_record,
     norm_comparison,
     norm_times,
+    precision,
     stack_profile,
     stream_profile,
 )
@@ -166,7 +167,8 @@ def rated(count: int, name: str | None = None) -> Study:
     runs = [
         run(
             norm, placement, seed, 1.5 + 0.01 * at + 0.1 * abs(math.log10(rate / 3e-3)),
-            diverged=rate > 0.2 and at % 3 == 0, optimizer={"lr": rate}, figure=name,
+            diverged=rate > 0.2 and at % 3 == 0, probed=name == "block",
+            optimizer={"lr": rate}, figure=name,
         )
         for at, (norm, placement) in enumerate(arms(count))
         for rate in rates
@@ -293,7 +295,7 @@ def _cards(count: int, folder: Path) -> None:
 
 
 def _measured(count: int, folder: Path) -> None:
-    for numbers in (vanished(count), compared(count)):
+    for numbers in (vanished(count), compared(count), precision()):
         experiment_report.draw_figure(measurement_record(numbers), folder)
 
 
@@ -324,6 +326,7 @@ FIGURES: dict[str, tuple[Callable[[int, Path], object], ...]] = {
         _rates,
         lambda count, folder: _story(rated(count, "norm_comparison"), folder),
         lambda count, folder: _story(deepened(count), folder),
+        lambda count, folder: _story(rated(count, "block"), folder),
         _metric,
     ),
     "apps/card/figure.py": (_cards,),

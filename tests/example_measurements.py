@@ -10,7 +10,18 @@ from normlab.apps.experiments.layernorm_vs_rmsnorm import (
     NormalizedInput,
     NormTimes,
 )
-from normlab.apps.experiments.record import MeasurementRecord, Origin
+from normlab.apps.experiments.precision import (
+    DTYPES,
+    EPS,
+    MEANS,
+    NARROW,
+    NORMS,
+    WIDE,
+    NumberFormat,
+    Precision,
+    PrecisionCurve,
+)
+from normlab.apps.experiments.record import NUMBERS, MeasurementRecord, Origin
 from normlab.apps.experiments.signal_theory import expected_gradient, expected_signal
 
 ORIGIN = Origin(
@@ -147,8 +158,64 @@ def norm_comparison(times: Sequence[NormTimes] = ()) -> LayerNormVsRmsNorm:
     )
 
 
-def measurement_record(numbers: GradientVanishing | LayerNormVsRmsNorm) -> MeasurementRecord:
-    name = (
-        "gradient_vanishing" if isinstance(numbers, GradientVanishing) else "layernorm_vs_rmsnorm"
+SCALES = tuple(10.0**power for power in range(-6, 7))
+FORMATS = (
+    NumberFormat("fp32", 2.0**-24, 3.4e38, 1.4e-45, 90_000.0),
+    NumberFormat("bf16", 2.0**-8, 3.4e38, 9.2e-41, 90_112.0),
+    NumberFormat("fp16", 2.0**-11, 65_504.0, 6e-8, None),
+)
+
+
+def precision_curve(
+    norm: str = "rmsnorm",
+    dtype: str = "fp16",
+    statistics: str = NARROW,
+    eps: float = EPS[0],
+    width: int = 512,
+    points: Sequence[float] = SCALES,
+) -> PrecisionCurve:
+    """A curve that is exact, but for statistics in fp16: wrong from 100 on, and 1e-8 is 0."""
+    unit = next(one.unit for one in FORMATS if one.dtype == dtype)
+    error: list[float | None] = [unit / 2] * len(points)
+    lost: list[float | None] = [0.0] * len(points)
+    for at, point in enumerate(points):
+        if dtype == "fp16" and point > 1e4:
+            error[at] = lost[at] = None
+        elif dtype == "fp16" and statistics == NARROW and norm != "dyt":
+            if point >= 100:
+                error[at] = 1.0
+            elif eps == 1e-8 and 0 < point <= 1e-4:
+                error[at], lost[at] = None, 1.0
+    return PrecisionCurve(norm, width, dtype, statistics, eps, tuple(error), tuple(lost))
+
+
+def precision(widths: Sequence[int] = (512,)) -> Precision:
+    ways = [
+        (dtype, way)
+        for dtype in DTYPES
+        for way in (WIDE, NARROW)
+        if (dtype, way) != ("fp32", NARROW)
+    ]
+    return Precision(
+        tokens=64,
+        scales=SCALES,
+        formats=FORMATS,
+        curves=tuple(
+            precision_curve(norm, *way, eps, width)
+            for width in widths
+            for norm in NORMS
+            for eps in EPS
+            for way in ways
+        ),
+        mean_curves=tuple(
+            precision_curve(norm, *way, points=MEANS) for norm in NORMS for way in ways
+        ),
+        output_rms={f"{e:g}": tuple(x / (x**2 + e) ** 0.5 for x in SCALES) for e in EPS},
     )
+
+
+def measurement_record(
+    numbers: GradientVanishing | LayerNormVsRmsNorm | Precision,
+) -> MeasurementRecord:
+    name = next(name for name, kind in NUMBERS.items() if isinstance(numbers, kind))
     return MeasurementRecord(name, {"seeds": [0, 1]}, ORIGIN, numbers)

@@ -66,6 +66,8 @@ CASES = {
     "placement.branch={per: token}": ["placement.branch", "scalar or feature"],
     "placement.heads={per: feature}": ["placement.heads", "scalar or head"],
     "placement.reads=nothing": ["placement.reads=nothing", "stream", "block"],
+    "placement.order=sideways": ["placement.order=sideways", "feedforward_first"],
+    "placement=pre/no_skp": ["placement=pre/no_skp", "sandwich"],
     "placement.init.value=0/0": ["placement.init.value", "0/0"],
     "placement.attention.skp=1": ["placement.attention.skp", "did you mean", "skip"],
     "placement.feedforward.qk=true": ["placement.feedforward.qk", "input"],

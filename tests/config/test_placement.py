@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from normlab.config import conf_folder
 from normlab.config.placement import ResolvedPlacement, Scale, resolve_placement
 from normlab.config.run_spec import RunSpec
 
@@ -117,6 +118,7 @@ SAME = {
         ["placement=post", "norm=none"],
     ),
     "one written as an expression": (["placement.skip='2-1'"], ["placement.skip=1"]),
+    "the usual order": (["placement.order=attention_first"], ["placement=pre"]),
     "head norms that are not there": (["placement.head_norm=all"], ["placement.head_norm=head"]),
 }
 
@@ -138,6 +140,7 @@ def test_the_same_network_is_the_same_run(
         ["placement=b2t", "norm=none"],
         ["placement=rezero"],
         ["placement.attention.input=false"],
+        ["placement.order=feedforward_first"],
         ["+placement.blocks.one={where: 'l==1', input: false}"],
     ],
     ids=lambda overrides: " ".join(overrides),
@@ -170,3 +173,26 @@ def test_null_leaves_to_the_placement_what_it_would_be_unsaid(
     assert network(specified(f"placement.{key}=null", "placement=post")) == network(
         specified("placement=post")
     )
+
+
+# What each file of conf/placement/pre changes of Pre-LN, by overrides of pre itself.
+VARIANTS_OF_PRE = {
+    "no_skip": ["placement.skip=0"],
+    "no_attention_skip": ["placement.attention.skip=0"],
+    "no_feedforward_skip": ["placement.feedforward.skip=0"],
+    "no_attention_norm": ["placement.attention.input=false"],
+    "no_feedforward_norm": ["placement.feedforward.input=false"],
+    "no_final_norm": ["placement.final=false"],
+    "only_final_norm": ["placement.input=false"],
+    "feedforward_first": ["placement.order=feedforward_first"],
+}
+
+
+def test_every_variant_of_pre_differs_from_it_in_what_its_name_says(specified: Callable) -> None:
+    files = {path.stem for path in (conf_folder() / "placement" / "pre").glob("*.yaml")}
+    assert files == VARIANTS_OF_PRE.keys()
+    for name, overrides in VARIANTS_OF_PRE.items():
+        variant = specified(f"placement=pre/{name}")
+        assert network(variant) == network(specified("placement=pre", *overrides)), name
+        assert variant.choices["placement"] == f"pre/{name}"
+        assert "/" not in variant.name

@@ -1,6 +1,7 @@
 """x ← stream(skip·x + branch·output(f(input(x)))), for the placements of the literature."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
 
-from normlab.config.placement import Scale
+from normlab.config.placement import SUBLAYERS, Scale
 from normlab.config.schema import FeedForwardKind, ModelConfig, Positions
 from normlab.errors import ConfigError
 from normlab.model.gpt import GPT
@@ -253,3 +254,13 @@ class Tripled(nn.Module):
 
     def forward(self, x):
         return 3 * x + x**2
+
+
+@pytest.mark.parametrize("order", [SUBLAYERS, SUBLAYERS[::-1]])
+def test_the_stream_goes_through_the_sublayers_in_the_placements_order(order):
+    placement = replace(uniform_placement(input=norm), order=order)
+    block = GPT(SHAPES["gelu"], placement, vocabulary=11, seed=0).double().blocks[0]
+    first, second = (getattr(block, name).sublayer for name in order)
+    x = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(0)).double()
+    y = x + first(N(x))
+    assert_close(block(x), y + second(N(y)))

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partialmethod
 from pathlib import Path
 from typing import Any
@@ -382,3 +383,13 @@ def test_another_interval_is_refused(value: str, door: Callable, tmp_path: Path)
     assert answer.code == 2
     assert "probes.every" in answer.err
     assert len(answer.err.splitlines()) == 1
+
+
+def test_the_sites_of_a_block_are_in_the_order_of_its_sublayers() -> None:
+    placement = replace(uniform_placement(), order=("feedforward", "attention"))
+    found = probe_initialization(GPT(SHAPE, placement, 11, 0), batch())
+    for quantity in (tags.PARAMETER_GRADIENT, tags.STREAM_RMS):
+        sites = [site for measured, site in found if measured == quantity and "/" in site]
+        assert sites == [
+            f"block_0{block}/{sublayer}" for block in (1, 2) for sublayer in placement.order
+        ]

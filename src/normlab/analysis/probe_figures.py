@@ -293,7 +293,7 @@ def _probe_note(planned: FigurePlan, grid: _ProbeFields) -> str:
     most = max(field.runs for field in grid.values())
     mean = f"Mean over up to {most} seeds" if most > 1 else "One seed"
     lines = [
-        f"{mean}, from the first block (below) to the last, attention under feed-forward. A column "
+        f"{mean}, from the first sublayer (below) to the last, two in a block. A column "
         f"reaches half-way to the next measurement. Colours are the same for all arms, cut at "
         f"{_CUT:g} % of the values at either end; grey: not finite, or not measured."
     ]

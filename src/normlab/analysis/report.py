@@ -97,6 +97,8 @@ _CAPTIONS = {
     "layernorm_vs_rmsnorm": "What each norm does to tokens, what it does not feel, its time.",
     "norm_comparison": "The four configurations at one learning rate and each at its own best.",
     "prenorm_vs_postnorm": "Norm before or after: final loss by depth, learning rate and warm-up.",
+    "precision": "Error of norms by format, scale and mean of the input, and eps.",
+    "block": "A block without each of its parts: final loss, and gradient by depth.",
     "probes": "Inside the model, depth by step.",
     "probes_sublayers": "Inside and after the sublayers, depth by step.",
     "probes_norms": "The norms' own parameters, depth by step.",

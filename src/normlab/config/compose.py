@@ -161,6 +161,8 @@ _LEAKING = ("batchnorm", "powernorm")  # asked for by name, they deserve the rea
 
 def _missing_option_error(file: str, options: list[str]) -> ConfigError:
     group, _, option = file.rpartition("/")
+    if "/" in group and not group.startswith("hydra/"):  # an option in a folder, as pre/no_skip
+        group, _, option = file.partition("/")
     if not group:
         return ConfigError(f"there is no configuration named {option}; leave --config-name out.")
     if group == "norm" and option in _LEAKING:

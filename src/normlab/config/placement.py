@@ -38,6 +38,13 @@ class HeadNorm(Enum):
     all = "all"
 
 
+class SublayerOrder(Enum):
+    """Which sublayer of a block comes first (1911.03864 has further orders)."""
+
+    attention_first = "attention_first"
+    feedforward_first = "feedforward_first"
+
+
 @dataclass
 class SublayerConfig:
     """Changes for one kind of sublayer; null: as the placement says of all.
@@ -100,6 +107,7 @@ class PlacementConfig(AttentionConfig):
     """
 
     _target_: str = "normlab.model.placement.Residual"
+    order: SublayerOrder = SublayerOrder.attention_first
     input: Any = False
     output: Any = False
     stream: Any = False
@@ -148,6 +156,7 @@ class ResolvedPlacement:
     ends: dict[str, NormConfig | None]
     blocks: list[dict[str, ResolvedSublayer]]
     output: float | None  # in place of model.init.output
+    order: tuple[str, ...] = SUBLAYERS  # in every block
 
 
 def resolve_placement(
@@ -169,6 +178,7 @@ def resolve_placement(
         ends,
         blocks,
         None if output is None else evaluate_expression(output, L=depth),
+        SUBLAYERS if placement.order is SublayerOrder.attention_first else SUBLAYERS[::-1],
     )
 
 

@@ -22,7 +22,13 @@ from normlab.archive.record import (
     run_name,
 )
 from normlab.config.gate import UntrustedError, check_trusted
-from normlab.config.placement import PlacementConfig, ResolvedPlacement, resolve_placement
+from normlab.config.placement import (
+    SUBLAYERS,
+    PlacementConfig,
+    ResolvedPlacement,
+    SublayerOrder,
+    resolve_placement,
+)
 from normlab.config.safe_yaml import MAX_BYTES, parse_yaml
 from normlab.config.schema import TrainConfig, merge_with_schema
 from normlab.config.validation import (
@@ -154,7 +160,10 @@ def make_run_spec(composed: DictConfig, choices: Mapping[str, str]) -> RunSpec:
     data = dict(plain["data"])
     if data["kind"] == "shakespeare":
         data.pop("path", None)  # the same text wherever it lies, by its checksum
-    identifier = compute_run_id({**plain, "norm": None, "placement": asdict(network), "data": data})
+    sites = asdict(network)
+    if network.order == SUBLAYERS:
+        del sites["order"]  # the ids of earlier runs were made without it
+    identifier = compute_run_id({**plain, "norm": None, "placement": sites, "data": data})
     norm, placement = chosen["norm"], chosen["placement"]
     name = run_name(norm, placement, config.optimizer.lr, config.seed, identifier)
     return RunSpec(config, plain, chosen, identifier, name)
@@ -168,6 +177,7 @@ _LATER_KEYS = {
     ("model", "init", "query_key"): 1.0,
     ("model", "init", "embedding_scale"): None,
     ("probes", "every"): None,
+    ("placement", "order"): SublayerOrder.attention_first.value,
 }
 
 

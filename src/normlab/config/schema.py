@@ -76,6 +76,7 @@ class StudyFigure(Enum):
 
     norm_comparison = "norm_comparison"
     prenorm_vs_postnorm = "prenorm_vs_postnorm"
+    block = "block"
 
 
 class Tokens(Enum):
@@ -90,6 +91,7 @@ class Measure(Enum):
 
     gradient_vanishing = "gradient_vanishing"
     layernorm_vs_rmsnorm = "layernorm_vs_rmsnorm"
+    precision = "precision"
 
 
 @dataclass

@@ -178,7 +178,7 @@ def hidden_width(shape: ModelConfig) -> int:
 
 
 class Block(nn.Module):
-    """Attention, then feed-forward, each a residual sublayer."""
+    """Attention, then feed-forward, or the other way round; each a residual sublayer."""
 
     def __init__(self, shape: ModelConfig, placement: Placement, block: int) -> None:
         super().__init__()
@@ -189,10 +189,14 @@ class Block(nn.Module):
         self.feedforward = residual(
             FeedForward(shape, feedforward, output), feedforward, shape.width
         )
+        self.order = placement.order
 
     def forward(self, stream: Any) -> Any:
         """The stream before the block → the stream after it."""
-        return self.feedforward(self.attention(stream, stream), stream)
+        entered = stream
+        for sublayer in self.order:
+            stream = getattr(self, sublayer)(stream, entered)
+        return stream
 
 
 def output_factor(shape: ModelConfig, placement: Placement) -> float:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from normlab.config.placement import Scale
+from normlab.config.placement import SUBLAYERS, Scale
 
 NormFactory = Callable[[int], nn.Module]
 
@@ -51,6 +51,7 @@ class Placement:
     final: NormFactory | None = None
     output: float | None = None  # factor of what writes to the stream; None: the model's
     residual: "type[Residual] | None" = None  # None: Residual
+    order: Sequence[str] = SUBLAYERS  # in every block
 
 
 def build_site(factory: NormFactory | None, width: int) -> nn.Module:

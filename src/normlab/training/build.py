@@ -33,6 +33,7 @@ def build_model(config: TrainConfig, vocabulary: int) -> GPT:
         final=_norm_factory(network.ends["final"]),
         output=network.output,
         residual=_find_residual_class(network.target),
+        order=network.order,
     )
     return GPT(config.model, placement, vocabulary, config.seed)
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from normlab.archive import tags
 from normlab.data import IGNORED
-from normlab.model.gpt import GPT, Attention
+from normlab.model.gpt import GPT, Attention, Block
 from normlab.model.placement import Residual
 from normlab.training.lightning import pl
 from normlab.training.recorder import Recorder
@@ -56,10 +56,10 @@ def name_blocks(model: GPT) -> Iterator[tuple[str, nn.Module]]:
 
 
 def name_residuals(model: GPT) -> Iterator[tuple[str, Residual]]:
-    """Every residual sublayer with its site, `block_01/attention` or `block_01/feedforward`."""
+    """Every residual sublayer in the order of depth, with its site, as `block_01/attention`."""
     for site, block in name_blocks(model):
-        for sublayer in ("attention", "feedforward"):
-            yield f"{site}/{sublayer}", cast(Residual, getattr(block, sublayer))
+        for sublayer in cast(Block, block).order:
+            yield f"{site}/{sublayer}", getattr(block, sublayer)
 
 
 def name_norms(model: GPT) -> Iterator[tuple[str, nn.Module]]:

@@ -1,4 +1,4 @@
-"""Both figures: inside the page, no word on another, the same bytes each time."""
+"""Every figure: inside the page, no word on another, the same bytes each time."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,25 +13,32 @@ from example_measurements import (
     measurement_record,
     norm_comparison,
     norm_times,
+    precision,
     stack_profile,
     stream_profile,
 )
 from figure_texts import overlapping_words, visible_words, words_outside
 from normlab.analysis.style import RC
-from normlab.apps.experiments import gradient_vanishing_figure, layernorm_vs_rmsnorm_figure
+from normlab.apps.experiments import (
+    gradient_vanishing_figure,
+    layernorm_vs_rmsnorm_figure,
+    precision_figure,
+)
 from normlab.apps.experiments.gradient_vanishing import GradientVanishing
 from normlab.apps.experiments.gradient_vanishing_figure import separate_heights
 from normlab.apps.experiments.layernorm_vs_rmsnorm import LayerNormVsRmsNorm
+from normlab.apps.experiments.precision import Precision
 from normlab.apps.experiments.report import draw_figure
 
 MANY = ("rmsnorm", "layernorm", "dyt", "scalenorm")
 WAYS = ("fused", "torch", "compiled", "composite")
 
 
-def drawn(numbers: GradientVanishing | LayerNormVsRmsNorm) -> Figure:
+def drawn(numbers: GradientVanishing | LayerNormVsRmsNorm | Precision) -> Figure:
     sheets = {
         GradientVanishing: gradient_vanishing_figure.draw_figure,
         LayerNormVsRmsNorm: layernorm_vs_rmsnorm_figure.draw_figure,
+        Precision: precision_figure.draw_figure,
     }
     with matplotlib.rc_context(RC):
         sheet = sheets[type(numbers)](measurement_record(numbers))
@@ -65,11 +72,12 @@ def every_way(widths: tuple[int, ...]) -> LayerNormVsRmsNorm:
         ),
         norm_comparison(),
         every_way((128, 512, 1024, 2048, 4096)),
+        precision(),
     ],
-    ids=["ordinary", "deep", "widths", "two shapes", "five shapes"],
+    ids=["ordinary", "deep", "widths", "two shapes", "five shapes", "precision"],
 )
 def test_nothing_lies_on_another_or_beyond_the_page(
-    numbers: GradientVanishing | LayerNormVsRmsNorm,
+    numbers: GradientVanishing | LayerNormVsRmsNorm | Precision,
 ) -> None:
     sheet = drawn(numbers)
     assert words_outside(sheet) == []
@@ -94,7 +102,7 @@ def test_measurement_and_theory_are_both_there_and_agree_where_numbers_do() -> N
 
 
 def test_the_note_says_what_the_numbers_are_from() -> None:
-    for numbers in (gradient_vanishing(), norm_comparison()):
+    for numbers in (gradient_vanishing(), norm_comparison(), precision()):
         said = " ".join(one.get_text() for one in visible_words(drawn(numbers)))
         for word in ("a processor", "torch 2.13.0", "2026-11-24"):
             assert word in said

@@ -5,18 +5,21 @@ from pathlib import Path
 
 import pytest
 
-from example_measurements import gradient_vanishing, measurement_record, norm_comparison
+from example_measurements import gradient_vanishing, measurement_record, norm_comparison, precision
 from normlab.apps.experiments.gradient_vanishing import GradientVanishing
 from normlab.apps.experiments.layernorm_vs_rmsnorm import LayerNormVsRmsNorm
+from normlab.apps.experiments.precision import Precision
 from normlab.apps.experiments.record import read_record
 from normlab.errors import NormlabError
 
 
 @pytest.mark.parametrize(
-    "numbers", [gradient_vanishing(), norm_comparison()], ids=["vanishing", "comparison"]
+    "numbers",
+    [gradient_vanishing(), norm_comparison(), precision()],
+    ids=["vanishing", "comparison", "precision"],
 )
 def test_numbers_come_back_as_they_went(
-    numbers: GradientVanishing | LayerNormVsRmsNorm, tmp_path: Path
+    numbers: GradientVanishing | LayerNormVsRmsNorm | Precision, tmp_path: Path
 ) -> None:
     found = measurement_record(numbers)
     path = found.write(tmp_path / "new")

@@ -61,8 +61,8 @@ def trained_experiment(name: str) -> StudyExperiment:
 
 
 MEASURED_EXPERIMENTS = dict.fromkeys(
-    ("gradient_vanishing", "layernorm_vs_rmsnorm"), run_measured_experiment
+    ("gradient_vanishing", "layernorm_vs_rmsnorm", "precision"), run_measured_experiment
 )
 TRAINED_EXPERIMENTS = {
-    name: trained_experiment(name) for name in ("norm_comparison", "prenorm_vs_postnorm")
+    name: trained_experiment(name) for name in ("norm_comparison", "prenorm_vs_postnorm", "block")
 }

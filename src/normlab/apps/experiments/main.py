@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from normlab.apps.experiments.arguments import MeasurementArguments
 from normlab.apps.experiments.gradient_vanishing import GradientVanishingSettings
 from normlab.apps.experiments.layernorm_vs_rmsnorm import LayerNormVsRmsNormSettings
+from normlab.apps.experiments.precision import PrecisionSettings
 from normlab.apps.experiments.record import MeasurementRecord, Origin, read_record, record_path
 from normlab.apps.experiments.report import write_report
 from normlab.archive.record import check_output_dir
@@ -29,6 +30,7 @@ from normlab.terminal import open_terminal
 SETTINGS: dict[str, Any] = {
     "gradient_vanishing": GradientVanishingSettings,
     "layernorm_vs_rmsnorm": LayerNormVsRmsNormSettings,
+    "precision": PrecisionSettings,
 }
 
 

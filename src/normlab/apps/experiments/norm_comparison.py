@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 from normlab.analysis.result import StudyResult
 from normlab.apps.experiments.formatting import join_words
 from normlab.apps.experiments.trials import (
-    NO_CONTEXT,
     SINGLE_SEED,
     Trial,
     best_shared_rate,
     best_trial_of_arms,
     compare_pairs,
+    describe_divergence,
+    describe_ignored_context,
     format_rate,
     format_steps,
     group_trials,
@@ -59,31 +60,11 @@ def write_sentences(result: StudyResult) -> list[str]:
     """Where runs diverged, every arm at a shared rate and at its own best, and what differs."""
     trials = read_trials(result.arms)
     return [
-        *_describe_divergence(trials),
+        *describe_divergence(trials),
         _describe_shared_rate(trials),
         *_describe_best_rates(best_trial_of_arms(trials)),
-        *_describe_ignored_context(trials),
+        *describe_ignored_context(trials),
     ]
-
-
-def _describe_divergence(trials: Sequence[Trial]) -> Iterator[str]:
-    arms = group_trials(trials, "name")
-    for name, arm in arms.items():
-        diverged = sorted((t for t in arm if t.diverged), key=lambda trial: trial.rate)
-        if not diverged:
-            continue
-        rates = [f"{format_rate(t.rate)} ({t.diverged} of {t.runs})" for t in diverged]
-        yield f"Diverged: {name} at {join_words(rates)}."
-        highest = diverged[-1].rate
-        finished = [
-            f"{trial.name} at {trial.loss}"
-            for trial in trials
-            if trial.rate == highest and trial.complete and trial.name != name
-        ]
-        if finished:
-            yield f"At {format_rate(highest)} finish {join_words(finished)}."
-    if not any(trial.diverged for trial in trials):
-        yield f"No run of {join_words(list(arms))} diverged at any rate of the grid."
 
 
 def _describe_shared_rate(trials: Sequence[Trial]) -> str:
@@ -120,16 +101,3 @@ def _describe_best_rates(tuned: Sequence[Trial]) -> Iterator[str]:
     if undecided:
         yield f"Cannot tell {tuned[0].name} from {join_words(undecided)}."
     yield "The intervals hold for all pairs of arms together (docs/statistics.md)."
-
-
-def _describe_ignored_context(trials: Sequence[Trial]) -> Iterator[str]:
-    stuck = [trial for trial in trials if trial.ignores_context]
-    if stuck:
-        arms = [
-            f"{name} at {join_words([format_rate(trial.rate) for trial in arm])}"
-            for name, arm in group_trials(stuck, "name").items()
-        ]
-        yield (
-            f"Above, or less than {NO_CONTEXT:g} below, the loss of token frequencies alone "
-            f"({stuck[0].unigram:.2f}), and so with hardly any use of context: {'; '.join(arms)}."
-        )

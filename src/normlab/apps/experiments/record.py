@@ -9,13 +9,15 @@ from typing import Any
 
 from normlab.apps.experiments.gradient_vanishing import GradientVanishing
 from normlab.apps.experiments.layernorm_vs_rmsnorm import LayerNormVsRmsNorm
+from normlab.apps.experiments.precision import Precision
 from normlab.archive.versioned_json import read_versioned_json, restore_value, write_versioned_json
 
 SCHEMA_VERSION = 1
 
-NUMBERS: dict[str, type[GradientVanishing | LayerNormVsRmsNorm]] = {
+NUMBERS: dict[str, type[GradientVanishing | LayerNormVsRmsNorm | Precision]] = {
     "gradient_vanishing": GradientVanishing,
     "layernorm_vs_rmsnorm": LayerNormVsRmsNorm,
+    "precision": Precision,
 }
 
 

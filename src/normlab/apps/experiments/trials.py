@@ -1,7 +1,7 @@
 """What the trained experiments compare: a study's arms as trials, at their best and in pairs."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from normlab.analysis.family import family_differences
 from normlab.analysis.formatting import format_interval
 from normlab.analysis.learning_rates import has_halves
 from normlab.analysis.statistics import LEVEL, Difference, Outcome, mean_interval
+from normlab.apps.experiments.formatting import join_words
 
 # Nats per token above the best guess without context within which a model has learned none.
 NO_CONTEXT = 0.05
@@ -204,3 +205,35 @@ def format_steps(trials: Iterable[Trial]) -> str:
 def format_rate(rate: float) -> str:
     """`lr=3e-3`."""
     return f"lr={format_value(rate)}"
+
+
+def describe_divergence(trials: Sequence[Trial]) -> Iterator[str]:
+    """Where each arm diverges, and who finishes at the highest of those rates."""
+    arms = group_trials(trials, "name")
+    highest: list[float] = []
+    for name, arm in arms.items():
+        diverged = sorted((t for t in arm if t.diverged), key=lambda trial: trial.rate)
+        if diverged:
+            rates = [f"{format_rate(t.rate)} ({t.diverged} of {t.runs})" for t in diverged]
+            yield f"Diverged: {name} at {join_words(rates)}."
+            highest.append(diverged[-1].rate)
+    for rate in dict.fromkeys(highest):
+        finished = [f"{t.name} at {t.loss}" for t in trials if t.rate == rate and t.complete]
+        if finished:
+            yield f"At {format_rate(rate)} finish {join_words(finished)}."
+    if not highest:
+        yield f"No run of {join_words(list(arms))} diverged at any rate of the grid."
+
+
+def describe_ignored_context(trials: Sequence[Trial]) -> Iterator[str]:
+    """The arms that have hardly learned more than frequencies, and at which rates."""
+    stuck = [trial for trial in trials if trial.ignores_context]
+    if stuck:
+        arms = [
+            f"{name} at {join_words([format_rate(trial.rate) for trial in arm])}"
+            for name, arm in group_trials(stuck, "name").items()
+        ]
+        yield (
+            f"Above, or less than {NO_CONTEXT:g} below, the loss of token frequencies alone "
+            f"({stuck[0].unigram:.2f}), and so with hardly any use of context: {'; '.join(arms)}."
+        )

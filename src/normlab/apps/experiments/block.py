@@ -1,0 +1,189 @@
+"""`block`: a Pre-LN block against the same block without one of its parts, or in another order."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from normlab.analysis.arms import Arm
+from normlab.analysis.result import StudyResult
+from normlab.analysis.style import Look, norm_colours, placement_styles
+from normlab.apps.experiments.formatting import format_factor, join_words
+from normlab.apps.experiments.trials import (
+    SINGLE_SEED,
+    Trial,
+    best_trial,
+    compare_pairs,
+    describe_divergence,
+    describe_ignored_context,
+    format_rate,
+    format_steps,
+    group_trials,
+    has_single_seed,
+    read_trials,
+)
+from normlab.archive import tags
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COMPLETE = "pre"  # the placement of the block with all its parts
+_PANELS_HEIGHT, _ROW_HEIGHT = 2.9, 0.27  # inches
+_MOST_TICKS = 12
+
+
+class VariantLook(Look):
+    """A colour for every norm and placement: here most arms have the same norm."""
+
+    def colour(self, arm: Arm) -> str:
+        """The arm's colour, by its name."""
+        return self.colours[arm.name]
+
+
+def draw_figure(result: StudyResult) -> "Figure":
+    """Final loss at every rate, the gradient by depth at the start, each arm at its own best."""
+    # Matplotlib, which the sentences do not need.
+    from normlab.analysis import panels, sheet
+    from normlab.apps.experiments import trial_panels
+
+    trials, hidden_note = trial_panels.lowest_arms(read_trials(result.arms))
+    arms = group_trials(trials, "name")
+    placements = sorted({trial.arm.placement for trial in trials})
+    look = VariantLook(norm_colours(sorted(arms)), placement_styles(placements))
+    heights = [_PANELS_HEIGHT, 0.85 + _ROW_HEIGHT * len(arms)]
+    legend = panels.legend_entries([arm[0].arm for arm in arms.values()], look, endings=False)
+    spread = "Every seed a small dot, the line their mean; below the 95 % t-interval."
+    note = trial_panels.write_note(trials, spread, "One seed: no interval.") + hidden_note
+    title = f"What each part of a block does: {result.study.name}"
+    figure, body = sheet.create_sheet(title, note, legend, sum(heights))
+    outer = body.add_gridspec(2, 1, height_ratios=heights)
+    top = outer[0].subgridspec(1, 2)
+    all_rates = body.add_subplot(top[0])
+    all_rates.set_title("Final loss at every rate")
+    trial_panels.draw_losses_by_rate(all_rates, trials, trials, look)
+    _draw_gradients(body.add_subplot(top[1]), arms, look)
+    trial_panels.draw_best_rates(body.add_subplot(outer[1].subgridspec(1, 1)[0]), arms, look)
+    return figure
+
+
+def _draw_gradients(axes: "Axes", arms: dict[str, list[Trial]], look: Look) -> None:
+    from normlab.analysis import sheet
+
+    axes.set_title("Gradient at the start")
+    gradients = {name: first_gradients(trials) for name, trials in arms.items()}
+    if not any(gradient is not None for gradient in gradients.values()):
+        axes.text(0.5, 0.5, "not measured: probes=on", transform=axes.transAxes, ha="center")
+        axes.set_axis_off()
+        return
+    for name, gradient in gradients.items():
+        if gradient is not None:
+            arm = arms[name][0].arm
+            blocks = range(1, len(gradient) + 1)
+            axes.plot(
+                blocks, gradient, color=look.colour(arm), ls=look.line(arm),
+                marker=look.marker(arm), ms=4,
+            )  # fmt: skip
+    depth = max(len(gradient) for gradient in gradients.values() if gradient is not None)
+    axes.set_xticks(range(1, depth + 1, math.ceil(depth / _MOST_TICKS)))
+    sheet.set_log_scale(axes.yaxis)
+    axes.minorticks_off()
+    axes.set_xlabel("block")
+    axes.set_ylabel("gradient norm of its weights")
+
+
+def first_gradients(trials: Sequence[Trial]) -> NDArray[np.float64] | None:
+    """Length of the gradient of each block's weights at step 0, (blocks,), mean over the seeds.
+
+    The weights at the start do not depend on the learning rate, so any of an arm's trials has it.
+    None where no run was probed.
+    """
+    from normlab.analysis.probe_figures import probe_field
+
+    fields = (probe_field(trial.arm, tags.PARAMETER_GRADIENT) for trial in trials)
+    field = next((field for field in fields if field is not None and field.steps[0] == 0), None)
+    if field is None:
+        return None
+    sublayers = field.values[:, 0].reshape(-1, 2)
+    lengths: NDArray[np.float64] = np.sqrt(np.square(sublayers).sum(axis=1))
+    return lengths
+
+
+def write_sentences(result: StudyResult) -> list[str]:
+    """What each part changes, what diverges, what learns nothing, and the gradient by depth."""
+    trials = read_trials(result.arms)
+    norms: dict[str, list[Trial]] = {}
+    for trial in trials:
+        norms.setdefault(trial.arm.norm, []).append(trial)
+    sentences: list[str] = []
+    for same_norm in norms.values():
+        sentences += _compare_with_complete(same_norm, len(norms))
+    sentences += describe_divergence(trials)
+    sentences += describe_ignored_context(trials)
+    sentences += _describe_gradients(trials)
+    basis = "The intervals hold for all these comparisons together (docs/statistics.md)."
+    return [*sentences, SINGLE_SEED if has_single_seed(trials) else basis]
+
+
+def _compare_with_complete(trials: Sequence[Trial], norms: int) -> Iterator[str]:
+    """Every variant with a norm against the complete block, each at its own best rate."""
+    complete = best_trial(trial for trial in trials if trial.arm.placement == COMPLETE)
+    if complete is None:
+        yield (
+            f"The complete block (placement={COMPLETE}) finishes at no rate, or was not trained: "
+            f"nothing is compared with it."
+        )
+        return
+    rate = format_rate(complete.rate)
+    yield (
+        f"After {format_steps([complete])}, {complete.name}, with all its parts, ends at "
+        f"{complete.loss} ({rate}{complete.windows})."
+    )
+    arms = group_trials(trials, "name")
+    tuned = [best for arm in arms.values() if (best := best_trial(arm))]
+    others = [trial for trial in tuned if trial.name != complete.name]
+    pairs = compare_pairs([(complete, other) for other in others], norms)
+    if has_single_seed(trials):
+        losses = [f"{pair.b.name} {pair.gap} ({format_rate(pair.b.rate)})" for pair in pairs]
+        if losses:
+            yield f"Others, each at its own best rate, less that: {join_words(losses)}."
+        return
+    for outcome, words in (("lower", "End higher"), ("higher", "End lower")):
+        gaps = [
+            f"{pair.b.name} by {pair.gap.lstrip('-')} ({format_rate(pair.b.rate)})"
+            for pair in pairs
+            if pair.outcome == outcome  # of the complete block
+        ]
+        if gaps:
+            yield f"{words}, each at its own best rate: {join_words(gaps)}."
+    unclear = [f"{pair.b.name} ({pair.doubt})" for pair in pairs if pair.outcome == "cannot tell"]
+    if unclear:
+        yield f"Cannot tell {complete.name} from {join_words(unclear)}."
+
+
+def _describe_gradients(trials: Sequence[Trial]) -> Iterator[str]:
+    """Gradients at the start over those of the complete block, and how they change by depth."""
+    arms = group_trials(trials, "name")
+    measured = {name: first_gradients(arm) for name, arm in arms.items()}
+    gradients = {name: gradient for name, gradient in measured.items() if gradient is not None}
+    levels = {name: float(np.exp(np.log(g).mean())) for name, g in gradients.items()}
+    for complete in [name for name in gradients if arms[name][0].arm.placement == COMPLETE]:
+        ratios = [
+            f"{format_factor(level / levels[complete])} ({name})"
+            for name, level in levels.items()
+            if name != complete and arms[name][0].arm.norm == arms[complete][0].arm.norm
+        ]
+        if ratios:
+            yield (
+                f"At the start the gradient of a block's weights is, over that of {complete}, the "
+                f"geometric mean of the blocks, {join_words(ratios)}."
+            )
+    by_depth = [
+        f"{format_factor(float(gradient[0] / gradient[-1]))} ({name})"
+        for name, gradient in gradients.items()
+        if len(gradient) > 1
+    ]
+    if by_depth:
+        yield f"That of the first block over that of the last is {join_words(by_depth)}."
