@@ -180,7 +180,7 @@ class LearningRates:
     @property
     def halves_note(self) -> str:
         """What a caption says of the windows; empty where the whole chose and is compared."""
-        return ", on the windows that did not choose it" if self.halved else ""
+        return "(on the windows that did not choose it)" if self.halved else ""
 
 
 def analyse_learning_rates(study_arms: Sequence[Arm]) -> LearningRates | None:

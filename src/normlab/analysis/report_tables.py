@@ -408,10 +408,11 @@ def _tuned_table(rates: LearningRates, names: Sequence[Cell], arms: Sequence[Rat
         )
         for name, rated in zip(names, arms, strict=True)
     ]
+    windows = f" {rates.halves_note}" if rates.halved else ""
     caption = (
         f"Over the {len(rates.grid)} learning rates that all arms share: final validation loss at "
-        f"the best of them{rates.halves_note}; LR sensitivity (arXiv 2309.14322); stable up to: no "
-        "run diverged there or below."
+        f"the best of them{windows}; LR sensitivity (arXiv 2309.14322); stable up to: no run "
+        "diverged there or below."
     )
     columns = (Column("arm"), *number_columns(*headings))
     return Table(caption, columns, tuple(rows))
