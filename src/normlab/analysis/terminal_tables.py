@@ -99,10 +99,10 @@ def summary_table(summaries: Sequence[ArmSummary]) -> Table:
 
 def rates_table(rates: LearningRates) -> Table:
     """The arms of a learning-rate study at their best rates, lowest mean loss first."""
-    windows = f"\n{rates.halves_note}" if rates.halved else ""
+    windows = f"\n{rates.halves_note}; " if rates.halved else ";\n"
     caption = (
         f"Over the {len(rates.grid)} learning rates that all arms share: each at the best of them"
-        f"{windows}; LR sensitivity (arXiv 2309.14322);\nstable up to: no run diverged there or "
+        f"{windows}LR sensitivity (arXiv 2309.14322);\nstable up to: no run diverged there or "
         "below."
     )
     table = _empty_table(
