@@ -4,7 +4,7 @@
 # make test-slow    the studies of minutes
 # make docs    all pages as a site that needs no server: outputs/site/index.html
 # make experiments-quick    the six experiments and their figures, five minutes
-# make experiments          the same with more seeds, rates and depths, about 30 minutes
+# make experiments          the same with more seeds, rates and depths, about an hour
 
 # Hydra 1.3 does not start on Python 3.14. A name on the path may be a shim that starts nothing, so
 # each is tried.
