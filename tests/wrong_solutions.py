@@ -141,7 +141,7 @@ WRONG: list[Wrong] = [
     rmsnorm(
         "standard_deviation_unbiased_eps_outside",
         "eps-outside+unbiased-variance",
-        ("ε stands outside the root", "n − 1"),
+        ("ε stands outside the root", "x.std() or √x.var(), which removes the mean and"),
         f"w = x.float()\nreturn (w / (w.std(-1, keepdim=True) + self.eps)){LLAMA_END}",
     ),
     rmsnorm(
@@ -201,7 +201,7 @@ WRONG: list[Wrong] = [
     rmsnorm(
         "returns_fp32",
         "dtype",
-        ("gives float32 for an input in float64",),
+        ("gives float32; the output must have the dtype of the input, float64",),
         f"w = x.float()\nreturn w * torch.rsqrt({ROOT_MEAN} + self.eps) * self.gain.float()",
     ),
     rmsnorm(
@@ -242,6 +242,50 @@ WRONG: list[Wrong] = [
         ("shape (2, 6, 1)",),
         "return torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps)",
     ),
+    rmsnorm(
+        "gain_plus_one",
+        "gain-plus-one",
+        ("multiplied by 1 + gain",),
+        f"w = x.float()\nreturn (w * torch.rsqrt({ROOT_MEAN} + self.eps)).type_as(x) "
+        "* (1 + self.gain)",
+    ),
+    rmsnorm(
+        "eps_squared",
+        "eps-squared",
+        ("ε² is added under the root",),
+        f"w = x.float()\nreturn (w / ({ROOT_MEAN} + self.eps**2).sqrt()){LLAMA_END}",
+    ),
+    rmsnorm(
+        "divided_by_rsqrt",
+        "root-multiplies",
+        ("multiplied by the root", "rsqrt is 1/root already"),
+        f"w = x.float()\nreturn (w / torch.rsqrt({ROOT_MEAN} + self.eps)){LLAMA_END}",
+    ),
+    rmsnorm(
+        "mean_squared",
+        "square-of-mean",
+        ("mean(x)²", "before the mean"),
+        "w = x.float()\nm = w.mean(-1, keepdim=True).pow(2)\n"
+        f"return (w * torch.rsqrt(m + self.eps)){LLAMA_END}",
+    ),
+    rmsnorm(
+        "torch_function",
+        "torch-norm",
+        ("torch's rms_norm", "write it yourself"),
+        f"return F.rms_norm(x.float(), x.shape[-1:], eps=self.eps){LLAMA_END}",
+    ),
+    rmsnorm(
+        "torch_module",
+        "torch-norm",
+        ("torch's rms_norm", "write it yourself"),
+        f"return nn.RMSNorm(x.shape[-1], self.eps, False)(x){LLAMA_END}",
+    ),
+    rmsnorm(
+        "axes_counted_from_the_left",
+        "raises",
+        ("shape (5, 8) raises IndexError", "Use dim=-1: the last axis."),
+        "return x * torch.rsqrt(x.pow(2).mean(2, keepdim=True) + self.eps) * self.gain",
+    ),
     rmsnorm("returns_nan", "nan", ("gives NaN",), "return (x - 100).sqrt() * self.gain"),
     # LayerNorm
     layernorm(
@@ -281,6 +325,31 @@ WRONG: list[Wrong] = [
         ("the bias is not added",),
         "w = x.float()\nc = w - w.mean(-1, keepdim=True)\n"
         "return (c / (c.pow(2).mean(-1, keepdim=True) + self.eps).sqrt() * self.gain).to(x.dtype)",
+    ),
+    layernorm(
+        "bias_before_gain",
+        "bias-before-gain",
+        ("the bias is added before the gain",),
+        "w = x.float()\nc = w - w.mean(-1, keepdim=True)\n"
+        "y = c / (c.pow(2).mean(-1, keepdim=True) + self.eps).sqrt()\n"
+        "return ((y + self.bias) * self.gain).to(x.dtype)",
+    ),
+    layernorm(
+        "torch_function",
+        "torch-norm",
+        ("torch's layer_norm", "write it yourself"),
+        "return F.layer_norm(x, x.shape[-1:], self.gain, self.bias, self.eps)",
+    ),
+    *(
+        layernorm(
+            f"axis_{name}",
+            "raises",
+            ("raises IndexError", "Use dim=-1: the last axis."),
+            f"c = x - x.mean({axis}, keepdim=True)\n"
+            f"y = c / (c.pow(2).mean({axis}, keepdim=True) + self.eps).sqrt()\n"
+            "return y * self.gain + self.bias",
+        )
+        for name, axis in (("1", "1"), ("1_and_2", "(1, 2)"))
     ),
     layernorm(
         "over_tokens_too",
@@ -354,9 +423,53 @@ WRONG: list[Wrong] = [
         "preln_block",
         "unused_norms",
         "norms-shared",
-        ("9 norms were built", "5 in all"),
+        ("of 9 norms", "never called: norms 5, 6, 7, 8.", "5 in all"),
         "x + f(n(x))",
         "self.final(x)",
+    ),
+    stack(
+        "preln_block",
+        "two_norms_in_a_row",
+        "norms-shared",
+        ("of 9 norms", "each is called once", "5 in all"),
+        "x + f(n(m(x)))",
+        "self.final(x)",
+    ),
+    Wrong(
+        "preln_block",
+        "one_norm_twice",
+        "norms-shared",
+        ("norm 1 is called 2 times; never called: norm 2.", "5 in all"),
+        IMPORTS
+        + dedent("""
+        class PreLNStack(nn.Module):
+            def __init__(self, width, blocks, build_norm):
+                super().__init__()
+                self.f = nn.ModuleList(f for block in blocks for f in block)
+                self.n = nn.ModuleList(build_norm(width) for _ in self.f)
+                self.final = build_norm(width)
+
+            def forward(self, x):
+                for f, index in zip(self.f, (0, 0, 2, 3)):
+                    x = x + f(self.n[index](x))
+                return self.final(x)
+        """),
+    ),
+    stack(
+        "preln_block",
+        "norm_on_the_stream",
+        "norm-on-stream",
+        ("N(x) + f(x)",),
+        "n(x) + f(x)",
+        "self.final(x)",
+    ),
+    stack(
+        "postln_block",
+        "norm_on_the_stream",
+        "norm-on-stream",
+        ("N(x) + f(x)",),
+        "n(x) + f(x)",
+        "x",
     ),
     Wrong(
         "preln_block",
@@ -452,6 +565,40 @@ WRONG: list[Wrong] = [
                 ("all heads together",),
                 "(1, 3)",
                 "s = normalize(q, q_gain, eps) @ normalize(k, k_gain, eps).mT / q.shape[-1] ** 0.5",
+                "s.masked_fill(future, -torch.inf).softmax(-1)",
+            ),
+            (
+                "mask_multiplied_before",
+                "mask-product",
+                ("multiplied by 0 before the softmax", "−∞"),
+                "-1",
+                "s = normalize(q, q_gain, eps) @ normalize(k, k_gain, eps).mT / q.shape[-1] ** 0.5",
+                "(s * ~future).softmax(-1)",
+            ),
+            (
+                "mask_after",
+                "mask-after-softmax",
+                ("after the softmax", "do not add up to 1"),
+                "-1",
+                "s = normalize(q, q_gain, eps) @ normalize(k, k_gain, eps).mT / q.shape[-1] ** 0.5",
+                "s.softmax(-1) * ~future",
+            ),
+            (
+                "euclidean_length",
+                "sum-for-mean+eps-missing",
+                ("Euclidean length", "ε has no effect"),
+                "-1",
+                "q, k = F.normalize(q, dim=-1) * q_gain, F.normalize(k, dim=-1) * k_gain\n"
+                "                s = q @ k.mT / q.shape[-1] ** 0.5",
+                "s.masked_fill(future, -torch.inf).softmax(-1)",
+            ),
+            (
+                "euclidean_length_with_eps",
+                "sum-for-mean",
+                ("Euclidean length",),
+                "-1",
+                "l = lambda z, g: z / (z.pow(2).sum(-1, keepdim=True) + eps).sqrt() * g\n"
+                "                s = l(q, q_gain) @ l(k, k_gain).mT / q.shape[-1] ** 0.5",
                 "s.masked_fill(future, -torch.inf).softmax(-1)",
             ),
             (

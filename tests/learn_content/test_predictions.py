@@ -62,7 +62,12 @@ def test_every_lesson_has_a_prediction_and_a_page_that_names_it() -> None:
 
 @pytest.mark.parametrize("prediction", PREDICTIONS, ids=lambda prediction: prediction["id"])
 def test_a_prediction_composes_into_a_study_with_its_arms(prediction: dict[str, Any]) -> None:
-    assert set(prediction) == KEYS
+    assert set(prediction) - {"range"} == KEYS
+    outcome = OUTCOMES[prediction["id"]]
+    if "range" in prediction:
+        low, high = prediction["range"]
+        assert isinstance(outcome, float | int)
+        assert low <= outcome <= high
     assert prediction["measure"] in MEASURES
     assert 0 < prediction["seconds"] <= 60
     specs = compose_overrides(prediction["command"])

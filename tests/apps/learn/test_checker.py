@@ -1,5 +1,6 @@
 """A learner's file in a process of its own: whatever it does, the answer is a sentence."""
 
+import sys
 from pathlib import Path
 
 import psutil
@@ -21,6 +22,15 @@ def write_solution(folder: Path, text: str, name: str = "fold_gain.py") -> Path:
     path = folder / name
     path.write_text(text)
     return path
+
+
+def judge_in_this_process(
+    exercise: str, path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, object]:
+    monkeypatch.setattr(check_process, "_limit_resources", lambda: None)  # this process goes on
+    monkeypatch.setattr("sys.path", [*sys.path])
+    main(exercise, path, folder)
+    return read_json(folder / "verdict.json")
 
 
 # --- Through the process ------------------------------------------------------------------------
@@ -52,6 +62,25 @@ def test_a_file_that_takes_too_much_memory_is_a_sentence(tmp_path: Path) -> None
     assert (verdict.passed, verdict.kind) == (False, "memory"), verdict
 
 
+@pytest.mark.parametrize(
+    ("text", "kind", "words"),
+    [
+        (
+            "x = 1\nwhile True:\n    print('x' * 10**6)\n",
+            "prints-too-much",
+            "line 3 of fold_gain.py prints or writes too much",
+        ),
+        ("import ctypes\nctypes.string_at(0)\n", "process-ended", "crashed (SIGSEGV)"),
+    ],
+)
+def test_a_file_that_ends_its_process_or_prints_without_end_is_a_sentence(
+    text: str, kind: str, words: str, tmp_path: Path
+) -> None:
+    verdict = check_file(write_solution(tmp_path, text), EXERCISES["fold_gain"], seconds=30.0)
+    assert (verdict.passed, verdict.kind) == (False, kind), verdict
+    assert words in verdict.sentence
+
+
 def test_the_command_checks_a_right_file_and_stores_that_it_passed(learn: Call) -> None:
     learn("start", "fold_gain")
     text = (SOLUTIONS / "fold_gain.py").read_text()
@@ -63,7 +92,7 @@ def test_the_command_checks_a_right_file_and_stores_that_it_passed(learn: Call) 
     code, out, err = learn("check", "outputs/learn/fold_gain.py")
     assert (code, err) == (0, "")
     assert "Your file printed:\nhere I am\n" in out
-    assert "fold_gain: right." in out
+    assert "fold_gain: right. Done: fold a norm's gain and bias into the next matrix." in out
     assert not list(Path().rglob("__pycache__"))
     assert read_progress().exercises["fold_gain"].passed
 
@@ -75,11 +104,19 @@ def test_the_command_checks_a_right_file_and_stores_that_it_passed(learn: Call) 
     ("text", "kind", "word"),
     [
         ("def fold_gain(:\n", "syntax", "line 1 of fold_gain.py is not Python"),
-        ("import torch\nimport nopackage\n", "package-missing", "imports nopackage, which is not"),
-        ("x = 1\ny = x / 0\n", "import-fails", "line 2 of fold_gain.py fails"),
+        (
+            "import torch\nimport nopackage\n",
+            "package-missing",
+            "line 2 of fold_gain.py imports nopackage, which",
+        ),
+        (
+            "x = 1\ny = x / 0\n",
+            "import-fails",
+            "ZeroDivisionError: division by zero (line 2 of fold_gain.py).",
+        ),
         ("raise SystemExit(0)\n", "exits", "ends the program"),
-        ("input()\n", "import-fails", "line 1 of fold_gain.py fails"),
-        ("\0", "syntax", "is not Python"),
+        ("input()\n", "import-fails", "(line 1 of fold_gain.py)"),
+        ("\0", "no-text", "fold_gain.py is not a text file"),
     ],
 )
 def test_a_file_that_cannot_be_imported_is_a_sentence(
@@ -102,31 +139,59 @@ def test_a_file_that_cannot_be_imported_is_a_sentence(
         (
             "def fold_gain(g, b, w): return (w * g).float(), w @ b\n",
             "dtype",
-            "gives float32 for an input in float64",
+            "gives float32; the output must have the dtype of the input, float64",
         ),
         ("def fold_gain(g, b, w): return w * g / 0 * 0, w @ b\n", "nan", "gives NaN"),
         ("def fold_gain(g, b, w): return w\n", "not-two", "it must give two tensors"),
         ("def fold_gain(g, b, w): return [g, 'x']\n", "shape", "gives a tensor of shape (8,)"),
         ("def fold_gain(g, b, w): raise MemoryError\n", "memory", "3 GiB"),
         ("def fold_gain(g, b, w): raise KeyError('x')\n", "raises", "raises KeyError: 'x'"),
+        (
+            "def fold_gain(g, b, w):\n    y = 1\n    return weihgt\n",
+            "raises",
+            "raises NameError: name 'weihgt' is not defined (line 3 of fold_gain.py).",
+        ),
+        (
+            "def fold_gain(g, b, w):\n    import nopackage\n",
+            "package-missing",
+            "line 2 of fold_gain.py imports nopackage, which is not installed; the exercises need "
+            "torch only.",
+        ),
     ],
 )
 def test_a_solution_that_cannot_be_measured_is_a_sentence(
     text: str, kind: str, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(check_process, "_limit_resources", lambda: None)  # this process goes on
-    monkeypatch.setattr("sys.path", [*__import__("sys").path])
-    main("fold_gain", write_solution(tmp_path, text), tmp_path)
-    verdict = read_json(tmp_path / "verdict.json")
+    path = write_solution(tmp_path, text)
+    verdict = judge_in_this_process("fold_gain", path, tmp_path, monkeypatch)
     assert (verdict["passed"], verdict["kind"]) == (False, kind), verdict
     assert word in verdict["sentence"]
+
+
+@pytest.mark.parametrize(
+    ("init", "line"),
+    [("self.gain = nn.Parameter(torch.ones(width))", 6), ("self.eps = eps", 0)],
+)
+def test_an_init_without_that_of_module_is_told_what_to_call(
+    init: str, line: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_solution(
+        tmp_path,
+        "import torch\nfrom torch import nn\n\nclass RMSNorm(nn.Module):\n"
+        f"    def __init__(self, width, eps=1e-5):\n        {init}\n",
+        "rmsnorm.py",
+    )
+    verdict = judge_in_this_process("rmsnorm", path, tmp_path, monkeypatch)
+    sentence = str(verdict["sentence"])
+    assert sentence.endswith("Call super().__init__() first in __init__.")
+    assert ("(line 6 of rmsnorm.py)" in sentence) is bool(line)
 
 
 def test_a_process_that_ends_without_a_verdict_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "printed").write_bytes(b"one\n\x1b[31mlast words\n")
     verdict = checker._read_verdict(tmp_path, -9, in_time=True, limit=1.0)
     assert verdict.kind == "process-ended"
-    assert "ended with code -9" in verdict.sentence
+    assert "crashed (SIGKILL) before the check was over; it last printed:" in verdict.sentence
     assert "\x1b" not in verdict.printed
 
 

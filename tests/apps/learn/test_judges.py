@@ -1,5 +1,6 @@
 """Every wrong solution gets the sentence that names its mistake, and every right one passes."""
 
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -108,6 +109,16 @@ def test_a_right_formula_passes_however_it_is_written(expression: str, tmp_path:
     path.write_text(
         f"_target_: normlab.norms.Formula\nexpression: {expression}\n"
         "parameters: {offset: {init: 0}}\nconstants: {eps: 1e-6}\n"
+    )
+    FILE_JUDGES["formula"](path)
+
+
+def test_the_task_of_the_formula_is_right_when_it_is_copied(tmp_path: Path) -> None:
+    (task,) = re.findall(r"(?m)^# {5}(.+)$", EXERCISES["formula"].skeleton.read_text())
+    path = tmp_path / "formula.yaml"
+    path.write_text(
+        f"_target_: normlab.norms.Formula\nexpression: {task}\n"
+        "parameters: {offset: {init: 0, per: feature}}\n"
     )
     FILE_JUDGES["formula"](path)
 

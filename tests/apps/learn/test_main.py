@@ -13,6 +13,7 @@ from normlab.apps.learn.completion import BOXES, ticked_boxes
 from normlab.apps.learn.content import read_predictions, read_questions
 from normlab.apps.learn.exercises import EXERCISES
 from normlab.apps.learn.main import main
+from normlab.apps.learn.path import readable_markdown
 from normlab.apps.learn.progress import (
     PredictionProgress,
     Progress,
@@ -44,7 +45,8 @@ def test_the_path_shows_lessons_minutes_and_what_is_done(learn: Call) -> None:
     assert "lesson3.md is missing" in out
     assert "    [ ] predict none-against-rmsnorm" in out
     assert "    [ ] quiz 1: 0 of 2 right" in out
-    assert all(f"[ ] start {name}" in out for name in EXERCISES)
+    assert all(f"[ ] exercise {name}" in out for name in EXERCISES)
+    assert f"There is no {Path.cwd()}/outputs/learn/progress.yaml" in out
     assert "0 of 9 boxes are ticked (normlab-learn done). Next: normlab-learn lesson 1" in out
     assert not Path("outputs").exists()  # looking writes nothing
 
@@ -74,6 +76,47 @@ def test_what_comes_next_follows_what_is_done(learn: Call) -> None:
         lambda p: p.predictions.update({"how-many-diverge": PredictionProgress(0, 0, 0, 0, True)})
     )
     assert learn()[1].rstrip().endswith("Next: normlab-learn check outputs/learn/rmsnorm.py")
+
+
+def test_a_lesson_is_ticked_when_its_predictions_and_quiz_are_done(learn: Call) -> None:
+    measured = PredictionProgress(1.0, 1.0, 0.0, 2.0, True)
+    shown = []
+    for change in (
+        lambda p: p.lessons.update({"1": "2026-11-26"}),
+        lambda p: p.predictions.update({"none-against-rmsnorm": measured}),
+        lambda p: answer_all((1,), p),
+    ):
+        update_progress(change)
+        out = learn()[1]
+        assert "There is no" not in out
+        shown.append(next(line for line in out.splitlines() if "Lesson 1" in line))
+    opened = "[ ] Lesson 1: Title 1, about 3 min, opened"
+    assert shown == [opened, opened, "[x] Lesson 1: Title 1, about 3 min"]
+
+
+def test_links_of_a_lesson_are_paths_from_the_repositorys_top() -> None:
+    text = (
+        "[a](figures/post.svg), ([models\nof today](models_of_today.md)) [c](../claims.md#x) "
+        "[web](https://a.b/c) [here](#top) `norms[0](x)`"
+    )
+    assert readable_markdown(text) == (
+        "[a](docs/learn/figures/post.svg), ([models\nof today](docs/learn/models_of_today.md)) "
+        "[c](docs/claims.md#x) [web](https://a.b/c) [here](#top) `norms[0](x)`"
+    )
+
+
+def test_no_cell_of_a_table_is_cut_in_a_narrow_terminal(
+    learn: Call, learn_content: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    formula = "feedforward(N(x))"
+    (learn_content / "lesson1.md").write_text(
+        f"# Lesson 1: T\n\n| placement | formula | used |\n|---|---|---|\n"
+        f"| parallel | {formula} | GPT-NeoX; with a final norm, {formula} |\n"
+    )
+    monkeypatch.setenv("COLUMNS", "40")
+    out = learn("lesson", "1")[1]
+    assert "…" not in out
+    assert max(map(len, out.splitlines())) <= 40
 
 
 def test_a_lesson_is_shown_and_noted_with_its_day(learn: Call) -> None:
@@ -144,6 +187,8 @@ def test_nothing_is_ticked_at_the_start_and_every_box_says_what_ticks_it(learn: 
     assert code == 0
     assert "[x]" not in out
     assert out.count("by: ") == len(BOXES) == 9
+    assert "quiz of lesson 1: 80% right (normlab-learn quiz 1)" in out
+    assert "quizzes of lessons 4, 5, 6: 80% right in each (normlab-learn quiz N)" in out
     assert "0 of 9 boxes are ticked." in out
 
 

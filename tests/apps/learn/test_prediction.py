@@ -14,7 +14,7 @@ from normlab.apps.learn import prediction as module
 from normlab.apps.learn.completion import trains_without_norm
 from normlab.apps.learn.content import Prediction, find_prediction, read_predictions
 from normlab.apps.learn.prediction import measure_study, store_guess, study_arguments
-from normlab.apps.learn.progress import read_progress
+from normlab.apps.learn.progress import read_progress, reset_progress
 from normlab.archive.study import Run, Study
 from normlab.errors import NormlabError
 from tiny_run import TINY
@@ -54,7 +54,12 @@ def test_a_guess_holds_in_the_interval_or_with_the_sign_of_a_clear_difference(
 ) -> None:
     measured = measure_study(DIFFERENCE, analyse_study(two_arms([2.0, 2.1, 2.3], [1.5, 1.7, 1.8])))
     assert measured.low > 0
-    assert measured.score_guess(guess).right is right
+    score = measured.score_guess(guess)
+    assert score.right is right
+    inside = measured.low <= guess <= measured.high
+    assert score.reason.startswith(
+        "it lies in" if inside else "the interval" if right else "it lies outside"
+    )
 
 
 @pytest.mark.parametrize(("guess", "right"), [(0.05, True), (-0.3, True), (9.0, False)])
@@ -200,9 +205,58 @@ def test_only_the_first_guess_counts(
     assert store_guess(prediction, 1.0)
     assert store_guess(prediction, 2.0)  # there is no result yet
     measured = module.Measurement(2.0, 2.0, 2.0, lambda guess: module.Score(guess == 2, ""), "")
-    assert module.store_measurement(prediction, measured).right
+    assert module.store_measurement(prediction, measured, 2.0).right
     assert not store_guess(prediction, 5.0)
     assert read_progress().predictions["how-many-diverge"].guess == 2.0
+
+
+def test_a_second_guess_is_answered_with_one_true_sentence(
+    learn: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = module.Measurement(2.0, 2.0, 2.0, lambda guess: module.Score(True, "yes"), "m")
+    monkeypatch.setattr(module, "run_prediction", lambda _: measured)
+    assert "Your guess, 1, is stored" in learn("predict", "how-many-diverge", "--guess", "1")[1]
+    out = learn("predict", "how-many-diverge", "--guess", "2")[1]
+    assert "your first guess counts, and the new one is not stored" in out
+    assert "Runs that have ended are not trained again" in out
+    assert "is stored" not in out
+    assert "guess     1 is right: yes" in out
+
+
+def test_a_reset_while_the_study_runs_loses_no_result(
+    learn: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(prediction: Prediction) -> module.Measurement:
+        reset_progress()
+        return module.Measurement(2.0, 2.0, 2.0, lambda _: module.Score(True, "yes"), "the number")
+
+    monkeypatch.setattr(module, "run_prediction", run)
+    code, out, err = learn("predict", "how-many-diverge", "--guess", "1")
+    assert (code, err) == (0, "")
+    assert "measured  the number\nguess     1 is right: yes" in out
+    stored = read_progress().predictions["how-many-diverge"]
+    assert (stored.guess, stored.measured) == (1.0, 2.0)
+
+
+@pytest.mark.parametrize("guess", ["17", "-1"])
+def test_a_guess_outside_the_range_is_refused_with_the_range(
+    guess: str, learn: Call, learn_content: Path, type_lines: Callable[[str], None]
+) -> None:
+    path = learn_content / "predictions.yaml"
+    path.write_text(path.read_text().replace("arms: []", "arms: []\n  range: [0, 6]"))
+    code, _, err = learn("predict", "how-many-diverge", f"--guess={guess}")
+    assert code == 2
+    assert f"the guess, {guess}, is not allowed; give a number from 0 to 6." in err
+    type_lines(f"{guess}\n")
+    assert "give a number from 0 to 6." in learn("predict", "how-many-diverge")[1]
+    assert read_progress().predictions == {}
+
+
+def test_a_range_of_one_number_is_a_damaged_file(learn_content: Path) -> None:
+    path = learn_content / "predictions.yaml"
+    path.write_text(path.read_text().replace("arms: []", "arms: []\n  range: [0]"))
+    with pytest.raises(NormlabError, match="the range of how-many-diverge must be two numbers"):
+        read_predictions()
 
 
 @pytest.mark.slow

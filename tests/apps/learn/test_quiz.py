@@ -41,6 +41,12 @@ def test_nonsense_is_no_answer(answer: str, learn_content: Path) -> None:
     assert len(str(raised.value)) < 300
 
 
+def test_an_empty_line_is_named_as_such(learn_content: Path) -> None:
+    for question in read_questions(1):
+        with pytest.raises(AnswerError, match=r"^an empty line is no "):
+            grade_answer(question, "")
+
+
 @pytest.mark.parametrize("text", ["", "x", "nan", "inf", "-inf", "1e999", "1 2"])
 def test_what_is_no_finite_number_is_none(text: str) -> None:
     assert parse_number(text) is None
@@ -59,7 +65,11 @@ def test_a_wrong_answer_is_asked_again_and_the_score_is_stored(
     code, out, _ = learn("quiz", "1")
     assert code == 0
     assert "lots is no number" in out
-    assert "No. Two a block" in out
+    assert "No.\nTry again, or type - to see the answer." in out
+    before_the_retry, right, _ = out.partition("Right. Two a block")
+    assert right
+    assert "Two a block" not in before_the_retry
+    assert "17" not in before_the_retry
     assert "1 of 2 right at the first try" in out
     assert "2 of 2 answered rightly so far" in out
     stored = read_progress().questions
@@ -77,8 +87,8 @@ def test_a_question_can_be_left_out_and_then_shows_its_answer(
     type_lines("-\n1\n-\n")
     code, out, _ = learn("quiz", "1")
     assert code == 0
-    assert "The answer is 17 norms" in out
-    assert "The answer is 2. The gradient." in out
+    assert "The answer is 17 (unit: norms)\nTwo a block" in out
+    assert "The answer is 2. The gradient.\nIt shrinks by a factor each layer." in out
     assert "norms-in-eight-blocks" not in read_progress().questions
     assert not read_progress().questions["what-vanishes"].right
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from types import ModuleType
 
 from normlab.archive.files import write_text
-from normlab.text import excerpt
 
 RESULT_FILE, READY_FILE = "verdict.json", "ready"
 # Beyond what torch has taken; a solution needs a few megabytes, a training run some hundred.
@@ -29,7 +28,7 @@ def main(exercise: str, path: Path, folder: Path) -> None:
     import torch
 
     from normlab.apps.learn.judges import FILE_JUDGES, MODULE_JUDGES
-    from normlab.apps.learn.judges.mistake import MistakeError, is_memory_error
+    from normlab.apps.learn.judges.mistake import MistakeError, is_memory_error, name_error
 
     torch.set_num_threads(1)
     write_text(folder / READY_FILE, "")
@@ -43,11 +42,11 @@ def main(exercise: str, path: Path, folder: Path) -> None:
     except MistakeError as mistake:
         verdict = _failure(mistake.kind, mistake.sentence)
     except Exception as error:  # whatever a learner's class does beyond what the judge expects
-        reason = excerpt(" ".join(str(error).split()), 200).rstrip(".")
         if is_memory_error(error):
             verdict = _failure("memory", _MEMORY_SENTENCE)
         else:
-            verdict = _failure("raises", f"the solution raises {type(error).__name__}: {reason}.")
+            named = name_error("the solution", "raises", error)
+            verdict = _failure(named.kind, named.sentence)
     write_text(folder / RESULT_FILE, json.dumps(verdict))
 
 
@@ -73,27 +72,30 @@ def import_solution(path: Path) -> ModuleType:
     Raises:
         MistakeError: it cannot be imported: a syntax error, a package that is missing, any error.
     """
-    from normlab.apps.learn.judges.mistake import MistakeError, is_memory_error
+    from normlab.apps.learn.judges.mistake import (
+        SOLUTION,
+        MistakeError,
+        is_memory_error,
+        name_error,
+    )
 
     # Last, so that a file of the learner's named like a package takes nothing's place.
     sys.path.append(str(path.parent))
-    spec = spec_from_file_location("solution", path)
+    spec = spec_from_file_location(SOLUTION, path)
     if spec is None or spec.loader is None:
         raise MistakeError("no-python", f"{path.name} is not a Python file; its name ends in .py.")
     module = module_from_spec(spec)
     # A dataclass looks for its module there.
-    sys.modules["solution"] = module
+    sys.modules[SOLUTION] = module
     try:
         spec.loader.exec_module(module)
     except SyntaxError as error:
+        if not _is_text(path):
+            raise MistakeError(
+                "no-text", f"{path.name} is not a text file in UTF-8; give your Python file."
+            ) from error
         raise MistakeError(
             "syntax", f"line {error.lineno} of {path.name} is not Python: {error.msg}."
-        ) from error
-    except ModuleNotFoundError as error:
-        raise MistakeError(
-            "package-missing",
-            f"{path.name} imports {error.name}, which is not installed; the exercises need torch "
-            f"only.",
         ) from error
     except SystemExit as error:
         raise MistakeError(
@@ -102,20 +104,15 @@ def import_solution(path: Path) -> ModuleType:
     except Exception as error:
         if is_memory_error(error):
             raise
-        raise MistakeError("import-fails", _describe_import_error(path, error)) from error
+        call = f"{path.name}, while it is imported,"
+        raise name_error(call, "import-fails", error) from error
     return module
 
 
-def _describe_import_error(path: Path, error: Exception) -> str:
-    line = None
-    traceback = error.__traceback__
-    while traceback is not None:  # the last line of the learner's own file
-        if traceback.tb_frame.f_code.co_filename == str(path):
-            line = traceback.tb_lineno
-        traceback = traceback.tb_next
-    where = f"line {line} of {path.name}" if line else path.name
-    reason = excerpt(" ".join(str(error).split()), 200).rstrip(".")
-    return f"{where} fails while the file is imported: {type(error).__name__}: {reason}."
+def _is_text(path: Path) -> bool:
+    with suppress(UnicodeDecodeError):
+        return "\0" not in path.read_text(encoding="utf-8")
+    return False
 
 
 def _parse_arguments(arguments: list[str]) -> tuple[str, Path, Path]:

@@ -146,12 +146,22 @@ def _read_verdict(folder: Path, code: int, in_time: bool, limit: float) -> Verdi
         verdict = json.loads(read_text(folder / RESULT_FILE))
     except (OSError, ValueError):
         end = printable(output[-_MOST_PRINTED:].decode("utf-8", "replace"))
-        last = end.strip().splitlines()[-1:] or ["it printed nothing"]
+        last = [
+            f"; it last printed: {excerpt(line, 200)}" for line in end.strip().splitlines()[-1:]
+        ]
+        how = f"ended with code {code}" if code >= 0 else f"crashed ({_name_signal(-code)})"
         return Verdict(
             False,
             "process-ended",
-            f"the process that ran the file ended with code {code} before the check was over "
-            f"({excerpt(last[0], 200)}).",
+            f"the process that ran the file {how} before the check was over{''.join(last)}.",
             shown,
         )
     return Verdict(verdict["passed"], verdict["kind"], verdict["sentence"], shown)
+
+
+def _name_signal(number: int) -> str:
+    """`SIGSEGV` for 11."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -42,6 +42,12 @@ def quiz_score(
     return right, len(ids)
 
 
+def is_measured(progress: Progress, prediction: Prediction) -> bool:
+    """Whether the study of a prediction has ended."""
+    entry = progress.predictions.get(prediction.id)
+    return entry is not None and entry.measured is not None
+
+
 def passes_quiz(progress: Progress, questions: Sequence[Question], *lessons: int) -> bool:
     """Whether each of these lessons has questions, and 80 % of them are answered rightly."""
     scores = [quiz_score(progress, questions, lesson) for lesson in lessons]
@@ -57,12 +63,17 @@ def _quiz_box(number: int, group: str, ability: str, *lessons: int, question: st
         return is_answered and passes_quiz(progress, questions, *lessons)
 
     named = ", ".join(map(str, lessons))
+    quizzes = (
+        f"quizzes of lessons {named}: {PASSING_SHARE:.0%} right in each"
+        if len(lessons) > 1
+        else f"quiz of lesson {named}: {PASSING_SHARE:.0%} right"
+    )
     also = f"the question {question}, and " if question else ""
     return Box(
         number,
         group,
         ability,
-        f"{also}quiz of lesson {named}: {PASSING_SHARE:.0%} right each (normlab-learn quiz N)",
+        f"{also}{quizzes} (normlab-learn quiz {'N' if len(lessons) > 1 else named})",
         is_met,
     )
 

@@ -72,6 +72,7 @@ class Prediction:
         command: the overrides of `train.py -m`.
         measure: the number that is guessed; see `prediction.measure_study`.
         arms: whose number it is; of a difference, the first minus the second.
+        range: the least and the greatest guess that is allowed; empty where every number is.
         seconds: how long the study takes on two cores.
         explanation: what is said afterwards.
     """
@@ -83,6 +84,7 @@ class Prediction:
     measure: Literal["final_loss_difference", "best_rate", "diverged_count"]
     explanation: str
     arms: tuple[str, ...] = ()
+    range: tuple[float, ...] = ()
     seconds: float = 60.0
 
 
@@ -150,6 +152,10 @@ def read_predictions(lesson: int | None = None) -> list[Prediction]:
         if prediction.measure == "final_loss_difference" and len(prediction.arms) != 2:
             raise NormlabError(
                 f"{path}: the prediction {prediction.id} must name two arms; restore the file."
+            )
+        if len(prediction.range) not in (0, 2):
+            raise NormlabError(
+                f"{path}: the range of {prediction.id} must be two numbers; restore the file."
             )
     return _of_lesson(predictions, lesson)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from normlab.apps.learn.completion import BOXES
+from normlab.apps.learn.completion import BOXES, is_measured
 from normlab.apps.learn.content import (
     LESSONS,
     Prediction,
@@ -117,8 +117,18 @@ def _read_optional_content(writer: Writer) -> tuple[list[Question], list[Predict
 def _show_path(writer: Writer, options: argparse.Namespace) -> None:
     from normlab.apps.learn.path import print_path
 
+    _note_missing_progress(writer)
     progress = read_progress()
     print_path(writer, progress, *_read_optional_content(writer))
+
+
+def _note_missing_progress(writer: Writer) -> None:
+    """Say where progress was looked for: in another folder there is none."""
+    if not progress_path().exists():
+        writer.print_text(
+            f"There is no {progress_path().absolute()}: nothing is done yet in this folder. "
+            f"Progress is stored in the folder where normlab-learn is started."
+        )
 
 
 def _show_lesson(writer: Writer, options: argparse.Namespace) -> None:
@@ -158,19 +168,21 @@ def _make_prediction(writer: Writer, options: argparse.Namespace) -> None:
 
     prediction = find_prediction(options.id) if options.id else _next_prediction()
     writer.print_text(f"{prediction.id}\n{prediction.question}")
-    guess = _read_guess(writer, options.guess)
-    if not store_guess(prediction, guess):
-        writer.print_text(
+    guess = _read_guess(writer, prediction, options.guess)
+    if store_guess(prediction, guess):
+        note = (
+            f"Your guess, {guess:g}, is stored. Now the study runs, about "
+            f"{prediction.seconds:.0f} s on two cores:"
+        )
+    else:
+        note = (
             "You have seen this result before: your first guess counts, and the new one is not "
-            "stored."
+            "stored. Runs that have ended are not trained again:"
         )
     command = " ".join(["python train.py", *study_arguments(prediction)])
-    writer.print_text(
-        f"\nYour guess, {guess:g}, is stored. Now the study runs, about {prediction.seconds:.0f} s "
-        f"on two cores:\n{command}\n",
-    )
+    writer.print_text(f"\n{note}\n{command}\n")
     measurement = run_prediction(prediction)
-    entry = store_measurement(prediction, measurement)
+    entry = store_measurement(prediction, measurement, guess)
     writer.print_text(f"\nmeasured  {measurement.sentence}")
     score = measurement.score_guess(entry.guess)
     verdict = f"{'right' if score.right else 'not right'}: {score.reason}"
@@ -184,34 +196,25 @@ def _next_prediction() -> Prediction:
     if not predictions:
         raise NormlabError("there are no predictions; restore docs/learn/predictions.yaml.")
     progress = read_progress()
-    for prediction in predictions:
-        entry = progress.predictions.get(prediction.id)
-        if entry is None or entry.measured is None:
-            return prediction
-    return predictions[0]
+    open_ = (item for item in predictions if not is_measured(progress, item))
+    return next(open_, predictions[0])
 
 
-def _read_guess(writer: Writer, text: str | None) -> float:
+def _read_guess(writer: Writer, prediction: Prediction, text: str | None) -> float:
     """The guess of the command line, or the one that is typed."""
-    from normlab.apps.learn.quiz import parse_number, read_line
+    from normlab.apps.learn.prediction import parse_guess
+    from normlab.apps.learn.quiz import read_line
 
     if text is not None:
-        value = parse_number(text)
-        if value is None:
-            raise ConfigError(
-                f"--guess {excerpt(text)} is no number; give one such as 0.3, -0.05 or 1e-3."
-            )
-        return value
+        return parse_guess(prediction, text)
     while True:
         line = read_line("your guess: ")
         if line is None:
             raise ConfigError("there is no guess; type a number, or give it with --guess X.")
-        value = parse_number(line)
-        if value is not None:
-            return value
-        writer.print_text(
-            f"{excerpt(line) or 'nothing'} is no number; type one such as 0.3, -0.05 or 1e-3.",
-        )
+        try:
+            return parse_guess(prediction, line)
+        except ConfigError as error:
+            writer.print_text(str(error))
 
 
 def _take_quiz(writer: Writer, options: argparse.Namespace) -> None:
@@ -279,7 +282,7 @@ def _check_solution(writer: Writer, options: argparse.Namespace) -> None:
     if verdict.printed.strip():
         writer.print_text(f"Your file printed:\n{verdict.printed.rstrip()}\n")
     if verdict.passed:
-        writer.print_text(f"{exercise.name}: right. {exercise.title} is done.")
+        writer.print_text(f"{exercise.name}: right. Done: {exercise.title}.")
         return
     writer.print_text(f"{exercise.name}: not right yet: {verdict.sentence}")
     writer.print_text(f"normlab-learn hint {exercise.name} shows a hint.")
@@ -315,6 +318,7 @@ def _show_boxes(writer: Writer, options: argparse.Namespace) -> None:
 
     if options.answer is not None:
         _store_answer(*options.answer)
+    _note_missing_progress(writer)
     progress = read_progress()
     print_boxes(writer, progress, *_read_optional_content(writer))
 

@@ -5,8 +5,13 @@ Lines are short and wrapped by rich, so that they can be read at 40 columns; mar
 
 import re
 from collections.abc import Sequence
+from typing import ClassVar
 
-from normlab.apps.learn.completion import BOXES, quiz_score, ticked_boxes
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.markdown import Markdown, TableElement
+from rich.table import Table
+
+from normlab.apps.learn.completion import BOXES, is_measured, quiz_score, ticked_boxes
 from normlab.apps.learn.content import (
     LESSONS,
     Lesson,
@@ -21,7 +26,27 @@ from normlab.apps.learn.writer import Writer, fit_encoding
 from normlab.errors import NormlabError
 
 _IMAGE = re.compile(r"!\[([^\]]*)\]\(([^)\s]+)\)")
+# A link to a file, and no call of an element in code, such as norms[0](x).
+_LINK = re.compile(r"(?<![\w)\]])\[([^\]]*)\]\((?![a-z]+:|#)([^)\s]+)\)")
 _HTML_TAG = re.compile(r"</?(?:sub|sup|br|details|summary|p|img)\b[^>]*>")
+
+
+class FoldedTable(TableElement):
+    """A table in which a word that is too long for its column goes on in the next line."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The table, with columns that fold."""
+        for part in super().__rich_console__(console, options):
+            if isinstance(part, Table):
+                for column in part.columns:
+                    column.overflow = "fold"
+            yield part
+
+
+class LessonMarkdown(Markdown):
+    """Markdown with such tables."""
+
+    elements: ClassVar = {**Markdown.elements, "table_open": FoldedTable}
 
 
 def print_path(
@@ -38,13 +63,20 @@ def print_path(
             title, minutes = lesson.title, f", about {lesson.minutes} min"
         except NormlabError as error:
             title, minutes = str(error), ""
-        mark = format_tick(str(number) in progress.lessons)
-        writer.print_text(f"{mark} Lesson {number}: {title}{minutes}", "    ")
-        for prediction in (item for item in predictions if item.lesson == number):
-            entry = progress.predictions.get(prediction.id)
-            done = entry is not None and entry.measured is not None
-            writer.print_text(f"    {format_tick(done)} predict {prediction.id}", "        ")
+        measured = {
+            prediction.id: is_measured(progress, prediction)
+            for prediction in predictions
+            if prediction.lesson == number
+        }
         right, total = quiz_score(progress, questions, number)
+        is_opened = str(number) in progress.lessons
+        is_done = is_opened and right == total and all(measured.values())
+        opened = ", opened" if is_opened and not is_done else ""
+        writer.print_text(
+            f"{format_tick(is_done)} Lesson {number}: {title}{minutes}{opened}", "    "
+        )
+        for id_, done in measured.items():
+            writer.print_text(f"    {format_tick(done)} predict {id_}", "        ")
         if total:
             writer.print_text(
                 f"    {format_tick(right == total)} quiz {number}: {right} of {total} right",
@@ -54,7 +86,7 @@ def print_path(
             if exercise.lesson == number:
                 stored = progress.exercises.get(exercise.name)
                 done = stored is not None and stored.passed
-                writer.print_text(f"    {format_tick(done)} start {exercise.name}", "        ")
+                writer.print_text(f"    {format_tick(done)} exercise {exercise.name}", "        ")
     ticked = sum(ticked_boxes(progress, questions, predictions))
     writer.print_text(
         f"\n{ticked} of {len(BOXES)} boxes are ticked (normlab-learn done). Next: "
@@ -70,8 +102,7 @@ def suggest_next(
         if str(number) not in progress.lessons:
             return f"normlab-learn lesson {number}"
         for prediction in predictions:
-            entry = progress.predictions.get(prediction.id)
-            if prediction.lesson == number and (entry is None or entry.measured is None):
+            if prediction.lesson == number and not is_measured(progress, prediction):
                 return f"normlab-learn predict {prediction.id}"
         right, total = quiz_score(progress, questions, number)
         if right < total:
@@ -92,16 +123,15 @@ def format_tick(done: bool) -> str:
 
 def print_lesson(writer: Writer, lesson: Lesson) -> None:
     """The Markdown of a lesson, wrapped at the terminal's width."""
-    from rich.markdown import Markdown
-
     text = fit_encoding(readable_markdown(lesson.text))
     # A terminal that shows links hides their targets, which are files here.
-    writer.print_block(Markdown(text, hyperlinks=False))
+    writer.print_block(LessonMarkdown(text, hyperlinks=False))
 
 
 def readable_markdown(text: str) -> str:
-    """Markdown for a terminal: figures as their text and path, small print without its tags."""
+    """Markdown for a terminal: figures as text, paths from the repository's top, no HTML tags."""
     text = _IMAGE.sub(lambda image: f"Figure: {image[1]} ({repository_path(image[2])})", text)
+    text = _LINK.sub(lambda link: f"[{link[1]}]({repository_path(link[2])})", text)
     return _HTML_TAG.sub("", text)
 
 

@@ -18,10 +18,12 @@ from normlab.analysis.result import StudyResult, analyse_study
 from normlab.analysis.statistics import LEVEL
 from normlab.apps.learn.content import Prediction
 from normlab.apps.learn.progress import PredictionProgress, Progress, update_progress
+from normlab.apps.learn.quiz import parse_number
 from normlab.apps.study_process import run_study_command
 from normlab.archive.record import short_number
 from normlab.archive.study import read_study
-from normlab.errors import NormlabError
+from normlab.errors import ConfigError, NormlabError
+from normlab.text import excerpt
 
 OUTPUT_FOLDER = Path("outputs")
 
@@ -68,6 +70,26 @@ def study_arguments(prediction: Prediction) -> list[str]:
     return arguments
 
 
+def parse_guess(prediction: Prediction, text: str) -> float:
+    """The number that was guessed.
+
+    Raises:
+        ConfigError: it is no number, or not in the prediction's range.
+    """
+    guess = parse_number(text)
+    if guess is None:
+        raise ConfigError(
+            f"{excerpt(text.strip()) or 'an empty line'} is no number; give a guess such as 0.3, "
+            f"-0.05 or 1e-3."
+        )
+    if prediction.range and not prediction.range[0] <= guess <= prediction.range[1]:
+        low, high = prediction.range
+        raise ConfigError(
+            f"the guess, {guess:g}, is not allowed; give a number from {low:g} to {high:g}."
+        )
+    return guess
+
+
 def store_guess(prediction: Prediction, guess: float) -> bool:
     """Store a guess; False where an earlier guess counts already."""
     is_first = True
@@ -83,11 +105,16 @@ def store_guess(prediction: Prediction, guess: float) -> bool:
     return is_first
 
 
-def store_measurement(prediction: Prediction, measurement: Measurement) -> PredictionProgress:
-    """Score the stored guess by the measurement, and return what is stored then."""
+def store_measurement(
+    prediction: Prediction, measurement: Measurement, guess: float
+) -> PredictionProgress:
+    """Score the stored guess by the measurement, and return what is stored then.
+
+    `guess` is stored where there is none, because the progress was reset while the study ran.
+    """
 
     def change(progress: Progress) -> None:
-        entry = progress.predictions[prediction.id]
+        entry = progress.predictions.setdefault(prediction.id, PredictionProgress(guess))
         entry.measured = measurement.value
         entry.low, entry.high = (
             value if math.isfinite(value) else None for value in (measurement.low, measurement.high)
@@ -188,11 +215,11 @@ def _measure_difference(prediction: Prediction, result: StudyResult) -> Measurem
             return Score(True, "it lies in the interval")
         if difference.p >= LEVEL:
             return Score(False, "it lies outside the interval, which contains 0")
-        side = "same" if has_sign else "other"
-        return Score(
-            has_sign,
-            f"it lies outside the interval, which does not contain 0, on the {side} side of 0",
-        )
+        if has_sign:
+            reason = "the interval does not contain 0, and its sign is right; it is not inside"
+        else:
+            reason = "it lies outside the interval, and its sign is not right"
+        return Score(has_sign, reason)
 
     names = " minus ".join(arms[index].label for index in pair)
     interval = (

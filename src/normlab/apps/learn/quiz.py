@@ -41,7 +41,7 @@ def grade_answer(question: Question, answer: str) -> Grade:
         number = 0
     if not 1 <= number <= len(question.choices):
         raise AnswerError(
-            f"{excerpt(text) or 'nothing'} is no answer here; type a number from 1 to "
+            f"{excerpt(text) or 'an empty line'} is no answer here; type a number from 1 to "
             f"{len(question.choices)}, or {SKIP} to leave the question out."
         )
     choice = question.choices[number - 1]
@@ -52,8 +52,8 @@ def _grade_number(question: Question, text: str) -> Grade:
     value = parse_number(text)
     if value is None:
         raise AnswerError(
-            f"{excerpt(text) or 'nothing'} is no number; type one such as 0.3 or 1e-3, or {SKIP} "
-            f"to leave the question out."
+            f"{excerpt(text) or 'an empty line'} is no number; type one such as 0.3 or 1e-3, or "
+            f"{SKIP} to leave the question out."
         )
     assert question.answer is not None, "content checks it"
     # A tolerance of 0 still forgives the last digit of a decimal number.
@@ -73,10 +73,12 @@ def parse_number(text: str) -> float | None:
 
 
 def describe_answer(question: Question) -> str:
-    """The right answer in words."""
+    """The right answer in words, and under it why it is right."""
     if question.kind == "numeric":
-        return f"{question.answer:g} {question.unit}".strip()
-    return f"{question.correct_choice}. {question.choices[question.correct_choice - 1].text}"
+        unit = f" (unit: {question.unit})" if question.unit else ""
+        return f"{question.answer:g}{unit}\n{question.explanation}"
+    choice = question.choices[question.correct_choice - 1]
+    return f"{question.correct_choice}. {choice.text}\n{choice.explanation}"
 
 
 def store_grade(question: Question, right: bool) -> None:
@@ -149,10 +151,13 @@ def ask_questions(writer: Writer, questions: Sequence[Question]) -> tuple[int, i
                 continue
             tries += 1
             store_grade(question, grade.right)
-            writer.print_text(f"{'Right.' if grade.right else 'No.'} {grade.explanation}")
             if grade.right:
+                writer.print_text(f"Right. {grade.explanation}")
                 right += tries == 1
                 break
+            # The explanation of a number contains it.
+            reason = "" if question.kind == "numeric" else f" {grade.explanation}"
+            writer.print_text(f"No.{reason}")
             writer.print_text(f"Try again, or type {SKIP} to see the answer.")
     return right, asked
 

@@ -33,10 +33,12 @@ class Scores:
         axis: over what: `feature`, `head` or `token` (one dimension), `all` heads' features.
         gain: whether the gains are applied.
         scale: by what the products are divided: √D, or 1, or D.
-        causal: whether the future is masked.
+        mask: how the future is masked: with −∞ (`infinite`), not (`none`), by scores of 0
+            (`product`), or by weights of 0 `after` the softmax.
         centred: whether the mean is removed, as by LayerNorm.
         softmax: along keys, or (a mistake) along queries; or none.
-        eps: whether ε stands inside the root.
+        eps: where ε stands: `inside` the root, `outside`, or nowhere (`missing`).
+        statistic: of the squares, the `mean` or the `sum`.
     """
 
     queries: bool = True
@@ -44,10 +46,11 @@ class Scores:
     axis: str = "feature"
     gain: bool = True
     scale: str = "root"
-    causal: bool = True
+    mask: str = "infinite"
     centred: bool = False
     softmax: str = "keys"
     eps: str = "inside"
+    statistic: str = "mean"
 
     def compute(self, q: Tensor, k: Tensor, q_gain: Tensor, k_gain: Tensor, eps: float) -> Tensor:
         """(B, H, T, D) twice → (B, H, T, T)."""
@@ -56,20 +59,22 @@ class Scores:
         width = q.shape[-1]
         divisor = {"root": math.sqrt(width), "none": 1.0, "width": float(width)}[self.scale]
         scores = q @ k.transpose(-2, -1) / divisor
-        if self.causal:
-            future = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
-            scores = scores.masked_fill(future, -torch.inf)
-        if self.softmax == "none":
-            return scores
-        return scores.softmax(-1 if self.softmax == "keys" else -2)
+        future = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
+        if self.mask in ("infinite", "product"):
+            scores = scores.masked_fill(future, -torch.inf if self.mask == "infinite" else 0.0)
+        if self.softmax != "none":
+            scores = scores.softmax(-1 if self.softmax == "keys" else -2)
+        return scores.masked_fill(future, 0.0) if self.mask == "after" else scores
 
     def _normalize(self, x: Tensor, gain: Tensor, eps: float) -> Tensor:
         axes = {"feature": (-1,), "head": (-3,), "token": (-2,), "all": (-3, -1)}[self.axis]
         if self.centred:
             x = x - x.mean(axes, keepdim=True)
-        square = x.square().mean(axes, keepdim=True)
-        root = (square + eps).sqrt() if self.eps == "inside" else square.sqrt() + eps
-        y = x / root
+        square = x.square()
+        take = square.mean if self.statistic == "mean" else square.sum
+        size = take(axes, keepdim=True)
+        inside, outside = {"inside": (eps, 0.0), "outside": (0.0, eps)}.get(self.eps, (0.0, 0.0))
+        y = x / ((size + inside).sqrt() + outside)
         return y * gain if self.gain else y
 
 
@@ -109,7 +114,25 @@ _MISTAKES: list[tuple[str, str, dict[str, Any]]] = [
     (
         "mask-missing",
         "the causal mask is missing: token 3 attends to token 4",
-        {"causal": False},
+        {"mask": "none"},
+    ),
+    (
+        "mask-product",
+        "the scores of the future are multiplied by 0 before the softmax, so they still get a "
+        "weight, exp(0) = 1 of the sum; set them to −∞",
+        {"mask": "product"},
+    ),
+    (
+        "mask-after-softmax",
+        "the mask comes after the softmax, so the weights of a token do not add up to 1; set the "
+        "scores to −∞ before it",
+        {"mask": "after"},
+    ),
+    (
+        "sum-for-mean",
+        "the vectors are divided by their Euclidean length, the root of the sum of squares; the "
+        "root of their mean is required, RMSNorm",
+        {"statistic": "sum"},
     ),
     ("mean-removed", "the mean is subtracted; RMSNorm does not subtract it", {"centred": True}),
     (
@@ -119,7 +142,12 @@ _MISTAKES: list[tuple[str, str, dict[str, Any]]] = [
         {"softmax": "queries"},
     ),
     ("softmax-missing", "the softmax is missing", {"softmax": "none"}),
-    ("eps-outside", "ε stands outside the root; it must be inside, √(mean x² + ε)", {"eps": "out"}),
+    (
+        "eps-outside",
+        "ε stands outside the root; it must be inside, √(mean x² + ε)",
+        {"eps": "outside"},
+    ),
+    ("eps-missing", "ε has no effect", {"eps": "missing"}),
 ]
 
 

@@ -141,6 +141,10 @@ def _no_norm(x: Tensor, f: Function, entered: Tensor) -> Tensor:
     return x + f(x)
 
 
+def _norm_on_stream(x: Tensor, f: Function, entered: Tensor) -> Tensor:
+    return normalize(x) + f(x)
+
+
 def _from_block(x: Tensor, f: Function, entered: Tensor) -> Tensor:
     return entered + f(normalize(x))
 
@@ -161,6 +165,11 @@ _WIRINGS: dict[str, tuple[str, Callable[[Tensor, Function, Tensor], Tensor]]] = 
         "the residual connection starts after the norm: each sublayer computes N(x) + f(N(x)), so "
         "the norm stands on the residual path",
         _around_norm,
+    ),
+    "norm-on-stream": (
+        "the norm stands on the residual path alone, and the sublayer reads what is not "
+        "normalised: each sublayer computes N(x) + f(x)",
+        _norm_on_stream,
     ),
     "residual-missing": (
         "the residual connection is missing: each sublayer computes f(N(x))",
@@ -323,11 +332,21 @@ def _check_norms(exercise: BlocksExercise, norms: Sequence[CountedNorm]) -> None
         raise MistakeError("final-norm-extra", f"{_EXTRA_FINAL_NORM}.")
     if len(norms) != exercise.norms or any(norm.calls != 1 for norm in norms):
         final = " and a final one" if exercise.final else ""
+        # By their number in the order of building.
+        calls = [
+            f"norm {number} is called {norm.calls} times"
+            for number, norm in enumerate(norms, 1)
+            if norm.calls > 1
+        ]
+        never = [str(number) for number, norm in enumerate(norms, 1) if not norm.calls]
+        if never:
+            calls.append(f"never called: norm{'s' * (len(never) > 1)} {', '.join(never)}")
         raise MistakeError(
             "norms-shared",
-            f"the output is right, but {len(norms)} norms were built with build_norm and called "
-            f"{sum(norm.calls for norm in norms)} times; {BLOCKS} blocks have two norms each{final}"
-            f", {exercise.norms} in all, each with a gain of its own and called once.",
+            f"the output is right, but of {len(norms)} norms that were built with build_norm, "
+            f"counted from 1 as they are built, {'; '.join(calls) or 'each is called once'}. "
+            f"{BLOCKS} blocks have two norms each{final}, {exercise.norms} in all, each with a "
+            f"gain of its own and called once.",
         )
 
 

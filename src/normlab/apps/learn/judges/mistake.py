@@ -4,7 +4,9 @@ A judge is a function of the learner's module. It returns where the solution is 
 `MistakeError` at the first mistake that it measures. Inputs are float64 and the same every time.
 """
 
+import errno
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,9 @@ _T = TypeVar("_T")
 # A solution may compute in fp32 (relative error 1e-7) although its input is float64; the smallest
 # mistake that is judged, an unbiased variance at width 64, changes the output by 8e-3.
 TOLERANCE = 1e-4
+
+
+SOLUTION = "solution"  # the name of the learner's file as a module
 
 
 class MistakeError(Exception):
@@ -77,6 +82,8 @@ def call_solution(call: str, function: Callable[..., Any], *arguments: Any) -> A
     """What the solution returns; an exception becomes a mistake. `call` is how it is written."""
     try:
         return function(*arguments)
+    except MistakeError:  # the judge's own, from inside the call
+        raise
     except NotImplementedError as error:
         raise MistakeError(
             "not-written",
@@ -85,13 +92,50 @@ def call_solution(call: str, function: Callable[..., Any], *arguments: Any) -> A
     except Exception as error:
         if is_memory_error(error):
             raise
-        reason = excerpt(" ".join(str(error).split()), 200)
-        advice = ""
-        if "size of tensor" in reason or "must match" in reason:
-            advice = " A statistic of a token needs keepdim=True, so that it can be divided by."
-        raise MistakeError(
-            "raises", f"{call} raises {type(error).__name__}: {reason.rstrip('.')}.{advice}"
-        ) from error
+        raise name_error(call, "raises", error) from error
+
+
+def name_error(call: str, kind: str, error: Exception) -> MistakeError:
+    """The mistake that an exception shows, with the line of the learner's file that raised it."""
+    name, line = _find_line(error)
+    if isinstance(error, ModuleNotFoundError):
+        return MistakeError(
+            "package-missing",
+            f"{f'line {line} of {name}' if line else call} imports {error.name}, which is not "
+            f"installed; the exercises need torch only.",
+        )
+    if isinstance(error, OSError) and error.errno == errno.EFBIG:
+        return MistakeError(
+            "prints-too-much",
+            f"{f'line {line} of {name}' if line else call} prints or writes too much, without "
+            f"end; remove it.",
+        )
+    reason = excerpt(" ".join(str(error).split()), 200).rstrip(".")
+    where = f" (line {line} of {name})" if line else ""
+    advice = next((text for words, text in _ADVICE.items() if re.search(words, reason)), "")
+    return MistakeError(kind, f"{call} raises {type(error).__name__}: {reason}{where}.{advice}")
+
+
+# By what an exception says: what to do.
+_ADVICE = {
+    "size of tensor|must match": " A statistic of a token needs keepdim=True, so that it can be "
+    "divided by.",
+    "Dimension out of range": " Use dim=-1: the last axis.",
+    r"Module\.__init__\(\) call|has no attribute '_(parameters|modules|\w+_hooks)'": " Call "
+    "super().__init__() first in __init__.",
+}
+
+
+def _find_line(error: Exception) -> tuple[str, int]:
+    """The last line of the learner's own file that an exception has passed, or none: 0."""
+    name, line = "", 0
+    traceback = error.__traceback__
+    while traceback is not None:
+        frame = traceback.tb_frame
+        if frame.f_globals.get("__name__") == SOLUTION:
+            name, line = Path(frame.f_code.co_filename).name, traceback.tb_lineno
+        traceback = traceback.tb_next
+    return name, line
 
 
 def build_module(name: str, build: Callable[..., Any], *arguments: Any) -> nn.Module:
@@ -128,9 +172,9 @@ def check_result(call: str, value: Any, shape: Sequence[int], dtype: torch.dtype
     if value.dtype != dtype:
         raise MistakeError(
             "dtype",
-            f"{call} gives {name_dtype(value.dtype)} for an input in {name_dtype(dtype)}; the "
-            f"output must have the dtype of the input (a product of a half-precision tensor and "
-            f"an fp32 tensor is fp32).",
+            f"{call} gives {name_dtype(value.dtype)}; the output must have the dtype of the "
+            f"input, {name_dtype(dtype)} (a product of a half-precision tensor and an fp32 tensor "
+            f"is fp32).",
         )
     if value.isnan().any():
         raise MistakeError(

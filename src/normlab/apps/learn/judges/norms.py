@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from normlab.apps.learn.judges.mistake import (
     MistakeError,
@@ -43,19 +44,21 @@ class Recipe:
 
     Attributes:
         centred: whether the mean is subtracted before the division.
-        statistic: `rms`, `std` (population), `unbiased` (n − 1), `l2` (Euclidean length), `l1`.
-        eps: `inside` the root, `outside`, `missing`, `fixed` at 1e-5, or `maximum`(statistic, ε).
-        root: whether the root is taken.
-        gain: `once`, `missing`, or `twice`.
-        bias: whether it is added.
+        statistic: `rms`, `std` (population), `unbiased` (n − 1), `l2` (Euclidean length), `l1`,
+            `mean` (|mean x|).
+        eps: `inside` the root, `squared` there, `outside`, `missing`, `fixed` at 1e-5, or
+            `maximum`(statistic, ε).
+        root: `divides`, `missing`, or `multiplies`.
+        gain: `once`, `missing`, `twice`, or `offset` (1 + gain).
+        bias: `added`, `missing`, or added `before` the gain; empty where the norm has none.
     """
 
     centred: bool
     statistic: str
     eps: str
-    root: bool = True
+    root: str = "divides"
     gain: str = "once"
-    bias: bool = False
+    bias: str = ""
 
     def apply(self, x: Tensor, gain: Tensor, bias: Tensor | None, eps: float) -> Tensor:
         """(…, width) → (…, width), in the dtype of x."""
@@ -69,16 +72,21 @@ class Recipe:
             "unbiased": (x - mean).square().sum(-1, keepdim=True) / (size - 1),
             "l2": x.square().sum(-1, keepdim=True),
             "l1": x.abs().mean(-1, keepdim=True).square(),
+            "mean": mean.square(),
         }[self.statistic]
-        inside = square + eps if self.eps in ("inside", "fixed") else square
-        divisor = inside.sqrt() if self.root else inside
+        inside = square + {"inside": eps, "fixed": eps, "squared": eps * eps}.get(self.eps, 0.0)
+        divisor = inside if self.root == "missing" else inside.sqrt()
         if self.eps == "outside":
             divisor = divisor + eps
         if self.eps == "maximum":
             divisor = divisor.clamp(min=eps)
-        y = (x - mean if self.centred else x) / divisor
-        y = y * {"once": gain, "twice": gain * gain, "missing": torch.ones_like(gain)}[self.gain]
-        return y if bias is None or not self.bias else y + bias
+        y = x - mean if self.centred else x
+        y = y * divisor if self.root == "multiplies" else y / divisor
+        if bias is not None and self.bias == "before":
+            y = y + bias
+        if self.gain != "missing":
+            y = y * {"once": gain, "twice": gain * gain, "offset": 1 + gain}[self.gain]
+        return y + bias if bias is not None and self.bias == "added" else y
 
 
 # By choice and wrong value: the kind of the mistake, and the sentence that names it.
@@ -112,6 +120,14 @@ _MISTAKES: dict[tuple[str, object], tuple[str, str]] = {
         "absolute-for-square",
         "x is divided by the mean of |x|; the root of mean(x²) is required",
     ),
+    ("statistic", "mean"): (
+        "square-of-mean",
+        "the mean of x is squared, mean(x)²; x must be squared before the mean, mean(x²)",
+    ),
+    ("eps", "squared"): (
+        "eps-squared",
+        "ε² is added under the root; ε itself must be added there, √(… + ε)",
+    ),
     ("eps", "inside"): (
         "eps-inside",
         "ε is added to the square under the root; here it is a lower limit of the length",
@@ -123,10 +139,22 @@ _MISTAKES: dict[tuple[str, object], tuple[str, str]] = {
     ("eps", "missing"): ("eps-missing", "ε has no effect"),
     ("eps", "fixed"): ("eps-fixed", "ε is 1e-5 whatever eps the norm is built with"),
     ("eps", "maximum"): ("eps-maximum", "ε is a lower limit of the root; it must be added inside"),
-    ("root", False): ("root-missing", "x is divided by the mean square; its root is missing"),
+    ("root", "multiplies"): (
+        "root-multiplies",
+        "x is multiplied by the root; it must be divided by it (rsqrt is 1/root already)",
+    ),
+    ("root", "missing"): ("root-missing", "x is divided by the mean square; its root is missing"),
     ("gain", "missing"): ("gain-missing", "the gain is not applied to the output"),
     ("gain", "twice"): ("gain-twice", "the gain is applied twice"),
-    ("bias", False): ("bias-missing", "the bias is not added to the output"),
+    ("gain", "offset"): (
+        "gain-plus-one",
+        "the output is multiplied by 1 + gain; a gain that starts at 1 multiplies as it is",
+    ),
+    ("bias", "missing"): ("bias-missing", "the bias is not added to the output"),
+    ("bias", "before"): (
+        "bias-before-gain",
+        "the bias is added before the gain; it must be added after it, gain · x̂ + bias",
+    ),
 }
 
 
@@ -163,24 +191,24 @@ _RMSNORM = NormExercise(
     "RMSNorm",
     Recipe(False, "rms", "inside"),
     {
-        "eps": ("outside", "missing", "fixed", "maximum"),
-        "statistic": ("l2", "std", "unbiased", "l1"),
+        "eps": ("outside", "missing", "fixed", "maximum", "squared"),
+        "statistic": ("l2", "std", "unbiased", "l1", "mean"),
         "centred": (True,),
-        "root": (False,),
-        "gain": ("missing", "twice"),
+        "root": ("missing", "multiplies"),
+        "gain": ("missing", "twice", "offset"),
     },
     rounds_before_gain=True,
 )
 _LAYERNORM = NormExercise(
     "LayerNorm",
-    Recipe(True, "std", "inside", bias=True),
+    Recipe(True, "std", "inside", bias="added"),
     {
         "statistic": ("unbiased", "rms"),
-        "eps": ("outside", "missing", "fixed", "maximum"),
+        "eps": ("outside", "missing", "fixed", "maximum", "squared"),
         "centred": (False,),
-        "root": (False,),
-        "gain": ("missing", "twice"),
-        "bias": (False,),
+        "root": ("missing", "multiplies"),
+        "gain": ("missing", "twice", "offset"),
+        "bias": ("missing", "before"),
     },
 )
 _SCALENORM = NormExercise(
@@ -190,13 +218,18 @@ _SCALENORM = NormExercise(
         "statistic": ("rms", "l1", "std"),
         "eps": ("missing", "inside", "outside", "fixed"),
         "centred": (True,),
-        "root": (False,),
+        "root": ("missing",),
         "gain": ("missing", "twice"),
     },
     scalar_gain=True,
 )
 # What is right for one norm is the mistake of another: ScaleNorm divides by the Euclidean length.
 _OTHER_SENTENCES = {
+    ("RMSNorm", "unbiased-variance"): (
+        "unbiased-variance",
+        "x is divided by its standard deviation, x.std() or √x.var(), which removes the mean and "
+        "divides by n − 1; it must be the root of mean(x²), which does neither",
+    ),
     ("ScaleNorm", "rms-for-deviation"): (
         "mean-for-sum",
         "x is divided by its RMS; ScaleNorm divides by the Euclidean length, √d times as large",
@@ -236,11 +269,27 @@ def judge_norm(exercise: NormExercise, module: Any) -> None:
     build = get_member(module, exercise.name, "class")
     norm = build_module(exercise.name, build, WIDTH, _EPS)
     check_parameters(exercise, norm)
-    check_call(exercise.name, norm)
+    with NoTorchNorm():
+        check_call(exercise.name, norm)
     check_tokens(exercise.name, norm)
     _check_values(exercise, build)
     _check_gradient(exercise, build)
     _check_half_precision(exercise, build)
+
+
+class NoTorchNorm(TorchFunctionMode):
+    """Refuses torch's own RMSNorm and LayerNorm, however they are called."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Call what is no such norm."""
+        name = getattr(func, "__name__", "")
+        if name in ("rms_norm", "layer_norm"):
+            raise MistakeError(
+                "torch-norm", f"the solution calls torch's {name}; write it yourself."
+            )
+        return func(*args, **(kwargs or {}))
 
 
 def check_parameters(exercise: NormExercise, norm: nn.Module) -> None:
