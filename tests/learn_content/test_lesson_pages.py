@@ -17,8 +17,13 @@ from learn_content.learn_pages import (
     run_python,
     same_output,
 )
+from normlab.apps.learn.content import read_lesson
 
 LESSONS = [LEARN / f"lesson{number}.md" for number in range(1, 7)]
+NUMBER_WORDS = [
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
+    *("eleven", "twelve"),
+]
 SECTIONS = ["Predict", "Run", "See", "Explain", "Check"]
 LEARN_COMMANDS = ("lesson", "predict", "quiz", "start", "check", "hint", "done")
 EXERCISES = (
@@ -55,6 +60,15 @@ def test_every_lesson_has_the_five_sections_in_order(page: Path) -> None:
 def test_a_lesson_is_read_in_ten_minutes(page: Path) -> None:
     prose = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     assert 400 <= len(prose.split()) <= 1500  # at 150 words a minute, for a second language
+
+
+@pytest.mark.parametrize("page", LESSONS, ids=lambda page: page.name)
+def test_a_lesson_states_the_minutes_that_the_path_prints(page: Path) -> None:
+    lesson = read_lesson(int(page.stem[-1]))
+    (stated,) = re.findall(r"^Time: about (\w+) minutes to read", lesson.text, re.MULTILINE)
+    path = (LEARN / "README.md").read_text(encoding="utf-8")
+    assert NUMBER_WORDS.index(stated) == lesson.minutes
+    assert f"]({page.name}) | {lesson.minutes} |" in path
 
 
 @pytest.mark.parametrize(("page", "command"), list_commands())

@@ -49,6 +49,9 @@ COMPUTED: dict[str, Callable[[], float]] = {
     "0.935": lambda: math.sqrt(7 / 8),
     "1,024": lambda: 2.0 * 512,
     "0.0001": lambda: 1e-4,
+    "0.0185": lambda: 2.0778 - POST[0],
+    "1.11": lambda: 351 * math.sqrt(1e-5),
+    "0.11": lambda: 351 * math.sqrt(1e-5) - 1,
 }
 # Published numbers and versions, with the source in the sentence where they stand.
 QUOTED = {

@@ -40,6 +40,11 @@ press('input[value="post"]');
 answer.facts = byId("stack-facts").textContent;
 answer.dots = document.querySelectorAll("#stream-chart circle").length;
 answer.model = findModel("post", 2, 0.08);
+answer.nothing_missing = byId("stack-missing").textContent;
+move("depth", 3);
+answer.missing = byId("stack-missing").textContent;
+answer.alone = document.querySelectorAll("#gradient-chart .alone").length;
+answer.leaders = document.querySelectorAll("#gradient-chart .leader").length;
 const quiz = [];
 const give = (value) => {
   const field = byId("quiz-form").elements.answer;
@@ -95,6 +100,16 @@ def test_presets_and_controls_change_the_numbers(phone: dict[str, Any]) -> None:
     assert [abs(float(number.replace("−", "-"))) > 0.1 for number in phone["rescued"][0]] == [
         True
     ] * 8
+
+
+def test_the_page_says_which_numbers_are_not_finite(phone: dict[str, Any]) -> None:
+    assert phone["nothing_missing"] == ""
+    assert phone["missing"] == (
+        "Not finite in fp32 (infinite or NaN), and so not drawn: the gradient of No norm at "
+        "blocks 1 to 15."
+    )
+    assert phone["alone"] == 1  # block 16 of the same line
+    assert phone["leaders"] == 6
 
 
 def test_every_control_has_a_label_and_every_chart_a_text(phone: dict[str, Any]) -> None:

@@ -31,9 +31,10 @@ function drawBars(values, limit, description, style = "") {
 }
 
 // Lines over blocks 1, 2, … on a logarithmic axis; the last of `lines` is the chosen one.
-// Values that are null (not finite) interrupt a line.
+// Values that are null (not finite) interrupt a line; one between two of them is a dot. A thin
+// line leads from the end of each line to its name.
 function drawLines(lines, description) {
-  const [width, height, left, top, bottom, right] = [440, 240, 46, 10, 208, 350];
+  const [width, height, left, top, bottom, right] = [440, 240, 46, 10, 208, 342];
   const finite = lines.flatMap((line) => line.values).filter((value) => value !== null && value > 0);
   const low = Math.floor(Math.log10(Math.min(...finite)));
   const high = Math.max(low + 1, Math.ceil(Math.log10(Math.max(...finite))));
@@ -60,15 +61,23 @@ function drawLines(lines, description) {
     });
     const dots = !chosen ? "" : line.values.map((value, index) =>
       value === null || value <= 0 ? "" : `<circle class="dot" cx="${xOf(index)}" cy="${yOf(value)}" r="${count > 16 ? 2.5 : 4}"><title>block ${index + 1}: ${formatNumber(value)}</title></circle>`).join("");
-    return `<path class="${chosen ? "chosen" : "other"}" d="${path}"><title>${escapeHtml(line.name)}</title></path>${dots}`;
+    const isShown = (value) => value !== undefined && value !== null && value > 0;
+    const alone = chosen ? "" : line.values.map((value, index) =>
+      isShown(value) && !isShown(line.values[index - 1]) && !isShown(line.values[index + 1])
+        ? `<circle class="alone" cx="${xOf(index)}" cy="${yOf(value)}" r="2.5"><title>${escapeHtml(line.name)}, block ${index + 1}: ${formatNumber(value)}</title></circle>` : "").join("");
+    return `${alone}<path class="${chosen ? "chosen" : "other"}" d="${path}"><title>${escapeHtml(line.name)}</title></path>${dots}`;
   });
   const ends = lines.map((line, number) => {
     const last = line.values.at(-1);
     const y = last === null || last <= 0 ? top : yOf(last);
-    return { name: line.name, y: y + 4, style: number === lines.length - 1 ? "name chosen-name" : "name" };
+    const end = last === null || last <= 0 ? null : y;
+    return { name: line.name, y: y + 4, end, style: number === lines.length - 1 ? "name chosen-name" : "name" };
   });
   const names = spreadLabels(ends, 13, top + 6, bottom + 4).map(
-    ({ name, y, style }) => `<text class="${style}" x="${right + 8}" y="${y}">${escapeHtml(name)}</text>`,
+    ({ name, y, end, style }) => {
+      const leader = end === null ? "" : `<path class="leader" d="M${right + 2} ${end}L${right + 20} ${y - 4}"/>`;
+      return `${leader}<text class="${style}" x="${right + 23}" y="${y}">${escapeHtml(name)}</text>`;
+    },
   );
   return `<svg viewBox="0 0 ${width} ${height}" role="img" aria-label="${escapeHtml(description)}">${grid.join("")}${names.join("")}<line class="axis" x1="${left}" x2="${right}" y1="${bottom}" y2="${bottom}"/>${marks.join("")}<text x="${(left + right) / 2}" y="${height - 2}" text-anchor="middle">block</text>${paths.join("")}</svg>`;
 }

@@ -72,29 +72,6 @@ const QUIZ = [
   ]
  },
  {
-  "id": "layernorm-instead",
-  "lesson": 1,
-  "kind": "choice",
-  "question": "A norm stands before each ReLU of the stack. Does it matter for the signal whether it is RMSNorm or LayerNorm?",
-  "choices": [
-   {
-    "text": "Hardly. Both keep the standard deviation after the ReLU near 0.58.",
-    "correct": true,
-    "explanation": "A norm gives numbers of size 1, and a ReLU of N(0, 1) has a standard deviation of 0.58. The mean before the ReLU is near zero anyway, so the two norms do nearly the same."
-   },
-   {
-    "text": "Yes: RMSNorm keeps the signal, LayerNorm does not.",
-    "correct": false,
-    "explanation": "Both divide by a statistic of the token. After 8 layers their standard deviations differ by less than 5 %."
-   },
-   {
-    "text": "Yes: LayerNorm keeps the mean at 1.",
-    "correct": false,
-    "explanation": "LayerNorm sets the mean to 0, not to 1."
-   }
-  ]
- },
- {
   "id": "logarithmic-axis",
   "lesson": 1,
   "kind": "choice",
@@ -205,7 +182,7 @@ const QUIZ = [
    {
     "text": "The mean is not subtracted, and there is no bias.",
     "correct": true,
-    "explanation": "So at width 512 it has 512 parameters instead of 1,024, and the mean of a token stays."
+    "explanation": "So at width 512 it has 512 parameters instead of 1,024, and the mean of a token keeps its share of the token's size."
    },
    {
     "text": "The gain.",
@@ -320,29 +297,6 @@ const QUIZ = [
     "text": "RMSNorm's output has another mean.",
     "correct": false,
     "explanation": "RMSNorm multiplies all features by one number. A mean of 0 stays 0."
-   }
-  ]
- },
- {
-  "id": "proof-for-the-mean",
-  "lesson": 2,
-  "kind": "choice",
-  "question": "How could an experiment show that leaving out the mean costs nothing?",
-  "choices": [
-   {
-    "text": "Train both once, with one seed. If the losses agree in two digits, it is shown.",
-    "correct": false,
-    "explanation": "One seed has no interval. Two runs of one arm can differ by as much as two norms."
-   },
-   {
-    "text": "Train both with several seeds, each at its own best rate, and show that the interval of the difference lies within a margin chosen before.",
-    "correct": true,
-    "explanation": "\"The same\" needs a margin. An interval that only contains zero says \"cannot tell\". With five seeds and a small noise the interval fits into the margin."
-   },
-   {
-    "text": "Show that RMSNorm is faster.",
-    "correct": false,
-    "explanation": "Time and loss are two questions."
    }
   ]
  },
@@ -472,6 +426,29 @@ const QUIZ = [
   ]
  },
  {
+  "id": "layernorm-instead",
+  "lesson": 2,
+  "kind": "choice",
+  "question": "A norm stands before each ReLU of the stack. Does it matter for the signal whether it is RMSNorm or LayerNorm?",
+  "choices": [
+   {
+    "text": "Hardly. Both keep the standard deviation after the ReLU near 0.58.",
+    "correct": true,
+    "explanation": "A norm gives numbers of size 1, and a ReLU of N(0, 1) has a standard deviation of 0.58. The mean before the ReLU is near zero anyway, so the two norms do nearly the same."
+   },
+   {
+    "text": "Yes: RMSNorm keeps the signal, LayerNorm does not.",
+    "correct": false,
+    "explanation": "Both divide by a statistic of the token. After 8 layers their standard deviations differ by less than 5 %."
+   },
+   {
+    "text": "Yes: LayerNorm keeps the mean at 1.",
+    "correct": false,
+    "explanation": "LayerNorm sets the mean to 0, not to 1."
+   }
+  ]
+ },
+ {
   "id": "shift-of-the-token",
   "lesson": 3,
   "kind": "choice",
@@ -552,29 +529,6 @@ const QUIZ = [
     "text": "ScaleNorm subtracts the mean.",
     "correct": false,
     "explanation": "It does not. Its output changes when 5 is added to all features."
-   }
-  ]
- },
- {
-  "id": "rope-and-qk-norm",
-  "lesson": 3,
-  "kind": "choice",
-  "question": "Some models normalize queries and keys before the rotary embedding (RoPE), some after it. With RMSNorm, is one of them a bug?",
-  "choices": [
-   {
-    "text": "Yes. The norm after RoPE destroys the position.",
-    "correct": false,
-    "explanation": "RoPE turns a vector, and a turn does not change its RMS. The direction, which holds the position, stays."
-   },
-   {
-    "text": "No. Without a gain the two orders give the same result. With a gain per feature they differ.",
-    "correct": true,
-    "explanation": "A rotation keeps the length, so norm and rotation can be exchanged. A gain per feature does not commute with a rotation of pairs of features."
-   },
-   {
-    "text": "No. They are always the same.",
-    "correct": false,
-    "explanation": "With a gain per feature the results differ, as long as the gains are not equal."
    }
   ]
  },
@@ -779,29 +733,6 @@ const QUIZ = [
     "text": "It cannot be trained without warm-up.",
     "correct": false,
     "explanation": "It needs warm-up less than Post-LN, since its gradients near the output shrink with depth. How much is a question of length and rate."
-   }
-  ]
- },
- {
-  "id": "why-modern-models",
-  "lesson": 4,
-  "kind": "choice",
-  "question": "What do the language models on the page \"what the models of today do\" use?",
-  "choices": [
-   {
-    "text": "All use Pre-LN with RMSNorm.",
-    "correct": false,
-    "explanation": "Several have a norm at the output of a sublayer (OLMo 2), or before and after it (Gemma 2 and 3), and some have LayerNorm."
-   },
-   {
-    "text": "More of them use RMSNorm than LayerNorm, and Pre-LN is the most frequent placement, but not the only one.",
-    "correct": true,
-    "explanation": "RMSNorm is simpler and as good in published comparisons. Pre-LN tolerates depth and rate. Neither is a law."
-   },
-   {
-    "text": "Most use Post-LN.",
-    "correct": false,
-    "explanation": "Of the models on that page only the oldest have it, and one MiniMax model has a relative of it."
    }
   ]
  },
@@ -1095,6 +1026,52 @@ const QUIZ = [
   ]
  },
  {
+  "id": "proof-for-the-mean",
+  "lesson": 5,
+  "kind": "choice",
+  "question": "How could an experiment show that leaving out the mean costs nothing?",
+  "choices": [
+   {
+    "text": "Train both once, with one seed. If the losses agree in two digits, it is shown.",
+    "correct": false,
+    "explanation": "One seed has no interval. Two runs of one arm can differ by as much as two norms."
+   },
+   {
+    "text": "Train both with several seeds, each at its own best rate, and show that the interval of the difference lies within a margin chosen before.",
+    "correct": true,
+    "explanation": "\"The same\" needs a margin. An interval that only contains zero says \"cannot tell\". With five seeds and a small noise the interval fits into the margin."
+   },
+   {
+    "text": "Show that RMSNorm is faster.",
+    "correct": false,
+    "explanation": "Time and loss are two questions."
+   }
+  ]
+ },
+ {
+  "id": "batchnorm-in-a-language-model",
+  "lesson": 5,
+  "kind": "choice",
+  "question": "BatchNorm is put into a causal language model, with statistics over batch and time. What happens?",
+  "choices": [
+   {
+    "text": "It trains well, and its loss is a fair one.",
+    "correct": false,
+    "explanation": "A token's output then depends on later tokens, so the loss is too good."
+   },
+   {
+    "text": "Tokens see later tokens through the statistics. normlab refuses it.",
+    "correct": true,
+    "explanation": "Change the last token, and the output of the first one changes. The check before training finds that and refuses the norm."
+   },
+   {
+    "text": "It is the same as LayerNorm.",
+    "correct": false,
+    "explanation": "LayerNorm uses one token only."
+   }
+  ]
+ },
+ {
   "id": "why-fp32",
   "lesson": 6,
   "kind": "choice",
@@ -1113,7 +1090,7 @@ const QUIZ = [
    {
     "text": "Because fp16 overflows when squared, and bf16 loses digits in a sum.",
     "correct": true,
-    "explanation": "300² is infinite in fp16. In bf16 256 + 1 is 256."
+    "explanation": "300² is infinite in fp16. In bf16 256 + 1 is 256, where a partial sum is rounded to bf16."
    },
    {
     "text": "PyTorch raises an error otherwise.",
@@ -1136,11 +1113,11 @@ const QUIZ = [
   "id": "sum-in-bf16",
   "lesson": 6,
   "kind": "numeric",
-  "question": "A thousand ones are added up one after the other in bf16. What is the result?",
+  "question": "A thousand ones are added up one after the other, and every partial sum is rounded to bf16. What is the result?",
   "answer": 256,
   "tolerance": 0,
   "unit": "",
-  "explanation": "From 256 on, numbers in bf16 are 2 apart, and 256 + 1 is rounded back to 256."
+  "explanation": "From 256 on, numbers in bf16 are 2 apart, and 256 + 1 is rounded back to 256. `torch.ones(1000).bfloat16().sum()` gives 1000 on a CPU, because torch adds up in fp32 and rounds once."
  },
  {
   "id": "eps-in-fp16",
@@ -1217,29 +1194,6 @@ const QUIZ = [
   ]
  },
  {
-  "id": "batchnorm-in-a-language-model",
-  "lesson": 6,
-  "kind": "choice",
-  "question": "BatchNorm is put into a causal language model, with statistics over batch and time. What happens?",
-  "choices": [
-   {
-    "text": "It trains well, and its loss is a fair one.",
-    "correct": false,
-    "explanation": "A token's output then depends on later tokens, so the loss is too good."
-   },
-   {
-    "text": "Tokens see later tokens through the statistics. normlab refuses it.",
-    "correct": true,
-    "explanation": "Change the last token, and the output of the first one changes. The check before training finds that and refuses the norm."
-   },
-   {
-    "text": "It is the same as LayerNorm.",
-    "correct": false,
-    "explanation": "LayerNorm uses one token only."
-   }
-  ]
- },
- {
   "id": "largest-attention-logit",
   "lesson": 6,
   "kind": "numeric",
@@ -1248,5 +1202,51 @@ const QUIZ = [
   "tolerance": 0.01,
   "unit": "",
   "explanation": "Both have RMS 1, so length √16, and their product is at most 16. Divided by √16 it is 4. Without QK-norm there is no bound."
+ },
+ {
+  "id": "rope-and-qk-norm",
+  "lesson": 6,
+  "kind": "choice",
+  "question": "Some models normalize queries and keys before the rotary embedding (RoPE), some after it. With RMSNorm, is one of them a bug?",
+  "choices": [
+   {
+    "text": "Yes. The norm after RoPE destroys the position.",
+    "correct": false,
+    "explanation": "RoPE turns a vector, and a turn does not change its RMS. The direction, which holds the position, stays."
+   },
+   {
+    "text": "No. Without a gain the two orders give the same result. With a gain per feature they differ.",
+    "correct": true,
+    "explanation": "A rotation keeps the length, so norm and rotation can be exchanged. A gain per feature does not commute with a rotation of pairs of features."
+   },
+   {
+    "text": "No. They are always the same.",
+    "correct": false,
+    "explanation": "With a gain per feature the results differ, as long as the gains are not equal."
+   }
+  ]
+ },
+ {
+  "id": "why-modern-models",
+  "lesson": 6,
+  "kind": "choice",
+  "question": "What do the language models on the page \"what the models of today do\" use?",
+  "choices": [
+   {
+    "text": "All use Pre-LN with RMSNorm.",
+    "correct": false,
+    "explanation": "Several have a norm at the output of a sublayer (OLMo 2), or before and after it (Gemma 2 and 3), and some have LayerNorm."
+   },
+   {
+    "text": "More of them use RMSNorm than LayerNorm, and Pre-LN is the most frequent placement, but not the only one.",
+    "correct": true,
+    "explanation": "RMSNorm is simpler and as good in published comparisons. Pre-LN tolerates depth and rate. Neither is a law."
+   },
+   {
+    "text": "Most use Post-LN.",
+    "correct": false,
+    "explanation": "Of the models on that page only the oldest have it, and one MiniMax model has a relative of it."
+   }
+  ]
  }
 ];

@@ -19,6 +19,17 @@ function readStackControls() {
   };
 }
 
+// Which numbers of all placements cannot be drawn, as they are infinite or NaN; nothing if all can.
+function describeMissing(depth, std) {
+  const missing = STACKS.axes.placements.flatMap((name) => ["stream", "gradient"].flatMap((quantity) => {
+    const values = findModel(name, depth, std)[quantity];
+    const [first, last] = [values.indexOf(null) + 1, values.lastIndexOf(null) + 1];
+    if (first === 0) return [];
+    return [`the ${quantity} of ${PLACEMENT_NAMES[name]} at ${first === last ? `block ${first}` : `blocks ${first} to ${last}`}`];
+  }));
+  return missing.length === 0 ? "" : `Not finite in fp32 (infinite or NaN), and so not drawn: ${missing.join("; ")}.`;
+}
+
 function updateStack() {
   const { placement, depth, std } = readStackControls();
   stackElement("depth-value").value = depth;
@@ -38,6 +49,7 @@ function updateStack() {
   stackElement("stack-facts").textContent =
     `${PLACEMENT_NAMES[placement]}, ${depth} blocks, standard deviation ${std}: stream ${ends(chosen.stream)}; ` +
     `gradient ${ends(chosen.gradient)}; loss ${formatNumber(chosen.loss)} nats per token (uniform guess: 2.079).`;
+  stackElement("stack-missing").textContent = describeMissing(depth, std);
   const row = (name, values) => `<tr><th scope="row">${name}</th>${values.map((value) => `<td>${formatNumber(value)}</td>`).join("")}</tr>`;
   stackElement("stack-table").innerHTML = `<table><thead><tr><th scope="row">block</th>${chosen.stream.map((_, index) => `<th scope="col">${index + 1}</th>`).join("")}</tr></thead><tbody>${row("stream RMS", chosen.stream)}${row("gradient", chosen.gradient)}</tbody></table>`;
 }
