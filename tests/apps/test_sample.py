@@ -128,7 +128,7 @@ def test_a_number_beyond_its_bounds_is_refused_before_anything_is_read(
     ("arguments", "word"),
     [
         (("--prompt", "xyz!"), "!"),
-        (("--length", "ten"), "argument --length: invalid int value: 'ten'; --help shows"),
+        (("--length", "ten"), "--length ten is not allowed; it must be a whole number"),
     ],
 )
 def test_what_cannot_be_sampled_is_said(
