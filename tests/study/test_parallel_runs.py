@@ -138,6 +138,7 @@ def test_a_signal_to_the_parent_saves_and_stops_all(
     assert gone(pids, 5)
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_terminal_reaches_all_of_them_and_asks_once(tmp_path: Path) -> None:
     study = tmp_path / "synthetic"
     process = Process(tmp_path, *ENDLESS, f"output_dir={tmp_path}")
@@ -166,6 +167,7 @@ def test_a_parent_that_is_killed_leaves_nobody_behind(tmp_path: Path) -> None:
     assert not list((study / ".locks").glob("*.json"))
 
 
+@pytest.mark.slow
 def test_a_parent_that_does_not_listen_stops_no_run(tmp_path: Path) -> None:
     study = tmp_path / "synthetic"
     process = Process(tmp_path, *STUDY, "trainer.log_every=1", f"output_dir={tmp_path}")
