@@ -25,6 +25,9 @@ from normlab.archive.study import Run
 
 FEWEST_RATES = 3
 
+# What is said of losses on the half of the validation windows that did not choose a setting.
+OTHER_WINDOWS = "on the windows that did not choose it"
+
 _RATE_NAMES = ("lr", "optimizer.lr")  # the setting as `group` names it
 _RESULT_STATES = ("finished", "diverged")
 
@@ -176,11 +179,6 @@ class LearningRates:
     def compared_loss(self) -> FinalLoss:
         """The loss by which arms are compared at their best rates."""
         return "test_loss" if self.halved else "val_loss"
-
-    @property
-    def halves_note(self) -> str:
-        """What a caption says of the windows; empty where the whole chose and is compared."""
-        return "(on the windows that did not choose it)" if self.halved else ""
 
 
 def analyse_learning_rates(study_arms: Sequence[Arm]) -> LearningRates | None:

@@ -31,6 +31,7 @@ from normlab.analysis.curves import (
 )
 from normlab.analysis.formatting import format_loss, format_probability
 from normlab.analysis.learning_rates import (
+    OTHER_WINDOWS,
     LearningRates,
     RatedArm,
     RatePoint,
@@ -408,7 +409,7 @@ def _tuned_table(rates: LearningRates, names: Sequence[Cell], arms: Sequence[Rat
         )
         for name, rated in zip(names, arms, strict=True)
     ]
-    windows = f" {rates.halves_note}" if rates.halved else ""
+    windows = f" ({OTHER_WINDOWS})" if rates.halved else ""
     caption = (
         f"Over the {len(rates.grid)} learning rates that all arms share: final validation loss at "
         f"the best of them{windows}; LR sensitivity (arXiv 2309.14322); stable up to: no run "

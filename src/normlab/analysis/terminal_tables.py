@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from normlab.analysis.formatting import format_loss, format_speed
-from normlab.analysis.learning_rates import LearningRates
+from normlab.analysis.learning_rates import OTHER_WINDOWS, LearningRates
 from normlab.analysis.runs_csv import RUNS_FILE
 from normlab.analysis.statistics import mean_interval
 from normlab.analysis.summary import ArmSummary
@@ -99,7 +99,7 @@ def summary_table(summaries: Sequence[ArmSummary]) -> Table:
 
 def rates_table(rates: LearningRates) -> Table:
     """The arms of a learning-rate study at their best rates, lowest mean loss first."""
-    windows = f"\n{rates.halves_note}; " if rates.halved else ";\n"
+    windows = f"\n({OTHER_WINDOWS}); " if rates.halved else ";\n"
     caption = (
         f"Over the {len(rates.grid)} learning rates that all arms share: each at the best of them"
         f"{windows}LR sensitivity (arXiv 2309.14322);\nstable up to: no run diverged there or "

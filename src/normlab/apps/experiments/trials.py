@@ -9,7 +9,7 @@ from normlab.analysis.arms import Arm, format_value
 from normlab.analysis.comparison import losses_by_seed
 from normlab.analysis.family import family_differences
 from normlab.analysis.formatting import format_interval
-from normlab.analysis.learning_rates import has_halves
+from normlab.analysis.learning_rates import OTHER_WINDOWS, has_halves
 from normlab.analysis.statistics import LEVEL, Difference, Outcome, mean_interval
 from normlab.apps.experiments.formatting import join_words
 
@@ -66,7 +66,7 @@ class Trial:
     @property
     def windows(self) -> str:
         """On which windows `tested` is, to be put behind "at its best"; empty of all windows."""
-        return "" if self.tested is self.selection else ", on the windows that did not choose it"
+        return "" if self.tested is self.selection else f", {OTHER_WINDOWS}"
 
     @property
     def loss(self) -> str:
