@@ -140,11 +140,11 @@ def test_a_spike_does_not_press_the_other_curves_flat(four_arms: Study) -> None:
     highest = max(np.nanmax(run.events.scalars[tags.TRAIN_LOSS].values) for run in four_arms.runs)
     low, high = loss_limits(arms)
     assert highest > 6
-    assert 3.2 < high < 3.5  # the loss at initialisation is 3.2
+    assert 3.2 < high < 3.5  # the loss at initialization is 3.2
     assert low < 1.43
 
 
-def test_a_higher_loss_at_initialisation_is_shown_unless_it_is_extreme(maker: Any) -> None:
+def test_a_higher_loss_at_initialization_is_shown_unless_it_is_extreme(maker: Any) -> None:
     for number, initial in enumerate((3.0, 3.0, 4.5, 40.0)):
         record = maker.run(seed=number, name=f"run{number}", steps=0)
         with SummaryWriter(str(maker.folder / record.name)) as writer:

@@ -42,7 +42,7 @@ def test_a_curve_is_the_mean_of_the_losses_and_never_above_the_initial_one() -> 
     assert pre == pytest.approx([2.05, 1.6, INITIAL])
     assert none == pytest.approx([2.55, 2.0])
     assert first.get_xscale() == "log"
-    assert "at initialisation 4.00" in [text.get_text() for text in first.texts]
+    assert "at initialization 4.00" in [text.get_text() for text in first.texts]
 
 
 def test_what_diverged_stands_above_with_how_many() -> None:

@@ -135,7 +135,7 @@ def test_accumulation_gives_one_point_a_step_and_trains_on_more_batches(
 ) -> None:
     record, folder = trained("a", "trainer.accumulate=3")
     assert record.step == 6
-    # At initialisation, before any update: the mean over the first three batches.
+    # At initialization, before any update: the mean over the first three batches.
     first = plain_losses(specified(*TINY, "optimizer.lr=1e-30"), steps=3)
     assert curve(folder, tags.TRAIN_LOSS)[0] == pytest.approx(sum(first) / 3, rel=1e-5)
     assert list(curve(folder, tags.TRAIN_LOSS)) == [0, 1, 2, 3, 4, 5]
@@ -160,7 +160,7 @@ def test_slow_batches_are_shown_between_what_is_logged_and_change_no_curve(
     losses = curve(spec.folder, tags.TRAIN_LOSS)
     assert losses == curve(quiet, tags.TRAIN_LOSS)
     assert curve(spec.folder, tags.VALIDATION_LOSS) == curve(quiet, tags.VALIDATION_LOSS)
-    # Batches of windows at initialisation and at the end, between them each that is trained on, and
+    # Batches of windows at initialization and at the end, between them each that is trained on, and
     # what is logged.
     windows = (len(shown) - 6 * accumulate - 1) // 2
     begun, batches = shown[:windows], shown[windows : windows + 6 * accumulate]

@@ -164,7 +164,7 @@ def loss_limits(arms: Sequence[Arm]) -> tuple[float, float]:
     """Limits of the loss axis, in nats per token, for every panel of a figure.
 
     From below the floor to above the highest smoothed loss of the runs that did not diverge; a loss
-    at initialisation more than twice the usual one does not count, nor what rises beyond that, for
+    at initialization more than twice the usual one does not count, nor what rises beyond that, for
     it would press the others flat. Nor does the fall in the first tenth of the runs where it is
     more than MOST_FALL times the later range. The panels say what they cut.
     """

@@ -31,6 +31,7 @@ from normlab.analysis.curves import (
     single_runs,
 )
 from normlab.analysis.learning_rates import (
+    OTHER_WINDOWS,
     LearningRates,
     RatedArm,
     RatePoint,
@@ -302,7 +303,7 @@ def _draw_rate_facets(
 
 
 def _draw_rate_panel(axes: Axes, arms: Sequence[RatedArm], look: Look, limits: _Limits) -> None:
-    """The loss of each arm by rate, the loss at initialisation, and above it what diverged."""
+    """The loss of each arm by rate, the loss at initialization, and above it what diverged."""
     axes.set_xscale("log")
     axes.set_ylim(*limits)
     initial = [rated.initial for rated in arms if not math.isnan(rated.initial)]
@@ -310,7 +311,7 @@ def _draw_rate_panel(axes: Axes, arms: Sequence[RatedArm], look: Look, limits: _
         start, above = max(initial), max(initial) > limits[1]
         axes.axhline(start, color=GREY, lw=1.0, ls=(0, (4, 2)), zorder=1)
         axes.annotate(
-            f"at initialisation {start:.2f}{', above the axes' if above else ''}",
+            f"at initialization {start:.2f}{', above the axes' if above else ''}",
             xy=(0.01, min(start, limits[1])), xycoords=axes.get_yaxis_transform(),
             xytext=(0, -2.5), textcoords="offset points", va="top", fontsize=7.5, color=GREY,
         )  # fmt: skip
@@ -446,13 +447,12 @@ def _rate_limits(arms: Sequence[RatedArm]) -> _Limits:
 def _rates_note(rates: LearningRates, hidden: Mapping[str, int]) -> str:
     several = any(len(point.losses) > 1 for rated in rates.arms for point in rated.points)
     band = ", the band from the lowest to the highest seed" if several else ", one seed"
+    windows = f", its loss below {OTHER_WINDOWS}" if rates.halved else ""
     lines = [
-        f"Curves: mean of the finished runs{band}; a loss above that at initialisation is drawn at "
-        "it. Larger:",
-        "the arm's best rate. LR sensitivity (arXiv 2309.14322): mean over the grid of min(loss, "
-        "loss at initialisation) − the lowest;",
-        "an arm that learns nothing at any rate has a low one too. Intervals: 95 % t over seeds; "
-        "an arrowhead: beyond the panel.",
+        f"Curves: mean of the finished runs{band}; a loss above that at initialization is drawn at "
+        f"it. Larger: the arm's best rate{windows}. LR sensitivity (arXiv 2309.14322): mean over "
+        "the grid of min(loss, loss at initialization) − the lowest; an arm that learns nothing at "
+        "any rate has a low one too. Intervals: 95 % t over seeds; an arrowhead: beyond the panel."
     ]
     left_out = ", ".join(f"{count} {what}" for what, count in hidden.items() if count)
     if left_out:

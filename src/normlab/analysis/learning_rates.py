@@ -81,7 +81,7 @@ class RatedArm:
         arm: all its runs.
         points: every rate that has a result, ascending.
         grid: the rates that all arms of the study share, ascending.
-        initial: mean validation loss at initialisation, in nats per token, or NaN.
+        initial: mean validation loss at initialization, in nats per token, or NaN.
     """
 
     arm: Arm

@@ -390,7 +390,7 @@ def test_sensitivity(a: float, b: float, said: str) -> None:
     assert one.basis == "3 pairs of seeds, 3 learning rates, best losses 1.990 and 1.990"
 
 
-def test_a_diverged_run_counts_as_the_loss_at_initialisation() -> None:
+def test_a_diverged_run_counts_as_the_loss_at_initialization() -> None:
     runs = over("rmsnorm", 2.0, 0.0) + rates(
         "layernorm", {1e-3: [2.0] * 3, 1e-2: [1.99] * 3, 1e-1: [None] * 3}
     )

@@ -50,7 +50,8 @@ def write_note(trials: Sequence[Trial], several_seeds: str, single_seed: str) ->
     spread = several_seeds if max(len(trial.losses) for trial in trials) > 1 else single_seed
     unigrams = " or ".join(f"{unigram:.2f}" for unigram in _unigram_losses(trials))
     dotted = f" Dotted: token frequencies alone, {unigrams}." if unigrams else ""
-    return f"{crosses}\n{spread}{dotted}"
+    best = f" Each at its own best rate{trials[0].windows}." if trials[0].windows else ""
+    return f"{crosses}\n{spread}{best}{dotted}"
 
 
 def _unigram_losses(trials: Iterable[Trial]) -> list[float]:
