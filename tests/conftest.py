@@ -1,4 +1,4 @@
-"""What several rooms' tests share: a composed run, and the front door called in this process."""
+"""Fixtures that many tests use: a composed run, and train.py called in this process."""
 
 import sys
 from collections.abc import Callable
@@ -39,19 +39,19 @@ def no_columns(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @dataclass
-class Answer:
+class CommandResult:
     code: int
     out: str
     err: str
 
 
 @pytest.fixture
-def door(
+def train_py(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Callable[..., Answer]:
-    """Calls train.py's door with these arguments, here."""
+) -> Callable[..., CommandResult]:
+    """Calls the main function of train.py with these arguments, in this process."""
 
-    def call(*arguments: str) -> Answer:
+    def call(*arguments: str) -> CommandResult:
         monkeypatch.setattr(sys, "argv", ["train.py", *keep_last(arguments)])
         code = 0
         try:
@@ -59,6 +59,6 @@ def door(
         except SystemExit as left:
             code = left.code if isinstance(left.code, int) else 1
         out, err = capfd.readouterr()
-        return Answer(code, out, err)
+        return CommandResult(code, out, err)
 
     return call

@@ -120,9 +120,9 @@ CASES = {
 
 @pytest.mark.parametrize("override", CASES)
 def test_a_request_that_cannot_be_met_is_one_sentence(
-    override: str, door: Callable, tmp_path: Path
+    override: str, train_py: Callable, tmp_path: Path
 ) -> None:
-    answer = door(override, f"output_dir={tmp_path / 'outputs'}")
+    answer = train_py(override, f"output_dir={tmp_path / 'outputs'}")
     assert answer.code == 2
     assert answer.err.startswith("normlab: ")
     assert answer.err.count("\n") == 1, answer.err
@@ -143,11 +143,11 @@ ECHOED = (
 @pytest.mark.parametrize("kind", LONG)
 @pytest.mark.parametrize("request_", ECHOED)
 def test_a_long_value_does_not_come_back_whole(
-    request_: str, kind: str, door: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request_: str, kind: str, train_py: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     value = LONG[kind]
-    answer = door(*(word.replace("VALUE", value) for word in request_.split(" ")))
+    answer = train_py(*(word.replace("VALUE", value) for word in request_.split(" ")))
     assert answer.code in (1, 2)
     assert answer.err.startswith("normlab: ")
     assert answer.err.count("\n") == 1
@@ -156,26 +156,30 @@ def test_a_long_value_does_not_come_back_whole(
     assert len(answer.err) < 800
 
 
-def test_one_impossible_combination_stops_the_whole_sweep(door: Callable, tmp_path: Path) -> None:
-    answer = door("-m", "model.heads=4,3", f"output_dir={tmp_path / 'outputs'}")
+def test_one_impossible_combination_stops_the_whole_sweep(
+    train_py: Callable, tmp_path: Path
+) -> None:
+    answer = train_py("-m", "model.heads=4,3", f"output_dir={tmp_path / 'outputs'}")
     assert answer.code == 2
     assert "model.heads=3" in answer.err
     assert not (tmp_path / "outputs").exists()
 
 
-def test_rotary_positions_need_even_heads(door: Callable, tmp_path: Path) -> None:
-    answer = door("model=minimind", "model.width=12", "model.heads=4", f"output_dir={tmp_path}")
+def test_rotary_positions_need_even_heads(train_py: Callable, tmp_path: Path) -> None:
+    answer = train_py("model=minimind", "model.width=12", "model.heads=4", f"output_dir={tmp_path}")
     assert answer.code == 2
     assert "model.positions=rotary" in answer.err
     assert "heads of 3" in answer.err
 
 
 def test_a_context_longer_than_the_text_says_how_long_it_may_be(
-    door: Callable, tmp_path: Path
+    train_py: Callable, tmp_path: Path
 ) -> None:
     text = tmp_path / "short.txt"
     text.write_text("to be or not to be " * 20)
-    answer = door("data=text", f"data.path={text}", "model.context=64", f"output_dir={tmp_path}/o")
+    answer = train_py(
+        "data=text", f"data.path={text}", "model.context=64", f"output_dir={tmp_path}/o"
+    )
     assert answer.code == 2
     assert "model.context=64" in answer.err
     assert not (tmp_path / "o").exists()
@@ -183,21 +187,21 @@ def test_a_context_longer_than_the_text_says_how_long_it_may_be(
 
 @pytest.mark.parametrize("content", [b"", b"\x00\x01\xff\xfe" * 40])
 def test_a_file_that_is_no_text_is_refused_before_anything_is_written(
-    content: bytes, door: Callable, tmp_path: Path
+    content: bytes, train_py: Callable, tmp_path: Path
 ) -> None:
     path = tmp_path / "file.txt"
     path.write_bytes(content)
-    answer = door("data=text", f"data.path={path}", f"output_dir={tmp_path}/o")
+    answer = train_py("data=text", f"data.path={path}", f"output_dir={tmp_path}/o")
     assert answer.code in (1, 2)
     assert str(path) in answer.err
     assert answer.err.count("\n") == 1
     assert not (tmp_path / "o").exists()
 
 
-def test_a_place_that_cannot_be_written_is_named(door: Callable, tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_named(train_py: Callable, tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
-    answer = door(f"output_dir={blocked}/outputs")
+    answer = train_py(f"output_dir={blocked}/outputs")
     assert answer.code == 1
     assert str(blocked) in answer.err
     assert "output_dir=" in answer.err
@@ -219,14 +223,14 @@ NORMS = {
 
 @pytest.mark.parametrize("target", NORMS)
 def test_a_norm_that_breaks_its_promises_is_refused_before_training(
-    target: str, door: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    target: str, train_py: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "norm").mkdir()
     (tmp_path / "norm" / "mine.yaml").write_text(f"_target_: {target}\n")
     (tmp_path / "outside_norms.py").write_text(OUTSIDE)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("NORMLAB_TRUST", "outside_norms")
-    answer = door("--config-dir", str(tmp_path), "norm=mine", f"output_dir={tmp_path}/o")
+    answer = train_py("--config-dir", str(tmp_path), "norm=mine", f"output_dir={tmp_path}/o")
     assert answer.code == 2
     assert answer.err.count("\n") == 1
     for word in [target, *NORMS[target]]:
@@ -262,8 +266,10 @@ class Infinite(Norm):
 """
 
 
-def test_a_norm_that_cannot_be_built_stops_before_training(door: Callable, tmp_path: Path) -> None:
-    answer = door("norm._target_=torch.nn.NoSuchNorm", f"output_dir={tmp_path}/o")
+def test_a_norm_that_cannot_be_built_stops_before_training(
+    train_py: Callable, tmp_path: Path
+) -> None:
+    answer = train_py("norm._target_=torch.nn.NoSuchNorm", f"output_dir={tmp_path}/o")
     assert answer.code == 2
     assert "torch.nn.NoSuchNorm" in answer.err
     assert answer.err.count("\n") == 1
@@ -280,13 +286,15 @@ def test_a_norm_that_cannot_be_built_stops_before_training(door: Callable, tmp_p
     ],
 )
 def test_a_mistake_in_a_file_of_ones_own_is_found_in_that_file(
-    file: str, content: str, words: list[str], door: Callable, tmp_path: Path
+    file: str, content: str, words: list[str], train_py: Callable, tmp_path: Path
 ) -> None:
     path = tmp_path / "own" / file
     path.parent.mkdir(parents=True)
     path.write_text(content)
     group = file.split("/")[0]
-    answer = door("--config-dir", str(tmp_path / "own"), f"{group}=own", f"output_dir={tmp_path}/o")
+    answer = train_py(
+        "--config-dir", str(tmp_path / "own"), f"{group}=own", f"output_dir={tmp_path}/o"
+    )
     assert answer.code == 2
     assert answer.err.count("\n") == 1
     for word in words:
@@ -295,20 +303,22 @@ def test_a_mistake_in_a_file_of_ones_own_is_found_in_that_file(
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
-def test_a_file_that_is_not_utf_8_is_named(encoding: str, door: Callable, tmp_path: Path) -> None:
+def test_a_file_that_is_not_utf_8_is_named(
+    encoding: str, train_py: Callable, tmp_path: Path
+) -> None:
     path = tmp_path / "own" / "norm" / "own.yaml"
     path.parent.mkdir(parents=True)
     path.write_bytes("# Grösse\n_target_: normlab.norms.RMSNorm\n".encode(encoding))
-    answer = door("--config-dir", str(tmp_path / "own"), "norm=own", f"output_dir={tmp_path}/o")
+    answer = train_py("--config-dir", str(tmp_path / "own"), "norm=own", f"output_dir={tmp_path}/o")
     assert answer.code == 2
     assert answer.err.count("\n") == 1
     assert f"{path} is not text in UTF-8" in answer.err
 
 
-def test_the_multirun_flag_may_stand_anywhere(door: Callable, tmp_path: Path) -> None:
-    answer = door("model.depth=1", "-m", "norm=rmsnorm,foo", f"output_dir={tmp_path}/o")
+def test_the_multirun_flag_may_stand_anywhere(train_py: Callable, tmp_path: Path) -> None:
+    answer = train_py("model.depth=1", "-m", "norm=rmsnorm,foo", f"output_dir={tmp_path}/o")
     assert "norm=foo is not an option" in answer.err
-    assert door("-m", "--cfg", "job").out.startswith("seed: 0")
+    assert train_py("-m", "--cfg", "job").out.startswith("seed: 0")
 
 
 @pytest.mark.parametrize(
@@ -320,9 +330,9 @@ def test_the_multirun_flag_may_stand_anywhere(door: Callable, tmp_path: Path) ->
     }.items(),
 )
 def test_an_option_of_another_group_is_suggested(
-    override: str, hint: str, door: Callable, tmp_path: Path
+    override: str, hint: str, train_py: Callable, tmp_path: Path
 ) -> None:
-    answer = door(override, f"output_dir={tmp_path}/o")
+    answer = train_py(override, f"output_dir={tmp_path}/o")
     assert answer.code == 2
     assert f"{override} is not an option; did you mean {hint}? " in answer.err
 
@@ -335,9 +345,9 @@ def test_an_option_of_another_group_is_suggested(
     ],
 )
 def test_more_runs_than_a_command_can_have_are_refused_at_once(
-    words: list[str], expected: str, door: Callable, tmp_path: Path
+    words: list[str], expected: str, train_py: Callable, tmp_path: Path
 ) -> None:
-    answer = door("-m", *words, f"output_dir={tmp_path}/o")
+    answer = train_py("-m", *words, f"output_dir={tmp_path}/o")
     assert answer.code == 2
     assert expected in answer.err
     assert not (tmp_path / "o").exists()
@@ -355,8 +365,8 @@ def test_more_runs_than_a_command_can_have_are_refused_at_once(
         ("data.path=foo", "it is one of data=shakespeare and data=text"),
     ],
 )
-def test_what_was_meant_is_named(word: str, hint: str, door: Callable, tmp_path: Path) -> None:
-    answer = door(word, f"output_dir={tmp_path}/o")
+def test_what_was_meant_is_named(word: str, hint: str, train_py: Callable, tmp_path: Path) -> None:
+    answer = train_py(word, f"output_dir={tmp_path}/o")
     assert answer.code == 2
     assert hint in answer.err
 
@@ -368,30 +378,32 @@ def test_what_was_meant_is_named(word: str, hint: str, door: Callable, tmp_path:
         ("torch.nn.LayrNorm", "torch.nn.LayerNorm"),
     ],
 )
-def test_a_misspelt_class_is_named(target: str, meant: str, door: Callable, tmp_path: Path) -> None:
+def test_a_misspelt_class_is_named(
+    target: str, meant: str, train_py: Callable, tmp_path: Path
+) -> None:
     path = tmp_path / "own" / "norm" / "own.yaml"
     path.parent.mkdir(parents=True)
     path.write_text(f"_target_: {target}\n")
-    answer = door("--config-dir", str(tmp_path / "own"), "norm=own", f"output_dir={tmp_path}/o")
+    answer = train_py("--config-dir", str(tmp_path / "own"), "norm=own", f"output_dir={tmp_path}/o")
     assert answer.code == 2
     assert f"{target} is not there; did you mean {meant}?" in answer.err
 
 
-def test_options_inside_no_group_are_explained(door: Callable, tmp_path: Path) -> None:
+def test_options_inside_no_group_are_explained(train_py: Callable, tmp_path: Path) -> None:
     path = tmp_path / "own" / "experiment" / "own.yaml"
     path.parent.mkdir(parents=True)
     path.write_text("defaults:\n  - override /schedule: cosine\n")
-    answer = door("--config-dir", str(tmp_path / "own"), "experiment=own")
+    answer = train_py("--config-dir", str(tmp_path / "own"), "experiment=own")
     assert answer.code == 2
     assert "begin the file with the line `# @package _global_`" in answer.err
 
 
 def test_a_folder_of_options_that_is_not_there_is_answered_with_the_nearest(
-    door: Callable, tmp_path: Path
+    train_py: Callable, tmp_path: Path
 ) -> None:
     (tmp_path / "mine").mkdir()
     for flag in ("--config-dir", "--config-path"):
-        answer = door(flag, str(tmp_path / "minne"), "norm=mine")
+        answer = train_py(flag, str(tmp_path / "minne"), "norm=mine")
         assert answer.code == 2
         assert answer.err.count("\n") == 1
         assert f"is not a folder; did you mean {tmp_path}/mine? give one that holds" in answer.err

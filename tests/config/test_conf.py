@@ -76,8 +76,8 @@ def test_the_sweep_of_rates_is_the_published_grid_in_half_decades() -> None:
     assert all(2.9 < b / a < 3.4 for a, b in itertools.pairwise(rates))
 
 
-def test_help_lists_every_group_and_three_examples(door: Callable) -> None:
-    answer = door("--help")
+def test_help_lists_every_group_and_three_examples(train_py: Callable) -> None:
+    answer = train_py("--help")
     assert answer.code == 0
     for group in (*GROUPS, "logger", "experiment", "sweep"):
         assert f"\n  {group}" in answer.out
@@ -86,7 +86,7 @@ def test_help_lists_every_group_and_three_examples(door: Callable) -> None:
     assert "python train.py -m norm=rmsnorm,layernorm placement=pre,post" in answer.out
 
 
-def test_help_lists_the_users_own_norms(door: Callable, tmp_path: Path) -> None:
+def test_help_lists_the_users_own_norms(train_py: Callable, tmp_path: Path) -> None:
     (tmp_path / "norm").mkdir()
     (tmp_path / "norm" / "mine.yaml").write_text("# mine\n_target_: torch.nn.Identity\n")
-    assert "mine" in door("--config-dir", str(tmp_path), "--help").out
+    assert "mine" in train_py("--config-dir", str(tmp_path), "--help").out

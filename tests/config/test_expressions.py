@@ -92,7 +92,7 @@ REFUSED = [
     "lambda: 1",
     "[x for x in (1, 2)]",
     "await L",
-    # doors into Python
+    # ways into Python
     "L.real",
     "(1).real",
     "L[0]",

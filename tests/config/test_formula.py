@@ -87,7 +87,7 @@ POINTED = [
     ("gain * x * 9 ** 9 ** 9", "9 ** 9 ** 9", "no value"),
     ("gain * x + 1e999", "1e999", "too large"),
     ("gain * x + " + "9" * 400, "9" * 400, "too large"),
-    # doors into Python
+    # ways into Python
     ("gain * x.real", "x.real", "an attribute is not allowed; only numbers, names"),
     ("gain * x[0]", "x[0]", "an index"),
     ("gain * x.sum()", "x.sum", "an attribute is not allowed"),
@@ -255,9 +255,9 @@ assert "torch" not in sys.modules
     assert done.stdout == ""
 
 
-def test_a_formula_is_answered_at_the_door(door, tmp_path):
+def test_the_command_refuses_a_wrong_formula(train_py, tmp_path):
     def asked(*overrides):
-        return door("norm=l1", *overrides, f"output_dir={tmp_path / 'outputs'}")
+        return train_py("norm=l1", *overrides, f"output_dir={tmp_path / 'outputs'}")
 
     answer = asked("norm.expression='gain * x / (mean(abs(y)) + eps)'")
     assert answer.code == 2
@@ -279,16 +279,16 @@ def test_a_formula_is_answered_at_the_door(door, tmp_path):
     assert not (tmp_path / "outputs").exists()
 
 
-def test_the_norm_of_queries_and_keys_has_the_width_of_a_head(door, tmp_path):
+def test_the_norm_of_queries_and_keys_has_the_width_of_a_head(train_py, tmp_path):
     formula = "{_target_: normlab.norms.Formula, expression: 'x * sqrt(width - 64)'}"
     # The model is 128 wide and has 4 heads.
     missing = f"data.path={tmp_path / 'missing.txt'}"
-    assert "missing.txt" in door(f"placement.input={formula}", "data=text", missing).err
-    answer = door(f"placement.qk={formula}", "data=text", missing)
+    assert "missing.txt" in train_py(f"placement.input={formula}", "data=text", missing).err
+    answer = train_py(f"placement.qk={formula}", "data=text", missing)
     assert answer.err.startswith("normlab: placement.qk.expression: it has no value")
 
 
-def test_everything_of_a_formula_may_be_overridden(door, tmp_path):
+def test_everything_of_a_formula_may_be_overridden(train_py, tmp_path):
     # What is wrong here is looked at last: the formula has passed.
     missing = tmp_path / "missing.txt"
     for overrides in (
@@ -301,7 +301,7 @@ def test_everything_of_a_formula_may_be_overridden(door, tmp_path):
         ["+norm.parameters.b.init=0", "norm.expression='b + gain * x / rms(x)'"],
         ["-m", "norm.expression='gain * x','gain * tanh(x)'"],
     ):
-        answer = door("norm=l1", *overrides, "data=text", f"data.path={missing}")
+        answer = train_py("norm=l1", *overrides, "data=text", f"data.path={missing}")
         assert answer.code in (1, 2)
         assert answer.err.count("\n") == 1, answer.err
         assert str(missing) in answer.err

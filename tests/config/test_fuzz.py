@@ -22,8 +22,10 @@ class NoLauncher:
 
 
 @pytest.fixture
-def planned(door: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Calls the door up to where training would begin, and holds the answer to the promise."""
+def planned(
+    train_py: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., None]:
+    """Calls train.py up to where training would begin; checks that bad input gets one sentence."""
     monkeypatch.setattr(
         sweep.StudySweeper, "_instantiate_launcher", lambda self, runs: NoLauncher()
     )
@@ -36,7 +38,7 @@ def planned(door: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(here)
 
     def call(*arguments: str) -> None:
-        answer = door(*arguments)
+        answer = train_py(*arguments)
         given = f"{arguments} gave {answer.code}: {answer.err}"
         assert "Traceback" not in answer.err, given
         assert answer.code in (0, 1, 2), given

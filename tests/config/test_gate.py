@@ -62,10 +62,10 @@ def assert_refused(answer: object, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_every_hostile_file_is_one_sentence(name: str, strangers: Path, door: Callable) -> None:
+def test_every_hostile_file_is_one_sentence(name: str, strangers: Path, train_py: Callable) -> None:
     group, option = OPTIONS[name]
     write(strangers, f"{group}/{option}.yaml", (HOSTILE / name).read_text())
-    answer = door("-m", "--config-dir", "mine", f"{group}={option}")
+    answer = train_py("-m", "--config-dir", "mine", f"{group}={option}")
     assert_refused(answer, strangers)
 
 
@@ -89,7 +89,7 @@ SWEEPERS = {
 @pytest.mark.parametrize("case", SWEEPERS)
 @pytest.mark.parametrize("how", ["experiment", "primary"])
 def test_a_sweep_of_a_file_reaches_no_code(
-    case: str, how: str, strangers: Path, door: Callable
+    case: str, how: str, strangers: Path, train_py: Callable
 ) -> None:
     text = f"hydra: {{sweeper: {{{SWEEPERS[case]}}}}}\n"
     if how == "experiment":
@@ -98,7 +98,7 @@ def test_a_sweep_of_a_file_reaches_no_code(
     else:
         write(strangers, "x.yaml", f"defaults: [train, _self_]\n{text}")
         chosen = "--config-name=x"
-    assert_refused(door("-m", "--config-dir", "mine", chosen, *TINY), strangers)
+    assert_refused(train_py("-m", "--config-dir", "mine", chosen, *TINY), strangers)
 
 
 REFUSED = {
@@ -143,12 +143,14 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_a_file_may_not_ask_for_is_refused(case: str, strangers: Path, door: Callable) -> None:
+def test_what_a_file_may_not_ask_for_is_refused(
+    case: str, strangers: Path, train_py: Callable
+) -> None:
     text = REFUSED[case]
     head = "" if text.startswith("#") else "# @package _global_\n"
     write(strangers, "experiment/x.yaml", head + text)
     # A question composes as well; nothing is trained either way.
-    assert_refused(door("--config-dir", "mine", "experiment=x", "--cfg", "job"), strangers)
+    assert_refused(train_py("--config-dir", "mine", "experiment=x", "--cfg", "job"), strangers)
 
 
 ALLOWED = {
@@ -164,15 +166,15 @@ ALLOWED = {
 
 
 @pytest.mark.parametrize("case", ALLOWED)
-def test_what_users_need_passes(case: str, strangers: Path, door: Callable) -> None:
+def test_what_users_need_passes(case: str, strangers: Path, train_py: Callable) -> None:
     write(strangers, "experiment/x.yaml", f"# @package _global_\n{ALLOWED[case]}")
-    answer = door("--config-dir", "mine", "experiment=x", "--cfg", "job", "--resolve")
+    answer = train_py("--config-dir", "mine", "experiment=x", "--cfg", "job", "--resolve")
     assert answer.code == 0, answer.err
 
 
-def test_a_primary_config_of_ones_own_trains(strangers: Path, door: Callable) -> None:
+def test_a_primary_config_of_ones_own_trains(strangers: Path, train_py: Callable) -> None:
     write(strangers, "mine.yaml", "defaults: [train, _self_]\nmodel: {width: 32}\n")
-    answer = door("--config-dir", "mine", "--config-name", "mine", "--cfg", "job")
+    answer = train_py("--config-dir", "mine", "--config-name", "mine", "--cfg", "job")
     assert answer.code == 0, answer.err
     assert "width: 32" in answer.out
 
@@ -202,16 +204,16 @@ def test_everything_of_conf_but_hydras_own_passes() -> None:
     ],
 )
 def test_no_other_way_leads_around_the_gate(
-    arguments: tuple[str, ...], strangers: Path, door: Callable
+    arguments: tuple[str, ...], strangers: Path, train_py: Callable
 ) -> None:
     write(strangers, "norm/x.yaml", "_target_: mine.evil.X")
     write(strangers, "secret/x.yaml", "# @package hydra\nsearchpath: [pkg://mine.evil]")
-    assert_refused(door("-m", *arguments, *TINY), strangers)
+    assert_refused(train_py("-m", *arguments, *TINY), strangers)
 
 
-def test_a_folder_of_hydras_options_is_refused(strangers: Path, door: Callable) -> None:
+def test_a_folder_of_hydras_options_is_refused(strangers: Path, train_py: Callable) -> None:
     write(strangers, "hydra/launcher/x.yaml", "n_jobs: 2")
-    assert_refused(door("--config-dir", "mine", "hydra/launcher=x", *TINY), strangers)
+    assert_refused(train_py("--config-dir", "mine", "hydra/launcher=x", *TINY), strangers)
 
 
 EVIL = "# @package _global_\nhydra: {callbacks: {x: {_target_: mine.evil.X}}}"
@@ -221,7 +223,7 @@ EVIL = "# @package _global_\nhydra: {callbacks: {x: {_target_: mine.evil.X}}}"
     "group", ["schema", "seed", "jobs", "trainer.precision", "placement.blocks.deep", "Hydra"]
 )
 def test_no_folder_becomes_a_group_that_the_gate_does_not_read(
-    group: str, strangers: Path, door: Callable
+    group: str, strangers: Path, train_py: Callable
 ) -> None:
     write(strangers, f"{group}/0.yaml", EVIL)
     write(
@@ -229,7 +231,7 @@ def test_no_folder_becomes_a_group_that_the_gate_does_not_read(
         "norm/x.yaml",
         "defaults: [{/schema@_global_: '0'}, _self_]\n_target_: torch.nn.RMSNorm",
     )
-    assert_refused(door("--config-dir", "mine", "norm=x", *TINY), strangers)
+    assert_refused(train_py("--config-dir", "mine", "norm=x", *TINY), strangers)
 
 
 HYDRAS = "# @package hydra\ncallbacks: {x: {_target_: mine.evil.X}}"
@@ -244,45 +246,45 @@ HYDRAS = "# @package hydra\ncallbacks: {x: {_target_: mine.evil.X}}"
     ],
 )
 def test_a_folder_named_like_a_nested_key_runs_nothing(
-    folder: str, experiment: str, word: str, strangers: Path, door: Callable
+    folder: str, experiment: str, word: str, strangers: Path, train_py: Callable
 ) -> None:
     write(strangers, f"{folder}/x.yaml", HYDRAS)
     text = f"# @package _global_\nhydra: {{sweeper: {{{experiment}}}}}"
     write(strangers, "experiment/e.yaml", text)
-    answer = door("--config-dir", "mine", word, *TINY)
+    answer = train_py("--config-dir", "mine", word, *TINY)
     assert_refused(answer, strangers)
     assert f"mine/{folder} is not taken" in answer.err
 
 
-def test_a_folder_of_the_search_path_brings_no_group(strangers: Path, door: Callable) -> None:
+def test_a_folder_of_the_search_path_brings_no_group(strangers: Path, train_py: Callable) -> None:
     write(strangers, "evil/x.yaml", HYDRAS)
     path = f"hydra.searchpath=[file://{strangers.resolve()}]"
     for word in ("+evil=x", "evil=x", "evil.y=x"):
-        assert_refused(door(path, word, *TINY), strangers)
+        assert_refused(train_py(path, word, *TINY), strangers)
 
 
-def test_a_primary_config_of_a_subfolder_is_refused(strangers: Path, door: Callable) -> None:
+def test_a_primary_config_of_a_subfolder_is_refused(strangers: Path, train_py: Callable) -> None:
     write(strangers, "sub/top.yaml", "# @package _global_\ndefaults: [train, _self_]")
     write(strangers, "sub/train.yaml", EVIL)
-    assert_refused(door("--config-dir", "mine", "--config-name", "sub/top", *TINY), strangers)
+    assert_refused(train_py("--config-dir", "mine", "--config-name", "sub/top", *TINY), strangers)
 
 
 def test_a_root_config_of_another_folder_is_read_by_the_gate(
-    strangers: Path, door: Callable
+    strangers: Path, train_py: Callable
 ) -> None:
     write(strangers, "top.yaml", "defaults: [train, _self_]")
     write(strangers, "train.yaml", EVIL)
-    assert_refused(door("--config-path", "mine", "--config-name", "top", *TINY), strangers)
+    assert_refused(train_py("--config-path", "mine", "--config-name", "top", *TINY), strangers)
 
 
-def test_a_sweep_entry_reads_no_other_group(strangers: Path, door: Callable) -> None:
+def test_a_sweep_entry_reads_no_other_group(strangers: Path, train_py: Callable) -> None:
     write(strangers, "foo/lol.yaml", (HOSTILE / "n_lol.norm.yaml").read_text())
     write(
         strangers,
         "experiment/x.yaml",
         "# @package _global_\nhydra: {sweeper: {arms: ['+foo=lol']}}",
     )
-    assert_refused(door("-m", "--config-dir", "mine", "experiment=x", *TINY), strangers)
+    assert_refused(train_py("-m", "--config-dir", "mine", "experiment=x", *TINY), strangers)
 
 
 PACKAGES = (
@@ -298,7 +300,7 @@ PACKAGES = (
 @pytest.mark.parametrize("entry", PACKAGES)
 @pytest.mark.parametrize("way", ["arms", "params", "typed"])
 def test_no_option_is_merged_into_hydra(
-    entry: str, way: str, strangers: Path, door: Callable, tmp_path: Path
+    entry: str, way: str, strangers: Path, train_py: Callable, tmp_path: Path
 ) -> None:
     """Python's logging imports the classes that hydra.job_logging names, and opens files."""
     precious = tmp_path / "precious.txt"
@@ -315,7 +317,7 @@ def test_no_option_is_merged_into_hydra(
         "# @package _global_\n" + json.dumps({"hydra": {"sweeper": sweeper}})
     )
     word = entry if way == "typed" else "experiment=a"
-    answer = door("--config-dir", str(strangers), "-m", word, *TINY)
+    answer = train_py("--config-dir", str(strangers), "-m", word, *TINY)
     assert answer.code in (1, 2), answer.err
     assert "Traceback" not in answer.err
     assert precious.read_text() == "numbers"

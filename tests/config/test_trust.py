@@ -116,9 +116,9 @@ def offer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Offer:
 
 @pytest.mark.parametrize("case", FILES)
 def test_a_strangers_file_runs_nothing(
-    case: str, offer: Offer, door: Callable, tmp_path: Path
+    case: str, offer: Offer, train_py: Callable, tmp_path: Path
 ) -> None:
-    answer = door(*offer(*FILES[case]), *TINY)
+    answer = train_py(*offer(*FILES[case]), *TINY)
     assert answer.code == 2, answer.err
     assert answer.err.startswith("normlab: ")
     assert answer.err.count("\n") == 1, answer.err
@@ -129,18 +129,18 @@ def test_a_strangers_file_runs_nothing(
 
 @pytest.mark.parametrize("flag", ["--help", "--cfg=all", "--hydra-help"])
 def test_questions_run_nothing_either(
-    flag: str, offer: Offer, door: Callable, tmp_path: Path
+    flag: str, offer: Offer, train_py: Callable, tmp_path: Path
 ) -> None:
     text = f"# @package _global_\nhydra: {{hydra_logging: {LOGGING}, job_logging: {LOGGING}}}"
-    door(*offer("experiment/x.yaml", text), flag)
+    train_py(*offer("experiment/x.yaml", text), flag)
     assert not (tmp_path / "sprung").exists()
 
 
 def test_the_refusal_names_the_key_the_target_what_is_allowed_and_what_to_do(
-    offer: Offer, door: Callable
+    offer: Offer, train_py: Callable
 ) -> None:
     text = "_target_: torch.nn.RMSNorm\neps: {_target_: trap.deep.Norm}"
-    err = door(*offer("norm/x.yaml", text)).err
+    err = train_py(*offer("norm/x.yaml", text)).err
     for words in (
         "norm.eps._target_=trap.deep.Norm is not trusted",
         "torch.nn",
@@ -151,28 +151,30 @@ def test_the_refusal_names_the_key_the_target_what_is_allowed_and_what_to_do(
 
 
 def test_what_the_user_trusts_is_built_and_trained(
-    offer: Offer, door: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    offer: Offer, train_py: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NORMLAB_TRUST", "another, trap")
-    answer = door(*offer("norm/x.yaml", "_target_: trap.Norm"), *TINY)
+    answer = train_py(*offer("norm/x.yaml", "_target_: trap.Norm"), *TINY)
     assert answer.code == 0, answer.err
     assert (tmp_path / "sprung").exists()
 
 
 def test_callbacks_are_given_on_the_command_line(
-    offer: Offer, door: Callable, tmp_path: Path
+    offer: Offer, train_py: Callable, tmp_path: Path
 ) -> None:
     norm = offer("norm/x.yaml", "_target_: torch.nn.RMSNorm")
-    answer = door(*norm, "+hydra.callbacks.x._target_=trap.Call", *TINY)
+    answer = train_py(*norm, "+hydra.callbacks.x._target_=trap.Call", *TINY)
     assert answer.code == 0, answer.err
     assert (tmp_path / "sprung").exists()
 
 
 def test_a_variable_may_be_handed_to_the_runs(
-    door: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train_py: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SOME_PATH", "there")
-    answer = door("hydra.job.env_copy=[SOME_PATH]", "norm=none", *TINY, f"output_dir={tmp_path}")
+    answer = train_py(
+        "hydra.job.env_copy=[SOME_PATH]", "norm=none", *TINY, f"output_dir={tmp_path}"
+    )
     assert answer.code == 0, answer.err
 
 
@@ -229,9 +231,9 @@ def test_a_strangers_words_do_not_reach_the_terminal_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("flag", ["--experimental-rerun", "--exp"])
-def test_a_pickled_run_is_not_read(flag: str, door: Callable, tmp_path: Path) -> None:
+def test_a_pickled_run_is_not_read(flag: str, train_py: Callable, tmp_path: Path) -> None:
     (tmp_path / "config.pickle").write_bytes(b"cbuiltins\nexit\n(tR.")
-    answer = door(f"{flag}={tmp_path / 'config.pickle'}")
+    answer = train_py(f"{flag}={tmp_path / 'config.pickle'}")
     assert answer.code == 2
     assert "is not a flag" in answer.err
 

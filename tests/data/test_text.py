@@ -451,12 +451,12 @@ def test_too_little_text_for_the_context_names_the_longest(corpus):
     assert len(open_text(corpus / "a.txt", context=29).validation()) == 1
 
 
-def test_the_command_refuses_what_is_no_text_before_it_trains(door, tmp_path):
+def test_the_command_refuses_what_is_no_text_before_it_trains(train_py, tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "to be"}\n' * 200)
     (tmp_path / "b.txt").write_text("\n" * 4000)
     for name, code, word in (("a.jsonl", 1, "JSON lines"), ("b.txt", 2, r"nothing but '\n'")):
         path = tmp_path / name
-        answer = door("data=text", f"data.path={path}", *TINY, f"output_dir={tmp_path}/out")
+        answer = train_py("data=text", f"data.path={path}", *TINY, f"output_dir={tmp_path}/out")
         assert (answer.code, answer.err.count("\n")) == (code, 1)
         assert f"{path}" in answer.err
         assert word in answer.err

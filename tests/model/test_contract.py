@@ -135,10 +135,10 @@ def test_every_network_is_tried_and_each_once(
 
 
 def test_the_command_refuses_it_before_it_trains(
-    mine: Callable, door: Callable, tmp_path: Path
+    mine: Callable, train_py: Callable, tmp_path: Path
 ) -> None:
     leak = mine(FORWARD.format("x = x + 0.1 * x.mean(1, keepdim=True)"))
-    answer = door("-m", "seed=0,1", *TINY, leak, f"output_dir={tmp_path}/out")
+    answer = train_py("-m", "seed=0,1", *TINY, leak, f"output_dir={tmp_path}/out")
     assert answer.code == 2
     assert answer.err.count("\n") == 1
     assert "moves the logits of earlier tokens" in answer.err

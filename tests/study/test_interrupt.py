@@ -75,12 +75,12 @@ def signals() -> Iterator[None]:
 )
 @pytest.mark.usefixtures("signals")
 def test_stopped_with_nothing_but_figures_left_it_says_so(
-    signum: int, code: int, door: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    signum: int, code: int, train_py: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = ["-m", *TINY, f"output_dir={tmp_path}"]
     with monkeypatch.context() as stopped:
         stopped.setattr(figures, "draw_figures", lambda *_: os.kill(os.getpid(), signum))
-        answer = door(*command)
+        answer = train_py(*command)
     assert (answer.code, answer.err) == (code, "stopped; the same command draws the figures\n")
-    assert door(*command).code == 0
+    assert train_py(*command).code == 0
     assert (tmp_path / "synthetic" / "figures" / "comparison.png").is_file()

@@ -31,10 +31,10 @@ def results(folder: Path) -> dict[str, object]:
 
 @pytest.mark.slow
 def test_joblib_gives_the_runs_losses_and_figures_of_the_own_launcher(
-    tmp_path: Path, door: Callable
+    tmp_path: Path, train_py: Callable
 ) -> None:
     own, joblib = tmp_path / "own", tmp_path / "joblib"
-    assert door(*OVERRIDES, f"output_dir={own}", "jobs=1").code == 0
+    assert train_py(*OVERRIDES, f"output_dir={own}", "jobs=1").code == 0
     train_with_joblib(joblib)
     assert results(joblib) == results(own)
     assert len(results(joblib)) == 2

@@ -1,4 +1,4 @@
-"""What docs/adding_a_norm.md shows is done here, through the front door, from outside the repo."""
+"""Every example of docs/adding_a_norm.md is run with train.py, from outside the repository."""
 
 import json
 import re
@@ -27,9 +27,9 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "mine"
 
 
-def trained(door: Callable, mine: Path, *overrides: str) -> dict:
+def trained(train_py: Callable, mine: Path, *overrides: str) -> dict:
     outputs = mine.parent / "outputs"
-    answer = door("--config-dir", str(mine), *TINY, f"output_dir={outputs}", *overrides)
+    answer = train_py("--config-dir", str(mine), *TINY, f"output_dir={outputs}", *overrides)
     assert answer.code == 0, answer.err
     (run,) = outputs.glob("*/*/run.json")
     return json.loads(run.read_text())  # type: ignore[no-any-return]
@@ -43,8 +43,10 @@ def test_the_page_shows_the_three_ways_and_a_placement() -> None:
 
 
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for _, kind, name, _ in FILES])
-def test_every_file_of_the_page_trains(kind: str, name: str, door: Callable, mine: Path) -> None:
-    record = trained(door, mine, f"{kind}={name}", "model.depth=3")
+def test_every_file_of_the_page_trains(
+    kind: str, name: str, train_py: Callable, mine: Path
+) -> None:
+    record = trained(train_py, mine, f"{kind}={name}", "model.depth=3")
     assert record["state"] == "finished"
     assert record[kind] == name
     assert record["final"]["val_loss"] < 2.2
@@ -53,19 +55,19 @@ def test_every_file_of_the_page_trains(kind: str, name: str, door: Callable, min
 @pytest.mark.parametrize(
     "command", re.findall(r"^python train\.py (\+.*)$", PAGE.read_text(), re.M)
 )
-def test_every_switch_of_the_page_trains(command: str, door: Callable, mine: Path) -> None:
+def test_every_switch_of_the_page_trains(command: str, train_py: Callable, mine: Path) -> None:
     import shlex
 
-    assert trained(door, mine, *shlex.split(command))["state"] == "finished"
+    assert trained(train_py, mine, *shlex.split(command))["state"] == "finished"
 
 
 def test_a_folder_in_the_place_of_a_result_is_said_before_anything_trains(
-    door: Callable, tmp_path: Path
+    train_py: Callable, tmp_path: Path
 ) -> None:
     study = tmp_path / "synthetic"
     (study / "runs.csv").mkdir(parents=True)
     for arguments in (["-m", "seed=0,1"], []):
-        answer = door(*arguments, *TINY, f"output_dir={tmp_path}")
+        answer = train_py(*arguments, *TINY, f"output_dir={tmp_path}")
         assert answer.code == 1
         assert answer.err.startswith(f"normlab: {study}/runs.csv is a folder, and the study has a")
         assert answer.err.count("\n") == 1

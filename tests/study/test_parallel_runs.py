@@ -57,14 +57,14 @@ def gone(pids: list[int], seconds: float) -> bool:
 
 @pytest.mark.slow
 def test_side_by_side_is_to_the_bit_what_one_after_the_other_is(
-    door: Callable, tmp_path: Path
+    train_py: Callable, tmp_path: Path
 ) -> None:
-    both = door(*STUDY, "jobs=2", f"output_dir={tmp_path}/both")
+    both = train_py(*STUDY, "jobs=2", f"output_dir={tmp_path}/both")
     assert both.code == 0, both.err
     assert "runs    2 at once, 1 thread each (" in both.out
-    one = door(*STUDY, "jobs=1", f"output_dir={tmp_path}/one")
+    one = train_py(*STUDY, "jobs=1", f"output_dir={tmp_path}/one")
     assert "runs    one after the other, 1 thread (" in one.out
-    here = door(*STUDY, "hydra/launcher=basic", f"output_dir={tmp_path}/here")
+    here = train_py(*STUDY, "hydra/launcher=basic", f"output_dir={tmp_path}/here")
     assert (one.code, here.code) == (0, 0), one.err + here.err
     names = read_records(tmp_path / "here" / "synthetic").keys()
     assert len(names) == 2
@@ -200,7 +200,7 @@ class Broken(torch.nn.Module):
 
 @pytest.mark.slow
 def test_every_failure_is_listed(
-    door: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train_py: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = tmp_path / "own" / "norm"
     own.mkdir(parents=True)
@@ -211,7 +211,7 @@ def test_every_failure_is_listed(
     for name, why in (("one", "first reason"), ("two", "second reason")):
         lines = f"# fails\n_target_: failing_norms.Broken\nwhy: {why}\n"
         (own / f"{name}.yaml").write_text(lines)
-    answer = door(
+    answer = train_py(
         *("--config-dir", str(own.parent), "-m", "norm=one,rmsnorm,two", *TINY),
         f"output_dir={tmp_path}/o",
     )
@@ -225,9 +225,9 @@ def test_every_failure_is_listed(
 
 @pytest.mark.parametrize("value", ["0", "-1", "x", "true", "1.5", "null", "[1]"])
 def test_a_number_of_runs_that_makes_no_sense_is_one_sentence(
-    value: str, door: Callable, tmp_path: Path
+    value: str, train_py: Callable, tmp_path: Path
 ) -> None:
-    answer = door(*STUDY, f"jobs={value}", f"output_dir={tmp_path}/o")
+    answer = train_py(*STUDY, f"jobs={value}", f"output_dir={tmp_path}/o")
     assert answer.code == 2
     assert "jobs=" in answer.err
     assert "auto or a whole number from 1" in answer.err
@@ -240,7 +240,7 @@ def test_the_number_of_runs_at_once_is_no_part_of_a_run(specified: Callable) -> 
 
 
 @pytest.mark.slow
-def test_a_run_that_goes_on_keeps_its_threads(door: Callable, tmp_path: Path) -> None:
+def test_a_run_that_goes_on_keeps_its_threads(train_py: Callable, tmp_path: Path) -> None:
     shape = [word for word in STUDY if not word.startswith("trainer.threads")]
     study = tmp_path / "synthetic"
     process = Process(tmp_path, *shape, "trainer.max_steps=2000", f"output_dir={tmp_path}")

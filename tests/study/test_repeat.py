@@ -13,18 +13,18 @@ MINE = ("norm=layernorm", "placement=mixln", "norm.eps=1e-4", "seed=3", "model.d
 
 
 @pytest.fixture
-def first(door: Callable, tmp_path: Path) -> Path:
+def first(train_py: Callable, tmp_path: Path) -> Path:
     """A run of a study called first."""
-    answer = door(*TINY, *MINE, "study=first", f"output_dir={tmp_path}")
+    answer = train_py(*TINY, *MINE, "study=first", f"output_dir={tmp_path}")
     assert answer.code == 0, answer.err
     (path,) = (tmp_path / "first").glob("*/run.json")
     return path.parent
 
 
 def test_a_run_is_repeated_to_the_bit_in_a_study_of_its_own(
-    first: Path, door: Callable, tmp_path: Path
+    first: Path, train_py: Callable, tmp_path: Path
 ) -> None:
-    answer = door("--from", str(first))
+    answer = train_py("--from", str(first))
     assert answer.code == 0, answer.err
     assert "the same, to the bit" in answer.out
     again = tmp_path / "first-repeat" / first.name
@@ -34,51 +34,51 @@ def test_a_run_is_repeated_to_the_bit_in_a_study_of_its_own(
     assert ours["norm"] == "layernorm"
 
 
-def test_a_run_is_repeated_with_the_threads_that_it_had(first: Path, door: Callable) -> None:
+def test_a_run_is_repeated_with_the_threads_that_it_had(first: Path, train_py: Callable) -> None:
     # A run that leaves its threads open had what was its share of the machine.
     free = [word for word in TINY if not word.startswith("trainer.threads")]
-    assert door(*free, *MINE, "study=free", f"output_dir={first.parents[1]}").code == 0
+    assert train_py(*free, *MINE, "study=free", f"output_dir={first.parents[1]}").code == 0
     (path,) = (first.parents[1] / "free").glob("*/run.json")
     record = RunRecord.read(path.parent)
     record.hardware["threads"] = 3
     record.write(path.parent)
-    answer = door("--from", str(path.parent), "study=third")
+    answer = train_py("--from", str(path.parent), "study=third")
     (again,) = (first.parents[1] / "third").glob("*/run.json")
     assert RunRecord.read(again.parent).hardware["threads"] == 3
     assert "hardware.threads" not in answer.out
 
 
-def test_another_result_is_told_with_its_step(first: Path, door: Callable) -> None:
+def test_another_result_is_told_with_its_step(first: Path, train_py: Callable) -> None:
     # The recorded run was, as it seems, another one.
     config = first / "config.yaml"
     record = RunRecord.read(first)
-    assert door("--from", str(first)).code == 0
+    assert train_py("--from", str(first)).code == 0
     assert record.final.val_loss is not None
     record.final.val_loss += 1e-9
     record.versions["torch"] = "1.0"
     record.write(first)
-    answer = door("--from", str(first), "study=second")
+    answer = train_py("--from", str(first), "study=second")
     assert answer.code == 1
     assert "not the same: the curves agree, but the ends differ" in answer.err
     assert "versions.torch: 1.0" in answer.out
     config.write_text(config.read_text().replace("seed: 3", "seed: 4"))
-    answer = door("--from", str(first), "study=third")
+    answer = train_py("--from", str(first), "study=third")
     assert answer.code == 1
     assert "config.yaml is not what the run wrote, and asks for another run" in answer.err
     record.files = {}
     record.write(first)
-    answer = door("--from", str(first), "study=fourth")
+    answer = train_py("--from", str(first), "study=fourth")
     assert answer.code == 1
     assert "meant something else" in answer.err
 
 
 def test_a_run_whose_files_have_changed_is_repeated_with_a_note(
-    first: Path, door: Callable
+    first: Path, train_py: Callable
 ) -> None:
     config = first / "config.yaml"
     config.write_text(config.read_text() + "# mine\n")
     (first / "checkpoints" / "best.ckpt").unlink()
-    answer = door(f"--from={first}")
+    answer = train_py(f"--from={first}")
     assert answer.code == 0
     (note,) = [line for line in answer.out.splitlines() if line.startswith("note: ")]
     assert "config.yaml is not what the run wrote, checkpoints/best.ckpt is missing" in note
@@ -99,9 +99,9 @@ def test_a_run_whose_files_have_changed_is_repeated_with_a_note(
     ],
 )
 def test_what_cannot_be_repeated_is_one_sentence(
-    arguments: list[str], words: list[str], first: Path, door: Callable
+    arguments: list[str], words: list[str], first: Path, train_py: Callable
 ) -> None:
-    answer = door(*[word.replace("RUN", str(first)) for word in arguments])
+    answer = train_py(*[word.replace("RUN", str(first)) for word in arguments])
     assert answer.code in (1, 2)
     assert answer.err.count("\n") == 1
     for word in words:
@@ -109,23 +109,23 @@ def test_what_cannot_be_repeated_is_one_sentence(
 
 
 def test_a_text_that_has_changed_is_not_taken_for_the_one_of_the_run(
-    door: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train_py: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     text = tmp_path / "book.txt"
     text.write_text("the quick brown fox jumps over the lazy dog. " * 40)
     tiny = [word for word in TINY if "validation_windows" not in word]
-    assert door(*tiny, "data=text", f"data.path={text}", f"output_dir={tmp_path}/o").code == 0
+    assert train_py(*tiny, "data=text", f"data.path={text}", f"output_dir={tmp_path}/o").code == 0
     (path,) = (tmp_path / "o").glob("*/*/run.json")
     text.write_text("the quick brown cat jumps over the lazy dog. " * 40)
-    answer = door("--from", str(path.parent))
+    answer = train_py("--from", str(path.parent))
     assert answer.code == 1
     assert "another text" in answer.err
     assert not (tmp_path / "o" / "text-book-repeat" / path.parent.name).exists()
 
 
-def test_a_damaged_configuration_is_named(first: Path, door: Callable) -> None:
+def test_a_damaged_configuration_is_named(first: Path, train_py: Callable) -> None:
     (first / "config.yaml").write_text("seed: [")
-    answer = door("--from", str(first))
+    answer = train_py("--from", str(first))
     assert answer.code == 1
     assert "config.yaml is damaged" in answer.err

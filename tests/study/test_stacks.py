@@ -198,8 +198,8 @@ def test_each_process_gets_the_stacks_of_its_card(
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "x", "1.5", "null"])
-def test_a_size_that_makes_no_sense_is_one_sentence(value: str, door: Callable) -> None:
-    answer = door("-m", *TINY, f"trainer.stack={value}")
+def test_a_size_that_makes_no_sense_is_one_sentence(value: str, train_py: Callable) -> None:
+    answer = train_py("-m", *TINY, f"trainer.stack={value}")
     assert answer.code == 2
     assert f"trainer.stack={value}" in answer.err or value == "null"
     assert "auto or a whole number from 1" in answer.err
@@ -217,13 +217,13 @@ STUDY = ("-m", *TINY, "norm=rmsnorm,layernorm", "seed=0,1,2")
 
 
 @pytest.mark.slow
-def test_a_study_in_stacks_is_the_study(door: Callable, tmp_path: Path) -> None:
-    stacked = door(*STUDY, "trainer.stack=2", "jobs=2", f"output_dir={tmp_path}/stacked")
+def test_a_study_in_stacks_is_the_study(train_py: Callable, tmp_path: Path) -> None:
+    stacked = train_py(*STUDY, "trainer.stack=2", "jobs=2", f"output_dir={tmp_path}/stacked")
     assert stacked.code == 0, stacked.err
     assert "4 stacks of up to 2 runs, 2 processes on the CPU" in stacked.out
     assert len(re.findall(r"^run [1-6]/6 .*  val ", stacked.out, re.MULTILINE)) == 6
     assert "Traceback" not in stacked.err + stacked.out
-    alone = door(*STUDY, f"output_dir={tmp_path}/alone")
+    alone = train_py(*STUDY, f"output_dir={tmp_path}/alone")
     ours, theirs = (read_rows(tmp_path / place / "synthetic") for place in ("stacked", "alone"))
     assert len(ours) == len(theirs) == 6
     for row, reference in zip(ours, theirs, strict=True):
@@ -236,7 +236,7 @@ def test_a_study_in_stacks_is_the_study(door: Callable, tmp_path: Path) -> None:
     ]
     assert sorted(sizes) == [1, 1, 2, 2, 2, 2]
     # Runs that are there are not trained again; another arm, trained alone, is compared with care.
-    more = door("-m", *TINY, "norm=rmsnorm,dyt", "seed=0,1,2", f"output_dir={tmp_path}/stacked")
+    more = train_py("-m", *TINY, "norm=rmsnorm,dyt", "seed=0,1,2", f"output_dir={tmp_path}/stacked")
     assert more.code == 0, more.err
     assert "Runs that are compared differ in how they were trained" in " ".join(more.out.split())
     assert alone.code == 0
@@ -245,9 +245,9 @@ def test_a_study_in_stacks_is_the_study(door: Callable, tmp_path: Path) -> None:
 
 
 def test_a_size_for_runs_that_cannot_be_stacked_names_the_key(
-    door: Callable, tmp_path: Path
+    train_py: Callable, tmp_path: Path
 ) -> None:
-    answer = door(
+    answer = train_py(
         "-m", *TINY, "seed=0,1", "model.dropout=0.1", "trainer.stack=4", f"output_dir={tmp_path}"
     )
     assert answer.code == 2

@@ -16,8 +16,10 @@ def records(study: Path) -> list[RunRecord]:
     return [RunRecord.read(path.parent) for path in sorted(study.glob("*/run.json"))]
 
 
-def test_the_sentence_trains_four_runs_and_compares_them(door: Callable, tmp_path: Path) -> None:
-    answer = door(*SENTENCE, *TINY, f"output_dir={tmp_path}")
+def test_the_sentence_trains_four_runs_and_compares_them(
+    train_py: Callable, tmp_path: Path
+) -> None:
+    answer = train_py(*SENTENCE, *TINY, f"output_dir={tmp_path}")
     assert answer.code == 0, answer.err
     study = tmp_path / "synthetic"
     assert {(r.norm, r.placement, r.state) for r in records(study)} == {
@@ -36,11 +38,11 @@ def test_the_sentence_trains_four_runs_and_compares_them(door: Callable, tmp_pat
     for arm in ("rmsnorm · pre", "layernorm · post"):
         assert arm in answer.out
 
-    again = door(*SENTENCE, *TINY, f"output_dir={tmp_path}")
+    again = train_py(*SENTENCE, *TINY, f"output_dir={tmp_path}")
     assert again.code == 0
     assert "4 already there, 0 to train" in again.out
 
-    more = door(*SENTENCE, "seed=0,1", *TINY, f"output_dir={tmp_path}")
+    more = train_py(*SENTENCE, "seed=0,1", *TINY, f"output_dir={tmp_path}")
     assert "4 already there, 4 to train" in more.out
     assert len(records(study)) == 8
 
@@ -61,7 +63,7 @@ class Broken(torch.nn.Module):
 
 
 def test_a_run_that_fails_leaves_the_others_and_the_figures(
-    door: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train_py: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = tmp_path / "own" / "norm"
     own.mkdir(parents=True)
@@ -69,7 +71,7 @@ def test_a_run_that_fails_leaves_the_others_and_the_figures(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("NORMLAB_TRUST", "broken_norms")
     (own / "broken.yaml").write_text("# fails\n_target_: broken_norms.Broken\n")
-    answer = door(
+    answer = train_py(
         "--config-dir",
         str(own.parent),
         "-m",
@@ -86,8 +88,8 @@ def test_a_run_that_fails_leaves_the_others_and_the_figures(
     assert (study / "figures" / "comparison.png").is_file()
 
 
-def test_without_a_norm_two_placements_are_one_run(door: Callable, tmp_path: Path) -> None:
-    answer = door("-m", "norm=none", "placement=pre,post", *TINY, f"output_dir={tmp_path}")
+def test_without_a_norm_two_placements_are_one_run(train_py: Callable, tmp_path: Path) -> None:
+    answer = train_py("-m", "norm=none", "placement=pre,post", *TINY, f"output_dir={tmp_path}")
     assert answer.code == 0
     assert [r.placement for r in records(tmp_path / "synthetic")] == ["any"]
     assert "left out  placement=post: the same network as none-lr2e-3-s0" in answer.out
@@ -95,11 +97,11 @@ def test_without_a_norm_two_placements_are_one_run(door: Callable, tmp_path: Pat
 
 @pytest.mark.slow
 def test_the_same_network_under_another_name_is_the_run_that_is_there(
-    door: Callable, tmp_path: Path
+    train_py: Callable, tmp_path: Path
 ) -> None:
     # Below four blocks Mix-LN has no first quarter.
-    assert door("placement=pre", *TINY, f"output_dir={tmp_path}").code == 0
-    answer = door(
+    assert train_py("placement=pre", *TINY, f"output_dir={tmp_path}").code == 0
+    answer = train_py(
         "-m", "placement=mixln,rezero", "norm=rmsnorm,dyt", *TINY, f"output_dir={tmp_path}"
     )
     assert answer.code == 0
@@ -110,30 +112,30 @@ def test_the_same_network_under_another_name_is_the_run_that_is_there(
 
 @pytest.mark.slow
 def test_a_margin_belongs_to_the_command_and_not_to_the_runs(
-    door: Callable, tmp_path: Path
+    train_py: Callable, tmp_path: Path
 ) -> None:
     """Runs that are there keep their ids and are read with the margin of today."""
     command = ("-m", "norm=rmsnorm,layernorm", "seed=0,1,2", *TINY, f"output_dir={tmp_path}")
-    first = door(*command)
+    first = train_py(*command)
     assert "end the same" not in first.out
     before = sorted((tmp_path / "synthetic").glob("*/run.json"))
-    second = door(*command, "margin=5")
+    second = train_py(*command, "margin=5")
     assert (second.code, second.err) == (0, "")
     assert "6 already there" in second.out
     assert sorted((tmp_path / "synthetic").glob("*/run.json")) == before
     assert "end the same within 5 nats per token" in second.out
-    assert "several values" in door(*command, "margin=1,2").err
+    assert "several values" in train_py(*command, "margin=1,2").err
 
 
-def test_a_plain_command_is_a_study_of_one(door: Callable, tmp_path: Path) -> None:
-    answer = door(*TINY, "study=one", f"output_dir={tmp_path}")
+def test_a_plain_command_is_a_study_of_one(train_py: Callable, tmp_path: Path) -> None:
+    answer = train_py(*TINY, "study=one", f"output_dir={tmp_path}")
     assert answer.code == 0
     assert [r.norm for r in records(tmp_path / "one")] == ["rmsnorm"]
     assert (tmp_path / "one" / "figures" / "comparison.png").is_file()
 
 
 @pytest.mark.slow
-def test_an_experiment_may_bring_its_own_sweep(door: Callable, tmp_path: Path) -> None:
+def test_an_experiment_may_bring_its_own_sweep(train_py: Callable, tmp_path: Path) -> None:
     own = tmp_path / "own" / "experiment"
     own.mkdir(parents=True)
     (own / "two_seeds.yaml").write_text(
@@ -141,35 +143,37 @@ def test_an_experiment_may_bring_its_own_sweep(door: Callable, tmp_path: Path) -
         "hydra:\n  sweeper:\n    params:\n      seed: 3,4\n"
     )
     arguments = ("--config-dir", str(own.parent), "experiment=two_seeds", *TINY)
-    assert door(*arguments, f"output_dir={tmp_path}").code == 0
+    assert train_py(*arguments, f"output_dir={tmp_path}").code == 0
     assert sorted(r.seed for r in records(tmp_path / "two_seeds")) == [3, 4]
-    assert door(*arguments, "seed=5", f"output_dir={tmp_path}").code == 0
+    assert train_py(*arguments, "seed=5", f"output_dir={tmp_path}").code == 0
     assert sorted(r.seed for r in records(tmp_path / "two_seeds")) == [3, 4, 5]
 
 
 @pytest.mark.slow
 def test_a_sweep_of_learning_rates_names_no_run_and_yields_to_the_command_line(
-    door: Callable, tmp_path: Path
+    train_py: Callable, tmp_path: Path
 ) -> None:
     place = (*TINY, f"output_dir={tmp_path}", "study=rates")
     rates = "optimizer.lr=1e-3,3e-3,1e-2"
-    first = door("-m", "sweep=lr", rates, *place)
+    first = train_py("-m", "sweep=lr", rates, *place)
     assert first.code == 0
     assert sorted(r.config["optimizer"]["lr"] for r in records(tmp_path / "rates")) == [
         1e-3, 3e-3, 1e-2,
     ]  # fmt: skip
     assert "Each arm at its own best of 3 learning rates" in first.out
     assert (tmp_path / "rates" / "figures" / "learning_rate.png").is_file()
-    assert door(*place, "optimizer.lr=3e-3").code == 0  # the same run: nothing is trained
+    assert train_py(*place, "optimizer.lr=3e-3").code == 0  # the same run: nothing is trained
     assert len(records(tmp_path / "rates")) == 3
     assert all("sweep" not in {**r.choices, **r.config} for r in records(tmp_path / "rates"))
 
 
-def test_a_norm_of_ones_own_needs_a_file_and_nothing_else(door: Callable, tmp_path: Path) -> None:
+def test_a_norm_of_ones_own_needs_a_file_and_nothing_else(
+    train_py: Callable, tmp_path: Path
+) -> None:
     own = tmp_path / "own" / "norm"
     own.mkdir(parents=True)
     (own / "torch_rms.yaml").write_text("# torch's own\n_target_: torch.nn.RMSNorm\neps: 1e-6\n")
-    answer = door(
+    answer = train_py(
         "--config-dir", str(own.parent), "norm=torch_rms", *TINY, f"output_dir={tmp_path}"
     )
     assert answer.code == 0, answer.err
@@ -177,11 +181,11 @@ def test_a_norm_of_ones_own_needs_a_file_and_nothing_else(door: Callable, tmp_pa
 
 
 @pytest.mark.slow
-def test_data_may_vary_within_one_study(door: Callable, tmp_path: Path) -> None:
+def test_data_may_vary_within_one_study(train_py: Callable, tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("the quick brown fox jumps over the lazy dog\n" * 100)
     shapes = [override for override in TINY if "validation_windows" not in override]
-    answer = door(
+    answer = train_py(
         "-m", "model.width=16,32", "data=text", f"data.path={text}", "study=two", *shapes[:1],
         *shapes[2:], f"output_dir={tmp_path}",
     )  # fmt: skip
@@ -191,30 +195,30 @@ def test_data_may_vary_within_one_study(door: Callable, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("override", ["data=shakespeare", "experiment=nanogpt_cpu"])
 def test_missing_real_text_is_said_before_anything_is_written(
-    override: str, door: Callable, tmp_path: Path
+    override: str, train_py: Callable, tmp_path: Path
 ) -> None:
-    answer = door(override, f"data.path={tmp_path}", f"output_dir={tmp_path}/o")
+    answer = train_py(override, f"data.path={tmp_path}", f"output_dir={tmp_path}/o")
     assert answer.code == 1
     assert str(tmp_path) in answer.err
     assert not (tmp_path / "o").exists()
 
 
 def test_a_text_that_changed_is_not_taken_for_the_one_that_was_trained_on(
-    door: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train_py: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     text = tmp_path / "book.txt"
     text.write_text("to be or not to be, that is the question. " * 40)
     command = [*TINY, "data=text", f"data.path={text}", f"output_dir={tmp_path}/o"]
     command = [word for word in command if "validation_windows" not in word]
-    assert door(*command).code == 0
-    assert "1 already there" in door(*command).out
+    assert train_py(*command).code == 0
+    assert "1 already there" in train_py(*command).out
     text.write_text("that is the question, to be or not to be. " * 40)
-    answer = door(*command)
+    answer = train_py(*command)
     assert answer.code == 2
     assert "another text" in answer.err
     assert "study=" in answer.err
-    assert door(*command, "study=second").code == 0
+    assert train_py(*command, "study=second").code == 0
 
 
 def test_where_shakespeare_lies_does_not_change_who_a_run_is(specified: Callable) -> None:

@@ -70,12 +70,12 @@ def test_a_budget_without_a_size_is_refused(given: list[str], budget: str, said:
 
 @pytest.mark.slow
 def test_an_experiment_trains_its_arms_at_the_size_of_its_budget(
-    door: Callable, tmp_path: Path
+    train_py: Callable, tmp_path: Path
 ) -> None:
     (tmp_path / "conf/experiment").mkdir(parents=True)
     (tmp_path / "conf/experiment/mine.yaml").write_text(EXPERIMENT.lstrip())
     own = ("--config-dir", str(tmp_path / "conf"), "experiment=mine", f"output_dir={tmp_path}")
-    answer = door(*own, *TINY)
+    answer = train_py(*own, *TINY)
     assert answer.code == 0, answer.err
     found = {
         path.parent.name: RunRecord.read(path.parent) for path in tmp_path.glob("*/*/run.json")
@@ -86,10 +86,10 @@ def test_an_experiment_trains_its_arms_at_the_size_of_its_budget(
         ("rmsnorm", "pre", 3),
     }
     assert (tmp_path / "mine-quick" / "runs.csv").exists()
-    standard = door(*own, "budget=standard", *TINY)
+    standard = train_py(*own, "budget=standard", *TINY)
     assert standard.code == 0, standard.err
     assert "6 runs" in standard.out
     assert len(list((tmp_path / "mine-standard").glob("*/run.json"))) == 6
-    refused = door(*own, "budget=full", *TINY)
+    refused = train_py(*own, "budget=full", *TINY)
     assert refused.code == 2
     assert "budget=quick, budget=standard" in refused.err

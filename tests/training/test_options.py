@@ -128,9 +128,9 @@ def test_by_itself_a_cpu_compiles_nothing(here: Callable) -> None:
 
 
 def test_graphs_are_asked_of_torch_and_only_on_a_gpu(
-    here: Callable, door: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    here: Callable, train_py: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    answer = door("trainer.compile=graphs", "trainer.device=cpu", f"output_dir={tmp_path}")
+    answer = train_py("trainer.compile=graphs", "trainer.device=cpu", f"output_dir={tmp_path}")
     assert answer.code == 2
     assert "trainer.compile=graphs makes CUDA graphs, and this run would be on cpu" in answer.err
     assert not list(tmp_path.iterdir())
@@ -150,8 +150,10 @@ def test_graphs_are_asked_of_torch_and_only_on_a_gpu(
 
 
 @pytest.mark.parametrize("value", ["maybe", "1.5", "null"])
-def test_another_value_for_compile_is_refused(door: Callable, value: str, tmp_path: Path) -> None:
-    answer = door(f"trainer.compile={value}", f"output_dir={tmp_path}")
+def test_another_value_for_compile_is_refused(
+    train_py: Callable, value: str, tmp_path: Path
+) -> None:
+    answer = train_py(f"trainer.compile={value}", f"output_dir={tmp_path}")
     assert answer.code == 2
     assert "it must be true, false, auto or graphs" in answer.err
     assert len(answer.err.splitlines()) == 1

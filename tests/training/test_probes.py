@@ -378,8 +378,8 @@ def test_probes_measure_what_is_compiled(
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "1.5", "often"])
-def test_another_interval_is_refused(value: str, door: Callable, tmp_path: Path) -> None:
-    answer = door(f"probes.every={value}", f"output_dir={tmp_path}")
+def test_another_interval_is_refused(value: str, train_py: Callable, tmp_path: Path) -> None:
+    answer = train_py(f"probes.every={value}", f"output_dir={tmp_path}")
     assert answer.code == 2
     assert "probes.every" in answer.err
     assert len(answer.err.splitlines()) == 1

@@ -50,12 +50,12 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_numbers_figure_and_paragraph_then_a_redraw(
-    door: Callable,
+    train_py: Callable,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture,
 ) -> None:
-    answer = door(*VANISHING, f"output_dir={tmp_path}")
+    answer = train_py(*VANISHING, f"output_dir={tmp_path}")
     assert answer.code == 0, answer.err
     folder = tmp_path / "gradient_vanishing-quick"
     figure = folder / "figures" / "gradient_vanishing.png"
@@ -74,7 +74,7 @@ def test_numbers_figure_and_paragraph_then_a_redraw(
 
     figure.unlink()
     monkeypatch.setattr(gradient_vanishing_measurement, "profile_stacks", never)
-    again = door(*VANISHING, f"output_dir={tmp_path}")
+    again = train_py(*VANISHING, f"output_dir={tmp_path}")
     assert again.code == 0, again.err
     assert "there" in again.out
     assert again.out.splitlines()[-1] == answer.out.splitlines()[-1]
@@ -96,28 +96,28 @@ def test_numbers_figure_and_paragraph_then_a_redraw(
 
 
 def test_other_settings_or_damage_measure_again(
-    door: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train_py: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(measure, "write_report", lambda *_: Report([], {}, []))
     where = f"output_dir={tmp_path}"
-    assert door(*VANISHING, where).code == 0
+    assert train_py(*VANISHING, where).code == 0
     path = tmp_path / "gradient_vanishing-quick" / "gradient_vanishing.json"
     fewer = [word for word in VANISHING if word != "seed=0,1"]
-    other = door(*fewer, "seed=3", where)
+    other = train_py(*fewer, "seed=3", where)
     assert other.code == 0, other.err
     assert "was measured with other settings (seeds)" in other.out
     assert read_record(path).settings["seeds"] == [3]
     path.write_text(path.read_text()[:-90])
-    damaged = door(*fewer, "seed=3", where)
+    damaged = train_py(*fewer, "seed=3", where)
     assert damaged.code == 0, damaged.err
     assert "is damaged" in damaged.out
     assert read_record(path).settings["seeds"] == [3]
 
 
 def test_a_measurement_has_no_curves_to_draw(
-    door: Callable, tmp_path: Path, capfd: pytest.CaptureFixture
+    train_py: Callable, tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
-    assert door(*VANISHING, f"output_dir={tmp_path}").code == 0
+    assert train_py(*VANISHING, f"output_dir={tmp_path}").code == 0
     with pytest.raises(SystemExit) as left:
         plot.main(
             [str(tmp_path / "gradient_vanishing-quick"), "--metric", "train/loss"],
@@ -128,8 +128,8 @@ def test_a_measurement_has_no_curves_to_draw(
 
 
 @pytest.mark.usefixtures("quick")
-def test_layernorm_against_rmsnorm(door: Callable, tmp_path: Path) -> None:
-    answer = door(*COMPARISON, f"output_dir={tmp_path}")
+def test_layernorm_against_rmsnorm(train_py: Callable, tmp_path: Path) -> None:
+    answer = train_py(*COMPARISON, f"output_dir={tmp_path}")
     assert answer.code == 0, answer.err
     folder = tmp_path / "layernorm_vs_rmsnorm-quick"
     found = read_record(folder / "layernorm_vs_rmsnorm.json")
@@ -161,76 +161,76 @@ def test_layernorm_against_rmsnorm(door: Callable, tmp_path: Path) -> None:
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
 def test_what_cannot_be_measured_is_one_sentence(
-    words: list[str], sentence: str, door: Callable, tmp_path: Path
+    words: list[str], sentence: str, train_py: Callable, tmp_path: Path
 ) -> None:
     keys = {"seed", *(word.split("=")[0] for word in words)}
     others = [word for word in VANISHING if word.split("=")[0] not in keys]
-    answer = door(*others, *words, f"output_dir={tmp_path}")
+    answer = train_py(*others, *words, f"output_dir={tmp_path}")
     assert answer.code == 2
     assert sentence in answer.err
     assert len(answer.err.strip().splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_norm_means_nothing_where_two_are_compared(door: Callable, tmp_path: Path) -> None:
-    answer = door(*COMPARISON, "norm=dyt", f"output_dir={tmp_path}")
+def test_a_norm_means_nothing_where_two_are_compared(train_py: Callable, tmp_path: Path) -> None:
+    answer = train_py(*COMPARISON, "norm=dyt", f"output_dir={tmp_path}")
     assert answer.code == 2
     assert "norm=dyt means nothing to experiment=layernorm_vs_rmsnorm" in answer.err
 
 
-def test_a_norm_that_sees_other_tokens_is_refused(door: Callable, tmp_path: Path) -> None:
+def test_a_norm_that_sees_other_tokens_is_refused(train_py: Callable, tmp_path: Path) -> None:
     own = tmp_path / "own" / "norm"
     own.mkdir(parents=True)
     (own / "over_tokens.yaml").write_text("_target_: torch.nn.BatchNorm1d\n")
     others = [word for word in VANISHING if not word.startswith("norm=")]
     where = f"output_dir={tmp_path / 'out'}"
-    answer = door("--config-dir", str(tmp_path / "own"), *others, "norm=over_tokens", where)
+    answer = train_py("--config-dir", str(tmp_path / "own"), *others, "norm=over_tokens", where)
     assert answer.code == 2
     assert "takes statistics over several tokens" in answer.err
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_cannot_be_written_is_told_before_anything(
-    door: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train_py: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tmp_path.chmod(0o500)
     monkeypatch.setattr(gradient_vanishing_measurement, "profile_stacks", never)
-    answer = door(*VANISHING, f"output_dir={tmp_path / 'out'}")
+    answer = train_py(*VANISHING, f"output_dir={tmp_path / 'out'}")
     assert answer.code == 1
     assert "cannot be written; give a place" in answer.err
 
 
 def test_a_place_that_is_no_folder_is_told_before_anything(
-    door: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train_py: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "out").write_text("")
     monkeypatch.setattr(gradient_vanishing_measurement, "profile_stacks", never)
-    answer = door(*VANISHING, f"output_dir={tmp_path / 'out'}")
+    answer = train_py(*VANISHING, f"output_dir={tmp_path / 'out'}")
     assert answer.code == 1
     assert "is not a folder; give a place" in answer.err
 
 
 def test_a_disk_that_fills_up_is_one_sentence(
-    door: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train_py: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("normlab.archive.versioned_json.write_text", full)
-    answer = door(*VANISHING, f"output_dir={tmp_path}")
+    answer = train_py(*VANISHING, f"output_dir={tmp_path}")
     assert answer.code == 1
     assert "cannot be written (No space left on device)" in answer.err
 
 
 def test_a_stop_says_what_the_same_command_does(
-    door: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train_py: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
         gradient_vanishing_measurement,
         "profile_stacks",
         lambda *_, **__: os.kill(os.getpid(), signal.SIGINT),
     )
-    answer = door(*VANISHING, f"output_dir={tmp_path}")
+    answer = train_py(*VANISHING, f"output_dir={tmp_path}")
     assert answer.code == 130
     assert "the same command measures from the beginning" in answer.err
 
@@ -246,7 +246,7 @@ class EnoughError(Exception):
 def test_each_budget_has_its_numbers_and_its_folder(
     budget: str,
     sizes: tuple[int, int, int],
-    door: Callable,
+    train_py: Callable,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -259,7 +259,7 @@ def test_each_budget_has_its_numbers_and_its_folder(
     monkeypatch.setattr(gradient_vanishing_measurement, "measure", measured)
     words = ("norm=rmsnorm", "placement=pre", f"budget={budget}", f"output_dir={tmp_path}")
     with pytest.raises(EnoughError):
-        door("experiment=gradient_vanishing", *words)
+        train_py("experiment=gradient_vanishing", *words)
     assert asked == [sizes]
     assert [path.name for path in tmp_path.iterdir()] == [f"gradient_vanishing-{budget}"]
 
@@ -269,10 +269,10 @@ def test_measuring_is_in_no_runs_identity(specified: Callable) -> None:
 
 
 def test_a_figure_that_fails_costs_a_sentence_and_not_the_report(
-    door: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train_py: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("normlab.apps.experiments.report.draw_figure", broken)
-    answer = door(*VANISHING, f"output_dir={tmp_path}")
+    answer = train_py(*VANISHING, f"output_dir={tmp_path}")
     assert answer.code == 0, answer.err
     sentence = "The figure could not be drawn (RuntimeError: no compiler); all else is there."
     assert f"note: {sentence}" in answer.out

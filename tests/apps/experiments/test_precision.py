@@ -182,10 +182,10 @@ def test_the_paragraph_follows_other_numbers() -> None:
 
 
 def test_the_command_measures_draws_and_tells(
-    door: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train_py: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(PrecisionSettings.SIZES, "quick", (4, 1))
-    answer = door("experiment=precision", "model.width=16", f"output_dir={tmp_path}")
+    answer = train_py("experiment=precision", "model.width=16", f"output_dir={tmp_path}")
     assert answer.code == 0, answer.err
     folder = tmp_path / "precision-quick"
     found = read_record(folder / "precision.json")
@@ -209,9 +209,9 @@ def test_the_command_measures_draws_and_tells(
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
 def test_what_cannot_be_measured_is_one_sentence(
-    words: list[str], sentence: str, door: Callable, tmp_path: Path
+    words: list[str], sentence: str, train_py: Callable, tmp_path: Path
 ) -> None:
-    answer = door("experiment=precision", *words, f"output_dir={tmp_path}")
+    answer = train_py("experiment=precision", *words, f"output_dir={tmp_path}")
     assert answer.code == 2
     assert sentence in answer.err
     assert len(answer.err.strip().splitlines()) == 1
