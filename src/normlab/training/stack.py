@@ -15,7 +15,9 @@ operations, because compiled CPU kernels cannot be mapped; the update is in stac
 CUDA graph in cuda_graph.py. Shapes: R runs, S different seeds, B batch, T time.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -62,8 +64,9 @@ class Stack:
     ) -> None:
         self.device, self.precision = device, precision
         self.configs = list(configs)
-        self.template = models[0].to(device)
         self.parameters, self.buffers, self.shared = stack_tensors(models, device)
+        # A copy: the runs' own models stay on the CPU, where their states are saved from.
+        self.template = copy.deepcopy(models[0]).to(device)
         self.optimizer = StackedAdamW(
             {name: p.detach() for name, p in self.parameters.items()},
             [config.optimizer for config in configs],
@@ -199,7 +202,7 @@ class Stack:
             name: p.detach()[index].clone().requires_grad_() for name, p in self.parameters.items()
         }
         self.buffers = {name: buffer[index].clone() for name, buffer in self.buffers.items()}
-        self.optimizer.select_runs(index, {name: p.detach() for name, p in self.parameters.items()})
+        self.optimizer.select_runs(rows, {name: p.detach() for name, p in self.parameters.items()})
         # All seeds stay: the next batch may have been made already.
         self._batch_rows = self._batch_rows[index]
         self._tokens, self._targets = self._tokens[index], self._targets[index]
@@ -214,7 +217,9 @@ class Stack:
 
     def _load_batch(self, batch: Pair) -> None:
         for static, values in zip((self._tokens, self._targets), batch, strict=True):
-            torch.index_select(values.to(self.device), 0, self._batch_rows, out=static)
+            # Pinned memory is copied while the device computes; other memory is waited for.
+            moved = values.to(self.device, non_blocking=values.is_pinned())
+            torch.index_select(moved, 0, self._batch_rows, out=static)
 
     def _allocate_batch(self, batch: Pair) -> None:
         rows = (self.runs, *batch[0].shape[1:])
@@ -246,11 +251,7 @@ class Stack:
         self, parameters: Tensors, buffers: Tensors, tokens: Tensor, targets: Tensor, reduction: str
     ) -> Tensor:
         """Of one run, with tokens and targets (B, T): nats per token, or their sum."""
-        # Without a cache of weights in half precision: a captured graph would go on using it.
-        half = torch.autocast(
-            self.device.type, torch.bfloat16, self.precision == "bf16-mixed", cache_enabled=False
-        )
-        with half:
+        with self._autocast():
             tensors = {**parameters, **buffers, **self.shared}
             logits = functional_call(self.template, tensors, (tokens,))
             return F.cross_entropy(
@@ -259,6 +260,12 @@ class Stack:
                 ignore_index=IGNORED,
                 reduction=reduction,
             )
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.precision != "bf16-mixed":
+            return nullcontext()
+        # Without a cache of weights in half precision: a captured graph would go on using it.
+        return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False)
 
 
 def stack_tensors(

@@ -81,13 +81,13 @@ class StackedAdamW:
         second.mul_(beta2).add_(gradient.square() * (1 - beta2))
         parameter.sub_(step_size * first / (second.sqrt() / root + eps))
 
-    def select_runs(self, rows: Tensor, parameters: Mapping[str, Tensor]) -> None:
-        """Go on with these runs only, (r,) int64, whose parameters are (r, …)."""
+    def select_runs(self, rows: Sequence[int], parameters: Mapping[str, Tensor]) -> None:
+        """Go on with these r runs only, whose parameters are (r, …)."""
+        chosen = list(rows)
         self.parameters = dict(parameters)
-        self.first = {name: moment[rows].clone() for name, moment in self.first.items()}
-        self.second = {name: moment[rows].clone() for name, moment in self.second.items()}
-        self.numbers = self.numbers[:, rows].clone()
-        chosen = rows.tolist()
+        self.first = {name: moment[chosen].clone() for name, moment in self.first.items()}
+        self.second = {name: moment[chosen].clone() for name, moment in self.second.items()}
+        self.numbers = self.numbers[:, chosen].clone()
         self._betas = self._betas[:, chosen]
         self._eps, self._weight_decays = self._eps[chosen], self._weight_decays[chosen]
         self._limits = self._limits[chosen]
