@@ -35,7 +35,7 @@ def measure_study(settings: Settings) -> Json:
     tokens, sequential = RUNS * steps * shape.tokens, column(samples[SEQUENTIAL], "seconds")
     over = ratio_spread(column(samples[STUDY], "seconds"), sequential)
     title = "Four runs, from the command to the figures"
-    result = new_result("study", title, samples, f"python {' '.join(words)}")
+    result = new_result("study", title, samples, f"python train.py {' '.join(words[1:-1])}")
     table = add_table(
         result,
         f"{RUNS} runs of {steps} steps, {shape.name}",

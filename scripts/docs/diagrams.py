@@ -52,7 +52,7 @@ svg { --back: #ffffff; --ink: #1b1f24; --quiet: #57606a; --line: #57606a; --box:
 
 @dataclass
 class Drawing:
-    """Elements of an SVG, and the lowest and rightmost points so far, in pixels."""
+    """Elements of an SVG, and the rightmost point so far, in pixels."""
 
     elements: list[str] = field(default_factory=list)
     right: float = 0.0

@@ -151,7 +151,7 @@ class SyntheticSource:
     def __init__(
         self,
         context: int,
-        batch_size: int = 32,
+        batch_size: int = 16,
         source: str = "markov",
         vocabulary: int = 8,
         order: int = 1,
