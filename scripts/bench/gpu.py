@@ -329,7 +329,9 @@ def read_rows(text: str) -> list[int]:
     words = [word for word in text.split(",") if word]
     for word in words:
         if not word.isdecimal() or not 1 <= int(word) <= len(ROWS):
-            raise ConfigError(f"--rows {word} is not a row number; rows are numbers from 1 to {len(ROWS)}.")
+            raise ConfigError(
+                f"--rows {word} is not a row number; rows are numbers from 1 to {len(ROWS)}."
+            )
     return [int(word) for word in words] or list(range(1, len(ROWS) + 1))
 
 

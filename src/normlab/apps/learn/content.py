@@ -131,7 +131,7 @@ def read_lesson(number: int) -> Lesson:
 
 
 def read_questions(lesson: int | None = None, path: Path | None = None) -> list[Question]:
-    """The questions of a lesson, or of all lessons; `path` is another file than that of the lessons.
+    """The questions of a lesson, or of all; `path` is another file than that of the lessons.
 
     Raises:
         NormlabError: the file is missing or malformed, or a question cannot be answered.

@@ -55,7 +55,8 @@ def _grade_number(question: Question, text: str) -> Grade:
             f"{excerpt(text) or 'an empty line'} is no number; type one such as 0.3 or 1e-3, or "
             f"{SKIP} to leave the question out."
         )
-    assert question.answer is not None and question.tolerance is not None, "content checks it"
+    assert question.answer is not None, "content checks it"
+    assert question.tolerance is not None, "content checks it"
     # A tolerance of 0 still forgives the last digit of a decimal number.
     right = math.isclose(
         value, question.answer, rel_tol=1e-9, abs_tol=question.tolerance * (1 + 1e-9)
