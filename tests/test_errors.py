@@ -1,12 +1,13 @@
 """A mistake in a command's flags is a sentence with the nearest flag, in every command."""
 
+import importlib
 import runpy
 import sys
 from pathlib import Path
 
 import pytest
 
-from normlab.errors import CommandParser, ConfigError
+from normlab.errors import CommandParser, ConfigError, report_user_errors
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ["train", *sorted(f"scripts/{path.stem}" for path in (ROOT / "scripts").glob("*.py"))]
@@ -50,3 +51,24 @@ def test_what_is_wrong_with_a_flag(words: list[str], sentence: str, intermixed: 
     with pytest.raises(ConfigError) as refused:
         (parser.parse_intermixed_args if intermixed else parser.parse_args)(words)
     assert sentence in str(refused.value)
+
+
+def test_a_shared_library_that_is_missing_names_the_package_that_loads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """ctypes raises OSError while torch is imported and a library of CUDA is not there."""
+    package = tmp_path / "loads_a_library"
+    package.mkdir()
+    (package / "__init__.py").write_text("import ctypes\nctypes.CDLL('libnormlab-test.so.1')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SystemExit) as left, report_user_errors():
+        importlib.import_module("loads_a_library")
+    assert left.value.code == 1
+    err = capsys.readouterr().err
+    assert err.startswith("normlab: loads_a_library cannot be imported (OSError: libnormlab-test")
+    assert err.count("\n") == 1
+
+
+def test_another_oserror_keeps_its_traceback() -> None:
+    with pytest.raises(FileNotFoundError), report_user_errors():
+        Path("no such file").read_text()

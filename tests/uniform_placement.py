@@ -11,18 +11,18 @@ from normlab.model.placement import Placement, Wiring
 Norm = Callable[[int], nn.Module] | None
 
 
-def make_wiring(qk: Norm = None, **slots: Any) -> Wiring:
+def make_wiring(qk: Norm = None, **sites: Any) -> Wiring:
     """A wiring whose scales may be plain numbers."""
     scales = {
         name: Scale(float(value)) if isinstance(value, int | float) else value
-        for name, value in slots.items()
+        for name, value in sites.items()
     }
     return Wiring(**{"q": qk, "k": qk, **scales})
 
 
 def uniform_placement(
-    embedding: Norm = None, final: Norm = None, output_factor: float | None = None, **slots: Any
+    embedding: Norm = None, final: Norm = None, output_factor: float | None = None, **sites: Any
 ) -> Placement:
     """The same wiring in every sublayer of up to 64 blocks."""
-    wiring = make_wiring(**slots)
+    wiring = make_wiring(**sites)
     return Placement([(wiring, wiring)] * 64, embedding, final, output_factor)

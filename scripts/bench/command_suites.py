@@ -16,10 +16,10 @@ RUNS = 4
 STUDY, SEQUENTIAL = "the study, by default", "one after the other, all threads"
 MOST_STUDY = 0.75
 
-HELP, FIRST_STEP = "train.py --help", "the sentence, to its first step"
+HELP, FIRST_STEP = "train.py --help", "README's command, to its first step"
 MOST_SECONDS = {HELP: 0.7, FIRST_STEP: 4.0}
 # README's first command, but what it logs is in the file at once and not after 30 s.
-SENTENCE = ("-m", *ARMS, "trainer.log_every=1", "logger.flush_seconds=0")
+README_COMMAND = ("-m", *ARMS, "trainer.log_every=1", "logger.flush_seconds=0")
 
 
 def measure_study(settings: Settings) -> Json:
@@ -35,7 +35,7 @@ def measure_study(settings: Settings) -> Json:
     tokens, sequential = RUNS * steps * shape.tokens, column(samples[SEQUENTIAL], "seconds")
     over = ratio_spread(column(samples[STUDY], "seconds"), sequential)
     title = "Four runs, from the command to the figures"
-    result = new_result("study", title, samples, f"python {' '.join(words)}")
+    result = new_result("study", title, samples, f"python train.py {' '.join(words[1:-1])}")
     table = add_table(
         result,
         f"{RUNS} runs of {steps} steps, {shape.name}",
@@ -75,8 +75,9 @@ def measure_start(settings: Settings) -> Json:
         "From the command to its answer",
         samples,
         "The first step is there when its loss is in an event file of the run, looked for every "
-        f"10 ms while `train.py {' '.join(SENTENCE)}` goes on from an empty folder; everything "
-        "before it counts: imports, checks, the plan, the validation at initialisation.",
+        f"10 ms while `train.py {' '.join(README_COMMAND)}` goes on from an empty folder; "
+        "everything before it counts: imports, checks, the plan, the validation at "
+        "initialisation.",
         "Whole processes, from their start; file caches are warm.",
     )
     table = add_table(
@@ -97,7 +98,7 @@ def measure_start(settings: Settings) -> Json:
 
 def start_contenders(study: str, threads: int | None) -> list[Contender]:
     """The commands that are timed; plot.py redraws the study."""
-    first_step = [TRAIN, *SENTENCE, "output_dir={folder}"]
+    first_step = [TRAIN, *README_COMMAND, "output_dir={folder}"]
     return [
         TimedCommand("python -c pass", ["-c", "pass"]),
         TimedCommand("python -c 'import torch'", ["-c", "import torch"]),

@@ -3,7 +3,8 @@
     python scripts/bench/gpu.py
 
 Each row of the table "The GPU" in docs/performance.md is measured in turn, and the table is written
-with the card's name. A row that fails, or for which the time is up, says so; the others stay.
+with the card's name, after every row. A row that fails, or for which the time is up, says so; the
+others stay.
 `--rows 2,5` measures some of them, and leaves the others as they were.
 """
 
@@ -24,16 +25,17 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.benchmark import Timer
 
 from harness import ROOT
 from normlab import config
 from normlab.archive.files import write_text
-from normlab.archive.study import read_study
+from normlab.archive.study import Run, read_study
 from normlab.config.run_spec import RunSpec
 from normlab.data import build_source
 from normlab.errors import CommandParser, ConfigError, NormlabError, report_user_errors
 from normlab.norms import norm_factory
-from normlab.training.compilation import time_step
+from normlab.norms.timing import build_gradient_call
 from normlab.training.hardware import resolve_hardware
 from normlab.training.stack import Stack, StackBatches
 from normlab.training.stack_groups import build_stack_model
@@ -79,23 +81,23 @@ class Row:
     measure: Callable[[Size], str]
 
 
-def time_sentence(size: Size) -> str:
+def time_readme_command(size: Size) -> str:
     """The README's command, from start to figures."""
-    seconds, _ = run_study(size, "norm=rmsnorm,layernorm", "placement=pre,post")
+    seconds, _ = run_study("norm=rmsnorm,layernorm", "placement=pre,post", *size.overrides)
     return f"{seconds:.0f} s"
 
 
 def time_many_runs(size: Size) -> str:
     """A learning-rate study with eight seeds."""
     arms = ("norm=rmsnorm,layernorm", "placement=pre,post")
-    seconds, count = run_study(size, *arms, *size.study)
-    return f"{seconds:.0f} s ({count} runs)"
+    seconds, runs = run_study(*arms, *size.study, *size.overrides)
+    return f"{seconds:.0f} s ({len(runs)} runs)"
 
 
-def run_study(size: Size, *overrides: str) -> tuple[float, int]:
+def run_study(*overrides: str) -> tuple[float, Sequence[Run]]:
     """Seconds of a study in a process of its own, and its runs with a result."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, str(ROOT / "train.py"), "-m", *overrides, *size.overrides]
+        command = [sys.executable, str(ROOT / "train.py"), "-m", *overrides]
         began = time.perf_counter()
         ended = subprocess.run(
             [*command, f"output_dir={folder}"], capture_output=True, text=True, cwd=ROOT
@@ -104,7 +106,7 @@ def run_study(size: Size, *overrides: str) -> tuple[float, int]:
         if ended.returncode:
             raise NormlabError(ended.stderr.strip().splitlines()[-1])
         (study,) = Path(folder).iterdir()
-        return seconds, len(read_study(study).runs)
+        return seconds, read_study(study).runs
 
 
 def measure_stack(size: Size, runs: int, compiled: bool) -> str:
@@ -152,15 +154,19 @@ def compare_own_norms(size: Size) -> str:
     parts = []
     for tokens, width in size.shapes:
         for name in ("rmsnorm", "layernorm"):
-            x, above = (random_tensor(size, tokens, width) for _ in range(2))
+            x, above = random_tensor(size, tokens, width), random_tensor(size, tokens, width)
+            x.requires_grad_()
             gain = torch.ones(width, device=size.device, dtype=x.dtype, requires_grad=True)
             bias = torch.zeros_like(gain, requires_grad=True)
             if name == "rmsnorm":
                 own = partial(F.rms_norm, normalized_shape=(width,), weight=gain, eps=1e-5)
+                leaves = [x, gain]
             else:
                 own = partial(F.layer_norm, normalized_shape=(width,), weight=gain, bias=bias)
-            reference = time_norm(own, x, above)
-            ours = time_norm(build_norm(name, width, size), x, above)
+                leaves = [x, gain, bias]
+            norm = build_norm(name, width, size)
+            reference = time_norm(own, leaves, x, above)
+            ours = time_norm(norm, [x, *norm.parameters()], x, above)
             parts.append(f"{name} {tokens}×{width} {ours / reference:.2f}")
     return "; ".join(parts)
 
@@ -168,17 +174,18 @@ def compare_own_norms(size: Size) -> str:
 def measure_bandwidth(size: Size) -> str:
     """The catalogue's norms, compiled, as a share of the time that copies alone would take."""
     tokens, width = size.shapes[-1]
-    x, above = (random_tensor(size, tokens, width) for _ in range(2))
+    x, above = random_tensor(size, tokens, width), random_tensor(size, tokens, width)
     target = torch.empty_like(x)
     # Read x, write y; read x and the gradient, write a gradient: five passes, and a copy is two.
-    limit = 2.5 * time_call(lambda: target.copy_(x), x.device)
+    limit = 2.5 * time_call(lambda: target.copy_(x))
+    x.requires_grad_()
     names = sorted(path.stem for path in (config.conf_folder() / "norm").glob("*.yaml"))
     shares = {}
     for name in [name for name in names if name != "none"][: size.norms]:
         norm = build_norm(name, width, size)
         torch.compiler.reset()
         function = torch.compile(norm) if size.compiles else norm
-        shares[name] = limit / time_norm(function, x, above)
+        shares[name] = limit / time_norm(function, [x, *norm.parameters()], x, above)
     least, most = (choose(shares, key=lambda name: shares[name]) for choose in (min, max))
     return f"{least} {shares[least]:.2f} to {most} {shares[most]:.2f} of the copy limit"
 
@@ -190,46 +197,34 @@ def build_norm(name: str, width: int, size: Size) -> nn.Module:
 
 def random_tensor(size: Size, tokens: int, width: int) -> Tensor:
     """(tokens, width) in bf16."""
-    values = torch.randn(tokens, width, device=size.device, dtype=torch.bfloat16)
-    return values.requires_grad_()
+    return torch.randn(tokens, width, device=size.device, dtype=torch.bfloat16)
 
 
-def time_norm(function: Callable[[Tensor], Tensor], x: Tensor, above: Tensor) -> float:
-    """Seconds of a forward and a backward pass."""
-
-    def call() -> None:
-        y = function(x)
-        torch.autograd.backward(y, above.to(y.dtype))
-
-    return time_call(call, x.device)
+def time_norm(
+    function: Callable[[Tensor], Tensor], leaves: list[Tensor], x: Tensor, above: Tensor
+) -> float:
+    """Seconds of a forward and a backward pass, with the gradients of `leaves`."""
+    return time_call(build_gradient_call(function, leaves, x, above))
 
 
 @torch.enable_grad()
-def time_call(call: Callable[[], object], device: torch.device) -> float:
+def time_call(call: Callable[[], object]) -> float:
     """Seconds of a call, the median of several measurements."""
-    for _ in range(3):
-        call()
-    return statistics.median(time_step(call, device) for _ in range(10))
+    timer = Timer("call()", globals={"call": call})
+    return float(timer.blocked_autorange(min_run_time=0.05).median)
 
 
 def train_published_recipe(size: Size) -> str:
     """Train nanoGPT's recipe for TinyShakespeare on a GPU."""
-    overrides = ("experiment=nanogpt_gpu", "trainer=gpu", "trainer.compile=graphs")
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, str(ROOT / "train.py"), "-m", *overrides]
-        ended = subprocess.run(
-            [*command, "seed=0", f"output_dir={folder}"], capture_output=True, text=True, cwd=ROOT
-        )
-        if ended.returncode:
-            raise NormlabError(ended.stderr.strip().splitlines()[-1])
-        (study,) = Path(folder).iterdir()
-        record = read_study(study).runs[0].record
+    overrides = ("experiment=nanogpt_gpu", "trainer=gpu", "trainer.compile=graphs", "seed=0")
+    _, runs = run_study(*overrides)
+    record = runs[0].record
     speed = (record.tokens_per_second or 0) / 1e6
     return f"{record.best.val_loss:.4f} / {speed:.2f}M"
 
 
 ROWS = (
-    Row("the README's command, from start to figures", "≤ 25 s", time_sentence),
+    Row("the README's command, from start to figures", "≤ 25 s", time_readme_command),
     Row(
         "run-steps a second at nano shape, stack, not compiled",
         "≥ 5,000",
@@ -258,13 +253,19 @@ ROWS = (
 )
 
 
-def measure_rows(size: Size, numbers: Sequence[int], budget: float) -> dict[int, str]:
-    """The results of rows by their number, from 1; a row that fails says why."""
+def measure_rows(
+    size: Size, numbers: Sequence[int], budget: float, store: Callable[[dict[int, str]], None]
+) -> dict[int, str]:
+    """The results of rows by their number, from 1; a row that fails says why.
+
+    `store` is called with the result of each row as soon as there is one.
+    """
     began, results = time.monotonic(), {}
     for number in numbers:
         row = ROWS[number - 1]
         if time.monotonic() - began > budget:
             results[number] = f"{OPEN}: no time was left"
+            store({number: results[number]})
             continue
         print(f"{number}/{len(ROWS)}  {row.what}", flush=True)
         try:
@@ -273,6 +274,7 @@ def measure_rows(size: Size, numbers: Sequence[int], budget: float) -> dict[int,
             reason = " ".join(str(error).split())[:150].replace("|", "/")
             results[number] = f"{OPEN}: failed ({type(error).__name__}: {reason})"
         print(f"     {results[number]}", flush=True)
+        store({number: results[number]})
     return results
 
 
@@ -315,8 +317,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 "no NVIDIA GPU can be used here, and every row is measured on one; run this on a "
                 "machine that has one, with a CUDA build of torch."
             )
-        results = measure_rows(FULL, numbers, BUDGET_SECONDS)
-        write_table(options.page, torch.cuda.get_device_name(), results)
+        card = torch.cuda.get_device_name()
+        results = measure_rows(
+            FULL, numbers, BUDGET_SECONDS, lambda row: write_table(options.page, card, row)
+        )
         print(json.dumps(results, indent=1))
 
 
@@ -325,7 +329,9 @@ def read_rows(text: str) -> list[int]:
     words = [word for word in text.split(",") if word]
     for word in words:
         if not word.isdecimal() or not 1 <= int(word) <= len(ROWS):
-            raise ConfigError(f"--rows {word} is no row; rows are numbers from 1 to {len(ROWS)}.")
+            raise ConfigError(
+                f"--rows {word} is not a row number; rows are numbers from 1 to {len(ROWS)}."
+            )
     return [int(word) for word in words] or list(range(1, len(ROWS) + 1))
 
 

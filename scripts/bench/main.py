@@ -108,7 +108,7 @@ def check_options(options: argparse.Namespace) -> tuple[list[str], Settings]:
     if not names and not options.docs:
         raise ConfigError(f"no suite was given; choose from {', '.join(SUITES)}, or all.")
     for name in names.difference(SUITES, ["all"]):
-        raise ConfigError(f"{name} is no suite; choose from {', '.join(SUITES)}, or all.")
+        raise ConfigError(f"{name} is not a suite; choose from {', '.join(SUITES)}, or all.")
     suites = [suite for suite in SUITES if names & {suite, "all"}]
     shapes = tuple(name for name in options.shapes.split(",") if name)
     for option, used, able in (

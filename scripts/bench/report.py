@@ -41,7 +41,7 @@ def column(blocks: Iterable[Block], quantity: str) -> list[float]:
 
 
 def spread_of(quantity: str) -> ComputeNumber:
-    """A column of `make_table`: a quantity as it was measured."""
+    """A column of `add_table`: a quantity as it was measured."""
     return lambda blocks: quartile_spread(column(blocks, quantity))
 
 

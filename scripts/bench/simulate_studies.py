@@ -26,6 +26,7 @@ from scipy.stats import studentized_range
 
 from normlab.analysis.family import OWN_LEVEL, Variances, moderate_variances, pool_variances
 from normlab.analysis.statistics import LEVEL
+from normlab.archive.files import write_text
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -148,6 +149,19 @@ def format_table(table: Array) -> str:
     return "\n".join(lines)
 
 
+def split_page(page: Path, parser: argparse.ArgumentParser) -> tuple[str, str]:
+    """The text before and after the marked part; the parser's error where there is no such part."""
+    try:
+        text = page.read_text(encoding="utf-8")
+    except OSError as error:
+        parser.error(f"{page} cannot be read ({error.strerror})")
+    before, start, rest = text.partition(START)
+    _, end, after = rest.partition(END)
+    if not start or not end:
+        parser.error(f"{page} has no part between {START} and {END}")
+    return before, after
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -155,6 +169,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--page", type=Path, help="write the tables into this page, between marks")
     options = parser.parse_args()
+    before, after = ("", "") if options.page is None else split_page(options.page, parser)
     random, start = np.random.default_rng(options.seed), time.perf_counter()
     parts = []
     for name, noise in WITHOUT_DIFFERENCE.items():
@@ -179,9 +194,7 @@ def main() -> None:
     if options.page is None:
         sys.stdout.write(text + "\n")
         return
-    page = options.page.read_text(encoding="utf-8")
-    before, after = page.split(START)[0], page.split(END)[1]
-    options.page.write_text(f"{before}{START}\n\n{text}\n\n{END}{after}", encoding="utf-8")
+    write_text(options.page, f"{before}{START}\n\n{text}\n\n{END}{after}")
 
 
 if __name__ == "__main__":

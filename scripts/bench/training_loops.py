@@ -7,7 +7,6 @@ cross-entropy, clipping at 1, fused AdamW.
 
 import contextlib
 import re
-import resource
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -15,17 +14,17 @@ from itertools import count
 
 import torch
 import torch.nn.functional as F
-from omegaconf import open_dict
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from harness import Block, RunBlock, read_peak_memory
 from models import PEERS, MatrixProduct, Shape
 from normlab.config.compose import composed_config
-from normlab.config.run_spec import RunSpec, make_run_spec
+from normlab.config.run_spec import RunSpec
 from normlab.data import Source, build_source
 from normlab.errors import NormlabError
 from normlab.model.gpt import count_parameters
+from normlab.study.plan import compose_spec
 from normlab.training.build import build_model
 from normlab.training.hardware import resolve_hardware
 
@@ -52,11 +51,8 @@ def compose_run(overrides: Sequence[str]) -> RunSpec:
         ConfigError: it cannot be trained.
     """
     last = {override.partition("=")[0]: override for override in overrides}
-    with composed_config(list(last.values())) as (_, composed):
-        choices = dict(composed.hydra.runtime.choices)
-        with open_dict(composed):
-            del composed["hydra"]
-    return make_run_spec(composed, choices)
+    with composed_config([]) as (loader, master):
+        return compose_spec(loader, master, list(last.values()))
 
 
 def make_plain_loop(
@@ -122,11 +118,8 @@ def build_configured_model(overrides: Sequence[str]) -> tuple[nn.Module, TrainSt
     return model, make_plain_loop(model, source, hardware.precision, accumulate)
 
 
-def train_plain(overrides: Sequence[str], limit_mib: float | None = None) -> RunBlock:
-    """Normlab's model without Lightning, logging and records; no memory beyond the limit."""
-    if limit_mib is not None:
-        limit = int(limit_mib * 2**20)
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+def train_plain(overrides: Sequence[str]) -> RunBlock:
+    """Normlab's model without Lightning, logging and records."""
     model, train_steps = build_configured_model(overrides)
     return time_steps(train_steps, parameters=count_parameters(model))
 

@@ -48,9 +48,9 @@ pygments_style, pygments_dark_style = "friendly", "github-dark-high-contrast"
 # names come last, so that a new page is never lost.
 _GUIDES = ["using", "reading_results", "statistics", "adding_a_norm", "catalogue"]
 _RESULTS = ["experiments", "claims", "comparison_with_other_tools", "performance"]
-# What the interactive page needs, beside what Sphinx copies for the other pages.
 _FOLDER_LINK = re.compile(r"\[(?P<text>[^]]+)\]\((?P<target>[^)#:\s]+/)\)")
 _SITE_LINK = "<!-- site link -->"
+# What the interactive page needs, beside what Sphinx copies for the other pages.
 _PAGE_FILES = ("*.html", "interactive/*", "figures/*.svg", "figures/*.png")
 
 

@@ -15,7 +15,7 @@ from normlab.apps.catalogue import read_entry
 from normlab.archive.files import write_text
 from normlab.config.compose import composed_config
 from normlab.config.placement import (
-    END_SLOTS,
+    END_SITES,
     ResolvedPlacement,
     ResolvedSublayer,
     resolve_placement,
@@ -24,7 +24,7 @@ from normlab.study.plan import compose_spec
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "learn" / "figures"
 PLACEMENTS = ("pre", "post", "sandwich", "output", "parallel")
-_DRAWN_SLOTS = {"input", "output", "stream"}
+_DRAWN_SITES = {"input", "output", "stream"}
 _LABELS = {"attention": "attention", "feedforward": "feed-forward"}
 
 # Pixels. The residual stream runs down at _STREAM, the sublayers stand right of it.
@@ -52,7 +52,7 @@ svg { --back: #ffffff; --ink: #1b1f24; --quiet: #57606a; --line: #57606a; --box:
 
 @dataclass
 class Drawing:
-    """Elements of an SVG, and the lowest and rightmost points so far, in pixels."""
+    """Elements of an SVG, and the rightmost point so far, in pixels."""
 
     elements: list[str] = field(default_factory=list)
     right: float = 0.0
@@ -122,14 +122,14 @@ def check_drawable(name: str, placement: ResolvedPlacement) -> None:
     """Refuse a placement that a diagram would show wrongly.
 
     Raises:
-        ValueError: it has scales, other slots, or blocks that differ.
+        ValueError: it has scales, other sites, or blocks that differ.
     """
     for block in placement.blocks:
         for sublayer in block.values():
-            slots = {slot for slot, norm in sublayer.norms.items() if norm is not None}
+            sites = {site for site, norm in sublayer.norms.items() if norm is not None}
             scales = {key: scale.value for key, scale in sublayer.scales.items()}
             unit = scales == {key: float(key != "block_skip") for key in scales}
-            if not slots <= _DRAWN_SLOTS or not unit or block != placement.blocks[0]:
+            if not sites <= _DRAWN_SITES or not unit or block != placement.blocks[0]:
                 raise ValueError(f"placement={name} has more than a diagram shows")
 
 
@@ -238,10 +238,10 @@ def describe(placement: ResolvedPlacement) -> str:
     }
     parts = []
     for name, wiring in placement.blocks[0].items():
-        slots = [words[slot] for slot in words if wiring.norms[slot] is not None]
+        sites = [words[site] for site in words if wiring.norms[site] is not None]
         reads = "the stream as it entered the block" if wiring.reads == "block" else "the stream"
-        parts.append(f"{_LABELS[name]} reads {reads}; a norm stands {' and '.join(slots)}.")
-    ends = [slot for slot in END_SLOTS if placement.ends[slot] is not None]
+        parts.append(f"{_LABELS[name]} reads {reads}; a norm stands {' and '.join(sites)}.")
+    ends = [site for site in END_SITES if placement.ends[site] is not None]
     last = f"Norms at the ends of the model: {', '.join(ends) or 'none'}."
     return " ".join([part[0].upper() + part[1:] for part in parts] + [last])
 

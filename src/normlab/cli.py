@@ -95,18 +95,7 @@ def _run_command(import_command: Callable[[], _Command], trains: bool = False) -
     ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     stopping.end_on_signals()
     output.secure_streams()
-    # Figures go to files, in our own style: a user's window or notebook has no part in them.
-    os.environ.update(MPLBACKEND="agg", MATPLOTLIBRC=os.devnull)
-    # A build's clock: numpy and matplotlib read it, and stop where it is no number.
-    os.environ.pop("SOURCE_DATE_EPOCH", None)
-    # A matplotlibrc in the current folder is read all the same. Its values are not used
-    # (analysis/style.py), so complaints about them would only confuse.
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    _check_threads()
-    try:
-        os.getcwd()
-    except OSError:
-        sys.exit("normlab: the current folder no longer exists; change to one that does.")
+    _prepare_environment()
     try:
         with report_user_errors():
             command = import_command()
@@ -129,6 +118,27 @@ def _run_command(import_command: Callable[[], _Command], trains: bool = False) -
             raise
     finally:
         _restore_signals()
+    _report_lost_output(trains)
+
+
+def _prepare_environment() -> None:
+    """Set what libraries read when they are imported; refuse what none of them could work with."""
+    # Figures go to files, in our own style: a user's window or notebook has no part in them.
+    os.environ.update(MPLBACKEND="agg", MATPLOTLIBRC=os.devnull)
+    # A build's clock: numpy and matplotlib read it, and stop where it is no number.
+    os.environ.pop("SOURCE_DATE_EPOCH", None)
+    # A matplotlibrc in the current folder is read all the same. Its values are not used
+    # (analysis/style.py), so complaints about them would only confuse.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    _check_threads()
+    try:
+        os.getcwd()
+    except OSError:
+        sys.exit("normlab: the current folder no longer exists; change to one that does.")
+
+
+def _report_lost_output(trains: bool) -> None:
+    """Exit with a sentence where standard output could not be written; `trains`: runs are saved."""
     lost = output.write_failure(sys.stdout)
     if lost is not None and lost.errno != errno.EPIPE:  # EPIPE: `| head` has read enough
         rest = "; all else was done" if trains else ""
@@ -143,8 +153,8 @@ def _check_threads() -> None:
         os.environ.pop("OMP_NUM_THREADS", None)
     elif not re.fullmatch(r"0*[1-9]\d{0,8}(\s*,\s*0*[1-9]\d{0,8})*", threads, re.ASCII):
         sys.exit(
-            f"normlab: OMP_NUM_THREADS={excerpt(threads)} in the environment is no number of "
-            f"threads; give a whole number from 1, or unset it."
+            f"normlab: OMP_NUM_THREADS={excerpt(threads)} in the environment is not a "
+            f"valid number of threads; give a whole number from 1, or unset it."
         )
 
 

@@ -36,19 +36,17 @@ class ConfigError(NormlabError):
 def report_user_errors() -> Iterator[None]:
     """Turn a user's error in the body into its sentence on stderr and its exit code.
 
-    So is what a library raises while the body imports it: a variable that it reads is the user's.
+    An error that a library raises while it is imported is reported too: its usual cause is an
+    environment variable.
     """
     try:
         yield
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
-            raise
-        _leave(
-            ConfigError(f"{excerpt(error.filename)} is too long for a path; give a shorter one.")
-        )
     except NormlabError as error:
         _leave(error)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            path = excerpt(error.filename)
+            _leave(ConfigError(f"{path} is too long for a path; give a shorter one."))
         failure = _describe_failed_import(error)
         if failure is None:
             raise
@@ -74,16 +72,16 @@ def _describe_failed_import(error: Exception) -> NormlabError | None:
     """The sentence about an error that a library raised while it was imported; None of another."""
     frames = [frame for frame, _ in walk_tb(error.__traceback__)]
     packages = [str(frame.f_globals.get("__name__", "")).partition(".")[0] for frame in frames]
-    imported = {
+    imported = [
         package
         for package, frame in zip(packages, frames, strict=True)
-        if frame.f_code.co_name == "<module>"
-    }
-    library = packages[-1] if packages else ""
-    if isinstance(error, ModuleNotFoundError | NormlabError) or library == "normlab":
+        if frame.f_code.co_name == "<module>" and package not in ("normlab", "__main__")
+    ]
+    if isinstance(error, ModuleNotFoundError | NormlabError):
         return None
-    if not imported - {"normlab", "__main__"}:
+    if not imported or packages[-1] == "normlab":
         return None
+    library = imported[-1]
     reason = excerpt(" ".join(str(error).split()))
     # The value that the error quotes; a single digit may stand in any.
     quoted = [

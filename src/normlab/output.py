@@ -1,4 +1,4 @@
-"""Standard output and error that never raise: what a command does counts, not who reads along.
+"""Standard output and error that never raise: a command does not fail where it cannot write them.
 
 A character that the terminal's encoding lacks is shown by the nearest that it has. Where nothing
 can be written any more (a reader that has left, a full disk, a closed descriptor) the rest is

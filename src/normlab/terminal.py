@@ -9,8 +9,8 @@ from rich.segment import Segment
 
 from normlab.text import printable
 
-# Columns where nobody watches: rows of tables stay whole.
-UNWATCHED = 140
+# Columns where the output is not a terminal: rows of tables stay whole.
+DEFAULT_WIDTH = 140
 # Columns of the narrowest window that is written for; in a narrower one lines are broken.
 NARROWEST = 20
 
@@ -27,14 +27,14 @@ class Terminal(Console):
             yield segment if control else Segment(printable(text), style)
 
 
-def open_terminal(unwatched: int = UNWATCHED) -> Terminal:
-    """Standard output; text is never broken, and where nobody watches it has a fixed width.
+def open_terminal(default_width: int = DEFAULT_WIDTH) -> Terminal:
+    """Standard output; text is never broken.
 
-    COLUMNS sets that width, as it does everywhere.
+    Where the output is not a terminal it has a fixed width, `default_width` unless COLUMNS is set.
     """
     terminal = Terminal(highlight=False, soft_wrap=True, emoji=False)
     if not terminal.is_terminal:
-        terminal.width = get_terminal_size((unwatched, 0)).columns
+        terminal.width = get_terminal_size((default_width, 0)).columns
     terminal.width = max(terminal.width, NARROWEST)
     return terminal
 

@@ -1,9 +1,9 @@
-"""Text that leaves the program shows what it holds and does nothing else.
+"""Text from outside is made printable before it is shown.
 
-A norm, a key, a message of a server may hold signs that act: escape sequences move the cursor and
-change what stands on the terminal, others turn the direction of writing, are forbidden in XML, or
-cannot be written as UTF-8. They are replaced where text leaves: by `terminal.Terminal` in what rich
-prints, by `printable` in error sentences, logs, pages, figures, tables.
+A norm, a key, a message of a server may hold control characters: escape sequences move the cursor
+and change what is on the terminal, others change the direction of writing, are forbidden in XML, or
+cannot be written as UTF-8. They are replaced where text is shown: by `terminal.Terminal` in what
+rich prints, by `printable` in error sentences, logs, pages, figures, tables.
 """
 
 import difflib
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 # Controls (tab and the end of a line apart), soft hyphen, marks of direction and of zero width,
 # separators of lines, surrogates, what is no character, tags.
-_ACTING = re.compile(
+_CONTROL_CHARACTERS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
     "\ufff0-\ufffb\ufffe\uffff\ud800-\udfff\U000e0000-\U000e0fff]"
 )
@@ -23,8 +23,8 @@ _LONG_PART = re.compile(rf"(?:(?![,;:.]\s).){{{LONGEST_PART + 1},}}")
 
 
 def printable(text: str) -> str:
-    """The text with a replacement character (U+FFFD) for every sign that acts; lines stay lines."""
-    return _ACTING.sub(_REPLACEMENT, text)
+    """The text with U+FFFD in place of every control or invisible character; lines stay lines."""
+    return _CONTROL_CHARACTERS.sub(_REPLACEMENT, text)
 
 
 def printable_line(text: str) -> str:

@@ -1,4 +1,4 @@
-"""A study whose names hold signs that act or mean something: in no result do they do so."""
+"""A study whose names hold control characters or markup: in no result do they do so."""
 
 import csv
 import xml.etree.ElementTree as ET

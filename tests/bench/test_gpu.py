@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 import gpu
 from tiny_run import TINY
@@ -21,8 +23,12 @@ SMALL = gpu.Size(
 PAGE = "# Page\n<!-- gpu table -->\nold\n<!-- end -->\nafter\n"
 
 
+def store_nothing(row: dict[int, str]) -> None:
+    """For tests of the results alone."""
+
+
 def test_each_row_in_this_process_gives_a_number(capsys: pytest.CaptureFixture[str]) -> None:
-    results = gpu.measure_rows(SMALL, [2, 4, 6, 7], budget=1e9)
+    results = gpu.measure_rows(SMALL, [2, 4, 6, 7], 1e9, store_nothing)
     assert "3 runs; no graph: there are no CUDA graphs on cpu" in results[2]
     assert "1 run;" in results[4]
     assert results[6].count("16×16") == 2
@@ -31,7 +37,7 @@ def test_each_row_in_this_process_gives_a_number(capsys: pytest.CaptureFixture[s
 
 @pytest.mark.slow
 def test_each_row_that_starts_a_study_counts_its_runs() -> None:
-    results = gpu.measure_rows(SMALL, [1, 5], budget=1e9)
+    results = gpu.measure_rows(SMALL, [1, 5], 1e9, store_nothing)
     assert results[1].endswith(" s")
     assert results[5].endswith("(8 runs)")
 
@@ -43,8 +49,34 @@ def test_a_row_that_fails_or_has_no_time_is_open(
         raise RuntimeError("a | b")
 
     monkeypatch.setattr(gpu, "ROWS", (gpu.Row("first", "1", fail), gpu.ROWS[1]))
-    assert gpu.measure_rows(SMALL, [1], budget=1e9) == {1: "open: failed (RuntimeError: a / b)"}
-    assert gpu.measure_rows(SMALL, [2], budget=-1) == {2: "open: no time was left"}
+    stored: list[dict[int, str]] = []
+    failed, late = {1: "open: failed (RuntimeError: a / b)"}, {2: "open: no time was left"}
+    assert gpu.measure_rows(SMALL, [1], 1e9, stored.append) == failed
+    assert gpu.measure_rows(SMALL, [2], -1, stored.append) == late
+    assert stored == [failed, late]
+
+
+def test_each_result_is_stored_before_the_next_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    stored: list[dict[int, str]] = []
+
+    def stop(size: gpu.Size) -> str:
+        assert stored == [{1: "7"}]
+        raise KeyboardInterrupt
+
+    rows = (gpu.Row("first", "1", lambda size: "7"), gpu.Row("second", "1", stop))
+    monkeypatch.setattr(gpu, "ROWS", rows)
+    with pytest.raises(KeyboardInterrupt):
+        gpu.measure_rows(SMALL, [1, 2], 1e9, stored.append)
+    assert stored == [{1: "7"}]
+
+
+def test_timing_a_norm_leaves_no_gradients() -> None:
+    """Gradients that are added to those of the call before would be read and written again."""
+    x = torch.randn(4, 8, requires_grad=True)
+    norm = nn.LayerNorm(8)
+    assert gpu.time_norm(norm, [x, *norm.parameters()], x, torch.randn(4, 8)) > 0
+    assert x.grad is None
+    assert norm.weight.grad is None
 
 
 def test_a_row_that_is_not_measured_again_stays(tmp_path: Path) -> None:
@@ -69,4 +101,4 @@ def test_without_a_gpu_it_is_one_sentence(capsys: pytest.CaptureFixture[str]) ->
     assert "no NVIDIA GPU can be used here" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         gpu.main(["--rows", "9"])
-    assert "--rows 9 is no row; rows are numbers from 1 to 8." in capsys.readouterr().err
+    assert "--rows 9 is not a row number; rows are numbers from 1 to 8." in capsys.readouterr().err

@@ -48,7 +48,7 @@ def settings_of_suites(report: dict[str, Any], monkeypatch: pytest.MonkeyPatch) 
     ("arguments", "sentence"),
     [
         ([], "no suite was given"),
-        (["stepp"], "stepp is no suite; choose from step, profile, norms"),
+        (["stepp"], "stepp is not a suite; choose from step, profile, norms"),
         (["step", "--rounds", "0"], "argument --rounds: 0 is not a whole number from 1"),
         (["step", "--threads", "two"], "argument --threads: two is not a whole number from 1"),
         (["step", "--shapes", "huge"], "--shapes huge does not exist in this suite"),

@@ -159,7 +159,9 @@ def test_study(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(command_suites, "SENTENCE", (*command_suites.SENTENCE, *TINY[:6]))
+    monkeypatch.setattr(
+        command_suites, "README_COMMAND", (*command_suites.README_COMMAND, *TINY[:6])
+    )
     result = measure_suite(tmp_path, "start")
     rows = medians_of(result)
     assert len(rows) == 7

@@ -386,7 +386,7 @@ def test_a_misspelt_class_is_named(
     path.write_text(f"_target_: {target}\n")
     answer = train_py("--config-dir", str(tmp_path / "own"), "norm=own", f"output_dir={tmp_path}/o")
     assert answer.code == 2
-    assert f"{target} is not there; did you mean {meant}?" in answer.err
+    assert f"{target} does not exist; did you mean {meant}?" in answer.err
 
 
 def test_options_inside_no_group_are_explained(train_py: Callable, tmp_path: Path) -> None:

@@ -223,7 +223,7 @@ def test_a_mistake_beside_the_expression_is_one_sentence(config, key, words):
     assert "\n" not in sentence
 
 
-def test_the_key_in_the_sentence_is_that_of_the_slot():
+def test_the_key_in_the_sentence_is_that_of_the_site():
     with pytest.raises(ConfigError, match=r"^placement\.qk\.expression: y is unknown"):
         check_formula("placement.qk", formula("x * y"), WIDTH)
 

@@ -16,10 +16,10 @@ def network(spec: RunSpec) -> ResolvedPlacement:
     return resolve_placement(config.placement, config.norm, config.model.depth)
 
 
-def sites(spec: RunSpec, slot: str) -> list[tuple[bool, bool]]:
-    """By block, whether attention and the feed-forward have a norm at a slot."""
+def sites(spec: RunSpec, site: str) -> list[tuple[bool, bool]]:
+    """By block, whether attention and the feed-forward have a norm at a site."""
     return [
-        tuple(b[kind].norms[slot] is not None for kind in ("attention", "feedforward"))
+        tuple(b[kind].norms[site] is not None for kind in ("attention", "feedforward"))
         for b in network(spec).blocks
     ]  # type: ignore[misc]
 
@@ -74,7 +74,7 @@ def test_a_later_rule_wins_and_a_rule_may_speak_of_one_sublayer(specified: Calla
     assert sites(spec, "output") == [(True, True)] * 2 + [(True, False)] * 2 + [(False, False)] * 2
 
 
-def test_a_norm_of_its_own_per_block_stands_in_that_blocks_slots(specified: Callable) -> None:
+def test_a_norm_of_its_own_per_block_stands_in_that_blocks_sites(specified: Callable) -> None:
     spec = specified(
         *SIX,
         "+placement.blocks.late.where='l > L/2'",
@@ -113,7 +113,7 @@ SAME = {
         ["placement=siamese", "norm=none"],
         ["placement=residual", "norm=none"],
     ),
-    "no slot at all": (
+    "no site at all": (
         ["placement.input=false", "placement.final=false"],
         ["placement=post", "norm=none"],
     ),

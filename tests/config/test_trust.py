@@ -46,8 +46,8 @@ NORMS = {
 
 PLACEMENTS = {
     **{
-        slot: f"{slot}: {NODE}"
-        for slot in ("input", "output", "stream", "inner", "final", "embedding", "qk", "v", "norm")
+        site: f"{site}: {NODE}"
+        for site in ("input", "output", "stream", "inner", "final", "embedding", "qk", "v", "norm")
     },
     "q": f"q: {NODE}",
     "attention": f"attention: {{output: {NODE}}}",

@@ -161,7 +161,7 @@ def test_a_batch_is_a_function_of_seed_and_step(source):
 
 def test_no_sequence_comes_twice():
     # At a small concentration a few would, by chance: constant ones are then not rare.
-    source = build_source({"kind": "synthetic", "concentration": 1.0}, 64)
+    source = build_source({"kind": "synthetic", "batch_size": 32, "concentration": 1.0}, 64)
     rows = sequences([source.batch(seed, step) for seed in range(2) for step in range(70)])
     assert len({row.tobytes() for row in rows}) == 2 * 70 * 32
 

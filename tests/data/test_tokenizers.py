@@ -57,7 +57,7 @@ def test_a_character_without_an_id_is_named():
 
 
 def test_half_a_character_is_refused():
-    with pytest.raises(ConfigError, match=r"'\\udc80', which is no character"):
+    with pytest.raises(ConfigError, match=r"'\\udc80', which is not a character"):
         BYTE_PAIRS.encode("a\udc80")
 
 

@@ -64,10 +64,13 @@ LEAKS = {
     "the size of everything": (FORWARD.format("x = x / x.abs().max()"), "earlier tokens"),
     "a stream of means": (STREAMS.format("x.mean(1, keepdim=True)", "stream[1]"), "earlier"),
     "at the end": (STREAMS.format("x", "stream[1].flip(1)"), "earlier tokens"),
-    "a count of calls": (FORWARD.format("globals()['calls'] += 1; x = x + calls"), "come again"),
+    "a count of calls": (
+        FORWARD.format("globals()['calls'] += 1; x = x + calls"),
+        "different logits for the same tokens",
+    ),
     "numpy's random numbers": (
         FORWARD.format("import numpy; x = x + float(numpy.random.rand())"),
-        "come again",
+        "different logits for the same tokens",
     ),
     "another shape": (STREAMS.format("x", "stream[1][:, 1:]") + "    pass\n", "cannot be run"),
     "fewer tokens": (FORWARD.format("x = x[:, 1:]"), "has to leave the shape"),

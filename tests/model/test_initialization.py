@@ -32,7 +32,7 @@ MINIMIND = ModelConfig(
     feedforward=FeedForwardKind.swiglu,
 )
 SHAPES = pytest.mark.parametrize("shape", [NANOGPT, MINIMIND], ids=["nanogpt", "minimind"])
-SLOTS = ("input", "output", "stream", "final", "embedding", "qk", "inner")
+SITES = ("input", "output", "stream", "final", "embedding", "qk", "inner")
 
 
 def weights(shape=NANOGPT, placement=None, seed=0, vocabulary=29):
@@ -51,12 +51,12 @@ def same(first, second):
 def test_changing_the_norm_changes_no_other_weight(shape):
     bare = weights(shape)
     for norm in (LayerNorm, RMSNorm, nn.RMSNorm, nn.LayerNorm, nn.BatchNorm1d):
-        assert same(weights(shape, uniform_placement(**dict.fromkeys(SLOTS, norm))), bare)
+        assert same(weights(shape, uniform_placement(**dict.fromkeys(SITES, norm))), bare)
 
 
 @SHAPES
 def test_a_norm_that_draws_random_numbers_of_its_own_changes_no_other_weight(shape):
-    noisy = weights(shape, uniform_placement(**dict.fromkeys(SLOTS, Noisy)))
+    noisy = weights(shape, uniform_placement(**dict.fromkeys(SITES, Noisy)))
     bare = weights(shape)
     assert all(torch.equal(noisy[name], value) for name, value in bare.items())
 
@@ -76,13 +76,13 @@ class Noisy(nn.Module):
 @pytest.mark.parametrize(
     "placement",
     [
-        *(uniform_placement(**{slot: RMSNorm}) for slot in SLOTS),
+        *(uniform_placement(**{site: RMSNorm}) for site in SITES),
         uniform_placement(stream=RMSNorm, skip=4**0.25),
         uniform_placement(input=RMSNorm, branch=0.5),
         uniform_placement(branch=Scale(0.0, "scalar")),
         uniform_placement(branch=Scale(0.1, "feature"), skip=Scale(1.0, "feature")),
     ],
-    ids=[*SLOTS, "deepnorm", "depth", "rezero", "layerscale"],
+    ids=[*SITES, "deepnorm", "depth", "rezero", "layerscale"],
 )
 def test_changing_the_placement_changes_no_other_weight(shape, placement):
     assert same(weights(shape, placement), weights(shape))
@@ -96,7 +96,7 @@ def test_a_norm_keeps_the_start_it_gave_itself(shape):
         nn.init.constant_(module.bias, 0.3)
         return module
 
-    model = GPT(shape, uniform_placement(**dict.fromkeys(SLOTS, unusual)), 29, seed=0)
+    model = GPT(shape, uniform_placement(**dict.fromkeys(SITES, unusual)), 29, seed=0)
     norms = [module for module in model.modules() if isinstance(module, nn.LayerNorm)]
     assert norms
     assert all((n.weight == 0.7).all() and (n.bias == 0.3).all() for n in norms)

@@ -169,10 +169,10 @@ def test_siamese_streams_are_read_together(f, x):
     assert_close(after[1], y + update)
 
 
-@pytest.mark.parametrize("slots", [{"reads": "block"}, {"block_skip": 1}])
-def test_two_streams_know_no_block_stream(slots, f):
+@pytest.mark.parametrize("sites", [{"reads": "block"}, {"block_skip": 1}])
+def test_two_streams_know_no_block_stream(sites, f):
     with pytest.raises(ConfigError, match="one stream"):
-        TwoStream(f, make_wiring(**slots), WIDTH)
+        TwoStream(f, make_wiring(**sites), WIDTH)
 
 
 def test_a_site_without_a_norm_is_the_identity(x):
@@ -210,7 +210,7 @@ SHAPES = {
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize(
-    ("slot", "widths"),
+    ("site", "widths"),
     [
         ("input", [16, 16] * 3),
         ("output", [16, 16] * 3),
@@ -224,9 +224,9 @@ SHAPES = {
         ("final", [16]),
     ],
 )
-def test_a_slot_puts_a_norm_of_the_right_width_in_every_block_or_once(shape, slot, widths):
+def test_a_site_puts_a_norm_of_the_right_width_in_every_block_or_once(shape, site, widths):
     sites = Sites()
-    model = GPT(shape, uniform_placement(**{slot: sites}), vocabulary=11, seed=0)
+    model = GPT(shape, uniform_placement(**{site: sites}), vocabulary=11, seed=0)
     assert sorted(sites.widths) == sorted(widths)
     norms = [module for module in model.modules() if isinstance(module, nn.RMSNorm)]
     assert sorted(n.weight.numel() for n in norms) == sorted(widths)

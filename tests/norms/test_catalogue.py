@@ -178,6 +178,14 @@ def test_groups_divide_the_features() -> None:
         norm_factory({"_target_": "normlab.norms.GroupNorm", "groups": 5})(WIDTH)
 
 
+def test_a_partial_statistic_has_the_features_that_the_product_means() -> None:
+    """100 · 0.29 is 28.999999999999996 in floating point."""
+    norm = norm_factory({"_target_": "normlab.norms.PartialRMSNorm", "part": 0.29, "eps": 0})(100)
+    x = torch.zeros(1, 100)
+    x[:, 28] = 1
+    assert norm(x).max().item() == pytest.approx(29**0.5)
+
+
 def test_a_partial_statistic_needs_a_feature() -> None:
     with pytest.raises(ConfigError, match=r"part=0\.001"):
         norm_factory({"_target_": "normlab.norms.PartialRMSNorm", "part": 0.001})(WIDTH)

@@ -97,7 +97,7 @@ BROKEN = {
     "another dtype": (Of(lambda x: x.double()), "float64"),
     "no tensor": (Of(lambda x: (x,)), "tuple"),
     "fails": (Of(lambda x: x @ x), "cannot take"),
-    "an open size": (nn.LazyLinear(WIDTH), "size of weight open"),
+    "an open size": (nn.LazyLinear(WIDTH), "does not fix the size of weight"),
 }
 
 

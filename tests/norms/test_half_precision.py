@@ -39,6 +39,23 @@ def test_the_direct_norm_is_that_of_float64_to_rounding(
         assert float((values.double() - expected).abs().max()) < 3 * rounding * scale
 
 
+def test_a_small_offset_from_1_is_not_rounded_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In bf16 1.001 is 1, so the product is taken in fp32 and rounded once."""
+    torch.manual_seed(0)
+    norm = UnitOffsetRMSNorm(WIDTH)
+    x = torch.randn(64, WIDTH).to(torch.bfloat16)
+    with torch.no_grad():
+        norm.offset.fill_(1e-3)
+        plain = x.float() / (x.float().square().mean(-1, keepdim=True) + norm.eps).sqrt()
+        expected = (1.001 * plain).to(torch.bfloat16)
+        assert not torch.equal(expected, plain.to(torch.bfloat16))
+        monkeypatch.setattr(norms, "accumulates_in_fp32", lambda x: x.dtype is torch.bfloat16)
+        y = norm._compute_with_torch(x, norm.offset)
+    assert y.dtype is torch.bfloat16
+    different = (y != expected).float().mean()  # a tie of two fp32 results may round either way
+    assert different < 0.01
+
+
 def test_on_a_cpu_half_precision_is_widened() -> None:
     assert not norms.accumulates_in_fp32(torch.zeros(1, dtype=torch.bfloat16))
     assert not norms.accumulates_in_fp32(torch.zeros(1, dtype=torch.float32, device="meta"))

@@ -122,7 +122,7 @@ def test_a_variable_that_torch_does_not_take_is_named(command: str, tmp_path: Pa
 def test_a_number_of_threads_that_is_none_is_refused(threads: str, tmp_path: Path) -> None:
     code, err = execute(("train.py", "--version"), tmp_path, OMP_NUM_THREADS=threads)
     assert (code, err.count("\n")) == (1, 1), err
-    assert err.startswith(f"normlab: OMP_NUM_THREADS={threads} in the environment is no number of")
+    assert err.startswith(f"normlab: OMP_NUM_THREADS={threads} in the environment is not a valid")
 
 
 @pytest.mark.parametrize("threads", ["", " ", "2", " 2 ", "2,1"])

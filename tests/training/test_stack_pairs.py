@@ -22,7 +22,6 @@ STEPS = 20
 SMALL = (*TINY, "model.width=32", "model.context=16", f"trainer.max_steps={STEPS}")
 # Two runs that differ in all that runs of a stack may differ in.
 OWN = (("seed=0", "optimizer.lr=1e-3"), ("seed=1", "optimizer.lr=3e-4", "schedule.warmup=0.5"))
-FEWEST = 320  # of the catalogue's pairs have to stack
 # Pairs that do not, and the operation in the way.
 SOLO: dict[tuple[str, str], str] = {}
 COMPOSED: dict[tuple[str, ...], RunSpec] = {}  # composing takes longer than training
@@ -142,4 +141,4 @@ def test_every_norm_of_a_placement_has_the_losses_that_it_has_alone(
 
 
 def test_almost_all_pairs_stack() -> None:
-    assert len(NORMS) * len(PLACEMENTS) - len(SOLO) >= FEWEST
+    assert len(SOLO) <= len(NORMS) * len(PLACEMENTS) / 16

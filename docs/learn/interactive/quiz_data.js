@@ -26,27 +26,39 @@ const QUIZ = [
     "correct": false,
     "explanation": "The number of parameters does not change what happens to the signal at initialization."
    }
-  ]
+  ],
+  "answer": null,
+  "tolerance": null,
+  "unit": "",
+  "explanation": "",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "gradient-per-layer",
   "lesson": 1,
   "kind": "numeric",
   "question": "By which factor does the gradient shrink per layer in a stack of Linear (PyTorch's default weights) and ReLU?",
+  "choices": [],
   "answer": 0.408,
   "tolerance": 0.02,
   "unit": "factor",
-  "explanation": "The weights have variance 1/(3n) and a ReLU lets half of the gradient's square through, so the square keeps 1/6 and the gradient √(1/6) = 0.408."
+  "explanation": "The weights have variance 1/(3n) and a ReLU lets half of the gradient's square through, so the square keeps 1/6 and the gradient √(1/6) = 0.408.",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "floor-of-another-width",
   "lesson": 1,
   "kind": "numeric",
   "question": "The biases of PyTorch's default initialization keep the RMS of a deep stack at 1/√(5n). What is that at width 128?",
+  "choices": [],
   "answer": 0.0395,
   "tolerance": 0.001,
   "unit": "RMS",
-  "explanation": "1/√(5 · 128) = 0.0395. At width 512 it is 0.0198. So a value such as 0.016 says something about the width, not about the depth."
+  "explanation": "1/√(5 · 128) = 0.0395. At width 512 it is 0.0198. So a value such as 0.016 says something about the width, not about the depth.",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "twenty-layers",
@@ -69,7 +81,13 @@ const QUIZ = [
     "correct": false,
     "explanation": "It cannot be zero. Every layer adds its biases."
    }
-  ]
+  ],
+  "answer": null,
+  "tolerance": null,
+  "unit": "",
+  "explanation": "",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "logarithmic-axis",
@@ -92,7 +110,13 @@ const QUIZ = [
     "correct": false,
     "explanation": "It shows equal ratios as equal distances, for small numbers as for large ones."
    }
-  ]
+  ],
+  "answer": null,
+  "tolerance": null,
+  "unit": "",
+  "explanation": "",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "skip-or-norm",
@@ -115,17 +139,26 @@ const QUIZ = [
     "correct": false,
     "explanation": "A norm keeps the size but not the information. Without a skip connection each ReLU still makes different inputs more similar."
    }
-  ]
+  ],
+  "answer": null,
+  "tolerance": null,
+  "unit": "",
+  "explanation": "",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "fp16-overflow-depth",
   "lesson": 1,
   "kind": "numeric",
   "question": "A token of RMS 1 goes through linear layers of width 512 whose weights are N(0, 1), all in fp16 (largest number 65,504). After how many layers is a number infinite?",
-  "answer": 4,
-  "tolerance": 0,
+  "choices": [],
+  "answer": 4.0,
+  "tolerance": 0.0,
   "unit": "layers",
-  "explanation": "Each layer multiplies by √512 = 22.6. After 3 layers the RMS is 11,585, after 4 it would be 262,144."
+  "explanation": "Each layer multiplies by √512 = 22.6. After 3 layers the RMS is 11,585, after 4 it would be 262,144.",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "norm-after-the-loss",
@@ -148,7 +181,13 @@ const QUIZ = [
     "correct": false,
     "explanation": "The size is restored. That is exactly what a norm does."
    }
-  ]
+  ],
+  "answer": null,
+  "tolerance": null,
+  "unit": "",
+  "explanation": "",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "analogy",
@@ -171,7 +210,13 @@ const QUIZ = [
     "correct": false,
     "explanation": "A norm acts on the gradient too. An input that is 10 times larger gets a gradient that is 10 times smaller."
    }
-  ]
+  ],
+  "answer": null,
+  "tolerance": null,
+  "unit": "",
+  "explanation": "",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "rms-against-layer",
@@ -199,27 +244,39 @@ const QUIZ = [
     "correct": false,
     "explanation": "Both work on one token. Changing another token changes nothing. BatchNorm would be different."
    }
-  ]
+  ],
+  "answer": null,
+  "tolerance": null,
+  "unit": "",
+  "explanation": "",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "rmsnorm-by-hand",
   "lesson": 2,
   "kind": "numeric",
   "question": "RMSNorm of the token [3, 4], with gain 1 and ε = 0: what is its first feature?",
+  "choices": [],
   "answer": 0.849,
   "tolerance": 0.005,
   "unit": "",
-  "explanation": "The mean square is 12.5, its root 3.536, and 3 / 3.536 = 0.849."
+  "explanation": "The mean square is 12.5, its root 3.536, and 3 / 3.536 = 0.849.",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "eps-inside",
   "lesson": 2,
   "kind": "numeric",
   "question": "A token has RMS 0.001 and ε = 1e-5 is added inside the root. What is the RMS of RMSNorm's output?",
+  "choices": [],
   "answer": 0.302,
   "tolerance": 0.01,
   "unit": "RMS",
-  "explanation": "0.001 / √(0.000001 + 0.00001) = 0.302. The ε is ten times larger than the mean square."
+  "explanation": "0.001 / √(0.000001 + 0.00001) = 0.302. The ε is ten times larger than the mean square.",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "eps-outside",
@@ -242,17 +299,26 @@ const QUIZ = [
     "correct": false,
     "explanation": "Neither form divides by zero, as both add ε."
    }
-  ]
+  ],
+  "answer": null,
+  "tolerance": null,
+  "unit": "",
+  "explanation": "",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "unbiased-variance",
   "lesson": 2,
   "kind": "numeric",
   "question": "Some code computes LayerNorm with `x.std(-1)`, which divides by width − 1. By which factor is its output smaller at width 8?",
+  "choices": [],
   "answer": 0.935,
   "tolerance": 0.003,
   "unit": "factor",
-  "explanation": "√(7/8) = 0.935. At width 512 the factor is 0.999, so nobody sees it there. A test with a small width does."
+  "explanation": "√(7/8) = 0.935. At width 512 the factor is 0.999, so nobody sees it there. A test with a small width does.",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "why-a-bias",
@@ -275,7 +341,13 @@ const QUIZ = [
     "correct": false,
     "explanation": "A gain multiplies. A feature that is 0 stays 0 under every gain, and a bias changes it."
    }
-  ]
+  ],
+  "answer": null,
+  "tolerance": null,
+  "unit": "",
+  "explanation": "",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "mean-is-zero-already",
@@ -298,7 +370,13 @@ const QUIZ = [
     "correct": false,
     "explanation": "RMSNorm multiplies all features by one number. A mean of 0 stays 0."
    }
-  ]
+  ],
+  "answer": null,
+  "tolerance": null,
+  "unit": "",
+  "explanation": "",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "what-rmsnorm-saves",
@@ -321,7 +399,13 @@ const QUIZ = [
     "correct": false,
     "explanation": "It saves half of the norm's own parameters. In the default model that is less than 1 % of all."
    }
-  ]
+  ],
+  "answer": null,
+  "tolerance": null,
+  "unit": "",
+  "explanation": "",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "softmax-is-no-norm",
@@ -344,7 +428,13 @@ const QUIZ = [
     "correct": false,
     "explanation": "Only LayerNorm has both. Softmax changes when its input is doubled."
    }
-  ]
+  ],
+  "answer": null,
+  "tolerance": null,
+  "unit": "",
+  "explanation": "",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "token-of-zeros",
@@ -367,17 +457,26 @@ const QUIZ = [
     "correct": false,
     "explanation": "A norm multiplies the token by a number. Zeros stay zeros."
    }
-  ]
+  ],
+  "answer": null,
+  "tolerance": null,
+  "unit": "",
+  "explanation": "",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "steepest-slope",
   "lesson": 2,
   "kind": "numeric",
   "question": "How large is the derivative of RMSNorm at a token of zeros, with ε = 1e-6 as in Gemma and Qwen?",
-  "answer": 1000,
-  "tolerance": 10,
+  "choices": [],
+  "answer": 1000.0,
+  "tolerance": 10.0,
   "unit": "",
-  "explanation": "1/√ε = 1000. With ε = 1e-5 it is 316."
+  "explanation": "1/√ε = 1000. With ε = 1e-5 it is 316.",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "dyt-and-a-small-token",
@@ -400,7 +499,13 @@ const QUIZ = [
     "correct": false,
     "explanation": "It is the other way round. RMSNorm divides by the size."
    }
-  ]
+  ],
+  "answer": null,
+  "tolerance": null,
+  "unit": "",
+  "explanation": "",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "torch-default-eps",
@@ -423,7 +528,13 @@ const QUIZ = [
     "correct": false,
     "explanation": "The output for zeros is 0, so there is an ε."
    }
-  ]
+  ],
+  "answer": null,
+  "tolerance": null,
+  "unit": "",
+  "explanation": "",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "layernorm-instead",
@@ -446,7 +557,13 @@ const QUIZ = [
     "correct": false,
     "explanation": "LayerNorm sets the mean to 0, not to 1."
    }
-  ]
+  ],
+  "answer": null,
+  "tolerance": null,
+  "unit": "",
+  "explanation": "",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "shift-of-the-token",
@@ -474,17 +591,26 @@ const QUIZ = [
     "correct": false,
     "explanation": "The tanh saturates. All features move towards 1."
    }
-  ]
+  ],
+  "answer": null,
+  "tolerance": null,
+  "unit": "",
+  "explanation": "",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "weights-times-ten",
   "lesson": 3,
   "kind": "numeric",
   "question": "The weight matrix before an RMSNorm is multiplied by 10. The output stays the same. By which factor does the gradient of this matrix change?",
+  "choices": [],
   "answer": 0.1,
   "tolerance": 0.005,
   "unit": "factor",
-  "explanation": "If the output does not depend on the size of the weights, a step of the same relative size has the same effect, so the gradient is divided by 10."
+  "explanation": "If the output does not depend on the size of the weights, a step of the same relative size has the same effect, so the gradient is divided by 10.",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "folding-a-gain",
@@ -507,7 +633,13 @@ const QUIZ = [
     "correct": false,
     "explanation": "In Post-LN the skip connection reads the gain too, so the function changes."
    }
-  ]
+  ],
+  "answer": null,
+  "tolerance": null,
+  "unit": "",
+  "explanation": "",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "scalenorm-is-rmsnorm",
@@ -530,7 +662,13 @@ const QUIZ = [
     "correct": false,
     "explanation": "It does not. Its output changes when 5 is added to all features."
    }
-  ]
+  ],
+  "answer": null,
+  "tolerance": null,
+  "unit": "",
+  "explanation": "",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "negated-token",
@@ -553,7 +691,13 @@ const QUIZ = [
     "correct": false,
     "explanation": "The mean changes its sign too, so x − mean changes its sign as a whole."
    }
-  ]
+  ],
+  "answer": null,
+  "tolerance": null,
+  "unit": "",
+  "explanation": "",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "doubled-embedding",
@@ -576,27 +720,39 @@ const QUIZ = [
     "correct": false,
     "explanation": "The final norm sets the size. Only the direction of the stream can change the logits."
    }
-  ]
+  ],
+  "answer": null,
+  "tolerance": null,
+  "unit": "",
+  "explanation": "",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "norms-in-eight-blocks",
   "lesson": 4,
   "kind": "numeric",
   "question": "How many norms does a Pre-LN model with eight blocks have, as it is built here and in Llama?",
-  "answer": 17,
-  "tolerance": 0,
+  "choices": [],
+  "answer": 17.0,
+  "tolerance": 0.0,
   "unit": "norms",
-  "explanation": "Two per block are 16, and a final norm before the head makes 17. A tutorial that says 16 forgot the final one."
+  "explanation": "Two per block are 16, and a final norm before the head makes 17. A tutorial that says 16 forgot the final one.",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "norms-in-a-sandwich",
   "lesson": 4,
   "kind": "numeric",
   "question": "And with `placement=sandwich` (a norm before and after every sublayer), eight blocks?",
-  "answer": 33,
-  "tolerance": 0,
+  "choices": [],
+  "answer": 33.0,
+  "tolerance": 0.0,
   "unit": "norms",
-  "explanation": "Four per block are 32, and the final norm makes 33."
+  "explanation": "Four per block are 32, and the final norm makes 33.",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "where-on-the-skip-path",
@@ -619,7 +775,13 @@ const QUIZ = [
     "correct": false,
     "explanation": "Both normalize each token on its own."
    }
-  ]
+  ],
+  "answer": null,
+  "tolerance": null,
+  "unit": "",
+  "explanation": "",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "what-pre-ln-gains",
@@ -642,7 +804,13 @@ const QUIZ = [
     "correct": false,
     "explanation": "It has the same and a final norm."
    }
-  ]
+  ],
+  "answer": null,
+  "tolerance": null,
+  "unit": "",
+  "explanation": "",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "last-gradient-by-depth",
@@ -665,7 +833,13 @@ const QUIZ = [
     "correct": false,
     "explanation": "The stream of Post-LN has size 1 at any depth, so its last gradient does not know the depth."
    }
-  ]
+  ],
+  "answer": null,
+  "tolerance": null,
+  "unit": "",
+  "explanation": "",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "why-a-smaller-rate",
@@ -688,7 +862,13 @@ const QUIZ = [
     "correct": false,
     "explanation": "They are largest there."
    }
-  ]
+  ],
+  "answer": null,
+  "tolerance": null,
+  "unit": "",
+  "explanation": "",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "sixteen-and-thirty-two-blocks",
@@ -711,7 +891,13 @@ const QUIZ = [
     "correct": false,
     "explanation": "The two last numbers differ by less than their intervals. This is no trend."
    }
-  ]
+  ],
+  "answer": null,
+  "tolerance": null,
+  "unit": "",
+  "explanation": "",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "drawback-of-pre-ln",
@@ -734,7 +920,13 @@ const QUIZ = [
     "correct": false,
     "explanation": "It needs warm-up less than Post-LN, since its gradients near the output shrink with depth. How much is a question of length and rate."
    }
-  ]
+  ],
+  "answer": null,
+  "tolerance": null,
+  "unit": "",
+  "explanation": "",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "no-norm-and-a-small-rate",
@@ -757,7 +949,13 @@ const QUIZ = [
     "correct": false,
     "explanation": "There is no NaN to be explained."
    }
-  ]
+  ],
+  "answer": null,
+  "tolerance": null,
+  "unit": "",
+  "explanation": "",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "two-blocks-or-eight",
@@ -780,24 +978,31 @@ const QUIZ = [
     "correct": false,
     "explanation": "The size of the batch changes noise, not how a signal passes through depth."
    }
-  ]
+  ],
+  "answer": null,
+  "tolerance": null,
+  "unit": "",
+  "explanation": "",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "deepnorm-alpha",
   "lesson": 4,
   "kind": "numeric",
   "question": "DeepNorm multiplies the skip connection by (2L)^¼. How much is that with eight blocks?",
-  "answer": 2,
+  "choices": [],
+  "answer": 2.0,
   "tolerance": 0.01,
   "unit": "factor",
-  "explanation": "(2 · 8)^¼ = 16^¼ = 2."
+  "explanation": "(2 · 8)^¼ = 16^¼ = 2.",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "figure-with-three-rows",
   "lesson": 4,
   "kind": "figure",
-  "figure": "../figures/gradient_vanishing.png",
-  "figure_text": "Nine panels. The rows show signal, information and gradient by depth. The columns are a plain stack, a stack with norms, and the stream of a Transformer.",
   "question": "Which experiment does this figure show?",
   "choices": [
    {
@@ -815,14 +1020,18 @@ const QUIZ = [
     "correct": false,
     "explanation": "That figure begins with distributions and ends with times."
    }
-  ]
+  ],
+  "answer": null,
+  "tolerance": null,
+  "unit": "",
+  "explanation": "",
+  "figure": "../figures/gradient_vanishing.png",
+  "figure_text": "Nine panels. The rows show signal, information and gradient by depth. The columns are a plain stack, a stack with norms, and the stream of a Transformer."
  },
  {
   "id": "figure-with-crosses",
   "lesson": 5,
   "kind": "figure",
-  "figure": "../figures/norm_comparison.png",
-  "figure_text": "Training curves of four arms at one learning rate, and the final loss of each arm at five learning rates, with crosses where runs diverged.",
   "question": "Which experiment does this figure show?",
   "choices": [
    {
@@ -840,14 +1049,18 @@ const QUIZ = [
     "correct": false,
     "explanation": "Their figure has one row per claim with the published and the measured value."
    }
-  ]
+  ],
+  "answer": null,
+  "tolerance": null,
+  "unit": "",
+  "explanation": "",
+  "figure": "../figures/norm_comparison.png",
+  "figure_text": "Training curves of four arms at one learning rate, and the final loss of each arm at five learning rates, with crosses where runs diverged."
  },
  {
   "id": "figure-by-depth-and-warm-up",
   "lesson": 5,
   "kind": "figure",
-  "figure": "../figures/prenorm_vs_postnorm.png",
-  "figure_text": "Panels by number of blocks and by warm-up. In each, the final loss of two arms by learning rate.",
   "question": "Which experiment does this figure show?",
   "choices": [
    {
@@ -865,17 +1078,26 @@ const QUIZ = [
     "correct": false,
     "explanation": "That one has depth on the horizontal axis and trains nothing."
    }
-  ]
+  ],
+  "answer": null,
+  "tolerance": null,
+  "unit": "",
+  "explanation": "",
+  "figure": "../figures/prenorm_vs_postnorm.png",
+  "figure_text": "Panels by number of blocks and by warm-up. In each, the final loss of two arms by learning rate."
  },
  {
   "id": "uniform-guess",
   "lesson": 5,
   "kind": "numeric",
   "question": "A model guesses all of 1000 tokens with the same probability. What is its loss, in nats?",
+  "choices": [],
   "answer": 6.908,
   "tolerance": 0.01,
   "unit": "nats per token",
-  "explanation": "ln 1000 = 6.908. The tutorial's own script, run unchanged, ends between 6.574 and 6.946, near that number, because it trains on random tokens."
+  "explanation": "ln 1000 = 6.908. The tutorial's own script, run unchanged, ends between 6.574 and 6.946, near that number, because it trains on random tokens.",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "one-seed",
@@ -898,7 +1120,13 @@ const QUIZ = [
     "correct": false,
     "explanation": "That would need an interval that lies within the margin. There is none."
    }
-  ]
+  ],
+  "answer": null,
+  "tolerance": null,
+  "unit": "",
+  "explanation": "",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "interval-with-zero",
@@ -921,7 +1149,13 @@ const QUIZ = [
     "correct": true,
     "explanation": "Zero lies between −0.0113 and 0.0197, and nothing says that 0.0197 would be small enough to be \"the same\"."
    }
-  ]
+  ],
+  "answer": null,
+  "tolerance": null,
+  "unit": "",
+  "explanation": "",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "same-within-a-margin",
@@ -944,7 +1178,13 @@ const QUIZ = [
     "correct": false,
     "explanation": "The interval contains zero."
    }
-  ]
+  ],
+  "answer": null,
+  "tolerance": null,
+  "unit": "",
+  "explanation": "",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "loss-on-random-tokens",
@@ -967,17 +1207,26 @@ const QUIZ = [
     "correct": false,
     "explanation": "The lowest possible loss is a property of the data."
    }
-  ]
+  ],
+  "answer": null,
+  "tolerance": null,
+  "unit": "",
+  "explanation": "",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "sixty-seven-times-faster",
   "lesson": 5,
   "kind": "numeric",
   "question": "A script prints \"RMSNorm is 6713 % faster\". By which factor would LayerNorm then be slower?",
+  "choices": [],
   "answer": 68.13,
   "tolerance": 0.5,
   "unit": "factor",
-  "explanation": "Faster by 100 % is a factor of 2, so 6713 % is a factor of 68.13. A slow implementation was compared with a fast one."
+  "explanation": "Faster by 100 % is a factor of 2, so 6713 % is a factor of 68.13. A slow implementation was compared with a fast one.",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "three-seeds-or-five",
@@ -1000,7 +1249,13 @@ const QUIZ = [
     "correct": false,
     "explanation": "Three seeds also have to estimate the noise, which widens the interval."
    }
-  ]
+  ],
+  "answer": null,
+  "tolerance": null,
+  "unit": "",
+  "explanation": "",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "below-the-floor",
@@ -1023,7 +1278,13 @@ const QUIZ = [
     "correct": false,
     "explanation": "No rate can predict a token that is drawn at random."
    }
-  ]
+  ],
+  "answer": null,
+  "tolerance": null,
+  "unit": "",
+  "explanation": "",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "proof-for-the-mean",
@@ -1046,7 +1307,13 @@ const QUIZ = [
     "correct": false,
     "explanation": "Time and loss are two questions."
    }
-  ]
+  ],
+  "answer": null,
+  "tolerance": null,
+  "unit": "",
+  "explanation": "",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "batchnorm-in-a-language-model",
@@ -1069,7 +1336,13 @@ const QUIZ = [
     "correct": false,
     "explanation": "LayerNorm uses one token only."
    }
-  ]
+  ],
+  "answer": null,
+  "tolerance": null,
+  "unit": "",
+  "explanation": "",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "why-fp32",
@@ -1097,27 +1370,39 @@ const QUIZ = [
     "correct": false,
     "explanation": "There is no error. In fp16 a token of 300s silently becomes zeros."
    }
-  ]
+  ],
+  "answer": null,
+  "tolerance": null,
+  "unit": "",
+  "explanation": "",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "largest-square-in-fp16",
   "lesson": 6,
   "kind": "numeric",
   "question": "What is the largest whole number whose square is finite in fp16?",
-  "answer": 255,
-  "tolerance": 0,
+  "choices": [],
+  "answer": 255.0,
+  "tolerance": 0.0,
   "unit": "",
-  "explanation": "255² = 65,025 is below the largest number, 65,504. 256² = 65,536 is infinite."
+  "explanation": "255² = 65,025 is below the largest number, 65,504. 256² = 65,536 is infinite.",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "sum-in-bf16",
   "lesson": 6,
   "kind": "numeric",
   "question": "A thousand ones are added up one after the other, and every partial sum is rounded to bf16. What is the result?",
-  "answer": 256,
-  "tolerance": 0,
+  "choices": [],
+  "answer": 256.0,
+  "tolerance": 0.0,
   "unit": "",
-  "explanation": "From 256 on, numbers in bf16 are 2 apart, and 256 + 1 is rounded back to 256. `torch.ones(1000).bfloat16().sum()` gives 1000 on a CPU, because torch adds up in fp32 and rounds once."
+  "explanation": "From 256 on, numbers in bf16 are 2 apart, and 256 + 1 is rounded back to 256. `torch.ones(1000).bfloat16().sum()` gives 1000 on a CPU, because torch adds up in fp32 and rounds once.",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "eps-in-fp16",
@@ -1140,7 +1425,13 @@ const QUIZ = [
     "correct": false,
     "explanation": "0/0 is not infinite, it is not a number."
    }
-  ]
+  ],
+  "answer": null,
+  "tolerance": null,
+  "unit": "",
+  "explanation": "",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "order-of-casts",
@@ -1163,7 +1454,13 @@ const QUIZ = [
     "correct": false,
     "explanation": "Each has rounding errors, since the output is bf16."
    }
-  ]
+  ],
+  "answer": null,
+  "tolerance": null,
+  "unit": "",
+  "explanation": "",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "nan-at-step-100",
@@ -1191,17 +1488,26 @@ const QUIZ = [
     "correct": false,
     "explanation": "A run that diverges is a result. Another seed hides it."
    }
-  ]
+  ],
+  "answer": null,
+  "tolerance": null,
+  "unit": "",
+  "explanation": "",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "largest-attention-logit",
   "lesson": 6,
   "kind": "numeric",
   "question": "QK-norm with gain 1 normalizes queries and keys per head. A head has 16 features. How large can an attention logit q·k/√16 get?",
-  "answer": 4,
+  "choices": [],
+  "answer": 4.0,
   "tolerance": 0.01,
   "unit": "",
-  "explanation": "Both have RMS 1, so length √16, and their product is at most 16. Divided by √16 it is 4. Without QK-norm there is no bound."
+  "explanation": "Both have RMS 1, so length √16, and their product is at most 16. Divided by √16 it is 4. Without QK-norm there is no bound.",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "rope-and-qk-norm",
@@ -1224,7 +1530,13 @@ const QUIZ = [
     "correct": false,
     "explanation": "With a gain per feature the results differ, as long as the gains are not equal."
    }
-  ]
+  ],
+  "answer": null,
+  "tolerance": null,
+  "unit": "",
+  "explanation": "",
+  "figure": "",
+  "figure_text": ""
  },
  {
   "id": "why-modern-models",
@@ -1247,6 +1559,12 @@ const QUIZ = [
     "correct": false,
     "explanation": "Of the models on that page only the oldest have it, and one MiniMax model has a relative of it."
    }
-  ]
+  ],
+  "answer": null,
+  "tolerance": null,
+  "unit": "",
+  "explanation": "",
+  "figure": "",
+  "figure_text": ""
  }
 ];

@@ -15,10 +15,10 @@ from omegaconf import MISSING
 from normlab.config.expressions import evaluate_condition, evaluate_expression
 
 SUBLAYERS = ("attention", "feedforward")
-HEAD_SLOTS = ("q", "k", "v")  # attention's alone
-SLOTS = ("input", "output", "stream", "inner", *HEAD_SLOTS)  # around and inside a sublayer
+HEAD_SITES = ("q", "k", "v")  # attention's alone
+SITES = ("input", "output", "stream", "inner", *HEAD_SITES)  # around and inside a sublayer
 SCALES = ("skip", "block_skip", "branch", "input_scale", "heads")
-END_SLOTS = ("embedding", "final")  # once a model
+END_SITES = ("embedding", "final")  # once a model
 _IDENTITY = "torch.nn.Identity"
 
 NormConfig = Mapping[str, Any]  # a `_target_` and its arguments
@@ -49,7 +49,7 @@ class SublayerOrder(Enum):
 class SublayerConfig:
     """Changes for one kind of sublayer; null: as the placement says of all.
 
-    A slot is true (the run's norm, or `norm` where it stands here), false (nothing) or a norm's own
+    A site is true (the run's norm, or `norm` where it stands here), false (nothing) or a norm's own
     config. A scale is a number, an expression in L (blocks) and l (this block, from 1), or
     {init: …, per: scalar|feature} for a learnable one.
     """
@@ -141,7 +141,7 @@ class Scale:
 class ResolvedSublayer:
     """What stands around and inside one sublayer of one block."""
 
-    norms: dict[str, NormConfig | None]  # by slot
+    norms: dict[str, NormConfig | None]  # by site
     scales: dict[str, Scale]
     reads: str
     head_norm: str
@@ -171,7 +171,7 @@ def resolve_placement(
         {sublayer: _resolve_sublayer(placement, norm, sublayer, l, depth) for sublayer in SUBLAYERS}
         for l in range(1, depth + 1)
     ]
-    ends = {slot: _resolve_norm(getattr(placement, slot), norm) for slot in END_SLOTS}
+    ends = {site: _resolve_norm(getattr(placement, site), norm) for site in END_SITES}
     output = placement.init.output
     return ResolvedPlacement(
         placement._target_,
@@ -195,14 +195,14 @@ def _resolve_sublayer(
     for layer in layers:
         values = {item.name: getattr(layer, item.name) for item in fields(layer)}
         settings |= {key: value for key, value in values.items() if value is not None}
-    slots = {slot: settings.get(slot, settings["qk"] if slot in "qk" else None) for slot in SLOTS}
+    sites = {site: settings.get(site, settings["qk"] if site in "qk" else None) for site in SITES}
     if sublayer != "attention":  # it has no heads, and what concerns them makes no difference
-        slots |= dict.fromkeys(HEAD_SLOTS, False)
+        sites |= dict.fromkeys(HEAD_SITES, False)
         settings["heads"] = 1.0
     norms = {
-        slot: _resolve_norm(value, settings.get("norm", norm)) for slot, value in slots.items()
+        site: _resolve_norm(value, settings.get("norm", norm)) for site, value in sites.items()
     }
-    has_head_norm = any(norms[slot] for slot in HEAD_SLOTS)
+    has_head_norm = any(norms[site] for site in HEAD_SITES)
     factors = {item.name: getattr(placement.init, item.name) for item in fields(placement.init)}
     return ResolvedSublayer(
         norms,
@@ -217,10 +217,10 @@ def _resolve_sublayer(
     )
 
 
-def _resolve_norm(slot: Any, norm: NormConfig) -> NormConfig | None:
-    if not slot:
+def _resolve_norm(site: Any, norm: NormConfig) -> NormConfig | None:
+    if not site:
         return None
-    chosen: NormConfig = norm if slot is True else slot
+    chosen: NormConfig = norm if site is True else site
     return None if chosen.get("_target_") == _IDENTITY else chosen
 
 

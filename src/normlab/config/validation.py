@@ -27,9 +27,9 @@ from normlab.config.messages import (
     value_error,
 )
 from normlab.config.placement import (
-    END_SLOTS,
+    END_SITES,
     SCALES,
-    SLOTS,
+    SITES,
     SUBLAYERS,
     BlockRule,
     PlacementConfig,
@@ -191,20 +191,20 @@ def _check_norm(key: str, value: Any, width: int) -> None:
 
 
 def _check_placement(placement: PlacementConfig, model: ModelConfig) -> None:
-    """Refuse a placement with a slot, a scale or a condition that cannot be one.
+    """Refuse a placement with a site, a scale or a condition that cannot be one.
 
     Also where no block takes the value: what a rule overrides may still be misspelt.
     """
-    for end in END_SLOTS:
-        _check_slot(f"placement.{end}", getattr(placement, end), model.width)
+    for end in END_SITES:
+        _check_site(f"placement.{end}", getattr(placement, end), model.width)
     for name, value in vars(placement.init).items():
         _check_in_blocks(f"placement.init.{name}", value, model.depth)
     for key, layer in _placement_layers(placement):
         if layer.norm is not None:
             _check_norm(f"{key}.norm", layer.norm, model.width)
-        for slot in (*SLOTS, "qk"):
-            width = model.width // model.heads if slot in ("q", "k", "v", "qk") else model.width
-            _check_slot(f"{key}.{slot}", getattr(layer, slot, None), width)
+        for site in (*SITES, "qk"):
+            width = model.width // model.heads if site in ("q", "k", "v", "qk") else model.width
+            _check_site(f"{key}.{site}", getattr(layer, site, None), width)
         for name in SCALES:
             _check_scale(f"{key}.{name}", name, getattr(layer, name, None), model.depth)
     for name, rule in placement.blocks.items():
@@ -222,7 +222,7 @@ def _placement_layers(placement: PlacementConfig) -> Iterator[tuple[str, Sublaye
         yield from ((f"{key}.{name}", getattr(layer, name)) for name in SUBLAYERS)
 
 
-def _check_slot(key: str, value: Any, width: int) -> None:
+def _check_site(key: str, value: Any, width: int) -> None:
     if isinstance(value, Mapping):
         _check_norm(key, value, width)
     elif value is not None and not isinstance(value, bool):

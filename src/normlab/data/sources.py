@@ -1,7 +1,7 @@
 """Sources of tokens: batches by step, a fixed validation set, a tokenizer.
 
 `Source` is what every kind of data gives; `CorpusSource` is windows of one tokenised text. Random
-numbers come by address, from (stream, seed, index), so a batch does not depend on any before it.
+generators are seeded by (use, seed, index), so a batch does not depend on any before it.
 """
 
 import zlib
@@ -68,7 +68,7 @@ class Source(Protocol):
         """The tokenizer that the tokens come from."""
 
     def batch(self, seed: int, step: int) -> Batch:
-        """Training batch number `step` (from 0) of stream `seed`: a pure function of the two."""
+        """Training batch number `step` (from 0) of seed `seed`: a pure function of the two."""
 
     def validation(self) -> Sequence[Batch]:
         """The same batches every time and for every seed; none is in the training stream."""
@@ -91,22 +91,22 @@ def unigram_loss(source: Source) -> float:
 # --- Random numbers and range checks ------------------------------------------------------------
 
 
-class Stream(IntEnum):
+class RandomUse(IntEnum):
     """What random numbers are for, so that no two uses ever share them. Never renumber."""
 
     TRAINING = 1
     VALIDATION = 2
 
 
-def random_generator(stream: Stream, seed: int, index: int) -> np.random.Generator:
-    """The generator of block or batch `index` of `stream` under `seed`; independent of all others.
+def random_generator(use: RandomUse, seed: int, index: int) -> np.random.Generator:
+    """The generator of block or batch `index` for `use` under `seed`; independent of all others.
 
     Raises:
         ConfigError: `seed` is negative.
     """
     if seed < 0:
         raise ConfigError(f"seed={seed} is negative: give 0 or more.")
-    entropy = np.random.SeedSequence([stream, seed, index])
+    entropy = np.random.SeedSequence([use, seed, index])
     return np.random.Generator(np.random.PCG64(entropy))
 
 
@@ -203,9 +203,9 @@ class CorpusSource:
         self.digest: str | None = corpus.digest
 
     def batch(self, seed: int, step: int) -> Batch:
-        """Training batch `step` of stream `seed`: windows at uniformly random offsets, (B, T)."""
+        """Training batch `step` of seed `seed`: windows at uniformly random offsets, (B, T)."""
         last = len(self._train) - len(self._offsets)
-        random = random_generator(Stream.TRAINING, seed, step)
+        random = random_generator(RandomUse.TRAINING, seed, step)
         starts = random.integers(last + 1, size=self.batch_size)
         windows = self._train[starts[:, None] + self._offsets]  # (B, T + 1)
         return Batch(windows[:, :-1].astype(np.int64), windows[:, 1:].astype(np.int64))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from normlab.data.sources import (
     VALIDATION_TOKENS,
     Batch,
-    Stream,
+    RandomUse,
     check_between,
     check_choice,
     check_minimum,
@@ -151,7 +151,7 @@ class SyntheticSource:
     def __init__(
         self,
         context: int,
-        batch_size: int = 32,
+        batch_size: int = 16,
         source: str = "markov",
         vocabulary: int = 8,
         order: int = 1,
@@ -171,7 +171,7 @@ class SyntheticSource:
         self._block_steps = max(1, min(_MOST_BLOCK_STEPS, fitting))
         self._block: tuple[int, int, Symbols] | None = None
         self._validation = self._language.draw_sequences(
-            random_generator(Stream.VALIDATION, 0, 0), validation_windows, self._length
+            random_generator(RandomUse.VALIDATION, 0, 0), validation_windows, self._length
         )
         self.floor: float | None = float(self.floor_by_position().mean())
         self.digest: str | None = None  # its options say all of it
@@ -183,11 +183,11 @@ class SyntheticSource:
         return by_position[1:]
 
     def batch(self, seed: int, step: int) -> Batch:
-        """Training batch `step` of stream `seed`, (B, T), whatever was drawn before."""
+        """Training batch `step` of seed `seed`, (B, T), whatever was drawn before."""
         block, offset = divmod(step, self._block_steps)
         # Drawing many steps at once is several times cheaper a step; the last block is cached.
         if self._block is None or self._block[:2] != (seed, block):
-            random = random_generator(Stream.TRAINING, seed, block)
+            random = random_generator(RandomUse.TRAINING, seed, block)
             count = self._block_steps * self.batch_size
             sequences = self._language.draw_sequences(random, count, self._length)
             self._block = (seed, block, sequences)

@@ -87,7 +87,7 @@ def open_text(
     tokens: str = "characters",
     vocabulary: int = 1024,
     validation_fraction: float = 0.1,
-    validation_windows: int | None = None,
+    validation_windows: int | None = 1024,
 ) -> CorpusSource:
     """The files that `path` (a file, a folder or a glob) means, in windows of `context` tokens.
 
@@ -119,7 +119,7 @@ def find_corpus_files(path: str) -> list[Path]:
     names lead to counts once. Hidden files and folders are left out.
 
     Raises:
-        NormlabError: no file is found, a folder cannot be searched, a link leads nowhere.
+        NormlabError: no file is found, a folder cannot be searched, a link is broken.
     """
     # Unlike Path's, this expanduser leaves the home of an unknown user alone.
     start = Path(os.path.expanduser(path))
@@ -128,7 +128,7 @@ def find_corpus_files(path: str) -> list[Path]:
         for file in sorted(_iterate_candidates(start), key=Path.as_posix):
             if file.is_symlink() and not file.exists():
                 raise NormlabError(
-                    f"{file} is a link that leads nowhere: mend it, or take it out of data.path."
+                    f"{file} is a broken link: repair it, or take it out of data.path."
                 )
             if file.is_file():
                 names.setdefault(file.resolve(), file)

@@ -20,7 +20,7 @@ _LATIN_ALPHABET = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ012345678
 
 
 def build_alphabet(count: int) -> str:
-    """`count` different printable characters: a, b, c …, then CJK ideographs from U+4E00 on."""
+    """`count` different characters: a, b, c …, then those from U+4E00 on."""
     return _LATIN_ALPHABET[:count] + "".join(
         chr(0x4E00 + i) for i in range(count - len(_LATIN_ALPHABET))
     )
@@ -45,16 +45,16 @@ class CharacterTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """The ids of `text`; ConfigError names the characters that are not in the vocabulary."""
-        strangers = sorted(set(text) - self._ids.keys())
-        if strangers:
+        unknown = sorted(set(text) - self._ids.keys())
+        if unknown:
             raise ConfigError(
-                f"The text holds {', '.join(map(ascii, strangers[:10]))}, which the vocabulary of "
+                f"The text holds {', '.join(map(ascii, unknown[:10]))}, which the vocabulary of "
                 f"{self.vocabulary} characters lacks; it has {ascii(self.characters[:100])[1:-1]}."
             )
         return [self._ids[character] for character in text]
 
     def encode_corpus(self, text: str) -> NDArray[np.uint32]:
-        """The ids of a corpus that the tokenizer was made `of`, (len(text),)."""
+        """The ids of a corpus that the tokenizer was made from (`from_text`), (len(text),)."""
         if self._id_of_code is None:
             self._id_of_code = np.zeros(_CODE_POINTS, dtype=np.uint32)
             self._id_of_code[_code_points(self.characters)] = np.arange(self.vocabulary)
@@ -112,7 +112,7 @@ class BytePairTokenizer:
         except UnicodeEncodeError as error:
             surrogate = ascii(text[error.start])
             raise ConfigError(
-                f"The text holds {surrogate}, which is no character: leave it out."
+                f"The text holds {surrogate}, which is not a character: leave it out."
             ) from error
         return list(self._model.encode(text).ids)
 
@@ -149,7 +149,7 @@ def _rebuild_tokenizer(stored: dict[str, str]) -> Tokenizer:
     if stored["kind"] == "characters":
         characters = stored["characters"]
         if not isinstance(characters, str):
-            raise ValueError("its characters are no text")
+            raise ValueError("its characters are not a text")
         if not characters or len(set(characters)) != len(characters):
             raise ValueError("its characters are none or not distinct")
         return CharacterTokenizer(characters)
@@ -186,8 +186,8 @@ def _split_text(text: str) -> Iterator[str]:
 
 
 def _check_ids(tokens: Sequence[int], vocabulary: int) -> None:
-    strangers = [token for token in tokens if not 0 <= token < vocabulary]
-    if strangers:
+    unknown = [token for token in tokens if not 0 <= token < vocabulary]
+    if unknown:
         raise ConfigError(
-            f"Token {strangers[0]} is not in the vocabulary: ids go from 0 to {vocabulary - 1}."
+            f"Token {unknown[0]} is not in the vocabulary: ids go from 0 to {vocabulary - 1}."
         )

@@ -41,7 +41,7 @@ def compile_formula(
     if not _are_supported(x, parameters):
         return None
     kernels = _compile_kernels(formula, x.dtype)
-    # A kernel goes by the sizes that it was compiled for, wherever that leads.
+    # A kernel uses the sizes it was compiled for; with others it would read past a tensor's end.
     if kernels is None or x.shape[-1:] != kernels.features:
         return None
     if kernels.parameter_shapes != [parameter.shape for parameter in parameters]:

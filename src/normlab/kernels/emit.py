@@ -57,7 +57,7 @@ def emit_module(program: Program, shape: Shape) -> ir.Module:
     """The module with the function `kernel`."""
     module = ir.Module()
     names = [*(name for name, _ in shape.inputs), *program.stores]
-    rows = Rows(module, program, shape, [*names, *program.totals]).function
+    go_over_tokens = TokenLoop(module, program, shape, [*names, *program.totals]).emit()
     kernel = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER]), "kernel")
     build = ir.IRBuilder(kernel.append_basic_block())
 
@@ -78,7 +78,7 @@ def emit_module(program: Program, shape: Shape) -> ir.Module:
         for offset in (0, 1)
     )
     if not program.totals:
-        build.call(rows, [*addresses, first, last])
+        build.call(go_over_tokens, [*addresses, first, last])
     else:
         *tensors, totals, result = addresses
         sizes = [total_size(shape, name) for name in program.totals]
@@ -87,7 +87,7 @@ def emit_module(program: Program, shape: Shape) -> ir.Module:
             _element_of(build, row, int_constant(sum(sizes[:i])), F32) for i in range(len(sizes))
         ]
         build.call(_clear_function(module, sum(sizes)), [row])
-        build.call(rows, [*tensors, *starts, first, last])
+        build.call(go_over_tokens, [*tensors, *starts, first, last])
         counter = _element_of(build, kernel.args[0], int_constant(_FINISHED), I64)
         before = build.atomic_rmw("add", counter, int_constant(1), "acq_rel")
         with build.if_then(build.icmp_signed("==", build.add(before, int_constant(1)), chunks)):
@@ -141,7 +141,7 @@ def _element_of(build: ir.IRBuilder, start: ir.Value, index: ir.Value, kind: ir.
     return build.gep(start, [index], source_etype=kind)
 
 
-class Rows:
+class TokenLoop:
     """The function that goes over a chunk's tokens.
 
     A mean is added up in double precision, and what single precision cannot hold of it is kept
@@ -151,34 +151,35 @@ class Rows:
     def __init__(
         self, module: ir.Module, program: Program, shape: Shape, names: Sequence[str]
     ) -> None:
-        self.program, self.shape = program, shape
-        kind = ir.FunctionType(ir.VoidType(), [*[POINTER] * len(names), I64, I64])
-        self.function = ir.Function(module, kind, "rows")
-        self.function.linkage = "internal"
-        input_names = [name for name, _ in shape.inputs]
-        *pointers, first, last = self.function.args
-        for pointer in pointers:
-            pointer.add_attribute("noalias")
-        count = len(input_names)
-        self.inputs = dict(zip(input_names, pointers[:count], strict=True))
-        outs = pointers[count:]
-        self.stores = dict(zip(program.stores, outs, strict=False))
-        self.totals = dict(zip(program.totals, outs[len(program.stores) :], strict=True))
-        self.build = ir.IRBuilder(self.function.append_basic_block())
+        self.module, self.program, self.shape, self.names = module, program, shape, names
         self.scalars: dict[Node, ir.Value] = {}
         self.rests: dict[Node, ir.Value] = {}  # of means
         self.vectors: dict[Node, ir.Value] = {}
-        self.stored_rows: dict[Node, ir.Value] = {}
+        self.stored_features: dict[Node, ir.Value] = {}
         self.levels: dict[Node, int] = {}
-        per_feature = {
-            name: node
-            for name, node in program.totals.items()
-            if dict(shape.inputs)[name] & Kind.FEATURE
-        }
-        self.per_feature = per_feature
-        self.single = {n: node for n, node in program.totals.items() if n not in per_feature}
+        kinds = dict(shape.inputs)
+        totals = program.totals.items()
+        self.per_feature = {n: node for n, node in totals if kinds[n] & Kind.FEATURE}
+        self.single = {n: node for n, node in totals if n not in self.per_feature}
+
+    def emit(self) -> ir.Function:
+        """Write the function into the module."""
+        kind = ir.FunctionType(ir.VoidType(), [*[POINTER] * len(self.names), I64, I64])
+        function = ir.Function(self.module, kind, "go_over_tokens")
+        function.linkage = "internal"
+        *pointers, first, last = function.args
+        for pointer in pointers:
+            pointer.add_attribute("noalias")
+        input_names = [name for name, _ in self.shape.inputs]
+        count = len(input_names)
+        self.inputs = dict(zip(input_names, pointers[:count], strict=True))
+        outs, stores = pointers[count:], self.program.stores
+        self.stores = dict(zip(stores, outs, strict=False))
+        self.totals = dict(zip(self.program.totals, outs[len(stores) :], strict=True))
+        self.build = ir.IRBuilder(function.append_basic_block())
         self.sums = {name: self._new_variable(0.0) for name in self.single}
         self._emit_loops(first, last)
+        return function
 
     def _emit_loops(self, first: ir.Value, last: ir.Value) -> None:
         build = self.build
@@ -260,7 +261,7 @@ class Rows:
             self._write_feature(self.stores[name], at, self._vector_value(node))
         for name, node in self.per_feature.items():
             at = self.build.add(self.feature_offset, self.feature)
-            total = self.build.gep(self.totals[name], [at], source_etype=F32)
+            total = _element_of(self.build, self.totals[name], at, F32)
             self._add_to_variable(total, self._vector_value(node))
 
     def _compute_scalars(self, node: Node, seen: set[Node]) -> None:
@@ -293,26 +294,26 @@ class Rows:
                 value = self._read_feature(node)
             elif node.operation == "index":
                 value = self.build.sitofp(self.build.trunc(self.feature, I32), F32)
-            elif node in self.stored_rows:
-                value = self.build.load(self._row_element(self.stored_rows[node]), typ=F32)
+            elif node in self.stored_features:
+                value = self.build.load(self._stored_element(self.stored_features[node]), typ=F32)
             else:
                 value = self._emit_operation(
                     node, [self._vector_value(source) for source in node.inputs]
                 )
                 if node.operation in _COSTLY:
-                    self._store_row(node, value)
+                    self._store_features(node, value)
             self.vectors[node] = value
         return self.vectors[node]
 
-    def _store_row(self, node: Node, value: ir.Value) -> None:
+    def _store_features(self, node: Node, value: ir.Value) -> None:
         """Store it for a later loop; LLVM removes what no loop reads."""
         with self.build.goto_entry_block():
-            row = self.build.alloca(F32, size=int_constant(self.shape.width))
-        self.build.store(value, self._row_element(row))
-        self.stored_rows[node] = row
+            features = self.build.alloca(F32, size=int_constant(self.shape.width))
+        self.build.store(value, self._stored_element(features))
+        self.stored_features[node] = features
 
-    def _row_element(self, row: ir.Value) -> ir.Value:
-        return self.build.gep(row, [self.feature], source_etype=F32)
+    def _stored_element(self, features: ir.Value) -> ir.Value:
+        return _element_of(self.build, features, self.feature, F32)
 
     def _emit_operation(self, node: Node, values: Sequence[ir.Value]) -> ir.Value:
         build = self.build
@@ -340,17 +341,17 @@ class Rows:
         build, pointer = self.build, self.inputs[node.name]
         if not node.varies_along(Kind.TOKEN):
             at = build.add(self.feature_offset, self.feature)
-            return build.load(build.gep(pointer, [at], source_etype=F32), typ=F32)
+            return build.load(_element_of(build, pointer, at, F32), typ=F32)
         at = build.add(self.offset, self.feature)
         if not self.shape.half:
-            return build.load(build.gep(pointer, [at], source_etype=F32), typ=F32)
-        bits = build.load(build.gep(pointer, [at], source_etype=I16), typ=I16)
+            return build.load(_element_of(build, pointer, at, F32), typ=F32)
+        bits = build.load(_element_of(build, pointer, at, I16), typ=I16)
         return build.bitcast(build.shl(build.zext(bits, I32), ir.Constant(I32, 16)), F32)
 
     def _write_feature(self, pointer: ir.Value, at: ir.Value, value: ir.Value) -> None:
         build = self.build
         if not self.shape.half:
-            build.store(value, build.gep(pointer, [at], source_etype=F32))
+            build.store(value, _element_of(build, pointer, at, F32))
             return
         # To the nearest bfloat16, ties to the even one; NaN stays NaN.
         bits, sixteen = build.bitcast(value, I32), ir.Constant(I32, 16)
@@ -358,7 +359,7 @@ class Rows:
         rounded = build.lshr(build.add(build.add(bits, ir.Constant(I32, 0x7FFF)), odd), sixteen)
         is_nan = build.fcmp_unordered("uno", value, value)
         half = build.trunc(build.select(is_nan, ir.Constant(I32, 0x7FC0), rounded), I16)
-        build.store(half, build.gep(pointer, [at], source_etype=I16))
+        build.store(half, _element_of(build, pointer, at, I16))
 
     def _new_variable(self, value: float, kind: ir.Type = F32) -> ir.Value:
         with self.build.goto_entry_block():

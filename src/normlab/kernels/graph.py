@@ -10,23 +10,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from normlab.config.formula import Kind
+from normlab.config.formula import ELEMENTWISE, Kind
 
 REDUCTIONS = ("sum", "max", "min")
 # What a kernel has to go over a token's features for.
 OVER_FEATURES = (*REDUCTIONS, "mean")
 
 # On numbers, for what is constant.
-_NUMBERS: dict[str, Callable[..., float]] = {
-    "abs": abs,
-    "sqrt": math.sqrt,
-    "reciprocal": lambda a: 1 / a,
-    "exp": math.exp,
-    "tanh": math.tanh,
-    "erf": math.erf,
-    "sigmoid": lambda a: (1 + math.tanh(a / 2)) / 2,
-    "sign": lambda a: float((a > 0) - (a < 0)),
-}
+_NUMBERS: dict[str, Callable[..., float]] = {**ELEMENTWISE, "reciprocal": lambda a: 1 / a}
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +115,7 @@ class Graph:
         )
 
     def mean_features(self, node: Node) -> Node:
-        """The mean over the features; that of an input is exact, see `Rows`."""
+        """The mean over the features; that of an input is exact, see `TokenLoop`."""
         if node.operation == "input" and node.varies_along(Kind.FEATURE):
             return self._reduction_node("mean", node)
         return self.multiply(self.number_node(1 / self.width), self._sum_features(node))

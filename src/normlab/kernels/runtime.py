@@ -162,7 +162,9 @@ def _find_launch() -> Launch:
 
 
 def _openmp_libraries() -> list[str]:
-    """The OpenMP runtimes that this process has loaded, torch's first; empty beside Linux.
+    """The OpenMP runtimes that this process has loaded, torch's first.
+
+    It is empty on other systems than Linux.
 
     Python names them from 3.14 on only (ctypes.util.dllist), torch never. Another runtime by the
     same name may come from any package, so that asking the linker for libgomp would not do.

@@ -14,10 +14,11 @@ from normlab.model.gpt import GPT
 
 VOCABULARY, CONTEXT = 16, 32  # of the models to try; what needs more tokens to leak is not seen
 _SEQUENCES = 3
-_LOUD = VOCABULARY - 1  # what tokens are changed to; its vector is long, as a maximum would see it
+# What tokens are changed to; its vector is long, as a maximum would see it.
+_CHANGED_TOKEN = VOCABULARY - 1
 # Matrices whose rows are the same give the same row, so the difference is 0; a class may order its
 # sums over time in another way, as a Fourier transform does, and be off by a few roundings.
-_ROUNDINGS = 64
+_TOLERANCE_EPS = 64
 
 
 def check_causal(model: GPT, name: str) -> None:
@@ -30,7 +31,7 @@ def check_causal(model: GPT, name: str) -> None:
         ConfigError: naming the placement `name`, what it did, and what is allowed.
     """
     generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(_LOUD, (_SEQUENCES, CONTEXT), generator=generator)
+    tokens = torch.randint(_CHANGED_TOKEN, (_SEQUENCES, CONTEXT), generator=generator)
     _check_on_tokens(model.eval(), tokens, name)
     _perturb_parameters(model, generator)
     _check_on_tokens(model.train(), tokens, name)
@@ -73,7 +74,7 @@ def check_trained_causal(model: GPT, tokens: Tensor, autocast: torch.dtype | Non
         finite = before[before.isfinite()].abs()
         largest = finite.max().item() if len(finite) else 0.0
         precision = torch.finfo(dtype or torch.float32).eps
-        tolerance = (_ROUNDINGS if dtype is None else 4) * precision * largest
+        tolerance = (_TOLERANCE_EPS if dtype is None else 4) * precision * largest
         if (most := moved.max().item()) > tolerance:
             raise NormlabError(
                 f"the trained model moves the logits of earlier tokens or of other sequences by up "
@@ -87,17 +88,17 @@ def _check_on_tokens(model: GPT, tokens: Tensor, name: str) -> None:
     logits = _compute_logits(model, tokens, name)
     finite = logits[logits.isfinite()].abs()
     tolerance = (
-        _ROUNDINGS * torch.finfo(logits.dtype).eps * (finite.max().item() if len(finite) else 0)
+        _TOLERANCE_EPS * torch.finfo(logits.dtype).eps * (finite.max().item() if len(finite) else 0)
     )
     if _logit_changes(logits, _compute_logits(model, tokens, name)).max() > tolerance:
         raise ConfigError(
-            f"{name} gives other logits when the same tokens come again, so a run could not be "
-            f"repeated or continued; let its class keep nothing from call to call and draw random "
-            f"numbers from torch alone."
+            f"{name} gives different logits for the same tokens, so a run could not be repeated or "
+            f"continued; its class must keep no state between calls and take random numbers from "
+            f"torch alone."
         )
     for sequence, token in ((0, CONTEXT - 1), (1, CONTEXT // 3)):
         changed = tokens.clone()
-        changed[sequence, token:] = _LOUD
+        changed[sequence, token:] = _CHANGED_TOKEN
         difference = _logit_changes(logits, _compute_logits(model, changed, name))
         earlier = difference[sequence, :token].max().item()
         difference[sequence] = 0
@@ -140,7 +141,7 @@ def _perturb_parameters(model: GPT, generator: torch.Generator) -> None:
         fan_in = parameter.shape[-1] if parameter.dim() > 1 else 16
         noise = torch.randn(parameter.shape, generator=generator)
         parameter.add_(noise, alpha=1 / math.sqrt(fan_in))
-    model.embedding.weight[_LOUD] *= 30
+    model.embedding.weight[_CHANGED_TOKEN] *= 30
 
 
 def _logit_changes(before: Tensor, after: Tensor) -> Tensor:

@@ -40,7 +40,9 @@ class Attention(nn.Module):
         self.sizes = [inner, kv, kv]
         reads = [projection_std(shape.init, shape.width, rows) for rows in self.sizes]
         factors = [shape.init.query_key, shape.init.query_key, wiring.init.get("value", 1.0)]
-        stds = [(n, std * by) for n, std, by in zip(self.sizes, reads, factors, strict=True)]
+        stds = [
+            (n, std * factor) for n, std, factor in zip(self.sizes, reads, factors, strict=True)
+        ]
         self.qkv = Linear(shape.width, inner + 2 * kv, shape.bias, stds)
         self.per_head = wiring.head_norm == "head"
         self.q_norm = build_site(wiring.q, self.head_width if self.per_head else inner)
@@ -72,7 +74,7 @@ class Attention(nn.Module):
         return F.dropout(self.out(self.inner_norm(mixed)), self.dropout, self.training)
 
     def project_heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, T, width) → q (H, B, T, D), k and v (K, B, T, D), normalised and turned."""
+        """(B, T, width) → q (H, B, T, D), k and v (K, B, T, D), normalised and rotated."""
         q, k, v = self._split_heads(self.qkv(x))
         v = self._apply_head_norm(v, self.v_norm).to(v.dtype)
         q = self.rotary(self._apply_head_norm(q, self.q_norm)).to(v.dtype)
@@ -123,7 +125,7 @@ class Attention(nn.Module):
 
 
 class Rotary(nn.Module):
-    """Turns the pairs (i, i + D/2) of a head by an angle that grows with position (2104.09864)."""
+    """Rotates pairs (i, i + D/2) of a head by an angle that grows with position (2104.09864)."""
 
     cos: Tensor  # (context, D/2)
     sin: Tensor

@@ -3,8 +3,8 @@
     x ← stream( skip·x + block_skip·x₀ + branch·output( f( input_scale·input(x) ) ) )
 
 `input`, `output` and `stream` hold a norm or nothing, x₀ is what entered the block, and the
-scales are numbers or learnable gains. No norm is known by name here: a slot
-holds a factory that takes the width, and the scales of this block are already evaluated.
+scales are numbers or learnable gains. No norm is known by name here: a site holds a factory that
+takes the width, and the scales of this block are already evaluated.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +23,7 @@ UNIT_SCALE, ZERO_SCALE = Scale(1.0), Scale(0.0)
 
 @dataclass(frozen=True)
 class Wiring:
-    """What stands around and inside one sublayer; a slot without a norm is None."""
+    """What stands around and inside one sublayer; a site without a norm is None."""
 
     input: NormFactory | None = None
     output: NormFactory | None = None

@@ -40,13 +40,13 @@ def norm_factory(config: Mapping[str, Any], key: str = "norm") -> Callable[[int]
             if classes and name not in classes:
                 more = " and others" if len(classes) > _MOST_NAMES else ""
                 raise ConfigError(
-                    f"{key}._target_={target} is not there; "
+                    f"{key}._target_={target} does not exist; "
                     f"{suggest_closest(name, classes, f'{module}.')}{module} has "
                     f"{', '.join(classes[:_MOST_NAMES])}{more}."
                 ) from error
             raise ConfigError(
                 f"{key}._target_={target} cannot be built for width {width} "
-                f"({_root_cause(error)}); its arguments are what stands beside _target_."
+                f"({_root_cause(error)}); its arguments are the other keys beside _target_."
             ) from error
         if not isinstance(norm, nn.Module):
             raise ConfigError(
@@ -120,7 +120,8 @@ def check_parameters(norm: nn.Module, width: int, name: str) -> None:
     for parameter, value in norm.named_parameters():
         if isinstance(value, UninitializedParameter):
             raise ConfigError(
-                f"{name} leaves the size of {parameter} open; a norm has its size from the width."
+                f"{name} does not fix the size of {parameter}; a norm takes its size from the "
+                f"width."
             )
         if not value.isfinite().all():
             raise ConfigError(
@@ -177,8 +178,8 @@ def _reaches_other_tokens(norm: nn.Module, x: Tensor, sequence: int, token: int)
 def _leak_message(name: str) -> str:
     return (
         f"{name} takes statistics over several tokens, so a token would see the future ones that "
-        f"it has to predict, or another sequence, and every loss would be wrong; take a norm of "
-        f"each token by itself, such as layernorm or rmsnorm."
+        f"it has to predict, or another sequence, and every loss would be wrong; use a norm that "
+        f"treats each token by itself, such as layernorm or rmsnorm."
     )
 
 

@@ -104,6 +104,11 @@ class Formula(KernelNorm):
         self._fixed = ("expression", *(constants or {}))
         self._tree = parsed.tree
         self._names = tuple(parsed.parameters)
+        self._has_index = fold_tree(
+            self._tree,
+            lambda leaf: isinstance(leaf, Name) and leaf.name == "index",
+            lambda _, parts: any(parts),
+        )
         self._function = _compile_tree(self._tree)
         self._source = FormulaSource(
             self.expression,
@@ -129,7 +134,8 @@ class Formula(KernelNorm):
     def _compute_with_torch(self, x: Tensor, *parameters: Tensor) -> Tensor:
         values: Values = dict(zip(self._names, parameters, strict=True))
         values["x"] = wide = widen_precision(x)
-        values["index"] = torch.arange(x.shape[-1], device=x.device, dtype=wide.dtype)
+        if self._has_index:
+            values["index"] = torch.arange(x.shape[-1], device=x.device, dtype=wide.dtype)
         return self._function(values).to(x.dtype)
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -87,7 +87,8 @@ class RMSNorm(KernelNorm):
     """x / √(mean x² + eps) · gain (1910.07467).
 
     `cast` orders the rounding of half precision: `gemma` multiplies by the gain in fp32 and rounds
-    last, `llama` rounds and then multiplies, `none` computes all of it in the dtype of x.
+    last (on a GPU by the gain rounded to the dtype of x), `llama` rounds and then multiplies,
+    `none` computes all of it in the dtype of x.
     """
 
     def __init__(self, width: int, eps: float = 1e-5, cast: str = "gemma") -> None:
@@ -129,12 +130,16 @@ class UnitOffsetRMSNorm(KernelNorm):
 
     def _compute_with_torch(self, x: Tensor, *parameters: Tensor) -> Tensor:
         (offset,) = parameters
-        gain = 1 + widen_precision(offset)  # small offsets are lost beside 1 in bf16
-        return _rms_normalize(x, gain, self.eps, self.cast)
+        gain = 1 + widen_precision(offset)  # small offsets are lost next to 1 in bf16
+        wide = widen_precision(x) if self.cast == "gemma" else x
+        return _rms_normalize(wide, gain, self.eps, self.cast).to(x.dtype)
 
 
 class PartialRMSNorm(KernelNorm):
-    """x / √(mean of the first part of x² + eps) · gain (1910.07467, pRMSNorm)."""
+    """x / √(mean of the first part of x² + eps) · gain (1910.07467, pRMSNorm).
+
+    The part is a whole number of features (rounded down, as in the authors' code).
+    """
 
     def __init__(self, width: int, part: float = 0.0625, eps: float = 1e-5) -> None:
         super().__init__()
@@ -242,6 +247,28 @@ class GradientPreservingScale(nn.Module):
         return (x - F.silu(self.gate) * x.detach()).to(x.dtype)
 
 
+class WindowNorm(nn.Module):
+    """(x − next x) / 2 · gain / √(mean of its square + eps): a leak, for a lesson on leaks.
+
+    The mean of each feature is taken over a token and the next one, the variance over both tokens
+    and all features, so each token sees the one it has to predict. The last token, which has no
+    next one, gives 0. Only `allow_leak=true` trains it.
+    """
+
+    def __init__(self, width: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = _check_eps(eps)
+        self.gain = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, time, width) → the same, in the dtype of x."""
+        wide = widen_precision(x)
+        following = torch.cat([wide[..., 1:, :], wide[..., -1:, :]], dim=-2)
+        mean = (wide + following) / 2
+        variance = ((wide - following) / 2).square().mean(-1, keepdim=True)
+        return ((wide - mean) * torch.rsqrt(variance + self.eps) * self.gain).to(x.dtype)
+
+
 def _rms_normalize(x: Tensor, gain: Tensor, eps: float, cast: str) -> Tensor:
     if cast == "none":
         return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * gain.to(x.dtype)
@@ -265,7 +292,7 @@ def _has_other_rounding(x: Tensor, cast: str) -> bool:
 
 def _count_features(width: int, part: float) -> int:
     """How many features are this part of them."""
-    count = int(width * part)
+    count = int(round(width * part, 9))  # 100 · 0.29 is a little below 29
     if not 1 <= count <= width:
         raise ValueError(
             f"part={part} of {width} features is {count}, it must be from 1 to {width}"
@@ -284,27 +311,6 @@ def _check_cast(cast: str) -> str:
         hint = suggest_closest(str(cast), CASTS)
         raise ValueError(f"cast={cast} is not allowed; {hint}it must be one of {', '.join(CASTS)}")
     return cast
-
-
-class WindowNorm(nn.Module):
-    """LayerNorm over a token and the next one: it leaks, and shows in a lesson what a leak does.
-
-    Its statistics are taken over (…, 2 tokens, width), so each token sees the one it has to
-    predict. Only `allow_leak=true` trains it.
-    """
-
-    def __init__(self, width: int, eps: float = 1e-5) -> None:
-        super().__init__()
-        self.eps = _check_eps(eps)
-        self.gain = nn.Parameter(torch.ones(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(batch, time, width) → the same, in the dtype of x; the last token has no next one."""
-        wide = widen_precision(x)
-        following = torch.cat([wide[..., 1:, :], wide[..., -1:, :]], dim=-2)
-        mean = (wide + following) / 2
-        variance = ((wide - following) / 2).square().mean(-1, keepdim=True)
-        return ((wide - mean) * torch.rsqrt(variance + self.eps) * self.gain).to(x.dtype)
 
 
 def _check_eps(eps: float) -> float:

@@ -88,17 +88,17 @@ def _norm_sites(
     """Every norm of a model with its key and the widths it has to take."""
 
     def name_site(
-        slot: str, norm: Mapping[str, Any], width: int
+        site: str, norm: Mapping[str, Any], width: int
     ) -> tuple[str, Mapping[str, Any], int]:
         if norm != config.norm:
-            return f"placement.{slot}", norm, width
-        return "norm" if width == config.model.width else f"norm (at {slot})", norm, width
+            return f"placement.{site}", norm, width
+        return "norm" if width == config.model.width else f"norm (at {site})", norm, width
 
     model = config.model
     head, kv_heads = model.width // model.heads, model.kv_heads or model.heads
-    for slot, end in network.ends.items():
+    for site, end in network.ends.items():
         if end is not None:
-            yield name_site(slot, end, model.width)
+            yield name_site(site, end, model.width)
     for block in network.blocks:
         for sublayer, wiring in block.items():
             all_heads = wiring.head_norm == "all"
@@ -106,13 +106,13 @@ def _norm_sites(
             widths = dict.fromkeys(("input", "output", "stream"), model.width)
             widths |= {"inner": inner, "q": model.width if all_heads else head}
             widths |= dict.fromkeys(("k", "v"), kv_heads * head if all_heads else head)
-            for slot, norm in wiring.norms.items():
+            for site, norm in wiring.norms.items():
                 if norm is not None:
-                    yield name_site(slot, norm, widths[slot])
+                    yield name_site(site, norm, widths[site])
 
 
 def _build_wiring(wiring: ResolvedSublayer) -> Wiring:
-    sites: dict[str, Any] = {slot: _norm_factory(norm) for slot, norm in wiring.norms.items()}
+    sites: dict[str, Any] = {site: _norm_factory(norm) for site, norm in wiring.norms.items()}
     return Wiring(
         **(sites | wiring.scales),
         reads=wiring.reads,

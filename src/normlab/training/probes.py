@@ -66,11 +66,11 @@ def name_norms(model: GPT) -> Iterator[tuple[str, nn.Module]]:
     """Every norm in the order of depth: `embedding`, `block_01/attention/input`, …, `final`."""
     candidates: list[tuple[str, Any]] = []
     for site, residual in name_residuals(model):
-        slots: list[tuple[str, Any]] = [(slot, residual) for slot in _RESIDUAL_NORMS]
-        slots[1:1] = [(attribute, residual.sublayer) for attribute in _INNER_NORMS]
-        for attribute, module in slots:
-            slot = _INNER_NORMS.get(attribute, attribute)
-            candidates.append((f"{site}/{slot}", getattr(module, attribute, None)))
+        owners: list[tuple[str, Any]] = [(attribute, residual) for attribute in _RESIDUAL_NORMS]
+        owners[1:1] = [(attribute, residual.sublayer) for attribute in _INNER_NORMS]
+        for attribute, module in owners:
+            name = _INNER_NORMS.get(attribute, attribute)
+            candidates.append((f"{site}/{name}", getattr(module, attribute, None)))
     ends = [(site, getattr(model, attribute)) for attribute, site in _END_NORMS.items()]
     for site, norm in [ends[0], *candidates, ends[1]]:
         if isinstance(norm, nn.Module) and not isinstance(norm, nn.Identity):

@@ -4,8 +4,8 @@
 
 Every run has its own lock, record, log, event file, saved states and checks for divergence
 (training/run.py and its parts); only the steps are taken together. A run whose folder cannot be
-written, or that diverges, ends alone. A state that a stack saved can be continued alone or in
-another stack, and the other way round.
+written, or that diverges, ends without the others. A state that a stack saved can be continued
+alone or in another stack, and the other way round.
 """
 
 import time

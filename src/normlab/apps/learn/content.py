@@ -8,7 +8,7 @@ can be asked and answered.
 import posixpath
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -23,6 +23,7 @@ LESSONS = range(1, 7)
 QUIZ_FILE, PREDICTIONS_FILE = "quiz.yaml", "predictions.yaml"
 _PACKAGE = Path(__file__).resolve().parents[2]
 _LARGEST_FILE = 2**22
+_NUMERIC_KEYS = ("answer", "tolerance", "explanation")
 _WORDS_A_MINUTE = 150  # of a text with numbers and code, in a language that is not one's own
 
 _T = TypeVar("_T")
@@ -52,7 +53,7 @@ class Question:
     question: str
     choices: tuple[Choice, ...] = ()
     answer: float | None = None
-    tolerance: float = 0.0
+    tolerance: float | None = None
     unit: str = ""
     explanation: str = ""
     figure: str = ""
@@ -129,13 +130,13 @@ def read_lesson(number: int) -> Lesson:
     return Lesson(number, heading[1].strip(), text)
 
 
-def read_questions(lesson: int | None = None) -> list[Question]:
-    """The questions of a lesson, or of all lessons.
+def read_questions(lesson: int | None = None, path: Path | None = None) -> list[Question]:
+    """The questions of a lesson, or of all; `path` is another file than that of the lessons.
 
     Raises:
-        NormlabError: the file is missing or malformed, or there is no such question.
+        NormlabError: the file is missing or malformed, or a question cannot be answered.
     """
-    path = content_folder() / QUIZ_FILE
+    path = path or content_folder() / QUIZ_FILE
     questions = _read_items(path, Question)
     for question in questions:
         problem = _question_problem(question)
@@ -179,11 +180,14 @@ def find_prediction(id_: str) -> Prediction:
 def _question_problem(question: Question) -> str:
     """What makes a question one that cannot be answered, or nothing."""
     if question.kind == "numeric":
-        return "is numeric and has no answer" if question.answer is None else ""
+        missing = [key for key in _NUMERIC_KEYS if getattr(question, key) in (None, "")]
+        return f"is numeric and has no {missing[0]}" if missing else ""
     if sum(choice.correct for choice in question.choices) != 1 or len(question.choices) < 2:
         return "must have two choices or more, exactly one of them correct"
     if question.kind == "figure" and not question.figure:
         return "is about a figure and names none"
+    if question.kind == "figure" and not question.figure_text:
+        return "is about a figure and has no figure_text"
     return ""
 
 
@@ -199,11 +203,25 @@ def _read_items(path: Path, kind: type[_T]) -> list[_T]:
         items: list[_T] = restore_value(list[kind], raw)  # type: ignore[valid-type]
         if not isinstance(items, list):
             raise ValueError("it is not a list")
+        _refuse_unknown_keys(raw, items)
         _check_items(items)
     except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())[:200]
         raise NormlabError(f"{path} is malformed ({reason}); restore the file.") from error
     return items
+
+
+def _refuse_unknown_keys(raw: Any, restored: Any) -> None:
+    """Refuse a key that the dataclass it was restored to does not have, at any depth."""
+    if is_dataclass(restored):
+        names = {field.name for field in fields(restored)}
+        for key, value in raw.items():
+            if key not in names:
+                raise ValueError(f"the key {key} is unknown")
+            _refuse_unknown_keys(value, getattr(restored, key))
+    elif isinstance(raw, list):
+        for value, item in zip(raw, restored, strict=True):
+            _refuse_unknown_keys(value, item)
 
 
 def _check_items(items: Sequence[Any]) -> None:

@@ -56,6 +56,7 @@ def _grade_number(question: Question, text: str) -> Grade:
             f"{SKIP} to leave the question out."
         )
     assert question.answer is not None, "content checks it"
+    assert question.tolerance is not None, "content checks it"
     # A tolerance of 0 still forgives the last digit of a decimal number.
     right = math.isclose(
         value, question.answer, rel_tol=1e-9, abs_tol=question.tolerance * (1 + 1e-9)

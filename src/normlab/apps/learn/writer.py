@@ -1,6 +1,7 @@
 """Text for any terminal: wrapped at its width, and in ASCII where its encoding has no more.
 
-Where nobody watches and COLUMNS is not set, lines stay whole, for other programs to read.
+Where the output is not a terminal and COLUMNS is not set, lines stay whole, for other programs to
+read.
 """
 
 import sys
@@ -13,7 +14,7 @@ from normlab.terminal import Terminal, has_fixed_width, open_terminal
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-_UNWATCHED_WIDTH = 100
+_DEFAULT_WIDTH = 100
 _NARROWEST = 20  # columns; narrower, a word a line would be harder to read than broken lines
 # How formulas are written where letters of Greek and signs are missing.
 _ASCII = str.maketrans(
@@ -72,7 +73,7 @@ class Writer:
     """Standard output of the teaching path."""
 
     def __init__(self) -> None:
-        self._terminal: Terminal = open_terminal(_UNWATCHED_WIDTH)
+        self._terminal: Terminal = open_terminal(_DEFAULT_WIDTH)
 
     def print_text(self, text: str, indent: str = "") -> None:
         """Print lines of text; where one is wrapped, it goes on under `indent`."""
