@@ -145,6 +145,13 @@ WRONG: list[Wrong] = [
         f"w = x.float()\nreturn (w / (w.std(-1, keepdim=True) + self.eps)){LLAMA_END}",
     ),
     rmsnorm(
+        "gain_frozen",
+        "not-trained",
+        ("gain has requires_grad=False; it must be trained",),
+        f"w = x.float()\nreturn (w * torch.rsqrt({ROOT_MEAN} + self.eps)){LLAMA_END}",
+        "self.gain = nn.Parameter(torch.ones(width), requires_grad=False)",
+    ),
+    rmsnorm(
         "gain_forgotten",
         "gain-missing",
         ("has 0 parameters of 1", "nn.Parameter of 8 ones"),
@@ -842,6 +849,12 @@ WRONG: list[Wrong] = [
                 "output-size",
                 ("a larger output alone would win",),
                 "50 * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5)",
+            ),
+            (
+                "eps_missing",
+                "zeros",
+                ("for a token of zeros the output is not finite", "add an ε"),
+                "0.8 * x / x.abs().mean(-1, keepdim=True)",
             ),
         )
     ),

@@ -187,6 +187,8 @@ def test_nothing_is_ticked_at_the_start_and_every_box_says_what_ticks_it(learn: 
     assert code == 0
     assert "[x]" not in out
     assert out.count("by: ") == len(BOXES) == 9
+    for question, number in (("analogy", 3), ("why-modern-models", 6)):
+        assert f"the question {question} (normlab-learn quiz {number}), and" in " ".join(out.split())
     assert "quiz of lesson 1: 80% right (normlab-learn quiz 1)" in out
     assert "quizzes of lessons 4, 5, 6: 80% right in each (normlab-learn quiz N)" in out
     assert "0 of 9 boxes are ticked." in out

@@ -92,7 +92,7 @@ def measure_card(
         outputs=measure_outputs(norm, width),
         invariances=measure_invariances(norm, width),
         spectrum=jacobian_spectrum(norm if narrow == width else build(narrow), narrow, dtype),
-        extremes=measure_extremes(norm, width),
+        extremes=measure_extremes(norm, width, name),
         rounding=tuple(measure_rounding(norm, width, name) for name in _HALF_FORMATS),
         gradcheck=first,
         second_gradcheck=second,
@@ -115,8 +115,7 @@ def check_norm(norm: nn.Module, name: str, width: int) -> None:
             problem = _find_problem(module, input_.requires_grad_())
         except Exception as error:
             raise ConfigError(
-                f"norm={name} fails on an input of shape {where}: {type(error).__name__}: "
-                f"{' '.join(str(error).split())[:200]}"
+                f"norm={name} fails on an input of shape {where}: {_describe_error(error)}"
             ) from error
         if problem:
             raise ConfigError(
@@ -167,8 +166,12 @@ def measure_outputs(norm: nn.Module, width: int) -> tuple[Output, ...]:
     return tuple(outputs)
 
 
-def measure_extremes(norm: nn.Module, width: int) -> tuple[Extreme, ...]:
-    """Output and gradients in fp32 on inputs of zeros, huge, tiny, constant and not finite."""
+def measure_extremes(norm: nn.Module, width: int, name: str = "norm") -> tuple[Extreme, ...]:
+    """Output and gradients in fp32 on inputs of zeros, huge, tiny, constant and not finite.
+
+    Raises:
+        ConfigError: a call of the norm `name` fails, or gives a tensor without a gradient.
+    """
     x = normal_input(2, 4, width, seed=10).float()
     output_gradient = normal_input(2, 4, width, seed=11).sign().float()
     inputs = {
@@ -181,17 +184,31 @@ def measure_extremes(norm: nn.Module, width: int) -> tuple[Extreme, ...]:
     }
     inputs["a NaN"][0, 0, 0], inputs["an inf"][0, 0, 0] = float("nan"), float("inf")
     extremes = []
-    for name, x in inputs.items():
+    for input_name, x in inputs.items():
         module = copy.deepcopy(norm)
-        y = module(x.requires_grad_())
-        gradients = torch.autograd.grad(
-            y, [x, *module.parameters()], output_gradient, allow_unused=True
-        )
+        try:
+            y = module(x.requires_grad_())
+            gradients = torch.autograd.grad(
+                y, [x, *_trained_parameters(module)], output_gradient, allow_unused=True
+            )
+        except Exception as error:
+            raise ConfigError(
+                f"norm={name} fails on the input {input_name}: {_describe_error(error)}"
+            ) from error
         of_all = torch.cat([g.flatten() for g in gradients if g is not None])
         reach = None if x.isfinite().all() else _reach_of_bad_feature(y)
         sizes = _largest_finite(y), _largest_finite(gradients[0])
-        extremes.append(Extreme(name, _kind_of(y), sizes[0], _kind_of(of_all), sizes[1], reach))
+        kinds = _kind_of(y), _kind_of(of_all)
+        extremes.append(Extreme(input_name, kinds[0], sizes[0], kinds[1], sizes[1], reach))
     return tuple(extremes)
+
+
+def _trained_parameters(norm: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in norm.parameters() if parameter.requires_grad]
+
+
+def _describe_error(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def _kind_of(values: Tensor) -> str:
@@ -222,11 +239,11 @@ def measure_rounding(norm: nn.Module, width: int, name: str) -> Rounding:
     x = normal_input(1, 64, width, seed=12).to(dtype)
     output_gradient = normal_input(1, 64, width, seed=13).to(dtype)
     try:
-        results = _output_and_gradient(narrow, x, output_gradient)
+        results = output_and_gradient(narrow, x, output_gradient)
     except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:
         return Rounding(name, problem=" ".join(str(error).split())[:120] or type(error).__name__)
     errors = []
-    references = _output_and_gradient(exact, x.double(), output_gradient.double())
+    references = output_and_gradient(exact, x.double(), output_gradient.double())
     for result, reference in zip(results, references, strict=True):
         least = _LEAST_RELATIVE * reference.square().mean().sqrt()
         relative = (result.double() - reference) / reference.abs().clamp(min=least)
@@ -238,9 +255,10 @@ def measure_rounding(norm: nn.Module, width: int, name: str) -> Rounding:
     return Rounding(name, output_rms, output_max, gradient_rms, gradient_max, problem)
 
 
-def _output_and_gradient(
+def output_and_gradient(
     norm: nn.Module, x: Tensor, output_gradient: Tensor
 ) -> tuple[Tensor, Tensor]:
+    """The norm's output, and the gradient of x for this gradient of the output."""
     x = x.clone().requires_grad_()
     y = norm(x)
     (gradient,) = torch.autograd.grad(y, x, output_gradient.to(y.dtype))
@@ -364,8 +382,9 @@ def _call_seconds(norm: nn.Module, x: Tensor, output_gradient: Tensor) -> tuple[
     began = time.perf_counter()
     norm(x)
     forward = time.perf_counter() - began
+    leaves = [x, *_trained_parameters(norm)]
     began = time.perf_counter()
-    torch.autograd.grad(norm(x), [x, *norm.parameters()], output_gradient, allow_unused=True)
+    torch.autograd.grad(norm(x), leaves, output_gradient, allow_unused=True)
     return forward, time.perf_counter() - began
 
 

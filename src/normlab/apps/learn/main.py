@@ -176,7 +176,7 @@ def _make_prediction(writer: Writer, options: argparse.Namespace) -> None:
         )
     else:
         note = (
-            "You have seen this result before: your first guess counts, and the new one is not "
+            "You have seen this result before: your guess from then counts, and the new one is not "
             "stored. Runs that have ended are not trained again:"
         )
     command = " ".join(["python train.py", *study_arguments(prediction)])

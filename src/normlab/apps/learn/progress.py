@@ -37,7 +37,7 @@ class ExerciseProgress:
 
 @dataclass
 class QuestionProgress:
-    """Answers to one question of the quiz, and whether the last was right."""
+    """Answers to one question of the quiz, and whether any was right."""
 
     right: bool = False
     tries: int = 0

@@ -178,7 +178,7 @@ class NormExercise:
     rounds_before_gain: bool = False
 
     def mistaken_recipes(self) -> Iterator[tuple[list[tuple[str, str]], Recipe]]:
-        """Every recipe with one mistake, then with two: kinds and sentences, and the recipe."""
+        """Every recipe with one, two or three mistakes: kinds and sentences, and the recipe."""
         single = [(name, value) for name, values in self.wrong.items() for value in values]
         for count in (1, 2, 3):
             for changes in combinations(single, count):
@@ -318,6 +318,10 @@ def check_parameters(exercise: NormExercise, norm: nn.Module) -> None:
         )
     allowed = [shape, (1,)] if exercise.scalar_gain else [shape]
     for name, parameter in parameters.items():
+        if not parameter.requires_grad:
+            raise MistakeError(
+                "not-trained", f"{name} has requires_grad=False; it must be trained."
+            )
         if tuple(parameter.shape) not in allowed:
             raise MistakeError(
                 "gain-shape",
