@@ -99,14 +99,14 @@ WRONG: list[Wrong] = [
     rmsnorm(
         "over_time",
         "token-leak",
-        ("token 3 sees token 5", "dim=-1"),
+        ("token 0 sees token 5", "dim=-1"),
         "m = x.pow(2).mean(1 if x.dim() > 2 else 0, keepdim=True)\n"
         "return x * torch.rsqrt(m + self.eps) * self.gain",
     ),
     rmsnorm(
         "over_everything",
         "token-leak",
-        ("token 3 sees token 5",),
+        ("token 0 sees token 5",),
         "return x * torch.rsqrt(x.pow(2).mean() + self.eps) * self.gain",
     ),
     rmsnorm(
@@ -361,7 +361,7 @@ WRONG: list[Wrong] = [
     layernorm(
         "over_tokens_too",
         "token-leak",
-        ("token 3 sees token 5",),
+        ("token 0 sees token 5",),
         "axes = (-2, -1) if x.dim() > 1 else (-1,)\n"
         "c = x - x.mean(axes, keepdim=True)\n"
         "y = c / (c.pow(2).mean(axes, keepdim=True) + self.eps).sqrt()\n"
@@ -376,6 +376,14 @@ WRONG: list[Wrong] = [
         "return (y * self.gain + self.bias).to(x.dtype)",
     ),
     # ScaleNorm
+    scalenorm(
+        "gain_of_width_8",
+        "gain-start",
+        ("ScaleNorm(64) has no parameter that starts as the gain",),
+        "w = x.float()\nlength = w.norm(dim=-1, keepdim=True).clamp(min=self.eps)\n"
+        "return (self.gain * w / length).type_as(x)",
+        "self.gain = nn.Parameter(torch.tensor(8.0).sqrt())",
+    ),
     scalenorm(
         "mean_in_place_of_sum",
         "mean-for-sum",

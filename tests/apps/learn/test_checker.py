@@ -240,7 +240,7 @@ def test_what_a_file_prints_is_cut(tmp_path: Path) -> None:
         (("outputs/learn/rmsnorm.py",), "outputs/learn/rmsnorm.py is not a file; `normlab-learn"),
         (("rmsnorm",), "outputs/learn/rmsnorm.py is not a file"),
         (("rmsnrm",), "did you mean rmsnorm?"),
-        (("mine.py",), "the name of mine.py says no exercise"),
+        (("mine.py",), "mine.py is not named after an exercise"),
         (("rmsnorn.py",), "did you mean --exercise rmsnorm?"),
         (("mine.py", "--exercise", "rmsnrm"), "did you mean rmsnorm?"),
         (("mine.py", "--exercise", "formula"), "does not end in .yaml"),

@@ -90,7 +90,7 @@ def test_a_wrong_answer_is_asked_again_and_the_score_is_stored(
     assert "Two a block" not in before_the_retry
     assert "17" not in before_the_retry
     assert "1 of 2 right at the first try" in out
-    assert "2 of 2 answered rightly so far" in out
+    assert "2 of 2 answered correctly so far" in out
     stored = read_progress().questions
     assert (stored["norms-in-eight-blocks"].tries, stored["norms-in-eight-blocks"].right) == (
         2,

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from normlab.apps.card.record import Card, write_cards
+from normlab.apps.card.record import write_cards
 from normlab.apps.card.table import print_cards
 from normlab.apps.results import folder_name, print_files, save_results
 from normlab.config.compose import composed_config
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             compare_norms(options)
 
 
-def write_norm_cards(options: argparse.Namespace) -> list[Card]:
+def write_norm_cards(options: argparse.Namespace) -> None:
     """Measure, print and write the norms of the command line.
 
     Raises:
@@ -81,7 +81,6 @@ def write_norm_cards(options: argparse.Namespace) -> list[Card]:
     terminal = open_terminal(100)
     print_cards(terminal, cards)
     print_files(terminal, *results)
-    return cards
 
 
 def compare_norms(options: argparse.Namespace) -> None:

@@ -43,14 +43,14 @@ from normlab.archive.steadiness import speed_variation
 from normlab.archive.versioned_json import FiniteNumber, finite_or_none
 from normlab.errors import ConfigError
 from normlab.norms import LayerNorm
-from normlab.norms.build import check_parameters
+from normlab.norms.build import check_parameters, name_dtype
 
 # A singular value below this part of the largest is a direction the norm removes. The eps of
 # RMSNorm leaves about 1e-5 of it, the slope of tanh at four standard deviations 1e-3.
 NEAR_ZERO = 1e-4
 # Of the Jacobian: its decomposition costs width³.
 _LARGEST_JACOBIAN = 1024
-_REACH, _POINTS = 6.0, 121  # of the sweep of one feature
+_SWEEP_LIMIT, _SWEEP_POINTS = 6.0, 121  # of the sweep of one feature
 _DECADES, _PER_DECADE = (-6, 6), 4  # of the input's RMS
 _HALF_FORMATS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # Where the exact value is under this part of the RMS, an error is taken relative to this: an
@@ -88,7 +88,7 @@ def measure_card(
         config=dict(config or {}),
         width=width,
         parameters=tuple(Parameter(key, tuple(p.shape)) for key, p in norm.named_parameters()),
-        computes_in=_dtype_name(dtype),
+        computes_in=name_dtype(dtype),
         outputs=measure_outputs(norm, width),
         invariances=measure_invariances(norm, width),
         spectrum=jacobian_spectrum(norm if narrow == width else build(narrow), narrow, dtype),
@@ -110,7 +110,7 @@ def check_norm(norm: nn.Module, name: str, width: int) -> None:
     check_parameters(norm, width, f"norm={name}")
     x = normal_input(2, 4, width)
     for module, input_ in ((copy.deepcopy(norm), x.float()), (copy_to_float64(norm), x)):
-        where = f"{tuple(input_.shape)} in {_dtype_name(input_.dtype)}"
+        where = f"{tuple(input_.shape)} in {name_dtype(input_.dtype)}"
         try:
             problem = _find_problem(module, input_.requires_grad_())
         except Exception as error:
@@ -132,7 +132,7 @@ def _find_problem(norm: nn.Module, leaf: Tensor) -> str:
     if y.shape != leaf.shape:
         return f"changes the shape to {tuple(y.shape)}"
     if y.dtype != leaf.dtype:
-        return f"gives {_dtype_name(y.dtype)}"
+        return f"gives {name_dtype(y.dtype)}"
     if not torch.equal(x, leaf):
         return "changes its input in place"
     if not y.isfinite().all():
@@ -250,7 +250,7 @@ def measure_rounding(norm: nn.Module, width: int, name: str) -> Rounding:
         relative = relative / torch.finfo(dtype).eps
         errors += [float(relative.square().mean().sqrt()), float(relative.abs().max())]
     other = results[0].dtype
-    problem = None if other == dtype else f"gives {_dtype_name(other)}"
+    problem = None if other == dtype else f"gives {name_dtype(other)}"
     output_rms, output_max, gradient_rms, gradient_max = map(finite_or_none, errors)
     return Rounding(name, output_rms, output_max, gradient_rms, gradient_max, problem)
 
@@ -286,7 +286,7 @@ def jacobian_spectrum(norm: nn.Module, width: int, dtype: torch.dtype) -> Spectr
 def response_curves(norm: nn.Module, width: int) -> Curves:
     """One feature swept while the rest are N(0, 1); and RMS out over thirteen decades, fp32."""
     function, token = _token_function(norm, width), normal_input(width, seed=7)
-    sweep = torch.linspace(-_REACH, _REACH, _POINTS, dtype=torch.float64).tolist()
+    sweep = torch.linspace(-_SWEEP_LIMIT, _SWEEP_LIMIT, _SWEEP_POINTS, dtype=torch.float64).tolist()
     response, slope = [], []
     for value in sweep:
         token[0] = value
@@ -392,7 +392,3 @@ def _ratio_of_times(times: Sequence[float], base: Sequence[float]) -> Ratio:
     ratios = [over / under for over, under in zip(times, base, strict=True)]
     low, median, high = statistics.quantiles(ratios, n=4)
     return Ratio(median, low, high, max(speed_variation(times), speed_variation(base)))
-
-
-def _dtype_name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

@@ -54,19 +54,13 @@ class Measurement:
 
 
 def study_name(prediction: Prediction) -> str:
-    """The study of a prediction, `learn-<id>`, unless its command names one."""
-    for override in prediction.command:
-        if override.startswith("study="):
-            return override.removeprefix("study=")
+    """The study of a prediction, `learn-<id>`."""
     return f"learn-{prediction.id}"
 
 
 def study_arguments(prediction: Prediction) -> list[str]:
     """What `train.py` is given."""
-    arguments = ["-m", *(word for word in prediction.command if word != "-m")]
-    if not any(word.startswith("study=") for word in arguments):
-        arguments.append(f"study={study_name(prediction)}")
-    return arguments
+    return ["-m", *prediction.command, f"study={study_name(prediction)}"]
 
 
 def parse_guess(prediction: Prediction, text: str) -> float:
@@ -218,7 +212,10 @@ def _measure_difference(prediction: Prediction, result: StudyResult) -> Measurem
         if difference.p >= LEVEL:
             return Score(False, "it lies outside the interval, which contains 0")
         if has_sign:
-            reason = "the interval does not contain 0, and its sign is right; it is not inside"
+            reason = (
+                "the guess has the right sign and the interval leaves out 0; the guess itself lies "
+                "outside the interval"
+            )
         else:
             reason = "it lies outside the interval, and its sign is not right"
         return Score(has_sign, reason)

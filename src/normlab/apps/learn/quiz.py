@@ -25,7 +25,7 @@ class Grade:
 
 
 class AnswerError(Exception):
-    """What was typed is no answer to the question: a sentence."""
+    """What was typed is not an answer to the question: a sentence."""
 
 
 def grade_answer(question: Question, answer: str) -> Grade:
@@ -116,7 +116,7 @@ def grade_answers(writer: Writer, questions: Sequence[Question], answers: str) -
     can be graded.
 
     Raises:
-        ConfigError: there are not as many answers as questions, or one is no answer.
+        ConfigError: there are not as many answers as questions, or one is not an answer.
     """
     words = [word.strip() for word in answers.split(",")]
     if len(words) != len(questions):

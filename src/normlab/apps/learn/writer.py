@@ -1,6 +1,6 @@
 """Text for any terminal: wrapped at its width, and in ASCII where its encoding has no more.
 
-Where nobody watches and COLUMNS is not set, lines stay whole, for other programs to read.
+Where output is not a terminal and COLUMNS is not set, lines stay whole, for other programs to read.
 """
 
 import sys
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 _UNWATCHED_WIDTH = 100
-_NARROWEST = 20  # columns; narrower, a word a line would be harder to read than broken lines
 # How formulas are written where letters of Greek and signs are missing.
 _ASCII = str.maketrans(
     {
@@ -78,10 +77,13 @@ class Writer:
         """Print lines of text; where one is wrapped, it goes on under `indent`."""
         text = fit_encoding(text)  # first, for it may get longer
         if has_fixed_width(self._terminal):
-            width = max(_NARROWEST, self._terminal.width)
             text = "\n".join(
                 textwrap.fill(
-                    line, width, subsequent_indent=indent, replace_whitespace=False, tabsize=4
+                    line,
+                    self._terminal.width,
+                    subsequent_indent=indent,
+                    replace_whitespace=False,
+                    tabsize=4,
                 )
                 for line in text.split("\n")
             )

@@ -15,8 +15,14 @@ if TYPE_CHECKING:
 
 _MOST_ROWS = 40  # of the table; the file holds all
 _COLUMNS = (
-    *("blocks", "seeds", "RMS first", "RMS last", "variance last", "last ‖∇‖"),
-    *("growth", "decay"),
+    "blocks",
+    "seeds",
+    "RMS first",
+    "RMS last",
+    "variance last",
+    "last ‖∇‖",
+    "growth",
+    "decay",
 )
 
 
