@@ -99,14 +99,14 @@ WRONG: list[Wrong] = [
     rmsnorm(
         "over_time",
         "token-leak",
-        ("token 3 sees token 5", "dim=-1"),
+        ("token 0 sees token 5", "dim=-1"),
         "m = x.pow(2).mean(1 if x.dim() > 2 else 0, keepdim=True)\n"
         "return x * torch.rsqrt(m + self.eps) * self.gain",
     ),
     rmsnorm(
         "over_everything",
         "token-leak",
-        ("token 3 sees token 5",),
+        ("token 0 sees token 5",),
         "return x * torch.rsqrt(x.pow(2).mean() + self.eps) * self.gain",
     ),
     rmsnorm(
@@ -143,6 +143,13 @@ WRONG: list[Wrong] = [
         "eps-outside+unbiased-variance",
         ("ε stands outside the root", "x.std() or √x.var(), which removes the mean and"),
         f"w = x.float()\nreturn (w / (w.std(-1, keepdim=True) + self.eps)){LLAMA_END}",
+    ),
+    rmsnorm(
+        "gain_frozen",
+        "not-trained",
+        ("gain has requires_grad=False; it must be trained",),
+        f"w = x.float()\nreturn (w * torch.rsqrt({ROOT_MEAN} + self.eps)){LLAMA_END}",
+        "self.gain = nn.Parameter(torch.ones(width), requires_grad=False)",
     ),
     rmsnorm(
         "gain_forgotten",
@@ -354,7 +361,7 @@ WRONG: list[Wrong] = [
     layernorm(
         "over_tokens_too",
         "token-leak",
-        ("token 3 sees token 5",),
+        ("token 0 sees token 5",),
         "axes = (-2, -1) if x.dim() > 1 else (-1,)\n"
         "c = x - x.mean(axes, keepdim=True)\n"
         "y = c / (c.pow(2).mean(axes, keepdim=True) + self.eps).sqrt()\n"
@@ -369,6 +376,14 @@ WRONG: list[Wrong] = [
         "return (y * self.gain + self.bias).to(x.dtype)",
     ),
     # ScaleNorm
+    scalenorm(
+        "gain_of_width_8",
+        "gain-start",
+        ("ScaleNorm(64) has no parameter that starts as the gain",),
+        "w = x.float()\nlength = w.norm(dim=-1, keepdim=True).clamp(min=self.eps)\n"
+        "return (self.gain * w / length).type_as(x)",
+        "self.gain = nn.Parameter(torch.tensor(8.0).sqrt())",
+    ),
     scalenorm(
         "mean_in_place_of_sum",
         "mean-for-sum",
@@ -842,6 +857,12 @@ WRONG: list[Wrong] = [
                 "output-size",
                 ("a larger output alone would win",),
                 "50 * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5)",
+            ),
+            (
+                "eps_missing",
+                "zeros",
+                ("for a token of zeros the output is not finite", "add an ε"),
+                "0.8 * x / x.abs().mean(-1, keepdim=True)",
             ),
         )
     ),

@@ -54,6 +54,7 @@ const give = (value) => {
 };
 byId("quiz-reset").click();
 give("seventeen");
+give("1,000");
 give("16");
 give("17");
 byId("quiz-next").click();
@@ -124,8 +125,9 @@ def test_the_stack_shows_the_model_that_is_chosen(phone: dict[str, Any]) -> None
 
 
 def test_the_quiz_judges_explains_and_counts(page: Path, phone: dict[str, Any]) -> None:
-    no_number, wrong, right, no_choice, second_wrong, second_right = phone["quiz"]
+    no_number, thousands, wrong, right, no_choice, second_wrong, second_right = phone["quiz"]
     assert no_number == "Please type a number, for example 0.5."
+    assert thousands == "Please write thousands without a comma, for example 1000."
     assert wrong.startswith("Not right. 17 norms.")
     assert right == "Right. 17 norms. Two in each block, and final before the head."
     assert no_choice == "Please choose an answer first."

@@ -39,7 +39,13 @@ function judgeAnswer(question, answer) {
   return { correct, text: `${question.answer}${question.unit ? ` ${question.unit}` : ""}. ${question.explanation}` };
 }
 
+// 1,000 is not read: its comma may separate thousands.
+function hasThousands(text) {
+  return /^[-−]?[1-9]\d{0,2}(,\d{3})+(\.\d+)?$/.test(String(text).trim());
+}
+
 function isNumber(text) {
+  if (hasThousands(text)) return false;
   const plain = String(text).trim().replace("−", "-").replace(",", ".");
   return plain !== "" && Number.isFinite(Number(plain));
 }
@@ -100,8 +106,10 @@ function checkAnswer(event) {
   const value = new FormData(quizElement("quiz-form")).get("answer");
   const answer = question.kind === "numeric" || value === null ? value : Number(value);
   if (!isValidAnswer(question, answer)) {
-    quizElement("quiz-answer").textContent = question.kind === "numeric"
-      ? "Please type a number, for example 0.5." : "Please choose an answer first.";
+    quizElement("quiz-answer").textContent = question.kind !== "numeric"
+      ? "Please choose an answer first."
+      : hasThousands(answer)
+        ? "Please write thousands without a comma, for example 1000." : "Please type a number, for example 0.5.";
     return;
   }
   quizState.answers[question.id] = answer;

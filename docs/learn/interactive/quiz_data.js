@@ -38,7 +38,7 @@ const QUIZ = [
   "id": "gradient-per-layer",
   "lesson": 1,
   "kind": "numeric",
-  "question": "By which factor does the gradient shrink per layer in a stack of Linear (PyTorch's default weights) and ReLU?",
+  "question": "By which factor is the gradient multiplied per layer in a stack of Linear (PyTorch's default weights) and ReLU?",
   "choices": [],
   "answer": 0.408,
   "tolerance": 0.02,
@@ -190,35 +190,6 @@ const QUIZ = [
   "figure_text": ""
  },
  {
-  "id": "analogy",
-  "lesson": 3,
-  "kind": "choice",
-  "question": "A norm is compared with a pressure regulator on a tap. Where does this comparison break?",
-  "choices": [
-   {
-    "text": "A regulator holds one pressure. A norm rescales a vector, whose direction carries the information and stays.",
-    "correct": true,
-    "explanation": "RMSNorm at gain 1 leaves the direction as it is (cosine 1). The analogy knows only a size, no direction."
-   },
-   {
-    "text": "A regulator gives a constant pressure, and the output of a norm follows the size of its input.",
-    "correct": false,
-    "explanation": "This is where the comparison holds. 10 times the input gives the same output."
-   },
-   {
-    "text": "A regulator acts in one direction only, and so does a norm.",
-    "correct": false,
-    "explanation": "A norm acts on the gradient too. An input that is 10 times larger gets a gradient that is 10 times smaller."
-   }
-  ],
-  "answer": null,
-  "tolerance": null,
-  "unit": "",
-  "explanation": "",
-  "figure": "",
-  "figure_text": ""
- },
- {
   "id": "rms-against-layer",
   "lesson": 2,
   "kind": "choice",
@@ -311,7 +282,7 @@ const QUIZ = [
   "id": "unbiased-variance",
   "lesson": 2,
   "kind": "numeric",
-  "question": "Some code computes LayerNorm with `x.std(-1)`, which divides by width − 1. By which factor is its output smaller at width 8?",
+  "question": "Some code computes LayerNorm with `x.std(-1)`, which divides by width − 1. By which factor is its output multiplied at width 8, compared with the right one?",
   "choices": [],
   "answer": 0.935,
   "tolerance": 0.003,
@@ -729,6 +700,35 @@ const QUIZ = [
   "figure_text": ""
  },
  {
+  "id": "analogy",
+  "lesson": 3,
+  "kind": "choice",
+  "question": "A norm is compared with a pressure regulator on a tap. Where does this comparison break?",
+  "choices": [
+   {
+    "text": "A regulator holds one pressure. A norm rescales a vector, whose direction carries the information and stays.",
+    "correct": true,
+    "explanation": "RMSNorm at gain 1 leaves the direction as it is (cosine 1). The analogy knows only a size, no direction."
+   },
+   {
+    "text": "A regulator gives a constant pressure, and the output of a norm follows the size of its input.",
+    "correct": false,
+    "explanation": "This is where the comparison holds. 10 times the input gives the same output."
+   },
+   {
+    "text": "A regulator acts in one direction only, and so does a norm.",
+    "correct": false,
+    "explanation": "A norm acts on the gradient too. An input that is 10 times larger gets a gradient that is 10 times smaller."
+   }
+  ],
+  "answer": null,
+  "tolerance": null,
+  "unit": "",
+  "explanation": "",
+  "figure": "",
+  "figure_text": ""
+ },
+ {
   "id": "norms-in-eight-blocks",
   "lesson": 4,
   "kind": "numeric",
@@ -913,7 +913,7 @@ const QUIZ = [
    {
     "text": "The stream grows with depth, so what a late block adds is small beside it.",
     "correct": true,
-    "explanation": "At initialization by theory the mean square grows by 1 to 3 halves per block. A branch of the same size then changes the direction less and less."
+    "explanation": "At initialization by theory the mean square grows by 1/2 to 3/2 per block. A branch of the same size then changes the direction less and less."
    },
    {
     "text": "It cannot be trained without warm-up.",
@@ -1557,7 +1557,7 @@ const QUIZ = [
    {
     "text": "Most use Post-LN.",
     "correct": false,
-    "explanation": "Of the models on that page only the oldest have it, and one MiniMax model has a relative of it."
+    "explanation": "Of the models on that page only the oldest have it, and one MiniMax model uses a variant of it."
    }
   ],
   "answer": null,

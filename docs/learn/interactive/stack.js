@@ -41,7 +41,7 @@ function updateStack() {
   for (const quantity of ["stream", "gradient"]) {
     const lines = [...others, placement].map((name) => (
       { name: PLACEMENT_NAMES[name], values: findModel(name, depth, std)[quantity] }));
-    const words = quantity === "stream" ? "RMS of the residual stream" : "Length of the gradient by the stream";
+    const words = quantity === "stream" ? "RMS of the residual stream" : "Length of the gradient with respect to the stream";
     const text = `${words} of ${PLACEMENT_NAMES[placement]} by block: ${chosen[quantity].map(formatNumber).join(", ")}`;
     stackElement(`${quantity}-chart`).innerHTML = drawLines(lines, text);
   }

@@ -1,4 +1,4 @@
-"""The mean of |x|, over the features that a few outliers cannot reach: the median of |x|."""
+"""x divided by the median of |x|, which a few outliers hardly move."""
 
 import torch
 from torch import Tensor, nn

@@ -47,8 +47,8 @@ def sample_text(options: argparse.Namespace) -> str:
     # Torch takes seconds to import; what cannot be sampled never gets here.
     from normlab.training.sampling import Sampling, continue_tokens
 
-    draw = Sampling(options.length, options.temperature, options.top_k, options.seed)
-    tokens = continue_tokens(folder, checkpoint, tokenizer.vocabulary, prompt, draw)
+    sampling = Sampling(options.length, options.temperature, options.top_k, options.seed)
+    tokens = continue_tokens(folder, checkpoint, tokenizer.vocabulary, prompt, sampling)
     return tokenizer.decode(tokens if options.prompt else tokens[1:])
 
 
@@ -69,7 +69,8 @@ def _check_ranges(options: argparse.Namespace) -> None:
         ("--length", options.length, 1, 10**6),
         ("--top-k", options.top_k, 1, 10**9),
         ("--seed", options.seed, 0, 2**63 - 1),
-        # Below it the quotient of a logit may overflow; so small, it always draws the likeliest.
+        # A smaller temperature may overflow the logits; at this one the likeliest token is
+        # practically always drawn.
         ("--temperature", options.temperature, 1e-3, 1e6),
     ):
         if value is not None and not least <= value <= most:
@@ -98,6 +99,7 @@ def _find_checkpoint(folder: Path, path: str | None) -> Path:
     if not checkpoint.is_file():
         raise NormlabError(
             f"{checkpoint} is not there; {suggest_closest_path(checkpoint)}a run writes "
-            f"{BEST_CHECKPOINT} at its lowest validation loss and {LAST_CHECKPOINT} when it ends."
+            f"{BEST_CHECKPOINT} at its lowest validation loss, and {LAST_CHECKPOINT} from time to "
+            f"time and when it ends."
         )
     return checkpoint

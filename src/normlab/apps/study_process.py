@@ -14,10 +14,12 @@ def run_study_command(arguments: Sequence[str]) -> int:
 
     Stopped by a signal, it lets the study save what it has first.
     """
-    process = subprocess.Popen([sys.executable, "-c", _TRAIN, *arguments])
+    # In a group of its own: a terminal sends Ctrl-C to every process of its group, and a second
+    # signal would stop the study before it has saved.
+    process = subprocess.Popen([sys.executable, "-c", _TRAIN, *arguments], process_group=0)
     try:
         return process.wait()
-    except BaseException:  # stopped: it saves what it has
+    except BaseException:
         process.terminate()
         try:
             process.wait(_SECONDS_TO_SAVE)

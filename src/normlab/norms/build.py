@@ -183,5 +183,10 @@ def _leak_message(name: str) -> str:
     )
 
 
+def name_dtype(dtype: torch.dtype) -> str:
+    """`float64` for `torch.float64`."""
+    return str(dtype).removeprefix("torch.")
+
+
 def _describe_tensor(x: Tensor) -> str:
-    return f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}"
+    return f"{name_dtype(x.dtype)} {tuple(x.shape)}"

@@ -85,6 +85,7 @@ CASES = {
     "--threads=0": ["--threads 0", "1 or more"],
     "--config-dir=nowhere": ["--config-dir nowhere", "not a folder"],
 }
+WITHOUT_EFFECT = {"--out": "here", "--threads": "2", "--seconds": "0.8"}
 
 
 @pytest.mark.parametrize("given", CASES)
@@ -97,6 +98,14 @@ def test_a_mistake_is_one_sentence(given: str, call: Call, tmp_path: Path) -> No
     assert err.count("\n") == 1
     assert all(word in err for word in CASES[given]), err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("flag", WITHOUT_EFFECT)
+def test_a_flag_that_changes_nothing_is_refused(flag: str, call: Call, tmp_path: Path) -> None:
+    asked = ("norm=rmsnorm", "--against", "rmsnorm", "--width", "16", flag, WITHOUT_EFFECT[flag])
+    code, out, err = call(*asked)
+    assert (code, out) == (2, "")
+    assert err == f"normlab: {flag} has no effect with --against; leave it out.\n"
 
 
 @pytest.mark.parametrize(

@@ -344,6 +344,43 @@ def test_parameters_are_told_by_name_and_shape() -> None:
     assert card.parameter_count == 2 * WIDTH + 1
 
 
+def test_a_parameter_that_is_not_trained_is_measured_too() -> None:
+    def build(width: int) -> nn.Module:
+        norm = RMSNorm(width)
+        return norm.requires_grad_(False)
+
+    card = card_of(build)
+    assert card.parameter_count == WIDTH
+    assert [extreme.steepest for extreme in card.extremes] == [
+        extreme.steepest for extreme in card_of(RMSNorm).extremes
+    ]
+
+
+def refuse_nan(x: Tensor) -> Tensor:
+    if x.isnan().any():
+        raise ValueError("a NaN\nin x")
+    return x * 1
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (refuse_nan, "norm=mine fails on the input a NaN: ValueError: a NaN in x"),
+        (
+            lambda x: x * 1 if x.any() else torch.zeros_like(x).detach(),
+            "norm=mine fails on the input zeros: RuntimeError: ",
+        ),
+    ],
+)
+def test_a_norm_that_fails_on_an_extreme_input_is_one_sentence(
+    function: Callable[[Tensor], Tensor], words: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        measure_card(plain(function), WIDTH, name="mine", seconds=0)
+    assert str(caught.value).startswith(words)
+    assert "\n" not in str(caught.value)
+
+
 BAD = {
     "changes the shape": lambda x: x[..., 1:],
     "gives float16": lambda x: x.half(),

@@ -78,6 +78,56 @@ def test_other_parameters_are_compared_as_they_start() -> None:
     assert comparison.outputs["mean 3"].relative > 1
 
 
+class Affine(nn.Module):
+    """gain · x + bias, registered in either order."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__()
+        for name in (first, second):
+            self.register_parameter(name, nn.Parameter(torch.ones(WIDTH)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.get_parameter("gain") * x + self.get_parameter("bias")
+
+
+def test_the_order_of_registration_makes_no_other_function() -> None:
+    norms = Affine("gain", "bias"), Affine("bias", "gain")
+    comparison = compare_functions(*norms, WIDTH, ("one", "other"))
+    assert comparison.has_moved
+    assert comparison.is_same
+    assert "the same function with equal parameters off their start: over 6" in describe_comparison(
+        comparison
+    )
+
+
+class Scaled(nn.Module):
+    """x times a number, without parameters."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.factor * x
+
+
+def test_norms_without_parameters_are_compared_without_a_word_about_them() -> None:
+    same = compare_functions(Scaled(1.0), nn.Identity(), WIDTH, ("one", "none"))
+    assert "one and none are the same function: over 6" in describe_comparison(same)
+    other = compare_functions(Scaled(2.0), nn.Identity(), WIDTH, ("two", "none"))
+    assert "two and none are not the same function: the output" in describe_comparison(other)
+
+
+def test_an_output_without_a_finite_value_differs_most() -> None:
+    class Overflowing(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x / (x.abs().max() < 100)
+
+    comparison = compare_functions(nn.Identity(), Overflowing(), WIDTH, ("none", "broken"))
+    assert comparison.outputs["RMS 1e3"].relative == float("inf")
+    assert "the output differs most for the input 'RMS 1e3'" in describe_comparison(comparison)
+
+
 def test_the_command_says_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "norm").mkdir()
     (tmp_path / "norm" / "mine.yaml").write_text(

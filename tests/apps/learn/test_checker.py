@@ -1,6 +1,7 @@
 """A learner's file in a process of its own: whatever it does, the answer is a sentence."""
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -52,6 +53,21 @@ def test_a_file_that_loops_prints_and_has_children_is_stopped_in_time(tmp_path: 
     pid = int(child.read_text())
     # Where nobody waits for it, what was ended stays in the table of processes.
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_what_a_file_has_started_ends_with_it(tmp_path: Path) -> None:
+    child = tmp_path / "child"
+    path = write_solution(
+        tmp_path,
+        "import subprocess, sys\n"
+        "p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        f"open({str(child)!r}, 'w').write(str(p.pid))\n",
+    )
+    verdict = check_file(path, EXERCISES["fold_gain"], seconds=30.0)
+    assert verdict.kind == "not-defined"
+    pid = int(child.read_text())
+    with suppress(psutil.NoSuchProcess):
+        assert psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 def test_a_file_that_takes_too_much_memory_is_a_sentence(tmp_path: Path) -> None:
@@ -189,16 +205,28 @@ def test_an_init_without_that_of_module_is_told_what_to_call(
 
 def test_a_process_that_ends_without_a_verdict_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "printed").write_bytes(b"one\n\x1b[31mlast words\n")
-    verdict = checker._read_verdict(tmp_path, -9, in_time=True, limit=1.0)
+    verdict = checker._read_verdict(tmp_path, -9, late="", limit=1.0)
     assert verdict.kind == "process-ended"
     assert "crashed (SIGKILL) before the check was over; it last printed:" in verdict.sentence
     assert "\x1b" not in verdict.printed
 
 
+def test_a_check_that_could_not_start_in_time_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checker, "_MOST_START_SECONDS", 0.0)
+    verdict = check_file(write_solution(tmp_path, ""), EXERCISES["fold_gain"], seconds=30.0)
+    assert (verdict.passed, verdict.kind) == (False, "start")
+    assert verdict.sentence == (
+        "the check could not start within 0 s, because torch was still being imported; try again "
+        "when the machine is less busy."
+    )
+
+
 def test_what_a_file_prints_is_cut(tmp_path: Path) -> None:
     (tmp_path / "printed").write_bytes(b"x" * 10**6)
     (tmp_path / "verdict.json").write_text('{"passed": true, "kind": "", "sentence": ""}')
-    verdict = checker._read_verdict(tmp_path, 0, in_time=True, limit=1.0)
+    verdict = checker._read_verdict(tmp_path, 0, late="", limit=1.0)
     assert verdict.passed
     assert len(verdict.printed) == 2001
 
@@ -212,7 +240,7 @@ def test_what_a_file_prints_is_cut(tmp_path: Path) -> None:
         (("outputs/learn/rmsnorm.py",), "outputs/learn/rmsnorm.py is not a file; `normlab-learn"),
         (("rmsnorm",), "outputs/learn/rmsnorm.py is not a file"),
         (("rmsnrm",), "did you mean rmsnorm?"),
-        (("mine.py",), "the name of mine.py says no exercise"),
+        (("mine.py",), "mine.py is not named after an exercise"),
         (("rmsnorn.py",), "did you mean --exercise rmsnorm?"),
         (("mine.py", "--exercise", "rmsnrm"), "did you mean rmsnorm?"),
         (("mine.py", "--exercise", "formula"), "does not end in .yaml"),

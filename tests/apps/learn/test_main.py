@@ -150,7 +150,7 @@ def test_start_copies_the_skeleton_and_never_writes_over_a_file(name: str, learn
     path.write_text("mine")
     code, _, err = learn("start", name)
     assert code == 2
-    assert "is not written over" in err
+    assert "is not overwritten" in err
     assert path.read_text() == "mine"
 
 
@@ -187,6 +187,10 @@ def test_nothing_is_ticked_at_the_start_and_every_box_says_what_ticks_it(learn: 
     assert code == 0
     assert "[x]" not in out
     assert out.count("by: ") == len(BOXES) == 9
+    for question, number in (("analogy", 3), ("why-modern-models", 6)):
+        assert f"the question {question} (normlab-learn quiz {number}), and" in " ".join(
+            out.split()
+        )
     assert "quiz of lesson 1: 80% right (normlab-learn quiz 1)" in out
     assert "quizzes of lessons 4, 5, 6: 80% right in each (normlab-learn quiz N)" in out
     assert "0 of 9 boxes are ticked." in out
@@ -271,12 +275,12 @@ def test_words_of_the_learners_own_are_stored_and_tick_nothing(learn: Call) -> N
     ("arguments", "word"),
     [
         (("quizz",), "did you mean quiz?"),
-        (("",), "is no command"),
+        (("",), "is not a command"),
         (("start",), "required: name"),
         (("start", "rmsnom"), "did you mean rmsnorm?"),
         (("hint", "layernorms"), "did you mean layernorm?"),
         (("lesson",), "required: number"),
-        (("--wrong",), "is no command"),
+        (("--wrong",), "is not a command"),
         (("done", "--answer", "1"), "expected 2 arguments"),
         (("check", "--excercise", "x"), "did you mean --exercise?"),
         (("quiz", "1", "2"), "unrecognized arguments"),

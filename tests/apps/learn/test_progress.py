@@ -89,9 +89,9 @@ def test_reset_keeps_the_old_file_under_another_name() -> None:
     assert reset_progress() is None
     update_progress(add_everything)
     text = FILE.read_text()
-    aside = reset_progress()
-    assert aside is not None
-    assert aside.read_text() == text
+    backup = reset_progress()
+    assert backup is not None
+    assert backup.read_text() == text
     assert read_progress() == Progress()
 
 

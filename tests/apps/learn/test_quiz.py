@@ -21,6 +21,7 @@ Type = Callable[[str], None]
         ("norms-in-eight-blocks", "1.7e1", True),
         ("output-rms", "0.307", True),
         ("output-rms", "0,302", True),
+        ("output-rms", "0,3020", True),
         ("output-rms", "0.31", False),
         ("what-vanishes", "2", True),
         ("what-vanishes", "1", False),
@@ -43,8 +44,26 @@ def test_nonsense_is_no_answer(answer: str, learn_content: Path) -> None:
 
 def test_an_empty_line_is_named_as_such(learn_content: Path) -> None:
     for question in read_questions(1):
-        with pytest.raises(AnswerError, match=r"^an empty line is no "):
+        with pytest.raises(AnswerError, match=r"^an empty line is not an? "):
             grade_answer(question, "")
+
+
+@pytest.mark.parametrize("text", ["1,000", " -1,234 ", "−12,345,678", "999,000.5"])
+def test_a_comma_that_may_separate_thousands_is_not_read(text: str, learn_content: Path) -> None:
+    assert parse_number(text) is None
+    question = next(question for question in read_questions() if question.id == "output-rms")
+    plain = text.strip().replace(",", "")
+    with pytest.raises(AnswerError, match=f"separate thousands; write {plain} without a comma"):
+        grade_answer(question, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1,5", 1.5), ("0,302", 0.302), ("1000,25", 1000.25), ("12,34", 12.34)]
+)
+def test_a_comma_is_read_as_a_point_where_it_cannot_separate_thousands(
+    text: str, value: float
+) -> None:
+    assert parse_number(text) == value
 
 
 @pytest.mark.parametrize("text", ["", "x", "nan", "inf", "-inf", "1e999", "1 2"])
@@ -64,14 +83,14 @@ def test_a_wrong_answer_is_asked_again_and_the_score_is_stored(
     type_lines("lots\n16\n17\n2\n")
     code, out, _ = learn("quiz", "1")
     assert code == 0
-    assert "lots is no number" in out
+    assert "lots is not a number" in out
     assert "No.\nTry again, or type - to see the answer." in out
     before_the_retry, right, _ = out.partition("Right. Two a block")
     assert right
     assert "Two a block" not in before_the_retry
     assert "17" not in before_the_retry
     assert "1 of 2 right at the first try" in out
-    assert "2 of 2 answered rightly so far" in out
+    assert "2 of 2 answered correctly so far" in out
     stored = read_progress().questions
     assert (stored["norms-in-eight-blocks"].tries, stored["norms-in-eight-blocks"].right) == (
         2,
@@ -131,8 +150,8 @@ def test_answers_of_a_script_are_graded_in_their_order(learn: Call) -> None:
     [
         ("17", "1 answers for 2 questions"),
         ("17,2,3", "3 answers for 2 questions"),
-        ("17,9", "question 2 (what-vanishes): 9 is no answer here"),
-        ("many,1", "question 1 (norms-in-eight-blocks): many is no number"),
+        ("17,9", "question 2 (what-vanishes): 9 is not an answer here"),
+        ("many,1", "question 1 (norms-in-eight-blocks): many is not a number"),
         ("", "1 answers for 2 questions"),
     ],
 )

@@ -70,6 +70,12 @@ def test_python_gets_the_same_numbers_and_other_settings_name_arms(call: Call) -
     assert large / small == pytest.approx(10, rel=1e-3)
 
 
+def test_a_key_written_with_pluses_names_arms_too() -> None:
+    probing = probe_models(["++model.init.std=0.02,0.2", "++seed=0,1", "++model.depth=1", *SMALL])
+    assert probing.arms == ["rmsnorm · pre · std=0.02", "rmsnorm · pre · std=0.2"]
+    assert [model.seed for model in probing.models_of(probing.arms[0])] == [0, 1]
+
+
 def test_what_has_no_interval_or_is_not_finite_says_so(call: Call) -> None:
     code, out, _ = call("norm=none", "model.init.std=1e30", *SMALL, "--out", "here")
     assert code == 0

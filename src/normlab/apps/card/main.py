@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from normlab.apps.card.record import Card, write_cards
+from normlab.apps.card.record import write_cards
 from normlab.apps.card.table import print_cards
 from normlab.apps.results import folder_name, print_files, save_results
 from normlab.config.compose import composed_config
@@ -22,6 +22,7 @@ from normlab.text import excerpt
 
 # Wider, a single token's Jacobian would not tell more, and the timing takes gigabytes.
 MOST_WIDTH = 8192
+_THREADS, _SECONDS = 1, 0.8  # of the timing
 _RESULTS = Path("outputs") / "cards"
 
 
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             compare_norms(options)
 
 
-def write_norm_cards(options: argparse.Namespace) -> list[Card]:
+def write_norm_cards(options: argparse.Namespace) -> None:
     """Measure, print and write the norms of the command line.
 
     Raises:
@@ -43,8 +44,10 @@ def write_norm_cards(options: argparse.Namespace) -> list[Card]:
         NormlabError: the results cannot be written.
     """
     _check_width(options.width)
-    if options.threads < 1:
-        raise ConfigError(f"--threads {options.threads} is not allowed; it must be 1 or more.")
+    threads = _THREADS if options.threads is None else options.threads
+    seconds = _SECONDS if options.seconds is None else options.seconds
+    if threads < 1:
+        raise ConfigError(f"--threads {threads} is not allowed; it must be 1 or more.")
     specs = _compose_norms(options.overrides, options.config_dir)
     folder = options.out or _RESULTS / folder_name(list(specs), "card")
     # A class in the current folder is imported, as it is by train.py there.
@@ -54,13 +57,19 @@ def write_norm_cards(options: argparse.Namespace) -> list[Card]:
     from normlab.apps.card.measure import measure_card
     from normlab.norms import norm_factory
 
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(threads)
     cards = []
     for name, spec in specs.items():
-        config, times = spec.plain["norm"], {"threads": options.threads, "seconds": options.seconds}
-        cards.append(
-            measure_card(norm_factory(config), options.width, name=name, config=config, **times)
+        config = spec.plain["norm"]
+        card = measure_card(
+            norm_factory(config),
+            options.width,
+            name=name,
+            config=config,
+            threads=threads,
+            seconds=seconds,
         )
+        cards.append(card)
 
     def draw_figure() -> Path:
         from normlab.apps.card.figure import draw_cards
@@ -72,15 +81,17 @@ def write_norm_cards(options: argparse.Namespace) -> list[Card]:
     terminal = open_terminal(100)
     print_cards(terminal, cards)
     print_files(terminal, *results)
-    return cards
 
 
 def compare_norms(options: argparse.Namespace) -> None:
     """Print whether each norm of the command line is the same function as `--against`.
 
     Raises:
-        ConfigError: as `write_norm_cards`.
+        ConfigError: as `write_norm_cards`; or a flag of the cards is given, which changes nothing.
     """
+    for flag in ("out", "threads", "seconds"):
+        if getattr(options, flag) is not None:
+            raise ConfigError(f"--{flag} has no effect with --against; leave it out.")
     _check_width(options.width)
     specs = _compose_norms(options.overrides, options.config_dir)
     references = _compose_norms([f"norm={options.against}"], options.config_dir)
@@ -93,10 +104,11 @@ def compare_norms(options: argparse.Namespace) -> None:
     from normlab.norms import norm_factory
 
     terminal = open_terminal(100)
+    other = norm_factory(reference.plain["norm"])(options.width)
+    check_norm(other, reference_name, options.width)
     for name, spec in specs.items():
-        norm, other = (norm_factory(of.plain["norm"])(options.width) for of in (spec, reference))
+        norm = norm_factory(spec.plain["norm"])(options.width)
         check_norm(norm, name, options.width)
-        check_norm(other, reference_name, options.width)
         names = name, reference_name
         print_comparison(terminal, compare_functions(norm, other, options.width, names))
 
@@ -117,8 +129,10 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument("overrides", nargs="+", help="norm=a,b as for train.py, and norm.key=value")
     parser.add_argument("--width", type=int, default=512, help="features (default: 512)")
     parser.add_argument("--config-dir", type=Path, help="folder that holds norm/<name>.yaml")
-    parser.add_argument("--threads", type=int, default=1, help="for the timing (default: 1)")
-    parser.add_argument("--seconds", type=float, default=0.8, help="for it, a norm (default: 0.8)")
+    parser.add_argument("--threads", type=int, help=f"for the timing (default: {_THREADS})")
+    parser.add_argument(
+        "--seconds", type=float, help=f"seconds of timing per norm (default: {_SECONDS})"
+    )
     parser.add_argument(
         "--against",
         metavar="NORM",
@@ -137,8 +151,7 @@ def _compose_norms(overrides: Sequence[str], config_dir: Path | None) -> dict[st
         key = override.lstrip("+~").partition("=")[0]
         if key.partition(".")[0] != "norm":
             raise ConfigError(
-                f"{override} says nothing about a norm by itself; a card takes norm=… and norm.…=… "
-                f"only."
+                f"{override} is not a setting of a norm; a card takes only norm=… and norm.key=…."
             )
     specs = {}
     with composed_config([], config_dir) as (loader, master):

@@ -43,14 +43,14 @@ from normlab.archive.steadiness import speed_variation
 from normlab.archive.versioned_json import FiniteNumber, finite_or_none
 from normlab.errors import ConfigError
 from normlab.norms import LayerNorm
-from normlab.norms.build import check_parameters
+from normlab.norms.build import check_parameters, name_dtype
 
 # A singular value below this part of the largest is a direction the norm removes. The eps of
 # RMSNorm leaves about 1e-5 of it, the slope of tanh at four standard deviations 1e-3.
 NEAR_ZERO = 1e-4
 # Of the Jacobian: its decomposition costs width³.
 _LARGEST_JACOBIAN = 1024
-_REACH, _POINTS = 6.0, 121  # of the sweep of one feature
+_SWEEP_LIMIT, _SWEEP_POINTS = 6.0, 121  # of the sweep of one feature
 _DECADES, _PER_DECADE = (-6, 6), 4  # of the input's RMS
 _HALF_FORMATS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # Where the exact value is under this part of the RMS, an error is taken relative to this: an
@@ -88,11 +88,11 @@ def measure_card(
         config=dict(config or {}),
         width=width,
         parameters=tuple(Parameter(key, tuple(p.shape)) for key, p in norm.named_parameters()),
-        computes_in=_dtype_name(dtype),
+        computes_in=name_dtype(dtype),
         outputs=measure_outputs(norm, width),
         invariances=measure_invariances(norm, width),
         spectrum=jacobian_spectrum(norm if narrow == width else build(narrow), narrow, dtype),
-        extremes=measure_extremes(norm, width),
+        extremes=measure_extremes(norm, width, name),
         rounding=tuple(measure_rounding(norm, width, name) for name in _HALF_FORMATS),
         gradcheck=first,
         second_gradcheck=second,
@@ -110,13 +110,12 @@ def check_norm(norm: nn.Module, name: str, width: int) -> None:
     check_parameters(norm, width, f"norm={name}")
     x = normal_input(2, 4, width)
     for module, input_ in ((copy.deepcopy(norm), x.float()), (copy_to_float64(norm), x)):
-        where = f"{tuple(input_.shape)} in {_dtype_name(input_.dtype)}"
+        where = f"{tuple(input_.shape)} in {name_dtype(input_.dtype)}"
         try:
             problem = _find_problem(module, input_.requires_grad_())
         except Exception as error:
             raise ConfigError(
-                f"norm={name} fails on an input of shape {where}: {type(error).__name__}: "
-                f"{' '.join(str(error).split())[:200]}"
+                f"norm={name} fails on an input of shape {where}: {_describe_error(error)}"
             ) from error
         if problem:
             raise ConfigError(
@@ -133,7 +132,7 @@ def _find_problem(norm: nn.Module, leaf: Tensor) -> str:
     if y.shape != leaf.shape:
         return f"changes the shape to {tuple(y.shape)}"
     if y.dtype != leaf.dtype:
-        return f"gives {_dtype_name(y.dtype)}"
+        return f"gives {name_dtype(y.dtype)}"
     if not torch.equal(x, leaf):
         return "changes its input in place"
     if not y.isfinite().all():
@@ -167,8 +166,12 @@ def measure_outputs(norm: nn.Module, width: int) -> tuple[Output, ...]:
     return tuple(outputs)
 
 
-def measure_extremes(norm: nn.Module, width: int) -> tuple[Extreme, ...]:
-    """Output and gradients in fp32 on inputs of zeros, huge, tiny, constant and not finite."""
+def measure_extremes(norm: nn.Module, width: int, name: str = "norm") -> tuple[Extreme, ...]:
+    """Output and gradients in fp32 on inputs of zeros, huge, tiny, constant and not finite.
+
+    Raises:
+        ConfigError: a call of the norm `name` fails, or gives a tensor without a gradient.
+    """
     x = normal_input(2, 4, width, seed=10).float()
     output_gradient = normal_input(2, 4, width, seed=11).sign().float()
     inputs = {
@@ -181,17 +184,31 @@ def measure_extremes(norm: nn.Module, width: int) -> tuple[Extreme, ...]:
     }
     inputs["a NaN"][0, 0, 0], inputs["an inf"][0, 0, 0] = float("nan"), float("inf")
     extremes = []
-    for name, x in inputs.items():
+    for input_name, x in inputs.items():
         module = copy.deepcopy(norm)
-        y = module(x.requires_grad_())
-        gradients = torch.autograd.grad(
-            y, [x, *module.parameters()], output_gradient, allow_unused=True
-        )
+        try:
+            y = module(x.requires_grad_())
+            gradients = torch.autograd.grad(
+                y, [x, *_trained_parameters(module)], output_gradient, allow_unused=True
+            )
+        except Exception as error:
+            raise ConfigError(
+                f"norm={name} fails on the input {input_name}: {_describe_error(error)}"
+            ) from error
         of_all = torch.cat([g.flatten() for g in gradients if g is not None])
         reach = None if x.isfinite().all() else _reach_of_bad_feature(y)
         sizes = _largest_finite(y), _largest_finite(gradients[0])
-        extremes.append(Extreme(name, _kind_of(y), sizes[0], _kind_of(of_all), sizes[1], reach))
+        kinds = _kind_of(y), _kind_of(of_all)
+        extremes.append(Extreme(input_name, kinds[0], sizes[0], kinds[1], sizes[1], reach))
     return tuple(extremes)
+
+
+def _trained_parameters(norm: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in norm.parameters() if parameter.requires_grad]
+
+
+def _describe_error(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def _kind_of(values: Tensor) -> str:
@@ -222,25 +239,26 @@ def measure_rounding(norm: nn.Module, width: int, name: str) -> Rounding:
     x = normal_input(1, 64, width, seed=12).to(dtype)
     output_gradient = normal_input(1, 64, width, seed=13).to(dtype)
     try:
-        results = _output_and_gradient(narrow, x, output_gradient)
+        results = output_and_gradient(narrow, x, output_gradient)
     except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:
         return Rounding(name, problem=" ".join(str(error).split())[:120] or type(error).__name__)
     errors = []
-    references = _output_and_gradient(exact, x.double(), output_gradient.double())
+    references = output_and_gradient(exact, x.double(), output_gradient.double())
     for result, reference in zip(results, references, strict=True):
         least = _LEAST_RELATIVE * reference.square().mean().sqrt()
         relative = (result.double() - reference) / reference.abs().clamp(min=least)
         relative = relative / torch.finfo(dtype).eps
         errors += [float(relative.square().mean().sqrt()), float(relative.abs().max())]
     other = results[0].dtype
-    problem = None if other == dtype else f"gives {_dtype_name(other)}"
+    problem = None if other == dtype else f"gives {name_dtype(other)}"
     output_rms, output_max, gradient_rms, gradient_max = map(finite_or_none, errors)
     return Rounding(name, output_rms, output_max, gradient_rms, gradient_max, problem)
 
 
-def _output_and_gradient(
+def output_and_gradient(
     norm: nn.Module, x: Tensor, output_gradient: Tensor
 ) -> tuple[Tensor, Tensor]:
+    """The norm's output, and the gradient of x for this gradient of the output."""
     x = x.clone().requires_grad_()
     y = norm(x)
     (gradient,) = torch.autograd.grad(y, x, output_gradient.to(y.dtype))
@@ -268,7 +286,7 @@ def jacobian_spectrum(norm: nn.Module, width: int, dtype: torch.dtype) -> Spectr
 def response_curves(norm: nn.Module, width: int) -> Curves:
     """One feature swept while the rest are N(0, 1); and RMS out over thirteen decades, fp32."""
     function, token = _token_function(norm, width), normal_input(width, seed=7)
-    sweep = torch.linspace(-_REACH, _REACH, _POINTS, dtype=torch.float64).tolist()
+    sweep = torch.linspace(-_SWEEP_LIMIT, _SWEEP_LIMIT, _SWEEP_POINTS, dtype=torch.float64).tolist()
     response, slope = [], []
     for value in sweep:
         token[0] = value
@@ -364,8 +382,9 @@ def _call_seconds(norm: nn.Module, x: Tensor, output_gradient: Tensor) -> tuple[
     began = time.perf_counter()
     norm(x)
     forward = time.perf_counter() - began
+    leaves = [x, *_trained_parameters(norm)]
     began = time.perf_counter()
-    torch.autograd.grad(norm(x), [x, *norm.parameters()], output_gradient, allow_unused=True)
+    torch.autograd.grad(norm(x), leaves, output_gradient, allow_unused=True)
     return forward, time.perf_counter() - began
 
 
@@ -373,7 +392,3 @@ def _ratio_of_times(times: Sequence[float], base: Sequence[float]) -> Ratio:
     ratios = [over / under for over, under in zip(times, base, strict=True)]
     low, median, high = statistics.quantiles(ratios, n=4)
     return Ratio(median, low, high, max(speed_variation(times), speed_variation(base)))
-
-
-def _dtype_name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

@@ -58,7 +58,7 @@ class Invariance:
 
 @dataclass(frozen=True)
 class Spectrum:
-    """The Jacobian of one token's output by its own input, at a standard-normal token.
+    """The Jacobian of one token's output with respect to its own input, at a standard-normal token.
 
     `values` are its singular values, falling; `rank` counts those above rounding, `near_zero`
     those under 1e-4 of the largest, and `condition` is largest over smallest of the others.
@@ -78,11 +78,12 @@ class Spectrum:
 
 @dataclass(frozen=True)
 class Extreme:
-    """What an input beyond the ordinary does: `output` and `gradient` are finite, NaN or inf.
+    """What an extreme input does: `output` and `gradient` are finite, NaN or inf.
 
-    The gradients are those of a sum of ± outputs by input and parameters. `largest` and `steepest`
-    are the largest finite magnitudes in the output and in the input's gradient. For an input with
-    one bad feature, `reach` says how far it gets: nowhere, feature, token, or other tokens.
+    The gradients are those of a sum of ± outputs with respect to input and parameters. `largest`
+    and `steepest` are the largest finite magnitudes of the output and of the input's gradient. For
+    an input with one bad feature, `reach` says how far it gets: nowhere, feature, token, or other
+    tokens.
     """
 
     input: str

@@ -2,7 +2,8 @@
 
 Each input is a (BATCH, TOKENS, width) tensor. Compared are the outputs, and the gradients of one
 random weighted sum of them with respect to the input. Parameters of the same name and shape are
-moved off their start alike in both norms; where names or shapes differ, both stay as they start.
+moved off their start alike in both norms, in whatever order they are registered; where names or
+shapes differ, both stay as they start.
 """
 
 import math
@@ -18,10 +19,10 @@ from normlab.apps.card.invariances import (
     TOKENS,
     computing_dtype,
     copy_to_float64,
-    move_parameters,
     normal_input,
     rounding_of,
 )
+from normlab.apps.card.measure import output_and_gradient
 from normlab.apps.card.table import format_number
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class FunctionComparison:
     Attributes:
         first, second: the names of the norms.
         has_moved: whether the parameters were moved off their start.
+        has_parameters: whether one of the norms has any.
         rounding: up to which relative difference two numbers count as the same.
         outputs, gradients: the largest deviation by the name of the input.
     """
@@ -60,6 +62,7 @@ class FunctionComparison:
     first: str
     second: str
     has_moved: bool
+    has_parameters: bool
     rounding: float
     outputs: dict[str, Deviation]
     gradients: dict[str, Deviation]
@@ -77,15 +80,26 @@ def compare_functions(
     """Compare two norms of one width on every input of `_inputs`."""
     shapes = [{name: p.shape for name, p in norm.named_parameters()} for norm in (first, second)]
     has_moved = shapes[0] == shapes[1]
-    prepare = move_parameters if has_moved else copy_to_float64
+    has_parameters = bool(shapes[0] or shapes[1])
+    prepare = _move_alike if has_moved else copy_to_float64
+    weights = normal_input(BATCH, TOKENS, width, seed=1)
     rounding = max(rounding_of(computing_dtype(norm, width)) for norm in (first, second))
     outputs, gradients = {}, {}
     for name, x in _inputs(width):
-        pairs = [_output_and_gradient(prepare(norm), x) for norm in (first, second)]
+        pairs = [output_and_gradient(prepare(norm), x, weights) for norm in (first, second)]
         (output, gradient), (other_output, other_gradient) = pairs
         outputs[name] = _largest_deviation(output, other_output)
         gradients[name] = _largest_deviation(gradient, other_gradient)
-    return FunctionComparison(*names, has_moved, rounding, outputs, gradients)
+    return FunctionComparison(*names, has_moved, has_parameters, rounding, outputs, gradients)
+
+
+def _move_alike(norm: nn.Module) -> nn.Module:
+    """A copy in float64 whose parameters are moved off their start by amounts of their name."""
+    moved = copy_to_float64(norm)
+    with torch.no_grad():
+        for index, (_, parameter) in enumerate(sorted(moved.named_parameters())):
+            parameter.add_(0.2 * normal_input(*parameter.shape, seed=1000 + index))
+    return moved
 
 
 def _inputs(width: int) -> Iterator[tuple[str, Tensor]]:
@@ -102,22 +116,15 @@ def _inputs(width: int) -> Iterator[tuple[str, Tensor]]:
     yield "sizes 0.01 to 100", x * torch.logspace(-2, 2, TOKENS, dtype=x.dtype)[:, None]
 
 
-def _output_and_gradient(norm: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    x = x.clone().requires_grad_()
-    output = norm(x)
-    weights = normal_input(*x.shape, seed=1)
-    (gradient,) = torch.autograd.grad((weights * output).sum(), x)
-    return output.detach(), gradient
-
-
 def _largest_deviation(first: Tensor, second: Tensor) -> Deviation:
     same = (first == second) | (first.isnan() & second.isnan())
-    difference = (first - second).abs().masked_fill(same, 0.0).nan_to_num(nan=math.inf)
+    difference = (first - second).abs().masked_fill(same, 0.0)
+    difference = difference.nan_to_num(nan=math.inf, posinf=math.inf)
     flat, width = int(difference.argmax()), first.shape[-1]
     size = float(second[second.isfinite()].square().mean().sqrt())
     largest = float(difference.flatten()[flat])
     return Deviation(
-        relative=largest / size if size and largest else largest,
+        relative=largest / size if size and 0 < largest < math.inf else largest,
         token=flat // width,
         feature=flat % width,
         first=float(first.flatten()[flat]),
@@ -134,19 +141,21 @@ def describe_comparison(comparison: FunctionComparison) -> str:
     ]
     relative, quantity, name, deviation = max(rows, key=lambda row: row[0])
     first, second = comparison.first, comparison.second
-    start = (
-        "with equal parameters off their start"
-        if comparison.has_moved
-        else "as they start (their parameters have other names or shapes)"
-    )
+    start = ""
+    if comparison.has_parameters:
+        start = (
+            " with equal parameters off their start"
+            if comparison.has_moved
+            else " as they start (their parameters have other names or shapes)"
+        )
     if comparison.is_same:
         return (
-            f"{first} and {second} are the same function {start}: over {len(comparison.outputs)} "
+            f"{first} and {second} are the same function{start}: over {len(comparison.outputs)} "
             f"kinds of input, outputs and gradients differ by at most {format_number(relative)} of "
             f"their RMS, which is rounding."
         )
     return (
-        f"{first} and {second} are not the same function {start}: the {quantity} differs most for "
+        f"{first} and {second} are not the same function{start}: the {quantity} differs most for "
         f"the input {name!r}, by {format_number(relative)} of its RMS, at token {deviation.token}, "
         f"feature {deviation.feature}: {format_number(deviation.first)} against "
         f"{format_number(deviation.second)}."

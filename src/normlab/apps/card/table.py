@@ -34,8 +34,9 @@ def print_cards(console: "Console", cards: Sequence[Card]) -> None:
     speed = cards[0].speed
     forward, both = speed.layernorm_milliseconds
     for note in (
-        "to eps: but for an eps, which larger inputs outgrow; at init: until the parameters move; "
-        "near zero: below 1e-4 of the largest; ∂: steepest slope of a sum of ± outputs.",
+        "to eps: holds apart from the effect of eps, which vanishes for large inputs; at init: "
+        "until the parameters move; near zero: below 1e-4 of the largest; ∂: largest gradient of a "
+        "sum of ± outputs.",
         f"LayerNorm takes {forward:.2f} ms, with backward {both:.2f} ms: fp32, "
         f"{speed.circumstances} of this CPU; quartiles in brackets; {NOT_COMPARABLE}: the times "
         f"vary by 10 % or more over the measurement.",
@@ -81,7 +82,7 @@ def card_rows(card: Card) -> Iterator[tuple[str, str | None]]:
             ("∂ input", rounding.gradient_rms, rounding.gradient_max),
         ):
             errors = f"{format_number(rms)}, {format_number(worst)}"
-            errors = "–" if rms is worst is None else errors
+            errors = "–" if rms is None and worst is None else errors
             yield f"{rounding.format} {name}", errors + problem
     yield "autograd", None
     yield "first derivative", card.gradcheck

@@ -115,10 +115,5 @@ def _is_text(path: Path) -> bool:
     return False
 
 
-def _parse_arguments(arguments: list[str]) -> tuple[str, Path, Path]:
-    exercise, path, folder = arguments
-    return exercise, Path(path), Path(folder)
-
-
 if __name__ == "__main__":
-    main(*_parse_arguments(sys.argv[1:]))
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))

@@ -8,9 +8,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from normlab.apps.learn.check_process import READY_FILE, RESULT_FILE
 from normlab.apps.learn.exercises import Exercise
@@ -21,6 +22,8 @@ from normlab.text import excerpt, printable
 _POLL_SECONDS = 0.05
 # Until torch is imported: on a busy machine that takes some ten seconds.
 _MOST_START_SECONDS = 300.0
+# What a check was stopped at: the import of torch, or the learner's file; or it was not stopped.
+_Late = Literal["", "start", "time"]
 _MOST_PRINTED = 2_000  # characters of the file's own output that are shown
 
 
@@ -70,8 +73,8 @@ def check_file(path: Path, exercise: Exercise, seconds: float) -> Verdict:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with _start_process(exercise.name, path.resolve(), folder) as process:
-            in_time = _wait_for_process(process, folder, seconds)
-        return _read_verdict(folder, process.returncode, in_time, seconds)
+            late = _wait_for_process(process, folder, seconds)
+        return _read_verdict(folder, process.returncode, late, seconds)
 
 
 @contextmanager
@@ -108,17 +111,21 @@ def _start_process(exercise: str, path: Path, folder: Path) -> "Iterator[subproc
 
 
 def _end_process(process: "subprocess.Popen[bytes]") -> None:
-    """End it, and what it has started, which is in the group of its own session."""
-    if process.poll() is None:
-        if hasattr(os, "killpg"):
+    """End it, and what it has started, which is in the group of its own session.
+
+    What it has started may go on where it has ended by itself.
+    """
+    if hasattr(os, "killpg"):
+        # No process is left in the group; on macOS, none but one that has ended.
+        with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
-        else:
-            process.kill()
+    elif process.poll() is None:
+        process.kill()
     process.wait()
 
 
-def _wait_for_process(process: "subprocess.Popen[bytes]", folder: Path, limit: float) -> bool:
-    """Whether the process ended in time; the clock starts when torch is imported."""
+def _wait_for_process(process: "subprocess.Popen[bytes]", folder: Path, limit: float) -> _Late:
+    """What took too long; the clock of the check starts when torch is imported."""
     began = time.monotonic()
     allowed = _MOST_START_SECONDS
     is_ready = False
@@ -126,16 +133,24 @@ def _wait_for_process(process: "subprocess.Popen[bytes]", folder: Path, limit: f
         if not is_ready and (folder / READY_FILE).exists():
             is_ready, began, allowed = True, time.monotonic(), limit
         if time.monotonic() - began > allowed:
-            return False
+            return "time" if is_ready else "start"
         time.sleep(_POLL_SECONDS)
-    return True
+    return ""
 
 
-def _read_verdict(folder: Path, code: int, in_time: bool, limit: float) -> Verdict:
+def _read_verdict(folder: Path, code: int, late: _Late, limit: float) -> Verdict:
     output = (folder / "printed").read_bytes()  # the process may not write much
     printed = printable(output[: 4 * _MOST_PRINTED].decode("utf-8", "replace"))
     shown = printed if len(printed) <= _MOST_PRINTED else f"{printed[:_MOST_PRINTED]}…"
-    if not in_time:
+    if late == "start":
+        return Verdict(
+            False,
+            "start",
+            f"the check could not start within {_MOST_START_SECONDS:g} s, because torch was still "
+            f"being imported; try again when the machine is less busy.",
+            shown,
+        )
+    if late == "time":
         return Verdict(
             False,
             "time",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from normlab.apps.learn.content import Prediction, Question
 from normlab.apps.learn.progress import Progress
 
-# Of a lesson's questions, the part that must have been answered rightly.
+# Of a lesson's questions, the part that must have been answered correctly.
 PASSING_SHARE = 0.8
 # Questions of the quiz that a box names.
 ANALOGY_QUESTION, MODELS_QUESTION = "analogy", "why-modern-models"
@@ -36,7 +36,7 @@ class Box:
 def quiz_score(
     progress: Progress, questions: Sequence[Question], lesson: int | None = None
 ) -> tuple[int, int]:
-    """How many questions of a lesson, or of all, were answered rightly, and how many there are."""
+    """How many questions of a lesson, or of all, were answered correctly, and of how many."""
     ids = [question.id for question in questions if lesson in (None, question.lesson)]
     right = sum(progress.questions[id_].right for id_ in ids if id_ in progress.questions)
     return right, len(ids)
@@ -49,13 +49,20 @@ def is_measured(progress: Progress, prediction: Prediction) -> bool:
 
 
 def passes_quiz(progress: Progress, questions: Sequence[Question], *lessons: int) -> bool:
-    """Whether each of these lessons has questions, and 80 % of them are answered rightly."""
+    """Whether each of these lessons has questions, and 80 % of them are answered correctly."""
     scores = [quiz_score(progress, questions, lesson) for lesson in lessons]
     return all(total and right >= PASSING_SHARE * total for right, total in scores)
 
 
-def _quiz_box(number: int, group: str, ability: str, *lessons: int, question: str = "") -> Box:
-    """A box that quizzes tick, and a question that must be among what was answered rightly."""
+def _quiz_box(
+    number: int,
+    group: str,
+    ability: str,
+    *lessons: int,
+    question: str = "",
+    question_lesson: int = 0,
+) -> Box:
+    """A box that quizzes tick, and a question that must be among what was answered correctly."""
 
     def is_met(progress: Progress, questions: Sequence[Question], _: Sequence[Prediction]) -> bool:
         answered = progress.questions.get(question)
@@ -68,7 +75,9 @@ def _quiz_box(number: int, group: str, ability: str, *lessons: int, question: st
         if len(lessons) > 1
         else f"quiz of lesson {named}: {PASSING_SHARE:.0%} right"
     )
-    also = f"the question {question}, and " if question else ""
+    also = (
+        f"the question {question} (normlab-learn quiz {question_lesson}), and " if question else ""
+    )
     return Box(
         number,
         group,
@@ -92,7 +101,8 @@ def _has_predicted_no_norm(
 ) -> bool:
     """Whether a prediction about training without a norm was right, or made and then understood.
 
-    Only the first guess of a prediction counts, so a wrong one must not close the box for ever.
+    Only the last guess before the first result counts, so a wrong one must not close the box for
+    ever.
     """
     guesses = [
         progress.predictions[prediction.id]
@@ -122,7 +132,7 @@ BOXES: tuple[Box, ...] = (
     _exercise_box(
         6,
         "Practice",
-        "find and mend a training problem that has to do with norms",
+        "find and correct a training problem that has to do with norms",
         "nan_at_step_100",
     ),
     _quiz_box(
@@ -131,6 +141,7 @@ BOXES: tuple[Box, ...] = (
         "explain normalization by an analogy, and where it breaks",
         *(1, 2, 3),
         question=ANALOGY_QUESTION,
+        question_lesson=3,
     ),
     Box(
         8,
@@ -146,6 +157,7 @@ BOXES: tuple[Box, ...] = (
         "say why the language models of today take Pre-LN with RMSNorm",
         *(4, 5, 6),
         question=MODELS_QUESTION,
+        question_lesson=6,
     ),
 )
 

@@ -7,7 +7,6 @@ can be asked and answered.
 
 import posixpath
 import re
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -142,11 +141,11 @@ def read_questions(lesson: int | None = None, path: Path | None = None) -> list[
         problem = _question_problem(question)
         if problem:
             raise NormlabError(f"{path}: the question {question.id} {problem}; restore the file.")
-    return _of_lesson(questions, lesson)
+    return [question for question in questions if lesson in (None, question.lesson)]
 
 
-def read_predictions(lesson: int | None = None) -> list[Prediction]:
-    """The predictions of a lesson, or of all lessons. Raises as `read_questions`."""
+def read_predictions() -> list[Prediction]:
+    """The predictions of all lessons. Raises as `read_questions`."""
     path = content_folder() / PREDICTIONS_FILE
     predictions = _read_items(path, Prediction)
     for prediction in predictions:
@@ -158,7 +157,7 @@ def read_predictions(lesson: int | None = None) -> list[Prediction]:
             raise NormlabError(
                 f"{path}: the range of {prediction.id} must be two numbers; restore the file."
             )
-    return _of_lesson(predictions, lesson)
+    return predictions
 
 
 def find_prediction(id_: str) -> Prediction:
@@ -171,7 +170,7 @@ def find_prediction(id_: str) -> Prediction:
     predictions = {prediction.id: prediction for prediction in read_predictions()}
     if id_ not in predictions:
         raise ConfigError(
-            f"{excerpt(id_)} is no prediction; {suggest_closest(id_, predictions)}there are "
+            f"{excerpt(id_)} is not a prediction; {suggest_closest(id_, predictions)}there are "
             f"{', '.join(predictions) or 'none'}."
         )
     return predictions[id_]
@@ -191,20 +190,22 @@ def _question_problem(question: Question) -> str:
     return ""
 
 
-def _of_lesson(items: Iterable[_T], lesson: int | None) -> list[_T]:
-    return [item for item in items if lesson in (None, getattr(item, "lesson", None))]
-
-
 def _read_items(path: Path, kind: type[_T]) -> list[_T]:
     """The list of a YAML file, each of its items as a `kind`, with ids that differ."""
     text = _read_content(path)
     try:
         raw = yaml.safe_load(text)
-        items: list[_T] = restore_value(list[kind], raw)  # type: ignore[valid-type]
+        items: list[Any] = restore_value(list[kind], raw)  # type: ignore[valid-type]
         if not isinstance(items, list):
             raise ValueError("it is not a list")
         _refuse_unknown_keys(raw, items)
-        _check_items(items)
+        ids = [item.id for item in items]
+        repeated = sorted({id_ for id_ in ids if ids.count(id_) > 1})
+        if repeated:
+            raise ValueError(f"the id {repeated[0]} occurs twice")
+        for item in items:
+            if item.lesson not in LESSONS:
+                raise ValueError(f"{item.id} is of lesson {item.lesson}, not of 1 to 6")
     except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())[:200]
         raise NormlabError(f"{path} is malformed ({reason}); restore the file.") from error
@@ -222,16 +223,6 @@ def _refuse_unknown_keys(raw: Any, restored: Any) -> None:
     elif isinstance(raw, list):
         for value, item in zip(raw, restored, strict=True):
             _refuse_unknown_keys(value, item)
-
-
-def _check_items(items: Sequence[Any]) -> None:
-    ids = [item.id for item in items]
-    repeated = sorted({id_ for id_ in ids if ids.count(id_) > 1})
-    if repeated:
-        raise ValueError(f"the id {repeated[0]} occurs twice")
-    for item in items:
-        if item.lesson not in LESSONS:
-            raise ValueError(f"{item.id} is of lesson {item.lesson}, not of 1 to 6")
 
 
 def _read_content(path: Path) -> str:

@@ -107,7 +107,8 @@ EXERCISES: dict[str, Exercise] = {
             4,
             (
                 "Each sublayer: x = x + f(norm(x)). The sum on the left has no norm in it.",
-                "Two norms a block, each its own, and a final norm after the last block.",
+                "Two norms per block, each a separate module, and a final norm after the last "
+                "block.",
                 "Norms in a plain list are not trained; use nn.ModuleList.",
             ),
         ),
@@ -118,7 +119,7 @@ EXERCISES: dict[str, Exercise] = {
             (
                 "The norm stands after the addition: x = norm(x + f(x)).",
                 "The last sublayer ends with a norm already, so there is no final norm.",
-                "Two norms a block, each its own; keep them in an nn.ModuleList.",
+                "Two norms per block, each a separate module; keep them in an nn.ModuleList.",
             ),
         ),
         Exercise(
@@ -181,11 +182,11 @@ EXERCISES: dict[str, Exercise] = {
         ),
         Exercise(
             "nan_at_step_100",
-            "16 blocks, NaN at step 100: mend the configuration",
+            "16 blocks, NaN at step 100: fix the configuration",
             1,
             (
                 "Look for what is missing before you change numbers: which norm is there?",
-                "norm: none leaves the stream to grow with every block. Take rmsnorm.",
+                "norm: none lets the stream grow with every block. Take rmsnorm.",
                 "trainer.gradient_clip: 1.0 and a short warm-up are the usual defaults.",
             ),
             seconds=180.0,
@@ -204,7 +205,7 @@ def find_exercise(name: str) -> Exercise:
     exercise = EXERCISES.get(name)
     if exercise is None:
         raise ConfigError(
-            f"{excerpt(name)} is no exercise; {suggest_closest(name, EXERCISES)}there are "
+            f"{excerpt(name)} is not an exercise; {suggest_closest(name, EXERCISES)}there are "
             f"{', '.join(EXERCISES)}."
         )
     return exercise
@@ -219,7 +220,7 @@ def exercise_of_file(path: Path) -> Exercise:
     exercise = EXERCISES.get(path.stem)
     if exercise is None:
         raise ConfigError(
-            f"the name of {excerpt(path)} says no exercise; "
+            f"{excerpt(path)} is not named after an exercise; "
             f"{suggest_closest(path.stem, EXERCISES, '--exercise ')}give one with --exercise NAME: "
             f"{', '.join(EXERCISES)}."
         )

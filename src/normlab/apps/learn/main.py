@@ -6,8 +6,8 @@ Torch is imported by the checker's own process and by studies alone.
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from normlab.apps.learn.completion import BOXES, is_measured
 from normlab.apps.learn.content import (
@@ -36,9 +36,6 @@ from normlab.apps.learn.writer import Writer
 from normlab.errors import CommandParser, ConfigError, NormlabError, report_user_errors
 from normlab.text import excerpt, suggest_closest
 
-if TYPE_CHECKING:
-    from datetime import date
-
 _LONGEST_ANSWER = 2_000  # characters of a learner's own words
 _DESCRIPTION = "Learn what normalization does: predict, run, see, explain, check."
 
@@ -49,16 +46,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         arguments = list(sys.argv[1:] if argv is None else argv)
         _check_command(arguments)
         options = _build_parser().parse_args(arguments)
-        carry_out = _COMMANDS.get(options.command, _show_path)
-        carry_out(Writer(), options)
+        run_command = _COMMANDS.get(options.command, _show_path)
+        run_command(Writer(), options)
 
 
 def _check_command(arguments: Sequence[str]) -> None:
-    """Refuse a first word that is no command, with the nearest."""
-    first = arguments[0] if arguments else "--help"
+    """Refuse a first word that is not a command, with the nearest."""
+    if not arguments:
+        return
+    first = arguments[0]
     if first not in (*_COMMANDS, "-h", "--help"):
         raise ConfigError(
-            f"{excerpt(first)} is no command of normlab-learn; "
+            f"{excerpt(first)} is not a command of normlab-learn; "
             f"{suggest_closest(first, _COMMANDS)}there are {', '.join(_COMMANDS)}."
         )
 
@@ -95,7 +94,7 @@ def _build_parser() -> argparse.ArgumentParser:
     hint.add_argument("name", help="of the exercise")
     done = add_command("done", "show the nine boxes, each ticked by something that was measured")
     done.add_argument("--answer", nargs=2, metavar=("BOX", "TEXT"), help="store your own words")
-    add_command("reset", "put your progress aside and start over; your files stay")
+    add_command("reset", "rename your progress and start over; your files stay")
     return parser
 
 
@@ -136,7 +135,7 @@ def _show_lesson(writer: Writer, options: argparse.Namespace) -> None:
 
     lesson = read_lesson(_parse_lesson(options.number))
     print_lesson(writer, lesson)
-    day = _today().isoformat()
+    day = date.today().isoformat()
 
     def change(progress: Progress) -> None:
         progress.lessons.setdefault(str(lesson.number), day)
@@ -144,16 +143,10 @@ def _show_lesson(writer: Writer, options: argparse.Namespace) -> None:
     update_progress(change)
 
 
-def _today() -> "date":
-    from datetime import date
-
-    return date.today()
-
-
 def _parse_lesson(text: str) -> int:
     if text not in map(str, LESSONS):
         raise ConfigError(
-            f"{excerpt(text)} is no lesson; give a number from {LESSONS[0]} to {LESSONS[-1]}."
+            f"{excerpt(text)} is not a lesson; give a number from {LESSONS[0]} to {LESSONS[-1]}."
         )
     return int(text)
 
@@ -176,7 +169,7 @@ def _make_prediction(writer: Writer, options: argparse.Namespace) -> None:
         )
     else:
         note = (
-            "You have seen this result before: your first guess counts, and the new one is not "
+            "You have seen this result before: your guess from then counts, and the new one is not "
             "stored. Runs that have ended are not trained again:"
         )
     command = " ".join(["python train.py", *study_arguments(prediction)])
@@ -229,11 +222,11 @@ def _take_quiz(writer: Writer, options: argparse.Namespace) -> None:
         right, count = grade_answers(writer, questions, options.answers)
         writer.print_text(f"\n{right} of {count} right.")
     else:
-        read_progress()  # a damaged file is said before anything is answered
+        read_progress()  # a damaged file is reported before anything is answered
         right, count = ask_questions(writer, questions)
         writer.print_text(f"\n{right} of {count} right at the first try.")
     total_right, total = quiz_score(read_progress(), questions)
-    writer.print_text(f"Stored: {total_right} of {total} answered rightly so far.")
+    writer.print_text(f"Stored: {total_right} of {total} answered correctly so far.")
 
 
 def _start_exercise(writer: Writer, options: argparse.Namespace) -> None:
@@ -242,12 +235,12 @@ def _start_exercise(writer: Writer, options: argparse.Namespace) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         text = exercise.skeleton.read_text(encoding="utf-8")
-        # x: a file of the learner's is never written over, not even by a second call at once.
+        # x: a file of the learner's is never overwritten, not even by a second call at once.
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
         raise ConfigError(
-            f"{path} exists, and is not written over; edit it, or rename it to begin again."
+            f"{path} exists, and is not overwritten; edit it, or rename it to begin again."
         ) from None
     except OSError as error:
         raise NormlabError(
@@ -267,7 +260,7 @@ def _check_solution(writer: Writer, options: argparse.Namespace) -> None:
             f"--seconds {options.seconds} is not allowed; it must be more than 0, and finite."
         )
     refuse_other_file(path, exercise)
-    read_progress()  # a damaged file is said before the check takes its time
+    read_progress()  # a damaged file is reported before the check takes its time
     limit = exercise.seconds if options.seconds is None else options.seconds
     writer.print_text(f"measuring {path}, for at most {limit:g} s")
     sys.stdout.flush()
@@ -327,7 +320,7 @@ def _store_answer(box: str, text: str) -> None:
     numbers = [str(item.number) for item in BOXES]
     if box not in numbers:
         raise ConfigError(
-            f"{excerpt(box)} is no box; give a number from {numbers[0]} to {numbers[-1]}."
+            f"{excerpt(box)} is not a box; give a number from {numbers[0]} to {numbers[-1]}."
         )
     if not text.strip() or len(text) > _LONGEST_ANSWER:
         raise ConfigError(
@@ -342,12 +335,12 @@ def _store_answer(box: str, text: str) -> None:
 
 
 def _reset_progress(writer: Writer, options: argparse.Namespace) -> None:
-    aside = reset_progress()
-    if aside is None:
+    backup = reset_progress()
+    if backup is None:
         writer.print_text(f"There is no {progress_path()}: nothing has been done yet.")
     else:
         writer.print_text(
-            f"Your progress is now {aside}, and the path starts over. Files of exercises stay.",
+            f"Your progress is now {backup}, and the path starts over. Files of exercises stay.",
         )
 
 

@@ -2,7 +2,7 @@
 
 A guess about a difference holds if it lies in the 95 % interval that the analysis computes for all
 arms together, or, where that interval leaves out 0, if it has the right sign. The guess is stored
-before the study runs, and only the first guess counts.
+before the study runs, and the last guess before the first result counts.
 """
 
 import math
@@ -18,12 +18,11 @@ from normlab.analysis.result import StudyResult, analyse_study
 from normlab.analysis.statistics import LEVEL
 from normlab.apps.learn.content import Prediction
 from normlab.apps.learn.progress import PredictionProgress, Progress, update_progress
-from normlab.apps.learn.quiz import parse_number
+from normlab.apps.learn.quiz import parse_number, refuse_number
 from normlab.apps.study_process import run_study_command
 from normlab.archive.record import short_number
 from normlab.archive.study import read_study
 from normlab.errors import ConfigError, NormlabError
-from normlab.text import excerpt
 
 OUTPUT_FOLDER = Path("outputs")
 
@@ -55,33 +54,24 @@ class Measurement:
 
 
 def study_name(prediction: Prediction) -> str:
-    """The study of a prediction, `learn-<id>`, unless its command names one."""
-    for override in prediction.command:
-        if override.startswith("study="):
-            return override.removeprefix("study=")
+    """The study of a prediction, `learn-<id>`."""
     return f"learn-{prediction.id}"
 
 
 def study_arguments(prediction: Prediction) -> list[str]:
     """What `train.py` is given."""
-    arguments = ["-m", *(word for word in prediction.command if word != "-m")]
-    if not any(word.startswith("study=") for word in arguments):
-        arguments.append(f"study={study_name(prediction)}")
-    return arguments
+    return ["-m", *prediction.command, f"study={study_name(prediction)}"]
 
 
 def parse_guess(prediction: Prediction, text: str) -> float:
     """The number that was guessed.
 
     Raises:
-        ConfigError: it is no number, or not in the prediction's range.
+        ConfigError: it is not a number, or not in the prediction's range.
     """
     guess = parse_number(text)
     if guess is None:
-        raise ConfigError(
-            f"{excerpt(text.strip()) or 'an empty line'} is no number; give a guess such as 0.3, "
-            f"-0.05 or 1e-3."
-        )
+        raise ConfigError(refuse_number(text, "give a guess such as 0.3, -0.05 or 1e-3."))
     if prediction.range and not prediction.range[0] <= guess <= prediction.range[1]:
         low, high = prediction.range
         raise ConfigError(
@@ -182,8 +172,14 @@ def _arm_has(arm: Arm, words: Sequence[str]) -> bool:
     named = {arm.norm, arm.placement, f"norm={arm.norm}", f"placement={arm.placement}"}
     for key, value in arm.settings:
         named |= {f"{key}={text}" for text in (value, _short(value))}
-    # Written with the whole key, as on the command line: optimizer.lr=3e-3.
-    return all(word in named or word.rpartition(".")[2] in named for word in words)
+    # A key may be written as on the command line: optimizer.lr=3e-3.
+    return all(word in named or _last_key(word) in named for word in words)
+
+
+def _last_key(word: str) -> str:
+    """`lr=0.003` for `optimizer.lr=0.003`."""
+    key, equals, value = word.partition("=")
+    return f"{key.rpartition('.')[2]}{equals}{value}"
 
 
 def _short(value: object) -> str:
@@ -216,7 +212,10 @@ def _measure_difference(prediction: Prediction, result: StudyResult) -> Measurem
         if difference.p >= LEVEL:
             return Score(False, "it lies outside the interval, which contains 0")
         if has_sign:
-            reason = "the interval does not contain 0, and its sign is right; it is not inside"
+            reason = (
+                "the guess has the right sign and the interval leaves out 0; the guess itself lies "
+                "outside the interval"
+            )
         else:
             reason = "it lies outside the interval, and its sign is not right"
         return Score(has_sign, reason)

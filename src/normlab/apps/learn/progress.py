@@ -22,7 +22,7 @@ SCHEMA_VERSION = 1
 _LARGEST_FILE = 2**20
 _COMMENT = (
     "# Your progress on normlab's teaching path. It is yours: you may read and change it.\n"
-    "# `normlab-learn reset` puts it aside and starts over.\n"
+    "# `normlab-learn reset` renames it and starts over.\n"
 )
 
 
@@ -37,7 +37,7 @@ class ExerciseProgress:
 
 @dataclass
 class QuestionProgress:
-    """Answers to one question of the quiz, and whether the last was right."""
+    """Answers to one question of the quiz, and whether any was right."""
 
     right: bool = False
     tries: int = 0
@@ -111,7 +111,7 @@ def read_progress() -> Progress:
     except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())[:200] or "it is nested too deeply"
         raise NormlabError(
-            f"{path} is damaged ({reason}); mend it in an editor, or start over with "
+            f"{path} is damaged ({reason}); fix it in an editor, or start over with "
             f"`normlab-learn reset`, which keeps the file under another name."
         ) from error
     assert isinstance(progress, Progress)
@@ -142,20 +142,20 @@ def update_progress(change: Callable[[Progress], None]) -> Progress:
 
 
 def reset_progress() -> Path | None:
-    """Put the file aside under a name with the time, and return it; None where there is none.
+    """Rename the file to one with the time in its name, and return it; None where there is none.
 
     Raises:
         NormlabError: it cannot be renamed.
     """
     path = progress_path()
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
-    aside = path.with_name(f"{path.stem}-{stamp}{path.suffix}")
+    backup = path.with_name(f"{path.stem}-{stamp}{path.suffix}")
     try:
-        path.rename(aside)
+        path.rename(backup)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise NormlabError(
             f"{path} cannot be renamed ({error.strerror or error}); rename or remove it yourself."
         ) from error
-    return aside
+    return backup

@@ -1,6 +1,7 @@
 """The quiz in the terminal: asked until the answer is right, or answered by a script."""
 
 import math
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from normlab.errors import ConfigError
 from normlab.text import excerpt
 
 SKIP = "-"  # leaves a question out
+_THOUSANDS = re.compile(r"[-−]?[1-9]\d{0,2}(,\d{3})+(\.\d+)?")
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Grade:
 
 
 class AnswerError(Exception):
-    """What was typed is no answer to the question: a sentence."""
+    """What was typed is not an answer to the question: a sentence."""
 
 
 def grade_answer(question: Question, answer: str) -> Grade:
@@ -41,7 +43,7 @@ def grade_answer(question: Question, answer: str) -> Grade:
         number = 0
     if not 1 <= number <= len(question.choices):
         raise AnswerError(
-            f"{excerpt(text) or 'an empty line'} is no answer here; type a number from 1 to "
+            f"{excerpt(text) or 'an empty line'} is not an answer here; type a number from 1 to "
             f"{len(question.choices)}, or {SKIP} to leave the question out."
         )
     choice = question.choices[number - 1]
@@ -51,10 +53,8 @@ def grade_answer(question: Question, answer: str) -> Grade:
 def _grade_number(question: Question, text: str) -> Grade:
     value = parse_number(text)
     if value is None:
-        raise AnswerError(
-            f"{excerpt(text) or 'an empty line'} is no number; type one such as 0.3 or 1e-3, or "
-            f"{SKIP} to leave the question out."
-        )
+        advice = f"type one such as 0.3 or 1e-3, or {SKIP} to leave the question out."
+        raise AnswerError(refuse_number(text, advice))
     assert question.answer is not None, "content checks it"
     assert question.tolerance is not None, "content checks it"
     # A tolerance of 0 still forgives the last digit of a decimal number.
@@ -65,12 +65,28 @@ def _grade_number(question: Question, text: str) -> Grade:
 
 
 def parse_number(text: str) -> float | None:
-    """A finite number as people write it (a comma for the point is read too), or None."""
+    """A finite number as people write it (a comma for the point is read too), or None.
+
+    1,000 is not read: its comma may separate thousands.
+    """
+    if _THOUSANDS.fullmatch(text.strip()):
+        return None
     try:
         value = float(text.strip().replace(",", ".").replace("−", "-"))
     except ValueError:
         return None
     return value if math.isfinite(value) else None
+
+
+def refuse_number(text: str, advice: str) -> str:
+    """The sentence about a text that `parse_number` does not read; `advice` is what to do."""
+    text = text.strip()
+    if _THOUSANDS.fullmatch(text):
+        return (
+            f"{excerpt(text)} has a comma that may separate thousands; write "
+            f"{excerpt(text.replace(',', ''))} without a comma."
+        )
+    return f"{excerpt(text) or 'an empty line'} is not a number; {advice}"
 
 
 def describe_answer(question: Question) -> str:
@@ -101,7 +117,7 @@ def grade_answers(writer: Writer, questions: Sequence[Question], answers: str) -
     can be graded.
 
     Raises:
-        ConfigError: there are not as many answers as questions, or one is no answer.
+        ConfigError: there are not as many answers as questions, or one is not an answer.
     """
     words = [word.strip() for word in answers.split(",")]
     if len(words) != len(questions):
@@ -126,10 +142,10 @@ def grade_answers(writer: Writer, questions: Sequence[Question], answers: str) -
 
 
 def ask_questions(writer: Writer, questions: Sequence[Question]) -> tuple[int, int]:
-    """Ask each question until it is answered rightly or left out; store every answer at once.
+    """Ask each question until it is answered correctly or left out; store every answer at once.
 
-    Returns how many were answered rightly at the first try, and how many were asked. The end of
-    the input ends the quiz.
+    Returns how many were answered correctly at the first try, and how many were answered. The end
+    of the input ends the quiz.
     """
     right = asked = 0
     for number, question in enumerate(questions, 1):

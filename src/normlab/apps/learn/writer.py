@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 _DEFAULT_WIDTH = 100
-_NARROWEST = 20  # columns; narrower, a word a line would be harder to read than broken lines
 # How formulas are written where letters of Greek and signs are missing.
 _ASCII = str.maketrans(
     {
@@ -79,10 +78,13 @@ class Writer:
         """Print lines of text; where one is wrapped, it goes on under `indent`."""
         text = fit_encoding(text)  # first, for it may get longer
         if has_fixed_width(self._terminal):
-            width = max(_NARROWEST, self._terminal.width)
             text = "\n".join(
                 textwrap.fill(
-                    line, width, subsequent_indent=indent, replace_whitespace=False, tabsize=4
+                    line,
+                    self._terminal.width,
+                    subsequent_indent=indent,
+                    replace_whitespace=False,
+                    tabsize=4,
                 )
                 for line in text.split("\n")
             )

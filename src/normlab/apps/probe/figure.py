@@ -26,8 +26,8 @@ _HEIGHT = 4.7  # inches
 # The panels: title, what is drawn of a model, whether on a logarithmic axis.
 _AGAINST_BLOCK: tuple[tuple[str, Callable[[ProbedModel], Sequence[float]], bool], ...] = (
     ("Stream RMS", lambda model: model.by_block(tags.STREAM_RMS), True),
-    ("Gradient by the stream", lambda model: model.by_block(tags.STREAM_GRADIENT), True),
-    ("Gradient by feed-forward", lambda model: model.by_block(tags.PARAMETER_GRADIENT), True),
+    ("Gradient, stream", lambda model: model.by_block(tags.STREAM_GRADIENT), True),
+    ("Gradient, feed-forward", lambda model: model.by_block(tags.PARAMETER_GRADIENT), True),
     (
         "Angle of a block (÷ 180°)",
         lambda model: [

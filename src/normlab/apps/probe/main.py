@@ -122,11 +122,11 @@ def _compose_models(overrides: Sequence[str], config_dir: Path | None) -> list[M
                 f"are measured at once; give fewer values."
             )
         for combination in model_overrides:
-            pairs = [word.lstrip("+").partition("=") for word in combination]
+            pairs = [word.partition("=") for word in combination]
             settings = tuple(
-                f"{key.split('.')[-1]}={value}"
+                f"{key.lstrip('+').split('.')[-1]}={value}"
                 for key, _, value in pairs
-                if key in plan.varied and key not in _RECORD_KEYS
+                if key in plan.varied and key.lstrip("+") not in _RECORD_KEYS
             )
             spec = compose_spec(loader, master, combination)
             models.setdefault(spec.id, ModelSpec(spec, settings))

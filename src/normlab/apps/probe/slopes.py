@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,6 @@ from normlab.archive import tags
 LAST_GRADIENT = "gradient of the last feed-forward against depth"
 STREAM_GROWTH = "stream variance against block"
 GRADIENT_DECAY = "gradient norm of a feed-forward, factor a block towards the input"
-STREAM_DECAY = "gradient by the stream, factor a block towards the input"
 
 
 def fit_slopes(models: Sequence[ProbedModel]) -> tuple[ModelSlope, ...]:
@@ -25,7 +24,14 @@ def fit_slopes(models: Sequence[ProbedModel]) -> tuple[ModelSlope, ...]:
     stream's variance on log l, and the factor by which gradients change from a block to the one
     before it, e to minus the slope of their log on l.
     """
-    fits: list[tuple[str, str, int | None, list[float]]] = []
+    fits: list[ModelSlope] = []
+
+    def add(arm: str, name: str, depth: int | None, slopes: Sequence[float]) -> None:
+        if slopes and all(map(math.isfinite, slopes)):
+            mean, half = mean_interval(slopes)
+            interval = None if math.isnan(half) else half
+            fits.append(ModelSlope(arm, name, depth, mean, interval, tuple(slopes)))
+
     for arm in dict.fromkeys(model.arm for model in models):
         by_seed, by_depth = defaultdict(list), defaultdict(list)
         for model in models:
@@ -36,26 +42,18 @@ def fit_slopes(models: Sequence[ProbedModel]) -> tuple[ModelSlope, ...]:
             fit_log_slope([m.depth for m in group], [m.last_gradient for m in group], np.log)
             for group in by_seed.values()
         ]
-        fits.append((arm, LAST_GRADIENT, None, slopes))
-        for depth in sorted(by_depth):
-            for name, slopes in _slopes_within(by_depth[depth]):
-                fits.append((arm, name, depth, slopes))
-    return tuple(
-        _average_seeds(*fit) for fit in fits if fit[-1] and all(map(math.isfinite, fit[-1]))
-    )
+        add(arm, LAST_GRADIENT, None, slopes)
+        for depth, group in sorted(by_depth.items()):
+            growth = [_slope_within(model, tags.STREAM_VARIANCE, np.log) for model in group]
+            add(arm, STREAM_GROWTH, depth, growth)
+            decay = [_slope_within(model, tags.PARAMETER_GRADIENT, np.asarray) for model in group]
+            add(arm, GRADIENT_DECAY, depth, [math.exp(-slope) for slope in decay])
+    return tuple(fits)
 
 
-def _slopes_within(models: Sequence[ProbedModel]) -> Iterator[tuple[str, list[float]]]:
-    """The slopes within models of one depth, by name, one for each model."""
-    blocks = range(1, models[0].depth + 1)
-    growth = [fit_log_slope(blocks, m.by_block(tags.STREAM_VARIANCE), np.log) for m in models]
-    yield STREAM_GROWTH, growth
-    for name, quantity in (
-        (GRADIENT_DECAY, tags.PARAMETER_GRADIENT),
-        (STREAM_DECAY, tags.STREAM_GRADIENT),
-    ):
-        slopes = [fit_log_slope(blocks, m.by_block(quantity), np.asarray) for m in models]
-        yield name, [math.exp(-slope) for slope in slopes]
+def _slope_within(model: ProbedModel, quantity: str, scale: Callable[..., Any]) -> float:
+    """The slope of the log of a quantity on scale(block), within one model."""
+    return fit_log_slope(range(1, model.depth + 1), model.by_block(quantity), scale)
 
 
 def fit_log_slope(x: Sequence[float], y: Sequence[float], scale: Callable[..., Any]) -> float:
@@ -63,8 +61,3 @@ def fit_log_slope(x: Sequence[float], y: Sequence[float], scale: Callable[..., A
     if len(set(x)) < 2 or not all(math.isfinite(value) and value > 0 for value in y):
         return math.nan
     return float(np.polyfit(scale(np.array(x, float)), np.log(y), 1)[0])
-
-
-def _average_seeds(arm: str, name: str, depth: int | None, slopes: Sequence[float]) -> ModelSlope:
-    mean, half = mean_interval(slopes)
-    return ModelSlope(arm, name, depth, mean, None if math.isnan(half) else half, tuple(slopes))

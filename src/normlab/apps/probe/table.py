@@ -15,8 +15,14 @@ if TYPE_CHECKING:
 
 _MOST_ROWS = 40  # of the table; the file holds all
 _COLUMNS = (
-    *("blocks", "seeds", "RMS first", "RMS last", "variance last", "last ‖∇‖"),
-    *("growth", "decay"),
+    "blocks",
+    "seeds",
+    "RMS first",
+    "RMS last",
+    "variance last",
+    "last ‖∇‖",
+    "growth",
+    "decay",
 )
 
 
@@ -63,7 +69,8 @@ def print_result(console: "Console", result: ProbeResult) -> None:
         f"{'Means over seeds ± 95 % t-interval' if seeds > 1 else 'One seed, so no interval'}. "
         "RMS and variance are those of the residual stream "
         "after the first and the last block; decay: factor by which a gradient changes from a "
-        "block to the one before it, of the feed-forward's weights.",
+        "block to the one before it, of the feed-forward's weights; last ‖∇‖: gradient norm of the "
+        "last feed-forward's weights; growth: slope of log variance on log block.",
         style="dim",
     )
 

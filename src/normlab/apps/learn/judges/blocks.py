@@ -104,104 +104,58 @@ _PRE = BlocksExercise("PreLNStack", "pre", True)
 _POST = BlocksExercise("PostLNStack", "post", False)
 
 
-def _pre(x: Tensor, f: Function, entered: Tensor) -> Tensor:
-    return x + f(normalize(x))
-
-
-def _post(x: Tensor, f: Function, entered: Tensor) -> Tensor:
-    return normalize(x + f(x))
-
-
-def _around_norm(x: Tensor, f: Function, entered: Tensor) -> Tensor:
-    normed = normalize(x)
-    return normed + f(normed)
-
-
-def _no_residual(x: Tensor, f: Function, entered: Tensor) -> Tensor:
-    return f(normalize(x))
-
-
-def _no_residual_post(x: Tensor, f: Function, entered: Tensor) -> Tensor:
-    return normalize(f(x))
-
-
-def _output(x: Tensor, f: Function, entered: Tensor) -> Tensor:
-    return x + normalize(f(x))
-
-
-def _sandwich(x: Tensor, f: Function, entered: Tensor) -> Tensor:
-    return x + normalize(f(normalize(x)))
-
-
-def _pre_and_post(x: Tensor, f: Function, entered: Tensor) -> Tensor:
-    return normalize(x + f(normalize(x)))
-
-
-def _no_norm(x: Tensor, f: Function, entered: Tensor) -> Tensor:
-    return x + f(x)
-
-
-def _norm_on_stream(x: Tensor, f: Function, entered: Tensor) -> Tensor:
-    return normalize(x) + f(x)
-
-
-def _from_block(x: Tensor, f: Function, entered: Tensor) -> Tensor:
-    return entered + f(normalize(x))
-
-
-def _parallel(x: Tensor, f: Function, entered: Tensor) -> Tensor:
-    return x + f(normalize(entered))
-
-
-# By wiring: what it is as a mistake, in words, and one sublayer of it.
+# By wiring: what it is as a mistake, in words, and one sublayer of it, of x and the block's input.
 _WIRINGS: dict[str, tuple[str, Callable[[Tensor, Function, Tensor], Tensor]]] = {
-    "pre": ("each sublayer computes x + f(N(x)), which is Pre-LN", _pre),
+    "pre": (
+        "each sublayer computes x + f(N(x)), which is Pre-LN",
+        lambda x, f, entered: x + f(normalize(x)),
+    ),
     "post": (
         "the norm stands on the residual path: each sublayer computes N(x + f(x)), which is "
         "Post-LN",
-        _post,
+        lambda x, f, entered: normalize(x + f(x)),
     ),
     "residual-around-norm": (
         "the residual connection starts after the norm: each sublayer computes N(x) + f(N(x)), so "
         "the norm stands on the residual path",
-        _around_norm,
+        lambda x, f, entered: normalize(x) + f(normalize(x)),
     ),
     "norm-on-stream": (
         "the norm stands on the residual path alone, and the sublayer reads what is not "
         "normalised: each sublayer computes N(x) + f(x)",
-        _norm_on_stream,
+        lambda x, f, entered: normalize(x) + f(x),
     ),
     "residual-missing": (
         "the residual connection is missing: each sublayer computes f(N(x))",
-        _no_residual,
+        lambda x, f, entered: f(normalize(x)),
     ),
     "residual-missing-post": (
         "the residual connection is missing: each sublayer computes N(f(x))",
-        _no_residual_post,
+        lambda x, f, entered: normalize(f(x)),
     ),
     "output-norm": (
         "the norm stands after the sublayer, before the addition: x + N(f(x))",
-        _output,
+        lambda x, f, entered: x + normalize(f(x)),
     ),
     "sandwich": (
         "there is a norm before and after each sublayer: x + N(f(N(x))), which is the sandwich "
         "placement",
-        _sandwich,
+        lambda x, f, entered: x + normalize(f(normalize(x))),
     ),
     "pre-and-post": (
         "there is a norm before each sublayer and another on the residual path: N(x + f(N(x)))",
-        _pre_and_post,
+        lambda x, f, entered: normalize(x + f(normalize(x))),
     ),
-    "norm-missing": ("the sublayers have no norm: x + f(x)", _no_norm),
+    "norm-missing": ("the sublayers have no norm: x + f(x)", lambda x, f, entered: x + f(x)),
     "residual-from-block": (
         "the feed-forward network's output is added to the input of the block; it must be added "
         "to the stream after attention",
-        _from_block,
+        lambda x, f, entered: entered + f(normalize(x)),
     ),
     "parallel": (
         "the feed-forward network reads the input of the block; it must read the stream after "
         "attention",
-        _parallel,
+        lambda x, f, entered: x + f(normalize(entered)),
     ),
 }
 
@@ -253,13 +207,13 @@ def compute_stack(
     wiring: str, final: bool, blocks: Sequence[tuple[nn.Module, nn.Module]], x: Tensor
 ) -> Tensor:
     """(batch, time, width) → the same shape, by one wiring of both sublayers."""
-    sublayer = _WIRINGS[wiring][1]
+    first, sublayer = _WIRINGS["pre"][1], _WIRINGS[wiring][1]
     for block in blocks:
         entered = x
         for index, f in enumerate(block):
             # The first sublayer of a block reads its input by any wiring.
             is_first = index == 0 and wiring in ("residual-from-block", "parallel")
-            x = (_pre if is_first else sublayer)(x, f, entered)
+            x = (first if is_first else sublayer)(x, f, entered)
     return normalize(x) if final else x
 
 
@@ -270,7 +224,7 @@ def _raise_wiring_mistake(
     y: Tensor,
     right: Tensor,
 ) -> None:
-    variant = find_variant([y], list(_wiring_variants(exercise, blocks, x)))
+    variant = find_variant(y, _wiring_variants(exercise, blocks, x))
     share = format_percent(relative_difference(y, right))
     raise MistakeError(
         variant.kind if variant else "other-function",
@@ -292,33 +246,27 @@ def _wiring_variants(
     yield Variant(
         final_kind,
         final_sentence,
-        lambda: [compute_stack(exercise.wiring, not exercise.final, blocks, x)],
+        compute_stack(exercise.wiring, not exercise.final, blocks, x),
     )
     for final in (exercise.final, not exercise.final):
         for kind, (sentence, _) in _WIRINGS.items():
             addition = "" if final == exercise.final else f"; and {final_sentence}"
-            yield Variant(
-                kind,
-                sentence + addition,
-                lambda kind=kind, final=final: [compute_stack(kind, final, blocks, x)],  # type: ignore[misc]
-            )
+            yield Variant(kind, sentence + addition, compute_stack(kind, final, blocks, x))
         swapped = [(second, first) for first, second in blocks]
         yield Variant(
             "order-swapped",
             "the feed-forward network comes before attention; attention comes first",
-            lambda final=final, swapped=swapped: [  # type: ignore[misc]
-                compute_stack(exercise.wiring, final, swapped, x)
-            ],
+            compute_stack(exercise.wiring, final, swapped, x),
         )
     yield Variant(
         "embedding-norm",
         "there is a norm before the first block; the first block gets the input as it is",
-        lambda: [compute_stack(exercise.wiring, exercise.final, blocks, normalize(x))],
+        compute_stack(exercise.wiring, exercise.final, blocks, normalize(x)),
     )
     yield Variant(
         "blocks-missing",
         f"only the first of {BLOCKS} blocks is applied",
-        lambda: [compute_stack(exercise.wiring, exercise.final, blocks[:1], x)],
+        compute_stack(exercise.wiring, exercise.final, blocks[:1], x),
     )
 
 

@@ -12,7 +12,12 @@ from torch import nn
 
 from normlab.apps.card.invariances import measure_invariances
 from normlab.apps.card.measure import check_derivatives, check_norm, measure_outputs
-from normlab.apps.learn.judges.mistake import MistakeError, build_module, get_member
+from normlab.apps.learn.judges.mistake import (
+    MistakeError,
+    build_module,
+    call_solution,
+    get_member,
+)
 from normlab.apps.learn.judges.norms import check_call, check_tokens
 from normlab.errors import ConfigError
 from normlab.norms import RMSNorm
@@ -52,6 +57,11 @@ def judge_beat_rmsnorm(module: Any) -> None:
             f"on a token with one feature of 1000 the median of |y| is {ours:.3g}; RMSNorm has "
             f"{rmsnorm:.3g}, and at least {TIMES_BETTER:g} times as much is required, "
             f"{TIMES_BETTER * rmsnorm:.3g}.",
+        )
+    zeros = call_solution("MyNorm of a token of zeros", norm, torch.zeros(1, 2, WIDTH))
+    if not zeros.isfinite().all():
+        raise MistakeError(
+            "zeros", "for a token of zeros the output is not finite; add an ε to the divisor."
         )
 
 

@@ -1,7 +1,6 @@
 """Gemma's RMSNorm as a formula in YAML."""
 
 from collections.abc import Mapping
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,11 @@ from torch import Tensor, nn
 
 from normlab.apps.learn.judges.mistake import (
     MistakeError,
+    combine_mistakes,
     format_percent,
     is_same,
     normal_tensor,
+    raise_known_mistake,
     read_configuration,
     relative_difference,
 )
@@ -122,18 +123,15 @@ def _check_values(norm: nn.Module, offset: Tensor) -> None:
     if all(map(is_same, outputs, references)):
         return
     share = format_percent(max(map(relative_difference, outputs, references)))
-    for count in (1, 2):
-        for changes in combinations(_FORMULA_MISTAKES, count):
-            options = {key: value for _, _, change in changes for key, value in change.items()}
-            if all(
-                is_same(y, _gemma_norm(x, values, **options))
-                for x, y in zip(inputs, outputs, strict=True)
-            ):
-                raise MistakeError(
-                    "+".join(kind for kind, _, _ in changes),
-                    f"{'; and '.join(text for _, text, _ in changes)}. The output differs by "
-                    f"{share}.",
-                )
+
+    def is_made(options: dict[str, Any]) -> bool:
+        return all(
+            is_same(y, _gemma_norm(x, values, **options))
+            for x, y in zip(inputs, outputs, strict=True)
+        )
+
+    difference = f"The output differs by {share}."
+    raise_known_mistake(combine_mistakes(_FORMULA_MISTAKES), is_made, difference)
     raise MistakeError(
         "other-function",
         f"the output differs by {share} from Gemma's RMSNorm, x / √(mean x² + 1e-6) · (1 + w).",

@@ -1,6 +1,5 @@
 """LayerNorm's backward pass, and a norm's gain folded into the next matrix."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -58,7 +57,7 @@ def judge_layernorm_backward(module: Any) -> None:
         check_result(call, gradient, reference.shape, torch.float64)
         variants = _x_variants if name == "x" else _parameter_variants
         if not is_same(gradient, reference):
-            variant = find_variant([gradient], variants(name, x, output_gradient, gain))
+            variant = find_variant(gradient, variants(name, x, output_gradient, gain))
             share = format_percent(relative_difference(gradient, reference))
             raise MistakeError(
                 variant.kind if variant else "backward-off",
@@ -85,21 +84,18 @@ def _x_variants(name: str, x: Tensor, output_gradient: Tensor, gain: Tensor) -> 
         second: bool = True,
         scale: str = "std",
         unbiased: bool = False,
-    ) -> Callable[[], list[Tensor]]:
-        def compute() -> list[Tensor]:
-            centred = x - mean(x)
-            square = x.var(-1, keepdim=True, unbiased=unbiased) + _EPS
-            normalised = centred / square.sqrt()
-            g = output_gradient * gain if by_gain else output_gradient
-            terms = g
-            if first:
-                terms = terms - mean(g)
-            if second:
-                terms = terms - normalised * mean(g * normalised)
-            divisor = {"std": square.sqrt(), "none": torch.ones_like(square), "var": square}
-            return [terms / divisor[scale]]
-
-        return compute
+    ) -> Tensor:
+        centred = x - mean(x)
+        square = x.var(-1, keepdim=True, unbiased=unbiased) + _EPS
+        normalised = centred / square.sqrt()
+        g = output_gradient * gain if by_gain else output_gradient
+        terms = g
+        if first:
+            terms = terms - mean(g)
+        if second:
+            terms = terms - normalised * mean(g * normalised)
+        divisor = {"std": square.sqrt(), "none": torch.ones_like(square), "var": square}
+        return terms / divisor[scale]
 
     rows = [
         ("gain-missing", "the output gradient is not multiplied by the gain", {"by_gain": False}),
@@ -137,25 +133,19 @@ def _parameter_variants(
     centred = x - x.mean(-1, keepdim=True)
     normalised = centred / (centred.square().mean(-1, keepdim=True) + _EPS).sqrt()
 
-    def sums(values: Tensor, mean: bool = False) -> Callable[[], list[Tensor]]:
-        def compute() -> list[Tensor]:
-            return [values.mean((0, 1)) if mean else values.sum((0, 1))]
-
-        return compute
-
     right = output_gradient * normalised if name == "gain" else output_gradient
     other = output_gradient if name == "gain" else output_gradient * normalised
     return [
         Variant(
-            "mean-for-sum", "it is averaged over the tokens; they are summed", sums(right, True)
+            "mean-for-sum", "it is averaged over the tokens; they are summed", right.mean((0, 1))
         ),
         Variant(
             "not-normalised",
             "it is multiplied by x; it must be by the normalised x̂",
-            sums(output_gradient * x),
+            (output_gradient * x).sum((0, 1)),
         ),
-        Variant("gain-extra", "it must not be multiplied by the gain", sums(right * gain)),
-        Variant("swapped", "the gradients of gain and bias are swapped", sums(other)),
+        Variant("gain-extra", "it must not be multiplied by the gain", (right * gain).sum((0, 1))),
+        Variant("swapped", "the gradients of gain and bias are swapped", other.sum((0, 1))),
     ]
 
 
@@ -207,40 +197,40 @@ def _check_folded(
     right_weight = weight * gain
     square = weight.shape[0] == weight.shape[1]
     weights = [
-        Variant("gain-missing", "the weight does not hold the gain", lambda: [weight]),
+        Variant("gain-missing", "the weight does not hold the gain", weight),
         Variant(
             "wrong-axis",
             "the gain multiplies the rows of the weight; it belongs to the input features, which "
             "are its columns: W′[i, j] = W[i, j] · gain[j]",
-            lambda: [weight * gain[:, None] if square else weight],
+            weight * gain[:, None] if square else weight,
         ),
-        Variant("gain-inverse", "the weight is divided by the gain", lambda: [weight / gain]),
-        Variant("gain-twice", "the weight holds the gain twice", lambda: [right_weight * gain]),
-        Variant("transposed", "the new weight is transposed", lambda: [right_weight.T]),
+        Variant("gain-inverse", "the weight is divided by the gain", weight / gain),
+        Variant("gain-twice", "the weight holds the gain twice", right_weight * gain),
+        Variant("transposed", "the new weight is transposed", right_weight.T),
     ]
     biases = [
         Variant(
             "bias-missing",
             "the norm's bias is lost; it becomes W · bias, a bias of the linear layer",
-            lambda: [torch.zeros_like(new_bias)],
+            torch.zeros_like(new_bias),
         ),
         Variant(
             "bias-with-gain",
             "the norm's bias went through the folded weight; it is added after the gain, so the "
             "new bias is W · bias with the weight before folding",
-            lambda: [F.linear(bias, right_weight)],
+            F.linear(bias, right_weight),
         ),
         Variant(
             "bias-not-mapped",
             "the norm's bias is passed on as it is; it goes through the weight, W · bias",
-            lambda: [bias if square else torch.zeros_like(new_bias)],
+            bias if square else torch.zeros_like(new_bias),
         ),
     ]
     variant = None
     if not is_same(new_weight, right_weight):
-        variant = find_variant([new_weight], weights)
+        variant = find_variant(new_weight, weights)
     elif not is_same(new_bias, F.linear(bias, weight)):
-        variant = find_variant([new_bias], biases)
+        variant = find_variant(new_bias, biases)
     raise MistakeError(
         variant.kind if variant else "other-function",
         f"W′n + b′ differs from W(gain · n + bias) by {share}"

@@ -7,8 +7,9 @@ A judge is a function of the learner's module. It returns where the solution is 
 import errno
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from normlab.config.safe_yaml import read_yaml
 from normlab.errors import ConfigError
+from normlab.norms.build import name_dtype
 from normlab.text import excerpt, printable_line, suggest_closest
 
 _T = TypeVar("_T")
@@ -44,7 +46,7 @@ class Variant:
 
     kind: str
     sentence: str
-    compute: Callable[[], Any]
+    value: Tensor
 
 
 def is_memory_error(error: Exception) -> bool:
@@ -210,13 +212,39 @@ def is_same(value: Tensor, reference: Tensor) -> bool:
     return value.shape == reference.shape and relative_difference(value, reference) <= TOLERANCE
 
 
-def find_variant(values: Sequence[Tensor], variants: Sequence[Variant]) -> Variant | None:
-    """The first known mistake that computes these values, or None."""
-    for variant in variants:
-        results = variant.compute()
-        if all(is_same(value, result) for value, result in zip(values, results, strict=True)):
-            return variant
-    return None
+def find_variant(value: Tensor, variants: Iterable[Variant]) -> Variant | None:
+    """The first known mistake that computes this value, or None."""
+    return next((variant for variant in variants if is_same(value, variant.value)), None)
+
+
+def combine_mistakes(
+    mistakes: Sequence[tuple[str, str, dict[str, Any]]],
+) -> Iterator[tuple[list[tuple[str, str]], dict[str, Any]]]:
+    """Each mistake alone, then each pair: kinds and sentences, and what they change together."""
+    for count in (1, 2):
+        for combination in combinations(mistakes, count):
+            named = [(kind, sentence) for kind, sentence, _ in combination]
+            yield (
+                named,
+                {key: value for _, _, change in combination for key, value in change.items()},
+            )
+
+
+def raise_known_mistake(
+    candidates: Iterable[tuple[Sequence[tuple[str, str]], _T]],
+    is_made: Callable[[_T], bool],
+    difference: str,
+) -> None:
+    """Raise the first of these mistakes that the solution makes; return where it makes none.
+
+    Each candidate is the kinds and sentences of one or more mistakes, and what `is_made` judges.
+    """
+    for named, candidate in candidates:
+        if is_made(candidate):
+            raise MistakeError(
+                "+".join(kind for kind, _ in named),
+                f"{'; and '.join(sentence for _, sentence in named)}. {difference}",
+            )
 
 
 def format_percent(share: float) -> str:
@@ -236,8 +264,3 @@ def describe_value(value: Any) -> str:
 def describe_argument(value: Any) -> str:
     """An argument as a learner would write it."""
     return str(value) if isinstance(value, int | float) else "…"
-
-
-def name_dtype(dtype: torch.dtype) -> str:
-    """`float64` for `torch.float64`."""
-    return str(dtype).removeprefix("torch.")

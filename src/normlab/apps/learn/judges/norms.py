@@ -26,6 +26,7 @@ from normlab.apps.learn.judges.mistake import (
     get_member,
     is_same,
     normal_tensor,
+    raise_known_mistake,
     relative_difference,
 )
 
@@ -178,13 +179,17 @@ class NormExercise:
     rounds_before_gain: bool = False
 
     def mistaken_recipes(self) -> Iterator[tuple[list[tuple[str, str]], Recipe]]:
-        """Every recipe with one mistake, then with two: kinds and sentences, and the recipe."""
+        """Every recipe with one, two or three mistakes: kinds and sentences, and the recipe."""
         single = [(name, value) for name, values in self.wrong.items() for value in values]
         for count in (1, 2, 3):
             for changes in combinations(single, count):
                 if len({name for name, _ in changes}) == count:
-                    mistakes = [_MISTAKES[change] for change in changes]
+                    mistakes = [self._name_mistake(change) for change in changes]
                     yield mistakes, replace(self.recipe, **dict(changes))  # type: ignore[arg-type]
+
+    def _name_mistake(self, change: tuple[str, object]) -> tuple[str, str]:
+        kind, sentence = _MISTAKES[change]
+        return _OTHER_SENTENCES.get((self.name, kind), (kind, sentence))
 
 
 _RMSNORM = NormExercise(
@@ -318,12 +323,16 @@ def check_parameters(exercise: NormExercise, norm: nn.Module) -> None:
         )
     allowed = [shape, (1,)] if exercise.scalar_gain else [shape]
     for name, parameter in parameters.items():
+        if not parameter.requires_grad:
+            raise MistakeError(
+                "not-trained", f"{name} has requires_grad=False; it must be trained."
+            )
         if tuple(parameter.shape) not in allowed:
             raise MistakeError(
                 "gain-shape",
                 f"{name} has shape {tuple(parameter.shape)}; the gain is {wanted}.",
             )
-    if not _find_gain(exercise, norm):
+    if not _find_gain(exercise, norm, WIDTH):
         values = next(iter(parameters.values())).detach().flatten()[:3].tolist()
         raise MistakeError(
             "gain-start",
@@ -332,11 +341,10 @@ def check_parameters(exercise: NormExercise, norm: nn.Module) -> None:
         )
 
 
-def _find_gain(exercise: NormExercise, norm: nn.Module) -> str:
-    """The name of the parameter that starts as the gain, or nothing."""
+def _find_gain(exercise: NormExercise, norm: nn.Module, width: int) -> str:
+    """The name of the parameter that starts as the gain at this width, or nothing."""
+    start = math.sqrt(width) if exercise.scalar_gain else 1.0
     for name, parameter in norm.named_parameters():
-        width = WIDTH if exercise.scalar_gain else parameter.numel()
-        start = math.sqrt(width) if exercise.scalar_gain else 1.0
         if torch.allclose(parameter.detach().double(), torch.tensor(start).double(), rtol=1e-6):
             return name
     return ""
@@ -367,11 +375,9 @@ def check_tokens(name: str, norm: nn.Module) -> None:
             if float(change.max()) <= 1e-6:
                 continue
             reader_sequence, reader = divmod(int(change.argmax()), SHAPE[1])
-            row = change[sequence].clone()
-            if float(row.max()) > 1e-6:  # the same sequence says more than another one
-                reader_sequence, reader = sequence, int(row.argmax())
-                if float(row[3]) > 1e-6:
-                    reader = 3
+            affected = (change[sequence] > 1e-6).nonzero()
+            if len(affected):  # the same sequence says more than another one
+                reader_sequence, reader = sequence, int(affected[0])
             if reader_sequence != sequence:
                 raise MistakeError(
                     "sequence-leak",
@@ -402,10 +408,15 @@ class _Sample:
 
 
 def _set_parameters(
-    exercise: NormExercise, norm: nn.Module, dtype: torch.dtype = torch.float64
+    exercise: NormExercise,
+    build: Callable[..., Any],
+    eps: float = _EPS,
+    width: int = WIDTH,
+    dtype: torch.dtype = torch.float64,
 ) -> tuple[nn.Module, Tensor, Tensor | None]:
     """The norm in this dtype with a gain and a bias off their start, and both."""
-    gain_name = _find_gain(exercise, norm)
+    norm = build_module(exercise.name, build, width, eps)
+    gain_name = _find_gain(exercise, norm, width)
     norm = norm.to(dtype)
     gain = bias = None
     with torch.no_grad():
@@ -416,7 +427,12 @@ def _set_parameters(
                 gain = parameter.detach().clone()
             else:
                 bias = parameter.detach().clone()
-    assert gain is not None, "check_parameters was called before"
+    if gain is None:
+        raise MistakeError(
+            "gain-start",
+            f"{exercise.name}({width}) has no parameter that starts as the gain; its start and "
+            f"its shape must follow from the width.",
+        )
     return norm, gain, bias
 
 
@@ -428,7 +444,7 @@ def _take_samples(exercise: NormExercise, build: Callable[..., Any]) -> list[_Sa
     tiny = 1e-3 * small
     samples = []
     for eps in (_EPS, _OTHER_EPS):
-        norm, gain, bias = _set_parameters(exercise, build_module(exercise.name, build, WIDTH, eps))
+        norm, gain, bias = _set_parameters(exercise, build, eps)
         for x in (ordinary + 2, small, tiny):
             with torch.no_grad():
                 samples.append(_Sample(x, gain, bias, eps, norm(x.clone()).double()))
@@ -443,18 +459,12 @@ def _check_values(exercise: NormExercise, build: Callable[..., Any]) -> None:
 
     if computes(exercise.recipe):
         return
-    for mistakes, recipe in exercise.mistaken_recipes():
-        if computes(recipe):
-            named = [
-                _OTHER_SENTENCES.get((exercise.name, kind), (kind, text)) for kind, text in mistakes
-            ]
-            kind = "+".join(kind for kind, _ in named)
-            texts = "; and ".join(text for _, text in named)
-            raise MistakeError(kind, f"{texts}. {_describe_difference(exercise, samples)}")
+    difference = _describe_difference(exercise, samples)
+    raise_known_mistake(exercise.mistaken_recipes(), computes, difference)
     raise MistakeError(
         "other-function",
         f"the output is not that of {exercise.name}, and not one with a mistake that is known "
-        f"here. {_describe_difference(exercise, samples)}",
+        f"here. {difference}",
     )
 
 
@@ -462,9 +472,7 @@ def _describe_difference(exercise: NormExercise, samples: list[_Sample]) -> str:
     """The first sample with another output: its RMS, and what it must be."""
     pairs = [(sample, sample.reference(exercise.recipe)) for sample in samples]
     sample, right = next(pair for pair in pairs if not is_same(pair[0].output, pair[1]))
-    size, measured, expected = (
-        float(values.square().mean().sqrt()) for values in (sample.x, sample.output, right)
-    )
+    size, measured, expected = map(_root_mean_square, (sample.x, sample.output, right))
     share = format_percent(relative_difference(sample.output, right))
     return (
         f"On tokens of RMS {size:.3g} with eps={sample.eps:g} the output has RMS {measured:.3g}; "
@@ -475,10 +483,10 @@ def _describe_difference(exercise: NormExercise, samples: list[_Sample]) -> str:
 def _check_gradient(exercise: NormExercise, build: Callable[..., Any]) -> None:
     """The gradients by autograd of the learner's forward pass against those of the formula."""
     fresh = build_module(exercise.name, build, WIDTH, _EPS)
-    gain_name = _find_gain(exercise, fresh)
+    gain_name = _find_gain(exercise, fresh, WIDTH)
     roles = ["x"]
     roles += ["gain" if name == gain_name else "bias" for name, _ in fresh.named_parameters()]
-    norm, gain, bias = _set_parameters(exercise, fresh)
+    norm, gain, bias = _set_parameters(exercise, build)
     x, output_gradient = normal_tensor(*SHAPE, seed=4), normal_tensor(*SHAPE, seed=5)
     leaf = x.clone().requires_grad_()
     y = norm(leaf)
@@ -517,36 +525,27 @@ def _reference_gradients(
 def _check_half_precision(exercise: NormExercise, build: Callable[..., Any]) -> None:
     """The dtype of the output, squares that overflow in fp16, and the order of the casts."""
     for dtype, name in ((torch.bfloat16, "bfloat16"), (torch.float16, "float16")):
-        norm, gain, bias = (
-            _set_parameters(exercise, build_module(exercise.name, build, _HALF_WIDTH, _EPS), dtype)
-            if not exercise.scalar_gain
-            else _half_scalar(exercise, build, dtype)
-        )
+        norm, gain, bias = _set_parameters(exercise, build, _EPS, _HALF_WIDTH, dtype)
         x = normal_tensor(4, 64, _HALF_WIDTH, seed=6, dtype=dtype)
         call = f"{exercise.name} of an input in {name}"
         with torch.no_grad():
             output = check_result(call, call_solution(call, norm, x), x.shape, dtype)
             large = (300 * normal_tensor(2, 3, _HALF_WIDTH, seed=7).sign()).to(dtype)
-            loud = norm(large)
-        wide = exercise.recipe.apply(large.double(), gain.double(), _to_double(bias), _EPS)
-        if dtype is torch.float16 and relative_difference(loud, wide) > 0.1:
+            large_output = norm(large)
+        exact = exercise.recipe.apply(large.double(), gain.double(), _to_double(bias), _EPS)
+        if dtype is torch.float16 and relative_difference(large_output, exact) > 0.1:
             raise MistakeError(
                 "fp16-overflow",
                 f"in float16 the squares overflow: 300² is infinite there, so tokens of ±300 give "
-                f"an output of RMS {float(loud.double().square().mean().sqrt()):.3g} in place of "
-                f"{float(wide.square().mean().sqrt()):.3g}; compute in fp32 with x.float().",
+                f"an output of RMS {_root_mean_square(large_output):.3g} in place of "
+                f"{_root_mean_square(exact):.3g}; compute in fp32 with x.float().",
             )
         if dtype is torch.bfloat16:
             _check_casts(exercise, x, gain, bias, output)
 
 
-def _half_scalar(
-    exercise: NormExercise, build: Callable[..., Any], dtype: torch.dtype
-) -> tuple[nn.Module, Tensor, Tensor | None]:
-    """ScaleNorm in half precision; its gain depends on the width, so it is left as it starts."""
-    norm = build_module(exercise.name, build, _HALF_WIDTH, _EPS).to(dtype)
-    (gain,) = norm.parameters()
-    return norm, gain.detach().clone(), None
+def _root_mean_square(values: Tensor) -> float:
+    return float(values.double().square().mean().sqrt())
 
 
 def _to_double(values: Tensor | None) -> Tensor | None:
