@@ -79,7 +79,8 @@ class Facet:
     @property
     def title(self) -> str:
         """The shared settings, by as few as tell the facets apart; empty of a single facet."""
-        return next(arm.setting for arm in self.arms if arm.settings == self.settings)
+        unnamed = self.arms[0].unnamed  # the same of all arms of a study
+        return SEPARATOR.join(format_setting(s) for s in self.settings if s[0] not in unnamed)
 
 
 def group_runs(runs: Iterable[Run]) -> list[Arm]:

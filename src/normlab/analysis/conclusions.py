@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from itertools import pairwise
 from typing import Any
 
-from normlab.analysis.arms import Arm, Facet, format_value
+from normlab.analysis.arms import Arm, Facet, format_value, split_facets
 from normlab.analysis.comparison import (
     Comparison,
+    FinalLoss,
     is_below_floor,
     is_invalid,
     learned_data,
@@ -20,7 +21,7 @@ from normlab.analysis.comparison import (
 )
 from normlab.analysis.formatting import format_interval, format_probability, join_first
 from normlab.analysis.learning_rates import LearningRates
-from normlab.analysis.statistics import mean_interval, mean_or_infinity
+from normlab.analysis.statistics import Outcome, mean_interval, mean_or_infinity
 from normlab.archive import tags
 from normlab.archive.record import short_number
 from normlab.archive.study import Run, Study
@@ -65,6 +66,8 @@ def describe_comparison(comparison: Comparison) -> str:
     at = f"At {comparison.facet}: " if comparison.facet else ""
     by = format_interval(abs(difference.mean), difference.half)
     basis = f"{_describe_basis(comparison)}{_describe_excluded_runs(low, high)}"
+    if difference.mean == 0 and difference.half == 0:
+        return f"{at}{low.name} and {high.name} end at the same losses ({basis})."
     if comparison.outcome == "cannot tell":
         return (
             f"{at}{low.name} and {high.name}: cannot tell (difference {by}, {basis}; "
@@ -75,9 +78,9 @@ def describe_comparison(comparison: Comparison) -> str:
             f"{at}{low.name} and {high.name} end the same within {comparison.margin:g} nats per "
             f"token (difference {by}, {basis})."
         )
-    within, margin = "", comparison.margin
-    if margin is not None and abs(difference.mean) + difference.half <= margin:
-        within = f", less than the margin of {margin:g}"
+    within = ""
+    if _is_below_margin(comparison):
+        within = f", less than the margin of {comparison.margin:g}"
     return f"{at}{low.name} ends lower than {high.name} by {by} nats per token{within} ({basis})."
 
 
@@ -92,15 +95,15 @@ def describe_divergence(arms: Sequence[Arm]) -> list[str]:
     count, total = sum(map(len, lost.values())), sum(len(arm.runs) for arm in arms)
     named = []
     for arm in diverged_arms:
-        steps = [run.record.diverged_step or run.record.step for run in lost[arm.label]]
+        steps = [run.record.end_step for run in lost[arm.label]]
         when = f"step {steps[0]}" if len(set(steps)) == 1 else f"steps {min(steps)}–{max(steps)}"
         named.append(f"{arm.label} ({len(steps)} of {len(arm.runs)}, {when})")
     words = [f"Diverged: {count} of {total} runs: {join_first(named)}."]
     survived = [arm.label for arm in diverged_arms if mostly_diverged(arm) and losses_by_seed(arm)]
     if survived:
         words.append(
-            f"Half of the runs or more diverged, so the others do not stand for the arm and are "
-            f"not compared: {join_first(survived)}."
+            f"Of the finished and diverged runs half or more diverged, so the others do not stand "
+            f"for the arm and are not compared: {join_first(survived)}."
         )
     return words
 
@@ -130,26 +133,64 @@ def describe_unlearned(arms: Sequence[Arm]) -> Iterator[str]:
         )
 
 
-def explain_no_comparison(arms: Sequence[Arm]) -> str:
-    """Why a study has no comparison, and what it has."""
-    ended = [arm for arm in arms if losses_by_seed(arm)]
-    if not ended:
+def explain_no_comparison(arms: Sequence[Arm], study_arms: Sequence[Arm], loss: FinalLoss) -> str:
+    """Why a study has no comparison, and what it has.
+
+    `arms` are those that could have been compared, by `loss`, and `study_arms` all of the study: in
+    a study over learning rates an arm for every rate.
+    """
+    finished = [arm for arm in study_arms if losses_by_seed(arm)]
+    if not finished:
         return "No run has finished, so there is no loss to compare."
+    ended = [arm for arm in arms if losses_by_seed(arm, loss)]
+    if not ended:
+        return (
+            "No learning rate is shared by all arms with fewer than half of its runs diverged, so "
+            "none are compared."
+        )
     if len(ended) == 1:
-        losses = list(losses_by_seed(ended[0]).values())
+        losses = list(losses_by_seed(ended[0], loss).values())
         seeds = "1 seed" if len(losses) == 1 else f"{len(losses)} seeds"
+        others = (
+            "no other arm has finished"
+            if all(_is_part(arm, ended[0]) for arm in finished)
+            else "the other arms are excluded (see the sentences below)"
+        )
         return (
             f"{ended[0].label} ends at {format_interval(*mean_interval(losses))} nats per token "
-            f"({seeds}); no other arm has finished, so there is nothing to compare it with."
+            f"({seeds}); {others}, so there is nothing to compare it with."
         )
+    for facet in split_facets(arms):
+        by_data = Counter(learned_data(arm) for arm in facet.arms if losses_by_seed(arm, loss))
+        if max(by_data.values(), default=0) > 1:
+            return (
+                "Fewer than two arms can be compared: the others mostly diverged, are below the "
+                "floor, or were trained without the check for leaks."
+            )
     return (
         "No two arms that can be compared share their other settings, so none are compared; sweep "
         "norm= or placement= at equal settings."
     )
 
 
+def _is_part(arm: Arm, merged: Arm) -> bool:
+    """Whether the arm's runs are among those of an arm that merges learning rates."""
+    same_name = (arm.norm, arm.placement) == (merged.norm, merged.placement)
+    return same_name and all(setting in arm.settings for setting in merged.settings)
+
+
 def _has_difference(together: _Comparisons) -> bool:
     return any(comparison.outcome in ("lower", "higher") for comparison in together)
+
+
+def _is_below_margin(comparison: Comparison) -> bool:
+    """Whether the arms differ, and by less than the margin."""
+    difference, margin = comparison.difference, comparison.margin
+    return (
+        comparison.outcome in ("lower", "higher")
+        and margin is not None
+        and abs(difference.mean) + difference.half <= margin
+    )
 
 
 def _describe_basis(comparison: Comparison) -> str:
@@ -170,8 +211,6 @@ def _describe_sensitivity(comparison: Comparison) -> str:
     difference = comparison.difference
     if math.isnan(difference.p):
         return "the same two seeds or more for both separate noise from effect, seed=0,1,2"
-    if difference.mean == 0 and difference.half == 0:
-        return "there is none"
     return (
         f"a true difference of {format_interval(difference.detectable, math.nan)} would be "
         f"reported in 4 of 5 such studies"
@@ -219,17 +258,19 @@ def _summarise_facet(together: _Comparisons) -> str:
     if len(together) == 1:
         return describe_comparison(together[0])
     best, first = together[0].best, together[0]
-    lower = [comparison.other.name for comparison in together if comparison.outcome == "lower"]
-    open_ = [
-        comparison.other.name for comparison in together if comparison.outcome == "cannot tell"
-    ]
-    same = [pair.other.name for pair in together if pair.outcome == "the same"]
-    words = [f"ends lower than {len(lower)} of {len(together)} others"]
-    if lower:
+    names: dict[Outcome, list[str]] = defaultdict(list)
+    for comparison in together:
+        names[comparison.outcome].append(comparison.other.name)
+    words = [f"ends lower than {len(names['lower'])} of {len(together)} others"]
+    if lower := names["lower"]:
         words[0] += f" ({join_first(lower)})"
-    if same:
-        words.append(f"the same within {first.margin:g} as {len(same)} ({join_first(same)})")
-    if open_:
+    if higher := names["higher"]:
+        words.append(f"is higher than {len(higher)} over their common seeds ({join_first(higher)})")
+    if small := sum(map(_is_below_margin, together)):
+        words[-1] += f", {small} of them by less than the margin of {first.margin:g}"
+    if same := names["the same"]:
+        words.append(f"is the same within {first.margin:g} as {len(same)} ({join_first(same)})")
+    if open_ := names["cannot tell"]:
         words.append(f"cannot be told from {len(open_)} ({join_first(open_)})")
     loss = format_interval(*mean_interval(list(losses_by_seed(best, first.loss).values())))
     return (
@@ -240,27 +281,48 @@ def _summarise_facet(together: _Comparisons) -> str:
 
 def _count_facets(groups: Sequence[_Comparisons]) -> str:
     """Many facets: in how many anything is told, and which arm is the lowest most often."""
-    different = sum(map(_has_difference, groups))
+    different = [
+        [pair for pair in together if pair.outcome in ("lower", "higher")]
+        for together in groups
+        if _has_difference(together)
+    ]
+    same = sum(all(pair.outcome == "the same" for pair in together) for together in groups)
+    small = sum(all(map(_is_below_margin, pairs)) for pairs in different)
+    margin = groups[0][0].margin
+    words = [f"the lowest arm ends lower than another in {len(different)}"]
+    if small:
+        words[0] += f", {small} of them by less than the margin of {margin:g}"
+    if same:
+        words.append(f"in {same} all others are the same within {margin:g}")
+    if unclear := len(groups) - len(different) - same:
+        words.append(f"in {unclear} that cannot be told")
+    if len(words) > 1:
+        words[-1] = f"and {words[-1]}"
     lowest = Counter(together[0].best.name for together in groups)
     name, often = lowest.most_common(1)[0]
     return (
-        f"Of {len(groups)} combinations of settings, the lowest arm ends lower than another in "
-        f"{different}, and in {len(groups) - different} that cannot be told; most often, in "
-        f"{often}, the lowest mean is that of {name}."
+        f"Of {len(groups)} combinations of settings, {', '.join(words)}; most often, in {often}, "
+        f"the lowest mean is that of {name}."
     )
 
 
 _RESULTS = ("finished", "diverged")
 
 
-def find_caveats(study: Study, facets: Sequence[Facet]) -> list[str]:
-    """Sentences about whatever weakens the comparison of the study's arms; none if nothing does."""
+def find_caveats(
+    study: Study, facets: Sequence[Facet], compared_facets: Sequence[Facet]
+) -> list[str]:
+    """Sentences about whatever weakens the comparison of the study's arms; none if nothing does.
+
+    The arms of `facets` have all runs; those of `compared_facets`, in a study over learning rates,
+    the runs at the best rate alone.
+    """
     sentences = [
         *_seed_caveats(facets),
         *_init_caveats(study.runs),
         *_leak_caveats(facets),
         *_floor_caveats(facets),
-        *_group_caveats(facets),
+        *_group_caveats(compared_facets),
         *_mixture_caveats(facets),
         *_budget_caveats(study.runs),
         *_precision_caveats(facets),
@@ -530,7 +592,7 @@ def describe_sensitivities(rates: LearningRates) -> Iterator[str]:
     rows = [
         (*mean_interval(list(rated.sensitivity.values())), rated)
         for rated in rates.arms
-        if rated.sensitivity
+        if rated.sensitivity and rated.best
     ]
     if rows:
         words = [

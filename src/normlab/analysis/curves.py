@@ -119,7 +119,7 @@ def _lacks_its_end(run: Run, tag: str, series: Series) -> bool:
     record, last = run.record, int(series.steps[-1])
     if run.complete or record.state in _UNFINISHED:
         return ends_early(run)
-    end = record.step if record.diverged_step is None else record.diverged_step
+    end = record.end_step
     if tag == tags.VALIDATION_LOSS and record.state == "finished":
         return last < end  # the last weights are always validated
     interval = _step_interval(run, tag)
@@ -235,7 +235,7 @@ def _count_of(ended: Sequence[Run], total: int) -> str:
 
 
 def _divergence_steps(diverged: Sequence[Run]) -> str:
-    steps = sorted({run.record.diverged_step or run.record.step for run in diverged})
+    steps = sorted({run.record.end_step for run in diverged})
     if len(steps) == 1:
         return f" at step {steps[0]}"
     return f" at steps {steps[0]}–{steps[-1]}"

@@ -49,8 +49,8 @@ def family_differences(
 ) -> dict[Pair, Difference]:
     """The differences a − b of some pairs of arms, right for all pairs at once.
 
-    A study without any difference shows one with probability `level` or less, whichever pairs are
-    looked at. `half` and `p` belong together: p < 0.05 where the interval leaves out zero.
+    A study without any difference shows one with a probability of about `level`, whichever pairs
+    are looked at; where the arms are unequally noisy it can be larger, see docs/statistics.md. `half` and `p` belong together: p < 0.05 where the interval leaves out zero.
 
     Args:
         arms: at least two, with at least one loss each.

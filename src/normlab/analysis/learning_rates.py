@@ -184,11 +184,11 @@ class LearningRates:
 def analyse_learning_rates(study_arms: Sequence[Arm]) -> LearningRates | None:
     """A study's arms over its learning rates; None where none has three of them or more."""
     arms = _merge_rates(study_arms)
-    halved = all(has_halves(arm.with_state("finished")) for arm in arms)
-    points = {id(arm): _rate_points(arm, halved) for arm in arms}
-    rated = [arm for arm in arms if len(points[id(arm)]) >= FEWEST_RATES]
+    rated = [arm for arm in arms if len(_runs_by_rate(arm)) >= FEWEST_RATES]
     if not rated:
         return None
+    halved = all(has_halves(arm.with_state("finished")) for arm in rated)
+    points = {id(arm): _rate_points(arm, halved) for arm in rated}
     shared = set.intersection(*({point.rate for point in points[id(arm)]} for arm in rated))
     grid = tuple(sorted(shared))
     rated_arms = []
@@ -200,8 +200,11 @@ def analyse_learning_rates(study_arms: Sequence[Arm]) -> LearningRates | None:
 
 
 def has_halves(runs: Iterable[Run]) -> bool:
-    """Whether the loss on either half of the validation windows is known of all these runs."""
-    finals = [run.record.final for run in runs]
+    """Whether the loss on either half of the validation windows is known of all these runs.
+
+    Runs without a final validation loss have no loss to compare, and do not count.
+    """
+    finals = [final for run in runs if (final := run.record.final).val_loss is not None]
     return all(None not in (final.selection_loss, final.test_loss) for final in finals)
 
 
@@ -217,13 +220,18 @@ def _merge_rates(arms: Sequence[Arm]) -> list[Arm]:
     return name_arms([replace(arm, runs=tuple(runs[label])) for label, arm in first.items()])
 
 
-def _rate_points(arm: Arm, halved: bool) -> tuple[RatePoint, ...]:
+def _runs_by_rate(arm: Arm) -> dict[float, list[Run]]:
     by_rate: dict[float, list[Run]] = defaultdict(list)
     for run in arm.with_state(*_RESULT_STATES):
         optimizer = run.record.config.get("optimizer")
         rate = optimizer.get("lr") if isinstance(optimizer, dict) else None
         if isinstance(rate, int | float):
             by_rate[float(rate)].append(run)
+    return by_rate
+
+
+def _rate_points(arm: Arm, halved: bool) -> tuple[RatePoint, ...]:
+    by_rate = _runs_by_rate(arm)
     initial = _initial_losses(arm)
     return tuple(
         _rate_point(rate, replace(arm, runs=tuple(by_rate[rate])), initial, halved)

@@ -259,7 +259,7 @@ def repeat_commands(study: Study) -> dict[str, list[str]]:
         (output_dir for output_dir in output_dirs if isinstance(output_dir, str)), "outputs"
     )
     folder = f"{above.rstrip('/')}/{study.name}"
-    typed = dict.fromkeys(run.record.command for run in study.runs if run.record.command)
+    typed = dict.fromkeys(run.record.command for run in study.runs if run.record.command.strip())
     repeats = [f"{folder}/{run.folder.name}" for run in study.runs]
     return {
         "The study": [typed_command(command) for command in typed],

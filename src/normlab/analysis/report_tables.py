@@ -241,7 +241,7 @@ def diverged_table(result: StudyResult) -> Table | None:
         Column("why", wide=True),
     )
     rows = []
-    for run in sorted(runs, key=lambda run: run.record.diverged_step or run.record.step):
+    for run in sorted(runs, key=lambda run: run.record.end_step):
         record, end = run.record, last_finite_loss(run)
         rows.append(
             (

@@ -162,7 +162,8 @@ def unpaired_difference(a: Sequence[float], b: Sequence[float]) -> Difference:
     parts = [float(np.var(side, ddof=1)) / len(side) for side in sides]
     error = math.sqrt(sum(parts))
     if error == 0:
-        return Difference(mean, 0.0, _two_sided_p(mean, 0.0, 1), 0, 0.0)
+        freedom = min(map(len, sides)) - 1.0  # the fewest that the formula below can give
+        return Difference(mean, 0.0, _two_sided_p(mean, 0.0, 1), 0, math.nan, 0.0, freedom)
     shares = [part / sum(parts) for part in parts]
     # Welch and Satterthwaite's degrees of freedom.
     freedom = 1 / sum(s * s / (len(side) - 1) for s, side in zip(shares, sides, strict=True))

@@ -162,6 +162,7 @@ def make_plan(
         values = plan.varied.setdefault(key, [])
         values += [] if value in values else [value]
     expanded = list(expand_overrides(loader, arguments, plan))
+    _check_run_count([len(arms), len(expanded)])
     for combination in ((*arm, *rest) for arm in arms for rest in expanded):
         overrides = [*combination, f"study={study}"]
         spec = compose_spec(loader, master, overrides)
@@ -214,14 +215,19 @@ def expand_overrides(
     """
     parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(arguments))
     values = [_override_values(override, plan) for override in parsed]
-    runs = math.prod(map(len, values))
+    _check_run_count([len(options) for options in values])
+    return itertools.product(*values)
+
+
+def _check_run_count(counts: Sequence[int]) -> None:
+    """Refuse a command that asks for more than `MOST_RUNS` runs, the product of the counts."""
+    runs = math.prod(counts)
     if runs > MOST_RUNS:
-        counts = " × ".join(str(len(options)) for options in values if len(options) > 1)
+        factors = " × ".join(str(count) for count in counts if count > 1)
         raise ConfigError(
-            f"the command asks for {runs:,} runs ({counts}), and the most is {MOST_RUNS:,}; give "
+            f"the command asks for {runs:,} runs ({factors}), and the most is {MOST_RUNS:,}; give "
             f"fewer values, and the others in further commands."
         )
-    return itertools.product(*values)
 
 
 def compose_spec(loader: ConfigLoader, master: DictConfig, overrides: Sequence[str]) -> RunSpec:

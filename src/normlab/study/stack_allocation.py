@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from normlab.config.run_spec import RunSpec
-from normlab.study.allocation import MEMORY_SHARE, PROCESS_BYTES, Machine, estimate_memory
+from normlab.study.allocation import (
+    MEMORY_SHARE,
+    PROCESS_BYTES,
+    Machine,
+    estimate_memory,
+    threads_per_run,
+)
 
 # More runs than this in a stack train hardly more a second (docs/stacks.md), and take longer to
 # begin.
@@ -76,7 +82,7 @@ def allocate_stacks(
             largest = min(MOST_RUNS, fits, share)
         stacks += split_evenly(group, largest)
     queues = distribute_stacks(stacks, min(processes, len(stacks)))
-    threads = config.trainer.threads or max(1, machine.cores // len(queues))
+    threads = threads_per_run([spec.config for spec in pending], machine.cores, len(queues))
     return StackAllocation(queues, threads, cards)
 
 
