@@ -156,7 +156,7 @@ def test_one_seed_gives_no_verdict_and_says_what_to_add() -> None:
     found = judged(arm([1.9], *PRE), arm([1.92], *POST), arm([1.95], *LAYER))
     assert found.sentences == (
         "rmsnorm · pre ends lowest, at 1.9000 nats per token, 0.0200 below rmsnorm · post, the "
-        "nearest of 2 others; without a second seed nothing tells that from noise.",
+        "nearest of 2 others; one seed cannot separate this from noise.",
     )
     (warning,) = found.warnings
     assert "seed=0,1,2" in warning
@@ -189,7 +189,7 @@ def test_runs_without_a_result_do_not_dilute_those_that_diverged() -> None:
 
 
 def test_a_run_may_diverge_at_its_first_step() -> None:
-    runs = arm([1.90, 1.91, 1.92], *PRE) + [run(None, *POST, diverged_step=0, step=5)]
+    runs = [*arm([1.90, 1.91, 1.92], *PRE), run(None, *POST, diverged_step=0, step=5)]
     assert "rmsnorm · post (1 of 1, step 0)" in judged(runs).sentences[-1]
     result = judged(runs)
     assert describe_ending(result.arms[0]) == "diverged at step 0"
@@ -324,7 +324,6 @@ def test_many_facets_are_counted_by_each_outcome_and_by_the_margin() -> None:
 
 
 def test_a_summary_of_many_arms_names_every_outcome() -> None:
-    noise = np.array([-1e-4, 0, 1e-4])
     runs = arm([1.90, 1.91, 1.92, 1.0], "best", "pre")
     runs += arm([1.80, 1.8101, 1.82], "higher", "pre")
     for name, above in (("a", 0.5), ("b", 0.6), ("c", 0.7), ("d", 0.8)):
@@ -379,9 +378,9 @@ def test_missing_failed_interrupted_running_and_damaged_runs_are_named() -> None
     runs[3].complete = False
     runs[4].record.state = "running"
     told = " ".join(judged(runs).warnings)
-    assert "Failed, and in no number: rmsnorm-pre-s3 (disk full)." in told
+    assert "Failed, not counted: rmsnorm-pre-s3 (disk full)." in told
     assert "rmsnorm-pre-s4 at step 7" in told
-    assert "Still running, and in no number yet: rmsnorm-post-s1." in told
+    assert "Still running, not counted yet: rmsnorm-post-s1." in told
     assert "with them the curves: rmsnorm-post-s0." in told
     assert "rmsnorm · post lacks seed=1" in told
 

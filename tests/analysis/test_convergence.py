@@ -138,7 +138,7 @@ def test_a_diverged_run_has_not_reached_a_target(maker: Any) -> None:
 def test_an_arm_at_the_unigram_loss_has_learned_nothing(maker: Any) -> None:
     maker.run("rmsnorm", level=1.45, unigram=2.0)
     maker.run("layernorm", level=1.995, unigram=2.0)
-    (sentence,) = [line for line in analyse(maker).sentences if "Learned nothing" in line]
+    (sentence,) = [line for line in analyse(maker).sentences if "unigram loss" in line]
     assert "layernorm · pre (1 of 1 runs)" in sentence
     assert "rmsnorm" not in sentence
 

@@ -65,9 +65,10 @@ def test_a_seed_that_lacks_a_rate_is_in_no_sensitivity() -> None:
     assert "not in the LR sensitivity" in " ".join(rates.warnings)
 
 
-def test_points_have_mean_band_and_the_diverged() -> None:
+def test_points_have_mean_losses_and_the_diverged() -> None:
     first, _, last = only(runs_by_rate(U)).points
-    assert (first.rate, first.mean, first.band) == (1e-3, pytest.approx(2.05), (2.0, 2.1))
+    assert (first.rate, first.mean) == (1e-3, pytest.approx(2.05))
+    assert first.losses == {0: 2.0, 1: 2.1}
     assert (last.diverged, last.losses, last.capped) == (1, {0: 3.0}, {0: 3.0, 1: INITIAL})
 
 
@@ -195,7 +196,7 @@ def test_an_arm_has_learned_nothing_where_it_has_not_at_its_best_rate() -> None:
         for run in runs:
             run.record.unigram = unigram
         sentences = analyse_study(study_of_arms(runs)).sentences
-        return [sentence for sentence in sentences if "often each token occurs" in sentence]
+        return [sentence for sentence in sentences if "unigram loss" in sentence]
 
     assert unlearned(3.0) == []
     assert "rmsnorm · pre (1 of 1 runs)" in unlearned(1.5)[0]

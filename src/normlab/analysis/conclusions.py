@@ -23,7 +23,7 @@ from normlab.analysis.formatting import format_interval, format_probability, joi
 from normlab.analysis.learning_rates import LearningRates
 from normlab.analysis.statistics import Outcome, mean_interval, mean_or_infinity
 from normlab.archive import tags
-from normlab.archive.record import short_number
+from normlab.archive.record import SETTLED_STATES, short_number
 from normlab.archive.study import Run, Study
 
 MOST_SENTENCES = 5
@@ -32,7 +32,7 @@ _Comparisons = Sequence[Comparison]  # of one facet's best arm
 
 
 def describe_comparisons(comparisons: Sequence[Comparison]) -> list[str]:
-    """At most a handful of sentences, what is told before what cannot be."""
+    """At most a handful of sentences, conclusive comparisons first."""
     of_facet: dict[tuple[str, str], list[Comparison]] = defaultdict(list)
     for comparison in comparisons:
         of_facet[comparison.facet, comparison.best.label].append(comparison)
@@ -128,7 +128,7 @@ def describe_unlearned(arms: Sequence[Arm]) -> Iterator[str]:
             rows.append(f"{arm.label} ({len(unlearned)} of {len(losses)} runs)")
     if rows:
         yield (
-            f"Learned nothing but how often each token occurs, or less: {join_first(rows)}. A "
+            f"No better than the unigram loss (token frequencies only): {join_first(rows)}. A "
             f"comparison with such an arm says little about trained models."
         )
 
@@ -239,7 +239,7 @@ def _describe_untested(together: _Comparisons) -> str:
     gap = format_interval(abs(difference), math.nan)
     suffix = f", the nearest of {len(together)} others" if len(together) > 1 else ""
     prefix = f"{_facet_prefix(nearest.facet)}{best.name}"
-    noise = "without a second seed nothing tells that from noise"
+    noise = "one seed cannot separate this from noise"
     if losses_by_seed(best).keys() == losses_by_seed(nearest.other).keys():
         return (
             f"{prefix} ends lowest, at {loss:.4f} nats per token, {gap} below "
@@ -306,9 +306,6 @@ def _count_facets(groups: Sequence[_Comparisons]) -> str:
     )
 
 
-_RESULTS = ("finished", "diverged")
-
-
 def find_caveats(
     study: Study, facets: Sequence[Facet], compared_facets: Sequence[Facet]
 ) -> list[str]:
@@ -337,8 +334,8 @@ def _seed_caveats(facets: Sequence[Facet]) -> Iterator[str]:
     finished = [len(_arm_seeds(arm, "finished")) for arm in arms.values()]
     if max(finished, default=0) == 1:
         yield (
-            "One seed: no number has an interval, and noise and effect look alike; add seed=0,1,2 "
-            "to the command."
+            "One seed: no number has an interval, and an effect cannot be separated from noise; "
+            "add seed=0,1,2 to the command."
         )
     elif 1 in finished:
         alone = [arm.label for arm in arms.values() if len(_arm_seeds(arm, "finished")) == 1]
@@ -396,8 +393,8 @@ def _floor_caveats(facets: Sequence[Facet]) -> Iterator[str]:
     below = [label for label, arm in _arms_by_label(facets).items() if is_below_floor(arm)]
     if below:
         yield (
-            f"Below the floor, which no model can be that does not see the tokens it has to "
-            f"predict: {join_first(below)}. Such losses mean nothing, and are compared with none."
+            f"Below the floor, possible only for a model that sees the tokens it has to predict: "
+            f"{join_first(below)}. Such losses mean nothing, and are compared with none."
         )
 
 
@@ -441,12 +438,12 @@ def split_in_two(losses: Sequence[float]) -> tuple[list[float], list[float]] | N
 
 
 def _arm_seeds(arm: Arm, *states: str) -> set[int]:
-    return {run.record.seed for run in arm.with_state(*(states or _RESULTS))}
+    return {run.record.seed for run in arm.with_state(*(states or SETTLED_STATES))}
 
 
 # What may differ between runs of one comparison without being an arm's own.
 _ASPECTS: dict[str, Callable[[Run], Any]] = {
-    "steps": lambda run: _trainer_config(run).get("max_steps"),
+    "steps": lambda run: run.record.last_step,
     "precision": lambda run: run.record.precision,
     "device": lambda run: run.record.device,
     "threads": lambda run: run.record.threads,
@@ -460,7 +457,7 @@ def _mixture_caveats(facets: Sequence[Facet]) -> Iterator[str]:
     for aspect, value_of in _ASPECTS.items():
         mixed: dict[Any, dict[int, Run]] = defaultdict(dict)
         for facet in facets:
-            runs = [run for arm in facet.arms for run in arm.with_state(*_RESULTS)]
+            runs = [run for arm in facet.arms for run in arm.with_state(*SETTLED_STATES)]
             values = {id(run): value for run in runs if (value := value_of(run)) is not None}
             if len(set(values.values())) > 1:
                 for run in runs:
@@ -469,12 +466,12 @@ def _mixture_caveats(facets: Sequence[Facet]) -> Iterator[str]:
         if mixed:
             yield (
                 f"Runs that are compared differ in {aspect}: "
-                f"{join_first(_count_values(aspect, mixed))}. A difference between arms may come "
+                f"{join_first(_name_differing_values(aspect, mixed))}. A difference between arms may come "
                 f"from that."
             )
 
 
-def _count_values(aspect: str, runs: Mapping[Any, Sized]) -> list[str]:
+def _name_differing_values(aspect: str, runs: Mapping[Any, Sized]) -> list[str]:
     values = list(runs)
     if aspect == "versions":  # of all packages, those that differ
         common = set(values[0]).intersection(*values[1:])
@@ -491,11 +488,6 @@ def _count_values(aspect: str, runs: Mapping[Any, Sized]) -> list[str]:
     return [f"{word} in {count} run{'s' * (count > 1)}" for count, word in pairs]
 
 
-def _trainer_config(run: Run) -> dict[str, Any]:
-    trainer = run.record.config.get("trainer")
-    return trainer if isinstance(trainer, dict) else {}
-
-
 def _commit_name(run: Run) -> str | None:
     git = run.record.git or {}
     if not git.get("commit"):
@@ -504,9 +496,7 @@ def _commit_name(run: Run) -> str | None:
 
 
 def _budget_caveats(runs: Sequence[Run]) -> Iterator[str]:
-    budgets = {
-        steps for run in runs if (steps := _trainer_config(run).get("max_steps")) is not None
-    }
+    budgets = {steps for run in runs if (steps := run.record.last_step) is not None}
     if len(budgets) > 1:
         words = [f"{steps} steps" for steps in sorted(budgets)]
         yield f"Runs of different budgets are not compared with each other: {join_first(words)}."
@@ -546,16 +536,16 @@ def _run_caveats(runs: Sequence[Run]) -> Iterator[str]:
         by_state[run.record.state].append(run)
     if failed := by_state["failed"]:
         named = [f"{run.record.name} ({run.record.reason or 'no reason kept'})" for run in failed]
-        yield f"Failed, and in no number: {join_first(named)}. The same command tries again."
+        yield f"Failed, not counted: {join_first(named)}. The same command tries again."
     if stopped := by_state["interrupted"]:
         named = [f"{run.record.name} at step {run.record.step}" for run in stopped]
         yield (
-            f"Interrupted, and so in no mean of finished runs: {join_first(named)}. The curves end "
-            f"in an open circle; the command that began them goes on with them."
+            f"Interrupted, not in the means: {join_first(named)}. The curves end in an open "
+            f"circle; the command that began them goes on with them."
         )
     if running := by_state["running"]:
         named = [run.record.name for run in running]
-        yield f"Still running, and in no number yet: {join_first(named)}."
+        yield f"Still running, not counted yet: {join_first(named)}."
     damaged = [run.record.name for run in runs if not run.complete]
     if damaged:
         yield (
@@ -579,7 +569,7 @@ def describe_best_rates(rates: LearningRates) -> Iterator[str]:
         chosen = (
             "chosen on one half of the validation windows and compared on the other"
             if rates.halved
-            else "chosen by the same losses, on the same windows, that are compared"
+            else "chosen and compared on the same windows"
         )
         yield (
             f"Each arm at its own best of {len(rates.grid)} learning rates from {low} to {high}, "

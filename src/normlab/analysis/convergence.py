@@ -83,7 +83,7 @@ class Convergence:
 
     Attributes:
         target: in nats per token; None where there is none, and then no arm has steps.
-        is_default: whether it is `ABOVE_FLOOR` above the floor, which nobody asked for.
+        is_default: whether it is `ABOVE_FLOOR` above the floor, because no target was set.
         arms: in the order of the study's.
         facets: the arms that are compared with each other.
     """
@@ -124,8 +124,9 @@ def _measure_arm(arm: Arm, target: float | None) -> ArmConvergence:
             for run, step, time in zip(runs, steps, times, strict=True)
         ]
     counts = [count_spikes(training_losses(run)) for run in runs]
-    known = [count for count in counts if count is not None]
-    spikes = sum(known) if known and len(known) == len(counts) else None
+    counts_known = [count for count in counts if count is not None]
+    is_complete = bool(counts) and len(counts_known) == len(counts)
+    spikes = sum(counts_known) if is_complete else None
     return ArmConvergence(arm, len(runs), tuple(steps), tuple(seconds), spikes)
 
 
@@ -169,7 +170,9 @@ def count_spikes(losses: NDArray[np.float64]) -> int | None:
 
 
 def log_rank_p(a: Sequence[float], b: Sequence[float]) -> float:
-    """Two-sided p that two arms need equally many steps; infinite steps are censored at the end.
+    """Two-sided p of the test that two arms need equally many steps.
+
+    Infinite steps are censored at the end.
 
     The log-rank statistic, observed less expected events of an arm, is the sum of a score of each
     of its runs: 1 for an event, less the hazard (Nelson and Aalen) of all runs summed up to then.
@@ -186,8 +189,11 @@ def log_rank_p(a: Sequence[float], b: Sequence[float]) -> float:
         divisions = np.array(list(combinations(range(len(steps)), len(a))))
     else:
         random = np.random.default_rng(0)
-        drawn = [random.permutation(len(steps))[: len(a)] for _ in range(_MOST_DIVISIONS - 1)]
-        divisions = np.array([np.arange(len(a)), *drawn])  # the one at hand is one of them
+        random_divisions = [
+            random.permutation(len(steps))[: len(a)] for _ in range(_MOST_DIVISIONS - 1)
+        ]
+        # The one at hand is one of them.
+        divisions = np.array([np.arange(len(a)), *random_divisions])
     sums = np.abs(scores[divisions].sum(axis=1))
     return float(np.mean(sums >= sums[0] - 1e-9))
 

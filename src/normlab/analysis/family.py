@@ -29,7 +29,7 @@ Pair = tuple[int, int]  # indices of two arms
 # Of the pair's own interval where there are three arms or more. At 0.05, studies of eight arms and
 # four seeds, one of them with five times the noise, reported 8.1 % false differences.
 OWN_LEVEL = 0.04
-_KNOWN = 1e4  # degrees of freedom of a prior variance: from here on it counts as known
+_MOST_PRIOR_FREEDOM = 1e4  # degrees of freedom of a prior variance: from here on it counts as known
 
 
 class Variances(NamedTuple):
@@ -50,7 +50,8 @@ def family_differences(
     """The differences a − b of some pairs of arms, right for all pairs at once.
 
     A study without any difference shows one with a probability of about `level`, whichever pairs
-    are looked at; where the arms are unequally noisy it can be larger, see docs/statistics.md. `half` and `p` belong together: p < 0.05 where the interval leaves out zero.
+    are looked at; where arms are not equally noisy it can be larger (docs/statistics.md). `half`
+    and `p` belong together: p < 0.05 where the interval leaves out zero.
 
     Args:
         arms: at least two, with at least one loss each.
@@ -82,7 +83,7 @@ def family_differences(
             tests = float(len(every))
         else:
             tests = LEVEL / OWN_LEVEL if len(arms) > 2 else 1.0
-        difference = _correct(difference, tests * LEVEL / level)
+        difference = _apply_bonferroni(difference, tests * LEVEL / level)
         for variance, freedom in tukey.get(pair, ()):
             difference = _widen(difference, variance, freedom, len(arms), level)
         differences[a, b] = difference if (a, b) == pair else _reverse(difference)
@@ -117,7 +118,7 @@ def moderate_variances(own: Variances, most_freedom: NDArray[np.float64]) -> Var
     pairs = logs.shape[-1]
     scatter = np.var(logs, axis=-1, keepdims=True) * pairs / max(1, pairs - 1)
     excess = scatter - np.mean(polygamma(1, freedom / 2), axis=-1, keepdims=True)
-    prior_freedom = np.minimum(2 * _inverse_trigamma(np.maximum(excess, 1e-8)), _KNOWN)
+    prior_freedom = np.minimum(2 * _inverse_trigamma(np.maximum(excess, 1e-8)), _MOST_PRIOR_FREEDOM)
     prior = np.exp(
         np.mean(logs, axis=-1, keepdims=True)
         + digamma(prior_freedom / 2)
@@ -170,7 +171,7 @@ def _tukey_quantile(level: float, arms: int, freedom: float) -> float:
     return float(studentized_range.ppf(1 - level, arms, freedom)) / math.sqrt(2)
 
 
-def _correct(difference: Difference, tests: float) -> Difference:
+def _apply_bonferroni(difference: Difference, tests: float) -> Difference:
     """The difference as one of several tests, by Bonferroni."""
     if tests == 1 or math.isnan(difference.p):
         return difference

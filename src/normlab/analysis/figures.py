@@ -144,7 +144,7 @@ def comparison_figure(planned: FigurePlan) -> Figure:
     title = planned.study
     if len(planned.facets) > 1:
         rank = "the best of" if compare else "one of"
-        title += f": {facet.title}, {rank} {planned.combinations} combinations"
+        title += f": {facet.title}, {rank} {planned.facet_count} combinations"
     heights = [_CURVES_HEIGHT, _rows_height(rows)]
     legend = panels.legend_entries(arms, look)
     note = f"{_curve_note(arms)}\n{_dots_note(arms)}{_hidden_arms_note(planned, planned.arms)}"
@@ -193,9 +193,9 @@ def _have_same_data(arms: Sequence[Arm]) -> bool:
 def _hidden_arms_note(planned: FigurePlan, arms: Sequence[Arm]) -> str:
     """A line for the arms that are too many to be shown."""
     names = len({arm.name for arm in arms})
-    if names == planned.names:
+    if names == planned.arm_count:
         return ""
-    description = f"the {names} of {planned.names} arms with the lowest final loss"
+    description = f"the {names} of {planned.arm_count} arms with the lowest final loss"
     return f"\nShown: {description}; runs.csv holds all."
 
 
@@ -233,7 +233,7 @@ def _dots_note(arms: Sequence[Arm]) -> str:
 MOST_RATE_ROWS = 24
 MOST_RATE_CURVES = 12  # arms by name: they lie closer together than over steps
 
-_PAD = 0.06
+_PAD = 0.06  # share of an axis that stays empty at an end
 _NAMES_WIDTH = 2.1  # inches
 
 _Limits = tuple[float, float]
@@ -462,7 +462,6 @@ def _rates_note(rates: LearningRates, hidden: Mapping[str, int]) -> str:
 
 METRICS_FOLDER = "metrics"
 
-_PAD = 0.06
 _LOG_RANGE = 50.0  # positive values that span more than this get a logarithmic axis
 
 

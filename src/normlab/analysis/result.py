@@ -48,8 +48,8 @@ class FigurePlan:
         study: its name.
         facets: what the curves show, at most `MOST_CURVES` arms by name.
         ranked: what the final losses show: more arms, where they have the figure to themselves.
-        names: how many arms by name there are in all.
-        combinations: how many facets there are in all.
+        arm_count: how many arms by name there are in all.
+        facet_count: how many facets there are in all.
         look: colours and line styles.
         left_out: sentences for what is not drawn.
     """
@@ -57,8 +57,8 @@ class FigurePlan:
     study: str
     facets: tuple[Facet, ...]
     ranked: tuple[Facet, ...]
-    names: int
-    combinations: int
+    arm_count: int
+    facet_count: int
     look: Look
     left_out: tuple[str, ...]
 

@@ -105,8 +105,8 @@ class Difference:
         return self.half + float(stdtrit(self.freedom, 0.8)) * self.error
 
 
-def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
-    """Mean of independent measurements and half the width of its Student-t interval.
+def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Mean of independent measurements and half the width of its 95 % Student-t interval.
 
     The half width is NaN for one value, where the spread is unknown; both are NaN for none.
     """
@@ -119,7 +119,7 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[fl
     from scipy.special import stdtrit
 
     spread = _sample_deviation(values, mean)
-    quantile = float(stdtrit(count - 1, (1 + confidence) / 2))
+    quantile = float(stdtrit(count - 1, 1 - LEVEL / 2))
     return mean, quantile * spread / math.sqrt(count)
 
 

@@ -156,7 +156,10 @@ def _fastest_jobs(configs: Sequence[TrainConfig], vocabulary: int, cores: int, m
 
 
 def threads_per_run(configs: Sequence[TrainConfig], cores: int, jobs: int) -> int:
-    """Threads of each of so many processes at once; OMP_NUM_THREADS is the most where none is set."""
+    """Threads of each of so many processes at once.
+
+    OMP_NUM_THREADS is the most where no run sets its threads.
+    """
     settings = [config.trainer.threads for config in configs if config.trainer.threads is not None]
     if settings:
         return max(settings)

@@ -125,7 +125,7 @@ class Plan:
     fixed: dict[str, str] = field(default_factory=dict)
     runs: list[tuple[list[str], RunSpec]] = field(default_factory=list)
     # Combinations that turned out to be a run already planned: what they vary, and that run.
-    combined: list[tuple[str, RunSpec]] = field(default_factory=list)
+    duplicates: list[tuple[str, RunSpec]] = field(default_factory=list)
 
     vocabularies: dict[str, int] = field(default_factory=dict)  # tokens of each run's data, by id
 
@@ -168,7 +168,7 @@ def make_plan(
         spec = compose_spec(loader, master, overrides)
         if spec.id in seen:
             varied = [word for word in combination if word.partition("=")[0] in plan.varied]
-            plan.combined.append((" ".join(varied), seen[spec.id]))
+            plan.duplicates.append((" ".join(varied), seen[spec.id]))
             continue
         seen[spec.id] = spec
         plan.runs.append((overrides, spec))
@@ -231,7 +231,9 @@ def _check_run_count(counts: Sequence[int]) -> None:
 
 
 def compose_spec(loader: ConfigLoader, master: DictConfig, overrides: Sequence[str]) -> RunSpec:
-    """The run that these overrides of `master` make; those of `norm.*` are held to its file.
+    """The run that these overrides of `master` make.
+
+    Overrides of `norm.*` must be keys of that norm's file.
 
     Raises:
         ConfigError: it cannot be trained.

@@ -18,7 +18,7 @@ from normlab.study.allocation import (
 
 # More runs than this in a stack train hardly more a second (docs/stacks.md), and take longer to
 # begin.
-MOST_RUNS = 256
+LARGEST_STACK = 256
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def allocate_stacks(
             spec = pending[group[0]]
             fits = _fitting_runs(spec, vocabularies[spec.id], request.cards)
             share = -(-sum(map(len, request.groups)) // processes)
-            largest = min(MOST_RUNS, fits, share)
+            largest = min(LARGEST_STACK, fits, share)
         stacks += split_evenly(group, largest)
     queues = distribute_stacks(stacks, min(processes, len(stacks)))
     threads = threads_per_run([spec.config for spec in pending], machine.cores, len(queues))

@@ -201,7 +201,7 @@ def announce_plan(terminal: Console, plan: Plan, pending: int, allocation: str =
         if group not in plan.varied and all(s.choices[group] == option for s in plan.specs)
     } | plan.fixed
     print_line(f"  fixed   {', '.join(f'{key}={value}' for key, value in fixed.items())}")
-    for combination, spec in plan.combined:
+    for combination, spec in plan.duplicates:
         same = spec.name.rpartition("-")[0]
         print_line(f"  left out  {combination}: the same network as {same}, which is trained once")
     if allocation:
