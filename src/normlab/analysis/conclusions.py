@@ -466,8 +466,8 @@ def _mixture_caveats(facets: Sequence[Facet]) -> Iterator[str]:
         if mixed:
             yield (
                 f"Runs that are compared differ in {aspect}: "
-                f"{join_first(_name_differing_values(aspect, mixed))}. A difference between arms may come "
-                f"from that."
+                f"{join_first(_name_differing_values(aspect, mixed))}. A difference between arms "
+                f"may come from that."
             )
 
 

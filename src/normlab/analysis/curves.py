@@ -139,9 +139,7 @@ def averaged_runs(arm: Arm) -> list[Run]:
     A curve that is not whole is in no mean: what is lost of it may be its worst part.
     """
     finished, unfinished = arm.with_state("finished"), arm.with_state(*_UNFINISHED)
-    return [run for run in finished if run.complete] or [
-        run for run in unfinished if run.complete
-    ]
+    return [run for run in finished if run.complete] or [run for run in unfinished if run.complete]
 
 
 def ends_early(run: Run) -> bool:

@@ -84,8 +84,8 @@ def family_differences(
         else:
             tests = LEVEL / OWN_LEVEL if len(arms) > 2 else 1.0
         difference = _apply_bonferroni(difference, tests * LEVEL / level)
-        for variance, freedom in tukey.get(pair, ()):
-            difference = _widen(difference, variance, freedom, len(arms), level)
+        if pair in tukey:
+            difference = _take_wider_tukey(difference, tukey[pair], len(arms), level)
         differences[a, b] = difference if (a, b) == pair else _reverse(difference)
     return differences
 
@@ -148,14 +148,20 @@ def _difference(arms: Sequence[Losses], a: int, b: int) -> Difference:
     return paired if paired.pairs and math.isnan(unpaired.p) else unpaired
 
 
-def _widen(
-    difference: Difference, variance: float, freedom: float, arms: int, level: float
+def _take_wider_tukey(
+    difference: Difference, variances: Sequence[tuple[float, float]], arms: int, level: float
 ) -> Difference:
-    """The difference with Tukey's interval and p where they are the more careful ones."""
+    """The difference with Tukey's interval and p where they are the more careful ones.
+
+    Of several variances, each with its degrees of freedom, the one with the widest interval counts.
+    """
     from scipy.stats import studentized_range
 
-    error = math.sqrt(variance / difference.pairs)
-    half = _tukey_quantile(level, arms, freedom) * error
+    candidates = []
+    for variance, freedom in variances:
+        error = math.sqrt(variance / difference.pairs)
+        candidates.append((_tukey_quantile(level, arms, freedom) * error, error, freedom))
+    half, error, freedom = max(candidates, key=lambda candidate: candidate[0])
     if half <= difference.half:
         return difference
     statistic = math.sqrt(2) * abs(difference.mean) / error

@@ -257,8 +257,7 @@ def _rate_warnings(arms: Sequence[RatedArm], few: Sequence[str]) -> Iterator[str
     """What weakens the comparison of these arms; `few` are labels of arms with too few rates."""
     if few:
         yield (
-            f"Fewer than {FEWEST_RATES} learning rates, therefore not compared: "
-            f"{join_first(few)}."
+            f"Fewer than {FEWEST_RATES} learning rates, therefore not compared: {join_first(few)}."
         )
     extra = [
         f"{rated.name} has lr={','.join(map(short_number, beyond))} besides"

@@ -5,7 +5,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -117,6 +117,21 @@ class SweepRequest:
         return self.budgets[budget]
 
 
+@dataclass(frozen=True)
+class ExpandedOverrides:
+    """What the arguments of a command come to.
+
+    Attributes:
+        combinations: overrides for every combination of the values asked for.
+        varied: the values of each key that has several, in order.
+        fixed: the value of each other key.
+    """
+
+    combinations: tuple[Overrides, ...]
+    varied: Mapping[str, list[str]]
+    fixed: Mapping[str, str]
+
+
 @dataclass
 class Plan:
     """The runs of a command, and what it varies: keys with more than one value, in order."""
@@ -161,9 +176,11 @@ def make_plan(
         key, _, value = word.partition("=")
         values = plan.varied.setdefault(key, [])
         values += [] if value in values else [value]
-    expanded = list(expand_overrides(loader, arguments, plan))
-    _check_run_count([len(arms), len(expanded)])
-    for combination in ((*arm, *rest) for arm in arms for rest in expanded):
+    expanded = expand_overrides(loader, arguments)
+    plan.varied |= expanded.varied
+    plan.fixed |= expanded.fixed
+    _check_run_count([len(arms), len(expanded.combinations)])
+    for combination in ((*arm, *rest) for arm in arms for rest in expanded.combinations):
         overrides = [*combination, f"study={study}"]
         spec = compose_spec(loader, master, overrides)
         if spec.id in seen:
@@ -204,19 +221,25 @@ def check_repeated_keys(
         first[key] = value
 
 
-def expand_overrides(
-    loader: ConfigLoader, arguments: Sequence[str], plan: Plan
-) -> Iterator[tuple[str, ...]]:
-    """Overrides for every combination of the values asked for; `plan` is told what varies.
+def expand_overrides(loader: ConfigLoader, arguments: Sequence[str]) -> ExpandedOverrides:
+    """Overrides for every combination of the values asked for, and what varies.
 
     Raises:
         ConfigError: a sweep is not a list of values.
         HydraException: an override cannot be read.
     """
     parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(arguments))
-    values = [_override_values(override, plan) for override in parsed]
-    _check_run_count([len(options) for options in values])
-    return itertools.product(*values)
+    options, varied, fixed = [], {}, {}
+    for override in parsed:
+        key = override.get_key_element()
+        if override.is_sweep_override():
+            values = varied[key] = _swept_values(override)
+            options.append([f"{key}={value}" for value in values])
+        else:
+            value = fixed[key] = override.get_value_element_as_str()
+            options.append([f"{key}={value}" if value else key])
+    _check_run_count([len(values) for values in options])
+    return ExpandedOverrides(tuple(itertools.product(*options)), varied, fixed)
 
 
 def _check_run_count(counts: Sequence[int]) -> None:
@@ -258,12 +281,8 @@ def has_result(spec: RunSpec) -> bool:
     return spec.read_result() is not None
 
 
-def _override_values(override: Override, plan: Plan) -> list[str]:
+def _swept_values(override: Override) -> list[str]:
     key = override.get_key_element()
-    if not override.is_sweep_override():
-        value = override.get_value_element_as_str()
-        plan.fixed[key] = value
-        return [f"{key}={value}" if value else key]
     if not override.is_discrete_sweep():
         raise ConfigError(
             f"{override.input_line} is not a list of values; "
@@ -285,8 +304,7 @@ def _override_values(override: Override, plan: Plan) -> list[str]:
             f"{override.input_line} matches nothing; a glob goes over the options of a group, as "
             f"in norm=glob(*rms*)."
         )
-    plan.varied[key] = values
-    return [f"{key}={value}" for value in values]
+    return values
 
 
 def _compose_sweep_config(
