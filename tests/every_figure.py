@@ -315,7 +315,7 @@ def _story(of: Study, folder: Path) -> None:
 
 def _metric(count: int, folder: Path) -> None:
     for tag in (tags.GRADIENT_NORM, tags.probe_tag(tags.STREAM_RMS, "block_01/attention")):
-        sheet.save_figure(figures.metric_figure(analyse_study(study(count)).plan, tag), folder, tag)
+        sheet.save_figure(figures.metric_figure(study(count), tag), folder, tag)
 
 
 # By the module that saves them.

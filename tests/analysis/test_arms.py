@@ -4,8 +4,9 @@ from typing import Any
 import pytest
 
 from normlab.analysis.arms import format_value, group_runs, split_facets
+from normlab.analysis.result import plan_figures
 from normlab.archive.events import Events
-from normlab.archive.record import RunRecord
+from normlab.archive.record import FinalNumbers, RunRecord
 from normlab.archive.study import Run
 
 
@@ -152,3 +153,14 @@ def test_runs_of_unlike_commands_are_named_by_the_fewest_settings_that_tell_them
         "depth=8 · width=64",
     ]
     assert len(arms[0].settings) == 4  # what they are compared by
+
+
+def test_facets_are_named_where_only_arms_without_the_setting_are_shown() -> None:
+    runs = [run(f"norm{at:02}") for at in range(13)]
+    runs += [run("bad", norm={"foo": foo}) for foo in (1, 2)]
+    for at, one in enumerate(runs):
+        one.record.state = "finished"
+        one.record.final = FinalNumbers(1.0 + at)
+    planned = plan_figures("study", group_runs(runs))
+    assert [facet.title for facet in planned.ranked] == ["foo=1", "foo=2"]
+    assert all("bad" not in {arm.norm for arm in facet.arms} for facet in planned.ranked)

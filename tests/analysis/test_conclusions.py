@@ -9,9 +9,11 @@ import pytest
 from scipy import stats
 
 from normlab.analysis.arms import group_runs, split_facets
-from normlab.analysis.comparison import compare_arms, losses_by_seed
+from normlab.analysis.comparison import compare_arms, losses_by_seed, mostly_diverged
+from normlab.analysis.curves import describe_ending
 from normlab.analysis.family import family_differences
 from normlab.analysis.formatting import format_interval
+from normlab.analysis.report_tables import diverged_table
 from normlab.analysis.result import AnalysisSettings, StudyResult, analyse_study
 from normlab.archive.events import Events
 from normlab.archive.record import FinalNumbers, RunRecord
@@ -154,7 +156,7 @@ def test_one_seed_gives_no_verdict_and_says_what_to_add() -> None:
     found = judged(arm([1.9], *PRE), arm([1.92], *POST), arm([1.95], *LAYER))
     assert found.sentences == (
         "rmsnorm · pre ends lowest, at 1.9000 nats per token, 0.0200 below rmsnorm · post, the "
-        "nearest of 2 others; without a second seed nothing tells that from noise.",
+        "nearest of 2 others; one seed cannot separate this from noise.",
     )
     (warning,) = found.warnings
     assert "seed=0,1,2" in warning
@@ -171,9 +173,36 @@ def test_survivors_do_not_stand_for_an_arm_that_mostly_diverged() -> None:
     found = judged(arm([1.90, 1.91, 1.92], *PRE), arm([1.5, 1.5, None, None], *POST))
     assert found.comparisons == ()
     assert found.sentences[-1] == (
-        "Half of the runs or more diverged, so the others do not stand for the arm and are not "
-        "compared: rmsnorm · post."
+        "Of the finished and diverged runs half or more diverged, so the others do not stand for "
+        "the arm and are not compared: rmsnorm · post."
     )
+
+
+def test_runs_without_a_result_do_not_dilute_those_that_diverged() -> None:
+    lost = [*arm([1.95, None], *POST), run(None, *POST, 2, state="running", diverged_step=None)]
+    found = judged(arm([1.90, 1.91, 1.92], *PRE), lost)
+    assert found.comparisons == ()
+    assert "rmsnorm · post" in found.sentences[-1]
+    waiting = [run(None, *POST, state="running", diverged_step=None)]
+    (waiting_arm,) = group_runs(waiting)
+    assert not mostly_diverged(waiting_arm)
+
+
+def test_a_run_may_diverge_at_its_first_step() -> None:
+    runs = [*arm([1.90, 1.91, 1.92], *PRE), run(None, *POST, diverged_step=0, step=5)]
+    assert "rmsnorm · post (1 of 1, step 0)" in judged(runs).sentences[-1]
+    result = judged(runs)
+    assert describe_ending(result.arms[0]) == "diverged at step 0"
+    runs.append(run(None, *LAYER, diverged_step=3, step=5))
+    table = diverged_table(judged(runs))
+    assert table is not None
+    assert [row[1].text for row in table.rows] == ["0", "3"]
+
+
+def test_equal_losses_are_called_the_same() -> None:
+    found = judged(arm([1.90, 1.91, 1.92], *PRE), arm([1.90, 1.91, 1.92], *POST))
+    (sentence,) = found.sentences
+    assert sentence.endswith("end at the same losses (3 paired seeds, p = 1.00).")
 
 
 def test_an_arm_that_lost_a_run_is_compared_and_that_is_said() -> None:
@@ -231,6 +260,18 @@ def test_the_arm_with_the_lower_mean_may_be_the_higher_over_equal_seeds() -> Non
             [run(1.5), run(1.6, config={"trainer": {"max_steps": 200}})],
             "No two arms that can be compared share their other settings",
         ),
+        (
+            [run(1.5), run(1.6, *POST, 0), run(None, *POST, 1)],
+            "Fewer than two arms can be compared: the others mostly diverged, are below the",
+        ),
+        (
+            [run(1.5), run(1.6, *POST, config={"allow_leak": True})],
+            "Fewer than two arms can be compared",
+        ),
+        (
+            [run(1.5, data_digest="a"), run(1.6, *POST, data_digest="b")],
+            "No two arms that can be compared share their other settings",
+        ),
     ],
 )
 def test_nothing_to_compare_is_said(runs: list[Run], said: str) -> None:
@@ -263,6 +304,38 @@ def test_many_facets_are_counted() -> None:
         "Of 30 combinations of settings, the lowest arm ends lower than another in 10, and in 20 "
     )
     assert len(found.sentences) <= 6
+
+
+def test_many_facets_are_counted_by_each_outcome_and_by_the_margin() -> None:
+    noise, runs = np.array([-1e-4, 0, 1e-4]), []
+    for width in range(12):
+        config = {"model": {"width": width}}
+        higher = [0.5, 0.005, 0.0][width // 3] if width < 9 else 0.01
+        low = 1.5 + noise[::-1] * (1 if width < 9 else 300)
+        runs += arm(list(low), *PRE, config=config)
+        runs += arm(list(low + higher + noise * (1 if width < 9 else 300)), *POST, config=config)
+    study = Study(Path("study"), runs)
+    (first, *_) = analyse_study(study, settings=AnalysisSettings(margin=0.01)).sentences
+    assert first.startswith(
+        "Of 12 combinations of settings, the lowest arm ends lower than another in 6, 3 of them by "
+        "less than the margin of 0.01, in 3 all others are the same within 0.01, and in 3 that "
+        "cannot be told; most often, in "
+    )
+
+
+def test_a_summary_of_many_arms_names_every_outcome() -> None:
+    runs = arm([1.90, 1.91, 1.92, 1.0], "best", "pre")
+    runs += arm([1.80, 1.8101, 1.82], "higher", "pre")
+    for name, above in (("a", 0.5), ("b", 0.6), ("c", 0.7), ("d", 0.8)):
+        runs += arm(list(np.array([1.90, 1.91, 1.92, 1.0]) + above), name, "pre")
+    runs += arm([1.905, 1.9151, 1.925, 1.005], "near", "pre")
+    study = Study(Path("study"), runs)
+    (told, *_) = analyse_study(study, settings=AnalysisSettings(margin=0.01)).sentences
+    assert "it ends lower than 5 of 6 others (" in told
+    assert (
+        "and is higher than 1 over their common seeds (higher · pre), 1 of them by less than the "
+        "margin of 0.01." in told
+    )
 
 
 def test_what_differs_beside_the_arms_is_a_warning() -> None:
@@ -305,9 +378,9 @@ def test_missing_failed_interrupted_running_and_damaged_runs_are_named() -> None
     runs[3].complete = False
     runs[4].record.state = "running"
     told = " ".join(judged(runs).warnings)
-    assert "Failed, and in no number: rmsnorm-pre-s3 (disk full)." in told
+    assert "Failed, not counted: rmsnorm-pre-s3 (disk full)." in told
     assert "rmsnorm-pre-s4 at step 7" in told
-    assert "Still running, and in no number yet: rmsnorm-post-s1." in told
+    assert "Still running, not counted yet: rmsnorm-post-s1." in told
     assert "with them the curves: rmsnorm-post-s0." in told
     assert "rmsnorm · post lacks seed=1" in told
 

@@ -3,14 +3,21 @@
 import csv
 import itertools
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from scipy.stats import CensoredData, logrank
 
+from normlab.analysis import convergence
 from normlab.analysis.conclusions import split_in_two
-from normlab.analysis.convergence import count_spikes, log_rank_p
+from normlab.analysis.convergence import (
+    Convergence,
+    count_spikes,
+    describe_convergence,
+    log_rank_p,
+)
 from normlab.analysis.result import AnalysisSettings, StudyResult, analyse_study
 from normlab.analysis.runs_csv import write_runs_csv
 from normlab.archive import tags
@@ -131,7 +138,7 @@ def test_a_diverged_run_has_not_reached_a_target(maker: Any) -> None:
 def test_an_arm_at_the_unigram_loss_has_learned_nothing(maker: Any) -> None:
     maker.run("rmsnorm", level=1.45, unigram=2.0)
     maker.run("layernorm", level=1.995, unigram=2.0)
-    (sentence,) = [line for line in analyse(maker).sentences if "Learned nothing" in line]
+    (sentence,) = [line for line in analyse(maker).sentences if "unigram loss" in line]
     assert "layernorm · pre (1 of 1 runs)" in sentence
     assert "rmsnorm" not in sentence
 
@@ -151,3 +158,62 @@ def test_two_groups_are_a_warning(maker: Any) -> None:
     warnings = " ".join(analyse(maker).warnings)
     assert "Seeds end in two groups" in warnings
     assert "rmsnorm · pre (2 at 1.5" in warnings
+
+
+def test_a_finished_run_whose_curves_are_incomplete_is_not_counted(maker: Any) -> None:
+    for seed in range(3):
+        maker.run("rmsnorm", seed=seed, level=1.45)
+    study = read_study(maker.folder)
+    study.runs[0].complete = False
+    result = analyse_study(study)
+    (row,) = result.convergence.arms
+    assert (row.runs, row.reached, len(row.steps)) == (2, 2, 2)
+    with write_runs_csv(study, result.convergence.target).open() as file:
+        cells = [(line["steps_to_target"], line["loss_spikes"]) for line in csv.DictReader(file)]
+    assert cells[0] == ("", "")
+    assert all(all(of_run) for of_run in cells[1:])
+
+
+def test_an_arm_that_is_not_compared_has_no_verdict_on_its_steps(maker: Any) -> None:
+    for seed in range(5):
+        maker.run("rmsnorm", seed=seed, level=1.45, config={"allow_leak": True})
+        maker.run("layernorm", seed=seed, level=1.70)
+    assert "fewer steps" not in " ".join(analyse(maker).sentences)
+
+
+def test_the_p_of_steps_counts_the_facets_too(maker: Any) -> None:
+    for depth in (2, 4):
+        for seed in range(5):
+            shared = {"seed": seed, "config": {"model": {"depth": depth}}}
+            maker.run("rmsnorm", name=f"r{depth}{seed}", level=1.45, **shared)
+            maker.run("layernorm", name=f"l{depth}{seed}", level=1.70, **shared)
+    sentences = [line for line in analyse(maker).sentences if "fewer steps" in line]
+    assert len(sentences) == 2
+    assert all("(p = 0.016)" in sentence for sentence in sentences)
+
+
+def test_spikes_are_of_the_runs_that_have_curves(maker: Any) -> None:
+    maker.run("rmsnorm", seed=0)
+    maker.run("rmsnorm", seed=1, state="failed")
+    study = read_study(maker.folder)
+    study.runs[0].events.scalars[tags.TRAIN_LOSS].values[400] += 5.0
+    (sentence,) = [line for line in analyse_study(study).sentences if "spikes" in line]
+    assert "rmsnorm · pre 1 in 1 run." in sentence
+
+
+def test_seconds_are_not_given_where_a_run_has_none(
+    maker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(convergence, "are_speeds_comparable", lambda runs: True)
+    for seed in range(3):
+        maker.run("rmsnorm", seed=seed, level=1.45, train_seconds=None if seed == 1 else 10.0)
+    (row,) = analyse(maker).convergence.arms
+    assert (len(row.steps), row.seconds) == (3, ())
+
+
+def test_many_steps_are_written_with_all_digits(maker: Any) -> None:
+    maker.run("rmsnorm")
+    (row,) = analyse(maker).convergence.arms
+    long = Convergence(2.0, False, (replace(row, steps=(1_234_567.0,)),), ())
+    (sentence,) = describe_convergence(long)
+    assert "rmsnorm · pre 1234567." in sentence

@@ -10,7 +10,7 @@ import normlab
 from every_figure import DRAWN_WITH_A_STUDY, FIGURES, captured
 from figure_checks import faults
 from normlab.analysis import sheet
-from normlab.analysis.report import captioned_figures
+from normlab.analysis.report import CAPTIONS
 from normlab.analysis.style import RC
 
 _SOURCES = Path(normlab.__file__).parent
@@ -57,7 +57,7 @@ def test_every_figure_of_a_report_is_in_the_list(
             with captured(monkeypatch, laid_out=False) as drawn:
                 draw(1, tmp_path)
             names |= {name for name in drawn if "/" not in name}  # not those of single scalars
-    assert names == set(captioned_figures())
+    assert names == set(CAPTIONS)
 
 
 @pytest.mark.parametrize(

@@ -179,3 +179,11 @@ def test_the_inverse_of_trigamma_is_exact_over_fourteen_decades() -> None:
 
     values = np.geomspace(1e-8, 1e6, 60)
     assert polygamma(1, _inverse_trigamma(values)) == pytest.approx(values, rel=1e-9)
+
+
+def test_unequal_seeds_without_spread_have_an_interval_of_no_width() -> None:
+    arms = [{0: 1.0, 1: 1.0}, {2: 1.5, 3: 1.5}, {4: 1.2, 5: 1.3}]
+    difference = family_differences(arms, [(0, 1)])[0, 1]
+    assert (difference.mean, difference.half, difference.p) == (-0.5, 0.0, 0.0)
+    assert difference.detectable == 0.0
+    assert difference.outcome_within() == "lower"

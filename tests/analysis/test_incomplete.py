@@ -181,4 +181,4 @@ def test_a_run_being_written_is_drawn_open_without_a_complaint(maker: Any) -> No
 def test_a_name_is_drawn_as_it_is(name: str, maker: Any) -> None:
     record: RunRecord = maker.run(norm=name, name="run", steps=50)
     assert record.norm == name
-    assert write_study_report(maker.folder).result.summaries[0].norm == name
+    assert write_study_report(maker.folder).result.arms[0].norm == name

@@ -9,6 +9,7 @@ from learning_rate_runs import INITIAL, runs_by_rate, study_of_arms
 from normlab.analysis.arms import group_runs
 from normlab.analysis.learning_rates import LearningRates, RatedArm, analyse_learning_rates
 from normlab.analysis.result import analyse_study
+from normlab.archive.record import FinalNumbers
 
 U = {1e-3: [2.0, 2.1], 1e-2: [1.5, 1.7], 1e-1: [3.0, None]}
 
@@ -64,9 +65,10 @@ def test_a_seed_that_lacks_a_rate_is_in_no_sensitivity() -> None:
     assert "not in the LR sensitivity" in " ".join(rates.warnings)
 
 
-def test_points_have_mean_band_and_the_diverged() -> None:
+def test_points_have_mean_losses_and_the_diverged() -> None:
     first, _, last = only(runs_by_rate(U)).points
-    assert (first.rate, first.mean, first.band) == (1e-3, pytest.approx(2.05), (2.0, 2.1))
+    assert (first.rate, first.mean) == (1e-3, pytest.approx(2.05))
+    assert first.losses == {0: 2.0, 1: 2.1}
     assert (last.diverged, last.losses, last.capped) == (1, {0: 3.0}, {0: 3.0, 1: INITIAL})
 
 
@@ -173,3 +175,67 @@ def test_a_run_without_the_halves_has_all_arms_compared_by_the_whole() -> None:
     assert not result.rates.halved
     assert [arm.best_rate for arm in result.rates.arms] == [1e-1, 1e-1]
     assert "on the same windows" in " ".join(result.sentences)
+
+
+def test_seeds_that_lack_a_rate_are_no_group_of_their_own() -> None:
+    losses = {1e-3: [2.0] * 4, 1e-2: [1.5] * 4, 1e-1: [None, None, 3.0, 3.0]}
+    result = analyse_study(study_of_arms(runs_by_rate(losses), runs_by_rate(losses, "layernorm")))
+    assert not any("two groups" in warning for warning in result.warnings)
+    losses[1e-2] = [1.5, 1.5, 1.8, 1.8]
+    (warning,) = [
+        warning
+        for warning in analyse_study(study_of_arms(runs_by_rate(losses))).warnings
+        if "two groups" in warning
+    ]
+    assert "rmsnorm · pre (2 at 1.5000, 2 at 1.8000)" in warning
+
+
+def test_an_arm_has_learned_nothing_where_it_has_not_at_its_best_rate() -> None:
+    def unlearned(unigram: float) -> list[str]:
+        runs = runs_by_rate({1e-3: [2.0], 1e-2: [1.5], 1e-1: [3.0]})
+        for run in runs:
+            run.record.unigram = unigram
+        sentences = analyse_study(study_of_arms(runs)).sentences
+        return [sentence for sentence in sentences if "unigram loss" in sentence]
+
+    assert unlearned(3.0) == []
+    assert "rmsnorm · pre (1 of 1 runs)" in unlearned(1.5)[0]
+
+
+def test_why_arms_over_learning_rates_are_not_compared_is_said() -> None:
+    def first_sentence(*arms: list) -> str:
+        return analyse_study(study_of_arms(*arms)).sentences[0]
+
+    other = {rate * 3: losses for rate, losses in U.items()}
+    lost: dict = {rate: [None, None, 1.5] for rate in U}
+    for arms in (
+        (runs_by_rate(U), runs_by_rate(other, "layernorm")),
+        (runs_by_rate(lost), runs_by_rate(lost, "layernorm")),
+    ):
+        assert first_sentence(*arms).startswith("No learning rate is shared by all arms with fewer")
+    sentence = first_sentence(runs_by_rate(U), runs_by_rate(lost, "layernorm"))
+    assert "the other arms are excluded (see the sentences below)" in sentence
+    halved: dict = {rate: [sum(halves) / 2] * 2 for rate, halves in HALVES.items()}
+    sentence = first_sentence(runs_by_rate(halved, halves=HALVES))
+    assert sentence == (
+        "rmsnorm · pre ends at 1.9000 ± 0.0000 nats per token (2 seeds); no other arm has "
+        "finished, so there is nothing to compare it with."
+    )
+
+
+def test_a_run_without_a_loss_or_an_arm_of_few_rates_does_not_decide_on_the_windows() -> None:
+    losses: dict = {rate: [sum(halves) / 2] * 2 for rate, halves in HALVES.items()}
+    runs = runs_by_rate(losses, halves=HALVES)
+    runs[0].record.final = FinalNumbers()
+    assert found(runs).halved
+    few = runs_by_rate({1e-3: [2.0]}, "layernorm")
+    assert found(runs_by_rate(losses, halves=HALVES), few).halved
+
+
+def test_an_arm_without_a_best_rate_is_not_named_with_a_best_loss() -> None:
+    lost = {1e-3: [2.0, None], 1e-2: [None, 2.0], 1e-1: [2.0, None]}
+    assert only(runs_by_rate(lost)).sensitivity
+    result = analyse_study(study_of_arms(runs_by_rate(lost, "layernorm"), runs_by_rate(U)))
+    (sentence,) = [line for line in result.sentences if line.startswith("LR sensitivity")]
+    assert "rmsnorm · pre" in sentence
+    assert "inf" not in sentence

@@ -11,7 +11,6 @@ from torch.utils.tensorboard import SummaryWriter
 
 from normlab.analysis.figures import metric_figure
 from normlab.analysis.plot import main
-from normlab.analysis.result import analyse_study
 from normlab.analysis.style import RC
 from normlab.archive.study import read_study
 
@@ -36,7 +35,7 @@ def probed(maker: Any) -> Any:
 
 def drawn(folder: Path, tag: str = TAG) -> Figure:
     with matplotlib.rc_context(RC):
-        figure = metric_figure(analyse_study(read_study(folder, {tag})).plan, tag)
+        figure = metric_figure(read_study(folder, {tag}), tag)
         figure.draw_without_rendering()
     return figure
 
@@ -90,3 +89,16 @@ def test_the_command_draws_it_and_says_where(
     main([str(probed.folder), "--metric", "val/loss"])
     assert "figures/metrics/val_loss.png" in capsys.readouterr().out
     assert not (probed.folder / "runs.csv").exists()
+
+
+def test_a_metric_of_arms_that_the_other_figures_leave_out_is_drawn(
+    maker: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for at in range(21):
+        record = maker.run(f"norm{at:02}", level=1.5 + at / 10, steps=50)
+    log(maker.folder / record.name, TAG, [1.0, 2.0])
+    main([str(maker.folder), "--metric", TAG])
+    assert "figures/metrics/" in capsys.readouterr().out
+    figure = drawn(maker.folder)
+    assert len(figure.axes[0].lines) == 1
+    assert "20 of 21 runs did not log it" in figure.subfigs[2].texts[0].get_text()

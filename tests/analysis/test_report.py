@@ -286,6 +286,9 @@ def test_commands_can_be_typed_as_they_stand(maker: Any) -> None:
     assert found["Browse every curve"] == ["tensorboard --logdir 'my outputs'"]
     (one,) = found["One run again, to compare it bit by bit"]
     assert one == "python train.py --from 'my outputs/study/a b'"
+    study = read_study(maker.folder)
+    study.runs[0].record.command = "  "
+    assert report.repeat_commands(study)["The study"] == []
 
 
 def test_a_drawing_has_other_colours_on_a_dark_ground(maker: Any) -> None:

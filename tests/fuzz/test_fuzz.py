@@ -31,7 +31,7 @@ from normlab.config.gate import check_folder
 from normlab.config.run_spec import RunSpec
 from normlab.errors import NormlabError
 from normlab.study.command import read_command
-from normlab.study.plan import Plan, compose_spec, expand_overrides
+from normlab.study.plan import compose_spec, expand_overrides
 from normlab.training.build import build_model, check_networks
 from normlab.training.run import train
 from tiny_run import TINY, SilentDisplay
@@ -92,8 +92,8 @@ def try_overrides(dice: random.Random, loader: ConfigLoader, master: DictConfig)
     keys = {word.lstrip("+~").partition("=")[0] for word in own}
     small = [word for word in SMALL if word.partition("=")[0] not in keys]
     try:
-        every = expand_overrides(loader, [*small, *own], Plan())
-        return build_if_small(compose_spec(loader, master, next(every)))
+        first, *_ = expand_overrides(loader, [*small, *own]).combinations
+        return build_if_small(compose_spec(loader, master, first))
     except Exception as error:
         if isinstance(error, NormlabError) or not is_configuration_error(error):
             raise

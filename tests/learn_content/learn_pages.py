@@ -11,7 +11,7 @@ from pathlib import Path
 
 from normlab.config.compose import composed_config
 from normlab.config.run_spec import RunSpec
-from normlab.study.plan import Plan, compose_spec, expand_overrides
+from normlab.study.plan import compose_spec, expand_overrides
 
 ROOT = Path(__file__).resolve().parents[2]
 LEARN = ROOT / "docs" / "learn"
@@ -109,7 +109,7 @@ def compose_command(command: str) -> list[RunSpec]:
 @functools.cache
 def _compose(overrides: tuple[str, ...], folder: Path | None) -> list[RunSpec]:
     with composed_config((), folder) as (loader, master):
-        combinations = list(expand_overrides(loader, overrides, Plan()))
+        combinations = expand_overrides(loader, overrides).combinations
         return [compose_spec(loader, master, combination) for combination in combinations]
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from normlab.archive.record import BestNumbers, FinalNumbers, RunRecord
 from normlab.study import progress
-from normlab.study.progress import Countdown, StudyProgress
+from normlab.study.progress import Countdown, StudyProgress, format_outcome
 from normlab.terminal import open_terminal
 from normlab.training.recorder import SILENCE
 
@@ -199,3 +199,9 @@ def test_the_time_left_is_that_of_all_runs_of_the_study(
         line = capsys.readouterr().out
         assert line.startswith(f"run 2/4 {NAMES[0]}  step 50/100")
         assert "4m 10s left" in line
+
+
+def test_a_speed_that_was_recorded_is_not_said_to_be_about() -> None:
+    record = RunRecord("id", NAMES[0], "rmsnorm", "pre", "synthetic", 0, {}, {}, state="finished")
+    record.tokens_per_second = 18_012.0
+    assert "  18,012 tokens/s  " in format_outcome(record)

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from normlab.archive.record import RunRecord
+from normlab.config.run_spec import RunSpec
+from normlab.study import repeat
+from normlab.study.plan import ELSEWHERE
 from tiny_run import TINY
 
 MINE = ("norm=layernorm", "placement=mixln", "norm.eps=1e-4", "seed=3", "model.dropout=0.1")
@@ -70,6 +73,36 @@ def test_another_result_is_told_with_its_step(first: Path, train_py: Callable) -
     answer = train_py("--from", str(first), "study=fourth")
     assert answer.code == 1
     assert "meant something else" in answer.err
+
+
+def test_a_repeat_that_did_not_happen_is_not_called_another_result(
+    first: Path, train_py: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end_elsewhere(*_: object, **__: object) -> str:
+        return ELSEWHERE
+
+    monkeypatch.setattr(repeat, "train_with_progress", end_elsewhere)
+    answer = train_py("--from", str(first))
+    assert answer.code == 1
+    assert "is being trained by another process; repeat when it has ended." in answer.err
+
+    def fail(spec: RunSpec, *_: object, **__: object) -> str:
+        record = RunRecord.read(first)
+        record.state, record.reason = "failed", "out of memory"
+        spec.folder.mkdir(parents=True)
+        record.write(spec.folder)
+        return "failed"
+
+    monkeypatch.setattr(repeat, "train_with_progress", fail)
+    answer = train_py("--from", str(first), "study=second")
+    assert answer.code == 1
+    assert "the repeat did not finish: out of memory" in answer.err
+    record = RunRecord.read(first)
+    record.state = "interrupted"
+    record.write(first)
+    answer = train_py("--from", str(first), "study=third")
+    assert answer.code == 1
+    assert f"{first} has no result to compare with (interrupted)." in answer.err
 
 
 def test_a_run_whose_files_have_changed_is_repeated_with_a_note(

@@ -151,6 +151,17 @@ def test_a_stack_fits_into_the_memory_of_a_card(specified: Callable) -> None:
     assert [len(stack) for stack in allocation.queues[0]] == [1] * 12
 
 
+def test_stacks_take_no_more_threads_than_the_environment_allows(
+    specified: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = with_setting(compose_once(specified), "trainer.threads", None)
+    specs = [replace(spec, id=str(i)) for i in range(4)]
+    sizes, request = {str(i): 65 for i in range(4)}, StackRequest([list(range(4))], [])
+    for limit, threads in (("3", 3), ("", 8)):
+        monkeypatch.setenv("OMP_NUM_THREADS", limit)
+        assert allocate_stacks(specs, sizes, request, Machine(8, 16 * GIB)).threads == threads
+
+
 def test_a_process_sees_its_own_card() -> None:
     assert card_environment(1, None) == {"CUDA_VISIBLE_DEVICES": "1"}
     assert card_environment(1, "4,GPU-7") == {"CUDA_VISIBLE_DEVICES": "GPU-7"}

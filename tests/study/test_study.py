@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from normlab.archive.record import RunRecord
+from normlab.study.plan import Plan
 from tiny_run import TINY
 
 SENTENCE = ("-m", "norm=rmsnorm,layernorm", "placement=pre,post")
@@ -45,6 +46,21 @@ def test_the_sentence_trains_four_runs_and_compares_them(
     more = train_py(*SENTENCE, "seed=0,1", *TINY, f"output_dir={tmp_path}")
     assert "4 already there, 4 to train" in more.out
     assert len(records(study)) == 8
+
+
+def test_a_run_that_another_process_ends_meanwhile_stops_nothing(
+    train_py: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_pending, calls = Plan.pending, []
+
+    def pending(plan: Plan) -> list:
+        calls.append(None)
+        return read_pending(plan)[len(calls) - 1 :]  # each time one more is there
+
+    monkeypatch.setattr(Plan, "pending", pending)
+    answer = train_py("-m", "seed=0,1,2", *TINY, f"output_dir={tmp_path}")
+    assert answer.code == 0, answer.err
+    assert [r.state for r in records(tmp_path / "synthetic")] == ["finished"] * 3
 
 
 # Keeps its promises when it is tried, and fails once it is trained.

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from normlab.archive.record import RunRecord
+from normlab.config.compose import composed_config
 from normlab.errors import ConfigError
-from normlab.study.plan import SweepRequest
+from normlab.study.plan import SweepRequest, make_plan
 from tiny_run import TINY
 
 ARMS = ("norm=none", "norm=layernorm placement=post")
@@ -93,3 +94,10 @@ def test_an_experiment_trains_its_arms_at_the_size_of_its_budget(
     refused = train_py(*own, "budget=full", *TINY)
     assert refused.code == 2
     assert "budget=quick, budget=standard" in refused.err
+
+
+def test_arms_count_among_the_runs_of_a_command() -> None:
+    arms = [("norm=rmsnorm",), ("norm=layernorm",), ("norm=none",)]
+    with composed_config([]) as (loader, master), pytest.raises(ConfigError) as caught:
+        make_plan(loader, master, ["seed=range(0,5000)"], "mine", arms)
+    assert str(caught.value).startswith("the command asks for 15,000 runs (3 × 5000), and the most")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from normlab.archive.record import NEUTRAL_KEYS, arm_name_parts, short_number
+from normlab.archive.record import NEUTRAL_KEYS, RunRecord, arm_name_parts, short_number
 from normlab.archive.study import Run
 from normlab.text import printable_line
 
@@ -79,7 +79,8 @@ class Facet:
     @property
     def title(self) -> str:
         """The shared settings, by as few as tell the facets apart; empty of a single facet."""
-        return next(arm.setting for arm in self.arms if arm.settings == self.settings)
+        unnamed = self.arms[0].unnamed  # the same of all arms of a study
+        return SEPARATOR.join(format_setting(s) for s in self.settings if s[0] not in unnamed)
 
 
 def group_runs(runs: Iterable[Run]) -> list[Arm]:
@@ -193,8 +194,8 @@ def flatten_keys(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _chosen_options(run: Run) -> dict[str, str]:
-    record = run.record
+def chosen_options(record: RunRecord) -> dict[str, str]:
+    """The option of every group, those that have a field of their own included."""
     named_groups = {"norm": record.norm, "placement": record.placement, "data": record.data}
     return {**record.choices, **named_groups}
 
@@ -202,7 +203,9 @@ def _chosen_options(run: Run) -> dict[str, str]:
 def _naming_settings(run: Run) -> dict[str, Any]:
     """Everything that could name an arm, apart from norm and placement: options, then keys."""
     settings: dict[str, Any] = {
-        group: option for group, option in _chosen_options(run).items() if group not in _NAME_GROUPS
+        group: option
+        for group, option in chosen_options(run.record).items()
+        if group not in _NAME_GROUPS
     }
     settings |= flatten_keys(run.record.config)
     idle = [group for group in _NAME_GROUPS if getattr(run.record, group) == "any"]
@@ -226,7 +229,7 @@ def _varying_keys(runs: Sequence[Run]) -> list[str]:
     line, and that follows from those which were given, is a consequence (the last learning rate
     follows from the first) and would only repeat them.
     """
-    options = [_chosen_options(run) for run in runs]
+    options = [chosen_options(run.record) for run in runs]
     settings = [
         {key: _json_text(item) for key, item in _naming_settings(run).items()} for run in runs
     ]

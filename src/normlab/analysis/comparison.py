@@ -14,6 +14,7 @@ from typing import Literal
 from normlab.analysis.arms import Arm, Facet
 from normlab.analysis.family import family_differences
 from normlab.analysis.statistics import LEVEL, Difference, Outcome, mean_or_infinity
+from normlab.archive.record import SETTLED_STATES
 
 # The floor is that of the very windows that are validated; this is far beyond rounding.
 FLOOR_TOLERANCE = 0.01  # nats per token
@@ -58,9 +59,9 @@ def compare_arms(
 ) -> list[Comparison]:
     """Every facet's best arm against its others: the facets in their order, the lowest arm first.
 
-    Arms are compared that have a finished run, of which fewer than half of the runs diverged, none
-    is below the floor or INVALID, and that learned the same data. The level is shared out over the
-    facets.
+    Arms are compared that have a finished run, of whose finished and diverged runs fewer than half
+    diverged, of which none is below the floor or INVALID, and that learned the same data. The level
+    is shared out over the facets.
     """
     groups = [
         (facet, arms) for facet in facets for arms in comparable_arms(facet, loss) if len(arms) > 1
@@ -100,8 +101,12 @@ def losses_by_seed(arm: Arm, loss: FinalLoss = "val_loss") -> dict[int, float]:
 
 
 def mostly_diverged(arm: Arm) -> bool:
-    """Whether half of the arm's runs or more diverged: the survivors do not stand for the arm."""
-    return 2 * len(arm.with_state("diverged")) >= len(arm.runs)
+    """Whether of the runs that finished or diverged half or more diverged.
+
+    The survivors then do not stand for the arm.
+    """
+    diverged, settled = arm.with_state("diverged"), arm.with_state(*SETTLED_STATES)
+    return 2 * len(diverged) >= max(1, len(settled))
 
 
 def is_below_floor(arm: Arm) -> bool:

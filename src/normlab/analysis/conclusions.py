@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from itertools import pairwise
 from typing import Any
 
-from normlab.analysis.arms import Arm, Facet, format_value
+from normlab.analysis.arms import Arm, Facet, format_value, split_facets
 from normlab.analysis.comparison import (
     Comparison,
+    FinalLoss,
     is_below_floor,
     is_invalid,
     learned_data,
@@ -20,9 +21,9 @@ from normlab.analysis.comparison import (
 )
 from normlab.analysis.formatting import format_interval, format_probability, join_first
 from normlab.analysis.learning_rates import LearningRates
-from normlab.analysis.statistics import mean_interval, mean_or_infinity
+from normlab.analysis.statistics import Outcome, mean_interval, mean_or_infinity
 from normlab.archive import tags
-from normlab.archive.record import short_number
+from normlab.archive.record import SETTLED_STATES, short_number
 from normlab.archive.study import Run, Study
 
 MOST_SENTENCES = 5
@@ -31,7 +32,7 @@ _Comparisons = Sequence[Comparison]  # of one facet's best arm
 
 
 def describe_comparisons(comparisons: Sequence[Comparison]) -> list[str]:
-    """At most a handful of sentences, what is told before what cannot be."""
+    """At most a handful of sentences, conclusive comparisons first."""
     of_facet: dict[tuple[str, str], list[Comparison]] = defaultdict(list)
     for comparison in comparisons:
         of_facet[comparison.facet, comparison.best.label].append(comparison)
@@ -65,6 +66,8 @@ def describe_comparison(comparison: Comparison) -> str:
     at = f"At {comparison.facet}: " if comparison.facet else ""
     by = format_interval(abs(difference.mean), difference.half)
     basis = f"{_describe_basis(comparison)}{_describe_excluded_runs(low, high)}"
+    if difference.mean == 0 and difference.half == 0:
+        return f"{at}{low.name} and {high.name} end at the same losses ({basis})."
     if comparison.outcome == "cannot tell":
         return (
             f"{at}{low.name} and {high.name}: cannot tell (difference {by}, {basis}; "
@@ -75,9 +78,9 @@ def describe_comparison(comparison: Comparison) -> str:
             f"{at}{low.name} and {high.name} end the same within {comparison.margin:g} nats per "
             f"token (difference {by}, {basis})."
         )
-    within, margin = "", comparison.margin
-    if margin is not None and abs(difference.mean) + difference.half <= margin:
-        within = f", less than the margin of {margin:g}"
+    within = ""
+    if _is_below_margin(comparison):
+        within = f", less than the margin of {comparison.margin:g}"
     return f"{at}{low.name} ends lower than {high.name} by {by} nats per token{within} ({basis})."
 
 
@@ -92,15 +95,15 @@ def describe_divergence(arms: Sequence[Arm]) -> list[str]:
     count, total = sum(map(len, lost.values())), sum(len(arm.runs) for arm in arms)
     named = []
     for arm in diverged_arms:
-        steps = [run.record.diverged_step or run.record.step for run in lost[arm.label]]
+        steps = [run.record.end_step for run in lost[arm.label]]
         when = f"step {steps[0]}" if len(set(steps)) == 1 else f"steps {min(steps)}–{max(steps)}"
         named.append(f"{arm.label} ({len(steps)} of {len(arm.runs)}, {when})")
     words = [f"Diverged: {count} of {total} runs: {join_first(named)}."]
     survived = [arm.label for arm in diverged_arms if mostly_diverged(arm) and losses_by_seed(arm)]
     if survived:
         words.append(
-            f"Half of the runs or more diverged, so the others do not stand for the arm and are "
-            f"not compared: {join_first(survived)}."
+            f"Of the finished and diverged runs half or more diverged, so the others do not stand "
+            f"for the arm and are not compared: {join_first(survived)}."
         )
     return words
 
@@ -125,31 +128,69 @@ def describe_unlearned(arms: Sequence[Arm]) -> Iterator[str]:
             rows.append(f"{arm.label} ({len(unlearned)} of {len(losses)} runs)")
     if rows:
         yield (
-            f"Learned nothing but how often each token occurs, or less: {join_first(rows)}. A "
+            f"No better than the unigram loss (token frequencies only): {join_first(rows)}. A "
             f"comparison with such an arm says little about trained models."
         )
 
 
-def explain_no_comparison(arms: Sequence[Arm]) -> str:
-    """Why a study has no comparison, and what it has."""
-    ended = [arm for arm in arms if losses_by_seed(arm)]
-    if not ended:
+def explain_no_comparison(arms: Sequence[Arm], study_arms: Sequence[Arm], loss: FinalLoss) -> str:
+    """Why a study has no comparison, and what it has.
+
+    `arms` are those that could have been compared, by `loss`, and `study_arms` all of the study: in
+    a study over learning rates an arm for every rate.
+    """
+    finished = [arm for arm in study_arms if losses_by_seed(arm)]
+    if not finished:
         return "No run has finished, so there is no loss to compare."
+    ended = [arm for arm in arms if losses_by_seed(arm, loss)]
+    if not ended:
+        return (
+            "No learning rate is shared by all arms with fewer than half of its runs diverged, so "
+            "none are compared."
+        )
     if len(ended) == 1:
-        losses = list(losses_by_seed(ended[0]).values())
+        losses = list(losses_by_seed(ended[0], loss).values())
         seeds = "1 seed" if len(losses) == 1 else f"{len(losses)} seeds"
+        others = (
+            "no other arm has finished"
+            if all(_is_part(arm, ended[0]) for arm in finished)
+            else "the other arms are excluded (see the sentences below)"
+        )
         return (
             f"{ended[0].label} ends at {format_interval(*mean_interval(losses))} nats per token "
-            f"({seeds}); no other arm has finished, so there is nothing to compare it with."
+            f"({seeds}); {others}, so there is nothing to compare it with."
         )
+    for facet in split_facets(arms):
+        by_data = Counter(learned_data(arm) for arm in facet.arms if losses_by_seed(arm, loss))
+        if max(by_data.values(), default=0) > 1:
+            return (
+                "Fewer than two arms can be compared: the others mostly diverged, are below the "
+                "floor, or were trained without the check for leaks."
+            )
     return (
         "No two arms that can be compared share their other settings, so none are compared; sweep "
         "norm= or placement= at equal settings."
     )
 
 
+def _is_part(arm: Arm, merged: Arm) -> bool:
+    """Whether the arm's runs are among those of an arm that merges learning rates."""
+    same_name = (arm.norm, arm.placement) == (merged.norm, merged.placement)
+    return same_name and all(setting in arm.settings for setting in merged.settings)
+
+
 def _has_difference(together: _Comparisons) -> bool:
     return any(comparison.outcome in ("lower", "higher") for comparison in together)
+
+
+def _is_below_margin(comparison: Comparison) -> bool:
+    """Whether the arms differ, and by less than the margin."""
+    difference, margin = comparison.difference, comparison.margin
+    return (
+        comparison.outcome in ("lower", "higher")
+        and margin is not None
+        and abs(difference.mean) + difference.half <= margin
+    )
 
 
 def _describe_basis(comparison: Comparison) -> str:
@@ -170,8 +211,6 @@ def _describe_sensitivity(comparison: Comparison) -> str:
     difference = comparison.difference
     if math.isnan(difference.p):
         return "the same two seeds or more for both separate noise from effect, seed=0,1,2"
-    if difference.mean == 0 and difference.half == 0:
-        return "there is none"
     return (
         f"a true difference of {format_interval(difference.detectable, math.nan)} would be "
         f"reported in 4 of 5 such studies"
@@ -200,7 +239,7 @@ def _describe_untested(together: _Comparisons) -> str:
     gap = format_interval(abs(difference), math.nan)
     suffix = f", the nearest of {len(together)} others" if len(together) > 1 else ""
     prefix = f"{_facet_prefix(nearest.facet)}{best.name}"
-    noise = "without a second seed nothing tells that from noise"
+    noise = "one seed cannot separate this from noise"
     if losses_by_seed(best).keys() == losses_by_seed(nearest.other).keys():
         return (
             f"{prefix} ends lowest, at {loss:.4f} nats per token, {gap} below "
@@ -219,17 +258,19 @@ def _summarise_facet(together: _Comparisons) -> str:
     if len(together) == 1:
         return describe_comparison(together[0])
     best, first = together[0].best, together[0]
-    lower = [comparison.other.name for comparison in together if comparison.outcome == "lower"]
-    open_ = [
-        comparison.other.name for comparison in together if comparison.outcome == "cannot tell"
-    ]
-    same = [pair.other.name for pair in together if pair.outcome == "the same"]
-    words = [f"ends lower than {len(lower)} of {len(together)} others"]
-    if lower:
+    names: dict[Outcome, list[str]] = defaultdict(list)
+    for comparison in together:
+        names[comparison.outcome].append(comparison.other.name)
+    words = [f"ends lower than {len(names['lower'])} of {len(together)} others"]
+    if lower := names["lower"]:
         words[0] += f" ({join_first(lower)})"
-    if same:
-        words.append(f"the same within {first.margin:g} as {len(same)} ({join_first(same)})")
-    if open_:
+    if higher := names["higher"]:
+        words.append(f"is higher than {len(higher)} over their common seeds ({join_first(higher)})")
+    if small := sum(map(_is_below_margin, together)):
+        words[-1] += f", {small} of them by less than the margin of {first.margin:g}"
+    if same := names["the same"]:
+        words.append(f"is the same within {first.margin:g} as {len(same)} ({join_first(same)})")
+    if open_ := names["cannot tell"]:
         words.append(f"cannot be told from {len(open_)} ({join_first(open_)})")
     loss = format_interval(*mean_interval(list(losses_by_seed(best, first.loss).values())))
     return (
@@ -240,27 +281,45 @@ def _summarise_facet(together: _Comparisons) -> str:
 
 def _count_facets(groups: Sequence[_Comparisons]) -> str:
     """Many facets: in how many anything is told, and which arm is the lowest most often."""
-    different = sum(map(_has_difference, groups))
+    different = [
+        [pair for pair in together if pair.outcome in ("lower", "higher")]
+        for together in groups
+        if _has_difference(together)
+    ]
+    same = sum(all(pair.outcome == "the same" for pair in together) for together in groups)
+    small = sum(all(map(_is_below_margin, pairs)) for pairs in different)
+    margin = groups[0][0].margin
+    words = [f"the lowest arm ends lower than another in {len(different)}"]
+    if small:
+        words[0] += f", {small} of them by less than the margin of {margin:g}"
+    if same:
+        words.append(f"in {same} all others are the same within {margin:g}")
+    if unclear := len(groups) - len(different) - same:
+        words.append(f"in {unclear} that cannot be told")
+    if len(words) > 1:
+        words[-1] = f"and {words[-1]}"
     lowest = Counter(together[0].best.name for together in groups)
     name, often = lowest.most_common(1)[0]
     return (
-        f"Of {len(groups)} combinations of settings, the lowest arm ends lower than another in "
-        f"{different}, and in {len(groups) - different} that cannot be told; most often, in "
-        f"{often}, the lowest mean is that of {name}."
+        f"Of {len(groups)} combinations of settings, {', '.join(words)}; most often, in {often}, "
+        f"the lowest mean is that of {name}."
     )
 
 
-_RESULTS = ("finished", "diverged")
+def find_caveats(
+    study: Study, facets: Sequence[Facet], compared_facets: Sequence[Facet]
+) -> list[str]:
+    """Sentences about whatever weakens the comparison of the study's arms; none if nothing does.
 
-
-def find_caveats(study: Study, facets: Sequence[Facet]) -> list[str]:
-    """Sentences about whatever weakens the comparison of the study's arms; none if nothing does."""
+    The arms of `facets` have all runs; those of `compared_facets`, in a study over learning rates,
+    the runs at the best rate alone.
+    """
     sentences = [
         *_seed_caveats(facets),
         *_init_caveats(study.runs),
         *_leak_caveats(facets),
         *_floor_caveats(facets),
-        *_group_caveats(facets),
+        *_group_caveats(compared_facets),
         *_mixture_caveats(facets),
         *_budget_caveats(study.runs),
         *_precision_caveats(facets),
@@ -275,8 +334,8 @@ def _seed_caveats(facets: Sequence[Facet]) -> Iterator[str]:
     finished = [len(_arm_seeds(arm, "finished")) for arm in arms.values()]
     if max(finished, default=0) == 1:
         yield (
-            "One seed: no number has an interval, and noise and effect look alike; add seed=0,1,2 "
-            "to the command."
+            "One seed: no number has an interval, and an effect cannot be separated from noise; "
+            "add seed=0,1,2 to the command."
         )
     elif 1 in finished:
         alone = [arm.label for arm in arms.values() if len(_arm_seeds(arm, "finished")) == 1]
@@ -334,8 +393,8 @@ def _floor_caveats(facets: Sequence[Facet]) -> Iterator[str]:
     below = [label for label, arm in _arms_by_label(facets).items() if is_below_floor(arm)]
     if below:
         yield (
-            f"Below the floor, which no model can be that does not see the tokens it has to "
-            f"predict: {join_first(below)}. Such losses mean nothing, and are compared with none."
+            f"Below the floor, possible only for a model that sees the tokens it has to predict: "
+            f"{join_first(below)}. Such losses mean nothing, and are compared with none."
         )
 
 
@@ -379,12 +438,12 @@ def split_in_two(losses: Sequence[float]) -> tuple[list[float], list[float]] | N
 
 
 def _arm_seeds(arm: Arm, *states: str) -> set[int]:
-    return {run.record.seed for run in arm.with_state(*(states or _RESULTS))}
+    return {run.record.seed for run in arm.with_state(*(states or SETTLED_STATES))}
 
 
 # What may differ between runs of one comparison without being an arm's own.
 _ASPECTS: dict[str, Callable[[Run], Any]] = {
-    "steps": lambda run: _trainer_config(run).get("max_steps"),
+    "steps": lambda run: run.record.last_step,
     "precision": lambda run: run.record.precision,
     "device": lambda run: run.record.device,
     "threads": lambda run: run.record.threads,
@@ -398,7 +457,7 @@ def _mixture_caveats(facets: Sequence[Facet]) -> Iterator[str]:
     for aspect, value_of in _ASPECTS.items():
         mixed: dict[Any, dict[int, Run]] = defaultdict(dict)
         for facet in facets:
-            runs = [run for arm in facet.arms for run in arm.with_state(*_RESULTS)]
+            runs = [run for arm in facet.arms for run in arm.with_state(*SETTLED_STATES)]
             values = {id(run): value for run in runs if (value := value_of(run)) is not None}
             if len(set(values.values())) > 1:
                 for run in runs:
@@ -407,12 +466,12 @@ def _mixture_caveats(facets: Sequence[Facet]) -> Iterator[str]:
         if mixed:
             yield (
                 f"Runs that are compared differ in {aspect}: "
-                f"{join_first(_count_values(aspect, mixed))}. A difference between arms may come "
-                f"from that."
+                f"{join_first(_name_differing_values(aspect, mixed))}. A difference between arms "
+                f"may come from that."
             )
 
 
-def _count_values(aspect: str, runs: Mapping[Any, Sized]) -> list[str]:
+def _name_differing_values(aspect: str, runs: Mapping[Any, Sized]) -> list[str]:
     values = list(runs)
     if aspect == "versions":  # of all packages, those that differ
         common = set(values[0]).intersection(*values[1:])
@@ -429,11 +488,6 @@ def _count_values(aspect: str, runs: Mapping[Any, Sized]) -> list[str]:
     return [f"{word} in {count} run{'s' * (count > 1)}" for count, word in pairs]
 
 
-def _trainer_config(run: Run) -> dict[str, Any]:
-    trainer = run.record.config.get("trainer")
-    return trainer if isinstance(trainer, dict) else {}
-
-
 def _commit_name(run: Run) -> str | None:
     git = run.record.git or {}
     if not git.get("commit"):
@@ -442,9 +496,7 @@ def _commit_name(run: Run) -> str | None:
 
 
 def _budget_caveats(runs: Sequence[Run]) -> Iterator[str]:
-    budgets = {
-        steps for run in runs if (steps := _trainer_config(run).get("max_steps")) is not None
-    }
+    budgets = {steps for run in runs if (steps := run.record.last_step) is not None}
     if len(budgets) > 1:
         words = [f"{steps} steps" for steps in sorted(budgets)]
         yield f"Runs of different budgets are not compared with each other: {join_first(words)}."
@@ -484,16 +536,16 @@ def _run_caveats(runs: Sequence[Run]) -> Iterator[str]:
         by_state[run.record.state].append(run)
     if failed := by_state["failed"]:
         named = [f"{run.record.name} ({run.record.reason or 'no reason kept'})" for run in failed]
-        yield f"Failed, and in no number: {join_first(named)}. The same command tries again."
+        yield f"Failed, not counted: {join_first(named)}. The same command tries again."
     if stopped := by_state["interrupted"]:
         named = [f"{run.record.name} at step {run.record.step}" for run in stopped]
         yield (
-            f"Interrupted, and so in no mean of finished runs: {join_first(named)}. The curves end "
-            f"in an open circle; the command that began them goes on with them."
+            f"Interrupted, not in the means: {join_first(named)}. The curves end in an open "
+            f"circle; the command that began them goes on with them."
         )
     if running := by_state["running"]:
         named = [run.record.name for run in running]
-        yield f"Still running, and in no number yet: {join_first(named)}."
+        yield f"Still running, not counted yet: {join_first(named)}."
     damaged = [run.record.name for run in runs if not run.complete]
     if damaged:
         yield (
@@ -517,7 +569,7 @@ def describe_best_rates(rates: LearningRates) -> Iterator[str]:
         chosen = (
             "chosen on one half of the validation windows and compared on the other"
             if rates.halved
-            else "chosen by the same losses, on the same windows, that are compared"
+            else "chosen and compared on the same windows"
         )
         yield (
             f"Each arm at its own best of {len(rates.grid)} learning rates from {low} to {high}, "
@@ -530,7 +582,7 @@ def describe_sensitivities(rates: LearningRates) -> Iterator[str]:
     rows = [
         (*mean_interval(list(rated.sensitivity.values())), rated)
         for rated in rates.arms
-        if rated.sensitivity
+        if rated.sensitivity and rated.best
     ]
     if rows:
         words = [

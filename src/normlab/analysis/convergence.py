@@ -3,14 +3,17 @@
 A run that ended above the target would have needed more steps than it had: its number of steps is
 censored, and a mean over seeds would leave out just the slow ones. So an arm has a median, and arms
 are compared by the log-rank test (Mantel 1966), whose p is the exact one of all ways to divide the
-runs among the two arms: with few seeds the usual chi-squared p is too small.
+runs among the two arms (20,000 random ones where there are more): with few seeds the usual
+chi-squared p is too small.
 
 A loss spike is a step whose training loss lies more than `SPIKE_SIGMAS` robust standard deviations
 above the median of the `SPIKE_WINDOW` steps before it. Steps in a row are one spike.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -18,12 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from normlab.analysis.arms import Arm, Facet
-from normlab.analysis.comparison import learned_data
+from normlab.analysis.comparison import is_below_floor, is_invalid, learned_data
 from normlab.analysis.curves import data_floors
 from normlab.analysis.formatting import format_probability, join_first
 from normlab.analysis.statistics import LEVEL
 from normlab.analysis.summary import are_speeds_comparable
 from normlab.archive import tags
+from normlab.archive.record import SETTLED_STATES
 from normlab.archive.study import Run
 
 # Where nobody names a target: so many nats per token above the lowest loss that is possible.
@@ -43,14 +47,16 @@ class ArmConvergence:
     """One arm; steps are optimizer steps, of the first validation at or below the target.
 
     Attributes:
-        arm: its finished and diverged runs are counted.
+        arm: its diverged runs are counted, and its finished ones with complete curves.
+        runs: how many these are.
         steps: by run; infinite where the run ended above the target or diverged.
         seconds: by run, of training without validation; infinite likewise. Empty where the speeds
-            of the runs cannot be compared.
+            of the runs cannot be compared, or a run's time is not known.
         spikes: loss spikes of all runs together; None where a run is too short for a count.
     """
 
     arm: Arm
+    runs: int
     steps: tuple[float, ...]
     seconds: tuple[float, ...]
     spikes: int | None
@@ -63,12 +69,12 @@ class ArmConvergence:
     @property
     def median_steps(self) -> float:
         """Median over the runs; infinite where half of them or more did not reach the target."""
-        return _upper_median(self.steps)
+        return statistics.median_high(self.steps) if self.steps else math.nan
 
     @property
     def median_seconds(self) -> float:
         """The same in seconds; NaN where speeds cannot be compared."""
-        return _upper_median(self.seconds)
+        return statistics.median_high(self.seconds) if self.seconds else math.nan
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ class Convergence:
 
     Attributes:
         target: in nats per token; None where there is none, and then no arm has steps.
-        is_default: whether it is `ABOVE_FLOOR` above the floor, which nobody asked for.
+        is_default: whether it is `ABOVE_FLOOR` above the floor, because no target was set.
         arms: in the order of the study's.
         facets: the arms that are compared with each other.
     """
@@ -107,18 +113,21 @@ def analyse_convergence(
 
 
 def _measure_arm(arm: Arm, target: float | None) -> ArmConvergence:
-    runs = arm.with_state("finished", "diverged")
+    settled = arm.with_state(*SETTLED_STATES)
+    runs = [run for run in settled if run.complete or run.record.state == "diverged"]
     steps = [] if target is None else [steps_to_target(run, target) for run in runs]
     seconds: list[float] = []
-    if steps and are_speeds_comparable(runs):
+    times = [time for run in runs if (time := run.record.train_seconds)]
+    if steps and len(times) == len(runs) and are_speeds_comparable(runs):
         seconds = [
-            step * (run.record.train_seconds or math.nan) / max(run.record.step, 1)
-            for run, step in zip(runs, steps, strict=True)
+            step * time / max(run.record.step, 1)
+            for run, step, time in zip(runs, steps, times, strict=True)
         ]
     counts = [count_spikes(training_losses(run)) for run in runs]
-    known = [count for count in counts if count is not None]
-    spikes = sum(known) if known and len(known) == len(counts) else None
-    return ArmConvergence(arm, tuple(steps), tuple(seconds), spikes)
+    counts_known = [count for count in counts if count is not None]
+    is_complete = bool(counts) and len(counts_known) == len(counts)
+    spikes = sum(counts_known) if is_complete else None
+    return ArmConvergence(arm, len(runs), tuple(steps), tuple(seconds), spikes)
 
 
 def steps_to_target(run: Run, target: float) -> float:
@@ -161,7 +170,9 @@ def count_spikes(losses: NDArray[np.float64]) -> int | None:
 
 
 def log_rank_p(a: Sequence[float], b: Sequence[float]) -> float:
-    """Two-sided p that two arms need equally many steps; infinite steps are censored at the end.
+    """Two-sided p of the test that two arms need equally many steps.
+
+    Infinite steps are censored at the end.
 
     The log-rank statistic, observed less expected events of an arm, is the sum of a score of each
     of its runs: 1 for an event, less the hazard (Nelson and Aalen) of all runs summed up to then.
@@ -178,8 +189,11 @@ def log_rank_p(a: Sequence[float], b: Sequence[float]) -> float:
         divisions = np.array(list(combinations(range(len(steps)), len(a))))
     else:
         random = np.random.default_rng(0)
-        drawn = [random.permutation(len(steps))[: len(a)] for _ in range(_MOST_DIVISIONS - 1)]
-        divisions = np.array([np.arange(len(a)), *drawn])  # the one at hand is one of them
+        random_divisions = [
+            random.permutation(len(steps))[: len(a)] for _ in range(_MOST_DIVISIONS - 1)
+        ]
+        # The one at hand is one of them.
+        divisions = np.array([np.arange(len(a)), *random_divisions])
     sums = np.abs(scores[divisions].sum(axis=1))
     return float(np.mean(sums >= sums[0] - 1e-9))
 
@@ -202,7 +216,7 @@ def describe_convergence(convergence: Convergence) -> Iterator[str]:
     spiked = [row for row in convergence.arms if row.spikes]
     if spiked:
         words = [
-            f"{row.arm.label} {row.spikes} in {len(row.arm.runs)} run{'s'[: len(row.arm.runs) - 1]}"
+            f"{row.arm.label} {row.spikes} in {row.runs} run{'s'[: row.runs - 1]}"
             for row in sorted(spiked, key=lambda row: -(row.spikes or 0))
         ]
         yield (
@@ -214,19 +228,26 @@ def describe_convergence(convergence: Convergence) -> Iterator[str]:
 def _name_steps(rows: Sequence[ArmConvergence]) -> Iterator[str]:
     for row in sorted(rows, key=lambda row: (row.median_steps, -row.reached)):
         share = f"{row.reached} of {len(row.steps)} runs"
-        median = f"{row.median_steps:g}" if math.isfinite(row.median_steps) else "not reached"
+        median = f"{row.median_steps:.0f}" if math.isfinite(row.median_steps) else "not reached"
         yield f"{row.arm.label} {median}" + (f" ({share})" if row.reached < len(row.steps) else "")
 
 
 def _compare_steps(convergence: Convergence) -> Iterator[str]:
-    """The earliest arm of each facet against the others; Bonferroni, for any pair might be it."""
-    for facet in convergence.facets:
-        rows = [row for arm in facet.arms if (row := convergence.of_arm(arm)) and row.steps]
-        if len(rows) < 2:
-            continue
+    """The earliest arm of each facet against the others, of the arms whose losses are compared.
+
+    Bonferroni over all pairs and facets, for any pair might be that of the earliest. An arm that
+    mostly diverged stays: its runs did not reach the target.
+    """
+    groups = [
+        (facet, rows)
+        for facet in convergence.facets
+        for rows in _comparable_rows(convergence, facet)
+        if len(rows) > 1
+    ]
+    for facet, rows in groups:
         first, *others = sorted(rows, key=lambda row: (row.median_steps, -row.reached))
-        pairs = math.comb(len(rows), 2)
-        adjusted = [(row.arm.name, pairs * log_rank_p(first.steps, row.steps)) for row in others]
+        tests = len(groups) * math.comb(len(rows), 2)
+        adjusted = [(row.arm.name, tests * log_rank_p(first.steps, row.steps)) for row in others]
         later = [f"{name} (p {format_probability(p)})" for name, p in adjusted if p < LEVEL]
         if later:
             at = f"At {facet.title}, " if facet.title else ""
@@ -236,6 +257,11 @@ def _compare_steps(convergence: Convergence) -> Iterator[str]:
             )
 
 
-def _upper_median(values: Sequence[float]) -> float:
-    """The median, of an even count the larger of the two in the middle; NaN of nothing."""
-    return sorted(values)[len(values) // 2] if values else math.nan
+def _comparable_rows(convergence: Convergence, facet: Facet) -> Iterable[list[ArmConvergence]]:
+    """The facet's arms with steps to the target, apart by what they learned."""
+    by_data: dict[str, list[ArmConvergence]] = defaultdict(list)
+    for arm in facet.arms:
+        row = convergence.of_arm(arm)
+        if row and row.steps and not (is_invalid(arm) or is_below_floor(arm)):
+            by_data[learned_data(arm)].append(row)
+    return by_data.values()

@@ -11,6 +11,7 @@ from normlab.analysis.arms import Arm
 from normlab.analysis.statistics import running_mean, smoothing_window
 from normlab.archive import tags
 from normlab.archive.events import Series
+from normlab.archive.record import SETTLED_STATES
 from normlab.archive.study import Run
 
 # How many times the later range of a loss its first fall may take before it is cut.
@@ -87,7 +88,7 @@ def piecewise_curve(run: Run, tag: str, *, smooth: bool = False) -> PiecewiseCur
             np.split(series.steps, holes), np.split(series.values, holes), strict=True
         )
     ]
-    if run.record.state != "diverged":  # as in `curve`
+    if run.record.state != "diverged":  # as in `mean_curve`
         steps, values = pieces[-1]
         end = max(1, len(steps) - window // 2)
         pieces[-1] = steps[:end], values[:end]
@@ -119,7 +120,7 @@ def _lacks_its_end(run: Run, tag: str, series: Series) -> bool:
     record, last = run.record, int(series.steps[-1])
     if run.complete or record.state in _UNFINISHED:
         return ends_early(run)
-    end = record.step if record.diverged_step is None else record.diverged_step
+    end = record.end_step
     if tag == tags.VALIDATION_LOSS and record.state == "finished":
         return last < end  # the last weights are always validated
     interval = _step_interval(run, tag)
@@ -133,14 +134,12 @@ def finite_series(run: Run, tag: str) -> Series | None:
 
 
 def averaged_runs(arm: Arm) -> list[Run]:
-    """The runs whose mean stands for the arm: the finished ones, or else those on their way.
+    """The runs whose mean stands for the arm: the finished ones, or else the unfinished ones.
 
     A curve that is not whole is in no mean: what is lost of it may be its worst part.
     """
-    finished, on_their_way = arm.with_state("finished"), arm.with_state(*_UNFINISHED)
-    return [run for run in finished if run.complete] or [
-        run for run in on_their_way if run.complete
-    ]
+    finished, unfinished = arm.with_state("finished"), arm.with_state(*_UNFINISHED)
+    return [run for run in finished if run.complete] or [run for run in unfinished if run.complete]
 
 
 def ends_early(run: Run) -> bool:
@@ -208,7 +207,7 @@ def describe_ending(arm: Arm) -> str:
             word = "still running" if state == "running" else state
             when = _divergence_steps(ended) if state == "diverged" else ""
             parts.append(f"{_count_of(ended, total)}{word}{when}")
-    incomplete = [run for run in arm.with_state("finished", "diverged") if not run.complete]
+    incomplete = [run for run in arm.with_state(*SETTLED_STATES) if not run.complete]
     if incomplete:
         parts.append(f"{_count_of(incomplete, total)}curve{'s' * (total > 1)} incomplete")
     return "; ".join(parts)
@@ -235,7 +234,7 @@ def _count_of(ended: Sequence[Run], total: int) -> str:
 
 
 def _divergence_steps(diverged: Sequence[Run]) -> str:
-    steps = sorted({run.record.diverged_step or run.record.step for run in diverged})
+    steps = sorted({run.record.end_step for run in diverged})
     if len(steps) == 1:
         return f" at step {steps[0]}"
     return f" at steps {steps[0]}–{steps[-1]}"

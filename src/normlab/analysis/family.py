@@ -29,7 +29,7 @@ Pair = tuple[int, int]  # indices of two arms
 # Of the pair's own interval where there are three arms or more. At 0.05, studies of eight arms and
 # four seeds, one of them with five times the noise, reported 8.1 % false differences.
 OWN_LEVEL = 0.04
-_KNOWN = 1e4  # degrees of freedom of a prior variance: from here on it counts as known
+_MOST_PRIOR_FREEDOM = 1e4  # degrees of freedom of a prior variance: from here on it counts as known
 
 
 class Variances(NamedTuple):
@@ -49,8 +49,9 @@ def family_differences(
 ) -> dict[Pair, Difference]:
     """The differences a − b of some pairs of arms, right for all pairs at once.
 
-    A study without any difference shows one with probability `level` or less, whichever pairs are
-    looked at. `half` and `p` belong together: p < 0.05 where the interval leaves out zero.
+    A study without any difference shows one with a probability of about `level`, whichever pairs
+    are looked at; where arms are not equally noisy it can be larger (docs/statistics.md). `half`
+    and `p` belong together: p < 0.05 where the interval leaves out zero.
 
     Args:
         arms: at least two, with at least one loss each.
@@ -82,9 +83,9 @@ def family_differences(
             tests = float(len(every))
         else:
             tests = LEVEL / OWN_LEVEL if len(arms) > 2 else 1.0
-        difference = _correct(difference, tests * LEVEL / level)
-        for variance, freedom in tukey.get(pair, ()):
-            difference = _widen(difference, variance, freedom, len(arms), level)
+        difference = _apply_bonferroni(difference, tests * LEVEL / level)
+        if pair in tukey:
+            difference = _take_wider_tukey(difference, tukey[pair], len(arms), level)
         differences[a, b] = difference if (a, b) == pair else _reverse(difference)
     return differences
 
@@ -117,7 +118,7 @@ def moderate_variances(own: Variances, most_freedom: NDArray[np.float64]) -> Var
     pairs = logs.shape[-1]
     scatter = np.var(logs, axis=-1, keepdims=True) * pairs / max(1, pairs - 1)
     excess = scatter - np.mean(polygamma(1, freedom / 2), axis=-1, keepdims=True)
-    prior_freedom = np.minimum(2 * _inverse_trigamma(np.maximum(excess, 1e-8)), _KNOWN)
+    prior_freedom = np.minimum(2 * _inverse_trigamma(np.maximum(excess, 1e-8)), _MOST_PRIOR_FREEDOM)
     prior = np.exp(
         np.mean(logs, axis=-1, keepdims=True)
         + digamma(prior_freedom / 2)
@@ -147,14 +148,20 @@ def _difference(arms: Sequence[Losses], a: int, b: int) -> Difference:
     return paired if paired.pairs and math.isnan(unpaired.p) else unpaired
 
 
-def _widen(
-    difference: Difference, variance: float, freedom: float, arms: int, level: float
+def _take_wider_tukey(
+    difference: Difference, variances: Sequence[tuple[float, float]], arms: int, level: float
 ) -> Difference:
-    """The difference with Tukey's interval and p where they are the more careful ones."""
+    """The difference with Tukey's interval and p where they are the more careful ones.
+
+    Of several variances, each with its degrees of freedom, the one with the widest interval counts.
+    """
     from scipy.stats import studentized_range
 
-    error = math.sqrt(variance / difference.pairs)
-    half = _tukey_quantile(level, arms, freedom) * error
+    candidates = []
+    for variance, freedom in variances:
+        error = math.sqrt(variance / difference.pairs)
+        candidates.append((_tukey_quantile(level, arms, freedom) * error, error, freedom))
+    half, error, freedom = max(candidates, key=lambda candidate: candidate[0])
     if half <= difference.half:
         return difference
     statistic = math.sqrt(2) * abs(difference.mean) / error
@@ -170,7 +177,7 @@ def _tukey_quantile(level: float, arms: int, freedom: float) -> float:
     return float(studentized_range.ppf(1 - level, arms, freedom)) / math.sqrt(2)
 
 
-def _correct(difference: Difference, tests: float) -> Difference:
+def _apply_bonferroni(difference: Difference, tests: float) -> Difference:
     """The difference as one of several tests, by Bonferroni."""
     if tests == 1 or math.isnan(difference.p):
         return difference

@@ -48,7 +48,7 @@ from normlab.analysis.style import GREY, Look, figure_style, skip_failed_figure
 from normlab.archive import tags
 from normlab.archive.files import FIGURES_FOLDER, check_study_files
 from normlab.archive.record import short_number
-from normlab.archive.study import Study, read_study
+from normlab.archive.study import Run, Study, read_study
 from normlab.errors import NormlabError
 from normlab.text import suggest_closest
 
@@ -144,7 +144,7 @@ def comparison_figure(planned: FigurePlan) -> Figure:
     title = planned.study
     if len(planned.facets) > 1:
         rank = "the best of" if compare else "one of"
-        title += f": {facet.title}, {rank} {planned.combinations} combinations"
+        title += f": {facet.title}, {rank} {planned.facet_count} combinations"
     heights = [_CURVES_HEIGHT, _rows_height(rows)]
     legend = panels.legend_entries(arms, look)
     note = f"{_curve_note(arms)}\n{_dots_note(arms)}{_hidden_arms_note(planned, planned.arms)}"
@@ -193,9 +193,9 @@ def _have_same_data(arms: Sequence[Arm]) -> bool:
 def _hidden_arms_note(planned: FigurePlan, arms: Sequence[Arm]) -> str:
     """A line for the arms that are too many to be shown."""
     names = len({arm.name for arm in arms})
-    if names == planned.names:
+    if names == planned.arm_count:
         return ""
-    description = f"the {names} of {planned.names} arms with the lowest final loss"
+    description = f"the {names} of {planned.arm_count} arms with the lowest final loss"
     return f"\nShown: {description}; runs.csv holds all."
 
 
@@ -233,7 +233,7 @@ def _dots_note(arms: Sequence[Arm]) -> str:
 MOST_RATE_ROWS = 24
 MOST_RATE_CURVES = 12  # arms by name: they lie closer together than over steps
 
-_PAD = 0.06
+_PAD = 0.06  # share of an axis that stays empty at an end
 _NAMES_WIDTH = 2.1  # inches
 
 _Limits = tuple[float, float]
@@ -462,7 +462,6 @@ def _rates_note(rates: LearningRates, hidden: Mapping[str, int]) -> str:
 
 METRICS_FOLDER = "metrics"
 
-_PAD = 0.06
 _LOG_RANGE = 50.0  # positive values that span more than this get a logarithmic axis
 
 
@@ -479,7 +478,7 @@ def draw_metric(study_folder: Path, tag: str) -> list[Path]:
     try:
         check_study_files(study_folder)
         with figure_style():
-            figure = metric_figure(plan_figures(study.name, group_runs(study.runs)), tag)
+            figure = metric_figure(study, tag)
             return sheet.save_figure(figure, study_folder / FIGURES_FOLDER / METRICS_FOLDER, name)
     except OSError as error:
         raise NormlabError(
@@ -488,9 +487,12 @@ def draw_metric(study_folder: Path, tag: str) -> list[Path]:
         ) from error
 
 
-def metric_figure(planned: FigurePlan, tag: str) -> Figure:
-    """The scalar over optimizer steps, one panel a facet."""
-    figure, panel_axes = _facet_sheet(planned, tag, _metric_note(planned.arms, tag))
+def metric_figure(study: Study, tag: str) -> Figure:
+    """The scalar over optimizer steps, of the arms that logged it, one panel a facet."""
+    arms = group_runs(study.runs)
+    logged = [arm for arm in arms if any(finite_series(run, tag) for run in arm.runs)]
+    planned = plan_figures(study.name, logged)
+    figure, panel_axes = _facet_sheet(planned, tag, _metric_note(planned, study.runs, tag))
     low, high, is_wide = _metric_limits(planned.arms, tag)
     for axes, facet in panel_axes:
         if is_wide:
@@ -543,14 +545,13 @@ def _metric_limits(arms: Sequence[Arm], tag: str) -> tuple[float, float, bool]:
     return low - pad, high + pad, False
 
 
-def _metric_note(arms: Sequence[Arm], tag: str) -> str:
-    runs = [run for arm in arms for run in arm.runs]
+def _metric_note(planned: FigurePlan, runs: Sequence[Run], tag: str) -> str:
     have = sum(finite_series(run, tag) is not None for run in runs)
     lacking = f" {len(runs) - have} of {len(runs)} runs did not log it." if have < len(runs) else ""
     probe = tags.split_probe_tag(tag)
     meaning = tags.QUANTITIES.get(probe[0], "") if probe else ""
     lacking += f"\n{meaning.capitalize()}." if meaning else ""
-    if max(len(arm.runs) for arm in arms) > 1:
+    if max(len(arm.runs) for arm in planned.arms) > 1:
         return (
             f"Running mean over a fortieth of the run: its mean over finished seeds, the band from "
             f"the lowest to the highest. × diverged.{lacking}"

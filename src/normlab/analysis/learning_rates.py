@@ -20,7 +20,7 @@ from normlab.analysis.comparison import FinalLoss, losses_by_seed, mostly_diverg
 from normlab.analysis.formatting import join_first
 from normlab.analysis.statistics import mean_interval, mean_or_infinity
 from normlab.archive import tags
-from normlab.archive.record import short_number
+from normlab.archive.record import SETTLED_STATES, short_number
 from normlab.archive.study import Run
 
 FEWEST_RATES = 3
@@ -28,8 +28,7 @@ FEWEST_RATES = 3
 # What is said of losses on the half of the validation windows that did not choose a setting.
 OTHER_WINDOWS = "on the windows that did not choose it"
 
-_RATE_NAMES = ("lr", "optimizer.lr")  # the setting as `group` names it
-_RESULT_STATES = ("finished", "diverged")
+_RATE_NAMES = ("lr", "optimizer.lr")  # the setting as `group_runs` names it
 
 
 @dataclass(frozen=True)
@@ -64,13 +63,6 @@ class RatePoint:
     def ranking_loss(self) -> float:
         """What the best rate is chosen by: the mean of `ranking`, or `mean` without any."""
         return mean_interval(list(self.ranking.values()))[0] if self.ranking else self.mean
-
-    @property
-    def band(self) -> tuple[float, float]:
-        """The lowest and the highest finished seed, or NaN."""
-        if not self.losses:
-            return math.nan, math.nan
-        return min(self.losses.values()), max(self.losses.values())
 
 
 @dataclass(frozen=True)
@@ -108,7 +100,7 @@ class RatedArm:
     def sensitivity(self) -> dict[int, float]:
         """LR sensitivity by seed, in nats per token: of seeds with a result at every rate.
 
-        A seed of which no run finished has none: that nothing trains is no insensitivity.
+        A seed of which no run finished has none: an arm that never trains is not insensitive.
         """
         by_seed = {}
         for seed in sorted({seed for point in self.shared for seed in point.losses}):
@@ -163,7 +155,7 @@ class LearningRates:
     """A study over learning rates.
 
     Attributes:
-        arms: in the order of `group`, those with three rates or more.
+        arms: in the order of `group_runs`, those with three rates or more.
         grid: the rates that all of them share, ascending.
         halved: whether rates are chosen on one half of the validation windows, and arms compared on
             the other.
@@ -184,11 +176,11 @@ class LearningRates:
 def analyse_learning_rates(study_arms: Sequence[Arm]) -> LearningRates | None:
     """A study's arms over its learning rates; None where none has three of them or more."""
     arms = _merge_rates(study_arms)
-    halved = all(has_halves(arm.with_state("finished")) for arm in arms)
-    points = {id(arm): _rate_points(arm, halved) for arm in arms}
-    rated = [arm for arm in arms if len(points[id(arm)]) >= FEWEST_RATES]
+    rated = [arm for arm in arms if len(_runs_by_rate(arm)) >= FEWEST_RATES]
     if not rated:
         return None
+    halved = all(has_halves(arm.with_state("finished")) for arm in rated)
+    points = {id(arm): _rate_points(arm, halved) for arm in rated}
     shared = set.intersection(*({point.rate for point in points[id(arm)]} for arm in rated))
     grid = tuple(sorted(shared))
     rated_arms = []
@@ -200,8 +192,11 @@ def analyse_learning_rates(study_arms: Sequence[Arm]) -> LearningRates | None:
 
 
 def has_halves(runs: Iterable[Run]) -> bool:
-    """Whether the loss on either half of the validation windows is known of all these runs."""
-    finals = [run.record.final for run in runs]
+    """Whether the loss on either half of the validation windows is known of all these runs.
+
+    Runs without a final validation loss have no loss to compare, and do not count.
+    """
+    finals = [final for run in runs if (final := run.record.final).val_loss is not None]
     return all(None not in (final.selection_loss, final.test_loss) for final in finals)
 
 
@@ -217,13 +212,18 @@ def _merge_rates(arms: Sequence[Arm]) -> list[Arm]:
     return name_arms([replace(arm, runs=tuple(runs[label])) for label, arm in first.items()])
 
 
-def _rate_points(arm: Arm, halved: bool) -> tuple[RatePoint, ...]:
+def _runs_by_rate(arm: Arm) -> dict[float, list[Run]]:
     by_rate: dict[float, list[Run]] = defaultdict(list)
-    for run in arm.with_state(*_RESULT_STATES):
+    for run in arm.with_state(*SETTLED_STATES):
         optimizer = run.record.config.get("optimizer")
         rate = optimizer.get("lr") if isinstance(optimizer, dict) else None
         if isinstance(rate, int | float):
             by_rate[float(rate)].append(run)
+    return by_rate
+
+
+def _rate_points(arm: Arm, halved: bool) -> tuple[RatePoint, ...]:
+    by_rate = _runs_by_rate(arm)
     initial = _initial_losses(arm)
     return tuple(
         _rate_point(rate, replace(arm, runs=tuple(by_rate[rate])), initial, halved)
@@ -257,8 +257,7 @@ def _rate_warnings(arms: Sequence[RatedArm], few: Sequence[str]) -> Iterator[str
     """What weakens the comparison of these arms; `few` are labels of arms with too few rates."""
     if few:
         yield (
-            f"Fewer than {FEWEST_RATES} learning rates, and so not among the tuned: "
-            f"{join_first(few)}."
+            f"Fewer than {FEWEST_RATES} learning rates, therefore not compared: {join_first(few)}."
         )
     extra = [
         f"{rated.name} has lr={','.join(map(short_number, beyond))} besides"

@@ -87,7 +87,8 @@ _LARGEST_DRAWING = 700_000
 _LARGEST_SUM = 2_000_000
 _COLOURS = 128  # of a picture in pixels
 
-_CAPTIONS = {
+# Of the figures that a report can hold, apart from those of single scalars.
+CAPTIONS = {
     "comparison": "Training loss, validation loss and final validation losses under one legend.",
     "training_loss": "Training loss over optimizer steps.",
     "validation_loss": "Validation loss over optimizer steps.",
@@ -155,14 +156,9 @@ def inline_figures(files: Sequence[Path]) -> list[InlineFigure]:
     return inlined
 
 
-def captioned_figures() -> tuple[str, ...]:
-    """The names of the figures that a report can hold, apart from those of single scalars."""
-    return tuple(_CAPTIONS)
-
-
 def figure_caption(name: str) -> str:
     """What the figure of this name shows."""
-    return _CAPTIONS.get(name) or name.replace("_", " ").capitalize() + "."
+    return CAPTIONS.get(name) or name.replace("_", " ").capitalize() + "."
 
 
 def _inline_svg(svg: str, name: str, caption: str) -> Markup:
@@ -253,13 +249,13 @@ def _origin_facts(fixed: Mapping[str, str]) -> list[str]:
 
 
 def repeat_commands(study: Study) -> dict[str, list[str]]:
-    """What to type, from the folder that normlab stands in, by what it does."""
+    """What to type, from the root of the repository, by what it does."""
     output_dirs = [run.record.config.get("output_dir") for run in study.runs]
     above = next(
         (output_dir for output_dir in output_dirs if isinstance(output_dir, str)), "outputs"
     )
     folder = f"{above.rstrip('/')}/{study.name}"
-    typed = dict.fromkeys(run.record.command for run in study.runs if run.record.command)
+    typed = dict.fromkeys(run.record.command for run in study.runs if run.record.command.strip())
     repeats = [f"{folder}/{run.folder.name}" for run in study.runs]
     return {
         "The study": [typed_command(command) for command in typed],

@@ -12,6 +12,7 @@ import numpy as np
 
 from normlab.analysis.arms import (
     Arm,
+    chosen_options,
     flatten_keys,
     format_value,
     run_identity,
@@ -41,7 +42,7 @@ from normlab.analysis.statistics import mean_interval
 from normlab.analysis.style import Look
 from normlab.analysis.summary import SPEED_NOTE, are_speeds_comparable
 from normlab.archive import tags
-from normlab.archive.record import NEUTRAL_KEYS, RunRecord, short_number
+from normlab.archive.record import NEUTRAL_KEYS, SETTLED_STATES, RunRecord, short_number
 from normlab.archive.steadiness import NOT_COMPARABLE
 from normlab.archive.study import Run, Study
 
@@ -99,7 +100,7 @@ def interval_cell(pair: tuple[float, float]) -> Cell:
 
 
 def speed_cell(tokens_per_second: float | None, is_comparable: bool) -> Cell:
-    """The same as a cell of a report."""
+    """A speed, or why it cannot be compared."""
     if tokens_per_second is None or math.isnan(tokens_per_second) or is_comparable:
         return number_cell(tokens_per_second, ",.0f")
     return Cell(NOT_COMPARABLE, math.nan)
@@ -131,8 +132,7 @@ def circumstance_differences(runs: Sequence[Run]) -> Differences:
 
 
 def _configuration_keys(record: RunRecord) -> dict[str, Any]:
-    choices = {"norm": record.norm, "placement": record.placement, "data": record.data}
-    keys = {**record.choices, **choices, **flatten_keys(record.config)}
+    keys = {**chosen_options(record), **flatten_keys(record.config)}
     return {key: value for key, value in keys.items() if key.split(".")[0] not in _IGNORED_KEYS}
 
 
@@ -241,13 +241,13 @@ def diverged_table(result: StudyResult) -> Table | None:
         Column("why", wide=True),
     )
     rows = []
-    for run in sorted(runs, key=lambda run: run.record.diverged_step or run.record.step):
+    for run in sorted(runs, key=lambda run: run.record.end_step):
         record, end = run.record, last_finite_loss(run)
         rows.append(
             (
                 Cell(record.name, colour=result.look.colours[record.norm]),
                 number_cell(record.diverged_step, "d"),
-                number_cell(_planned_steps(record), "d"),
+                number_cell(record.last_step, "d"),
                 number_cell(end[1] if end else None),
                 Cell(record.reason or "not recorded"),
             )
@@ -257,7 +257,7 @@ def diverged_table(result: StudyResult) -> Table | None:
 
 def unfinished_table(study: Study) -> Table | None:
     """What failed, was interrupted or still runs, and why; None where nothing did."""
-    runs = [run for run in study.runs if run.record.state not in ("finished", "diverged")]
+    runs = [run for run in study.runs if run.record.state not in SETTLED_STATES]
     if not runs:
         return None
     columns = (
@@ -270,18 +270,12 @@ def unfinished_table(study: Study) -> Table | None:
             Cell(record.name),
             Cell(record.state, state=record.state),
             number_cell(record.step, "d"),
-            number_cell(_planned_steps(record), "d"),
+            number_cell(record.last_step, "d"),
             Cell(record.reason or "not recorded"),
         )
         for record in (run.record for run in runs)
     ]
     return Table("Runs without a result; they are in no mean.", columns, tuple(rows))
-
-
-def _planned_steps(record: RunRecord) -> int | None:
-    trainer = record.config.get("trainer")
-    steps = trainer.get("max_steps") if isinstance(trainer, dict) else None
-    return steps if isinstance(steps, int) else None
 
 
 def _sort_value(value: object) -> float | None:
@@ -489,7 +483,7 @@ def comparisons_table(result: StudyResult) -> Table | None:
         *map(Column, ("lowest mean", "against")),
         *([Column("at")] if at else []),
         *number_columns("lower by", "p", "seeds paired"),
-        Column("so it ends"),
+        Column("outcome"),
         *number_columns("detectable"),
     ]
     rows = [

@@ -48,8 +48,8 @@ class FigurePlan:
         study: its name.
         facets: what the curves show, at most `MOST_CURVES` arms by name.
         ranked: what the final losses show: more arms, where they have the figure to themselves.
-        names: how many arms by name there are in all.
-        combinations: how many facets there are in all.
+        arm_count: how many arms by name there are in all.
+        facet_count: how many facets there are in all.
         look: colours and line styles.
         left_out: sentences for what is not drawn.
     """
@@ -57,8 +57,8 @@ class FigurePlan:
     study: str
     facets: tuple[Facet, ...]
     ranked: tuple[Facet, ...]
-    names: int
-    combinations: int
+    arm_count: int
+    facet_count: int
     look: Look
     left_out: tuple[str, ...]
 
@@ -137,10 +137,12 @@ def analyse_study(
     rates = analyse_learning_rates(arms)
     compared = arms if rates is None else [rated.best.arm for rated in rates.arms if rated.best]
     loss = "val_loss" if rates is None else rates.compared_loss
-    comparisons = compare_arms(split_facets(compared), margin, loss)
-    convergence = analyse_convergence(compared, split_facets(compared), target)
+    facets = split_facets(compared)
+    comparisons = compare_arms(facets, margin, loss)
+    convergence = analyse_convergence(compared, facets, target)
     merged = arms if rates is None else [rated.arm for rated in rates.arms]
-    warnings = [*(rates.warnings if rates else ()), *find_caveats(study, split_facets(merged))]
+    caveats = find_caveats(study, split_facets(merged), facets)
+    warnings = [*(rates.warnings if rates else ()), *caveats]
     result = StudyResult(
         study=study,
         arms=tuple(arms),
@@ -159,12 +161,14 @@ def analyse_study(
     sentences: list[str] = []
     if not story:
         sentences += (
-            describe_comparisons(comparisons) if comparisons else [explain_no_comparison(compared)]
+            describe_comparisons(comparisons)
+            if comparisons
+            else [explain_no_comparison(compared, arms, loss)]
         )
         sentences += describe_best_rates(rates) if rates else []
     if rates is not None:
         sentences += [*describe_sensitivities(rates), *describe_stable_rates(rates)]
-    sentences += [*describe_unlearned(merged), *describe_convergence(convergence)]
+    sentences += [*describe_unlearned(compared), *describe_convergence(convergence)]
     sentences += describe_divergence(arms)
     return replace(result, story=tuple(story), sentences=tuple(sentences))
 

@@ -11,6 +11,7 @@ from typing import Any
 from normlab.analysis.arms import flatten_keys
 from normlab.analysis.convergence import count_spikes, steps_to_target, training_losses
 from normlab.archive.files import write_text
+from normlab.archive.record import SETTLED_STATES
 from normlab.archive.study import Run, Study
 from normlab.text import printable_line
 
@@ -53,7 +54,7 @@ def write_runs_csv(study: Study, target: float | None = None) -> Path:
 
 def _csv_row(run: Run, target: float | None) -> dict[str, Any]:
     values = flatten_keys(asdict(run.record))
-    if run.record.state in ("finished", "diverged"):
+    if run.record.state in SETTLED_STATES and run.complete:
         values["loss_spikes"] = count_spikes(training_losses(run))
         if target is not None:
             steps = steps_to_target(run, target)

@@ -122,18 +122,18 @@ def log_ticks(low: float, high: float, fewest: int = 3, most: int = 6) -> list[f
     return [float(tick) for tick in linear if low <= tick <= high]
 
 
-def set_log_scale(axis: Any) -> None:
-    """Make an x or y axis logarithmic, after all is drawn on it; see `log_ticks`.
+def set_log_scale(axes: Axes) -> None:
+    """Make the y axis logarithmic, after all is drawn on it; see `log_ticks`.
 
     What has no positive limits stays linear.
     """
-    if not axis.get_data_interval()[1] > 0:
+    if not axes.yaxis.get_data_interval()[1] > 0:
         return
-    axis._set_axes_scale("log")
-    low, high = axis.get_view_interval()
+    axes.set_yscale("log")
+    low, high = axes.yaxis.get_view_interval()
     if not 0 < low < high:
         return
-    axis.set_major_locator(FixedLocator(log_ticks(low, high)))
+    axes.yaxis.set_major_locator(FixedLocator(log_ticks(low, high)))
 
 
 def write_plain_ticks(figure: Figure) -> None:

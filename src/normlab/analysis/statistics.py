@@ -105,8 +105,8 @@ class Difference:
         return self.half + float(stdtrit(self.freedom, 0.8)) * self.error
 
 
-def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
-    """Mean of independent measurements and half the width of its Student-t interval.
+def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Mean of independent measurements and half the width of its 95 % Student-t interval.
 
     The half width is NaN for one value, where the spread is unknown; both are NaN for none.
     """
@@ -119,7 +119,7 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[fl
     from scipy.special import stdtrit
 
     spread = _sample_deviation(values, mean)
-    quantile = float(stdtrit(count - 1, (1 + confidence) / 2))
+    quantile = float(stdtrit(count - 1, 1 - LEVEL / 2))
     return mean, quantile * spread / math.sqrt(count)
 
 
@@ -162,7 +162,8 @@ def unpaired_difference(a: Sequence[float], b: Sequence[float]) -> Difference:
     parts = [float(np.var(side, ddof=1)) / len(side) for side in sides]
     error = math.sqrt(sum(parts))
     if error == 0:
-        return Difference(mean, 0.0, _two_sided_p(mean, 0.0, 1), 0, 0.0)
+        freedom = min(map(len, sides)) - 1.0  # the fewest that the formula below can give
+        return Difference(mean, 0.0, _two_sided_p(mean, 0.0, 1), 0, math.nan, 0.0, freedom)
     shares = [part / sum(parts) for part in parts]
     # Welch and Satterthwaite's degrees of freedom.
     freedom = 1 / sum(s * s / (len(side) - 1) for s, side in zip(shares, sides, strict=True))

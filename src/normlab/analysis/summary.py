@@ -68,8 +68,6 @@ class ArmSummary:
     """
 
     label: str
-    norm: str
-    placement: str
     runs: int
     finished: int
     diverged: int
@@ -98,8 +96,6 @@ def _summarise_arm(arm: Arm) -> ArmSummary:
     floor = next(iter(data_floors([arm])), None)
     return ArmSummary(
         label=arm.label,
-        norm=arm.norm,
-        placement=arm.placement,
         runs=len(arm.runs),
         finished=len(arm.with_state("finished")),
         diverged=len(arm.with_state("diverged")),

@@ -206,6 +206,11 @@ class RunRecord:
         steps = trainer.get("max_steps") if isinstance(trainer, dict) else None
         return steps if isinstance(steps, int) else None
 
+    @property
+    def end_step(self) -> int:
+        """The step at which it diverged, or else the last one that it reached."""
+        return self.step if self.diverged_step is None else self.diverged_step
+
     def check_ranges(self) -> None:
         """Refuse what no run writes, whatever its types.
 

@@ -206,7 +206,7 @@ def _find_gaps(folder: Path, record: RunRecord, events: Events) -> list[str]:
 
     Every step has its training loss, and a finished run validates at its last step.
     """
-    steps = record.step if record.diverged_step is None else record.diverged_step
+    steps = record.end_step
     if steps > 0 and not events.last_steps:
         # Nothing confirms what the record says of them.
         record.final, record.best, record.tokens_per_second = FinalNumbers(), BestNumbers(), None

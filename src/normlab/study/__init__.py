@@ -1,1 +1,1 @@
-"""A sweep from plan to figures: the only room that knows both training and analysis."""
+"""A sweep from plan to figures: the only package that knows both training and analysis."""

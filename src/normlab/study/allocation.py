@@ -69,10 +69,10 @@ def allocate_runs(
     counted = f"{cores} core{'' if cores == 1 else 's'}; jobs, trainer.threads change it"
     if jobs_setting != "auto":
         jobs = min(int(jobs_setting), len(pending))
-        return Allocation(jobs, _threads_per_run(configs, cores, jobs), counted)
+        return Allocation(jobs, threads_per_run(configs, cores, jobs), counted)
     if devices != {"cpu"}:
         why = f"on {', '.join(sorted(devices))}; jobs changes it"
-        return Allocation(1, _threads_per_run(configs, cores, 1), why)
+        return Allocation(1, threads_per_run(configs, cores, 1), why)
     need = max(estimate_memory(spec.config, vocabularies[spec.id]) for spec in pending)
     fits = max(1, int(MEMORY_SHARE * machine.memory // need))
     best = _fastest_jobs(configs, vocabularies[pending[0].id], cores, min(len(pending), cores))
@@ -82,7 +82,7 @@ def allocate_runs(
         if jobs == best
         else f"{_format_gib(machine.memory)} GiB free, a run needs {_format_gib(need)}"
     )
-    return Allocation(jobs, _threads_per_run(configs, cores, jobs), why)
+    return Allocation(jobs, threads_per_run(configs, cores, jobs), why)
 
 
 def choose_threads(spec: RunSpec, allocation: Allocation) -> int:
@@ -146,7 +146,7 @@ def _fastest_jobs(configs: Sequence[TrainConfig], vocabulary: int, cores: int, m
 
     def time(jobs: int) -> float:
         rounds = -(-len(configs) // jobs)
-        return rounds * (fixed + work / _threads_per_run(configs, cores, jobs))
+        return rounds * (fixed + work / threads_per_run(configs, cores, jobs))
 
     best = 1
     for jobs in range(2, most + 1):
@@ -155,8 +155,11 @@ def _fastest_jobs(configs: Sequence[TrainConfig], vocabulary: int, cores: int, m
     return best
 
 
-def _threads_per_run(configs: Sequence[TrainConfig], cores: int, jobs: int) -> int:
-    """Threads of each of so many runs at once."""
+def threads_per_run(configs: Sequence[TrainConfig], cores: int, jobs: int) -> int:
+    """Threads of each of so many processes at once.
+
+    OMP_NUM_THREADS is the most where no run sets its threads.
+    """
     settings = [config.trainer.threads for config in configs if config.trainer.threads is not None]
     if settings:
         return max(settings)

@@ -47,8 +47,6 @@ def main(trained: "StudyExperiments", measurements: MeasurementExperiments) -> N
         if any(word.partition("=")[0] == "--from" for word in sys.argv):
             repeat_run(sys.argv[1:], shlex.join(sys.argv))
             return
-        if {"-m", "--multirun"} & {*sys.argv}:
-            workers.start_fork_server()  # it imports torch while this process reads and checks
         try:
             sys.argv[1:] = read_command(sys.argv[1:])
             run_hydra()

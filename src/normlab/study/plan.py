@@ -5,7 +5,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -117,6 +117,21 @@ class SweepRequest:
         return self.budgets[budget]
 
 
+@dataclass(frozen=True)
+class ExpandedOverrides:
+    """What the arguments of a command come to.
+
+    Attributes:
+        combinations: overrides for every combination of the values asked for.
+        varied: the values of each key that has several, in order.
+        fixed: the value of each other key.
+    """
+
+    combinations: tuple[Overrides, ...]
+    varied: Mapping[str, list[str]]
+    fixed: Mapping[str, str]
+
+
 @dataclass
 class Plan:
     """The runs of a command, and what it varies: keys with more than one value, in order."""
@@ -125,7 +140,7 @@ class Plan:
     fixed: dict[str, str] = field(default_factory=dict)
     runs: list[tuple[list[str], RunSpec]] = field(default_factory=list)
     # Combinations that turned out to be a run already planned: what they vary, and that run.
-    combined: list[tuple[str, RunSpec]] = field(default_factory=list)
+    duplicates: list[tuple[str, RunSpec]] = field(default_factory=list)
 
     vocabularies: dict[str, int] = field(default_factory=dict)  # tokens of each run's data, by id
 
@@ -161,13 +176,16 @@ def make_plan(
         key, _, value = word.partition("=")
         values = plan.varied.setdefault(key, [])
         values += [] if value in values else [value]
-    expanded = list(expand_overrides(loader, arguments, plan))
-    for combination in ((*arm, *rest) for arm in arms for rest in expanded):
+    expanded = expand_overrides(loader, arguments)
+    plan.varied |= expanded.varied
+    plan.fixed |= expanded.fixed
+    _check_run_count([len(arms), len(expanded.combinations)])
+    for combination in ((*arm, *rest) for arm in arms for rest in expanded.combinations):
         overrides = [*combination, f"study={study}"]
         spec = compose_spec(loader, master, overrides)
         if spec.id in seen:
             varied = [word for word in combination if word.partition("=")[0] in plan.varied]
-            plan.combined.append((" ".join(varied), seen[spec.id]))
+            plan.duplicates.append((" ".join(varied), seen[spec.id]))
             continue
         seen[spec.id] = spec
         plan.runs.append((overrides, spec))
@@ -203,29 +221,42 @@ def check_repeated_keys(
         first[key] = value
 
 
-def expand_overrides(
-    loader: ConfigLoader, arguments: Sequence[str], plan: Plan
-) -> Iterator[tuple[str, ...]]:
-    """Overrides for every combination of the values asked for; `plan` is told what varies.
+def expand_overrides(loader: ConfigLoader, arguments: Sequence[str]) -> ExpandedOverrides:
+    """Overrides for every combination of the values asked for, and what varies.
 
     Raises:
         ConfigError: a sweep is not a list of values.
         HydraException: an override cannot be read.
     """
     parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(arguments))
-    values = [_override_values(override, plan) for override in parsed]
-    runs = math.prod(map(len, values))
+    options, varied, fixed = [], {}, {}
+    for override in parsed:
+        key = override.get_key_element()
+        if override.is_sweep_override():
+            values = varied[key] = _swept_values(override)
+            options.append([f"{key}={value}" for value in values])
+        else:
+            value = fixed[key] = override.get_value_element_as_str()
+            options.append([f"{key}={value}" if value else key])
+    _check_run_count([len(values) for values in options])
+    return ExpandedOverrides(tuple(itertools.product(*options)), varied, fixed)
+
+
+def _check_run_count(counts: Sequence[int]) -> None:
+    """Refuse a command that asks for more than `MOST_RUNS` runs, the product of the counts."""
+    runs = math.prod(counts)
     if runs > MOST_RUNS:
-        counts = " × ".join(str(len(options)) for options in values if len(options) > 1)
+        factors = " × ".join(str(count) for count in counts if count > 1)
         raise ConfigError(
-            f"the command asks for {runs:,} runs ({counts}), and the most is {MOST_RUNS:,}; give "
+            f"the command asks for {runs:,} runs ({factors}), and the most is {MOST_RUNS:,}; give "
             f"fewer values, and the others in further commands."
         )
-    return itertools.product(*values)
 
 
 def compose_spec(loader: ConfigLoader, master: DictConfig, overrides: Sequence[str]) -> RunSpec:
-    """The run that these overrides of `master` make; those of `norm.*` are held to its file.
+    """The run that these overrides of `master` make.
+
+    Overrides of `norm.*` must be keys of that norm's file.
 
     Raises:
         ConfigError: it cannot be trained.
@@ -250,12 +281,8 @@ def has_result(spec: RunSpec) -> bool:
     return spec.read_result() is not None
 
 
-def _override_values(override: Override, plan: Plan) -> list[str]:
+def _swept_values(override: Override) -> list[str]:
     key = override.get_key_element()
-    if not override.is_sweep_override():
-        value = override.get_value_element_as_str()
-        plan.fixed[key] = value
-        return [f"{key}={value}" if value else key]
     if not override.is_discrete_sweep():
         raise ConfigError(
             f"{override.input_line} is not a list of values; "
@@ -277,8 +304,7 @@ def _override_values(override: Override, plan: Plan) -> list[str]:
             f"{override.input_line} matches nothing; a glob goes over the options of a group, as "
             f"in norm=glob(*rms*)."
         )
-    plan.varied[key] = values
-    return [f"{key}={value}" for value in values]
+    return values
 
 
 def _compose_sweep_config(

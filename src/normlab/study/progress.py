@@ -155,7 +155,7 @@ class StudyProgress(AbstractContextManager["StudyProgress"]):
         self.steps_done += step - self.steps_at.get(run, step)
         self.steps_at[run] = step
         self.speeds[run].append(tokens_per_second)
-        speed = format_speed(tokens_per_second, self.speeds[run])
+        speed = format_current_speed(tokens_per_second, self.speeds[run])
         state = f"step {step}/{self.steps[run]}  loss {loss:.3f}  {speed} tok/s"
         left = self._time_left(now)
         if self.study_line is not None:
@@ -215,18 +215,23 @@ class RunDisplay:
         self.progress.say(self.run, sentence)
 
 
-def format_speed(tokens_per_second: float, speeds: Sequence[float]) -> str:
+def format_current_speed(tokens_per_second: float, speeds: Sequence[float]) -> str:
     """`18,081`, or `~18,000` unless the speeds so far are steady."""
     if is_steady(speed_variation(speeds)):
         return f"{tokens_per_second:,.0f}"
     return f"~{float(f'{tokens_per_second:.2g}'):,.0f}"
 
 
-def format_outcome(record: RunRecord, speeds: Sequence[float] = ()) -> str:
-    """How a run ended, in markup; `speeds` are the tokens/s while it trained."""
+def format_outcome(record: RunRecord, speeds: Sequence[float] | None = None) -> str:
+    """How a run ended, in markup; `speeds` are the tokens/s while it trained, where they are known.
+
+    Without them the mean speed stands as it was recorded.
+    """
     match record.state:
         case "finished":
-            speed = f"{format_speed(record.tokens_per_second or 0, speeds)} tokens/s"
+            mean = record.tokens_per_second or 0
+            number = f"{mean:,.0f}" if speeds is None else format_current_speed(mean, speeds)
+            speed = f"{number} tokens/s"
             final, best = (_format_loss(part.val_loss) for part in (record.final, record.best))
             seconds = format_duration(record.train_seconds or 0)
             return f"val {final}  best {best} at step {record.best.step}  {speed}  {seconds}"

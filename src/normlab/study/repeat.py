@@ -8,6 +8,7 @@ from normlab.archive.events import Series, read_events
 from normlab.archive.files import check_links
 from normlab.archive.record import (
     CONFIG_FILE,
+    SETTLED_STATES,
     RunRecord,
     describe_file_change,
     describe_file_changes,
@@ -15,7 +16,12 @@ from normlab.archive.record import (
 from normlab.config.run_spec import RunSpec, describe_changed_text, read_run_spec
 from normlab.data import build_source
 from normlab.errors import ConfigError, NormlabError
-from normlab.study.plan import check_repeated_keys, check_writable, make_study_folder
+from normlab.study.plan import (
+    ELSEWHERE,
+    check_repeated_keys,
+    check_writable,
+    make_study_folder,
+)
 from normlab.study.workers import check_runs, train_with_progress
 from normlab.terminal import open_terminal
 
@@ -31,13 +37,16 @@ def repeat_run(arguments: Sequence[str], command: str) -> None:
 
     Raises:
         ConfigError: the arguments are not a folder and where to write.
-        NormlabError: it came out otherwise; or the folder is no run, or of a version whose options
-            meant another network, or of a text that has changed.
+        NormlabError: it came out otherwise, or did not finish; or the folder is no run with a
+            result, or of a version whose options meant another network, or of a text that has
+            changed.
     """
     terminal = open_terminal()
     folder, changes = _read_arguments(arguments)
     check_links(folder)
     before = RunRecord.read_for_user(folder)
+    if before.state not in SETTLED_STATES:
+        raise NormlabError(f"{folder} has no result to compare with ({before.state}).")
     spec = _read_spec(folder, before, changes)
     if spec.folder.resolve() == folder.resolve():
         raise ConfigError(
@@ -52,8 +61,13 @@ def repeat_run(arguments: Sequence[str], command: str) -> None:
         terminal.print(f"note: {altered_files}", markup=False)
     terminal.print(f"repeats {folder} in {spec.folder}", markup=False)
     _set_threads(before)
-    train_with_progress(spec, 1, 1, command, stacked=before.stacked)
+    if train_with_progress(spec, 1, 1, command, stacked=before.stacked) == ELSEWHERE:
+        raise NormlabError(
+            f"{spec.folder} is being trained by another process; repeat when it has ended."
+        )
     after = RunRecord.read_for_user(spec.folder)
+    if after.state not in SETTLED_STATES:
+        raise NormlabError(f"the repeat did not finish: {after.reason or after.state}.")
     for line in _changed_circumstances(before, after):
         terminal.print(line, markup=False)
     difference = _describe_difference(folder, before, spec.folder, after)

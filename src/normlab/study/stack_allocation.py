@@ -8,11 +8,17 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from normlab.config.run_spec import RunSpec
-from normlab.study.allocation import MEMORY_SHARE, PROCESS_BYTES, Machine, estimate_memory
+from normlab.study.allocation import (
+    MEMORY_SHARE,
+    PROCESS_BYTES,
+    Machine,
+    estimate_memory,
+    threads_per_run,
+)
 
 # More runs than this in a stack train hardly more a second (docs/stacks.md), and take longer to
 # begin.
-MOST_RUNS = 256
+LARGEST_STACK = 256
 
 
 @dataclass(frozen=True)
@@ -73,10 +79,10 @@ def allocate_stacks(
             spec = pending[group[0]]
             fits = _fitting_runs(spec, vocabularies[spec.id], request.cards)
             share = -(-sum(map(len, request.groups)) // processes)
-            largest = min(MOST_RUNS, fits, share)
+            largest = min(LARGEST_STACK, fits, share)
         stacks += split_evenly(group, largest)
     queues = distribute_stacks(stacks, min(processes, len(stacks)))
-    threads = config.trainer.threads or max(1, machine.cores // len(queues))
+    threads = threads_per_run([spec.config for spec in pending], machine.cores, len(queues))
     return StackAllocation(queues, threads, cards)
 
 

@@ -114,23 +114,24 @@ class StudySweeper(Sweeper):
             run_experiment(loader, self.config, overrides, study)
             return
         plan = make_plan(loader, self.config, overrides, study, arms)
+        # Read once: another process may finish a run of this study at any time.
         pending = plan.pending()
+        specs = [spec for _, spec in pending]
         terminal = open_terminal()
         launcher = self._instantiate_launcher(len(pending)) if pending else None
-        launch = self._prepare_launch(launcher, plan) if launcher else Launch()
+        launch = self._prepare_launch(launcher, plan, specs) if launcher else Launch()
         announce_plan(terminal, plan, len(pending), launch.description)
         if launch.note:
             terminal.print(f"  note    {launch.note}", markup=False)
         results: Sequence[JobReturn] = []
         try:
             if launch.stacks is not None:
-                specs = [spec for _, spec in pending]
                 results = train_in_stacks(specs, launch.alone, launch.stacks)
             elif launcher:
                 results = launcher.launch([overrides for overrides, _ in pending], 0)
         finally:
             problem = draw_study(terminal, plan, self.trained_experiments)
-        _raise_failures(plan, [spec for _, spec in pending], results, problem)
+        _raise_failures(plan, specs, results, problem)
 
     def _instantiate_launcher(self, runs: int) -> Launcher:
         return Plugins.instance().instantiate_launcher(
@@ -139,12 +140,11 @@ class StudySweeper(Sweeper):
             config=self.config,
         )
 
-    def _prepare_launch(self, launcher: Launcher, plan: Plan) -> Launch:
+    def _prepare_launch(self, launcher: Launcher, plan: Plan, pending: Sequence[RunSpec]) -> Launch:
         """Fail now where it is certain that a run would; tell normlab's own launcher what to do.
 
-        Returns how the runs share this machine, where they do.
+        Returns how the runs, at least one, share this machine, where they do.
         """
-        pending = [spec for _, spec in plan.pending()]
         check_writable(pending[0].study_folder)
         if not isinstance(launcher, StudyLauncher) or len(pending) == 1:
             name = self.config.hydra.runtime.choices["hydra/launcher"]
@@ -163,7 +163,7 @@ class StudySweeper(Sweeper):
             checked = workers.call_in_process(check, pending, dict(os.environ))
         except workers.ProcessDiedError as error:
             raise NormlabError(
-                f"the process that tries the networks {error}, before anything was trained; "
+                f"the process that checks the networks {error}, before anything was trained; "
                 f"hydra/launcher=basic works without one."
             ) from error
         if isinstance(checked, NormlabError):
@@ -201,7 +201,7 @@ def announce_plan(terminal: Console, plan: Plan, pending: int, allocation: str =
         if group not in plan.varied and all(s.choices[group] == option for s in plan.specs)
     } | plan.fixed
     print_line(f"  fixed   {', '.join(f'{key}={value}' for key, value in fixed.items())}")
-    for combination, spec in plan.combined:
+    for combination, spec in plan.duplicates:
         same = spec.name.rpartition("-")[0]
         print_line(f"  left out  {combination}: the same network as {same}, which is trained once")
     if allocation:

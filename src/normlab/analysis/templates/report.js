@@ -10,7 +10,7 @@ function value(row, at) {
 }
 
 function compare(a, b, direction) {
-  const missing = (one) => one === "–" || one === "" || Number.isNaN(one);
+  const missing = (value) => value === "–" || value === "" || Number.isNaN(value);
   if (missing(a) || missing(b)) return missing(a) - missing(b); // last, whichever the direction
   const isNumber = typeof a === "number" && typeof b === "number";
   return direction * (isNumber ? a - b : words.compare(String(a), String(b)));
@@ -23,7 +23,7 @@ function sort(table, at) {
   heading.setAttribute("aria-sort", direction === 1 ? "ascending" : "descending");
   const body = table.tBodies[0];
   const rows = [...body.rows].map((row) => [value(row, at), row]);
-  rows.sort((one, other) => compare(one[0], other[0], direction));
+  rows.sort((first, second) => compare(first[0], second[0], direction));
   body.append(...rows.map(([, row]) => row));
 }
 
@@ -52,7 +52,7 @@ function filter() {
     row.hidden = !fits;
     shown += fits;
   });
-  document.getElementById("found").value = `${shown} of ${rows.length} runs`;
+  document.getElementById("match-count").value = `${shown} of ${rows.length} runs`;
 }
 
 if (rows.length > 1) {

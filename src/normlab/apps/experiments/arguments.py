@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from normlab.config.run_spec import RunSpec
 from normlab.errors import ConfigError
-from normlab.study.plan import Plan, compose_spec, expand_overrides
+from normlab.study.plan import compose_spec, expand_overrides
 
 # Keys that every measured experiment takes.
 _COMMON_KEYS = ("experiment", "study", "output_dir", "budget", "seed", "trainer.threads")
@@ -41,9 +41,8 @@ class MeasurementArguments:
             ConfigError: a key means nothing to the experiment.
             HydraException: an override cannot be read.
         """
-        plan = Plan()
-        expand_overrides(loader, overrides, plan)
-        values = {key: [value] for key, value in plan.fixed.items()} | plan.varied
+        expanded = expand_overrides(loader, overrides)
+        values = {key: [value] for key, value in expanded.fixed.items()} | {**expanded.varied}
         for key in values:
             bare = key.lstrip("+~")
             if bare in (*_COMMON_KEYS, *allowed_keys) or f"{bare.split('.')[0]}." in allowed_keys:

@@ -88,7 +88,7 @@ def _draw_gradients(axes: "Axes", arms: dict[str, list[Trial]], look: Look) -> N
             )  # fmt: skip
     depth = max(len(gradient) for gradient in gradients.values() if gradient is not None)
     axes.set_xticks(range(1, depth + 1, math.ceil(depth / _MOST_TICKS)))
-    sheet.set_log_scale(axes.yaxis)
+    sheet.set_log_scale(axes)
     axes.minorticks_off()
     axes.set_xlabel("block")
     axes.set_ylabel("gradient norm of its weights")

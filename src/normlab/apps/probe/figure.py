@@ -67,7 +67,7 @@ def _build_figure(result: ProbeResult) -> Figure:
             values = np.array([values_of(m) for m in result.models_of(arm, deepest)], float)
             _draw_seeds(axes, values, style)
         if log and axes.get_lines():
-            set_log_scale(axes.yaxis)
+            set_log_scale(axes)
         axes.set_xlabel("block")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     for axes, (title, value_of) in zip(panels[4:], _AGAINST_DEPTH, strict=True):
@@ -75,7 +75,7 @@ def _build_figure(result: ProbeResult) -> Figure:
         for arm, style in styles.items():
             _draw_depths(axes, [(m.depth, value_of(m)) for m in result.models_of(arm)], style)
         axes.set_xlabel("blocks in the model")
-        set_log_scale(axes.yaxis)
+        set_log_scale(axes)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(FixedLocator(depths))
         axes.xaxis.set_major_formatter(ScalarFormatter())

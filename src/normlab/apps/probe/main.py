@@ -21,7 +21,7 @@ from normlab.config.compose import composed_config
 from normlab.config.gate import check_overrides
 from normlab.config.run_spec import RunSpec
 from normlab.errors import CommandParser, ConfigError, report_user_errors
-from normlab.study.plan import Plan, check_repeated_keys, compose_spec, expand_overrides
+from normlab.study.plan import check_repeated_keys, compose_spec, expand_overrides
 from normlab.study.progress import Countdown
 from normlab.terminal import open_terminal
 
@@ -110,23 +110,22 @@ def _compose_models(overrides: Sequence[str], config_dir: Path | None) -> list[M
                 f"{word} means nothing to a model that is not trained; give "
                 f"{', '.join(f'{group}=…' for group in _GROUPS[:-1])} or {_GROUPS[-1]}=…."
             )
-    plan = Plan()
     models: dict[str, ModelSpec] = {}
     with composed_config([], config_dir) as (loader, master):
         check_overrides(overrides, [config_dir] if config_dir else [])
         check_repeated_keys(overrides)
-        model_overrides = list(expand_overrides(loader, overrides, plan))
-        if len(model_overrides) > MOST_MODELS:
+        expanded = expand_overrides(loader, overrides)
+        if len(expanded.combinations) > MOST_MODELS:
             raise ConfigError(
-                f"These overrides make {len(model_overrides)} models, and at most {MOST_MODELS} "
-                f"are measured at once; give fewer values."
+                f"These overrides make {len(expanded.combinations)} models, and at most "
+                f"{MOST_MODELS} are measured at once; give fewer values."
             )
-        for combination in model_overrides:
+        for combination in expanded.combinations:
             pairs = [word.partition("=") for word in combination]
             settings = tuple(
                 f"{key.lstrip('+').split('.')[-1]}={value}"
                 for key, _, value in pairs
-                if key in plan.varied and key.lstrip("+") not in _RECORD_KEYS
+                if key in expanded.varied and key.lstrip("+") not in _RECORD_KEYS
             )
             spec = compose_spec(loader, master, combination)
             models.setdefault(spec.id, ModelSpec(spec, settings))
