@@ -174,9 +174,9 @@ def test_a_stack_that_was_compiled_says_so(
     assert record.hardware["compile"] is True
 
 
-@pytest.mark.usefixtures("quickly_compiled")
+@pytest.mark.usefixtures("quickly_compiled", "compiled_if_faster")
 def test_a_compiled_run_that_is_stopped_says_so(here: Callable) -> None:
-    spec = here("stopped", "trainer.compile=true")
+    spec = here("stopped")
     with pytest.raises(KeyboardInterrupt):
         run.train(spec, "", InterruptingDisplay(2))
     assert RunRecord.read(spec.folder).hardware["compile"] is True

@@ -395,14 +395,17 @@ def test_a_note_that_is_removed_while_it_is_read_names_nobody(
     note.parent.mkdir()
     note.write_text(json.dumps({"pid": 1, "host": "another"}))
     read = lock.read_text
+    reads = iter((1, 2))
 
     def read_late(path: Path) -> str:
         text = read(path)
-        path.unlink()
+        if next(reads) == 2:
+            path.unlink()
         return text
 
     monkeypatch.setattr(lock, "read_text", read_late)
     assert not lock.is_run_locked(tmp_path, "run")
+    assert not note.exists()
 
 
 def test_a_folder_that_vanishes_fails_the_run(here: Callable) -> None:

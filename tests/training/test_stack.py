@@ -2,6 +2,7 @@
 
 import os
 import signal
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -269,11 +270,14 @@ def test_too_little_memory_halves_the_stack(
     runs: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = []
+    failed: list[weakref.ref[Stack]] = []
     take_step = Stack.take_step
 
     def limited_step(self: Stack, batch: tuple) -> None:
         sizes.append(self.runs)
+        assert all(stack() is None for stack in failed), "its memory is still held"
         if self.runs > 2 and self.step == 5:
+            failed.append(weakref.ref(self))
             raise torch.OutOfMemoryError("out of memory")
         take_step(self, batch)
 
