@@ -69,7 +69,7 @@ def make_run(
 
 
 def make_series(steps: list[int], values: list[float]) -> Series:
-    return Series(np.array(steps), np.array(values), np.array([0.0] * len(steps)))
+    return Series(np.array(steps), np.array(values))
 
 
 def make_arm(norm: str, losses: list[float | None], **more: Any) -> list[Run]:

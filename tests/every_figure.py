@@ -127,7 +127,7 @@ def run(
 
 
 def series(steps: Any, values: Any) -> Series:
-    return Series(np.asarray(steps), np.asarray(values, float), np.asarray(steps, float))
+    return Series(np.asarray(steps), np.asarray(values, float))
 
 
 def study(count: int) -> Study:

@@ -63,5 +63,5 @@ def _make_run(
     events = Events()
     if initial is not None:
         step, value = np.array([0]), np.array([initial])
-        events.scalars[tags.VALIDATION_LOSS] = Series(step, value, np.array([0.0]))
+        events.scalars[tags.VALIDATION_LOSS] = Series(step, value)
     return Run(Path("run"), record, events)

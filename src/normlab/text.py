@@ -32,6 +32,14 @@ def printable_line(text: str) -> str:
     return printable(text.replace("\n", _REPLACEMENT).replace("\t", _REPLACEMENT))
 
 
+def one_line(value: object, most: int | None = None) -> str:
+    """The text of a value with every stretch of white space, line breaks too, as one space.
+
+    Of more than `most` characters only the first ones.
+    """
+    return " ".join(str(value).split())[:most]
+
+
 def shorten_long_parts(message: str) -> str:
     """The message, of a value longer than any part of a sentence only the beginning and the end."""
     return _LONG_PART.sub(lambda part: f"{part[0][:150]}…{part[0][-150:]}", message)

@@ -74,7 +74,7 @@ def test_parts_are_equal_in_steps_however_the_run_was_measured() -> None:
     pieces = [10] * 10 + [20] * 4 + [5] * 4
     steps = np.cumsum(pieces) - 1
     speeds = np.where(steps < 100, 10.0, 20.0)
-    series = Series(steps, speeds, steps.astype(float))
+    series = Series(steps, speeds)
     run = Run(None, None, Events({tags.TOKENS_PER_SECOND: series}))  # type: ignore[arg-type]
     assert speeds_of_parts(run) == pytest.approx([10.0] * 5 + [20.0] * 5)
 

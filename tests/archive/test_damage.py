@@ -172,13 +172,10 @@ def accumulated(folder: Path) -> Written:
     return {tag: {p.step: p.value for p in reader.Scalars(tag)} for tag in reader.Tags()["scalars"]}
 
 
-@pytest.mark.parametrize("resume", [{}, {"purge_step": 20}])
-def test_a_resumed_run_is_one_curve_as_tensorboard_has_it(
-    resume: dict[str, int], tmp_path: Path
-) -> None:
+def test_a_resumed_run_is_one_curve_as_tensorboard_has_it(tmp_path: Path) -> None:
     first = write(tmp_path, range(20), 1000)
-    second = write(tmp_path, range(20, 35), 2000, **resume)
-    third = write(tmp_path, range(35, 50), 3000, **({"purge_step": 35} if resume else {}))
+    second = write(tmp_path, range(20, 35), 2000)
+    third = write(tmp_path, range(35, 50), 3000)
     events = read_events(tmp_path)
     found = points_of(events)
     assert found == {tag: first[tag] | second[tag] | third[tag] for tag in first}
@@ -187,26 +184,11 @@ def test_a_resumed_run_is_one_curve_as_tensorboard_has_it(
     assert (events.left_out, events.unfinished) == ([], None)
 
 
-def test_steps_of_a_crash_beyond_the_checkpoint_are_forgotten_as_tensorboard_does(
-    tmp_path: Path,
-) -> None:
-    write(tmp_path, range(30), 1000, shift=9.0)
-    second = write(tmp_path, range(20, 25), 2000, purge_step=20)
-    found = points_of(read_events(tmp_path))
-    assert found == accumulated(tmp_path)
-    assert list(found[LOSS]) == list(range(25))
-    assert found[LOSS][24] == second[LOSS][24]
-
-
 @pytest.mark.parametrize("clocks", [(3000, 2000, 1000), (2000, 3000, 1000), (1000, 3000, 2000)])
-@pytest.mark.parametrize("purge", [True, False])
-def test_a_clock_set_back_loses_nothing(
-    purge: bool, clocks: tuple[int, int, int], tmp_path: Path
-) -> None:
+def test_a_clock_set_back_loses_nothing(clocks: tuple[int, int, int], tmp_path: Path) -> None:
     parts = []
     for clock, steps in zip(clocks, (range(10), range(10, 20), range(20, 30)), strict=True):
-        resume = {"purge_step": steps[0]} if purge and steps[0] else {}
-        parts.append(write(tmp_path, steps, clock, **resume))
+        parts.append(write(tmp_path, steps, clock))
     found = points_of(read_events(tmp_path))
     assert found == {tag: parts[0][tag] | parts[1][tag] | parts[2][tag] for tag in found}
     assert list(found[LOSS]) == list(range(30))

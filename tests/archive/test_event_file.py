@@ -67,12 +67,12 @@ def numbers(event: Event) -> Iterator[tuple[str, float]]:
             yield value.tag, value.tensor.float_val[0]
 
 
-def loaded(path: Path) -> dict[str, dict[int, tuple[float, float]]]:
-    """Tag → step → value and wall time, the last written, as TensorBoard loads the file."""
-    found: dict[str, dict[int, tuple[float, float]]] = {}
+def loaded(path: Path) -> dict[str, dict[int, float]]:
+    """Tag → step → value, the last written, as TensorBoard loads the file."""
+    found: dict[str, dict[int, float]] = {}
     for event in LegacyEventFileLoader(str(path)).Load():
         for tag, value in numbers(event):
-            found.setdefault(tag, {})[event.step] = value, event.wall_time
+            found.setdefault(tag, {})[event.step] = value
     return found
 
 
@@ -83,8 +83,7 @@ def assert_same_as_loaded(folder: Path) -> None:
         steps = sorted(points)
         series = found.scalars[tag]
         assert series.steps.tolist() == steps
-        np.testing.assert_array_equal(series.values, [points[step][0] for step in steps])
-        np.testing.assert_array_equal(series.wall_times, [points[step][1] for step in steps])
+        np.testing.assert_array_equal(series.values, [points[step] for step in steps])
         assert found.last_steps[tag] == steps[-1]
 
 

@@ -66,6 +66,20 @@ def test_the_halves_of_the_final_loss_are_those_of_the_events(tmp_path: Path) ->
     assert (rebuilt.val_loss, rebuilt.selection_loss, rebuilt.test_loss) == (2.5, 2.25, 2.75)
 
 
+@pytest.mark.parametrize("lost", [False, True])
+def test_the_mean_speed_is_over_steps_not_over_points(tmp_path: Path, lost: bool) -> None:
+    make(tmp_path, record(steps=4), [4.0, 3.0, 2.0, 1.0], {4: 2.5}, closing=2.5)
+    with SummaryWriter(str(tmp_path), filename_suffix=".more") as writer:
+        # One step at 100 and three at 600.
+        writer.add_scalar(tags.TOKENS_PER_SECOND, 100.0, 0)
+        writer.add_scalar(tags.TOKENS_PER_SECOND, 600.0, 3)
+    forged = record(steps=4, state="finished", step=4, tokens_per_second=5000.0)
+    forged.write(tmp_path)
+    if lost:
+        (tmp_path / "run.json").unlink()
+    assert read_run(tmp_path).record.tokens_per_second == pytest.approx(4 / (1 / 100 + 3 / 600))
+
+
 @pytest.mark.parametrize("damage", [None, "", "{", '{"schema_version": 99}', "[]", '{"id": 1}'])
 def test_a_lost_record_is_rebuilt_from_the_events(tmp_path: Path, damage: str | None) -> None:
     make(tmp_path, record(), [4.0] * 20, {10: 2.0, 15: 1.75, 20: 1.875}, closing=1.875)

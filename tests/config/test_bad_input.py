@@ -337,6 +337,13 @@ def test_an_option_of_another_group_is_suggested(
     assert f"{override} is not an option; did you mean {hint}? " in answer.err
 
 
+def test_a_claim_is_no_option_of_a_run(train_py: Callable, tmp_path: Path) -> None:
+    answer = train_py("norm=rmsnorm_parity", f"output_dir={tmp_path}/o")
+    assert answer.code == 2
+    assert "norm=rmsnorm_parity is not an option; did you mean norm=rmsnorm? " in answer.err
+    assert "claim" not in answer.err
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

@@ -15,7 +15,7 @@ from normlab.archive import tags
 from normlab.model.gpt import GPT, count_parameters
 from normlab.norms import RMSNorm
 from normlab.training.build import build_model
-from normlab.training.probes import name_norms
+from normlab.training.probes import named_norms
 
 SMALL = ["model.width=16", "model.heads=2", "model.context=8"]
 
@@ -26,7 +26,7 @@ def small_model(*overrides: str) -> GPT:
 
 
 def count_norms(*overrides: str) -> int:
-    return len(list(name_norms(small_model(*overrides))))
+    return len(list(named_norms(small_model(*overrides))))
 
 
 @evidence("norms-in-eight-blocks")

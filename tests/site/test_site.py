@@ -137,8 +137,8 @@ def test_the_api_reference_names_each_object_once(site: Path) -> None:
 def test_the_api_reference_shows_types_by_their_names_and_links_them(site: Path) -> None:
     text = (site / "docs" / "api" / "normlab.training.probes.html").read_text(encoding="utf-8")
     (signature,) = re.findall(
-        r'<dt[^>]*id="normlab\.training\.probes\.name_blocks".*?</dt>', text, re.S
+        r'<dt[^>]*id="normlab\.training\.probes\.named_blocks".*?</dt>', text, re.S
     )
     assert 'href="normlab.model.gpt.html#normlab.model.gpt.GPT"' in signature
     plain = html.unescape(re.sub(r"<[^>]+>", "", signature))
-    assert "name_blocks(model: GPT) → Iterator[tuple[str, nn.Module]]" in " ".join(plain.split())
+    assert "named_blocks(model: GPT) → Iterator[tuple[str, nn.Module]]" in " ".join(plain.split())

@@ -97,7 +97,7 @@ def test_a_run_whose_process_is_killed_fails_alone_and_goes_on(tmp_path: Path) -
     assert (study / "figures" / "comparison.png").is_file()
     again = quiet(Process(tmp_path, *arguments).end())
     assert again.code == 0, again.err
-    assert "goes on from step" in again.out
+    assert "continues from step" in again.out
     whole = quiet(Process(tmp_path, *LONG, f"output_dir={tmp_path}/whole").end())
     assert whole.code == 0
     (name,) = [name for name in read_records(study) if name.endswith(run_id)]

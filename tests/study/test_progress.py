@@ -12,7 +12,7 @@ from normlab.archive.record import BestNumbers, FinalNumbers, RunRecord
 from normlab.study import progress
 from normlab.study.progress import Countdown, StudyProgress, format_outcome
 from normlab.terminal import open_terminal
-from normlab.training.recorder import SILENCE
+from normlab.training.recorder import LONGEST_SILENCE_SECONDS
 
 NAMES = ["rmsnorm-pre-lr2e-3-s0-aaaaaaaa", "layernorm-pre-lr2e-3-s0-bbbbbbbb"]
 
@@ -102,7 +102,7 @@ def test_a_log_is_never_long_silent_and_never_full(
         line.start(0)
         for step in range(7200):
             clock.now += 1.0
-            if step % SILENCE == 0:  # as slow steps are shown
+            if step % LONGEST_SILENCE_SECONDS == 0:  # as slow steps are shown
                 line.update(0, step, 2.0, 5000.0)
             if capsys.readouterr().out:
                 spoken.append(clock.now)

@@ -72,6 +72,14 @@ def test_runs_share_a_stack_where_they_differ_in_numbers_only(specified: Callabl
         check_explicit_request(2, [first, specs[4]], plan_stacks([first, specs[4]]))
 
 
+def test_where_a_study_ends_matters_to_no_stack_and_when_it_saves_does(specified: Callable) -> None:
+    spec = compose_once(specified)
+    other = replace(spec, plain={**spec.plain, "target": 1.5})
+    assert find_difference(spec, other) == ""
+    saving = with_setting(spec, "trainer.save_seconds", 5.0)
+    assert find_difference(spec, saving) == "trainer.save_seconds"
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -300,7 +308,7 @@ def test_a_stack_that_is_stopped_goes_on(signum: int, tmp_path: Path) -> None:
         assert states == ["interrupted"] * 6
     again = Process(tmp_path, *arguments).end()
     assert again.code == 0, again.err
-    assert again.out.count("goes on from step") == 6
+    assert again.out.count("continues from step") == 6
     whole = Process(tmp_path, *LONG, f"output_dir={tmp_path}/whole").end()
     assert whole.code == 0, whole.err
     for name, record in read_records(study).items():

@@ -1,6 +1,7 @@
 """What is written for a GPU, as far as a CPU can show it."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from normlab.errors import ConfigError
 from normlab.training.compilation import estimate_compilation
 from normlab.training.cuda_graph import capture_step, compare_changes, compare_results
 from normlab.training.hardware import free_card_memory, resolve_device, resolve_hardware
-from normlab.training.recorder import Recorder
+from normlab.training.recorder import PlainRecorderState, Progress, Recorder
 from tiny_run import TINY, SilentDisplay
 
 
@@ -80,6 +81,15 @@ def test_fp16_without_a_gpu_is_one_sentence(specified: Callable) -> None:
     spec = specified(*TINY, "trainer.precision=16-mixed", "trainer.device=cpu")
     with pytest.raises(ConfigError, match=r"trainer.precision=16-mixed scales .* on cpu; take"):
         resolve_device(spec.config.trainer)
+
+
+def test_what_is_still_to_be_logged_goes_to_the_device_of_the_run() -> None:
+    recorder = Recorder(None, SilentDisplay(), 1, 10.0, 1)
+    state = PlainRecorderState(Progress(), above=0, tokens=0, elapsed=0.0)
+    recorder.restore_state(state, (torch.ones(2), torch.ones(2)))
+    recorder.on_train_start(None, SimpleNamespace(device=torch.device("meta")))
+    waiting = recorder.state_dict()
+    assert (waiting["losses"].device.type, waiting["norms"].device.type) == ("meta", "meta")
 
 
 @pytest.mark.parametrize("scaled", [False, True])

@@ -192,6 +192,12 @@ STATES: dict[str, Callable[[dict[str, Any]], object]] = {
     "losses of another shape": _set("recorder", "losses", to=torch.zeros(3, 3)),
     "progress that is ahead": _set("recorder", "progress", "step", to=5),
     "progress of text": _set("recorder", "progress", "tokens", to="many"),
+    "a list in place of the recorder": _set("recorder", to=[1]),
+    "an unknown key of progress and no tokens": lambda content: content["recorder"].update(
+        progress={"mood": "good", "tokens": None}
+    ),
+    "no optimizer": lambda content: content.pop("optimizer"),
+    "random state of text": _set("random", "cpu", to="x"),
     "random state of one byte": _set("random", "cpu", to=torch.zeros(1, dtype=torch.uint8)),
     "weights of NaN": lambda content: content["state_dict"].update(NAN),
     "weights that are no tensors": _set("state_dict", to=[1, 2]),
@@ -249,6 +255,11 @@ def test_a_state_sets_neither_the_learning_rate_nor_the_decay(
 
     changed(stopped, change)
     assert train(stopped, "", SilentDisplay()).final == expected
+
+
+def test_an_unknown_key_of_a_state_is_passed_over(stopped: RunSpec) -> None:
+    changed(stopped, _set("recorder", "progress", "mood", to="good"))
+    assert train(stopped, "", SilentDisplay()).state == "finished"
 
 
 def test_a_bomb_in_a_zip_is_not_unpacked(stopped: RunSpec) -> None:

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partialmethod
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,17 @@ import pytest
 import torch
 from torch import nn
 
+from normlab.archive.record import RunRecord
 from normlab.config.run_spec import RunSpec
 from normlab.model.gpt import Block
-from normlab.training import hardware, run
+from normlab.training import hardware, run, stack_run
+from normlab.training.build import build_model
+from normlab.training.compilation import CompilationEstimate
 from normlab.training.hardware import resolve_hardware
+from normlab.training.lightning import pl
+from normlab.training.module import LanguageModel, prepare_uncompiled_step
 from run_equality import assert_same_run
-from tiny_run import TINY, SilentDisplay
+from tiny_run import TINY, InterruptingDisplay, SilentDisplay
 
 
 class Listening(SilentDisplay):
@@ -72,11 +78,10 @@ def test_compiling_leaves_the_run_as_it_was(
     compiling = run.compile_model
     from_here_on = torch._dynamo.config.patch(error_on_recompile=True)
 
-    def strictly(*arguments: Any) -> float:
-        seconds = compiling(*arguments)
+    def strictly(*arguments: Any) -> None:
+        compiling(*arguments)
         from_here_on.__enter__()  # every graph must be there
         request.addfinalizer(lambda: from_here_on.__exit__(None, None, None))
-        return seconds
 
     monkeypatch.setattr(run, "compile_model", strictly)
     plain, compiled = here("plain"), here("compiled", "trainer.compile=true")
@@ -100,9 +105,92 @@ def test_what_cannot_be_compiled_is_told(here: Callable, monkeypatch: pytest.Mon
     record = run.train(here("broken", "trainer.compile=true"), "", SilentDisplay())
     assert record.state == "failed"
     assert record.reason is not None
-    assert record.reason.startswith("trainer.compile=true does not work here")
+    assert record.reason.startswith("this model cannot be compiled here")
     assert "RuntimeError: no compiler was found" in record.reason
     assert record.reason.endswith("take trainer.compile=false.")
+
+
+@pytest.fixture
+def compiled_if_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """trainer.compile=auto as on a GPU, with a model so slow that compiling pays."""
+    resolve = hardware.resolve_hardware
+
+    def automatic(*arguments: Any) -> hardware.Hardware:
+        return replace(resolve(*arguments), compile_if_faster=True)
+
+    for module in (run, stack_run):
+        monkeypatch.setattr(module, "resolve_hardware", automatic)
+        monkeypatch.setattr(
+            module,
+            "estimate_compilation",
+            lambda *_, **__: CompilationEstimate(cost=1.0, saving=2.0),
+        )
+
+
+def fail_without_compiler(*_: Any) -> None:
+    raise RuntimeError("no compiler\nwas found")
+
+
+@pytest.mark.usefixtures("compiled_if_faster")
+def test_by_itself_a_run_is_trained_where_nothing_can_be_compiled(
+    here: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        nn.Module, "compile", partialmethod(nn.Module.compile, backend=fail_without_compiler)
+    )
+    display = Listening()
+    record = run.train(here("auto"), "", display)
+    assert (record.state, record.reason) == ("finished", None)
+    assert record.hardware["compile"] is False
+    (sentence,) = (said for said in display.said if said.startswith("not compiled: "))
+    assert "this model cannot be compiled here" in sentence
+    assert "no compiler was found" in sentence
+    monkeypatch.undo()
+    plain = here("plain")
+    assert run.train(plain, "", SilentDisplay()).state == "finished"
+    assert_same_run(plain.folder, here("auto").folder)
+
+
+@pytest.mark.usefixtures("compiled_if_faster")
+def test_by_itself_a_stack_is_trained_where_nothing_can_be_compiled(
+    specified: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda function: fail_without_compiler)
+    specs = [specified(*TINY, f"seed={seed}", f"output_dir={tmp_path}") for seed in (0, 1)]
+    display = Listening()
+    outcomes = stack_run.train_stack(specs, "", [display, SilentDisplay()])
+    assert [(record.state, record.reason) for record in outcomes] == [("finished", None)] * 2
+    assert any("not compiled: this stack cannot be compiled" in said for said in display.said)
+
+
+@pytest.mark.usefixtures("compiled_if_faster")
+def test_a_stack_that_was_compiled_says_so(
+    specified: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    spec = specified(*TINY, f"output_dir={tmp_path}")
+    record = stack_run.train_single(spec, "", SilentDisplay())
+    assert record.hardware["stack"]["compiled"] is True
+    assert record.hardware["compile"] is True
+
+
+@pytest.mark.usefixtures("quickly_compiled", "compiled_if_faster")
+def test_a_compiled_run_that_is_stopped_says_so(here: Callable) -> None:
+    spec = here("stopped")
+    with pytest.raises(KeyboardInterrupt):
+        run.train(spec, "", InterruptingDisplay(2))
+    assert RunRecord.read(spec.folder).hardware["compile"] is True
+
+
+def test_the_step_that_is_timed_has_no_validation(
+    here: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = here("timed")
+    module = LanguageModel(build_model(spec.config, 8), spec.config)
+    monkeypatch.setattr(LanguageModel, "validation_step", lambda *_: pytest.fail("validated"))
+    trainer = pl.Trainer(accelerator="cpu", devices=1, logger=False, enable_progress_bar=False)
+    tokens = torch.zeros(2, 4, dtype=torch.int64)
+    prepare_uncompiled_step(trainer, module, (tokens, tokens))()
 
 
 @pytest.mark.slow
@@ -149,7 +237,7 @@ def test_graphs_are_asked_of_torch_and_only_on_a_gpu(
     assert asked == ["reduce-overhead", None]
 
 
-@pytest.mark.parametrize("value", ["maybe", "1.5", "null"])
+@pytest.mark.parametrize("value", ["maybe", "1.5", "null", "1", "0", "1.0"])
 def test_another_value_for_compile_is_refused(
     train_py: Callable, value: str, tmp_path: Path
 ) -> None:

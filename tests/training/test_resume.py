@@ -3,6 +3,10 @@
 import json
 import os
 import signal
+import subprocess
+import sys
+import threading
+import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +21,7 @@ from normlab.archive.record import RunRecord
 from normlab.archive.study import read_run
 from normlab.config.run_spec import RunSpec
 from normlab.errors import NormlabError
+from normlab.training import run as training_run
 from normlab.training import stopping
 from normlab.training.checkpoints import latest_state, read_checkpoint
 from normlab.training.module import LanguageModel
@@ -248,6 +253,24 @@ def test_a_failed_run_goes_on_where_it_was(here: Callable, whole: Path) -> None:
     assert_same_run(spec.folder, whole)
 
 
+def test_a_continued_run_that_fails_at_once_is_at_the_step_that_was_logged(
+    here: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = here("failed")
+    with pytest.raises(KeyboardInterrupt):
+        run(spec, 4)
+    logged = RunRecord.read(spec.folder).step
+    assert logged == 4
+
+    def fail(*_: object) -> None:
+        raise ValueError("the model is broken")
+
+    monkeypatch.setattr(training_run, "build_model", fail)
+    record = run(spec)
+    assert (record.state, record.step) == ("failed", logged)
+    assert RunRecord.read(spec.folder).step == logged
+
+
 def test_a_state_of_another_run_is_not_gone_on_from(here: Callable) -> None:
     one, other = here("a"), here("b", "seed=1")
     run(one)
@@ -320,10 +343,75 @@ def test_a_dead_owners_note_means_little_on_a_disk_that_machines_share(
     assert run(spec).state == "finished"
 
 
+def test_a_note_is_renewed_while_its_run_is_locked_and_no_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "STALE_SECONDS", 0.2)
+    monkeypatch.setattr(lock, "_renewal", threading.Thread())  # one with this pace
+    note = tmp_path / ".locks" / "run.json"
+
+    def is_renewed() -> bool:
+        os.utime(note, (0, 0))
+        end = time.monotonic() + 10
+        while note.stat().st_mtime == 0 and time.monotonic() < end:
+            time.sleep(0.01)
+        return note.stat().st_mtime > 0
+
+    with lock_run(tmp_path, "run"):
+        assert is_renewed()
+        assert is_renewed()
+    note.write_text("of another process")
+    os.utime(note, (0, 0))
+    time.sleep(0.2)
+    assert note.stat().st_mtime == 0
+
+
+FORKED = """
+import os, sys
+from pathlib import Path
+from normlab.archive import lock
+with lock.lock_run(Path(sys.argv[1]), "parent"):
+    child = os.fork()
+    if child == 0:
+        with lock.lock_run(Path(sys.argv[1]), "child"):
+            held = [note.stem for note in lock._held]
+            os._exit(0 if held == ["child"] and lock._renewal.is_alive() else 1)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
+def test_a_forked_process_renews_its_own_notes_only(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "0\n"
+
+
+def test_a_note_that_is_removed_while_it_is_read_names_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note = tmp_path / ".locks" / "run.json"
+    note.parent.mkdir()
+    note.write_text(json.dumps({"pid": 1, "host": "another"}))
+    read = lock.read_text
+    reads = iter((1, 2))
+
+    def read_late(path: Path) -> str:
+        text = read(path)
+        if next(reads) == 2:
+            path.unlink()
+        return text
+
+    monkeypatch.setattr(lock, "read_text", read_late)
+    assert not lock.is_run_locked(tmp_path, "run")
+    assert not note.exists()
+
+
 def test_a_folder_that_vanishes_fails_the_run(here: Callable) -> None:
     spec = here("vanishing")
 
-    class Vandal:
+    class Vandal(SilentDisplay):
         def update(self, step: int, loss: float, tokens_per_second: float) -> None:
             import shutil
 

@@ -154,7 +154,7 @@ def test_slow_batches_are_shown_between_what_is_logged_and_change_no_curve(
         def update(self, step: int, loss: float, tokens_per_second: float) -> None:
             shown.append((step, loss, tokens_per_second))
 
-    monkeypatch.setattr(recorder, "SILENCE", 0.0)
+    monkeypatch.setattr(recorder, "LONGEST_SILENCE_SECONDS", 0.0)
     spec = specified(*TINY, *slow, f"output_dir={quiet.parents[1]}-watched")
     train(spec, "the command", Watcher())
     losses = curve(spec.folder, tags.TRAIN_LOSS)

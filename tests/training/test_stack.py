@@ -1,6 +1,8 @@
 """A stack of runs: each is the run that it is alone, whatever happens to it or to the others."""
 
+import os
 import signal
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +16,14 @@ from normlab.archive.lock import RunLockedError, lock_run
 from normlab.archive.record import RunRecord
 from normlab.config.run_spec import RunSpec
 from normlab.config.schema import OptimizerConfig
+from normlab.training import stack_run
 from normlab.training.checkpoints import read_checkpoint
 from normlab.training.run import train
-from normlab.training.stack import Stack
+from normlab.training.stack import Stack, StackModule
 from normlab.training.stack_follower import StackFollower
 from normlab.training.stack_run import train_stack
 from normlab.training.stacked_adamw import StackedAdamW
+from normlab.training.tensorboard import RunLogger
 from run_equality import CURVES, assert_same_run, read_curves
 from tiny_run import TINY, InterruptingDisplay, SilentDisplay
 
@@ -164,6 +168,53 @@ def test_a_stopped_stack_goes_on_as_if_it_had_never_stopped(after: int, runs: Ca
         assert RunRecord.read(spec.folder).resumed_at != []
 
 
+def test_a_stack_stopped_before_its_first_step_is_validated_once(
+    runs: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack(runs("whole"))
+    validate = StackModule.on_validation_epoch_end
+
+    def stop_after(module: StackModule) -> None:
+        validate(module)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(StackModule, "on_validation_epoch_end", stop_after)
+        with pytest.raises(KeyboardInterrupt):
+            stack(runs("stopped"))
+    steps = []
+    write_scalar = RunLogger.write_scalar
+
+    def note_step(logger: RunLogger, tag: str, value: float, step: int) -> None:
+        if tag == tags.VALIDATION_LOSS:
+            steps.append(step)
+        write_scalar(logger, tag, value, step)
+
+    monkeypatch.setattr(RunLogger, "write_scalar", note_step)
+    stack(runs("stopped"))
+    assert 0 not in steps
+    for spec, whole in zip(runs("stopped"), runs("whole"), strict=True):
+        assert_same_run(spec.folder, whole.folder)
+
+
+def test_a_continued_stack_stopped_at_once_is_at_the_step_that_was_logged(
+    runs: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        stack(runs("stopped"), 3)
+    logged = RunRecord.read(runs("stopped")[0].folder).step
+    assert logged == 3
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stack_run, "build_source", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        stack(runs("stopped"))
+    record = RunRecord.read(runs("stopped")[0].folder)
+    assert (record.step, record.reason) == (logged, f"stopped by SIGINT at step {logged}")
+
+
 def test_numbers_that_are_recorded_later_are_the_same(
     runs: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -219,11 +270,14 @@ def test_too_little_memory_halves_the_stack(
     runs: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = []
+    failed: list[weakref.ref[Stack]] = []
     take_step = Stack.take_step
 
     def limited_step(self: Stack, batch: tuple) -> None:
         sizes.append(self.runs)
+        assert all(stack() is None for stack in failed), "its memory is still held"
         if self.runs > 2 and self.step == 5:
+            failed.append(weakref.ref(self))
             raise torch.OutOfMemoryError("out of memory")
         take_step(self, batch)
 

@@ -34,7 +34,7 @@ _SEARCH_WINDOW = 2**20  # bytes that are searched for headers at once
 _SEARCH_BUDGET = 4
 _DT_STRING = 7  # in TensorBoard's types.proto
 
-POINT = np.dtype([("record", "i8"), ("step", "i8"), ("value", "f8"), ("wall_time", "f8")])
+POINT = np.dtype([("record", "i8"), ("step", "i8"), ("value", "f8")])
 """A point of a curve, with the number of the record that it was read from."""
 
 Bytes = NDArray[np.uint8]
@@ -52,7 +52,6 @@ class EventFile:
         points: tag → its points as they were written (dtype POINT), tags in the order of their
             first points.
         texts: tag → the text written last.
-        resumed_at: the step at which the file says that a run was continued, None if it does not.
         damaged: spans of the file that belong to no sound record.
         cut_at: where a last record begins that is sound as far as it goes, but ends with the file.
     """
@@ -60,7 +59,6 @@ class EventFile:
     size: int
     points: dict[str, Points] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
-    resumed_at: int | None = None
     damaged: list[Span] = field(default_factory=list)
     cut_at: int | None = None
 
@@ -287,8 +285,7 @@ def _parse_scalars(rows: Bytes, records: Indices) -> Iterator[tuple[str, Points]
         points["record"] = records[members]
         points["step"] = _decode_varints(scalars[:, 10:step_end])
         with np.errstate(invalid="ignore"):  # a signalling NaN is a NaN
-            points["value"] = _view_column(scalars[:, -4:], "<f4")
-        points["wall_time"] = _view_column(scalars[:, 1:9], "<f8")
+            points["value"] = np.ascontiguousarray(scalars[:, -4:]).view("<f4")[:, 0]
         for tag, chosen in _group_tags(scalars[:, tag_start:-5]):
             yield tag, points if len(chosen) == len(points) else points[chosen]
 
@@ -313,10 +310,6 @@ def _decode_varints(coded: Bytes) -> Indices:
     for n, column in enumerate(coded.T):
         numbers |= (column & np.uint8(127)).astype(np.uint64) << np.uint64(7 * n)
     return numbers.view(np.int64)
-
-
-def _view_column(coded: Bytes, kind: str) -> NDArray[np.float64]:
-    return np.ascontiguousarray(coded).view(kind)[:, 0].astype(np.float64)
 
 
 def _group_tags(coded: Bytes) -> Iterator[tuple[str, Indices]]:
@@ -348,7 +341,7 @@ def _parse_messages(
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from tensorboard.compat.proto import event_pb2  # type: ignore[import-untyped]
 
-    written: dict[str, list[tuple[int, int, float, float]]] = defaultdict(list)
+    written: dict[str, list[tuple[int, int, float]]] = defaultdict(list)
     for record in records.tolist():
         start, end = int(starts[record]), int(ends[record])
         try:
@@ -356,12 +349,10 @@ def _parse_messages(
         except DecodeError:
             file.damaged.append((start, end))
             continue
-        if event.HasField("session_log") and event.session_log.status == event_pb2.SessionLog.START:
-            file.resumed_at = event.step
         for value in event.summary.value:
             scalar = _read_value(value, file.texts)
             if scalar is not None:
-                written[value.tag].append((record, event.step, scalar, event.wall_time))
+                written[value.tag].append((record, event.step, scalar))
     for tag, points in written.items():
         yield tag, np.array(points, POINT)
 

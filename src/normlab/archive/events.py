@@ -21,17 +21,15 @@ EVENT_FILES = "events.out.tfevents*"
 
 @dataclass(frozen=True)
 class Series:
-    """One scalar over a run, by increasing step; the three arrays are equally long.
+    """One scalar over a run, by increasing step; the two arrays are equally long.
 
     Attributes:
         steps: optimizer steps done, int64.
         values: the scalar, float64; may hold NaN and infinities.
-        wall_times: seconds since 1970, float64.
     """
 
     steps: NDArray[np.int64]
     values: NDArray[np.float64]
-    wall_times: NDArray[np.float64]
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -40,7 +38,7 @@ class Series:
         """The points before the first value that is not finite."""
         bad = np.flatnonzero(~np.isfinite(self.values))
         end = int(bad[0]) if bad.size else len(self)
-        return Series(self.steps[:end], self.values[:end], self.wall_times[:end])
+        return Series(self.steps[:end], self.values[:end])
 
 
 @dataclass
@@ -66,7 +64,8 @@ class Events:
 def read_events(folder: Path, tags: Collection[str] | None = None) -> Events:
     """Read every event file that stands directly in `folder`, as one; of `tags` alone, if given.
 
-    Of `tags`, one that ends in a slash means all that begin with it.
+    Of `tags`, one that ends in a slash means all that begin with it; only the first part of a tag
+    can be given so: `probe/`, not `probe/angle/`.
 
     Points are ordered by step; of a repeated step the one written later counts. A folder without
     event files gives empty Events. Damage is no error: what is sound before and behind it is read,
@@ -80,9 +79,6 @@ def read_events(folder: Path, tags: Collection[str] | None = None) -> Events:
             files.append((path, parse_event_file(read_bytes(path, LARGEST_EVENT_FILE))))
         except OSError as error:
             left_out.append(f"{path} could not be read: {error.strerror}.")
-    # The step at which a run was continued puts the files in order even where a clock was set
-    # back; otherwise their age does.
-    files.sort(key=lambda item: item[1].resumed_at or 0)
     cuts = [_describe_cut(path, file) for path, file in files]
     left_out += [_describe_damage(path, file) for path, file in files if file.damaged]
     left_out += filter(None, cuts[:-1])
@@ -125,15 +121,9 @@ def _describe_cut(path: Path, file: EventFile) -> str | None:
 
 
 def _join_files(files: list[EventFile]) -> dict[str, Points]:
-    """The points of all files by tag, in the order in which they were written.
-
-    A continued run starts over at a step: what a crash left beyond it never happened.
-    """
+    """The points of all files by tag, in the order in which they were written."""
     joined: dict[str, list[Points]] = defaultdict(list)
     for file in files:
-        if file.resumed_at is not None:
-            for parts in joined.values():
-                parts[:] = [points[points["step"] < file.resumed_at] for points in parts]
         for tag, points in file.points.items():
             joined[tag].append(points)
     all_points = {tag: np.concatenate(parts) for tag, parts in joined.items()}
@@ -147,4 +137,4 @@ def _make_series(points: Points) -> Series:
         ordered = steps[order]
         points = points[order[np.append(ordered[1:] > ordered[:-1], True)]]
     # Copies: a view would keep all that was read with it.
-    return Series(*(points[name].copy() for name in ("step", "value", "wall_time")))
+    return Series(points["step"].copy(), points["value"].copy())

@@ -29,7 +29,7 @@ OUTPUTS = Path("outputs")  # where studies are, if nothing else is said
 
 _RESULT_SUFFIXES = (".csv", ".html", ".json", ".png", ".svg")
 _DRAFT = ".part"
-# A draft of another machine that was not touched for so long is nobody's.
+# A draft of another machine that is older than this is abandoned.
 _ABANDONED_SECONDS = 3600.0
 # The answers (errno) of file systems that cannot flush.
 _WITHOUT_FLUSH = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}

@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -31,7 +32,7 @@ from normlab.archive.versioned_json import parse_json, restore_value
 from normlab.errors import NormlabError
 
 # A note of another machine that was not renewed for so long (seconds) is a dead owner's.
-STALE = 600.0
+STALE_SECONDS = 600.0
 # The answers (errno) of file systems without locks.
 _WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 # File systems whose users are all on this machine; any other may be shared with other machines.
@@ -64,24 +65,13 @@ class RunLockedError(Exception):
         super().__init__(f"it is being trained by {owner or 'another process'}")
 
 
-class RunLock:
-    """The lock of one run, while this process has it."""
-
-    def __init__(self, note: Path) -> None:
-        self._note = note
-        self._renewed_at = time.monotonic()
-
-    def renew_note(self) -> None:
-        """Show other machines that the owner lives; cheap enough to be called often."""
-        if time.monotonic() - self._renewed_at > STALE / 10:
-            self._renewed_at = time.monotonic()
-            with suppress(OSError):
-                os.utime(self._note)
+_held: set[Path] = set()  # the notes of the runs that this process has locked
+_renewal = threading.Thread()  # what renews them; it starts with the first lock of a process
 
 
 @contextmanager
-def lock_run(study_folder: Path, run_id: str) -> Iterator[RunLock]:
-    """Keep other processes from a run of a study.
+def lock_run(study_folder: Path, run_id: str) -> Iterator[None]:
+    """Keep other processes from a run of a study, and its note renewed, while the body runs.
 
     Raises:
         RunLockedError: another living process trains it.
@@ -105,12 +95,33 @@ def lock_run(study_folder: Path, run_id: str) -> Iterator[RunLock]:
                 write_text(note, text)
             else:
                 _create_note(note, text)
+            _keep_renewed(note)
             try:
-                yield RunLock(note)
+                yield
             finally:
+                _held.discard(note)
                 note.unlink(missing_ok=True)
     except Timeout as error:
         raise RunLockedError(_read_owner(note)) from error
+
+
+def _keep_renewed(note: Path) -> None:
+    """Show other machines that the owner lives, until the note is taken out of `_held`."""
+    global _renewal
+    if not _renewal.is_alive():
+        # A process that was forked has its parent's notes, which are not its own, and no thread.
+        _held.clear()
+        _renewal = threading.Thread(target=_renew_notes, name="locks", daemon=True)
+        _renewal.start()
+    _held.add(note)
+
+
+def _renew_notes() -> None:
+    while True:
+        time.sleep(STALE_SECONDS / 10)
+        for note in tuple(_held):
+            with suppress(OSError):
+                os.utime(note)
 
 
 def is_run_locked(study_folder: Path, run_id: str) -> bool:
@@ -123,7 +134,7 @@ def supports_locks(study_folder: Path) -> bool:
     folder = study_folder / LOCKS_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with _lock_file(folder / "probe.lock") as locked:
+        with _lock_file(folder / "test.lock") as locked:
             return locked
     except Timeout:
         return True
@@ -162,7 +173,7 @@ def _create_note(note: Path, text: str) -> None:
     with suppress(FileNotFoundError):
         # A container that comes back may have the process number that its killed one had.
         is_ours = _read_owner(note) == LockOwner.current_process()
-        is_stale = time.time() - note.stat().st_mtime > STALE
+        is_stale = time.time() - note.stat().st_mtime > STALE_SECONDS
         if is_ours or is_stale or not _is_owner_alive(note):
             note.unlink()
     try:
@@ -200,5 +211,8 @@ def _read_remote_owner(note: Path) -> LockOwner | None:
     owner = _read_owner(note)
     if owner is None or owner.host == socket.gethostname():
         return None
-    age = time.time() - note.stat().st_mtime
-    return owner if abs(age) < STALE else None
+    try:
+        age = time.time() - note.stat().st_mtime
+    except FileNotFoundError:
+        return None  # the run has just been left
+    return owner if abs(age) < STALE_SECONDS else None

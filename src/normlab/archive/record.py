@@ -70,6 +70,7 @@ SETTLED_STATES = ("finished", "diverged")  # results that need no more training
 class FinalNumbers:
     """Losses in nats per token at the last step; None where they are not finite or not known.
 
+    Of a run that diverged, `train_loss` is the last before the divergence.
     `selection_loss` and `test_loss` are those of the validation windows of even and of odd index;
     see `normlab.training.module.ValidationLoss`.
     """
@@ -342,7 +343,7 @@ def check_output_dir(path: str) -> None:
     if not path.isprintable() or size > _LONGEST_NAME or len(path.encode()) > _LONGEST_PATH:
         raise ConfigError(
             f"output_dir={path[:60]!r}… cannot be a folder; give a path whose names have up to "
-            f"{_LONGEST_NAME} characters, all of which can be printed."
+            f"{_LONGEST_NAME} bytes, all of which can be printed."
         )
 
 

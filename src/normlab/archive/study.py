@@ -7,7 +7,7 @@ as it stood at the start. Whatever could not be read becomes a sentence, never s
 import math
 import os
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -234,26 +234,22 @@ def _correct_numbers(record: RunRecord, events: Events) -> list[str]:
     Returns what the record said, as `final.val_loss=0.1`; where it says nothing, so it stays.
     """
     scalars = events.scalars
-    validation, train = scalars.get(tags.VALIDATION_LOSS), scalars.get(tags.TRAIN_LOSS)
     corrected = []
     closing = scalars.get(tags.FINAL_VALIDATION_LOSS)
     # What a run that diverged writes there at its end is no number.
     if record.state == "diverged" and closing and closing.steps[-1] > 0 and _last_loss(closing):
         record.state, record.diverged_step, record.reason = "finished", None, None
-        record.final = FinalNumbers(_last_loss(validation), _last_loss(train))
+        record.final = _read_final_losses(record, events)
         corrected.append("state=diverged")
-    best = _lowest_loss(validation)
+    best = _lowest_loss(scalars.get(tags.VALIDATION_LOSS))
     numbers: list[tuple[Any, str, str, float | None]] = [
         (record.best, "best", "val_loss", best.val_loss),
         (record.best, "best", "step", best.step),
     ]
-    if record.state == "finished":
-        numbers.append((record.final, "final", "val_loss", _last_loss(validation)))
-        numbers.append((record.final, "final", "train_loss", _last_loss(train)))
-    else:  # diverged
-        numbers.append((record.final, "final", "val_loss", None))
-    for key, tag in _HALVES.items():
-        numbers.append((record.final, "final", key, _last_loss(scalars.get(tag))))
+    for key, loss in asdict(_read_final_losses(record, events)).items():
+        # Of a run that diverged, the curve goes on behind the step of the record's loss.
+        if record.state == "finished" or key != "train_loss":
+            numbers.append((record.final, "final", key, loss))
     for part, name, key, value in numbers:
         written = getattr(part, key)
         # Curves are stored in single precision.
@@ -267,7 +263,7 @@ def _correct_numbers(record: RunRecord, events: Events) -> list[str]:
     if written is not None and speed:
         low, high = float(speed.values.min()), float(speed.values.max())
         if not 0.999 * low <= written <= 1.001 * high:
-            record.tokens_per_second = float(np.mean(speed.values))
+            record.tokens_per_second = _mean_speed(speed)
             corrected.append(f"tokens_per_second={written:g}")
     return corrected
 
@@ -296,18 +292,23 @@ def _rebuild_record(folder: Path, events: Events) -> RunRecord:
             f"do not tell what the run was; train it again."
         ) from None
     scalars = events.scalars
-    validation, train = scalars.get(tags.VALIDATION_LOSS), scalars.get(tags.TRAIN_LOSS)
     speed = scalars.get(tags.TOKENS_PER_SECOND)
     record.step = _last_step(events)
-    record.best = _lowest_loss(validation)
-    record.tokens_per_second = float(np.mean(speed.values)) if speed else None
+    record.best = _lowest_loss(scalars.get(tags.VALIDATION_LOSS))
+    record.tokens_per_second = _mean_speed(speed) if speed else None
     _infer_state(record, events)
-    record.final = FinalNumbers(train_loss=_last_loss(train and train.until_divergence()))
-    if record.state != "diverged":
-        record.final.val_loss = _last_loss(validation)
-        for key, tag in _HALVES.items():
-            setattr(record.final, key, _last_loss(scalars.get(tag)))
+    record.final = _read_final_losses(record, events)
     return record
+
+
+def _read_final_losses(record: RunRecord, events: Events) -> FinalNumbers:
+    """The final losses that the curves of a run in the record's state tell."""
+    scalars = events.scalars
+    train = scalars.get(tags.TRAIN_LOSS)
+    if record.state == "diverged":
+        return FinalNumbers(train_loss=_last_loss(train and train.until_divergence()))
+    halves = {key: _last_loss(scalars.get(tag)) for key, tag in _HALVES.items()}
+    return FinalNumbers(_last_loss(scalars.get(tags.VALIDATION_LOSS)), _last_loss(train), **halves)
 
 
 def _infer_state(record: RunRecord, events: Events) -> None:
@@ -335,6 +336,13 @@ def _infer_state(record: RunRecord, events: Events) -> None:
 def _last_step(events: Events) -> int:
     """The last step that any curve reaches."""
     return max(events.last_steps.values(), default=0)
+
+
+def _mean_speed(speed: Series) -> float:
+    """The mean over the steps of a run, each point standing for the steps since the one before."""
+    steps = np.diff(speed.steps, prepend=-1)
+    with np.errstate(all="ignore"):  # of a file from elsewhere a speed may be 0 or no number
+        return float(steps.sum() / (steps / speed.values).sum())
 
 
 def _last_loss(series: Series | None) -> float | None:

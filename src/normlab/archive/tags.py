@@ -44,19 +44,20 @@ SATURATION = "saturation"
 # `alpha` where it is one number, `gain_mean` and `gain_std` where there are several, beside a
 # histogram of them, `gain_distribution`.
 QUANTITIES = {
-    INPUT_RMS: "root mean square of what the sublayer reads",
-    OUTPUT_RMS: "root mean square of what the sublayer gives",
-    OUTPUT_MAX: "largest magnitude in what the sublayer gives",
+    INPUT_RMS: "root mean square of the sublayer's input",
+    OUTPUT_RMS: "root mean square of the sublayer's output",
+    OUTPUT_MAX: "largest magnitude in the sublayer's output",
     STREAM_RMS: "root mean square of the residual stream after the site",
     STREAM_MAX: "largest magnitude in the residual stream after the site",
-    STREAM_VARIANCE: "variance over the features of the stream after the site, mean of tokens",
-    STREAM_GRADIENT: "length of the gradient of the mean loss by the stream after the site",
-    ANGLE: "angle between the stream before and after the block, in half turns, mean of tokens",
-    ATTENTION_ENTROPY: "entropy of the attention weights, in nats, mean of queries and heads",
+    STREAM_VARIANCE: "variance over the features of the stream after the site, mean over tokens",
+    STREAM_GRADIENT: "L2 norm of the gradient of the mean loss with respect to the residual stream "
+    "after the site",
+    ANGLE: "angle between the stream before and after the block, divided by π, mean over tokens",
+    ATTENTION_ENTROPY: "entropy of the attention weights, in nats, mean over queries and heads",
     ATTENTION_LOGIT: "largest attention logit before the softmax",
     PARAMETER_GRADIENT: "length of the gradient of the site's weights before clipping",
     UPDATE_RATIO: "length of the optimizer's update of the site's weights over their own length",
-    SATURATION: "share of features with |alpha x + shift| > 2, where tanh has 96 % of its range",
+    SATURATION: "share of features with |alpha x + shift| > 2 (tanh(2) = 0.96)",
 }
 
 

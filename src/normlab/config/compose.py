@@ -24,12 +24,11 @@ from omegaconf.errors import OmegaConfBaseException, ValidationError
 from yaml import YAMLError
 
 from normlab.config import conf_folder
-from normlab.config.expressions import join_lines
 from normlab.config.gate import check_config_dir, check_folder, check_overrides
 from normlab.config.messages import unknown_key_error, validation_reason
 from normlab.config.schema import DATA, TrainConfig, default_study_name
 from normlab.errors import ConfigError
-from normlab.text import printable, suggest_closest
+from normlab.text import one_line, printable, suggest_closest
 
 # In conf/, but no choice of a run: claims are for scripts/claims.py.
 _HIDDEN_GROUPS = ("hydra", "schema", "claim")
@@ -100,13 +99,9 @@ def explain_error(error: Exception) -> ConfigError:
         return sentence
     match error:
         case YAMLError():
-            return ConfigError(
-                f"a file of the configuration is not YAML: {join_lines(str(error))}."
-            )
+            return ConfigError(f"a file of the configuration is not YAML: {one_line(error)}.")
         case SearchPathException():
-            return ConfigError(
-                f"{join_lines(str(error))}; give --config-dir a folder that is there."
-            )
+            return ConfigError(f"{one_line(error)}; give --config-dir a folder that is there.")
         case MissingConfigException(missing_cfg_file=str(file)):
             return _missing_option_error(file, [str(option) for option in error.options or []])
         case OverrideParseException():
@@ -130,9 +125,9 @@ def explain_error(error: Exception) -> ConfigError:
     if not isinstance(error, HydraException | OmegaConfBaseException | ValueError):
         return ConfigError(
             f"the configuration cannot be composed ({type(error).__name__}: "
-            f"{join_lines(str(error))}); give every group the name of an option, every key a value."
+            f"{one_line(error)}); give every group the name of an option, every key a value."
         )
-    return ConfigError(join_lines(str(error)))
+    return ConfigError(one_line(error))
 
 
 def _explain_python_error(error: Exception) -> ConfigError | None:
@@ -200,7 +195,9 @@ def _suggest_synonym(group: str, option: str, options: list[str]) -> str:
 def _suggest_other_group(option: str) -> str:
     """Where another group has an option of this name, as sweep=lr for experiment=lr."""
     groups = sorted(
-        path.parent.name for path in conf_folder().glob("*/*.yaml") if path.stem == option
+        path.parent.name
+        for path in conf_folder().glob("*/*.yaml")
+        if path.stem == option and path.parent.name not in _HIDDEN_GROUPS
     )
     return (
         f"did you mean {' or '.join(f'{group}={option}' for group in groups)}? " if groups else ""
@@ -232,7 +229,7 @@ def _schema_error(cause: OmegaConfBaseException, message: str) -> ConfigError:
             "there cannot be resolved."
         )
     if cause.full_key is None or parent is None:
-        return ConfigError(where + join_lines(str(cause).splitlines()[0]))
+        return ConfigError(where + one_line(str(cause).splitlines()[0]))
     allowed = [str(key) for key in parent] if hasattr(parent, "__iter__") else []
     return ConfigError(f"{where}{unknown_key_error(str(cause.full_key), allowed)}")
 

@@ -16,7 +16,7 @@ from itertools import pairwise
 from typing import Literal, TypeVar
 
 from normlab.errors import ConfigError
-from normlab.text import suggest_closest
+from normlab.text import one_line, suggest_closest
 
 T = TypeVar("T")
 Sort = Literal["number", "condition"]
@@ -199,18 +199,13 @@ def point_at(text: str, at: Span) -> str:
     return f"  {left}{window}{right}\n  {indent}^{tail}"
 
 
-def join_lines(text: str) -> str:
-    """The text with every stretch of white space, line breaks too, as one space."""
-    return " ".join(text.split())
-
-
 def parse_expression(text: str, scope: Scope, sort: Sort = "number") -> Tree:
     """The tree of an expression; line breaks are spaces.
 
     Raises:
         ExpressionError: it is not an expression of this sort in this scope.
     """
-    text = join_lines(text)
+    text = one_line(text)
     _check_characters(text, scope.max_characters)
     try:
         with warnings.catch_warnings():

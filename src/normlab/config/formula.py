@@ -26,13 +26,12 @@ from normlab.config.expressions import (
     evaluate_call,
     evaluate_expression,
     fold_tree,
-    join_lines,
     parse_expression,
     point_at,
 )
 from normlab.config.messages import errors_about, value_error
 from normlab.errors import ConfigError
-from normlab.text import suggest_closest
+from normlab.text import one_line, suggest_closest
 
 MAX_CHARACTERS = 500
 MAX_DEPTH = 40
@@ -175,7 +174,7 @@ def parse_formula(width: int, expression: Any, parameters: Any, constants: Any) 
     except ExpressionError as error:
         raise ConfigError(
             f"expression: {error.reason}; {error.allowed}.\n"
-            f"{point_at(join_lines(expression), error.at)}"
+            f"{point_at(one_line(expression), error.at)}"
         ) from error
     return ParsedFormula(tree, learned)
 

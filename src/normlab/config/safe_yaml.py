@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from normlab.archive.files import read_bytes
 from normlab.errors import ConfigError
+from normlab.text import one_line
 
 # The largest file of conf/ has 3 KB, 100 nodes and a depth of 5.
 MAX_BYTES = 64 * 1024
@@ -75,9 +76,9 @@ def parse_yaml(path: Path, text: str) -> Any:
         # OmegaConf's reader is the one that Hydra will use: it must not see another content.
         plain = OmegaConf.to_container(OmegaConf.load(StringIO(text)), resolve=False)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
+        raise ConfigError(f"{path} is not YAML: {one_line(error)}.") from error
     except (OmegaConfBaseException, OSError, ValueError, TypeError, OverflowError) as error:
-        detail = " ".join(str(error).split())
+        detail = one_line(error)
         raise ConfigError(f"{path} is not a configuration in YAML: {detail}.") from error
     check_numbers(path, plain)
     return plain

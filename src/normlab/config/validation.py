@@ -40,7 +40,6 @@ from normlab.errors import ConfigError
 from normlab.text import excerpt
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
-COMPILE = (True, False, "auto", "graphs")
 # Beyond it attention's cost, which grows with the square, makes no comparison possible.
 MAX_CONTEXT = 16384
 # DeepNet's (2203.00555), the deepest Transformer there is.
@@ -123,7 +122,7 @@ _RULES: dict[str, Rule] = {
     ),
     "trainer.compile": Rule(
         "true, false, auto or graphs",
-        lambda value: value in COMPILE,
+        lambda value: isinstance(value, bool) or value in ("auto", "graphs"),
         ("true", "false", "auto", "graphs"),
     ),
     "trainer.save_seconds": _NOT_NEGATIVE,

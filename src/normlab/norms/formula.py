@@ -20,11 +20,11 @@ from normlab.config.expressions import (
     Number,
     Tree,
     fold_tree,
-    join_lines,
 )
 from normlab.config.formula import FormulaSource, parse_formula
 from normlab.errors import ConfigError
 from normlab.norms.norms import KernelNorm, widen_precision
+from normlab.text import one_line
 
 # x and the parameters by name; what an expression holds more than once, by number.
 Values = MutableMapping[str | int, Tensor]
@@ -100,7 +100,7 @@ class Formula(KernelNorm):
     ) -> None:
         super().__init__()
         parsed = parse_formula(width, expression, parameters, constants)
-        self.expression = join_lines(expression)
+        self.expression = one_line(expression)
         self._fixed = ("expression", *(constants or {}))
         self._tree = parsed.tree
         self._names = tuple(parsed.parameters)

@@ -97,11 +97,12 @@ def choose_threads(spec: RunSpec, allocation: Allocation) -> int:
 
 def resumed_threads(spec: RunSpec) -> int | None:
     """The threads of a run that has a state to go on from."""
+    folder = spec.folder
     try:
-        threads = RunRecord.read(spec.folder).threads
+        threads = RunRecord.read(folder).threads
     except (OSError, NormlabError):
         return None
-    return threads if (spec.folder / LAST_CHECKPOINT).exists() else None
+    return threads if (folder / LAST_CHECKPOINT).exists() else None
 
 
 def estimate_parameters(config: TrainConfig, vocabulary: int) -> int:

@@ -14,6 +14,7 @@ from normlab.model.gpt import GPT, hidden_width
 from normlab.model.placement import NormFactory, Placement, Residual, Wiring
 from normlab.norms import norm_factory
 from normlab.norms.build import check_contract
+from normlab.text import one_line
 from normlab.training.hardware import single_thread
 
 
@@ -77,7 +78,7 @@ def _build_or_explain(config: TrainConfig, name: str) -> GPT:
     except Exception as error:  # whatever a user's own class raises
         raise ConfigError(
             f"{name} cannot be built ({type(error).__name__}: "
-            f"{' '.join(str(error).split())[:200]}); its class takes the sublayer, its wiring and "
+            f"{one_line(error, 200)}); its class takes the sublayer, its wiring and "
             f"the width."
         ) from error
 
@@ -128,11 +129,11 @@ def _norm_factory(norm: Mapping[str, Any] | None) -> NormFactory | None:
 def _find_residual_class(target: str) -> type[Residual]:
     module, _, name = target.rpartition(".")
     try:
-        # Hydra's own way says more than a sentence.
+        # Not hydra.utils.get_class: its error has several lines.
         residual = getattr(importlib.import_module(module), name)
     except Exception as error:
         raise ConfigError(
-            f"placement._target_={target} cannot be found ({' '.join(str(error).split())}); "
+            f"placement._target_={target} cannot be found ({one_line(error)}); "
             f"it is the dotted path of a subclass of normlab.model.placement.Residual."
         ) from error
     if not (isinstance(residual, type) and issubclass(residual, Residual)):

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there: `last.ckpt`, the one before it, and `best.ckpt`."""
+"""Checkpoints, written atomically: `last.ckpt`, the one before it, and `best.ckpt`."""
 
 import errno
 import math
@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from torch import Tensor
 
 from normlab.archive.files import LARGEST_TEXT, open_to_read, replace_atomically
-from normlab.archive.lock import RunLock
 from normlab.archive.record import (
     BEST_CHECKPOINT,
     LAST_CHECKPOINT,
@@ -27,7 +27,7 @@ from normlab.config.run_spec import RunSpec
 from normlab.errors import NormlabError
 from normlab.training import stopping
 from normlab.training.lightning import pl
-from normlab.training.recorder import Progress, Recorder
+from normlab.training.recorder import PlainRecorderState, Recorder
 
 # 0 (Lightning's own files, of the first builds) holds weights that can be used, but no exact state.
 FORMAT = 1
@@ -38,45 +38,49 @@ _ALLOWED_NAMES = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class SavedState:
-    """A state to go on from."""
-
-    path: Path
-    content: dict[str, Any]
-
-    @property
-    def step(self) -> int:
-        """Optimizer steps that are done."""
-        return int(self.content["step"])
-
-    @property
-    def data_digest(self) -> str | None:
-        """Which text it was trained on; None where nobody could know, as in older states."""
-        return self.content.get("data")
-
-    @property
-    def event_sizes(self) -> dict[str, int]:
-        """Bytes of each event file that belong to these steps."""
-        return dict(self.content["events"])
-
-
-@dataclass
-class _RecorderState:
-    progress: Progress
-    above: int
-    tokens: int
-    elapsed: float
-
-
 @dataclass
 class _PlainState:
     """What of a state to go on from is neither a tensor nor the optimizer's."""
 
     step: int
     events: dict[str, int]
-    recorder: _RecorderState
+    recorder: PlainRecorderState
     data: str | None = None
+
+
+@dataclass(frozen=True)
+class SavedState:
+    """A state to go on from; `plain` is the part of `content` whose types have been checked."""
+
+    path: Path
+    content: dict[str, Any]
+    plain: _PlainState
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps that are done."""
+        return self.plain.step
+
+    @property
+    def logged_steps(self) -> int:
+        """Those of them that are in the event files; the others are still to be logged."""
+        return self.plain.recorder.progress.step
+
+    @property
+    def data_digest(self) -> str | None:
+        """Which text it was trained on; None where nobody could know, as in older states."""
+        return self.plain.data
+
+    @property
+    def event_sizes(self) -> dict[str, int]:
+        """Bytes of each event file that belong to these steps."""
+        return self.plain.events
+
+    @property
+    def waiting(self) -> tuple[Tensor, Tensor] | None:
+        """Losses and gradient norms of the steps that are still to be logged."""
+        losses, norms = (self.content["recorder"][key] for key in ("losses", "norms"))
+        return None if losses is None else (losses, norms)
 
 
 class Checkpoints(pl.Callback):
@@ -91,7 +95,6 @@ class Checkpoints(pl.Callback):
         spec: RunSpec,
         data_digest: str | None,
         recorder: Recorder,
-        lock: RunLock,
         resumed: SavedState | None,
     ) -> None:
         self.folder = spec.folder
@@ -99,7 +102,6 @@ class Checkpoints(pl.Callback):
         self.data_digest = data_digest
         self.save_seconds = spec.config.trainer.save_seconds
         self.recorder = recorder
-        self.lock = lock
         self.resumed = resumed
         self.best = float("inf")
         self._saved_at = time.monotonic()
@@ -126,7 +128,6 @@ class Checkpoints(pl.Callback):
         """Save when it is time to, or when a signal asked for it; then stop."""
         if not self.recorder.between_steps:
             return
-        self.lock.renew_note()
         if stopping.requested_signal():
             self._save_state(trainer, module)
             raise stopping.InterruptedTrainingError
@@ -135,13 +136,13 @@ class Checkpoints(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Keep the weights if they are the best so far."""
-        loss = float(module.validation_loss.whole)  # type: ignore[union-attr, arg-type]
+        loss = float(module.validation_loss.all_windows)  # type: ignore[union-attr, arg-type]
         if loss < self.best:
             self.best = loss
             self.write_best(trainer.global_step, module.state_dict())
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Keep the last state; the recorder has nothing left to log by then."""
+        """Keep the last state, with what the recorder has still to log."""
         self._save_state(trainer, module)
 
     def _save_state(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -198,13 +199,13 @@ class Checkpoints(pl.Callback):
         # other public way to begin at a step: their progress counters are set here instead.
         loop = trainer.fit_loop.epoch_loop
         steps = loop.automatic_optimization.optim_progress.optimizer.step.total
-        steps.ready = steps.completed = content["step"]
-        skip_batches(trainer, content["step"] * trainer.accumulate_grad_batches)
+        steps.ready = steps.completed = saved.step
+        skip_batches(trainer, saved.step * trainer.accumulate_grad_batches)
         _set_random_state(content["random"], module.device)
 
     def restore_progress(self, saved: SavedState) -> None:
         """Give the recorder, and the lowest loss, what they were at a saved state."""
-        self.recorder.load_state_dict(saved.content["recorder"])
+        self.recorder.restore_state(saved.plain.recorder, saved.waiting)
         self.best = float(saved.content["best"])
 
     def _model_content(self, weights: Mapping[str, Any]) -> dict[str, Any]:
@@ -275,11 +276,11 @@ def latest_state(folder: Path, run_id: str) -> tuple[SavedState | None, list[str
             problems.append(f"{path} holds no state of this run to go on from")
             continue
         try:
-            _check_state(content)
-        except (ValueError, TypeError, KeyError) as error:
+            plain = _check_state(content)
+        except Exception as error:  # as above: whatever stands in place of what is expected
             problems.append(f"{path} holds no state to go on from ({_first_line(error)})")
             continue
-        return SavedState(path, content), problems
+        return SavedState(path, content, plain), problems
     return None, problems
 
 
@@ -371,8 +372,11 @@ def _check_tensors(content: Any) -> None:
                 raise ValueError(f"a tensor of {shape} numbers has fewer in the file")
 
 
-def _check_state(content: dict[str, Any]) -> None:
-    """What a state to go on from has beside weights. Raises ValueError, KeyError or TypeError."""
+def _check_state(content: dict[str, Any]) -> _PlainState:
+    """What a state to go on from has beside weights. Raises ValueError or another error."""
+    for key in ("recorder", "optimizer", "best", "random"):
+        if key not in content:
+            raise ValueError(f"{key} is missing")
     plain: dict[str, Any] = {
         key: content[key] for key in ("step", "events", "data") if key in content
     }
@@ -399,6 +403,7 @@ def _check_state(content: dict[str, Any]) -> None:
     random = content["random"]["cpu"]
     if random.dtype != torch.uint8 or random.shape != torch.get_rng_state().shape:
         raise ValueError("random.cpu is no state of torch's generator")
+    return state
 
 
 def different_weights(weights: Mapping[str, Any], expected: Mapping[str, Any]) -> str:

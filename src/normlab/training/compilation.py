@@ -10,6 +10,10 @@ from dataclasses import dataclass
 
 import torch
 
+from normlab.errors import NormlabError
+from normlab.text import one_line
+from normlab.training.hardware import Hardware
+
 # Seconds that torch.compile takes for a small model: of one run, and mapped over a stack.
 RUN_SECONDS = 25.0
 STACK_SECONDS = 60.0
@@ -43,6 +47,47 @@ def estimate_compilation(step_seconds: float, steps: int, stacked: bool) -> Comp
     """The estimate for `steps` more steps that take `step_seconds` each without compilation."""
     cost, speedup = (STACK_SECONDS, STACK_SPEEDUP) if stacked else (RUN_SECONDS, RUN_SPEEDUP)
     return CompilationEstimate(cost, step_seconds * steps * (1 - 1 / speedup))
+
+
+def compile_where_it_pays(
+    hardware: Hardware,
+    estimate: Callable[[], CompilationEstimate],
+    compile_now: Callable[[], None],
+    say: Callable[[str], None],
+) -> bool:
+    """Compile where the settings ask for it, or leave it open and the estimate says that it pays.
+
+    Returns whether that was done. `say` is called with what a user should know of it.
+
+    Raises:
+        NormlabError: it cannot be compiled here, and the settings ask for it.
+    """
+    if not (hardware.compile or hardware.compile_if_faster):
+        return False
+    if hardware.compile_if_faster:
+        estimated = estimate()
+        say(str(estimated))
+        if not estimated.pays:
+            return False
+    began = time.perf_counter()
+    try:
+        compile_now()
+    except NormlabError as error:
+        if not hardware.compile_if_faster:
+            raise
+        say(f"not compiled: {error}")
+        return False
+    seconds = time.perf_counter() - began
+    say(f"compiled in {seconds:.0f} s, which its speed does not count")
+    return True
+
+
+def compiler_error(subject: str, error: Exception) -> NormlabError:
+    """The sentence about what the compiler raised, about anything that it lacks."""
+    return NormlabError(
+        f"{subject} cannot be compiled here ({type(error).__name__}: {one_line(error, 300)}); a "
+        f"CPU needs a C++ compiler for it, a GPU Triton; take trainer.compile=false."
+    )
 
 
 def time_step(step: Callable[[], object], device: torch.device) -> float:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from normlab.text import one_line
+
 Step = Callable[[], None]
 # Steps before the capture: libraries choose their kernels and allocate their work space in these.
 WARMUP_STEPS = 3
@@ -54,7 +56,7 @@ def capture_step(
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:  # of CUDA, about an operation that cannot be captured
-        problem = " ".join(str(error).split())[:200]
+        problem = one_line(error, 200)
     restore_tensors(state, before)
     return (step, problem) if problem else (graph.replay, "")
 

@@ -12,6 +12,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from normlab.training.stopping import Terminated
+
 # What Lightning reads begins so, and what it reads beside that.
 _PREFIXES = ("PL_", "LT_", "SLURM_", "TORCHELASTIC_", "LSB_", "JSM_", "OMPI_", "PMI_", "PMIX_")
 _NAMES = frozenset(
@@ -63,6 +65,18 @@ def quiet_lightning() -> Iterator[None]:
             logger.setLevel(level)
 
 
+@contextmanager
+def raise_signals() -> Iterator[None]:
+    """Raise what a signal raised in the body, where Lightning has made something else of it."""
+    try:
+        yield
+    except SIGTERMException as error:
+        raise Terminated from error
+    except SystemExit as error:
+        # Lightning turns what a signal raised into exit(1).
+        raise error.__context__ or KeyboardInterrupt() from error
+
+
 with without_launcher_variables():
     import pytorch_lightning as pl
     from pytorch_lightning.loggers import TensorBoardLogger
@@ -74,4 +88,4 @@ with without_launcher_variables():
     # Whoever imported it before may have left it the rank of a launcher.
     LightningEnvironment().set_global_rank(0)
 
-__all__ = ["LightningEnvironment", "SIGTERMException", "TensorBoardLogger", "pl"]
+__all__ = ["LightningEnvironment", "TensorBoardLogger", "pl"]

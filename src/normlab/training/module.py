@@ -1,8 +1,8 @@
 """What Lightning trains: batches by step, loss, AdamW and its learning-rate schedule."""
 
 import math
-import time
 from collections.abc import Callable, Iterator
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from normlab.config.schema import Decay, ScheduleConfig, TrainConfig
 from normlab.data import IGNORED, Batch, Source
-from normlab.errors import NormlabError
 from normlab.norms.norms import widen_precision
+from normlab.training.compilation import compiler_error
 from normlab.training.lightning import pl
 
 Pair = tuple[Tensor, Tensor]
@@ -29,7 +29,8 @@ class TrainingBatches:
         self.first = first
 
     def __len__(self) -> int:
-        return self.count  # of the whole run: a run that goes on at its end is no empty one
+        # Of the full run: a run that continues after its last step must not have an empty loader.
+        return self.count
 
     def __iter__(self) -> Iterator[Pair]:
         for index in range(self.first, self.count):
@@ -85,7 +86,7 @@ class ValidationLoss:
     chance is then no advantage.
     """
 
-    whole: float
+    all_windows: float
     selection: float
     test: float
 
@@ -200,8 +201,8 @@ class LanguageModel(pl.LightningModule):
 
 def compile_model(
     trainer: pl.Trainer, module: LanguageModel, training: Pair, validation: Pair, graphs: bool
-) -> float:
-    """Compile the module's model for both kinds of batch; the seconds that it took.
+) -> None:
+    """Compile the module's model for both kinds of batch.
 
     With `graphs`, into CUDA graphs: a step's kernels are then launched as one.
 
@@ -209,26 +210,25 @@ def compile_model(
     Weights, gradients and random numbers are left as they were.
 
     Raises:
-        NormlabError: it cannot be compiled here.
+        NormlabError: it cannot be compiled here; `module.model` is then one that is not compiled.
     """
-    began = time.perf_counter()
     module.to(trainer.strategy.root_device)
     torch.compiler.reset()  # what was compiled for other runs counts towards a limit
     module.model.compile(mode="reduce-overhead" if graphs else None)
     try:
         with torch.random.fork_rng():
-            _take_step(trainer, module, training, validation)
+            _run_training_pass(trainer, module, training)
+            _run_validation_pass(trainer, module, validation)
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise NormlabError(
-            f"trainer.compile=true does not work here ({type(error).__name__}: {reason}); "
-            f"a CPU needs a C++ compiler for it, a GPU Triton; take trainer.compile=false."
-        ) from error
-    return time.perf_counter() - began
+        module.zero_grad(set_to_none=True)
+        module.model = copy(module.model)  # the same weights, without what `compile` has added
+        raise compiler_error("this model", error) from error
 
 
 def prepare_uncompiled_step(
-    trainer: pl.Trainer, module: LanguageModel, training: Pair, validation: Pair
+    trainer: pl.Trainer, module: LanguageModel, training: Pair
 ) -> Callable[[], None]:
     """A function that takes a step's forward and backward pass, to be timed; taken once already.
 
@@ -238,27 +238,33 @@ def prepare_uncompiled_step(
 
     def take_step() -> None:
         with torch.random.fork_rng():
-            _take_step(trainer, module, training, validation)
+            _run_training_pass(trainer, module, training)
 
     take_step()
     return take_step
 
 
-def _take_step(
-    trainer: pl.Trainer, module: LanguageModel, training: Pair, validation: Pair
-) -> None:
-    # In Lightning's own contexts: in another one the model would be compiled once more.
-    training, validation = _move_batch(module, training), _move_batch(module, validation)
+# Both in Lightning's own contexts: in another one the model would be compiled once more.
+
+
+def _run_training_pass(trainer: pl.Trainer, module: LanguageModel, batch: Pair) -> None:
+    batch = _move_batch(module, batch)
     with trainer.precision_plugin.forward_context():
         module.train()
-        loss = module.training_step(training, 0)
+        loss = module.training_step(batch, 0)
     torch.autograd.backward(loss)
     module.zero_grad(set_to_none=True)
+
+
+def _run_validation_pass(trainer: pl.Trainer, module: LanguageModel, batch: Pair) -> None:
+    batch = _move_batch(module, batch)
     module.eval()
-    with torch.no_grad(), trainer.precision_plugin.forward_context():
-        module.on_validation_epoch_start()
-        module.validation_step(validation, 0)
-    module.train()
+    try:
+        with torch.no_grad(), trainer.precision_plugin.forward_context():
+            module.on_validation_epoch_start()
+            module.validation_step(batch, 0)
+    finally:
+        module.train()
 
 
 def _move_batch(module: LanguageModel, batch: Pair) -> Pair:

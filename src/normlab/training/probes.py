@@ -49,23 +49,23 @@ _INNER_NORMS = {"q_norm": "q", "k_norm": "k", "v_norm": "v", "inner_norm": "inne
 _GAIN_NAMES = {"weight": "gain", "gamma": "gain", "g": "gain"}
 
 
-def name_blocks(model: GPT) -> Iterator[tuple[str, nn.Module]]:
+def named_blocks(model: GPT) -> Iterator[tuple[str, nn.Module]]:
     """Every block with its site; the first is `block_01`."""
     for number, block in enumerate(model.blocks, 1):
         yield f"block_{number:02d}", block
 
 
-def name_residuals(model: GPT) -> Iterator[tuple[str, Residual]]:
+def named_residuals(model: GPT) -> Iterator[tuple[str, Residual]]:
     """Every residual sublayer in the order of depth, with its site, as `block_01/attention`."""
-    for site, block in name_blocks(model):
+    for site, block in named_blocks(model):
         for sublayer in cast(Block, block).order:
             yield f"{site}/{sublayer}", getattr(block, sublayer)
 
 
-def name_norms(model: GPT) -> Iterator[tuple[str, nn.Module]]:
+def named_norms(model: GPT) -> Iterator[tuple[str, nn.Module]]:
     """Every norm in the order of depth: `embedding`, `block_01/attention/input`, …, `final`."""
     candidates: list[tuple[str, Any]] = []
-    for site, residual in name_residuals(model):
+    for site, residual in named_residuals(model):
         owners: list[tuple[str, Any]] = [(attribute, residual) for attribute in _RESIDUAL_NORMS]
         owners[1:1] = [(attribute, residual.sublayer) for attribute in _INNER_NORMS]
         for attribute, module in owners:
@@ -82,7 +82,7 @@ def group_weights(model: GPT) -> dict[str, list[nn.Parameter]]:
     modules: dict[str, list[nn.Module]] = {"embedding": [model.embedding]}
     if model.positions is not None:
         modules["embedding"].append(model.positions)
-    modules |= {site: [residual.sublayer] for site, residual in name_residuals(model)}
+    modules |= {site: [residual.sublayer] for site, residual in named_residuals(model)}
     if model.head is not None:
         modules["head"] = [model.head]
     weights = {
@@ -145,11 +145,11 @@ class _ActivationReader:
         yield model.blocks[0].register_forward_pre_hook(
             lambda module, inputs: self.read_stream("embedding", inputs[0])
         )
-        for site, block in name_blocks(model):
+        for site, block in named_blocks(model):
             yield block.register_forward_hook(
                 lambda module, inputs, out, site=site: self.read_angle(site, inputs[0], out)
             )
-        for site, residual in name_residuals(model):
+        for site, residual in named_residuals(model):
             yield residual.register_forward_hook(
                 lambda module, inputs, out, site=site: self.read_stream(site, out)
             )
@@ -158,7 +158,7 @@ class _ActivationReader:
                     site, module, inputs[0], out
                 )
             )
-        for site, norm in name_norms(model):
+        for site, norm in named_norms(model):
             alpha = getattr(norm, "alpha", None)
             if isinstance(alpha, nn.Parameter) and alpha.numel() == 1:
                 yield norm.register_forward_hook(
@@ -177,12 +177,13 @@ class _ActivationReader:
 
     @torch.no_grad()
     def read_angle(self, site: str, before: Any, after: Any) -> None:
-        for (_, x), (_, y) in list(zip(split_streams(before), split_streams(after), strict=True))[
-            :1
-        ]:
-            # Rounding may leave a cosine just above 1.
-            cosine = F.cosine_similarity(x.float(), y.float(), dim=-1).clamp(-1, 1)
-            self.readings[tags.ANGLE, site] = cosine.acos().mean() / torch.pi
+        pairs = list(zip(split_streams(before), split_streams(after), strict=True))
+        if not pairs:
+            return
+        (_, x), (_, y) = pairs[0]
+        # Rounding may leave a cosine just above 1.
+        cosine = F.cosine_similarity(x.float(), y.float(), dim=-1).clamp(-1, 1)
+        self.readings[tags.ANGLE, site] = cosine.acos().mean() / torch.pi
 
     @torch.no_grad()
     def read_sublayer(self, site: str, module: nn.Module, x: Any, out: Any) -> None:
@@ -271,7 +272,7 @@ def norm_parameters(model: GPT) -> tuple[Readings, dict[Key, Tensor]]:
     """
     readings: Readings = {}
     vectors: dict[Key, Tensor] = {}
-    for site, norm in name_norms(model):
+    for site, norm in named_norms(model):
         for attribute, parameter in norm.named_parameters():
             name = _GAIN_NAMES.get(attribute, attribute).replace(".", "_")
             values = parameter.detach().float().clone()

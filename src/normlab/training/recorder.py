@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -17,9 +18,9 @@ from normlab.training.module import ValidationLoss
 from normlab.training.tensorboard import RunLogger
 
 # Steps in a row above the limit before a run counts as diverged: one bad batch is not enough.
-PATIENCE = 20
+DIVERGENCE_PATIENCE_STEPS = 20
 # Slow batches are shown at least this often (seconds), between what is logged.
-SILENCE = 15.0
+LONGEST_SILENCE_SECONDS = 15.0
 
 
 class Display(Protocol):
@@ -52,6 +53,16 @@ class Progress:
     def tokens_per_second(self) -> float | None:
         """Speed of training alone, without validation and checkpoints."""
         return self.tokens / self.train_seconds if self.train_seconds else None
+
+
+@dataclass
+class PlainRecorderState:
+    """What a recorder needs to go on between two steps, without the steps still to be logged."""
+
+    progress: Progress
+    above: int
+    tokens: int
+    elapsed: float
 
 
 class Recorder(pl.Callback):
@@ -90,23 +101,22 @@ class Recorder(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What it needs to go on between two steps, with the losses that are still to be logged."""
+        elapsed = time.perf_counter() - self._clock
+        plain = PlainRecorderState(self.progress, self._above, self._tokens, elapsed)
         return {
-            "progress": asdict(self.progress),
+            **asdict(plain),
             "losses": torch.stack(self._losses) if self._losses else None,
             "norms": torch.stack(self._norms) if self._norms else None,
-            "above": self._above,
-            "tokens": self._tokens,
-            "elapsed": time.perf_counter() - self._clock,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a `state_dict`."""
-        progress = dict(state["progress"])
-        self.progress = Progress(**{**progress, "best": BestNumbers(**progress["best"])})
-        self._losses = [] if state["losses"] is None else list(state["losses"])
-        self._norms = [] if state["norms"] is None else list(state["norms"])
-        self._above, self._tokens = state["above"], state["tokens"]
-        self._elapsed = state["elapsed"]
+    def restore_state(
+        self, state: PlainRecorderState, waiting: tuple[Tensor, Tensor] | None
+    ) -> None:
+        """Go on from a saved state; `waiting` are losses and norms that are still to be logged."""
+        self.progress = deepcopy(state.progress)
+        losses, norms = waiting or ((), ())
+        self._losses, self._norms = list(losses), list(norms)
+        self._above, self._tokens, self._elapsed = state.above, state.tokens, state.elapsed
 
     def keep_steps(self, losses: Tensor, norms: Tensor, tokens: int, elapsed: float) -> None:
         """Keep optimizer steps, (n,) losses and gradient norms, that are still to be logged.
@@ -125,7 +135,9 @@ class Recorder(pl.Callback):
         self._clock += time.perf_counter() - began
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Start the clock after everything is built."""
+        """Start the clock after everything is built; a saved state was read onto the CPU."""
+        self._losses = [loss.to(module.device) for loss in self._losses]
+        self._norms = [norm.to(module.device) for norm in self._norms]
         self._clock = time.perf_counter() - self._elapsed
 
     def on_train_batch_end(
@@ -139,7 +151,7 @@ class Recorder(pl.Callback):
         """Keep the loss; every so many optimizer steps read what was kept."""
         self._tokens += batch[0].numel()
         self._micro.append(outputs["loss"].detach())
-        if time.monotonic() - self._displayed_at >= SILENCE:
+        if time.monotonic() - self._displayed_at >= LONGEST_SILENCE_SECONDS:
             # Lightning has divided the loss by the number of batches in a step.
             loss = float(self._micro[-1]) * self.accumulate
             speed = self._tokens / (time.perf_counter() - self._clock)
@@ -166,7 +178,7 @@ class Recorder(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Show that a slow validation goes on, by its own loss."""
-        if time.monotonic() - self._displayed_at >= SILENCE:
+        if time.monotonic() - self._displayed_at >= LONGEST_SILENCE_SECONDS:
             speed = self.progress.tokens_per_second or 0.0
             self._show(trainer.global_step, module.mean_so_far(), speed)  # type: ignore[operator]
 
@@ -185,12 +197,14 @@ class Recorder(pl.Callback):
         progress.val_step = step
         progress.val_loss, progress.selection_loss, progress.test_loss = (
             number if math.isfinite(number) else None
-            for number in (loss.whole, loss.selection, loss.test)
+            for number in (loss.all_windows, loss.selection, loss.test)
         )
         best = progress.best
-        if math.isfinite(loss.whole) and (best.val_loss is None or loss.whole < best.val_loss):
-            progress.best = best = BestNumbers(loss.whole, step)
-        self.logger.write_scalar(tags.VALIDATION_LOSS, loss.whole, step)
+        if math.isfinite(loss.all_windows) and (
+            best.val_loss is None or loss.all_windows < best.val_loss
+        ):
+            progress.best = best = BestNumbers(loss.all_windows, step)
+        self.logger.write_scalar(tags.VALIDATION_LOSS, loss.all_windows, step)
         if best.val_loss is not None:
             self.logger.write_scalar(tags.BEST_VALIDATION_LOSS, best.val_loss, step)
 
@@ -245,9 +259,11 @@ class Recorder(pl.Callback):
         elif not math.isfinite(norm) and not self.scaled:
             progress.diverged_step = step
             progress.reason = f"the gradient norm of step {step} is {norm}"
-        elif self._above >= PATIENCE:
+        elif self._above >= DIVERGENCE_PATIENCE_STEPS:
             progress.diverged_step = step
-            progress.reason = f"the loss stood above {self.limit:.3g} for {PATIENCE} steps"
+            progress.reason = (
+                f"the loss stood above {self.limit:.3g} for {DIVERGENCE_PATIENCE_STEPS} steps"
+            )
         else:
             progress.train_loss = loss
 

@@ -10,12 +10,13 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 import torch
 import yaml
 
 from normlab.archive.files import check_links, open_to_append, remove_drafts
-from normlab.archive.lock import RunLock, lock_run
+from normlab.archive.lock import lock_run
 from normlab.archive.record import (
     CONFIG_FILE,
     LOG_FILE,
@@ -31,11 +32,16 @@ from normlab.data import Source, build_source, unigram_loss
 from normlab.errors import NormlabError
 from normlab.model.contract import check_trained_causal
 from normlab.model.gpt import GPT, count_parameters
-from normlab.text import printable
+from normlab.text import one_line, printable
 from normlab.training import stopping
 from normlab.training.build import build_model
 from normlab.training.checkpoints import Checkpoints, SavedState, latest_state
-from normlab.training.compilation import estimate_compilation, time_step
+from normlab.training.compilation import (
+    CompilationEstimate,
+    compile_where_it_pays,
+    estimate_compilation,
+    time_step,
+)
 from normlab.training.hardware import (
     Hardware,
     describe_machine,
@@ -45,9 +51,9 @@ from normlab.training.hardware import (
 )
 from normlab.training.lightning import (
     LightningEnvironment,
-    SIGTERMException,
     pl,
     quiet_lightning,
+    raise_signals,
     without_launcher_variables,
 )
 from normlab.training.module import (
@@ -60,7 +66,7 @@ from normlab.training.module import (
 )
 from normlab.training.probes import Probes
 from normlab.training.recorder import Display, Progress, Recorder
-from normlab.training.stopping import InterruptedTrainingError, Terminated
+from normlab.training.stopping import InterruptedTrainingError
 from normlab.training.tensorboard import RunLogger, rewind_events
 
 log = logging.getLogger("normlab")
@@ -78,9 +84,9 @@ def train(spec: RunSpec, command: str, display: Display) -> RunRecord:
     """
     threads = torch.get_num_threads()
     try:
-        with lock_run(spec.study_folder, spec.id) as lock:
+        with lock_run(spec.study_folder, spec.id):
             check_links(spec.folder)
-            return spec.read_result() or _train_owned(spec, command, display, lock)
+            return spec.read_result() or _train_locked(spec, command, display)
     except OSError as error:
         raise unwritable_error(spec, error) from error
     finally:
@@ -96,15 +102,14 @@ def unwritable_error(spec: RunSpec, error: OSError) -> NormlabError:
 
 
 @dataclass(frozen=True)
-class Context:
-    """What surrounds a run: who watches, who owns it, and the state it goes on from."""
+class RunContext:
+    """What surrounds a run: who watches, and the state it goes on from."""
 
     display: Display
-    lock: RunLock
     saved: SavedState | None
 
 
-def _train_owned(spec: RunSpec, command: str, display: Display, lock: RunLock) -> RunRecord:
+def _train_locked(spec: RunSpec, command: str, display: Display) -> RunRecord:
     record = start_record(spec, command)
     saved, problems = prepare_folder(spec, record)
     with log_to(spec.folder / LOG_FILE):
@@ -112,10 +117,11 @@ def _train_owned(spec: RunSpec, command: str, display: Display, lock: RunLock) -
             log.warning("%s", sentence)
             display.say(sentence)
         if saved is not None:
-            display.say(f"goes on from step {saved.step}")
-        # Around the failure too: TensorBoard's writer may report its own a moment later.
+            display.say(f"continues from step {saved.step}")
+        # Also while a failure is recorded: TensorBoard's writer thread may report its own error
+        # later.
         with quiet_lightning():
-            _record_outcome(spec, record, Context(display, lock, saved))
+            _record_outcome(spec, record, RunContext(display, saved))
     record.ended = current_time()
     record.write(spec.folder)
     if record.state in SETTLED_STATES:
@@ -123,7 +129,7 @@ def _train_owned(spec: RunSpec, command: str, display: Display, lock: RunLock) -
     return record
 
 
-def _record_outcome(spec: RunSpec, record: RunRecord, context: Context) -> None:
+def _record_outcome(spec: RunSpec, record: RunRecord, context: RunContext) -> None:
     try:
         _train_model(spec, record, context)
     except (KeyboardInterrupt, InterruptedTrainingError) as error:
@@ -147,10 +153,10 @@ def record_failure(spec: RunSpec, record: RunRecord, error: Exception) -> None:
     record.traceback = "".join(traceback.format_exception(error))
 
 
-def _train_model(spec: RunSpec, record: RunRecord, context: Context) -> None:
+def _train_model(spec: RunSpec, record: RunRecord, context: RunContext) -> None:
     config, display = spec.config, context.display
-    hardware = resolve_hardware(config.trainer, record.threads)
     # Bits depend on the number of threads, so a run that goes on keeps what it began with.
+    hardware = resolve_hardware(config.trainer, record.threads)
     cores = os.cpu_count()
     if record.threads and cores and record.threads > cores:
         display.say(
@@ -166,13 +172,13 @@ def _train_model(spec: RunSpec, record: RunRecord, context: Context) -> None:
     # Dropout draws from here on: whatever a norm's constructor drew is forgotten.
     torch.manual_seed(config.seed)
     with closing(logger.experiment), without_launcher_variables():
+        windows = ValidationBatches(source)
         try:
-            compiled = _fit_model(spec, hardware, checkpoints, module, source)
-            record.hardware["compile"] = compiled
+            _fit_model(spec, record, hardware, checkpoints, module, source, windows)
         finally:
-            record.step = recorder.progress.step
+            record.step = max(record.step, recorder.progress.step)
         if recorder.progress.diverged_step is None and not config.allow_leak:
-            _check_trained_model(model, source, hardware)
+            _check_trained_model(module, windows, hardware)
         record_result(record, recorder.progress, config.trainer.max_steps)
         logger.write_end(record)
 
@@ -197,7 +203,7 @@ def describe_training(
 
 
 def open_run_files(
-    spec: RunSpec, record: RunRecord, context: Context, source: Source
+    spec: RunSpec, record: RunRecord, context: RunContext, source: Source
 ) -> Checkpoints:
     """Begin, or go on with, the run's event file; what writes it and the states.
 
@@ -215,26 +221,24 @@ def open_run_files(
         accumulate=trainer.accumulate,
         scaled=record.precision == "16-mixed",
     )
-    return Checkpoints(spec, source.digest, recorder, context.lock, context.saved)
+    return Checkpoints(spec, source.digest, recorder, context.saved)
 
 
 def _fit_model(
     spec: RunSpec,
+    record: RunRecord,
     hardware: Hardware,
     checkpoints: Checkpoints,
     module: LanguageModel,
     source: Source,
-) -> bool:
-    """Train to the last step or to divergence; the last weights are always validated.
-
-    Returns whether the model was compiled.
-    """
+    windows: ValidationBatches,
+) -> None:
+    """Train to the last step or to divergence; the last weights are always validated."""
     settings, recorder = spec.config.trainer, checkpoints.recorder
     accumulate, done = settings.accumulate, checkpoints.first_step
     batches = TrainingBatches(
         source, spec.config.seed, settings.max_steps * accumulate, first=done * accumulate
     )
-    windows = ValidationBatches(source)
     callbacks: list[pl.Callback] = [checkpoints, recorder]
     if spec.config.probes.every is not None:
         callbacks.append(Probes(spec.config.probes.every, settings.max_steps, recorder))
@@ -260,34 +264,34 @@ def _fit_model(
         enable_model_summary=False,
         log_every_n_steps=settings.max_steps + 1,
     )
-    example = to_tensors(source.batch(spec.config.seed, 0)), windows.pairs[0]
-    compiled = hardware.compile
-    if hardware.compile_if_faster:
-        step = prepare_uncompiled_step(trainer, module, *example)
+    training = to_tensors(source.batch(spec.config.seed, 0))
+
+    def estimate() -> CompilationEstimate:
+        step = prepare_uncompiled_step(trainer, module, training)
         seconds = time_step(step, trainer.strategy.root_device) * accumulate
-        estimate = estimate_compilation(seconds, settings.max_steps - done, stacked=False)
-        recorder.display.say(str(estimate))
-        compiled = estimate.pays
-    if compiled:
-        seconds = compile_model(trainer, module, *example, hardware.graphs)
-        recorder.display.say(f"compiled in {seconds:.0f} s, which its speed does not count")
+        return estimate_compilation(seconds, settings.max_steps - done, stacked=False)
+
+    record.hardware["compile"] = compile_where_it_pays(
+        hardware,
+        estimate,
+        lambda: compile_model(trainer, module, training, windows.pairs[0], hardware.graphs),
+        recorder.display.say,
+    )
     with stopping.defer_signals():
-        try:
+        with raise_signals():
             trainer.fit(module, batches, windows)
-        except SIGTERMException as error:
-            raise Terminated from error
-        except SystemExit as error:
-            # Lightning turns what a signal raised into exit(1).
-            raise error.__context__ or KeyboardInterrupt() from error
         if recorder.progress.val_step != trainer.global_step:
             trainer.validate(module, windows, verbose=False)
-    return compiled
 
 
-def _check_trained_model(model: GPT, source: Source, hardware: Hardware) -> None:
+def _check_trained_model(
+    module: LanguageModel, windows: ValidationBatches, hardware: Hardware
+) -> None:
     """Try the trained model on two windows; NormlabError if it sees what it has to predict."""
-    tokens = to_tensors(source.validation()[0])[0][:2].to(next(model.parameters()).device)
-    check_trained_causal(model, tokens, torch.bfloat16 if "bf16" in hardware.precision else None)
+    tokens = windows.pairs[0][0][:2].to(next(module.parameters()).device)
+    check_trained_causal(
+        cast(GPT, module.model), tokens, torch.bfloat16 if "bf16" in hardware.precision else None
+    )
 
 
 def start_record(spec: RunSpec, command: str) -> RunRecord:
@@ -323,6 +327,7 @@ def prepare_folder(spec: RunSpec, record: RunRecord) -> tuple[SavedState | None,
             saved = None
     if saved is not None:
         record.resumed_at, record.data_digest = [saved.step], saved.data_digest
+        record.step = saved.logged_steps
         # A damaged record is reported by whoever reads the study; the state does not need it.
         with suppress(OSError, NormlabError):
             before = RunRecord.read(spec.folder)
@@ -367,7 +372,7 @@ def describe_failure(error: Exception) -> str:
     """An error as the reason of a failure, on one line."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror} ({error.filename})" if error.filename else error.strerror
-    text = " ".join(str(error).split())
+    text = one_line(error)
     return text if isinstance(error, NormlabError) else f"{type(error).__name__}: {text}"
 
 

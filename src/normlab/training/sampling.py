@@ -17,7 +17,7 @@ from normlab.training.checkpoints import different_weights, load_weights
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn: how many, how boldly, from how many, with which seed."""
+    """How tokens are drawn: the number of tokens, the temperature, top-k and the seed."""
 
     length: int
     temperature: float

@@ -29,7 +29,7 @@ from normlab.config.schema import TrainConfig
 from normlab.data import IGNORED, Source
 from normlab.errors import NormlabError
 from normlab.norms.norms import widen_precision
-from normlab.training.compilation import time_step
+from normlab.training.compilation import compiler_error, time_step
 from normlab.training.cuda_graph import capture_step, compare_results, restore_tensors
 from normlab.training.lightning import pl
 from normlab.training.module import (
@@ -119,13 +119,9 @@ class Stack:
             self._differentiate()
         except torch.OutOfMemoryError:
             raise
-        except Exception as error:  # of the compiler, about anything that it lacks
+        except Exception as error:
             self._training_loss = uncompiled
-            reason = " ".join(str(error).split())[:300]
-            raise NormlabError(
-                f"this stack cannot be compiled here ({type(error).__name__}: {reason}); a CPU "
-                f"needs a C++ compiler for it, a GPU Triton; take trainer.compile=false."
-            ) from error
+            raise compiler_error("this stack", error) from error
         self.compiled = True
         self._capture_step()
 

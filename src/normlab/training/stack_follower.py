@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from normlab.archive.lock import RunLock, RunLockedError
+from normlab.archive.lock import RunLockedError
 from normlab.archive.record import LOG_FILE, RunRecord
 from normlab.config.run_spec import RunSpec
 from normlab.errors import NormlabError
@@ -42,7 +42,6 @@ class Member:
 
     spec: RunSpec
     display: Display
-    lock: RunLock | None = None
     outcome: Outcome | None = None
     record: RunRecord | None = None
     saved: SavedState | None = None
@@ -57,7 +56,7 @@ class Member:
         return self.saved.step if self.saved else 0
 
     @contextmanager
-    def own_failures(self) -> Iterator[None]:
+    def isolate_failures(self) -> Iterator[None]:
         """Let what goes wrong with this run's files end this run, and no other."""
         try:
             yield
@@ -142,7 +141,7 @@ class StackFollower(pl.Callback):
         """Record the results of the runs that have come to their last step."""
         losses: list[ValidationLoss] | None = None
         for row, member, files in self.active:
-            with member.own_failures():
+            with member.isolate_failures():
                 if files.recorder.progress.val_step != self.stack.step:
                     losses = losses or self._validation_losses()
                     self._record_validation(row, member, files, losses[row])
@@ -155,8 +154,8 @@ class StackFollower(pl.Callback):
         assert member.module is not None
         if member.spec.config.allow_leak:
             return
-        weights = {name: values.detach().cpu() for name, values in self.stack.parameters.items()}
-        member.module.load_state_dict(_module_state(member, self.stack.row_weights(row, weights)))
+        weights = self.stack.row_weights(row, self.stack.parameters)
+        member.module.load_state_dict(_module_state(member, weights))
         tokens = self.windows.pairs[0][0][:2]
         autocast = torch.bfloat16 if "bf16" in self.stack.precision else None
         check_trained_causal(cast(GPT, member.module.model), tokens, autocast)
@@ -176,9 +175,6 @@ class StackFollower(pl.Callback):
         self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Save when it is time to, or when a signal asked for it; then stop."""
-        for _, member, _ in self.active:
-            assert member.lock is not None
-            member.lock.renew_note()
         if stopping.requested_signal():
             self._save_states()
             raise InterruptedTrainingError
@@ -209,7 +205,10 @@ class StackFollower(pl.Callback):
         """Record the validation losses; start the clock of training again."""
         losses: list[ValidationLoss] = module.validation_losses  # type: ignore[assignment]
         for row, member, files in self.active:
-            with member.own_failures():
+            progress = files.recorder.progress
+            if progress.val_step == progress.step:
+                continue  # before the run was stopped
+            with member.isolate_failures():
                 self._record_validation(row, member, files, losses[row])
         self._clock = time.perf_counter()
 
@@ -220,18 +219,20 @@ class StackFollower(pl.Callback):
 
     def _restore_waiting(self) -> None:
         """Take over the steps that saved states have still to log."""
-        saved = [m.saved.content["recorder"] for m in self.members if m.saved is not None]
-        if len(saved) == len(self.members) and saved[0]["losses"] is not None:
-            device = self.stack.device
-            for name, rows in (("losses", self._losses), ("norms", self._norms)):
-                rows += list(torch.stack([state[name] for state in saved], dim=1).to(device))
-            self._elapsed = sum(state["elapsed"] for state in saved)  # shares, as below
+        saved = [member.saved for member in self.members if member.saved is not None]
+        waiting = [state.waiting for state in saved if state.waiting is not None]
+        if len(waiting) == len(self.members):
+            losses, norms = zip(*waiting, strict=True)
+            for rows, values in ((self._losses, losses), (self._norms, norms)):
+                rows += list(torch.stack(values, dim=1).to(self.stack.device))
+            # Shares, as below.
+            self._elapsed = sum(state.plain.recorder.elapsed for state in saved)
 
     def _begin_readout(self) -> None:
         """Start to read the losses and norms that are kept, (2, steps, R)."""
         if self._losses:
-            kept = torch.stack((torch.stack(self._losses), torch.stack(self._norms)))
-            self._readouts.append(Readout(kept))
+            waiting = torch.stack((torch.stack(self._losses), torch.stack(self._norms)))
+            self._readouts.append(Readout(waiting))
             self._losses.clear()
             self._norms.clear()
 
@@ -251,7 +252,7 @@ class StackFollower(pl.Callback):
         rates = self.stack.rates_after(step + len(losses[0]))
         diverged = []
         for row, member, files in self.active:
-            with member.own_failures():
+            with member.isolate_failures():
                 files.recorder.record_steps(losses[row], norms[row], tokens, seconds, rates[row])
                 if files.recorder.progress.diverged_step is not None:
                     diverged.append((row, member, files))
@@ -269,7 +270,7 @@ class StackFollower(pl.Callback):
         losses = self._validation_losses()
         for row, member, files in diverged:
             if member.outcome is None:
-                with member.own_failures():
+                with member.isolate_failures():
                     self._record_validation(row, member, files, losses[row])
                     self._write_best(row, member, files)
                     self._record_end(member, files)
@@ -307,8 +308,8 @@ class StackFollower(pl.Callback):
     ) -> None:
         step = files.recorder.progress.step
         files.recorder.record_validation(loss, step)
-        if loss.whole < files.best:
-            files.best, member.best_step = loss.whole, step
+        if loss.all_windows < files.best:
+            files.best, member.best_step = loss.all_windows, step
             # They stay on the device until states are saved: a file each time would take longer
             # than the steps between.
             for name, parameter in self.stack.parameters.items():
@@ -330,7 +331,7 @@ class StackFollower(pl.Callback):
         for row, member, files in self.active:
             if rows is not None and row not in rows:
                 continue
-            with member.own_failures():
+            with member.isolate_failures():
                 elapsed = (began - self._clock) / stack.runs
                 files.recorder.keep_steps(losses[:, row], norms[:, row], tokens, elapsed)
                 self._write_best(row, member, files)
@@ -350,8 +351,8 @@ class StackFollower(pl.Callback):
         """Losses and norms that are still to be logged, (2, steps, R)."""
         parts = [readout.wait() for readout in self._readouts]
         if self._losses:
-            kept = torch.stack((torch.stack(self._losses), torch.stack(self._norms)))
-            parts.append(kept.cpu())
+            waiting = torch.stack((torch.stack(self._losses), torch.stack(self._norms)))
+            parts.append(waiting.cpu())
         return torch.cat([torch.zeros(2, 0, self.stack.runs), *parts], dim=1)
 
     def _write_best(self, row: int, member: Member, files: Checkpoints) -> None:

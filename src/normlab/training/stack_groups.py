@@ -18,24 +18,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from normlab.archive.record import NEUTRAL_KEYS
 from normlab.config.run_spec import RunSpec
 from normlab.config.schema import AttentionKernel, TrainConfig
 from normlab.errors import ConfigError
 from normlab.model.contract import CONTEXT, VOCABULARY
 from normlab.model.gpt import GPT
+from normlab.text import one_line
 from normlab.training.build import build_model
 from normlab.training.cuda_graph import compare_results
 from normlab.training.hardware import single_thread
 from normlab.training.stack import Stack
 
-# What each run of a stack may have of its own. A name stands for all keys below it.
-_OWN_KEYS = (
-    *("seed", "optimizer", "schedule", "model.init", "trainer.gradient_clip"),
-    *("trainer.divergence_limit", "trainer.save_seconds"),
+# What the runs of a stack may differ in. A name stands for all keys below it.
+_KEYS_THAT_MAY_DIFFER = (
+    *("seed", "optimizer", "schedule", "model.init"),
+    *("trainer.gradient_clip", "trainer.divergence_limit"),
 )
-# What does not matter for it: where results go, and what models are compared by otherwise.
-_PASSED_OVER = ("study", "output_dir", "jobs", "margin", "measure", "figure", "budget", "logger")
-_BY_MODEL = ("norm", "placement")
+_KEYS_COMPARED_BY_MODEL = ("norm", "placement")
 
 # Gradients may differ by this, relative to the largest of the model, where they should be 0.
 ROUNDING = 1e-5
@@ -136,11 +136,12 @@ def _find_setting_difference(first: RunSpec, second: RunSpec) -> str:
     if first.config.data != second.config.data:
         keys = _flatten(first.plain["data"]), _flatten(second.plain["data"])
         return f"data.{_first_difference(*keys)}"
+    compared_otherwise = (*_KEYS_COMPARED_BY_MODEL, "data")
     flat, other = (
         {
             key: value
             for key, value in _flatten(spec.plain).items()
-            if not _is_below(key, (*_OWN_KEYS, *_PASSED_OVER, *_BY_MODEL, "data"))
+            if not _is_below(key, (*NEUTRAL_KEYS, *_KEYS_THAT_MAY_DIFFER, *compared_otherwise))
         }
         for spec in (first, second)
     )
@@ -150,7 +151,11 @@ def _find_setting_difference(first: RunSpec, second: RunSpec) -> str:
 def _find_model_difference(first: RunSpec, second: RunSpec) -> str:
     """The key by which the models of two runs differ in more than the values of tensors."""
     flat, other = (
-        {key: item for key, item in _flatten(spec.plain).items() if _is_below(key, _BY_MODEL)}
+        {
+            key: item
+            for key, item in _flatten(spec.plain).items()
+            if _is_below(key, _KEYS_COMPARED_BY_MODEL)
+        }
         for spec in (first, second)
     )
     key = _first_difference(flat, other)
@@ -203,8 +208,7 @@ def find_model_obstacle(config: TrainConfig) -> str:
         losses, gradients = stack.losses_and_gradients((tokens, targets))
     except (RuntimeError, TypeError, ValueError, NotImplementedError, AttributeError) as error:
         return (
-            f"its model cannot be mapped over runs ({type(error).__name__}: "
-            f"{' '.join(str(error).split())[:200]})"
+            f"its model cannot be mapped over runs ({type(error).__name__}: {one_line(error, 200)})"
         )
     for row, model in enumerate(models):
         loss = nn.functional.cross_entropy(model(tokens[row]).flatten(0, 1), targets[row].flatten())
@@ -228,7 +232,8 @@ def check_explicit_request(size: int, specs: Sequence[RunSpec], plan: StackPlan)
     reason = next(iter(plan.obstacles.values()), "")
     if not reason:
         key = find_difference(specs[0], specs[1])
-        reason = f"they differ in {key}, and runs of a stack can differ in {', '.join(_OWN_KEYS)}"
+        allowed = ", ".join(_KEYS_THAT_MAY_DIFFER)
+        reason = f"they differ in {key}, and runs of a stack can differ in {allowed}"
     raise ConfigError(
         f"trainer.stack={size} cannot stack these {len(specs)} runs: {reason}; leave trainer.stack "
         f"out to train them one by one."

@@ -8,7 +8,7 @@ written, or that diverges, ends without the others. A state that a stack saved c
 alone or in another stack, and the other way round.
 """
 
-import time
+import gc
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -22,21 +22,22 @@ from normlab.config.run_spec import RunSpec
 from normlab.data import Source, build_source
 from normlab.errors import NormlabError
 from normlab.model.gpt import count_parameters
+from normlab.text import one_line
 from normlab.training import stopping
 from normlab.training.checkpoints import restore_weights
-from normlab.training.compilation import estimate_compilation
+from normlab.training.compilation import compile_where_it_pays, estimate_compilation
 from normlab.training.hardware import Hardware, resolve_device, resolve_hardware
 from normlab.training.lightning import (
     LightningEnvironment,
-    SIGTERMException,
     pl,
     quiet_lightning,
+    raise_signals,
     without_launcher_variables,
 )
 from normlab.training.module import LanguageModel, ValidationBatches
 from normlab.training.recorder import Display
 from normlab.training.run import (
-    Context,
+    RunContext,
     describe_training,
     log,
     log_to,
@@ -57,7 +58,7 @@ from normlab.training.stack_groups import (
     find_model_obstacle,
     find_setting_obstacle,
 )
-from normlab.training.stopping import InterruptedTrainingError, Terminated
+from normlab.training.stopping import InterruptedTrainingError
 
 
 def train_stack(
@@ -109,7 +110,7 @@ def _train_or_record_interruption(members: Sequence[Member], command: str) -> No
         signum = stopping.signal_of(error)
         for member in _active(members):
             if member.record is not None:
-                step = member.first_step if member.files is None else _step_of(member)
+                step = member.record.step if member.files is None else _step_of(member)
                 member.record.state = "interrupted"
                 member.record.reason = f"stopped by {signum.name} at step {step}"
                 member.end()
@@ -120,7 +121,7 @@ def _train_or_record_interruption(members: Sequence[Member], command: str) -> No
 def _lock_member(member: Member, locks: ExitStack) -> None:
     spec = member.spec
     try:
-        member.lock = locks.enter_context(lock_run(spec.study_folder, spec.id))
+        locks.enter_context(lock_run(spec.study_folder, spec.id))
         check_links(spec.folder)
         member.outcome = spec.read_result()
     except (RunLockedError, NormlabError) as error:
@@ -142,20 +143,29 @@ def _train_members(members: Sequence[Member], command: str) -> None:
         if member.outcome is None:
             stacks[member.first_step, _waiting_steps(member)].append(member)
     for together in stacks.values():
+        _free_memory()
         halves = _train_together(together)
         for half in halves:
             _train_members(half, command)
 
 
+def _free_memory() -> None:
+    """Give back what a stack before this one held on the device."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 def _waiting_steps(member: Member) -> int:
     """How many steps of the saved state are still to be logged."""
-    losses = None if member.saved is None else member.saved.content["recorder"]["losses"]
-    return 0 if losses is None else len(losses)
+    saved = member.saved
+    return 0 if saved is None else saved.step - saved.logged_steps
 
 
 def _prepare_member(member: Member, command: str) -> None:
     spec = member.spec
-    member.files = member.module = member.saved = member.best_step = None
+    member.files = member.module = member.optimizer = None
+    member.saved = member.best_step = None
     member.record = start_record(spec, command)
     try:
         member.saved, problems = prepare_folder(spec, member.record)
@@ -164,7 +174,7 @@ def _prepare_member(member: Member, command: str) -> None:
                 log.warning("%s", sentence)
                 member.display.say(sentence)
         if member.saved is not None:
-            member.display.say(f"goes on from step {member.saved.step}")
+            member.display.say(f"continues from step {member.saved.step}")
     except OSError as error:
         member.outcome = unwritable_error(spec, error)
 
@@ -187,7 +197,7 @@ def _train_together(members: list[Member]) -> list[list[Member]]:
             )
             return [_active(members[:size]), _active(members[size:])]
         reason = "the device has too little memory for one run; a smaller data.batch_size helps"
-        _fail_members(members, NormlabError(f"{reason} ({' '.join(str(error).split())[:100]})"))
+        _fail_members(members, NormlabError(f"{reason} ({one_line(error, 100)})"))
     except Exception as error:
         _fail_members(members, error)
     return []
@@ -227,9 +237,17 @@ def _fit_members(members: list[Member]) -> None:
     _restore_stack(stack, members)
     batches = StackBatches(source, stack, first.config.trainer.max_steps)
     stack.prepare(batches.batch(min(stack.step, batches.count - 1)))
-    _compile_where_it_pays(stack, members[0].display, hardware, batches.count)
+    compile_where_it_pays(
+        hardware,
+        lambda: estimate_compilation(
+            stack.step_seconds(), batches.count - stack.step, stacked=True
+        ),
+        stack.compile_step,
+        members[0].display.say,
+    )
     for member in members:
         assert member.record is not None
+        member.record.hardware["compile"] = stack.compiled
         member.record.hardware["stack"] = {
             "runs": len(members),
             "attention": "explicit",
@@ -237,42 +255,25 @@ def _fit_members(members: list[Member]) -> None:
             "graph": stack.graph,
             "compiled": stack.compiled,
         }
-        with member.own_failures():
+        with member.isolate_failures():
             member.record.write(member.spec.folder)
     follower = StackFollower(stack, members, ValidationBatches(source))
     _fit_stack(follower, batches, hardware)
     follower.finish()
 
 
-def _compile_where_it_pays(
-    stack: Stack, display: Display, hardware: Hardware, max_steps: int
-) -> None:
-    compiled = hardware.compile
-    if hardware.compile_if_faster:
-        steps = max_steps - stack.step
-        estimate = estimate_compilation(stack.step_seconds(), steps, stacked=True)
-        display.say(str(estimate))
-        compiled = estimate.pays
-    if compiled:
-        began = time.perf_counter()
-        stack.compile_step()
-        seconds = time.perf_counter() - began
-        display.say(f"compiled in {seconds:.0f} s, which its speed does not count")
-
-
 def _open_member(member: Member, source: Source, hardware: Hardware) -> None:
     """Build the run's model, and open its files."""
     spec, record = member.spec, member.record
     assert record is not None
-    assert member.lock is not None
-    with member.own_failures(), log_to(spec.folder / LOG_FILE):
+    with member.isolate_failures(), log_to(spec.folder / LOG_FILE):
         model = build_stack_model(spec.config, source.vocabulary)
         describe_training(spec, record, source, count_parameters(model), hardware)
         module = LanguageModel(model, spec.config)
         optimizer = module.configure_optimizers()["optimizer"]
         if member.saved is not None:
             restore_weights(member.saved, module, optimizer)
-        context = Context(member.display, member.lock, member.saved)
+        context = RunContext(member.display, member.saved)
         member.files = open_run_files(spec, record, context, source)
         if member.saved is not None:
             member.files.restore_progress(member.saved)
@@ -309,11 +310,5 @@ def _fit_stack(follower: StackFollower, batches: StackBatches, hardware: Hardwar
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    with stopping.defer_signals():
-        try:
-            trainer.fit(StackModule(stack), batches, follower.windows)
-        except SIGTERMException as error:
-            raise Terminated from error
-        except SystemExit as error:
-            # Lightning turns what a signal raised into exit(1).
-            raise error.__context__ or KeyboardInterrupt() from error
+    with stopping.defer_signals(), raise_signals():
+        trainer.fit(StackModule(stack), batches, follower.windows)

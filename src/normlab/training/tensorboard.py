@@ -25,7 +25,7 @@ from normlab.archive.files import LARGEST_EVENT_FILE, read_bytes, replace_atomic
 from normlab.archive.record import RunRecord
 from normlab.config.schema import LoggerConfig
 from normlab.errors import NormlabError
-from normlab.text import printable
+from normlab.text import one_line, printable
 from normlab.training.lightning import TensorBoardLogger
 
 # Custom Scalars page: what belongs together in one chart.
@@ -230,9 +230,7 @@ def _card(record: RunRecord) -> str:
 
 def _literal(text: str) -> str:
     """Markdown and HTML that show these characters and mean nothing else."""
-    return re.sub(
-        r"([\\`*_{}\[\]()#+.!|-])", r"\\\1", html.escape(printable(" ".join(text.split())))
-    )
+    return re.sub(r"([\\`*_{}\[\]()#+.!|-])", r"\\\1", html.escape(printable(one_line(text))))
 
 
 def _fence(language: str, text: str) -> str:

@@ -143,4 +143,4 @@ def _restore_series(raw: Mapping[str, Any]) -> Series:
     steps = np.array(raw["steps"], dtype=np.int64)
     if steps.shape != values.shape or steps.ndim != 1:
         raise ValueError("a curve has not as many values as steps")
-    return Series(steps, values, np.zeros(len(steps)))
+    return Series(steps, values)
