@@ -15,6 +15,7 @@ COUNTS = {
 }
 
 
+@pytest.mark.slow
 def test_the_page_is_current() -> None:
     written = (ROOT / "docs" / "catalogue.md").read_text(encoding="utf-8")
     assert written == build_page(), "run python scripts/catalogue.py"

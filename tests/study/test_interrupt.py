@@ -23,7 +23,9 @@ ROOT = Path(__file__).resolve().parents[2]
     [
         pytest.param(signal.SIGINT, os.kill, 130, id="SIGINT"),
         # As `timeout` and batch systems send it: to the processes that train and the fork server.
-        pytest.param(signal.SIGTERM, os.killpg, 143, id="SIGTERM to the group"),
+        pytest.param(
+            signal.SIGTERM, os.killpg, 143, id="SIGTERM to the group", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_signal_stops_in_words_and_draws_what_is_there(

@@ -107,7 +107,7 @@ def test_a_run_whose_process_is_killed_fails_alone_and_goes_on(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("signum", "times"),
     [
-        pytest.param(signal.SIGINT, 2, id="SIGINT-twice"),
+        pytest.param(signal.SIGINT, 2, id="SIGINT-twice", marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, 1, id="SIGTERM-once"),
         pytest.param(signal.SIGINT, 1, id="SIGINT-once", marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, 2, id="SIGTERM-twice", marks=pytest.mark.slow),

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from traceback import walk_tb
 
@@ -46,7 +47,12 @@ def register_schemas() -> None:
 
 def list_groups() -> str:
     """Every group of conf/ and of the user's folder with its options, a line each, for --help."""
-    loader = GlobalHydra.instance().config_loader()
+    return _list_loader_groups(GlobalHydra.instance().config_loader())
+
+
+# Hydra resolves the text of the help again for every file that it merges.
+@lru_cache(maxsize=1)
+def _list_loader_groups(loader: ConfigLoader) -> str:
     groups = loader.get_group_options("", ObjectType.GROUP)
     groups = [group for group in groups if group not in _HIDDEN_GROUPS]
     width = max(map(len, groups))
