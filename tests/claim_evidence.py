@@ -87,7 +87,7 @@ def make_claim(test: Test, **more: Any) -> Claim:
         "published": Published("so | much", 0.5),
         "setup": "a large model",
         "differs": "the size",
-        "unit": "nats a token",
+        "unit": "nats per token",
     }
     return Claim(**(said | more), test=test)
 

@@ -88,7 +88,7 @@ def test_the_tally_counts(report: ClaimsRecord) -> None:
 
 def test_lines_hold_effect_interval_runs_and_what_differs(report: ClaimsRecord) -> None:
     said = "\n".join(verdict_lines(report.verdicts[0]))
-    assert "measured   -1.07 [-1.21, -0.923] nats a token; claimed: below -0.02; 3 pairs of" in said
+    assert "measured   -1.07 [-1.21, -0.923] nats per token; claimed: below -0.02; 3 pairs" in said
     assert "6 runs" in said
     assert "differs    the size" in said
     assert "because    there is no data" in verdict_lines(report.verdicts[5])
@@ -99,7 +99,7 @@ def test_the_page_has_a_table_and_a_section_a_claim(report: ClaimsRecord, tmp_pa
     page = claims.read_text()
     assert (
         "| [lower_one](#lower_one) | [1910.07467](https://arxiv.org/abs/1910.07467) | so \\| much "
-        "| -1.07 [-1.21, -0.923] nats a token | reproduced |"
+        "| -1.07 [-1.21, -0.923] nats per token | reproduced |"
     ) in page
     for one in report.verdicts:
         section = page.split(f"## {one.name}\n")[1].split("\n## ")[0]
@@ -122,8 +122,8 @@ def test_checks_have_a_page_of_their_own_and_hold_or_do_not(tmp_path: Path) -> N
     claims, checks = write_pages(tmp_path, record)
     assert "right" not in claims.read_text()
     page = checks.read_text()
-    assert "| 1e-15 nats a token | holds |" in page
-    assert "**Does not hold.** 0.00100 nats a token." in page
+    assert "| 1e-15 nats per token | holds |" in page
+    assert "**Does not hold.** 0.00100 nats per token." in page
     assert tally_verdicts(record) == "2 checks at budget=quick: 1 holds, 1 does not hold."
 
 

@@ -1,12 +1,14 @@
 """A hash says whether anything that decides a verdict has changed; the register, since when."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from claim_evidence import make_claim
-from normlab.apps.claims.claim import Lower, Regime
+from normlab.apps.claims import registry
+from normlab.apps.claims.claim import Lower, Quantity, Regime, Value
+from normlab.apps.claims.judge import RULES_VERSION
 from normlab.apps.claims.registry import (
     Register,
     Registration,
@@ -48,6 +50,27 @@ def test_what_only_describes_is_not_in_the_hash() -> None:
         CLAIM, setup="elsewhere", differs="all", unit="nats", first_run="2026-11-24"
     )
     assert hash_claim(described, BUDGETS) == hash_claim(CLAIM, BUDGETS)
+
+
+def test_the_rules_are_in_the_hash_where_runs_are_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = make_claim(Value("std", low=0.5), measurement="linear_stack")
+    before = hash_claim(CLAIM, BUDGETS), hash_claim(measured, BUDGETS)
+    monkeypatch.setattr(registry, "RULES_VERSION", RULES_VERSION + 1)
+    assert hash_claim(CLAIM, BUDGETS) != before[0]
+    assert hash_claim(measured, BUDGETS) == before[1]
+
+
+def test_a_new_key_at_its_default_changes_no_hash() -> None:
+    @dataclass
+    class Lower:
+        a: str
+        b: str
+        margin: float
+        quantity: Quantity = Quantity.final
+        new: int = 0
+
+    larger = replace(CLAIM, test=Lower("norm=rmsnorm", "norm=layernorm", 0.02))  # type: ignore[arg-type]
+    assert hash_claim(larger, BUDGETS) == hash_claim(CLAIM, BUDGETS)
 
 
 def test_a_register_keeps_every_registration_that_differs(tmp_path: Path) -> None:

@@ -50,13 +50,6 @@ class Role(Enum):
     check = "check"
 
 
-class Learners(Enum):
-    """Which arms must have learned for a comparison to be judged."""
-
-    both = "both"
-    any = "any"
-
-
 @dataclass
 class Lower:
     """Arm a ends lower than arm b, on equal seeds. Less than `margin` apart there is no effect.
@@ -180,17 +173,12 @@ class Regime:
         source: the paper, or the study of lengths, that these limits are from.
         depth: the fewest blocks, where that matters.
         width: the smallest width, where that matters.
-        learned: how far an arm's loss must be below that of token frequencies alone, in nats per
-            token; None: a quarter of the way to the floor, or 0.25 where the floor is not known.
-        learners: which arms must have learned.
     """
 
     steps: int
     source: str
     depth: int | None = None
     width: int | None = None
-    learned: float | None = None
-    learners: Learners = Learners.both
 
 
 @dataclass
@@ -368,10 +356,6 @@ def _check_regime(path: Path, regime: Regime, is_trained: bool) -> None:
         number = getattr(regime, name)
         if number is not None and number < 1:
             raise _claim_error(path, f"regime.{name}={number} is not allowed; it must be 1 or more")
-    if regime.learned is not None and regime.learned <= 0:
-        raise _claim_error(
-            path, f"regime.learned={regime.learned} is not allowed; it must be above 0"
-        )
 
 
 def _claim_error(path: Path, problem: str) -> ConfigError:

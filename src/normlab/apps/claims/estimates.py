@@ -148,12 +148,13 @@ def estimate_effect(test: Test, data: ClaimData) -> Estimate:
 def _estimate_difference(test: Lower | Parity, runs: Sequence[Run]) -> Estimate:
     keys = _arm_keys(test.a, test.b)
     ended = [run for arm in (test.a, test.b) for run in select_ended_runs(runs, arm)]
-    choose, compare = quantity_readings(ended, test.quantity)
+    is_chosen = any(
+        len(group_settings(select_ended_runs(runs, arm), keys)) > 1 for arm in (test.a, test.b)
+    )
+    choose, compare = quantity_readings(ended, test.quantity, is_chosen)
     a, b = (lowest_setting(runs, arm, keys, choose) for arm in (test.a, test.b))
     note = ", ".join(f"{name} at {s.label}" for name, s in (("a", a), ("b", b)) if s.label)
     paired = _estimate_paired(a.values_by_seed(compare), b.values_by_seed(compare), note)
-    if not test.quantity.is_loss:
-        return paired  # of the residual stream's variance, not of a loss
     arms = tuple(
         describe_trained_arm(arm, list(setting.runs.values()), select_ended_runs(runs, arm))
         for arm, setting in ((test.a, a), (test.b, b))
@@ -176,8 +177,9 @@ def _estimate_sensitivity(test: Sensitivity, runs: Sequence[Run]) -> Estimate:
     losses = " and ".join(f"{arm.loss:.3f}" for arm in arms)
     note = f"{len(a.grid)} learning rates, best losses {losses}"
     paired = _estimate_paired(a.sensitivity, b.sensitivity, note)
-    # A mean over rates of losses up to the initial one, less the lowest of them.
-    largest = max((arm.initial - arm.loss for arm in arms), default=math.inf)
+    # A mean over rates of losses up to the initial one, less the lowest, which is one of them.
+    share = 1 - 1 / len(a.grid)
+    largest = max((share * (arm.initial - arm.loss) for arm in arms), default=math.inf)
     return replace(paired, arms=arms, largest=largest)
 
 
@@ -210,8 +212,10 @@ def _estimate_divergence(test: Diverges, runs: Sequence[Run]) -> Estimate:
 
 
 def _estimate_level(test: Level, runs: Sequence[Run]) -> Estimate:
-    choose, compare = quantity_readings(select_ended_runs(runs, test.arm), test.quantity)
-    setting = lowest_setting(runs, test.arm, _arm_keys(test.arm), choose)
+    keys, ended = _arm_keys(test.arm), select_ended_runs(runs, test.arm)
+    is_chosen = len(group_settings(ended, keys)) > 1
+    choose, compare = quantity_readings(ended, test.quantity, is_chosen)
+    setting = lowest_setting(runs, test.arm, keys, choose)
     values = setting.values_by_seed(compare)
     basis = count_noun(len(values), "seed") + (f" at {setting.label}" if setting.label else "")
     return _estimate_mean([*values.values()], basis, tuple(sorted(values)))
@@ -349,15 +353,17 @@ def run_rate(run: Run) -> float:
     return float(flatten_keys(run.record.config).get("optimizer.lr", math.nan))
 
 
-def quantity_readings(runs: Sequence[Run], quantity: Quantity) -> tuple[Reading, Reading]:
+def quantity_readings(
+    runs: Sequence[Run], quantity: Quantity, is_chosen: bool
+) -> tuple[Reading, Reading]:
     """By what a setting is chosen, and by what arms are compared at it.
 
-    They are the final losses on the two halves of the validation windows, where all runs that
-    finished have both; see `normlab.analysis.learning_rates`.
+    Where a setting is chosen among several, they are the final losses on the two halves of the
+    validation windows, if all runs that finished have both; see `normlab.analysis.learning_rates`.
     """
     read = partial(run_quantity, quantity=quantity)
     finished = [run for run in runs if run.record.state == "finished"]
-    if quantity is not Quantity.final or not has_halves(finished):
+    if not is_chosen or quantity is not Quantity.final or not has_halves(finished):
         return read, read
     return (
         lambda run: _number(run.record.final.selection_loss),

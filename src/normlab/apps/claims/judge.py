@@ -27,7 +27,6 @@ from normlab.apps.claims.claim import (
     Claim,
     Diverges,
     Exact,
-    Learners,
     Level,
     Lower,
     Parity,
@@ -46,12 +45,12 @@ from normlab.archive.record import State, short_number
 from normlab.archive.study import Run
 from normlab.archive.versioned_json import finite_or_none
 
+# Goes up whenever `estimates` or this module would judge the same runs otherwise.
+RULES_VERSION = 2
 # An arm has learned if it has come this share of the way from the unigram loss to the floor, or
 # where the floor is not known, so many nats per token below the unigram loss.
 LEARNED_SHARE = 0.25
 LEARNED_NATS = 0.25
-# As few learning rates as have ends and a middle.
-_FEWEST_RATES = 3
 _ENDED_STATES: tuple[State, ...] = ("finished", "diverged", "failed")
 
 
@@ -118,23 +117,24 @@ def find_objection(
 
     Without a regime it is enough that one arm has learned.
     """
-    arms, learned = estimate.arms, regime.learned if regime else None
-    idle = [arm for arm in arms if not has_learned(arm, learned)]
-    if arms and len(idle) == len(arms):
+    arms = estimate.arms
+    unlearned = [arm for arm in arms if not has_learned(arm)]
+    if arms and len(unlearned) == len(arms):
         lowest = min(arms, key=lambda arm: arm.loss)
         return "vacuous", (
             f"no arm has learned: the lowest loss is {lowest.loss:.4f} ({lowest.name}), and that "
             f"of token frequencies alone {lowest.unigram:.4f}"
         )
-    if idle and regime and regime.learners is Learners.both:
+    if unlearned and regime:
+        first = unlearned[0]
         return "out of regime", (
-            f"the claim is about arms that learn, and {idle[0].name} has not: its loss is "
-            f"{idle[0].loss:.4f}, and that of token frequencies alone {idle[0].unigram:.4f}"
+            f"the claim is about arms that learn, and {first.name} has not: its loss is "
+            f"{first.loss:.4f}, and that of token frequencies alone {first.unigram:.4f}"
         )
     if estimate.largest < getattr(test, "margin", 0.0):
         return "out of regime", _describe_largest(test, estimate.largest)
     for arm in arms:
-        if len(arm.rates) >= _FEWEST_RATES and arm.rate in (arm.rates[0], arm.rates[-1]):
+        if len(arm.rates) > 1 and arm.rate in (arm.rates[0], arm.rates[-1]):
             end = "smallest" if arm.rate == arm.rates[0] else "largest"
             return "cannot tell", (
                 f"{arm.name} is best at the {end} learning rate of its grid, "
@@ -157,16 +157,11 @@ def _describe_largest(test: Test, largest: float) -> str:
     )
 
 
-def has_learned(arm: TrainedArm, learned: float | None = None) -> bool:
-    """Whether the arm is clearly below the loss of token frequencies alone; true if not known.
-
-    `learned` says by how many nats per token; None: by the share or the nats above.
-    """
+def has_learned(arm: TrainedArm) -> bool:
+    """Whether the arm is clearly below the loss of token frequencies alone; true if not known."""
     if arm.unigram is None:
         return True
-    needed = LEARNED_NATS if learned is None else learned
-    if learned is None and arm.floor is not None:
-        needed = LEARNED_SHARE * (arm.unigram - arm.floor)
+    needed = LEARNED_NATS if arm.floor is None else LEARNED_SHARE * (arm.unigram - arm.floor)
     return arm.unigram - arm.loss >= needed
 
 
@@ -211,7 +206,7 @@ def judge_claim(
         date=data.measurement.date if data.measurement else data.date or date,
         machine=data.measurement.machine if data.measurement else data.machine or machine,
         horizons=tuple(horizon for horizon in horizons if horizon.steps),
-        regime=describe_regime(claim.regime),
+        regime=describe_regime(claim),
         role=claim.role.value,
     )
 
@@ -285,12 +280,13 @@ def _find_shortfall(claim: Claim, data: ClaimData, steps: int) -> str | None:
     return describe_shortfall(claim.regime, size, data.reach)
 
 
-def describe_regime(regime: Regime | None) -> str:
-    """`from 1000 steps on, where both arms have learned (2309.14322)`; empty for None."""
-    if regime is None:
+def describe_regime(claim: Claim) -> str:
+    """`from 1000 steps on, where both arms have learned (2309.14322)`; empty without a regime."""
+    if claim.regime is None:
         return ""
-    learners = "both arms have" if regime.learners is Learners.both else "an arm has"
-    return f"from {describe_limits(regime)} on, where {learners} learned ({regime.source})"
+    compares_arms = isinstance(claim.test, Lower | Parity | Sensitivity)
+    learned = ", where both arms have learned" if compares_arms else ""
+    return f"from {describe_limits(claim.regime)} on{learned} ({claim.regime.source})"
 
 
 def _runs_of_arms(claim: Claim, data: ClaimData) -> list[Run]:

@@ -1,19 +1,20 @@
 """What a claim's test was before its runs: a hash for every budget, with a date and a commit.
 
 `claims.py --register` writes conf/claim/registered.json, which is committed before the runs. A
-statement, margin, regime or budget that is changed afterwards has another hash, and the page says
-so.
+statement, margin, regime, rule or budget that is changed afterwards has another hash, and the page
+says so.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from normlab.apps.claims.claim import Claim
+from normlab.apps.claims.claim import Claim, Regime, Test
+from normlab.apps.claims.judge import RULES_VERSION
 from normlab.apps.claims.record import ClaimVerdict, unwritable_error
 from normlab.archive.versioned_json import read_versioned_json, restore_value, write_versioned_json
 
@@ -47,21 +48,32 @@ class Register:
 def hash_claim(claim: Claim, definitions: Mapping[str, Any]) -> dict[str, str]:
     """Twelve hexadecimal digits for every budget.
 
-    They are of all that decides the verdict: statement, test with its margin, regime, and what the
-    experiment trains or the measurement measures at this budget (`definitions`).
+    They are of all that decides the verdict: statement, test with its margin, regime, the rules
+    where runs are judged, and what the experiment trains or the measurement measures at this budget
+    (`definitions`). A key at its default value changes no hash.
     """
-    test = {"kind": claim.kind, **asdict(claim.test)}
-    regime = None if claim.regime is None else asdict(claim.regime)
+    test = {"kind": claim.kind, **_changed_fields(claim.test)}
+    regime = None if claim.regime is None else _changed_fields(claim.regime)
+    rules = [] if claim.experiment is None else [RULES_VERSION]
     hashes = {}
     for budget, definition in definitions.items():
         source = claim.experiment or claim.measurement
         text = json.dumps(
-            [claim.statement, test, regime, source, definition],
+            [claim.statement, test, regime, source, definition, *rules],
             sort_keys=True,
             default=_plain_value,
         )
         hashes[budget] = hashlib.sha256(text.encode()).hexdigest()[:12]
     return hashes
+
+
+def _changed_fields(values: Test | Regime) -> dict[str, object]:
+    """The fields that are not at their defaults."""
+    return {
+        key.name: value
+        for key in fields(values)
+        if (value := getattr(values, key.name)) != key.default
+    }
 
 
 def _plain_value(value: object) -> object:
