@@ -121,7 +121,9 @@ def test_what_is_wrong_is_one_sentence_that_names_the_file(what: str, tmp_path: 
 
 def test_a_claim_of_an_experiment_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     path = write(tmp_path, {**GOOD, "experiment": "claims_texts"})
-    with pytest.raises(ConfigError, match=r"claims_texts is not there; did you mean claims_text\?"):
+    with pytest.raises(
+        ConfigError, match=r"claims_texts does not exist; did you mean claims_text\?"
+    ):
         load_claims([path.stem], tmp_path)
     own = tmp_path / "experiment"
     own.mkdir()

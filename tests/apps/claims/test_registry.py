@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from claim_evidence import make_claim
+from claim_evidence import judge_claim, make_claim
 from normlab.apps.claims import registry
 from normlab.apps.claims.claim import Lower, Quantity, Regime, Value
 from normlab.apps.claims.judge import RULES_VERSION
@@ -13,9 +13,11 @@ from normlab.apps.claims.registry import (
     Register,
     Registration,
     hash_claim,
+    mark_registration,
     read_register,
     write_register,
 )
+from normlab.apps.claims.runs import ClaimData
 from normlab.errors import NormlabError
 
 BUDGETS = {"quick": {"arms": ["norm=dyt"], "values": {"seed": "0,1,2"}, "run": "12345678"}}
@@ -90,3 +92,15 @@ def test_a_register_that_someone_has_edited_is_refused(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("aaa", "bbb"))
     with pytest.raises(NormlabError, match="restore it from version control"):
         read_register(tmp_path)
+
+
+def test_the_page_names_the_sources_and_uncommitted_changes() -> None:
+    claim = replace(CLAIM, first_run=None)
+    for dirty, end in ((False, "commit ccccccc"), (True, "commit ccccccc and uncommitted changes")):
+        registration = Registration(hash_claim(claim, BUDGETS), "2026-11-26", "c" * 40, dirty)
+        verdict = judge_claim(claim.test, ClaimData(), "x")
+        register = Register({"x": (registration,)})
+        marked = mark_registration(verdict, claim, BUDGETS, register, "quick")
+        assert marked.registration == (
+            f"its test and this budget were registered on 2026-11-26, with the sources of {end}"
+        )

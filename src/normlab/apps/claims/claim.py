@@ -24,15 +24,15 @@ GROUP = "claim"
 
 
 class Quantity(Enum):
-    """What is compared of a run: a validation loss, or how the stream's variance grows.
+    """What is compared of a run: the final validation loss, or how the stream's variance grows.
 
     Both kinds of growth are those at the last step that was probed. `growth` is the power of the
     block with which the residual stream gains variance over that of the embedding: 1 is linear, 0
     is constant. `acceleration` is ln of the variance that the second half of the blocks adds over
-    what the first half adds, the first block left out: 0 is linear, exponential growth is above.
+    what the first half adds, blocks 5 to 7 over blocks 2 to 4 of 8: the first is left out, and the
+    last where the number is even. 0 is linear, exponential growth is above.
     """
 
-    best = "best"
     final = "final"
     growth = "growth"
     acceleration = "acceleration"
@@ -40,7 +40,7 @@ class Quantity(Enum):
     @property
     def is_loss(self) -> bool:
         """Whether it is a loss, in nats per token; the others need the probes of a run."""
-        return self in (Quantity.best, Quantity.final)
+        return self is Quantity.final
 
 
 class Role(Enum):
@@ -219,6 +219,11 @@ class Claim:
         return getattr(self.test, "quantity", None)
 
     @property
+    def needs_probes(self) -> bool:
+        """Whether what is compared is from the probes of runs."""
+        return self.quantity is not None and not self.quantity.is_loss
+
+    @property
     def kind(self) -> str:
         """The test's kind as the claim's file names it."""
         return type(self.test).__name__.lower()
@@ -243,7 +248,7 @@ def load_claims(names: Sequence[str] = (), config_dir: Path | None = None) -> di
     for name in names:
         if name not in paths:
             raise ConfigError(
-                f"claim={excerpt(name)} is not there; {suggest_closest(name, paths)}there are "
+                f"claim={excerpt(name)} does not exist; {suggest_closest(name, paths)}choose from "
                 f"{', '.join(paths)}."
             )
     if not paths:
@@ -254,8 +259,8 @@ def load_claims(names: Sequence[str] = (), config_dir: Path | None = None) -> di
         if claim.experiment is not None and claim.experiment not in options:
             raise _claim_error(
                 paths[name],
-                f"experiment={claim.experiment} is not there; "
-                f"{suggest_closest(claim.experiment, sorted(options))}there are "
+                f"experiment={claim.experiment} does not exist; "
+                f"{suggest_closest(claim.experiment, sorted(options))}choose from "
                 f"{', '.join(sorted(options))}",
             )
     return claims

@@ -20,7 +20,8 @@ A claim is judged at every length of its runs; its verdict is that of the longes
 """
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from normlab.apps.claims.claim import (
@@ -40,10 +41,12 @@ from normlab.apps.claims.claim import (
 from normlab.apps.claims.estimates import Estimate, TrainedArm, estimate_effect
 from normlab.apps.claims.record import ClaimVerdict, HorizonVerdict, Range, RunCounts, Word
 from normlab.apps.claims.regime import BudgetReach, describe_limits, describe_shortfall
-from normlab.apps.claims.runs import ClaimData, NoBasisError, select_runs
+from normlab.apps.claims.run_archive import describe_origin
+from normlab.apps.claims.runs import ClaimData, NoEstimateError, select_runs
 from normlab.archive.record import State, short_number
 from normlab.archive.study import Run
 from normlab.archive.versioned_json import finite_or_none
+from normlab.text import join_words
 
 # Goes up whenever `estimates` or this module would judge the same runs otherwise.
 RULES_VERSION = 2
@@ -151,9 +154,9 @@ def _describe_largest(test: Test, largest: float) -> str:
             f"to the lowest, and the margin is {margin:g}"
         )
     return (
-        f"even if all runs of one arm diverged and none of the other, the difference of shares "
-        f"would only be known to be above {largest:.2f}, and the margin is {margin:g}; more seeds "
-        f"or fewer learning rates reach it"
+        f"even if every run of one arm diverged and none of the other, the 95 % interval would "
+        f"begin at {largest:.2f}, below the margin {margin:g}; more seeds, or fewer learning "
+        f"rates, are needed"
     )
 
 
@@ -175,8 +178,9 @@ def judge_claim(
 ) -> ClaimVerdict:
     """What the data say of a claim. Where they say nothing: `cannot tell`, and why.
 
-    `date` and `machine` are of the runs; a measurement has its own.
+    `date` and `machine` are of the runs where these have none; a measurement has its own.
     """
+    ended, device = describe_origin(data.runs)
     ranges = verdict_ranges(claim.test)
     horizons = judge_lengths(claim, data, ranges)
     # Longer runs are nearer to those that were published.
@@ -203,11 +207,12 @@ def judge_claim(
         runs=_count_runs(claim, data),
         seeds=last.seeds,
         command=data.command,
-        date=data.measurement.date if data.measurement else data.date or date,
-        machine=data.measurement.machine if data.measurement else data.machine or machine,
+        date=data.measurement.date if data.measurement else data.date or ended or date,
+        machine=data.measurement.machine if data.measurement else data.machine or device or machine,
         horizons=tuple(horizon for horizon in horizons if horizon.steps),
         regime=describe_regime(claim),
         role=claim.role.value,
+        trained=_describe_trained(_runs_of_arms(claim, data)),
     )
 
 
@@ -219,15 +224,12 @@ def judge_lengths(claim: Claim, data: ClaimData, ranges: VerdictRanges) -> list[
     lengths = sorted({run.record.last_step or 0 for run in _runs_of_arms(claim, data)})
     if len(lengths) < 2:
         return [_judge_effect(claim, data, ranges, lengths[0] if lengths else 0)]
+    by_length: dict[int | None, list[Run]] = defaultdict(list)
+    for run in data.runs:
+        by_length[run.record.last_step].append(run)
+    unknown = by_length[None]
     return [
-        _judge_effect(
-            claim,
-            replace(
-                data, runs=tuple(run for run in data.runs if run.record.last_step in (steps, None))
-            ),
-            ranges,
-            steps,
-        )
+        _judge_effect(claim, replace(data, runs=(*by_length[steps], *unknown)), ranges, steps)
         for steps in lengths
     ]
 
@@ -240,9 +242,9 @@ def _judge_effect(
     word: Word = "cannot tell"
     try:
         if data.problem:
-            raise NoBasisError(data.problem)
+            raise NoEstimateError(data.problem)
         estimate = estimate_effect(claim.test, data)
-    except NoBasisError as error:
+    except NoEstimateError as error:
         reason = str(error)
     else:
         objection = find_objection(claim.test, estimate, claim.regime)
@@ -281,12 +283,31 @@ def _find_shortfall(claim: Claim, data: ClaimData, steps: int) -> str | None:
 
 
 def describe_regime(claim: Claim) -> str:
-    """`from 1000 steps on, where both arms have learned (2309.14322)`; empty without a regime."""
+    """`runs of at least 1000 steps, where both arms have learned (2309.14322)`.
+
+    Empty without a regime.
+    """
     if claim.regime is None:
         return ""
     compares_arms = isinstance(claim.test, Lower | Parity | Sensitivity)
     learned = ", where both arms have learned" if compares_arms else ""
-    return f"from {describe_limits(claim.regime)} on{learned} ({claim.regime.source})"
+    return f"{describe_limits(claim.regime)}{learned} ({claim.regime.source})"
+
+
+def _describe_trained(runs: Sequence[Run]) -> str:
+    """`4 blocks of width 64 for 250, 500 and 1000 steps`; empty without runs."""
+    models = [run.record.config["model"] for run in runs]
+    if not models:
+        return ""
+    depths, widths, steps = (
+        join_words(list(map(str, sorted(set(values)))))
+        for values in (
+            [int(model["depth"]) for model in models],
+            [int(model["width"]) for model in models],
+            [run.record.last_step for run in runs if run.record.last_step],
+        )
+    )
+    return f"{depths} blocks of width {widths}" + (f" for {steps} steps" if steps else "")
 
 
 def _runs_of_arms(claim: Claim, data: ClaimData) -> list[Run]:
@@ -295,7 +316,7 @@ def _runs_of_arms(claim: Claim, data: ClaimData) -> list[Run]:
     for arm in claim.arms:
         try:
             runs |= {run.record.id: run for run in select_runs(data.runs, arm)}
-        except NoBasisError:
+        except NoEstimateError:
             continue  # the verdict's reason says so
     return list(runs.values())
 

@@ -24,11 +24,15 @@ REGISTER_FILE = "registered.json"
 
 @dataclass(frozen=True)
 class Registration:
-    """A claim as it was on a date: its hash by budget, and normlab's commit, empty if unknown."""
+    """A claim as it was on a date: its hash by budget, and the commit of normlab's sources.
+
+    The commit is empty if it is not known; `dirty` says that there were uncommitted changes.
+    """
 
     hashes: dict[str, str]
     date: str
     commit: str
+    dirty: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,9 @@ def write_register(folder: Path, register: Register) -> Path:
     try:
         return write_versioned_json(path, asdict(ordered), SCHEMA_VERSION)
     except OSError as error:
-        raise unwritable_error(path, error) from error
+        raise unwritable_error(
+            path, error, "make it writable, for claims are registered there"
+        ) from error
 
 
 def mark_registration(
@@ -129,7 +135,10 @@ def mark_registration(
     registrations = register.claims.get(verdict.name, ())
     sentence = _describe_registration(digest, registrations, budget)
     if claim.first_run is not None:
-        sentence = f"not preregistered, for it was first judged on {claim.first_run}; {sentence}"
+        sentence = (
+            f"not preregistered: it was first judged on {claim.first_run}, before its test was "
+            f"registered; {sentence}"
+        )
     return replace(verdict, digest=digest, registration=sentence)
 
 
@@ -139,7 +148,8 @@ def _describe_registration(
     if not registrations:
         return "its test is not registered"
     last = registrations[-1]
-    commit = f" at commit {last.commit[:7]}" if last.commit else ""
+    sources = f", with the sources of commit {last.commit[:7]}" if last.commit else ""
+    sources += " and uncommitted changes" if last.commit and last.dirty else ""
     if digest and last.hashes.get(budget) == digest:
-        return f"its test and this budget were registered on {last.date}{commit}"
-    return f"its test or this budget has changed since it was registered on {last.date}{commit}"
+        return f"its test and this budget were registered on {last.date}{sources}"
+    return f"its test or this budget has changed since it was registered on {last.date}{sources}"
