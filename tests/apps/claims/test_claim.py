@@ -22,7 +22,7 @@ GOOD = {
     "published": {"text": "by much", "value": "-1e-1"},
     "setup": "a large model",
     "differs": "the size",
-    "unit": "nats a token",
+    "unit": "nats per token",
     "experiment": "claims_text",
     "test": {"kind": "lower", "a": "norm=rmsnorm", "b": "norm=layernorm", "margin": "2e-2"},
 }

@@ -104,7 +104,7 @@ def claim_of(tmp_path: Path, test: dict, regime: dict | None = None) -> object:
         "published": {"text": "so"},
         "setup": "there",
         "differs": "here",
-        "unit": "nats a token",
+        "unit": "nats per token",
         "experiment": "claims_text",
         "test": test,
         **({} if regime is None else {"regime": regime}),

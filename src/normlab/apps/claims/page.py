@@ -91,8 +91,12 @@ def write_pages(folder: Path, record: ClaimsRecord) -> tuple[Path, Path]:
             cells = (f"[{v.name}](#{v.name})", _link_source(v.source), v.published, value, v.label)
             rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")
         lengths = _LENGTHS if any(map(has_lengths, part.verdicts)) else ""
-        values = {"budget": record.budget, "meanings": meanings, "claims": len(claims.verdicts)}
-        text = [head.format(**values, lengths=lengths), *rows]
+        intervals = sum(verdict.low is not None for verdict in part.verdicts)
+        counts = {"intervals": intervals, "misses": f"{0.05 * intervals:.1f}"}
+        text = [
+            head.format(budget=record.budget, meanings=meanings, lengths=lengths, **counts),
+            *rows,
+        ]
         write_text(path, printable("".join([*text, *map(_write_section, part.verdicts)])))
     return paths
 
@@ -106,8 +110,8 @@ trains and measures what is missing and writes this page with `--docs`. Each cla
 hold are on the page of [checks](checks.md); how long the runs of a claim must be is from \
 [a study of lengths](lengths.md), or from the paper that its regime names. \
 `python scripts/claims.py budget={budget} --from docs/claims/runs` computes the verdicts again \
-from the committed runs, without training. Every interval is one of 95 % by itself: of {claims} \
-such intervals one or two are expected to miss the true value by chance.
+from the committed runs, without training. Each of the {intervals} intervals is one of 95 % by \
+itself, so by chance about {misses} of them are expected to miss the true value.
 
 ![What was claimed and what was measured](figures/claims.png)
 
