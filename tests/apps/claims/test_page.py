@@ -68,7 +68,7 @@ def test_a_word_that_is_none_is_damage(report: ClaimsRecord, tmp_path: Path) -> 
     path = tmp_path / "claims.json"
     write_record(path, report)
     raw = json.loads(path.read_text())
-    raw["judged"][0]["word"] = "proven"
+    raw["verdicts"][0]["word"] = "proven"
     plain = {k: v for k, v in raw.items() if k not in ("checksum", "schema_version")}
     write_versioned_json(path, plain, raw["schema_version"])
     with pytest.raises(NormlabError, match="damaged"):

@@ -222,8 +222,6 @@ class StoredMeasurement:
 
 
 Record = TypeVar("Record", ClaimsRecord, StoredMeasurement)
-# Keys of the files that have another name here.
-_FILE_KEYS = {"verdicts": "judged", "settings": "asked"}
 
 
 OUTPUT_REMEDY = "give another place with output_dir=…"  # for what is in the output folder
@@ -239,9 +237,8 @@ def write_record(
     Raises:
         NormlabError: it cannot be written.
     """
-    plain = {_FILE_KEYS.get(name, name): value for name, value in asdict(record).items()}
     try:
-        write_versioned_json(path, plain, SCHEMA_VERSION)
+        write_versioned_json(path, asdict(record), SCHEMA_VERSION)
     except OSError as error:
         raise unwritable_error(path, error, remedy) from error
 
@@ -255,8 +252,7 @@ def read_record(path: Path, kind: type[Record]) -> Record:
     """
 
     def restore(raw: Any) -> Record:
-        fields = {_FILE_KEYS.get(name, name): name for name in kind.__dataclass_fields__}
-        record: Record = restore_value(kind, {fields.get(key, key): raw[key] for key in raw})
+        record: Record = restore_value(kind, raw)
         return record
 
     remedy = "delete it, and it is made again"
