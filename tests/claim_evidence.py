@@ -29,7 +29,6 @@ def make_run(
     growth: float | None = None,
     variances: Sequence[float] = (),
     steps: int | None = None,
-    best: float | None = None,
     config: dict[str, Any] | None = None,
 ) -> Run:
     """A run with this final loss; `growth` the power with which its stream gains variance.
@@ -51,7 +50,7 @@ def make_run(
         state=state,
         reason="it broke" if state == "failed" else None,
         final=FinalNumbers(loss),
-        best=BestNumbers(loss if best is None else best),
+        best=BestNumbers(loss),
         command="train.py -m optimizer.lr=1e-3",
     )
     scalars = {
@@ -87,13 +86,13 @@ def make_claim(test: Test, **more: Any) -> Claim:
         "published": Published("so | much", 0.5),
         "setup": "a large model",
         "differs": "the size",
-        "unit": "nats a token",
+        "unit": "nats per token",
     }
     return Claim(**(said | more), test=test)
 
 
 def make_claim_data(**values: list[float]) -> ClaimData:
-    found = StoredMeasurement("thing", {}, "a thing", "seed", values, "a machine", "2026-11-24")
+    found = StoredMeasurement("thing", {}, "seed", values, "a machine", "2026-11-24")
     return ClaimData(measurement=found, command="python scripts/claims.py claim=thing")
 
 

@@ -8,7 +8,7 @@ rich prints, by `printable` in error sentences, logs, pages, figures, tables.
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 # Controls (tab and the end of a line apart), soft hyphen, marks of direction and of zero width,
 # separators of lines, surrogates, what is no character, tags.
@@ -49,6 +49,16 @@ def excerpt(value: object, most: int = 120) -> str:
     """The beginning of a value on one line, for a message that names what was given."""
     text = printable_line(str(value))
     return text if len(text) <= most else f"{text[:most]}…"
+
+
+def join_words(words: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
+def count_noun(count: int, noun: str) -> str:
+    """`1 seed`, `2 seeds`, `1,000 seeds`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def closest_name(name: str, names: Iterable[str]) -> str | None:

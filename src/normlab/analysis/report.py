@@ -95,7 +95,7 @@ CAPTIONS = {
     "final_validation_loss": "Final validation loss of every arm, with its seeds.",
     "learning_rate": "Final validation loss against the learning rate.",
     "gradient_vanishing": "Signal, information and gradient by depth; lines are theory.",
-    "layernorm_vs_rmsnorm": "What each norm does to tokens, what it does not feel, its time.",
+    "layernorm_vs_rmsnorm": "What each norm does to tokens, its invariances, its time.",
     "norm_comparison": "The four configurations at one learning rate and each at its own best.",
     "prenorm_vs_postnorm": "Norm before or after: final loss by depth, learning rate and warm-up.",
     "precision": "Error of norms by format, scale and mean of the input, and eps.",

@@ -34,6 +34,7 @@ _T = TypeVar("_T")
 
 LineStyle = str | tuple[int, tuple[float, ...]]
 
+DOTTED: Any = (0, (1.0, 1.6))
 _SOLID, _DASHED = ("-", "o"), ((0, (5.0, 2.0)), "s")
 _PLACEMENT_STYLES: dict[str, tuple[LineStyle, str]] = {
     "pre": _SOLID,

@@ -77,15 +77,16 @@ class Source(Protocol):
 def unigram_loss(source: Source) -> float:
     """The lowest loss of a guess that ignores the context, in nats per token.
 
-    It is the entropy of the tokens that the validation windows score: a model that is not below it
-    has learned how frequent tokens are, and nothing else.
+    It is the entropy of the tokens that the validation windows score, which of few tokens is below
+    what is true, and so never less than the floor: a model that is not below it has learned how
+    frequent tokens are, and nothing else.
     """
     counts = np.zeros(source.vocabulary, dtype=np.int64)
     for batch in source.validation():
         scored = batch.targets[batch.targets != IGNORED]
         counts += np.bincount(scored, minlength=source.vocabulary)
     shares = counts[counts > 0] / counts.sum()
-    return float(-(shares * np.log(shares)).sum())
+    return max(float(-(shares * np.log(shares)).sum()), source.floor or 0.0)
 
 
 # --- Random numbers and range checks ------------------------------------------------------------

@@ -66,7 +66,7 @@ class SweepRequest:
         Raises:
             ConfigError: the experiment has no such budget, or its sweep is not one.
         """
-        self._check_types()
+        self.check_types()
         keys = {_override_key(word): word for word in arguments}
         # What is swept is also what `sweep=` asks for, and that is the user's word.
         values = {**self._values_of_budget(keys.get("budget", ""), budget), **self.params}
@@ -82,8 +82,12 @@ class SweepRequest:
             arms += [arm for arm in itertools.product(*additions) if arm not in arms]
         return arms, [*swept, *(word for word in arguments if _override_key(word) not in named)]
 
-    def _check_types(self) -> None:
-        """Refuse a sweep of other types than the attributes', or one that sets more than keys."""
+    def check_types(self) -> None:
+        """Refuse a sweep of other types than the attributes', or one that sets more than keys.
+
+        Raises:
+            ConfigError: naming the value and what is allowed.
+        """
         if isinstance(self.arms, str) or not isinstance(self.arms, Sequence):
             raise _sweep_error(
                 "arms", self.arms, "a list of texts, as [norm=rmsnorm placement=pre]"

@@ -22,7 +22,7 @@ GOOD = {
     "published": {"text": "by much", "value": "-1e-1"},
     "setup": "a large model",
     "differs": "the size",
-    "unit": "nats a token",
+    "unit": "nats per token",
     "experiment": "claims_text",
     "test": {"kind": "lower", "a": "norm=rmsnorm", "b": "norm=layernorm", "margin": "2e-2"},
 }
@@ -121,7 +121,9 @@ def test_what_is_wrong_is_one_sentence_that_names_the_file(what: str, tmp_path: 
 
 def test_a_claim_of_an_experiment_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     path = write(tmp_path, {**GOOD, "experiment": "claims_texts"})
-    with pytest.raises(ConfigError, match=r"claims_texts is not there; did you mean claims_text\?"):
+    with pytest.raises(
+        ConfigError, match=r"claims_texts does not exist; did you mean claims_text\?"
+    ):
         load_claims([path.stem], tmp_path)
     own = tmp_path / "experiment"
     own.mkdir()

@@ -36,8 +36,8 @@ def broken(size: MeasurementSize) -> dict[str, list[float]]:
 def ours(monkeypatch: pytest.MonkeyPatch) -> None:
     counted.calls = 0  # type: ignore[attr-defined]
     known = {
-        "counted": UntrainedMeasurement(counted, "three"),
-        "broken": UntrainedMeasurement(broken, "none"),
+        "counted": UntrainedMeasurement(counted),
+        "broken": UntrainedMeasurement(broken),
     }
     monkeypatch.setattr(measurements, "MEASUREMENTS", known)
 
@@ -48,7 +48,7 @@ COMMON = {
     "published": {"text": "so"},
     "setup": "there",
     "differs": "here",
-    "unit": "nats a token",
+    "unit": "nats per token",
 }
 
 
@@ -147,10 +147,10 @@ def test_runs_are_trained_once_and_a_study_that_fails_leaves_the_others(
     from normlab.apps.claims import runs
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(runs, "train_study", lambda *_: "left with code 1")
+        patched.setattr(runs, "train_study", lambda *_: "exited with code 1")
         code, out, _ = call("claim=one", "--config-dir", "mine")
     assert code == 0
-    assert "note: left with code 1" in out
+    assert "note: exited with code 1" in out
     one = read_record(results, ClaimsRecord).verdicts
     assert [one.name for one in one] == sorted(found)
     now = {one.name: one for one in one}["one"]
@@ -182,7 +182,7 @@ def test_measurements_are_kept_and_one_that_fails_leaves_the_others(
     assert read_record(path, StoredMeasurement).series == {"x": [1.0, 1.01, 0.99]}
     call("claim=one", "--config-dir", "mine", "budget=standard")
     assert counted.calls == 2  # type: ignore[attr-defined]
-    newer = {"counted": UntrainedMeasurement(counted, "three", version=2)}
+    newer = {"counted": UntrainedMeasurement(counted, version=2)}
     monkeypatch.setattr(measurements, "MEASUREMENTS", newer)
     call("claim=one", "--config-dir", "mine")
     assert counted.calls == 3  # type: ignore[attr-defined]
@@ -198,7 +198,7 @@ def test_measurements_are_kept_and_one_that_fails_leaves_the_others(
     ("words", "code", "said"),
     [
         (["claim=kaimig"], 2, "did you mean kaiming?"),
-        (["claim=xiong"], 2, "claim=xiong is not there; did you mean xiong_post_decay?"),
+        (["claim=xiong"], 2, "claim=xiong does not exist; did you mean xiong_post_decay?"),
         (["claim=,"], 2, "names no claim"),
         (["buget=standard"], 2, "buget=standard is not allowed; did you mean budget=?"),
         (["budget"], 2, "budget is not allowed; did you mean budget=?"),
@@ -227,7 +227,7 @@ def test_a_measurement_that_is_none_is_told_before_anything_runs(
     measured(tmp_path / "mine", "one", "nothing")
     code, _, err = call("claim=one", "--config-dir", "mine")
     assert code == 2
-    assert "claim=one asks for measurement=nothing, which is not there; there are depth," in err
+    assert "claim=one asks for measurement=nothing, which does not exist; choose from depth," in err
 
 
 def test_damaged_verdicts_are_told_before_anything_runs(call: Call, tmp_path: Path) -> None:
@@ -301,7 +301,7 @@ def test_verdicts_are_recomputed_from_exported_runs(call: Call, tmp_path: Path, 
     reasons = [verdict.reason for verdict in read_record(results, ClaimsRecord).verdicts]
     assert reasons == [
         "kept/tiny-quick.jsonl.gz does not exist",
-        "kept has no present measurement of counted",
+        "kept has no measurement of counted with the current settings",
     ]
     Path("kept/tiny-quick.jsonl.gz").write_bytes(gzip.compress(text.encode())[:-9])
     code, _, err = call(*words, "--from", "kept")
@@ -336,8 +336,8 @@ def test_a_changed_test_is_named_beside_its_earlier_verdict(
     second = judge()
     assert second.word == "refuted"
     assert second.registration.startswith(
-        "not preregistered, for it was first judged on 2026-11-24; its test or this budget has "
-        "changed since it was registered on 20"
+        "not preregistered: it was first judged on 2026-11-24, before its test was registered; its "
+        "test or this budget has changed since it was registered on 20"
     )
     assert [(one.digest, one.word) for one in second.earlier] == [(first.digest, "reproduced")]
     assert "1 registered" in call(*words, "--register")[1]
@@ -380,5 +380,77 @@ def test_a_regime_beyond_every_budget_stops_before_anything_trains(
     for flag in ([], ["--register"]):
         code, _, err = call("claim=one", "--config-dir", "mine", *flag)
         assert code == 2
-        assert "claim=one: its regime begins at 1000 steps, and no budget of experiment=tiny" in err
+        assert "claim=one: its regime is runs of at least 1000 steps, and no budget of " in err
     assert not list(Path("outputs").rglob("run.json"))
+
+
+def test_only_claims_of_the_folder_are_registered_there(call: Call, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    write(mine, "one", measurement="linear_stack", test={"kind": "value", "of": "x", "low": 0.5})
+    code, out, _ = call("--register", "--config-dir", "mine")
+    assert code == 0
+    assert "1 registered, 0 as before" in out
+    assert list(read_register(mine / "claim").claims) == ["one"]
+    code, _, err = call("claim=one,kaiming", "--register", "--config-dir", "mine")
+    assert code == 2
+    assert "mine/claim/kaiming.yaml does not exist" in err
+    assert list(read_register(mine / "claim").claims) == ["one"]
+
+
+def test_a_register_or_an_export_that_cannot_be_written_says_what_helps(
+    call: Call, tmp_path: Path, ours: None
+) -> None:
+    measured(tmp_path / "mine", "one", "counted")
+    (tmp_path / "file").write_text("")
+    code, _, err = call("claim=one", "--config-dir", "mine", "--export", "file")
+    assert code == 1
+    assert "give another folder with --export" in err
+    (tmp_path / "mine" / "claim" / "registered.json").mkdir()
+    code, _, err = call("claim=one", "--config-dir", "mine", "--register")
+    assert code == 1
+    assert "output_dir" not in err
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("budgets", 5, "hydra.sweeper.budgets=5 is not allowed"),
+        ("arms", [5], "hydra.sweeper.arms=5 is not allowed"),
+    ],
+)
+def test_a_sweep_of_a_wrong_type_is_one_sentence(
+    key: str, value: object, message: str, call: Call, tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine"
+    experiment(mine, "tiny")
+    path = mine / "experiment" / "tiny.yaml"
+    raw = yaml.safe_load(path.read_text())
+    raw["hydra"]["sweeper"][key] = value
+    path.write_text(f"# @package _global_\n{yaml.safe_dump(raw)}")
+    write(mine, "one", experiment="tiny", test=LOWER)
+    code, out, err = call("claim=one", "--config-dir", "mine")
+    assert (code, err) == (0, "")
+    assert f"note: tiny: {message}" in out
+    code, _, err = call("claim=one", "--config-dir", "mine", "--register")
+    assert code == 2
+    assert message in err
+
+
+def test_a_verdict_written_while_this_command_ran_is_not_lost(
+    call: Call, tmp_path: Path, ours: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "two"):
+        measured(tmp_path / "mine", name, "counted")
+    results = Path("outputs/claims/claims-quick.json")
+    call("claim=two", "--config-dir", "mine")
+    written = results.read_bytes()
+    results.unlink()
+
+    def count_and_write(size: MeasurementSize) -> dict[str, list[float]]:
+        results.write_bytes(written)
+        return counted(size)
+
+    changed = {"counted": UntrainedMeasurement(count_and_write, version=2)}
+    monkeypatch.setattr(measurements, "MEASUREMENTS", changed)
+    call("claim=one", "--config-dir", "mine")
+    assert [v.name for v in read_record(results, ClaimsRecord).verdicts] == ["one", "two"]

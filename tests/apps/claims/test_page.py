@@ -12,7 +12,13 @@ from normlab.apps.claims.figure import draw_claims
 from normlab.apps.claims.lengths_figure import draw_lengths
 from normlab.apps.claims.main import ClaimsRequest
 from normlab.apps.claims.page import tally_verdicts, verdict_lines, write_pages
-from normlab.apps.claims.record import ClaimsRecord, read_record, write_record
+from normlab.apps.claims.record import (
+    ClaimsRecord,
+    ClaimVerdict,
+    merge_records,
+    read_record,
+    write_record,
+)
 from normlab.apps.claims.runs import ClaimData, StudyOptions
 from normlab.archive.versioned_json import write_versioned_json
 from normlab.errors import NormlabError
@@ -62,7 +68,7 @@ def test_a_word_that_is_none_is_damage(report: ClaimsRecord, tmp_path: Path) -> 
     path = tmp_path / "claims.json"
     write_record(path, report)
     raw = json.loads(path.read_text())
-    raw["judged"][0]["word"] = "proven"
+    raw["verdicts"][0]["word"] = "proven"
     plain = {k: v for k, v in raw.items() if k not in ("checksum", "schema_version")}
     write_versioned_json(path, plain, raw["schema_version"])
     with pytest.raises(NormlabError, match="damaged"):
@@ -88,7 +94,7 @@ def test_the_tally_counts(report: ClaimsRecord) -> None:
 
 def test_lines_hold_effect_interval_runs_and_what_differs(report: ClaimsRecord) -> None:
     said = "\n".join(verdict_lines(report.verdicts[0]))
-    assert "measured   -1.07 [-1.21, -0.923] nats a token; claimed: below -0.02; 3 pairs of" in said
+    assert "measured   -1.07 [-1.21, -0.923] nats per token; claimed: below -0.02; 3 pairs" in said
     assert "6 runs" in said
     assert "differs    the size" in said
     assert "because    there is no data" in verdict_lines(report.verdicts[5])
@@ -99,7 +105,7 @@ def test_the_page_has_a_table_and_a_section_a_claim(report: ClaimsRecord, tmp_pa
     page = claims.read_text()
     assert (
         "| [lower_one](#lower_one) | [1910.07467](https://arxiv.org/abs/1910.07467) | so \\| much "
-        "| -1.07 [-1.21, -0.923] nats a token | reproduced |"
+        "| -1.07 [-1.21, -0.923] nats per token | reproduced |"
     ) in page
     for one in report.verdicts:
         section = page.split(f"## {one.name}\n")[1].split("\n## ")[0]
@@ -122,8 +128,8 @@ def test_checks_have_a_page_of_their_own_and_hold_or_do_not(tmp_path: Path) -> N
     claims, checks = write_pages(tmp_path, record)
     assert "right" not in claims.read_text()
     page = checks.read_text()
-    assert "| 1e-15 nats a token | holds |" in page
-    assert "**Does not hold.** 0.00100 nats a token." in page
+    assert "| 1e-15 nats per token | holds |" in page
+    assert "**Does not hold.** 0.00100 nats per token." in page
     assert tally_verdicts(record) == "2 checks at budget=quick: 1 holds, 1 does not hold."
 
 
@@ -138,8 +144,14 @@ def test_the_page_has_every_length_and_the_regime(tmp_path: Path) -> None:
     page = write_pages(tmp_path, ClaimsRecord("standard", (verdict,)))[0].read_text()
     assert "| 250 | 0.400 [0.400, 0.400] | 2 pairs of seeds, a at lr=1e-3, b at lr=1e-3 |" in page
     assert "| 1000 | -0.300 [-0.300, -0.300] |" in page
-    assert "- regime: from 1000 steps on, where both arms have learned (a paper)" in page
+    assert "- regime: runs of at least 1000 steps, where both arms have learned (a paper)" in page
+    assert "- trained here: 8 blocks of width 64 for 250 and 1000 steps\n" in page
     assert "   250 steps 0.400 [0.400, 0.400] out of regime" in verdict_lines(verdict)
+    check = replace(verdict, role="check")
+    page = write_pages(tmp_path, ClaimsRecord("standard", (check,)))[1].read_text()
+    assert page.count("| holds |") == 2  # its row, and that of 1000 steps
+    assert "reproduced" not in page
+    assert "  1000 steps -0.300 [-0.300, -0.300] holds" in verdict_lines(check)
     png, _ = draw_lengths(ClaimsRecord("standard", (verdict,)), tmp_path)
     assert png.stat().st_size > 10_000
     assert draw_lengths(ClaimsRecord("standard", ()), tmp_path) == []
@@ -159,7 +171,9 @@ def test_verdicts_of_the_pages_outlive_the_outputs(report: ClaimsRecord, tmp_pat
     request = ClaimsRequest({}, options, tmp_path / "docs")
     assert request.read_earlier_verdicts() is None
     write_record(tmp_path / "docs" / "claims" / "verdicts-quick.json", report)
-    assert request.read_earlier_verdicts() == report
+    earlier = request.read_earlier_verdicts()
+    assert earlier is not None
+    assert set(earlier.verdicts) == set(report.verdicts)
     newer = judge_claim(Exact("x", 1e-11), make_claim_data(x=[1.0]), "exact_one")
     write_record(request.record_path, ClaimsRecord("quick", (newer,)))
     merged = request.read_earlier_verdicts()
@@ -180,3 +194,23 @@ def test_a_verdict_of_another_hash_stands_beside_the_newer_one(tmp_path: Path) -
     # The same hash again leaves what was known before.
     again = record.update(ClaimsRecord("quick", (new,)))
     assert again == record
+
+
+def test_of_two_records_of_verdicts_nothing_is_lost_and_the_later_counts() -> None:
+    def verdict(digest: str, date: str) -> ClaimVerdict:
+        judged = judge_claim(Value("x", high=3.0), make_claim_data(x=[2.0, 2.0]), "v")
+        return replace(judged, digest=digest, date=date)
+
+    a, b, c = verdict("a", "2026-11-24"), verdict("b", "2026-11-25"), verdict("c", "2026-11-26")
+    pages, outputs = ClaimsRecord("quick", (a,)), ClaimsRecord("quick", (c.follow(b.follow(a)),))
+    for records in ((pages, outputs), (outputs, pages)):
+        merged = merge_records(records)
+        assert merged is not None
+        (latest,) = merged.verdicts
+        assert latest.digest == "c"
+        assert [entry.digest for entry in latest.earlier] == ["a", "b"]
+    # Of one day, the outputs count.
+    merged = merge_records((pages, ClaimsRecord("quick", (replace(b, date=a.date),))))
+    assert merged is not None
+    assert merged.verdicts[0].digest == "b"
+    assert merge_records(()) is None

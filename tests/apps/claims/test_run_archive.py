@@ -30,9 +30,12 @@ def test_verdicts_of_what_was_written_are_those_of_the_runs(
     runs: list[Run], tmp_path: Path
 ) -> None:
     path = archive_path(tmp_path, "claims_text", "quick")
-    write_archive(path, runs, "2026-11-26", "a machine")
+    for run in runs:
+        run.record.ended = "2026-11-26T12:00:00+00:00"
+        run.record.device, run.record.versions = "cpu (a chip)", {"torch": "2.13.0"}
+    write_archive(path, runs)
     archive = read_archive(path)
-    assert (archive.date, archive.machine) == ("2026-11-26", "a machine")
+    assert (archive.date, archive.machine) == ("2026-11-26", "cpu (a chip), torch 2.13.0")
     tests = [
         Lower(A, B, 0.02),
         Level(B, 1.5, 2.9),
@@ -40,7 +43,11 @@ def test_verdicts_of_what_was_written_are_those_of_the_runs(
     ]
     for test in tests:
         before, after = (
-            judge_claim(test, ClaimData(tuple(members))) for members in (runs, archive.runs)
+            judge_claim(test, data)
+            for data in (
+                ClaimData(tuple(runs)),
+                ClaimData(archive.runs, date=archive.date, machine=archive.machine),
+            )
         )
         assert before == after
         assert before.word != "cannot tell" or "diverged" in before.reason
@@ -48,7 +55,7 @@ def test_verdicts_of_what_was_written_are_those_of_the_runs(
 
 def test_the_same_runs_give_the_same_bytes_in_any_order(runs: list[Run], tmp_path: Path) -> None:
     for name, members in (("a", runs), ("b", runs[::-1])):
-        write_archive(tmp_path / name, members, "2026-11-26", "a machine")
+        write_archive(tmp_path / name, members)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
@@ -56,13 +63,13 @@ def test_nothing_of_the_machine_but_its_name_is_written(runs: list[Run], tmp_pat
     record = runs[0].record
     record.command, record.traceback = "train.py output_dir=/home/me", "File /home/me/x.py"
     record.config |= {"output_dir": "/home/me", "data": {"kind": "text", "path": "/home/me/a.txt"}}
-    write_archive(tmp_path / "a", runs, "2026-11-26", "a machine")
+    write_archive(tmp_path / "a", runs)
     assert "/home/me" not in gzip.decompress((tmp_path / "a").read_bytes()).decode()
     assert record.config["data"]["path"] == "/home/me/a.txt"  # of the run itself nothing changes
 
 
 def test_a_loss_that_is_not_finite_stays_so(runs: list[Run], tmp_path: Path) -> None:
-    write_archive(tmp_path / "a", runs, "2026-11-26", "a machine")
+    write_archive(tmp_path / "a", runs)
     by_id = {run.record.id: run for run in read_archive(tmp_path / "a").runs}
     values = by_id[runs[2].record.id].events.scalars["val/loss"].values
     assert math.isnan(values[-1])
@@ -73,7 +80,7 @@ def test_values_of_32_and_of_64_bits_come_back_to_the_bit(tmp_path: Path) -> Non
     curves = {"narrow": np.float32([2.3456789, 1e-7, 1 / 3]), "wide": [2.3456789, 1e-7, 1 / 3]}
     for run, values in zip((narrow, wide), curves.values(), strict=True):
         run.events.scalars["train/loss"] = make_series([0, 1, 2], list(map(float, values)))
-    write_archive(tmp_path / "a", [narrow, wide], "2026-11-26", "a machine")
+    write_archive(tmp_path / "a", [narrow, wide])
     runs = {run.record.norm: run for run in read_archive(tmp_path / "a").runs}
     for run in (narrow, wide):
         before = run.events.scalars["train/loss"].values
@@ -97,6 +104,9 @@ def damaged(content: bytes, change: str) -> bytes:
             raw = json.loads(lines[1])
             raw["scalars"]["val/loss"]["steps"].pop()
             return gzip.compress("".join([lines[0], json.dumps(raw) + "\n", *lines[2:]]).encode())
+        case "curves are a list":
+            raw = json.loads(lines[1]) | {"scalars": []}
+            return gzip.compress("".join([lines[0], json.dumps(raw) + "\n", *lines[2:]]).encode())
         case "empty":
             return gzip.compress(b"")
     return b"no archive"
@@ -104,11 +114,19 @@ def damaged(content: bytes, change: str) -> bytes:
 
 @pytest.mark.parametrize(
     "change",
-    ["cut off", "a run is missing", "newer", "a curve is shorter", "empty", "another file"],
+    [
+        "cut off",
+        "a run is missing",
+        "newer",
+        "a curve is shorter",
+        "curves are a list",
+        "empty",
+        "another file",
+    ],
 )
 def test_damage_is_one_sentence(runs: list[Run], tmp_path: Path, change: str) -> None:
     path = tmp_path / "a"
-    write_archive(path, runs, "2026-11-26", "a machine")
+    write_archive(path, runs)
     path.write_bytes(damaged(path.read_bytes(), change))
     with pytest.raises(NormlabError, match=r"is damaged or was written by another") as raised:
         read_archive(path)

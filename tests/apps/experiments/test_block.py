@@ -95,6 +95,7 @@ def test_what_diverges_and_what_learns_nothing_is_said() -> None:
 def test_without_the_complete_block_nothing_is_compared() -> None:
     words = said(studied({"pre": (None, None), "pre/no_skip": (2.15, 2.2)}))
     assert "The complete block (placement=pre) finishes at no rate" in words
+    assert "together" not in words
     assert "End higher" not in words
 
 

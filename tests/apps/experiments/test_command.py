@@ -153,6 +153,7 @@ def test_layernorm_against_rmsnorm(train_py: Callable, tmp_path: Path) -> None:
         (["model.width=wide"], "model.width=wide is not allowed"),
         (["model.width=18"], "model.heads=4 does not divide model.width=18"),
         (["-m", "model.depth=2,4"], "model.depth=2,4 cannot be several"),
+        (["-m", "norm.eps=1e-5,1e-6"], "norm.eps=1e-05,1e-06 cannot be several in experiment="),
         (["seed=-1"], "seed=-1 is not allowed"),
         (["budget=tiny"], "tiny"),
         (["placement=sideways"], "sideways"),

@@ -62,9 +62,15 @@ def test_the_parameters_and_their_bytes() -> None:
 def test_the_tutorials_speed_is_held_against_every_comparison() -> None:
     text = said(norm_comparison())
     assert "0.80 in normlab's kernels, 4.00 in torch's functions and 0.50 written out" in text
-    assert "Of 6 comparisons like for like RMSNorm is faster in 4 and slower in 2; in 0 the" in text
+    comparisons = (
+        "Of 6 comparisons within one implementation RMSNorm is faster in 4 and slower in 2;"
+    )
+    assert f"{comparisons} in 0 the" in text
     assert "“7–64 % faster” fits 2 of them" in text
-    assert "factor of 68; like for like the largest, forward or with backward, is ×2.00" in text
+    assert (
+        "factor of 68; within one implementation the largest, forward or with backward, is ×2.00"
+        in text
+    )
 
 
 def test_it_holds_where_all_are_within_and_fits_none_where_none_is() -> None:
@@ -89,7 +95,7 @@ def test_times_that_vary_over_the_measurement_are_in_no_sentence() -> None:
         norm_comparison([norm_times("torch", "layernorm", 1.0), noisy, *both("fused", 1.0, 0.8)])
     )
     assert "1 of 2 comparisons of times are not comparable" in text
-    assert "Of 1 comparisons like for like RMSNorm is faster in 1" in text
+    assert "Of 1 comparisons within one implementation RMSNorm is faster in 1" in text
     assert "×1.25" in text  # and not the 10,000 of the first rounds
     only = said(norm_comparison([norm_times("torch", "layernorm", 1.0), noisy]))
     assert "not comparable" in only
@@ -98,8 +104,9 @@ def test_times_that_vary_over_the_measurement_are_in_no_sentence() -> None:
 
 def test_the_scripts_factor_is_beside_the_largest_of_any_comparison() -> None:
     fast = norm_comparison(both("torch", 68.0, 1.0))
-    assert "a factor of 68; like for like the largest, forward or with backward, is ×68" in said(
-        fast
+    assert (
+        "a factor of 68; within one implementation the largest, forward or with backward, is ×68"
+        in said(fast)
     )
     assert "x.var" not in said(fast)
     naive = [norm_times("x.var", "layernorm", 90.0, forward=150.0), *both("composite", 6.0, 3.0)]

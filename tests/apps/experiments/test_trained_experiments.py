@@ -79,7 +79,7 @@ def test_it_says_where_an_arm_diverges_and_who_ends_where(maker: Any) -> None:
     norms(maker, 1, none=(2.6, None), post=(2.5, 2.4), pre=(2.2, 2.3))
     words = told(maker)
     assert "Diverged: none at lr=1e-2 (1 of 1)." in words
-    assert "At lr=1e-2 finish layernorm · post at 2.4" in words
+    assert "At lr=1e-2 these finish: layernorm · post at 2.4" in words
     # 1e-3 is the one rate at which all finish; post is better at the other.
     shared = "At one shared rate, lr=1e-3, the losses after 100 steps are layernorm · pre at 2."
     assert shared in words
@@ -126,6 +126,13 @@ def test_the_loss_without_context_is_the_entropy_of_what_is_scored() -> None:
     assert unigram_loss(source) == pytest.approx(1.3863, abs=1e-3)
 
 
+def test_the_loss_without_context_of_few_tokens_is_not_below_the_floor() -> None:
+    data = {"kind": "synthetic", "source": "random", "vocabulary": 1000, "validation_windows": 64}
+    source = build_source(data, 16)
+    assert source.floor is not None
+    assert unigram_loss(source) >= source.floor
+
+
 def depths(maker: Any, seeds: int, gains: dict[int, float], warm: float = 0.0) -> None:
     """Pre-LN ends at 2.2 everywhere; Post-LN so much above it by depth, and `warm` less warmed."""
     for seed in range(seeds):
@@ -154,6 +161,14 @@ def test_depths_are_compared_at_their_best_settings(maker: Any) -> None:
     )
     assert "layernorm · post 0 diverge and 4 end above" in words
     assert "(4 at depth 16)." in words
+
+
+def test_no_intervals_are_named_where_nothing_was_compared(maker: Any) -> None:
+    for seed in range(2):
+        for rate in (1e-3, 1e-2):
+            more: Any = {"rate": rate, "figure": "prenorm_vs_postnorm"}
+            trained(maker, "layernorm pre", 2.2 + rate, seed, **more)
+    assert "hold together" not in told(maker)
 
 
 def test_depths_that_cannot_be_told_apart_say_what_could_have_been(maker: Any) -> None:

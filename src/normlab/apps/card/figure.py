@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from normlab.analysis import sheet
-from normlab.analysis.style import GREY, INK, figure_style, norm_colours
+from normlab.analysis.style import DOTTED, GREY, INK, figure_style, norm_colours
 from normlab.apps.card.record import Card, Ratio
 from normlab.archive.steadiness import NOT_COMPARABLE
 
@@ -18,7 +18,6 @@ MOST_CARDS = 12
 
 _HEIGHT, _HEIGHT_PER_CARD = 4.9, 0.26  # inches: of the panels, and more for every further card
 _SMALLEST_VALUE = 1e-8  # smaller singular values are drawn here
-_DOTTED = (0, (1.0, 1.6))
 _NOTHING_COMPARABLE = (
     "No time is comparable: each varies\nby 10 % or more over the\nmeasurement, as on a machine\n"
     "that does other work."
@@ -119,7 +118,7 @@ def _draw_rounding(axes: Axes, cards: Sequence[Card], colours: Sequence[str]) ->
                 axes.plot([x, x], [rms, largest], color=colour, lw=1.2)
                 axes.plot([x], [rms], "o", color=colour, ms=4.5)
                 axes.plot([x], [largest], "_", color=colour, ms=6, mew=1.4)
-    axes.axhline(0.5, color=GREY, lw=1.0, ls=_DOTTED, zorder=1)
+    axes.axhline(0.5, color=GREY, lw=1.0, ls=DOTTED, zorder=1)
     axes.set_xticks(range(4), ["bf16\nout", "bf16\n∂ in", "fp16\nout", "fp16\n∂ in"])
     axes.set_xlim(-0.5, 3.5)
     low, high = axes.get_ylim()
@@ -138,7 +137,7 @@ def _draw_times(axes: Axes, cards: Sequence[Card], colours: Sequence[str]) -> No
     for row, (card, colour) in enumerate(zip(cards, colours, strict=True)):
         for shift, ratio, alpha in ((-0.19, card.speed.forward, 0.45), (0.19, card.speed.both, 1)):
             _draw_bar(axes, row + shift, ratio, colour, alpha)
-    axes.axvline(1, color=GREY, lw=1.0, ls=_DOTTED, zorder=3)
+    axes.axvline(1, color=GREY, lw=1.0, ls=DOTTED, zorder=3)
     axes.set_ylim(len(cards) - 0.4, -0.6)
     axes.set_yticks([])
     axes.set_xlim(right=1.18 * max(1.0, axes.dataLim.x1))

@@ -24,15 +24,15 @@ GROUP = "claim"
 
 
 class Quantity(Enum):
-    """What is compared of a run: a validation loss, or how the stream's variance grows.
+    """What is compared of a run: the final validation loss, or how the stream's variance grows.
 
     Both kinds of growth are those at the last step that was probed. `growth` is the power of the
     block with which the residual stream gains variance over that of the embedding: 1 is linear, 0
     is constant. `acceleration` is ln of the variance that the second half of the blocks adds over
-    what the first half adds, the first block left out: 0 is linear, exponential growth is above.
+    what the first half adds, blocks 5 to 7 over blocks 2 to 4 of 8: the first is left out, and the
+    last where the number is even. 0 is linear, exponential growth is above.
     """
 
-    best = "best"
     final = "final"
     growth = "growth"
     acceleration = "acceleration"
@@ -40,7 +40,7 @@ class Quantity(Enum):
     @property
     def is_loss(self) -> bool:
         """Whether it is a loss, in nats per token; the others need the probes of a run."""
-        return self in (Quantity.best, Quantity.final)
+        return self is Quantity.final
 
 
 class Role(Enum):
@@ -48,13 +48,6 @@ class Role(Enum):
 
     claim = "claim"
     check = "check"
-
-
-class Learners(Enum):
-    """Which arms must have learned for a comparison to be judged."""
-
-    both = "both"
-    any = "any"
 
 
 @dataclass
@@ -180,17 +173,12 @@ class Regime:
         source: the paper, or the study of lengths, that these limits are from.
         depth: the fewest blocks, where that matters.
         width: the smallest width, where that matters.
-        learned: how far an arm's loss must be below that of token frequencies alone, in nats per
-            token; None: a quarter of the way to the floor, or 0.25 where the floor is not known.
-        learners: which arms must have learned.
     """
 
     steps: int
     source: str
     depth: int | None = None
     width: int | None = None
-    learned: float | None = None
-    learners: Learners = Learners.both
 
 
 @dataclass
@@ -231,6 +219,11 @@ class Claim:
         return getattr(self.test, "quantity", None)
 
     @property
+    def needs_probes(self) -> bool:
+        """Whether what is compared is from the probes of runs."""
+        return self.quantity is not None and not self.quantity.is_loss
+
+    @property
     def kind(self) -> str:
         """The test's kind as the claim's file names it."""
         return type(self.test).__name__.lower()
@@ -255,7 +248,7 @@ def load_claims(names: Sequence[str] = (), config_dir: Path | None = None) -> di
     for name in names:
         if name not in paths:
             raise ConfigError(
-                f"claim={excerpt(name)} is not there; {suggest_closest(name, paths)}there are "
+                f"claim={excerpt(name)} does not exist; {suggest_closest(name, paths)}choose from "
                 f"{', '.join(paths)}."
             )
     if not paths:
@@ -266,8 +259,8 @@ def load_claims(names: Sequence[str] = (), config_dir: Path | None = None) -> di
         if claim.experiment is not None and claim.experiment not in options:
             raise _claim_error(
                 paths[name],
-                f"experiment={claim.experiment} is not there; "
-                f"{suggest_closest(claim.experiment, sorted(options))}there are "
+                f"experiment={claim.experiment} does not exist; "
+                f"{suggest_closest(claim.experiment, sorted(options))}choose from "
                 f"{', '.join(sorted(options))}",
             )
     return claims
@@ -368,10 +361,6 @@ def _check_regime(path: Path, regime: Regime, is_trained: bool) -> None:
         number = getattr(regime, name)
         if number is not None and number < 1:
             raise _claim_error(path, f"regime.{name}={number} is not allowed; it must be 1 or more")
-    if regime.learned is not None and regime.learned <= 0:
-        raise _claim_error(
-            path, f"regime.learned={regime.learned} is not allowed; it must be above 0"
-        )
 
 
 def _claim_error(path: Path, problem: str) -> ConfigError:

@@ -34,18 +34,19 @@ from normlab.apps.claims.claim import (
     Value,
 )
 from normlab.apps.claims.measurements import fit_slope
-from normlab.apps.claims.runs import ClaimData, NoBasisError, parse_arm, select_ended_runs
+from normlab.apps.claims.runs import ClaimData, NoEstimateError, parse_arm, select_ended_runs
 from normlab.archive import tags
 from normlab.archive.record import NEUTRAL_KEYS
 from normlab.archive.steadiness import is_steady, speed_variation
 from normlab.archive.study import Run
+from normlab.text import count_noun
 
 # Keys by which arms are named, and keys that say nothing about what was trained.
 _ARM_KEYS = ("norm", "placement")
 _IGNORED_KEYS = (*NEUTRAL_KEYS, "seed", "probes")
 
 
-Reading = Callable[[Run], float]
+ReadNumber = Callable[[Run], float]
 """From a run to its number, NaN where it has none."""
 
 
@@ -105,21 +106,40 @@ class Setting:
         """How many runs are in this state."""
         return sum(run.record.state == state for run in self.runs.values())
 
-    def values_by_seed(self, read: "Reading") -> dict[int, float]:
+    def values_by_seed(self, read: ReadNumber) -> dict[int, float]:
         """What is read of every run, by seed."""
         return {seed: read(run) for seed, run in self.runs.items()}
 
-    def diverged_count(self) -> tuple[int, int]:
+    def count_diverged(self) -> "DivergenceCount":
         """How many runs diverged, of how many that ended."""
         diverged = self.count_state("diverged")
-        return diverged, diverged + self.count_state("finished")
+        return DivergenceCount(diverged, diverged + self.count_state("finished"))
+
+
+@dataclass(frozen=True)
+class DivergenceCount:
+    """How many runs diverged, of how many that ended."""
+
+    diverged: int
+    ended: int
+
+    @property
+    def share(self) -> float:
+        """Of the runs that ended, those that diverged."""
+        return self.diverged / self.ended
+
+    def __add__(self, other: "DivergenceCount") -> "DivergenceCount":
+        return DivergenceCount(self.diverged + other.diverged, self.ended + other.ended)
+
+    def __str__(self) -> str:
+        return f"{self.diverged} of {self.ended}"
 
 
 def estimate_effect(test: Test, data: ClaimData) -> Estimate:
     """The number that a test looks at.
 
     Raises:
-        NoBasisError: there is none, with the reason.
+        NoEstimateError: there is none, with the reason.
     """
     match test:
         case Lower() | Parity():
@@ -141,21 +161,22 @@ def estimate_effect(test: Test, data: ClaimData) -> Estimate:
             basis = f"the worst of {count_noun(len(values), over)}"
             estimate = Estimate(max(values), max(values), max(values), basis)
     if math.isnan(estimate.value):
-        raise NoBasisError("what was measured is not finite")
+        raise NoEstimateError("what was measured is not finite")
     return estimate
 
 
 def _estimate_difference(test: Lower | Parity, runs: Sequence[Run]) -> Estimate:
     keys = _arm_keys(test.a, test.b)
-    ended = [run for arm in (test.a, test.b) for run in select_ended_runs(runs, arm)]
-    choose, compare = quantity_readings(ended, test.quantity)
-    a, b = (lowest_setting(runs, arm, keys, choose) for arm in (test.a, test.b))
+    ended = {arm: select_ended_runs(runs, arm) for arm in (test.a, test.b)}
+    settings = {arm: group_settings(members, keys) for arm, members in ended.items()}
+    is_chosen = any(len(of_arm) > 1 for of_arm in settings.values())
+    every = [run for members in ended.values() for run in members]
+    choose, compare = select_readers(every, test.quantity, is_chosen)
+    a, b = (find_lowest_setting(arm, settings[arm], choose) for arm in (test.a, test.b))
     note = ", ".join(f"{name} at {s.label}" for name, s in (("a", a), ("b", b)) if s.label)
     paired = _estimate_paired(a.values_by_seed(compare), b.values_by_seed(compare), note)
-    if not test.quantity.is_loss:
-        return paired  # of the residual stream's variance, not of a loss
     arms = tuple(
-        describe_trained_arm(arm, list(setting.runs.values()), select_ended_runs(runs, arm))
+        describe_trained_arm(arm, list(setting.runs.values()), ended[arm])
         for arm, setting in ((test.a, a), (test.b, b))
     )
     return replace(paired, arms=arms)
@@ -164,7 +185,7 @@ def _estimate_difference(test: Lower | Parity, runs: Sequence[Run]) -> Estimate:
 def _estimate_sensitivity(test: Sensitivity, runs: Sequence[Run]) -> Estimate:
     a, b = (_arm_over_rates(runs, arm) for arm in (test.a, test.b))
     if a.grid != b.grid:
-        raise NoBasisError("the arms do not have the same learning rates")
+        raise NoEstimateError("the arms do not have the same learning rates")
     arms = tuple(
         describe_trained_arm(
             arm, [run for run in rated.arm.runs if run_rate(run) == rated.best.rate], rated.arm.runs
@@ -176,8 +197,9 @@ def _estimate_sensitivity(test: Sensitivity, runs: Sequence[Run]) -> Estimate:
     losses = " and ".join(f"{arm.loss:.3f}" for arm in arms)
     note = f"{len(a.grid)} learning rates, best losses {losses}"
     paired = _estimate_paired(a.sensitivity, b.sensitivity, note)
-    # A mean over rates of losses up to the initial one, less the lowest of them.
-    largest = max((arm.initial - arm.loss for arm in arms), default=math.inf)
+    # A mean over rates of losses up to the initial one, less the lowest, which is one of them.
+    share = 1 - 1 / len(a.grid)
+    largest = max((share * (arm.initial - arm.loss) for arm in arms), default=math.inf)
     return replace(paired, arms=arms, largest=largest)
 
 
@@ -188,30 +210,33 @@ def _estimate_divergence(test: Diverges, runs: Sequence[Run]) -> Estimate:
         for arm in (test.a, test.b)
     )
     pairs = [(a[key], b[key]) for key in a if key in b]
-    counts = [(x.diverged_count(), y.diverged_count(), x.label) for x, y in pairs]
-    counts = [count for count in counts if count[0][1] and count[1][1]]
+    counts = [(x.count_diverged(), y.count_diverged(), x.label) for x, y in pairs]
+    counts = [(x, y, label) for x, y, label in counts if x.ended and y.ended]
     if not counts:
-        raise NoBasisError("the arms have no setting in common in which runs ended")
-    first, second, label = max(counts, key=lambda c: abs(c[0][0] / c[0][1] - c[1][0] / c[1][1]))
+        raise NoEstimateError("the arms have no setting in common in which runs ended")
+    first, second, label = max(counts, key=lambda count: abs(count[0].share - count[1].share))
     # The setting was picked among so many: each interval is that of a stricter level (Bonferroni).
     confidence, note = 1 - LEVEL / len(counts), f" at {label}" if label else ""
     # As if all runs of a and none of b had diverged there.
-    all_and_none = (first[1], first[1]), (0, second[1])
-    largest = share_difference(*all_and_none, confidence)[1]
-    if first[0] * second[1] == second[0] * first[1]:  # the arms differ nowhere
-        first, second = _add_counts(c[0] for c in counts), _add_counts(c[1] for c in counts)
+    all_of_a = DivergenceCount(first.ended, first.ended)
+    largest = share_difference(all_of_a, DivergenceCount(0, second.ended), confidence)[1]
+    if len(counts) > 1 and first.share == second.share:  # the arms differ nowhere
+        none = DivergenceCount(0, 0)
+        first, second = sum((x for x, _, _ in counts), none), sum((y for _, y, _ in counts), none)
         confidence, note = 1 - LEVEL, " at all rates together"
     elif label and len(counts) > 1:
         note += f", the one of {len(counts)} where they differ most (Bonferroni)"
-    basis = f"{first[0]} of {first[1]} against {second[0]} of {second[1]} diverged{note}"
+    basis = f"{first} against {second} diverged{note}"
     seeds = {seed for pair in pairs for setting in pair for seed in setting.runs}
     shares = share_difference(first, second, confidence)
     return Estimate(*shares, basis, tuple(sorted(seeds)), largest=largest)
 
 
 def _estimate_level(test: Level, runs: Sequence[Run]) -> Estimate:
-    choose, compare = quantity_readings(select_ended_runs(runs, test.arm), test.quantity)
-    setting = lowest_setting(runs, test.arm, _arm_keys(test.arm), choose)
+    keys, ended = _arm_keys(test.arm), select_ended_runs(runs, test.arm)
+    settings = group_settings(ended, keys)
+    choose, compare = select_readers(ended, test.quantity, is_chosen=len(settings) > 1)
+    setting = find_lowest_setting(test.arm, settings, choose)
     values = setting.values_by_seed(compare)
     basis = count_noun(len(values), "seed") + (f" at {setting.label}" if setting.label else "")
     return _estimate_mean([*values.values()], basis, tuple(sorted(values)))
@@ -220,12 +245,12 @@ def _estimate_level(test: Level, runs: Sequence[Run]) -> Estimate:
 def _estimate_ratio(test: Ratio, data: ClaimData) -> Estimate:
     values, over = _read_series(data, test.of)
     if min(values) <= 0:
-        raise NoBasisError(f"{test.of} holds a ratio that is not above zero")
+        raise NoEstimateError(f"{test.of} holds a ratio that is not above zero")
     variation = speed_variation(values)
     if math.isnan(variation):
-        raise NoBasisError(f"{test.of} has {len(values)} {over}s, too few to compare speeds")
+        raise NoEstimateError(f"{test.of} has {len(values)} {over}s, too few to compare speeds")
     if not is_steady(variation):
-        raise NoBasisError(
+        raise NoEstimateError(
             f"{test.of} varies by {100 * variation:.0f} % over equal parts of the measurement, so "
             f"speeds are not comparable"
         )
@@ -236,9 +261,9 @@ def _estimate_ratio(test: Ratio, data: ClaimData) -> Estimate:
 
 def _estimate_paired(a: dict[int, float], b: dict[int, float], note: str) -> Estimate:
     difference = paired_difference(a, b)
-    seeds = tuple(sorted(a.keys() & b.keys()))
+    seeds = tuple(seed for seed in sorted(a.keys() & b.keys()) if math.isfinite(a[seed] - b[seed]))
     if not seeds:
-        raise NoBasisError("the arms have no seed in common for which this is known")
+        raise NoEstimateError("the arms have no seed in common for which this is known")
     basis = ", ".join(filter(None, [f"{count_noun(difference.pairs, 'pair')} of seeds", note]))
     low, high = difference.mean - difference.half, difference.mean + difference.half
     return Estimate(difference.mean, low, high, basis, seeds)
@@ -252,9 +277,9 @@ def _estimate_mean(values: Sequence[float], basis: str, seeds: tuple[int, ...] =
 def _arm_over_rates(runs: Sequence[Run], arm: str) -> RatedArm:
     rates = analyse_learning_rates(group_runs(select_ended_runs(runs, arm)))
     if rates is None:
-        raise NoBasisError(f"sensitivity takes {FEWEST_RATES} learning rates of {arm}")
+        raise NoEstimateError(f"sensitivity takes {FEWEST_RATES} learning rates of {arm}")
     if len(rates.arms) > 1:
-        raise NoBasisError(f"{arm} is {len(rates.arms)} arms, which are not one over its rates")
+        raise NoEstimateError(f"{arm} is {len(rates.arms)} arms, which are not one over its rates")
     return rates.arms[0]
 
 
@@ -262,24 +287,23 @@ def _read_series(data: ClaimData, name: str) -> tuple[list[float], str]:
     """The values of a measurement, and the word for what they go over."""
     series = data.measurement.series if data.measurement else {}
     if data.measurement is None or not series.get(name):
-        raise NoBasisError(f"{name} was not measured; there are {', '.join(series) or 'no values'}")
+        raise NoEstimateError(
+            f"{name} was not measured; there are {', '.join(series) or 'no values'}"
+        )
     return series[name], data.measurement.over
 
 
-def lowest_setting(
-    runs: Sequence[Run], arm: str, arm_keys: Iterable[str], read: Reading
-) -> Setting:
+def find_lowest_setting(arm: str, settings: Sequence[Setting], read: ReadNumber) -> Setting:
     """The arm's setting with the lowest mean of `read`, of those in which all runs finished.
 
     Raises:
-        NoBasisError: there is none.
+        NoEstimateError: there is none.
     """
-    settings = group_settings(select_ended_runs(runs, arm), arm_keys)
     complete = [s for s in settings if s.count_state("finished") == len(s.runs)]
     if not complete:
         diverged = sum(setting.count_state("diverged") for setting in settings)
         count = sum(len(setting.runs) for setting in settings)
-        raise NoBasisError(
+        raise NoEstimateError(
             f"{diverged} of {count} runs with {arm} diverged, at least one at every setting"
         )
     return min(complete, key=lambda setting: fmean(setting.values_by_seed(read).values()))
@@ -289,7 +313,7 @@ def group_settings(runs: Sequence[Run], arm_keys: Iterable[str] = ()) -> list[Se
     """The runs of an arm, grouped by everything but the seed and the keys that name arms.
 
     Raises:
-        NoBasisError: two runs of one setting and seed: the arm is two networks.
+        NoEstimateError: two runs of one setting and seed: the arm is two networks.
     """
     ignored = {*arm_keys}
     configs = [
@@ -311,9 +335,9 @@ def group_settings(runs: Sequence[Run], arm_keys: Iterable[str] = ()) -> list[Se
         key = json.dumps(config)
         twin = groups[key].setdefault(run.record.seed, run)
         if twin is not run:
-            raise NoBasisError(
-                f"{twin.record.name} and {run.record.name} are one arm of the claim, but two "
-                f"networks"
+            raise NoEstimateError(
+                f"{twin.record.name} and {run.record.name} both match one arm of the claim and "
+                f"have the same seed; name what differs in the arm"
             )
         named = [(name, config[name]) for name in ("optimizer.lr", *varying) if name in config]
         labels[key] = SEPARATOR.join(
@@ -349,15 +373,17 @@ def run_rate(run: Run) -> float:
     return float(flatten_keys(run.record.config).get("optimizer.lr", math.nan))
 
 
-def quantity_readings(runs: Sequence[Run], quantity: Quantity) -> tuple[Reading, Reading]:
+def select_readers(
+    runs: Sequence[Run], quantity: Quantity, is_chosen: bool
+) -> tuple[ReadNumber, ReadNumber]:
     """By what a setting is chosen, and by what arms are compared at it.
 
-    They are the final losses on the two halves of the validation windows, where all runs that
-    finished have both; see `normlab.analysis.learning_rates`.
+    Where a setting is chosen among several, they are the final losses on the two halves of the
+    validation windows, if all runs that finished have both; see `normlab.analysis.learning_rates`.
     """
     read = partial(run_quantity, quantity=quantity)
     finished = [run for run in runs if run.record.state == "finished"]
-    if quantity is not Quantity.final or not has_halves(finished):
+    if not is_chosen or quantity is not Quantity.final or not has_halves(finished):
         return read, read
     return (
         lambda run: _number(run.record.final.selection_loss),
@@ -367,12 +393,13 @@ def quantity_readings(runs: Sequence[Run], quantity: Quantity) -> tuple[Reading,
 
 def run_quantity(run: Run, quantity: Quantity) -> float:
     """One run's number; NaN where it has none."""
-    if quantity is Quantity.growth:
-        return _variance_growth(run)
-    if quantity is Quantity.acceleration:
-        return _variance_acceleration(run)
-    record = run.record
-    return _number(record.best.val_loss if quantity is Quantity.best else record.final.val_loss)
+    match quantity:
+        case Quantity.final:
+            return _number(run.record.final.val_loss)
+        case Quantity.growth:
+            return _variance_growth(run)
+        case Quantity.acceleration:
+            return _variance_acceleration(run)
 
 
 def _number(value: float | None) -> float:
@@ -391,9 +418,10 @@ def _variance_growth(run: Run) -> float:
 def _variance_acceleration(run: Run) -> float:
     """Ln of what the second half of the blocks adds to the variance over what the first half adds.
 
-    From after the first block on, which adds to an embedding of another scale. 0 is linear growth;
-    a variance that grows as e^{bl} over blocks l has b times half their number. NaN without probes,
-    with fewer than three blocks, or where a half adds nothing.
+    The first block is left out, for it adds to an embedding of another scale, and where the number
+    of blocks is even the last: of 8 blocks, 2 to 4 against 5 to 7. 0 is linear growth; a variance
+    that grows as e^{bl} over blocks l has b times the number of blocks in a half. NaN without
+    probes, with fewer than three blocks, or where a half adds nothing.
     """
     _, variances = _stream_variances(run)
     if len(variances) < 3:
@@ -425,15 +453,17 @@ def _stream_variances(run: Run) -> tuple[float, list[float]]:
 
 
 def share_difference(
-    a: tuple[int, int], b: tuple[int, int], confidence: float = 0.95
+    a: DivergenceCount, b: DivergenceCount, confidence: float = 0.95
 ) -> tuple[float, float, float]:
-    """Share a − share b and its interval, each share as (hits, of).
+    """Share a − share b and its interval.
 
     Newcombe's hybrid of two Wilson intervals (Statistics in Medicine 17, 1998, method 10), which
     needs no large numbers.
     """
-    share_a, share_b = a[0] / a[1], b[0] / b[1]
-    (a_low, a_high), (b_low, b_high) = (wilson_interval(*side, confidence) for side in (a, b))
+    share_a, share_b = a.share, b.share
+    (a_low, a_high), (b_low, b_high) = (
+        wilson_interval(count.diverged, count.ended, confidence) for count in (a, b)
+    )
     below = math.hypot(share_a - a_low, b_high - share_b)
     above = math.hypot(a_high - share_a, share_b - b_low)
     difference = share_a - share_b
@@ -451,15 +481,5 @@ def wilson_interval(hits: int, of: int, confidence: float = 0.95) -> tuple[float
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def _add_counts(counts: Iterable[tuple[int, int]]) -> tuple[int, int]:
-    hits, totals = zip(*counts, strict=True)
-    return sum(hits), sum(totals)
-
-
 def _arm_keys(*arms: str) -> set[str]:
     return {key for arm in arms for key in parse_arm(arm)}
-
-
-def count_noun(count: int, noun: str) -> str:
-    """`1 seed`, `3 seeds`."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -4,7 +4,7 @@ The rows have unlike units, so each has a scale of its own, and the numbers stan
 dot whose bar lies within the shaded part reproduces its claim.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from matplotlib.artist import Artist
@@ -34,7 +34,7 @@ MOST_ROWS = 60
 # Inches a row; where the columns begin, in shares of the width.
 _ROW = 0.235
 _NAME, _LEFT, _RIGHT, _WORD, _VALUE = 0.01, 0.265, 0.465, 0.48, 0.605
-_PAD = 0.12  # of a row's scale, on both sides
+_PAD = 0.12  # of an axis of effects, on both sides
 
 
 def draw_claims(record: ClaimsRecord, folder: Path, name: str = "claims") -> list[Path]:
@@ -96,9 +96,7 @@ def _draw_row(axes: Axes, row: int, verdict: ClaimVerdict) -> None:
     ranges = range_shades(verdict)
     ends = [verdict.value, verdict.low, verdict.high, verdict.published_value]
     ends += [end for range_, _ in ranges for end in (range_.low, range_.high)]
-    finite = [end for end in ends if end is not None]
-    pad = _PAD * ((max(finite) - min(finite)) or abs(max(finite)) or 1.0)
-    low, high = min(finite) - pad, max(finite) + pad
+    low, high = find_limits(ends)
 
     def scale_x(value: float) -> float:
         share = min(1.0, max(0.0, (value - low) / (high - low)))
@@ -119,6 +117,13 @@ def _draw_row(axes: Axes, row: int, verdict: ClaimVerdict) -> None:
         axes.plot(bar, [row, row], color=colour, lw=1.6, zorder=4)
     x = scale_x(verdict.value)
     axes.plot(x, row, mark, color=colour, fillstyle=filling, ms=5.5, zorder=5)
+
+
+def find_limits(values: Iterable[float | None]) -> tuple[float, float]:
+    """From below the lowest to above the highest of the values that are known."""
+    finite = [value for value in values if value is not None]
+    pad = _PAD * ((max(finite) - min(finite)) or abs(max(finite)) or 1.0)
+    return min(finite) - pad, max(finite) + pad
 
 
 def _describe_numbers(verdict: ClaimVerdict) -> str:

@@ -20,14 +20,14 @@ A claim is judged at every length of its runs; its verdict is that of the longes
 """
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from normlab.apps.claims.claim import (
     Claim,
     Diverges,
     Exact,
-    Learners,
     Level,
     Lower,
     Parity,
@@ -41,17 +41,19 @@ from normlab.apps.claims.claim import (
 from normlab.apps.claims.estimates import Estimate, TrainedArm, estimate_effect
 from normlab.apps.claims.record import ClaimVerdict, HorizonVerdict, Range, RunCounts, Word
 from normlab.apps.claims.regime import BudgetReach, describe_limits, describe_shortfall
-from normlab.apps.claims.runs import ClaimData, NoBasisError, select_runs
+from normlab.apps.claims.run_archive import describe_origin
+from normlab.apps.claims.runs import ClaimData, NoEstimateError, select_runs
 from normlab.archive.record import State, short_number
 from normlab.archive.study import Run
 from normlab.archive.versioned_json import finite_or_none
+from normlab.text import join_words
 
+# Goes up whenever `estimates` or this module would judge the same runs otherwise.
+RULES_VERSION = 2
 # An arm has learned if it has come this share of the way from the unigram loss to the floor, or
 # where the floor is not known, so many nats per token below the unigram loss.
 LEARNED_SHARE = 0.25
 LEARNED_NATS = 0.25
-# As few learning rates as have ends and a middle.
-_FEWEST_RATES = 3
 _ENDED_STATES: tuple[State, ...] = ("finished", "diverged", "failed")
 
 
@@ -118,23 +120,24 @@ def find_objection(
 
     Without a regime it is enough that one arm has learned.
     """
-    arms, learned = estimate.arms, regime.learned if regime else None
-    idle = [arm for arm in arms if not has_learned(arm, learned)]
-    if arms and len(idle) == len(arms):
+    arms = estimate.arms
+    unlearned = [arm for arm in arms if not has_learned(arm)]
+    if arms and len(unlearned) == len(arms):
         lowest = min(arms, key=lambda arm: arm.loss)
         return "vacuous", (
             f"no arm has learned: the lowest loss is {lowest.loss:.4f} ({lowest.name}), and that "
             f"of token frequencies alone {lowest.unigram:.4f}"
         )
-    if idle and regime and regime.learners is Learners.both:
+    if unlearned and regime:
+        first = unlearned[0]
         return "out of regime", (
-            f"the claim is about arms that learn, and {idle[0].name} has not: its loss is "
-            f"{idle[0].loss:.4f}, and that of token frequencies alone {idle[0].unigram:.4f}"
+            f"the claim is about arms that learn, and {first.name} has not: its loss is "
+            f"{first.loss:.4f}, and that of token frequencies alone {first.unigram:.4f}"
         )
     if estimate.largest < getattr(test, "margin", 0.0):
         return "out of regime", _describe_largest(test, estimate.largest)
     for arm in arms:
-        if len(arm.rates) >= _FEWEST_RATES and arm.rate in (arm.rates[0], arm.rates[-1]):
+        if len(arm.rates) > 1 and arm.rate in (arm.rates[0], arm.rates[-1]):
             end = "smallest" if arm.rate == arm.rates[0] else "largest"
             return "cannot tell", (
                 f"{arm.name} is best at the {end} learning rate of its grid, "
@@ -151,22 +154,17 @@ def _describe_largest(test: Test, largest: float) -> str:
             f"to the lowest, and the margin is {margin:g}"
         )
     return (
-        f"even if all runs of one arm diverged and none of the other, the difference of shares "
-        f"would only be known to be above {largest:.2f}, and the margin is {margin:g}; more seeds "
-        f"or fewer learning rates reach it"
+        f"even if every run of one arm diverged and none of the other, the 95 % interval would "
+        f"begin at {largest:.2f}, below the margin {margin:g}; more seeds, or fewer learning "
+        f"rates, are needed"
     )
 
 
-def has_learned(arm: TrainedArm, learned: float | None = None) -> bool:
-    """Whether the arm is clearly below the loss of token frequencies alone; true if not known.
-
-    `learned` says by how many nats per token; None: by the share or the nats above.
-    """
+def has_learned(arm: TrainedArm) -> bool:
+    """Whether the arm is clearly below the loss of token frequencies alone; true if not known."""
     if arm.unigram is None:
         return True
-    needed = LEARNED_NATS if learned is None else learned
-    if learned is None and arm.floor is not None:
-        needed = LEARNED_SHARE * (arm.unigram - arm.floor)
+    needed = LEARNED_NATS if arm.floor is None else LEARNED_SHARE * (arm.unigram - arm.floor)
     return arm.unigram - arm.loss >= needed
 
 
@@ -180,8 +178,9 @@ def judge_claim(
 ) -> ClaimVerdict:
     """What the data say of a claim. Where they say nothing: `cannot tell`, and why.
 
-    `date` and `machine` are of the runs; a measurement has its own.
+    `date` and `machine` are of the runs where these have none; a measurement has its own.
     """
+    ended, device = describe_origin(data.runs)
     ranges = verdict_ranges(claim.test)
     horizons = judge_lengths(claim, data, ranges)
     # Longer runs are nearer to those that were published.
@@ -208,11 +207,12 @@ def judge_claim(
         runs=_count_runs(claim, data),
         seeds=last.seeds,
         command=data.command,
-        date=data.measurement.date if data.measurement else data.date or date,
-        machine=data.measurement.machine if data.measurement else data.machine or machine,
+        date=data.measurement.date if data.measurement else data.date or ended or date,
+        machine=data.measurement.machine if data.measurement else data.machine or device or machine,
         horizons=tuple(horizon for horizon in horizons if horizon.steps),
-        regime=describe_regime(claim.regime),
+        regime=describe_regime(claim),
         role=claim.role.value,
+        trained=_describe_trained(_runs_of_arms(claim, data)),
     )
 
 
@@ -224,15 +224,12 @@ def judge_lengths(claim: Claim, data: ClaimData, ranges: VerdictRanges) -> list[
     lengths = sorted({run.record.last_step or 0 for run in _runs_of_arms(claim, data)})
     if len(lengths) < 2:
         return [_judge_effect(claim, data, ranges, lengths[0] if lengths else 0)]
+    by_length: dict[int | None, list[Run]] = defaultdict(list)
+    for run in data.runs:
+        by_length[run.record.last_step].append(run)
+    unknown = by_length[None]
     return [
-        _judge_effect(
-            claim,
-            replace(
-                data, runs=tuple(run for run in data.runs if run.record.last_step in (steps, None))
-            ),
-            ranges,
-            steps,
-        )
+        _judge_effect(claim, replace(data, runs=(*by_length[steps], *unknown)), ranges, steps)
         for steps in lengths
     ]
 
@@ -245,9 +242,9 @@ def _judge_effect(
     word: Word = "cannot tell"
     try:
         if data.problem:
-            raise NoBasisError(data.problem)
+            raise NoEstimateError(data.problem)
         estimate = estimate_effect(claim.test, data)
-    except NoBasisError as error:
+    except NoEstimateError as error:
         reason = str(error)
     else:
         objection = find_objection(claim.test, estimate, claim.regime)
@@ -285,12 +282,32 @@ def _find_shortfall(claim: Claim, data: ClaimData, steps: int) -> str | None:
     return describe_shortfall(claim.regime, size, data.reach)
 
 
-def describe_regime(regime: Regime | None) -> str:
-    """`from 1000 steps on, where both arms have learned (2309.14322)`; empty for None."""
-    if regime is None:
+def describe_regime(claim: Claim) -> str:
+    """`runs of at least 1000 steps, where both arms have learned (2309.14322)`.
+
+    Empty without a regime.
+    """
+    if claim.regime is None:
         return ""
-    learners = "both arms have" if regime.learners is Learners.both else "an arm has"
-    return f"from {describe_limits(regime)} on, where {learners} learned ({regime.source})"
+    compares_arms = isinstance(claim.test, Lower | Parity | Sensitivity)
+    learned = ", where both arms have learned" if compares_arms else ""
+    return f"{describe_limits(claim.regime)}{learned} ({claim.regime.source})"
+
+
+def _describe_trained(runs: Sequence[Run]) -> str:
+    """`4 blocks of width 64 for 250, 500 and 1000 steps`; empty without runs."""
+    models = [run.record.config["model"] for run in runs]
+    if not models:
+        return ""
+    depths, widths, steps = (
+        join_words(list(map(str, sorted(set(values)))))
+        for values in (
+            [int(model["depth"]) for model in models],
+            [int(model["width"]) for model in models],
+            [run.record.last_step for run in runs if run.record.last_step],
+        )
+    )
+    return f"{depths} blocks of width {widths}" + (f" for {steps} steps" if steps else "")
 
 
 def _runs_of_arms(claim: Claim, data: ClaimData) -> list[Run]:
@@ -299,7 +316,7 @@ def _runs_of_arms(claim: Claim, data: ClaimData) -> list[Run]:
     for arm in claim.arms:
         try:
             runs |= {run.record.id: run for run in select_runs(data.runs, arm)}
-        except NoBasisError:
+        except NoEstimateError:
             continue  # the verdict's reason says so
     return list(runs.values())
 

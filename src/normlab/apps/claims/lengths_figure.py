@@ -14,7 +14,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from normlab.analysis import sheet
 from normlab.analysis.formatting import format_axis_value
 from normlab.analysis.style import GREY, figure_style
-from normlab.apps.claims.figure import LOOKS, create_legend, range_shades
+from normlab.apps.claims.figure import LOOKS, create_legend, find_limits, range_shades
 from normlab.apps.claims.page import has_lengths
 from normlab.apps.claims.record import ClaimsRecord, ClaimVerdict
 
@@ -23,7 +23,6 @@ MOST_PANELS = 21
 _PANEL_HEIGHT = 1.9  # inches
 _LABEL_WIDTH = 1.1  # inches, of a unit along an axis
 _PUBLISHED: dict[str, Any] = {"color": GREY, "lw": 0.8, "ls": ":"}
-_PAD = 0.12  # of a panel's height, above and below all that is in it
 _MARGIN = 1.25  # how far the axis of steps reaches beyond the first and the last, as a factor
 
 
@@ -88,9 +87,7 @@ def _find_limits(verdict: ClaimVerdict) -> tuple[float, float]:
         ends += [horizon.value, horizon.low, horizon.high]
     for range_, _ in range_shades(verdict):
         ends += [range_.low, range_.high]
-    finite = [end for end in ends if end is not None]
-    pad = _PAD * ((max(finite) - min(finite)) or abs(max(finite)) or 1.0)
-    return min(finite) - pad, max(finite) + pad
+    return find_limits(ends)
 
 
 def _spaced_steps(steps: Sequence[int]) -> list[float]:

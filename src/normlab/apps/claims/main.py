@@ -5,8 +5,7 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,9 +16,19 @@ from normlab.apps.claims.measurements import (
     check_measurement,
     define_measurement,
     machine_name,
+    today,
 )
 from normlab.apps.claims.page import print_verdicts, write_pages
-from normlab.apps.claims.record import ClaimsRecord, read_record, unwritable_error, write_record
+from normlab.apps.claims.record import (
+    DOCS_REMEDY,
+    EXPORT_REMEDY,
+    OUTPUT_REMEDY,
+    ClaimsRecord,
+    merge_records,
+    read_record,
+    unwritable_error,
+    write_record,
+)
 from normlab.apps.claims.regime import check_attainable
 from normlab.apps.claims.registry import (
     Register,
@@ -68,17 +77,13 @@ class ClaimsRequest:
         return self.docs / "claims" / f"verdicts-{self.options.budget}.json"
 
     def read_earlier_verdicts(self) -> ClaimsRecord | None:
-        """The verdicts of this budget, those of outputs over those of the pages; None without any.
+        """The latest verdicts of this budget, from the pages and the outputs; None without any.
 
         Raises:
             NormlabError: a file is damaged.
         """
-        earlier = None
-        for path in (self.docs_record_path, self.record_path):
-            if path is not None and path.is_file():
-                record = read_record(path, ClaimsRecord)
-                earlier = earlier.update(record) if earlier else record
-        return earlier
+        paths = [path for path in (self.docs_record_path, self.record_path) if path is not None]
+        return merge_records([read_record(path, ClaimsRecord) for path in paths if path.is_file()])
 
     @property
     def claims_folder(self) -> Path:
@@ -131,8 +136,7 @@ def judge_claims(request: ClaimsRequest) -> ClaimsRecord:
     """
     options = request.options
     _make_writable(options.output_dir)
-    # Verdicts of other claims stay; a damaged file must stop the command before it trains.
-    earlier = request.read_earlier_verdicts()
+    request.read_earlier_verdicts()  # a damaged file must stop the command before it trains
     register = request.read_register()
     terminal = open_terminal()
     claims = request.claims
@@ -140,7 +144,7 @@ def judge_claims(request: ClaimsRequest) -> ClaimsRecord:
         data = collect_claim_data(claims, options, request.command, terminal)
     else:
         data = read_claim_data(claims, options, options.source, request.command)
-    origin = {"date": _today(), "machine": machine_name()}
+    origin = {"date": today(), "machine": machine_name()}
     verdicts = tuple(
         mark_registration(
             judge_claim(name, claim, data[name], **origin),
@@ -152,16 +156,20 @@ def judge_claims(request: ClaimsRequest) -> ClaimsRecord:
         for name, claim in claims.items()
     )
     record = ClaimsRecord(options.budget, verdicts)
+    # Verdicts of other claims stay; another command may have written some since the first reading.
+    earlier = request.read_earlier_verdicts()
     merged = earlier.update(record) if earlier else record
     write_record(request.record_path, merged)
     print_verdicts(terminal, record)
     if request.export is not None:
-        for path in export_claim_data(claims, data, options, request.export, **origin):
+        remedy = EXPORT_REMEDY if request.docs is None else DOCS_REMEDY
+        for path in export_claim_data(claims, data, options, request.export, remedy):
             terminal.print(f"export   {path}", markup=False)
     try:
         _write_figures(request, merged, terminal)
     except OSError as error:
-        raise unwritable_error(request.docs or options.output_dir, error) from error
+        remedy = OUTPUT_REMEDY if request.docs is None else DOCS_REMEDY
+        raise unwritable_error(request.docs or options.output_dir, error, remedy) from error
     return record
 
 
@@ -174,8 +182,9 @@ def register_claims(request: ClaimsRequest) -> Register:
     """
     from normlab.training.hardware import git_state
 
+    state = git_state() or {}
+    commit, dirty = str(state.get("commit", "")), bool(state.get("dirty"))
     register = earlier = read_register(request.claims_folder)
-    commit = str((git_state() or {}).get("commit", ""))
     experiments = dict.fromkeys(claim.experiment for claim in request.claims.values())
     studies = {
         name: plan_study(name, request.options, with_runs=False) for name in experiments if name
@@ -190,7 +199,7 @@ def register_claims(request: ClaimsRequest) -> Register:
             check_attainable(name, claim, study.reach, study.losses)
             definitions = study.definitions
         hashes = hash_claim(claim, definitions)
-        register = register.add(name, Registration(hashes, _today(), commit))
+        register = register.add(name, Registration(hashes, today(), commit, dirty))
     changed = [
         name for name in register.claims if register.claims[name] != earlier.claims.get(name)
     ]
@@ -201,10 +210,6 @@ def register_claims(request: ClaimsRequest) -> Register:
     same = len(request.claims) - len(changed)
     terminal.print(f"{path}: {len(changed)} registered, {same} as before; commit it", markup=False)
     return register
-
-
-def _today() -> str:
-    return datetime.now(UTC).date().isoformat()
 
 
 def _write_figures(request: ClaimsRequest, record: ClaimsRecord, terminal: "Console") -> None:
@@ -222,7 +227,7 @@ def _write_figures(request: ClaimsRequest, record: ClaimsRecord, terminal: "Cons
     terminal.print(f"numbers  {request.record_path}", markup=False)
     if request.docs is not None and request.docs_record_path is not None:
         record = record.select(load_claims())  # not those of another folder, judged earlier
-        write_record(request.docs_record_path, record)
+        write_record(request.docs_record_path, record, DOCS_REMEDY)
         figures = request.docs / "figures"
         with skip_failed_figure("The figures of the page", left_out):
             claims, _ = record.split_roles()
@@ -252,7 +257,7 @@ def _parse_request(argv: Sequence[str] | None) -> ClaimsRequest:
     parser.add_argument(
         "--docs",
         action="store_true",
-        help="write docs/claims.md, docs/checks.md figures and the runs too",
+        help="also write docs/claims.md, docs/checks.md, their figures and the runs",
     )
     parser.add_argument(
         "--register",
@@ -273,9 +278,28 @@ def _parse_request(argv: Sequence[str] | None) -> ClaimsRequest:
         help="judge what --export has written, and train nothing",
     )
     arguments: argparse.Namespace = parser.parse_intermixed_args(argv)
-    check_repeated_keys(arguments.overrides, single=("budget", "output_dir"))
+    budget, names, folder = _read_values(arguments.overrides)
+    docs = _find_docs(arguments)
+    claims = load_claims(names, arguments.config_dir)
+    for name, claim in claims.items():
+        if claim.measurement is not None:
+            check_measurement(claim.measurement, name)
+    _check_flags(arguments)
+    options = StudyOptions(budget, folder / "claims", arguments.config_dir, arguments.source)
+    export = arguments.export
+    if docs is not None and arguments.source is None and export is None:
+        export = docs / "claims" / "runs"  # the page's verdicts can be recomputed from there
+    request = ClaimsRequest(claims, options, docs, arguments.register, export)
+    if arguments.register:
+        request = replace(request, claims=_select_own_claims(request, names))
+    return request
+
+
+def _read_values(overrides: Sequence[str]) -> tuple[str, list[str], Path]:
+    """The budget, the names of claims (none: all) and the output folder. Raises ConfigError."""
+    check_repeated_keys(overrides, single=("budget", "output_dir"))
     values = {"budget": "quick", "output_dir": "outputs", "claim": ""}
-    for word in arguments.overrides:
+    for word in overrides:
         key, sign, value = word.partition("=")
         if key + sign not in _KEYS or not value:
             raise ConfigError(
@@ -292,25 +316,36 @@ def _parse_request(argv: Sequence[str] | None) -> ClaimsRequest:
     names = [name.strip() for name in values["claim"].split(",") if name.strip()]
     if values["claim"] and not names:
         raise ConfigError(f"claim={values['claim']} names no claim; leave it out for all.")
-    docs = conf_folder().parent / "docs" if arguments.docs else None
-    if docs is not None and arguments.config_dir is not None:
+    return budget, names, Path(values["output_dir"])
+
+
+def _find_docs(arguments: argparse.Namespace) -> Path | None:
+    """The folder of the pages that --docs writes; None without it. Raises ConfigError."""
+    if not arguments.docs:
+        return None
+    docs = conf_folder().parent / "docs"
+    if arguments.config_dir is not None:
         raise ConfigError(
             f"--docs writes the page of the claims in {conf_folder() / 'claim'}; leave out "
             f"--config-dir {arguments.config_dir}, whose claims are in the terminal and the JSON."
         )
-    claims = load_claims(names, arguments.config_dir)
-    for name, claim in claims.items():
-        if claim.measurement is not None:
-            check_measurement(claim.measurement, name)
-    if docs is not None and not docs.is_dir():
-        raise ConfigError(f"--docs needs a checkout of normlab, and {docs} is not there.")
-    output_dir = Path(values["output_dir"]) / "claims"
-    _check_flags(arguments)
-    options = StudyOptions(budget, output_dir, arguments.config_dir, arguments.source)
-    export = arguments.export
-    if docs is not None and arguments.source is None and export is None:
-        export = docs / "claims" / "runs"  # the page's verdicts can be recomputed from there
-    return ClaimsRequest(claims, options, docs, arguments.register, export)
+    if not docs.is_dir():
+        raise ConfigError(f"--docs needs a checkout of normlab, and {docs} does not exist.")
+    return docs
+
+
+def _select_own_claims(request: ClaimsRequest, names: Sequence[str]) -> dict[str, Claim]:
+    """Those whose files are where they are registered. Raises ConfigError: a named one is not."""
+    folder = request.claims_folder
+    own = {
+        name: claim for name, claim in request.claims.items() if (folder / f"{name}.yaml").is_file()
+    }
+    if missing := [name for name in names if name not in own] or ([] if own else ["*"]):
+        raise ConfigError(
+            f"{folder / f'{missing[0]}.yaml'} does not exist, and --register writes the claims of "
+            f"that folder alone; leave out --config-dir for normlab's own."
+        )
+    return own
 
 
 def _check_flags(arguments: argparse.Namespace) -> None:

@@ -16,11 +16,10 @@ from statistics import StatisticsError, fmean, linear_regression
 
 import numpy as np
 
-from normlab.apps.claims.record import StoredMeasurement, read_record, write_record
+from normlab.apps.claims.record import OUTPUT_REMEDY, StoredMeasurement, read_record, write_record
 from normlab.apps.probe.record import ProbeResult
 from normlab.apps.probe.slopes import GRADIENT_DECAY, LAST_GRADIENT
 from normlab.archive import tags
-from normlab.archive.versioned_json import none_to_nan
 from normlab.config.compose import composed_config
 from normlab.config.run_spec import RunSpec
 from normlab.errors import ConfigError, NormlabError
@@ -49,14 +48,13 @@ SIZES = {
 
 @dataclass(frozen=True)
 class UntrainedMeasurement:
-    """A function from size to series, what it measures in a line, what a series goes over.
+    """A function from size to series, and what a series goes over.
 
     The version goes up when the function comes to measure something else: what was stored is then
     measured again.
     """
 
     measure: Callable[[MeasurementSize], Series]
-    setup: str
     over: str = "seed"
     version: int = 1
 
@@ -69,8 +67,8 @@ def check_measurement(name: str, claim: str) -> None:
     """
     if name not in MEASUREMENTS:
         raise ConfigError(
-            f"claim={claim} asks for measurement={name}, which is not there; "
-            f"{suggest_closest(name, MEASUREMENTS)}there are {', '.join(sorted(MEASUREMENTS))}."
+            f"claim={claim} asks for measurement={name}, which does not exist; "
+            f"{suggest_closest(name, MEASUREMENTS)}choose from {', '.join(sorted(MEASUREMENTS))}."
         )
 
 
@@ -107,25 +105,26 @@ def take_measurement(name: str, budget: str, folder: Path) -> StoredMeasurement:
     stored = StoredMeasurement(
         name,
         _measurement_settings(name, budget),
-        measurement.setup,
         measurement.over,
         # What is not finite was not measured: JSON could not hold it either.
         {key: values for key, values in series.items() if all(map(math.isfinite, values))},
         machine_name(),
-        datetime.now(UTC).date().isoformat(),
+        today(),
     )
     store_measurement(stored, budget, folder)
     return stored
 
 
-def store_measurement(measurement: StoredMeasurement, budget: str, folder: Path) -> Path:
-    """Write what was measured, and return the path.
+def store_measurement(
+    measurement: StoredMeasurement, budget: str, folder: Path, remedy: str = OUTPUT_REMEDY
+) -> Path:
+    """Write what was measured, and return the path; `remedy` ends the sentence of an error.
 
     Raises:
         NormlabError: it cannot be written.
     """
     path = _measurement_path(measurement.name, budget, folder)
-    write_record(path, measurement)
+    write_record(path, measurement, remedy)
     return path
 
 
@@ -135,6 +134,11 @@ def _measurement_settings(name: str, budget: str) -> dict[str, float]:
 
 def _measurement_path(name: str, budget: str, folder: Path) -> Path:
     return folder / "measured" / f"{name}-{budget}.json"
+
+
+def today() -> str:
+    """The date, as `2026-11-27`, in universal time."""
+    return datetime.now(UTC).date().isoformat()
 
 
 @cache
@@ -251,26 +255,18 @@ def measure_linear_stack(size: MeasurementSize) -> Series:
         plain, _, kaiming = profile_stacks(
             STACKS_WITHOUT_NORM, *shape, [seed], _STACK_INPUTS, lambda _: None
         )
-        std = list(map(none_to_nan, plain.std))
+        std = plain.by_layer("std")
         series["std at layer 8"].append(std[_LAST_LAYER])
         series["std at layer 1"].append(std[1])
         series["slope of ln std beyond layer 8"].append(log_slope(std, _LAST_LAYER, STACK_DEPTH))
-        series["slope of ln gradient"].append(
-            log_slope(list(map(none_to_nan, plain.gradient)), 0, _LAST_LAYER)
-        )
-        series["share from the input at layer 8"].append(
-            list(map(none_to_nan, plain.share))[_LAST_LAYER]
-        )
-        series["error of the printed row"].append(
-            max(
-                abs(math.log(x / printed))
-                for x, printed in zip(std[1:], _PRINTED_STD, strict=False)
-            )
-        )
-        # Geometric mean over the layers of the notes.
-        logs = [
-            math.log(value) for value in list(map(none_to_nan, kaiming.std))[1 : _LAST_LAYER + 1]
+        series["slope of ln gradient"].append(log_slope(plain.by_layer("gradient"), 0, _LAST_LAYER))
+        series["share from the input at layer 8"].append(plain.by_layer("share")[_LAST_LAYER])
+        errors = [
+            abs(math.log(x / printed)) for x, printed in zip(std[1:], _PRINTED_STD, strict=False)
         ]
+        series["error of the printed row"].append(max(errors))
+        # Geometric mean over the layers of the notes.
+        logs = [math.log(value) for value in kaiming.by_layer("std")[1 : _LAST_LAYER + 1]]
         series["std with Kaiming"].append(math.exp(math.fsum(logs) / len(logs)))
     return dict(series)
 
@@ -366,33 +362,9 @@ def _output_change(spec: RunSpec, depth: int, seed: int) -> float:
 
 
 MEASUREMENTS = {
-    "depth": UntrainedMeasurement(
-        measure_depth,
-        "LayerNorm, 2 to 32 blocks; the theory's initialisation (Xavier, one head, W_Q = W_K = 0, "
-        "independent unit inputs) and GPT-2's at width 64",
-    ),
-    "invariances": UntrainedMeasurement(
-        measure_norm_equations,
-        f"normlab's norms at widths {', '.join(map(str, _NORM_WIDTHS))}, eps 0, gains moved off 1, "
-        "random tokens",
-        over="width",
-    ),
-    "linear_stack": UntrainedMeasurement(
-        measure_linear_stack,
-        f"{STACK_DEPTH} layers of nn.Linear and ReLU, width {STACK_WIDTH}, PyTorch's own "
-        f"initialisation, {_STACK_INPUTS} inputs from N(0, 1), float64",
-    ),
-    "output_change": UntrainedMeasurement(
-        measure_output_change,
-        f"the theory's initialisation with LayerNorm, {OUTPUT_CHANGE_DEPTHS[0]} to "
-        f"{OUTPUT_CHANGE_DEPTHS[-1]} blocks; every weight matrix of the blocks moved by {_DELTA:g} "
-        "of its RMS, at random",
-        version=2,
-    ),
-    "step_time": UntrainedMeasurement(
-        measure_step_times,
-        "training steps of nanoGPT's CPU model (4 blocks, width 128) on this CPU, RMSNorm's and "
-        "LayerNorm's in turn, a new process for every ratio",
-        over="process",
-    ),
+    "depth": UntrainedMeasurement(measure_depth),
+    "invariances": UntrainedMeasurement(measure_norm_equations, over="width"),
+    "linear_stack": UntrainedMeasurement(measure_linear_stack),
+    "output_change": UntrainedMeasurement(measure_output_change, version=2),
+    "step_time": UntrainedMeasurement(measure_step_times, over="process"),
 }

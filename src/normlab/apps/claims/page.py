@@ -17,7 +17,7 @@ from normlab.apps.claims.record import (
     RunCounts,
 )
 from normlab.archive.files import write_text
-from normlab.text import printable
+from normlab.text import count_noun, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,7 +56,7 @@ def verdict_lines(verdict: ClaimVerdict) -> list[str]:
         lines.append(f"because    {verdict.reason}")
     if len(verdict.horizons) > 1:
         lines += [
-            f"{horizon.steps:>6} steps {describe_value(horizon)} {horizon.word}"
+            f"{horizon.steps:>6} steps {describe_value(horizon)} {verdict.label_of(horizon.word)}"
             for horizon in verdict.horizons
         ]
     return [*lines, f"differs    {verdict.differs}"]
@@ -70,8 +70,8 @@ def tally_verdicts(record: ClaimsRecord) -> str:
         labels = [*MEANINGS, *CHECK_WORDS.values()]
         words = ", ".join(f"{counts[label]} {label}" for label in labels if counts[label])
         if counts:
-            plural = "" if counts.total() == 1 else "s"
-            sentences.append(f"{counts.total()} {noun}{plural} at budget={record.budget}: {words}.")
+            total = count_noun(counts.total(), noun)
+            sentences.append(f"{total} at budget={record.budget}: {words}.")
     return " ".join(sentences)
 
 
@@ -91,7 +91,12 @@ def write_pages(folder: Path, record: ClaimsRecord) -> tuple[Path, Path]:
             cells = (f"[{v.name}](#{v.name})", _link_source(v.source), v.published, value, v.label)
             rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")
         lengths = _LENGTHS if any(map(has_lengths, part.verdicts)) else ""
-        text = [head.format(budget=record.budget, meanings=meanings, lengths=lengths), *rows]
+        intervals = sum(verdict.low is not None for verdict in part.verdicts)
+        counts = {"intervals": intervals, "misses": f"{0.05 * intervals:.1f}"}
+        text = [
+            head.format(budget=record.budget, meanings=meanings, lengths=lengths, **counts),
+            *rows,
+        ]
         write_text(path, printable("".join([*text, *map(_write_section, part.verdicts)])))
     return paths
 
@@ -105,7 +110,8 @@ trains and measures what is missing and writes this page with `--docs`. Each cla
 hold are on the page of [checks](checks.md); how long the runs of a claim must be is from \
 [a study of lengths](lengths.md), or from the paper that its regime names. \
 `python scripts/claims.py budget={budget} --from docs/claims/runs` computes the verdicts again \
-from the committed runs, without training.
+from the committed runs, without training. Each of the {intervals} intervals is one of 95 % by \
+itself, so by chance about {misses} of them are expected to miss the true value.
 
 ![What was claimed and what was measured](figures/claims.png)
 
@@ -141,9 +147,9 @@ def _write_section(verdict: ClaimVerdict) -> str:
     explanation = f"{describe_value(verdict)} {verdict.unit}.".replace(" .", ".")
     if verdict.reason:
         explanation = f"{verdict.reason[0].upper()}{verdict.reason[1:]}."
-    condition = describe_range(verdict.claimed)
+    condition = f"the {verdict.role} holds if the interval is {describe_range(verdict.claimed)}"
     if verdict.absent is not None:
-        condition += f", and is absent from {describe_range(verdict.absent)}"
+        condition += f"; no effect: {describe_range(verdict.absent)}"
     runs, seeds = describe_runs(verdict.runs), ", ".join(map(str, verdict.seeds))
     is_claim = verdict.role == "claim" and verdict.registration
     registration = f"- registration: {verdict.registration}\n" if is_claim else ""
@@ -154,6 +160,7 @@ def _write_section(verdict: ClaimVerdict) -> str:
     origin += f"; seeds {seeds}" if seeds else ""
     origin += "; not repeated with other seeds" if runs and is_decided else ""
     regime = f"- regime: {verdict.regime}\n" if verdict.regime else ""
+    trained = f"- trained here: {verdict.trained}\n" if verdict.trained else ""
     return f"""
 ## {verdict.name}
 
@@ -164,9 +171,9 @@ def _write_section(verdict: ClaimVerdict) -> str:
 - published: {verdict.published}
 - obtained in: {verdict.setup}
 - measured: {describe_result(verdict)}
-- test: {verdict.kind}; the {verdict.role} holds {condition}
+- test: {verdict.kind}; {condition}
 {regime}- different here: {verdict.differs}
-{registration}- {origin}
+{trained}{registration}- {origin}
 - again: `{verdict.command}`
 - {verdict.machine}, {verdict.date}
 """
@@ -177,7 +184,8 @@ def _write_horizons(verdict: ClaimVerdict) -> str:
     if len(verdict.horizons) < 2:
         return ""
     rows = [
-        f"| {horizon.steps} | {describe_value(horizon)} | {horizon.basis or '–'} | {horizon.word} |"
+        f"| {horizon.steps} | {describe_value(horizon)} | {horizon.basis or '–'} | "
+        f"{verdict.label_of(horizon.word)} |"
         for horizon in verdict.horizons
     ]
     head = "| steps | measured, 95 % interval | from | verdict |\n|---:|---|---|---|"
@@ -188,15 +196,16 @@ def _write_earlier(verdict: ClaimVerdict) -> str:
     """A table of this verdict beside those of other hashes; empty for a check, or without any."""
     if not verdict.earlier or verdict.role == "check":
         return ""
-    every: list[EarlierVerdict | ClaimVerdict] = [*verdict.earlier, verdict]
+    history: list[EarlierVerdict | ClaimVerdict] = [*verdict.earlier, verdict]
     rows = [
-        f"| {one.digest or 'not hashed'} | {describe_value(one)} | {one.word} | {one.date} |"
-        for one in every
+        f"| {entry.digest or 'not hashed'} | {describe_value(entry)} | {entry.word} | "
+        f"{entry.date} |"
+        for entry in history
     ]
     head = "| test and budget | measured, 95 % interval | verdict | judged |\n|---|---|---|---|"
     note = (
-        "Earlier verdicts are of another test or budget, or of one that was not hashed; the last "
-        "row is the present one:"
+        "Earlier verdicts are of another test, budget or rule, or were not hashed; the last row is "
+        "the present one:"
     )
     return "\n".join(["", note, "", head, *rows, ""])
 
@@ -231,14 +240,11 @@ def describe_value(verdict: ClaimVerdict | HorizonVerdict | EarlierVerdict) -> s
 
 def describe_range(range_: Range) -> str:
     """`below 0`, `above 1.07`, `0.95 to 1.05`, as the claim's file says it."""
-    # What stands for the first number beyond zero is zero.
-    low, high = (
-        None if end is None else "0" if abs(end) < 1e-300 else f"{end:.6g}"
-        for end in (range_.low, range_.high)
-    )
+    # Adding 0 makes 0 of −0.
+    low, high = (None if end is None else f"{end + 0:.6g}" for end in (range_.low, range_.high))
     if low is not None and high is not None:
         return f"{low} to {high}"
-    return f"below {high or 0}" if low is None else f"above {low}"
+    return f"below {high}" if low is None else f"above {low}"
 
 
 def describe_runs(runs: RunCounts) -> str:
@@ -246,8 +252,9 @@ def describe_runs(runs: RunCounts) -> str:
     if not runs.total:
         return ""
     counts = (("diverged", runs.diverged), ("failed", runs.failed), ("missing", runs.missing))
-    total = f"{runs.total} run{'' if runs.total == 1 else 's'}"
-    return ", ".join([total, *(f"{count} {word}" for word, count in counts if count)])
+    return ", ".join(
+        [count_noun(runs.total, "run"), *(f"{count} {word}" for word, count in counts if count)]
+    )
 
 
 def format_number(value: float) -> str:

@@ -3,7 +3,7 @@
 The verdicts and what they mean stand here; the rules that decide are in `judge`.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -45,12 +45,6 @@ class Range:
     def contains(self, low: float, high: float) -> bool:
         """Whether everything from `low` to `high` is in it."""
         return (self.low is None or low >= self.low) and (self.high is None or high <= self.high)
-
-    def excludes(self, low: float, high: float) -> bool:
-        """Whether nothing from `low` to `high` is in it."""
-        return (self.low is not None and high < self.low) or (
-            self.high is not None and low > self.high
-        )
 
 
 @dataclass(frozen=True)
@@ -115,6 +109,7 @@ class ClaimVerdict:
         digest: the hash of all that decides the verdict; empty where it is not known.
         registration: a sentence on when that hash was registered.
         earlier: what came out under other hashes, the oldest first.
+        trained: size and lengths of its runs, in words; empty where there are none.
     """
 
     name: str
@@ -145,20 +140,28 @@ class ClaimVerdict:
     digest: str = ""
     registration: str = ""
     earlier: tuple[EarlierVerdict, ...] = ()
+    trained: str = ""
 
     def follow(self, older: "ClaimVerdict") -> "ClaimVerdict":
-        """This verdict, which knows the older one where that was of another hash."""
-        if older.digest == self.digest:
-            return replace(self, earlier=older.earlier)
-        last = EarlierVerdict(
-            older.digest, older.word, older.value, older.low, older.high, older.date
-        )
-        return replace(self, earlier=(*older.earlier, last))
+        """This verdict, with the older one's history and that one, where it is of another hash."""
+        history = [*older.earlier]
+        if older.digest != self.digest:
+            history.append(
+                EarlierVerdict(
+                    older.digest, older.word, older.value, older.low, older.high, older.date
+                )
+            )
+        history += [verdict for verdict in self.earlier if verdict not in history]
+        return replace(self, earlier=tuple(history))
 
     @property
     def label(self) -> str:
         """The verdict's word as it is printed."""
-        return CHECK_WORDS.get(self.word, self.word) if self.role == "check" else self.word
+        return self.label_of(self.word)
+
+    def label_of(self, word: Word) -> str:
+        """A word on this claim as it is printed: on a check it is another."""
+        return CHECK_WORDS.get(word, word) if self.role == "check" else word
 
 
 @dataclass(frozen=True)
@@ -188,17 +191,30 @@ class ClaimsRecord:
         return ClaimsRecord(self.budget, claims), ClaimsRecord(self.budget, checks)
 
 
+def merge_records(records: Sequence[ClaimsRecord]) -> ClaimsRecord | None:
+    """Of each claim the latest verdict, of two of one day that of the later record; None of none.
+
+    Those before it are in its history.
+    """
+    if not records:
+        return None
+    verdicts = [verdict for record in records for verdict in record.verdicts]
+    merged = ClaimsRecord(records[-1].budget, ())
+    for verdict in sorted(verdicts, key=lambda verdict: verdict.date):
+        merged = merged.update(ClaimsRecord(merged.budget, (verdict,)))
+    return merged
+
+
 @dataclass(frozen=True)
 class StoredMeasurement:
     """What was measured without training: values by name, one for each seed, width or round.
 
-    `over` is the word for that, `setup` says in a line what was measured. `settings` decide what is
-    measured: where they are others today, it is measured again.
+    `over` is the word for that. `settings` decide what is measured: where they are others today, it
+    is measured again.
     """
 
     name: str
     settings: dict[str, Any]
-    setup: str
     over: str
     series: dict[str, list[float]] = field(default_factory=dict)
     machine: str = ""
@@ -206,21 +222,25 @@ class StoredMeasurement:
 
 
 Record = TypeVar("Record", ClaimsRecord, StoredMeasurement)
-# Keys of the files that have another name here.
-_FILE_KEYS = {"verdicts": "judged", "settings": "asked"}
 
 
-def write_record(path: Path, record: ClaimsRecord | StoredMeasurement) -> None:
-    """Write a record atomically.
+OUTPUT_REMEDY = "give another place with output_dir=…"  # for what is in the output folder
+DOCS_REMEDY = "make it writable, or leave out --docs"
+EXPORT_REMEDY = "give another folder with --export"
+
+
+def write_record(
+    path: Path, record: ClaimsRecord | StoredMeasurement, remedy: str = OUTPUT_REMEDY
+) -> None:
+    """Write a record atomically; `remedy` ends the sentence of the error.
 
     Raises:
         NormlabError: it cannot be written.
     """
-    plain = {_FILE_KEYS.get(name, name): value for name, value in asdict(record).items()}
     try:
-        write_versioned_json(path, plain, SCHEMA_VERSION)
+        write_versioned_json(path, asdict(record), SCHEMA_VERSION)
     except OSError as error:
-        raise unwritable_error(path, error) from error
+        raise unwritable_error(path, error, remedy) from error
 
 
 def read_record(path: Path, kind: type[Record]) -> Record:
@@ -232,17 +252,13 @@ def read_record(path: Path, kind: type[Record]) -> Record:
     """
 
     def restore(raw: Any) -> Record:
-        fields = {_FILE_KEYS.get(name, name): name for name in kind.__dataclass_fields__}
-        record: Record = restore_value(kind, {fields.get(key, key): raw[key] for key in raw})
+        record: Record = restore_value(kind, raw)
         return record
 
     remedy = "delete it, and it is made again"
     return read_versioned_json(path, SCHEMA_VERSION, restore, remedy)
 
 
-def unwritable_error(path: Path, error: OSError) -> NormlabError:
+def unwritable_error(path: Path, error: OSError, remedy: str = OUTPUT_REMEDY) -> NormlabError:
     """The sentence for a path that cannot be written."""
-    return NormlabError(
-        f"{path} cannot be written ({error.strerror or error}); give another place with "
-        f"output_dir=…"
-    )
+    return NormlabError(f"{path} cannot be written ({error.strerror or error}); {remedy}.")

@@ -16,6 +16,7 @@ from normlab.config import conf_folder
 from normlab.config.safe_yaml import read_yaml
 from normlab.errors import ConfigError
 from normlab.study.plan import Plan, SweepRequest, compose_spec
+from normlab.text import join_words
 
 
 @dataclass(frozen=True)
@@ -55,23 +56,28 @@ def find_reach(sweep: SweepRequest, master: DictConfig) -> dict[str, BudgetReach
 
     `master` is the experiment as it is composed for any of its budgets.
     """
+    sizes = {"model.depth": master.model.depth, "model.width": master.model.width}
     reach = {}
-    for budget in sorted(sweep.budgets or _all_budgets()):
-        values = {**sweep.budgets.get(budget, {}), **sweep.params}
-        defaults = {
-            "trainer.max_steps": _length_of_budget(budget, master),
-            "model.depth": master.model.depth,
-            "model.width": master.model.width,
-        }
+    for budget, values in _values_by_budget(sweep, master).items():
+        shape = {**sizes, **values}
         try:
             steps, depths, widths = (
-                [int(number) for number in str(values.get(key, default)).split(",")]
-                for key, default in defaults.items()
+                [int(number) for number in str(shape[key]).split(",")]
+                for key in ("trainer.max_steps", *sizes)
             )
         except ValueError:  # range(…) or another expression
             continue
         reach[budget] = BudgetReach(tuple(sorted(steps)), max(depths), max(widths))
     return reach
+
+
+def _values_by_budget(sweep: SweepRequest, master: DictConfig) -> dict[str, dict[str, Any]]:
+    """What an experiment sets at each of its budgets, in the file's order, with the steps."""
+    values: dict[str, dict[str, Any]] = {}
+    for budget in sweep.budgets or _all_budgets():
+        length = {"trainer.max_steps": _length_of_budget(budget, master)}
+        values[budget] = {**length, **sweep.budgets.get(budget, {}), **sweep.params}
+    return values
 
 
 def _length_of_budget(budget: str, master: DictConfig) -> object:
@@ -92,17 +98,14 @@ def define_budgets(sweep: SweepRequest, loader: ConfigLoader, master: DictConfig
     overrides = [*first_arm, "study=claims", "trainer.max_steps=1", "trainer.val_every=1"]
     run = compose_spec(loader, master, overrides).id
     definitions: dict[str, Any] = {}
-    for budget in sorted(sweep.budgets or _all_budgets()):
-        values = {**sweep.budgets.get(budget, {}), **sweep.params}
-        if "trainer.max_steps" not in values:
-            values["trainer.max_steps"] = _length_of_budget(budget, master)
+    for budget, values in _values_by_budget(sweep, master).items():
         plain_values = {str(key): str(value) for key, value in values.items()}
         definitions[budget] = {"arms": list(sweep.arms), "values": plain_values, "run": run}
     return definitions
 
 
 def _all_budgets() -> list[str]:
-    return [path.stem for path in (conf_folder() / "budget").glob("*.yaml")]
+    return sorted(path.stem for path in (conf_folder() / "budget").glob("*.yaml"))
 
 
 def find_loss_range(plan: Plan) -> LossRange | None:
@@ -129,7 +132,7 @@ def check_attainable(
     if regime is not None and reach and not find_budgets(regime, reach):
         budgets = "; ".join(f"{budget}: {size.describe()}" for budget, size in reach.items())
         raise ConfigError(
-            f"claim={name}: its regime begins at {describe_limits(regime)}, and no budget of "
+            f"claim={name}: its regime is {describe_limits(regime)}, and no budget of "
             f"experiment={claim.experiment} reaches it ({budgets}); give it a larger budget, or "
             f"the claim another regime."
         )
@@ -153,11 +156,11 @@ def find_budgets(regime: Regime, reach: Mapping[str, BudgetReach]) -> list[str]:
 
 
 def describe_limits(regime: Regime) -> str:
-    """`1000 steps, 12 blocks`."""
+    """`runs of at least 1000 steps and 12 blocks`."""
     limits = [f"{regime.steps} steps"]
     limits += [] if regime.depth is None else [f"{regime.depth} blocks"]
     limits += [] if regime.width is None else [f"width {regime.width}"]
-    return ", ".join(limits)
+    return f"runs of at least {join_words(limits)}"
 
 
 def describe_shortfall(
@@ -174,6 +177,5 @@ def describe_shortfall(
     if not reach:
         remedy = "whether a budget reaches it is not known"
     return (
-        f"the claim is about runs from {describe_limits(regime)} on, and these have "
-        f"{size.describe()}; {remedy}"
+        f"the claim is about {describe_limits(regime)}, and these have {size.describe()}; {remedy}"
     )

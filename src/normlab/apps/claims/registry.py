@@ -1,19 +1,20 @@
 """What a claim's test was before its runs: a hash for every budget, with a date and a commit.
 
 `claims.py --register` writes conf/claim/registered.json, which is committed before the runs. A
-statement, margin, regime or budget that is changed afterwards has another hash, and the page says
-so.
+statement, margin, regime, rule or budget that is changed afterwards has another hash, and the page
+says so.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from normlab.apps.claims.claim import Claim
+from normlab.apps.claims.claim import Claim, Regime, Test
+from normlab.apps.claims.judge import RULES_VERSION
 from normlab.apps.claims.record import ClaimVerdict, unwritable_error
 from normlab.archive.versioned_json import read_versioned_json, restore_value, write_versioned_json
 
@@ -23,11 +24,15 @@ REGISTER_FILE = "registered.json"
 
 @dataclass(frozen=True)
 class Registration:
-    """A claim as it was on a date: its hash by budget, and normlab's commit, empty if unknown."""
+    """A claim as it was on a date: its hash by budget, and the commit of normlab's sources.
+
+    The commit is empty if it is not known; `dirty` says that there were uncommitted changes.
+    """
 
     hashes: dict[str, str]
     date: str
     commit: str
+    dirty: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,21 +52,32 @@ class Register:
 def hash_claim(claim: Claim, definitions: Mapping[str, Any]) -> dict[str, str]:
     """Twelve hexadecimal digits for every budget.
 
-    They are of all that decides the verdict: statement, test with its margin, regime, and what the
-    experiment trains or the measurement measures at this budget (`definitions`).
+    They are of all that decides the verdict: statement, test with its margin, regime, the rules
+    where runs are judged, and what the experiment trains or the measurement measures at this budget
+    (`definitions`). A key at its default value changes no hash.
     """
-    test = {"kind": claim.kind, **asdict(claim.test)}
-    regime = None if claim.regime is None else asdict(claim.regime)
+    test = {"kind": claim.kind, **_changed_fields(claim.test)}
+    regime = None if claim.regime is None else _changed_fields(claim.regime)
+    rules = [] if claim.experiment is None else [RULES_VERSION]
     hashes = {}
     for budget, definition in definitions.items():
         source = claim.experiment or claim.measurement
         text = json.dumps(
-            [claim.statement, test, regime, source, definition],
+            [claim.statement, test, regime, source, definition, *rules],
             sort_keys=True,
             default=_plain_value,
         )
         hashes[budget] = hashlib.sha256(text.encode()).hexdigest()[:12]
     return hashes
+
+
+def _changed_fields(values: Test | Regime) -> dict[str, object]:
+    """The fields that are not at their defaults."""
+    return {
+        key.name: value
+        for key in fields(values)
+        if (value := getattr(values, key.name)) != key.default
+    }
 
 
 def _plain_value(value: object) -> object:
@@ -102,7 +118,9 @@ def write_register(folder: Path, register: Register) -> Path:
     try:
         return write_versioned_json(path, asdict(ordered), SCHEMA_VERSION)
     except OSError as error:
-        raise unwritable_error(path, error) from error
+        raise unwritable_error(
+            path, error, "make it writable, for claims are registered there"
+        ) from error
 
 
 def mark_registration(
@@ -117,7 +135,10 @@ def mark_registration(
     registrations = register.claims.get(verdict.name, ())
     sentence = _describe_registration(digest, registrations, budget)
     if claim.first_run is not None:
-        sentence = f"not preregistered, for it was first judged on {claim.first_run}; {sentence}"
+        sentence = (
+            f"not preregistered: it was first judged on {claim.first_run}, before its test was "
+            f"registered; {sentence}"
+        )
     return replace(verdict, digest=digest, registration=sentence)
 
 
@@ -127,7 +148,8 @@ def _describe_registration(
     if not registrations:
         return "its test is not registered"
     last = registrations[-1]
-    commit = f" at commit {last.commit[:7]}" if last.commit else ""
+    sources = f", with the sources of commit {last.commit[:7]}" if last.commit else ""
+    sources += " and uncommitted changes" if last.commit and last.dirty else ""
     if digest and last.hashes.get(budget) == digest:
-        return f"its test and this budget were registered on {last.date}{commit}"
-    return f"its test or this budget has changed since it was registered on {last.date}{commit}"
+        return f"its test and this budget were registered on {last.date}{sources}"
+    return f"its test or this budget has changed since it was registered on {last.date}{sources}"

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from normlab.apps.claims.record import unwritable_error
+from normlab.apps.claims.record import OUTPUT_REMEDY, unwritable_error
 from normlab.archive import tags
 from normlab.archive.events import Events, Series
 from normlab.archive.files import read_bytes, replace_atomically
@@ -33,7 +33,7 @@ _LEFT_OUT = ("traceback", "command", "git", "hardware", "files", "started", "end
 
 @dataclass(frozen=True)
 class ArchivedRuns:
-    """Runs as they are read back, with the date of their verdict and their machine."""
+    """Runs as they are read back, with the day on which the last ended and their machine."""
 
     runs: tuple[Run, ...]
     date: str
@@ -45,12 +45,28 @@ def archive_path(folder: Path, experiment: str, budget: str) -> Path:
     return folder / f"{experiment}-{budget}.jsonl.gz"
 
 
-def write_archive(path: Path, runs: Sequence[Run], date: str, machine: str) -> None:
+def describe_origin(runs: Sequence[Run]) -> tuple[str, str]:
+    """The day on which the last of the runs ended, and where they were trained; empty if unknown.
+
+    `cpu (Intel Xeon), torch 2.13.0`; several, where runs are from several.
+    """
+    records = [run.record for run in runs]
+    places = {
+        f"{record.device}, torch {record.versions.get('torch', 'unknown')}"
+        for record in records
+        if record.device
+    }
+    last = max((record.ended or "" for record in records), default="")
+    return last[:10], "; ".join(sorted(places))
+
+
+def write_archive(path: Path, runs: Sequence[Run], remedy: str = OUTPUT_REMEDY) -> None:
     """Write all runs, atomically; the same runs give the same bytes.
 
     Raises:
-        NormlabError: it cannot be written.
+        NormlabError: it cannot be written; `remedy` ends the sentence.
     """
+    date, machine = describe_origin(runs)
     head = {"schema_version": SCHEMA_VERSION, "date": date, "machine": machine, "runs": len(runs)}
     lines = [head, *map(_plain_run, sorted(runs, key=lambda run: run.record.name))]
     text = "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines)
@@ -58,11 +74,10 @@ def write_archive(path: Path, runs: Sequence[Run], date: str, machine: str) -> N
         with replace_atomically(path) as draft:
             draft.write_bytes(gzip.compress(text.encode(), mtime=0))
     except OSError as error:
-        raise unwritable_error(path, error) from error
+        raise unwritable_error(path, error, remedy) from error
 
 
 def _plain_run(run: Run) -> dict[str, Any]:
-    # Through JSON's own rounding once: NaN becomes null, as in run.json.
     record = {key: value for key, value in asdict(run.record).items() if key not in _LEFT_OUT}
     config = dict(run.record.config)
     config.pop("output_dir", None)
@@ -113,7 +128,7 @@ def read_archive(path: Path) -> ArchivedRuns:
         raise
     except OSError as error:
         raise NormlabError(f"{path} cannot be read ({error.strerror or error}).") from error
-    except (ValueError, KeyError, TypeError, zlib.error) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
         raise NormlabError(
             f"{path} is damaged or was written by another version ({error}); restore it from "
             f"version control, or write it again with --export."

@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 _LOSSES = (tags.TRAIN_LOSS, tags.VALIDATION_LOSS)
 
 
-class NoBasisError(Exception):
-    """Why a claim has nothing to rest on: a sentence."""
+class NoEstimateError(Exception):
+    """Why there is no number to judge: a sentence."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +163,7 @@ def plan_study(experiment: str, options: StudyOptions, *, with_runs: bool = True
         with composed_config(overrides, options.config_dir) as (loader, master):
             sweeper = master.hydra.sweeper
             sweep = SweepRequest(sweeper.params, sweeper.arms, sweeper.budgets)
+            sweep.check_types()
             known["reach"] = find_reach(sweep, master)
             known["definitions"] = define_budgets(sweep, loader, master)
             if not with_runs:
@@ -187,46 +188,50 @@ def train_study(experiment: str, options: StudyOptions) -> str:
     Returns why it did not get to the end; empty where it did.
     """
     code = run_study_command(options.arguments(experiment))
-    return "" if code == 0 else f"{options.command(experiment)} left with code {code}"
+    return "" if code == 0 else f"{options.command(experiment)} exited with code {code}"
 
 
 def parse_arm(arm: str) -> dict[str, str]:
     """`norm=layernorm optimizer.lr=1e-3` by key.
 
     Raises:
-        NoBasisError: a word of it is no key=value.
+        NoEstimateError: a word of it is no key=value.
     """
     words = [word.partition("=") for word in arm.split()]
     if not words or not all(sign for _, sign, _ in words):
-        raise NoBasisError(f"{arm!r} names no arm; write key=value, as in norm=rmsnorm")
+        raise NoEstimateError(f"{arm!r} names no arm; write key=value, as in norm=rmsnorm")
     return {key: value for key, _, value in words}
 
 
 def select_runs(runs: Iterable[Run], arm: str) -> list[Run]:
-    """The runs that have all of the arm's keys. Raises NoBasisError, as `parse_arm`."""
+    """The runs that have all of the arm's keys. Raises NoEstimateError, as `parse_arm`."""
     keys = parse_arm(arm)
-    return [run for run in runs if all(_run_has(run.record, *item) for item in keys.items())]
+    return [run for run in runs if _has_keys(run.record, keys)]
 
 
 def select_ended_runs(runs: Iterable[Run], arm: str) -> list[Run]:
     """The same, where there are some and all have ended: finished, or diverged.
 
     Raises:
-        NoBasisError: there is none, or one has not ended.
+        NoEstimateError: there is none, or one has not ended.
     """
     selected = select_runs(runs, arm)
     if not selected:
-        raise NoBasisError(f"no run has {arm}")
+        raise NoEstimateError(f"no run has {arm}")
     pending = [run.record for run in selected if run.record.state not in SETTLED_STATES]
     if pending:
         reason = next((record.reason for record in pending if record.reason), "not trained yet")
-        raise NoBasisError(
+        raise NoEstimateError(
             f"{len(pending)} of {len(selected)} runs with {arm} have not ended ({reason})"
         )
     return selected
 
 
-def _run_has(record: RunRecord, key: str, value: str) -> bool:
+def _has_keys(record: RunRecord, keys: Mapping[str, str]) -> bool:
+    return all(_has_value(record, *item) for item in keys.items())
+
+
+def _has_value(record: RunRecord, key: str, value: str) -> bool:
     if key in ("norm", "placement"):
         return getattr(record, key) in (value, "any")
     if "." not in key:
@@ -281,24 +286,27 @@ def collect_claim_data(
             if failure := train_study(name, options):
                 terminal.print(f"note: {failure}", markup=False)
     data = {}
+    runs: dict[tuple[str, bool], tuple[Run, ...]] = {}  # by experiment, with probes or without
     for name, claim in claims.items():
         if claim.measurement is not None:
-            problem = failures.get(claim.measurement, "")
-            data[name] = ClaimData(
-                (),
-                stored[claim.measurement],
-                problem,
-                command(name),
-                definitions=define_measurement(claim.measurement),
-            )
-        else:
-            study = studies[str(claim.experiment)]
-            with_probes = claim.quantity is not None and not claim.quantity.is_loss
-            runs = study.read_runs(with_probes)
-            data[name] = ClaimData(
-                runs, None, study.problem, command(name), study.reach, study.definitions
-            )
+            measurement, problem = stored[claim.measurement], failures.get(claim.measurement, "")
+            data[name] = _measured_data(claim.measurement, measurement, problem, command(name))
+            continue
+        study, key = studies[str(claim.experiment)], (str(claim.experiment), claim.needs_probes)
+        if key not in runs:
+            runs[key] = study.read_runs(claim.needs_probes)
+        data[name] = ClaimData(
+            runs[key], None, study.problem, command(name), study.reach, study.definitions
+        )
     return data
+
+
+def _measured_data(
+    name: str, measurement: StoredMeasurement | None, problem: str, command: str
+) -> ClaimData:
+    """What a claim rests on that trains nothing."""
+    definitions = define_measurement(name)
+    return ClaimData((), measurement, problem, command, definitions=definitions)
 
 
 def read_claim_data(
@@ -324,14 +332,9 @@ def read_claim_data(
         if claim.experiment is None:
             measurement = str(claim.measurement)
             stored = read_measurement(measurement, options.budget, source)
-            problem = "" if stored else f"{source} has no present measurement of {measurement}"
-            data[name] = ClaimData(
-                (),
-                stored,
-                problem,
-                command(name),
-                definitions=define_measurement(measurement),
-            )
+            missing = f"{source} has no measurement of {measurement} with the current settings"
+            problem = "" if stored else missing
+            data[name] = _measured_data(measurement, stored, problem, command(name))
             continue
         study, archive = studies[claim.experiment], archives.get(claim.experiment)
         check_attainable(name, claim, study.reach, study.losses)
@@ -351,13 +354,11 @@ def export_claim_data(
     data: Mapping[str, ClaimData],
     options: StudyOptions,
     folder: Path,
-    *,
-    date: str,
-    machine: str,
+    remedy: str,
 ) -> list[Path]:
     """Write the runs and measurements that claims rest on, and return the files.
 
-    An experiment without runs leaves none.
+    An experiment without runs leaves none. `remedy` ends the sentence of an error.
 
     Raises:
         NormlabError: one cannot be written.
@@ -367,15 +368,15 @@ def export_claim_data(
     for name, claim in claims.items():
         measurement = data[name].measurement
         if measurement is not None:
-            paths.append(store_measurement(measurement, options.budget, folder))
-        elif claim.experiment and data[name].runs:
-            # Those of a claim that looks at probes have more curves.
-            needs_probes = claim.quantity is not None and not claim.quantity.is_loss
-            if needs_probes or claim.experiment not in runs:
-                runs[claim.experiment] = data[name].runs
+            paths.append(store_measurement(measurement, options.budget, folder, remedy))
+            continue
+        experiment = str(claim.experiment)
+        # Those of a claim that looks at probes have more curves.
+        if data[name].runs and (claim.needs_probes or experiment not in runs):
+            runs[experiment] = data[name].runs
     for experiment, members in runs.items():
         path = archive_path(folder, experiment, options.budget)
-        write_archive(path, members, date, machine)
+        write_archive(path, members, remedy)
         paths.append(path)
     return list(dict.fromkeys(paths))
 
@@ -416,13 +417,12 @@ def _check_arms(name: str, claim: Claim, study: PlannedStudy) -> None:
     """Refuse, before anything is trained, an arm that no run of the claim's study has."""
     if study.problem:
         return
-    runs = study.read_runs()
     for arm in claim.arms:
         try:
-            selected = select_runs(runs, arm)
-        except NoBasisError as error:
+            keys = parse_arm(arm)
+        except NoEstimateError as error:
             raise ConfigError(f"claim={name}: {error}.") from error
-        if not selected:
+        if not any(_has_keys(record, keys) for record in study.records.values()):
             arms = dict.fromkeys(
                 f"norm={record.norm} placement={record.placement}"
                 for record in study.records.values()

@@ -1,6 +1,6 @@
 """What a command asks of a measured experiment, checked before torch is imported.
 
-The values of each budget are in conf/experiment/<name>.yaml.
+The values of each budget are in conf/experiment/<name>.yaml or in the experiment's module.
 """
 
 import itertools
@@ -73,11 +73,14 @@ class MeasurementArguments:
         """The value of a key that has a single value, for a `reason` that an error names."""
         values = self.integers(key, default, minimum)
         if len(values) > 1:
-            raise ConfigError(
-                f"{key}={','.join(map(str, values))} cannot be several in experiment="
-                f"{self.master.measure.name}; {reason}."
-            )
+            raise self._several_values_error(key, list(map(str, values)), reason)
         return values[0]
+
+    def _several_values_error(self, key: str, values: Sequence[str], reason: str) -> ConfigError:
+        return ConfigError(
+            f"{key}={','.join(values)} cannot be several in experiment="
+            f"{self.master.measure.name}; {reason}."
+        )
 
     @property
     def threads(self) -> int | None:
@@ -92,8 +95,12 @@ class MeasurementArguments:
         `fixed` are values of other keys, `model__width` for `model.width`.
 
         Raises:
-            ConfigError: a combination could not be trained either.
+            ConfigError: another key has several values, or a combination could not be trained.
         """
+        several = {*keys, *_COMMON_KEYS, *(key.replace("__", ".") for key in fixed)}
+        for key, values in self.values.items():
+            if len(values) > 1 and key.lstrip("+") not in several:
+                raise self._several_values_error(key, values, "it is the same for all networks")
         swept = [key for key in keys if key in self.values]
         single = {key: values[0] for key, values in self.values.items() if len(values) == 1}
         specs: dict[str, RunSpec] = {}

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from normlab.analysis.arms import Arm
 from normlab.analysis.result import StudyResult
 from normlab.analysis.style import Look, norm_colours, placement_styles
-from normlab.apps.experiments.formatting import format_factor, join_words
+from normlab.apps.experiments.formatting import format_factor
 from normlab.apps.experiments.trials import (
     SINGLE_SEED,
     Trial,
+    TrialPair,
     best_trial,
     compare_pairs,
     describe_divergence,
@@ -25,6 +26,7 @@ from normlab.apps.experiments.trials import (
     read_trials,
 )
 from normlab.archive import tags
+from normlab.text import join_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -118,18 +120,41 @@ def write_sentences(result: StudyResult) -> list[str]:
     for trial in trials:
         norms.setdefault(trial.arm.norm, []).append(trial)
     sentences: list[str] = []
+    is_compared = False
     for same_norm in norms.values():
-        sentences += _compare_with_complete(same_norm, len(norms))
+        pairs = _pair_with_complete(same_norm, len(norms))
+        sentences += _compare_with_complete(same_norm, pairs)
+        is_compared |= bool(pairs)
     sentences += describe_divergence(trials)
     sentences += describe_ignored_context(trials)
     sentences += _describe_gradients(trials)
-    basis = "The intervals hold for all these comparisons together (docs/statistics.md)."
-    return [*sentences, SINGLE_SEED if has_single_seed(trials) else basis]
+    if has_single_seed(trials):
+        sentences.append(SINGLE_SEED)
+    elif is_compared:
+        sentences.append(
+            "The intervals hold for all these comparisons together (docs/statistics.md)."
+        )
+    return sentences
 
 
-def _compare_with_complete(trials: Sequence[Trial], norms: int) -> Iterator[str]:
-    """Every variant with a norm against the complete block, each at its own best rate."""
-    complete = best_trial(trial for trial in trials if trial.arm.placement == COMPLETE)
+def _best_complete(trials: Sequence[Trial]) -> Trial | None:
+    """The block with all its parts at its best rate; None where it finishes at none."""
+    return best_trial(trial for trial in trials if trial.arm.placement == COMPLETE)
+
+
+def _pair_with_complete(trials: Sequence[Trial], norms: int) -> list[TrialPair]:
+    """The complete block with every variant of its norm, each at its own best rate."""
+    complete = _best_complete(trials)
+    if complete is None:
+        return []
+    tuned = [best for arm in group_trials(trials, "name").values() if (best := best_trial(arm))]
+    others = [trial for trial in tuned if trial.name != complete.name]
+    return compare_pairs([(complete, other) for other in others], norms)
+
+
+def _compare_with_complete(trials: Sequence[Trial], pairs: Sequence[TrialPair]) -> Iterator[str]:
+    """What the complete block ends at, and the variants against it."""
+    complete = _best_complete(trials)
     if complete is None:
         yield (
             f"The complete block (placement={COMPLETE}) finishes at no rate, or was not trained: "
@@ -141,10 +166,6 @@ def _compare_with_complete(trials: Sequence[Trial], norms: int) -> Iterator[str]
         f"After {format_steps([complete])}, {complete.name}, with all its parts, ends at "
         f"{complete.loss} ({rate}{complete.windows})."
     )
-    arms = group_trials(trials, "name")
-    tuned = [best for arm in arms.values() if (best := best_trial(arm))]
-    others = [trial for trial in tuned if trial.name != complete.name]
-    pairs = compare_pairs([(complete, other) for other in others], norms)
     if has_single_seed(trials):
         losses = [f"{pair.b.name} {pair.gap} ({format_rate(pair.b.rate)})" for pair in pairs]
         if losses:

@@ -33,16 +33,6 @@ def format_percent(share: float) -> str:
     return f"{100 * share:.1f} %" if abs(share) < 0.1 else f"{100 * share:.0f} %"
 
 
-def join_words(words: Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
-    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
-
-
-def count_noun(count: int, noun: str) -> str:
-    """`1 seed`, `2 seeds`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def build_table(
     caption: str, texts: Sequence[str], numeric: Sequence[str], rows: Sequence[Sequence[Any]]
 ) -> Table:

@@ -13,11 +13,9 @@ from typing import TYPE_CHECKING, Any
 from normlab.analysis.report_tables import Table
 from normlab.apps.experiments.formatting import (
     build_table,
-    count_noun,
     format_factor,
     format_percent,
     format_short,
-    join_words,
 )
 from normlab.apps.experiments.signal_theory import (
     expected_gradient,
@@ -25,6 +23,7 @@ from normlab.apps.experiments.signal_theory import (
     rms_floor,
 )
 from normlab.archive.versioned_json import FiniteNumber, none_to_nan
+from normlab.text import count_noun, join_words
 
 if TYPE_CHECKING:
     # Hydra, which drawing stored numbers does not need.
@@ -207,7 +206,7 @@ def _describe_signal(stack: DepthProfile, bare: DepthProfile, deep: DepthProfile
 
 
 def _describe_losses(stack: DepthProfile) -> Iterator[str]:
-    """What is lost: information on the way up, gradient on the way back."""
+    """What is lost: information in the forward pass, gradient in the backward pass."""
     share, share_theory = stack.by_layer("share")[-1], stack.expected_by_layer("share")[-1]
     if share > _LEAST_SHARE:
         yield (
@@ -219,7 +218,7 @@ def _describe_losses(stack: DepthProfile) -> Iterator[str]:
     gradient = stack.by_layer("gradient")[0]
     factor, factor_theory = gradient ** (1 / stack.depth), math.sqrt((stack.weight or 0.0) / 2)
     yield (
-        f"On its way back the gradient changes by ×{factor:.3f} a layer (theory "
+        f"In the backward pass the gradient changes by ×{factor:.3f} a layer (theory "
         f"{factor_theory:.3f}), {format_factor(gradient)} over all {stack.depth}."
     )
 
@@ -260,7 +259,7 @@ def _describe_transformers(profiles: Sequence[DepthProfile]) -> Iterator[str]:
     ]
     yield (
         f"In a Transformer with weights of std {init}, the stream changes from block 1 to "
-        f"{first[0].depth}, and its gradient on the way back, by "
+        f"{first[0].depth}, and its gradient in the backward pass, by "
         f"{'; '.join(map(_describe_change, first))}."
     )
     for init, arms in further:

@@ -16,11 +16,12 @@ from scipy.optimize import isotonic_regression
 from normlab.analysis import sheet
 from normlab.analysis.sheet import log_ticks
 from normlab.analysis.style import INK, LineStyle, norm_colours, placement_styles
-from normlab.apps.experiments.formatting import count_noun, format_short
+from normlab.apps.experiments.formatting import format_short
 from normlab.apps.experiments.gradient_vanishing import DepthProfile, GradientVanishing
 from normlab.apps.experiments.record import MeasurementRecord
 from normlab.apps.experiments.signal_theory import UNIT_RMS_NORMS
 from normlab.archive.record import short_number
+from normlab.text import count_noun
 
 _ROWS = {  # by quantity: the row's name and its y-axis
     "std": ("Signal", "std"),

@@ -17,10 +17,10 @@ from normlab.apps.experiments.formatting import (
     format_factor,
     format_percent,
     format_short,
-    join_words,
 )
 from normlab.archive.steadiness import NOT_COMPARABLE, is_steady, speed_variation
 from normlab.archive.versioned_json import none_to_nan
+from normlab.text import join_words
 
 if TYPE_CHECKING:
     # Hydra, which drawing stored numbers does not need.
@@ -34,7 +34,8 @@ IMPLEMENTATIONS = {
     "composite": "written out",
     "x.var": "with x.var",
 }
-# A LayerNorm that has no RMSNorm of its kind, and the implementation whose RMSNorm it is held to.
+# LayerNorm with x.var has no RMSNorm counterpart; it is compared with this implementation's
+# RMSNorm.
 NAIVE, WRITTEN_OUT = "x.var", "composite"
 # What the tutorial that normlab began with says of RMSNorm's speed, and what its script prints.
 CLAIMED_LOW, CLAIMED_HIGH, _PRINTED = 0.07, 0.64, 67.13
@@ -264,9 +265,9 @@ def _test_claimed_speed(ratios: Sequence[Spread]) -> Iterator[str]:
     slower = sum(ratio.low > 1 for ratio in ratios)
     fits = sum(CLAIMED_LOW <= 1 / ratio.median - 1 <= CLAIMED_HIGH for ratio in faster)
     yield (
-        f"Of {len(ratios)} comparisons like for like RMSNorm is faster in {len(faster)} and slower "
-        f"in {slower}; in {len(ratios) - len(faster) - slower} the quartiles of "
-        f"{min(ratio.count for ratio in ratios)} rounds cannot tell. The tutorial's "
+        f"Of {len(ratios)} comparisons within one implementation RMSNorm is faster in "
+        f"{len(faster)} and slower in {slower}; in {len(ratios) - len(faster) - slower} the "
+        f"quartiles of {min(ratio.count for ratio in ratios)} rounds cannot tell. The tutorial's "
         f"“{100 * CLAIMED_LOW:.0f}–{100 * CLAIMED_HIGH:.0f} % faster” fits {fits} of them."
     )
 
@@ -277,8 +278,8 @@ def _test_printed_speed(ratios: Sequence[TimeRatio], naive: Sequence[TimeRatio])
     if largest:
         yield (
             f"Its script's “{100 * _PRINTED:.0f} % faster” would be a factor of "
-            f"{1 + _PRINTED:.0f}; like for like the largest, forward or with backward, is "
-            f"{format_factor(largest)}."
+            f"{1 + _PRINTED:.0f}; within one implementation the largest, forward or with "
+            f"backward, is {format_factor(largest)}."
         )
     forward = _largest_speedup(ratio.forward for ratio in naive)
     both = _largest_speedup(ratio.both for ratio in naive)

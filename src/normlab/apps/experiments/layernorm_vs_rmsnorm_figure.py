@@ -1,4 +1,4 @@
-"""The figure of `layernorm_vs_rmsnorm`: distributions, what each norm does not feel, and time."""
+"""The figure of `layernorm_vs_rmsnorm`: distributions, invariances, and time."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from normlab.analysis import sheet
 from normlab.analysis.sheet import log_ticks
 from normlab.analysis.statistics import Spread
-from normlab.analysis.style import GREY, INK, norm_colours
+from normlab.analysis.style import DOTTED, GREY, INK, norm_colours
 from normlab.apps.experiments.layernorm_vs_rmsnorm import (
     CLAIMED_HIGH,
     CLAIMED_LOW,
@@ -34,7 +34,6 @@ MOST_SHAPES = len(_MARKERS)
 _HEIGHT = 6.1  # inches
 _LEAST_CHANGE = 1e-17  # smaller changes of the output are drawn here
 _SMALL = 7.5  # points
-_DOTTED = (0, (1.0, 1.6))
 
 
 def draw_figure(record: MeasurementRecord) -> Figure:
@@ -178,7 +177,7 @@ def _draw_ratio(axes: Axes, ratio: Spread | None, y: float, colour: str, marker:
 
 def _format_time_axes(axes: Axes, rows: Sequence[str], labels: Sequence[str]) -> None:
     axes.set_xscale("log")
-    axes.axvline(1, color=GREY, lw=1.0, ls=_DOTTED, zorder=1)
+    axes.axvline(1, color=GREY, lw=1.0, ls=DOTTED, zorder=1)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_yticks(range(len(rows)), labels, fontsize=_SMALL)
     axes.tick_params(axis="y", length=0)

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from normlab.analysis.result import StudyResult
-from normlab.apps.experiments.formatting import join_words
 from normlab.apps.experiments.trials import (
     SINGLE_SEED,
     Trial,
@@ -19,6 +18,7 @@ from normlab.apps.experiments.trials import (
     has_single_seed,
     read_trials,
 )
+from normlab.text import join_words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

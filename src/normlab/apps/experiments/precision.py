@@ -11,12 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from normlab.analysis.arms import format_value
 from normlab.analysis.report_tables import Cell, Table
-from normlab.apps.experiments.formatting import (
-    build_table,
-    format_short,
-    join_words,
-)
+from normlab.apps.experiments.formatting import build_table, format_short
 from normlab.archive.versioned_json import none_to_nan
+from normlab.text import join_words
 
 if TYPE_CHECKING:
     # Hydra, which drawing stored numbers does not need.

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from normlab.analysis import sheet
 from normlab.analysis.arms import format_value
 from normlab.analysis.sheet import log_ticks
-from normlab.analysis.style import GREY, INK
+from normlab.analysis.style import DOTTED, GREY, INK
 from normlab.apps.experiments.precision import (
     EPS,
     MEANS,
@@ -32,7 +32,6 @@ _LINES: dict[str, Any] = {WIDE: "-", NARROW: (0, (4.0, 1.8))}
 _HEIGHT = 6.6  # inches
 _LOWEST, _HIGHEST, _CROSSES = 1e-8, 1e3, 300.0  # of the axis of errors, and where crosses stand
 _SMALL = 7.5  # points
-_DOTTED: Any = (0, (1.0, 1.6))
 
 
 def draw_figure(record: MeasurementRecord) -> Figure:
@@ -120,7 +119,7 @@ def _draw_eps(errors: Axes, output: Axes, numbers: Precision) -> None:
     for eps, colour in _EPS_COLOURS.items():
         rms = numbers.output_rms[f"{eps:g}"]
         output.plot(numbers.scales, rms, color=colour, label=f"eps={format_value(eps)}")
-        output.axvline(eps**0.5, color=GREY, lw=0.8, ls=_DOTTED)
+        output.axvline(eps**0.5, color=GREY, lw=0.8, ls=DOTTED)
     _format_axes(output, numbers.scales, "scale of the input", (1e-4, 3.0))
     output.set_ylabel("RMS of the output")
     output.legend(fontsize=_SMALL, loc="lower right", handlelength=1.4)

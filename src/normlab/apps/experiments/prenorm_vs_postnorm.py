@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 from normlab.analysis.arms import format_value
 from normlab.analysis.formatting import format_interval
 from normlab.analysis.result import StudyResult
-from normlab.apps.experiments.formatting import join_words
 from normlab.apps.experiments.trials import (
     NO_CONTEXT,
     SINGLE_SEED,
@@ -21,6 +20,7 @@ from normlab.apps.experiments.trials import (
     has_single_seed,
     read_trials,
 )
+from normlab.text import join_words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -83,11 +83,13 @@ def write_sentences(result: StudyResult) -> list[str]:
             changed = f"Warm-up changes the best final loss of {name} by {join_words(changes)}."
             sentences.append(changed)
     sentences += [_describe_failures(name, arm) for name, arm in arms.items()]
-    basis = (
-        f"The intervals hold together for the placements at all depths, and for "
-        f"the {len(warmups)} comparisons of warm-up."
-    )
-    return [*sentences, SINGLE_SEED if has_single_seed(trials) else basis]
+    if has_single_seed(trials):
+        return [*sentences, SINGLE_SEED]
+    families = ["the placements at all depths"] if placements else []
+    families += [f"the {len(warmups)} comparisons of warm-up"] if warmups else []
+    if families:
+        sentences.append(f"The intervals hold together for {', and for '.join(families)}.")
+    return sentences
 
 
 def _warmup_pairs(arm: Sequence[Trial]) -> Iterator[tuple[Trial, Trial]]:

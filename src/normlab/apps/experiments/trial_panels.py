@@ -11,7 +11,7 @@ from normlab.analysis import panels, sheet
 from normlab.analysis.arms import format_value
 from normlab.analysis.curves import loss_limits
 from normlab.analysis.statistics import mean_interval
-from normlab.analysis.style import GREY, Look
+from normlab.analysis.style import DOTTED, GREY, Look
 from normlab.apps.experiments.trials import (
     Trial,
     best_shared_rate,
@@ -24,7 +24,6 @@ _MOST_ARMS = 12  # in a figure
 _NAMES_WIDTH = 2.4  # inches, of the rows of the best rates
 # Shares of the span of losses that stay free: below, above, and for every row of crosses.
 _BELOW, _ABOVE, _CROSSES = 0.06, 0.04, 0.07
-_DOTTED = (0, (1.0, 1.6))
 
 
 def lowest_arms(trials: Sequence[Trial]) -> tuple[list[Trial], str]:
@@ -127,7 +126,7 @@ def draw_losses_by_rate(
     """
     _format_axes(axes, all_trials)
     for unigram in _unigram_losses(trials):
-        axes.axhline(unigram, color=GREY, lw=1.0, ls=_DOTTED, zorder=1)
+        axes.axhline(unigram, color=GREY, lw=1.0, ls=DOTTED, zorder=1)
     low, high = axes.get_ylim()
     crosses_y = high - 0.03 * (high - low)
     for arm_trials in group_trials(trials, "name").values():

@@ -11,11 +11,11 @@ from normlab.analysis.family import family_differences
 from normlab.analysis.formatting import format_interval
 from normlab.analysis.learning_rates import OTHER_WINDOWS, has_halves
 from normlab.analysis.statistics import LEVEL, Difference, Outcome, mean_interval
-from normlab.apps.experiments.formatting import join_words
+from normlab.text import join_words
 
 # Nats per token above the best guess without context within which a model has learned none.
 NO_CONTEXT = 0.05
-SINGLE_SEED = "One seed: no interval, and nothing tells effect from noise; add seed=0,1,2."
+SINGLE_SEED = "One seed: no interval, so an effect cannot be separated from noise; add seed=0,1,2."
 
 
 @dataclass(frozen=True)
@@ -76,16 +76,11 @@ class Trial:
 
 @dataclass(frozen=True)
 class TrialPair:
-    """Two trials over equal seeds, a − b; interval and p hold for all pairs of their question."""
+    """Two trials over equal seeds, a − b; the interval holds for all pairs of their question."""
 
     a: Trial
     b: Trial
     difference: Difference
-
-    @property
-    def p(self) -> float:
-        """Of the test that the trials do not differ."""
-        return self.difference.p
 
     @property
     def outcome(self) -> Outcome:
@@ -220,7 +215,7 @@ def describe_divergence(trials: Sequence[Trial]) -> Iterator[str]:
     for rate in dict.fromkeys(highest):
         finished = [f"{t.name} at {t.loss}" for t in trials if t.rate == rate and t.complete]
         if finished:
-            yield f"At {format_rate(rate)} finish {join_words(finished)}."
+            yield f"At {format_rate(rate)} these finish: {join_words(finished)}."
     if not highest:
         yield f"No run of {join_words(list(arms))} diverged at any rate of the grid."
 
