@@ -1,4 +1,4 @@
-"""Models at initialisation, by depth: python scripts/probe.py norm=rmsnorm,none model.depth=4,8."""
+"""Models at initialization, by depth: python scripts/probe.py norm=rmsnorm,none model.depth=4,8."""
 
 import sys
 

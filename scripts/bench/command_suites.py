@@ -77,7 +77,7 @@ def measure_start(settings: Settings) -> Json:
         "The first step is there when its loss is in an event file of the run, looked for every "
         f"10 ms while `train.py {' '.join(README_COMMAND)}` goes on from an empty folder; "
         "everything before it counts: imports, checks, the plan, the validation at "
-        "initialisation.",
+        "initialization.",
         "Whole processes, from their start; file caches are warm.",
     )
     table = add_table(

@@ -1,4 +1,4 @@
-"""A text of one's own: every file is read or named, and tokenised only once."""
+"""A text of one's own: every file is read or named, and tokenized only once."""
 
 import glob
 import gzip
@@ -117,7 +117,7 @@ def test_a_text_replaced_under_its_size_and_time_is_read_again(tmp_path):
     assert whole(open_text(text)) == "eb ot ton ro eb ot " * 20
 
 
-def test_a_text_under_another_name_is_not_tokenised_again(corpus, tmp_path, monkeypatch):
+def test_a_text_under_another_name_is_not_tokenized_again(corpus, tmp_path, monkeypatch):
     text = whole(open_text(corpus))
     corpus.rename(tmp_path / "moved")
     monkeypatch.setattr(user_text, "read_text_chunks", lambda _: pytest.fail("read again"))
@@ -180,7 +180,7 @@ def test_a_glob_takes_what_the_standard_library_does(corpus, monkeypatch):
         )
 
 
-def test_a_changed_corpus_or_option_is_tokenised_again(corpus, cache):
+def test_a_changed_corpus_or_option_is_tokenized_again(corpus, cache):
     open_text(corpus)
     open_text(corpus, tokens="bpe", vocabulary=300)
     assert open_text(corpus, tokens="bpe", vocabulary=280).vocabulary == 280

@@ -10,10 +10,10 @@ def layernorm_backward(
     """The gradients of x, gain and bias."""
     centred = x - x.mean(-1, keepdim=True)
     deviation = torch.sqrt(centred.pow(2).mean(-1, keepdim=True) + eps)
-    normalised = centred / deviation
+    normalized = centred / deviation
     g = output_gradient * gain
     through_mean = g.mean(-1, keepdim=True)
-    through_variance = normalised * (g * normalised).mean(-1, keepdim=True)
+    through_variance = normalized * (g * normalized).mean(-1, keepdim=True)
     x_gradient = (g - through_mean - through_variance) / deviation
-    gain_gradient = (output_gradient * normalised).sum((0, 1))
+    gain_gradient = (output_gradient * normalized).sum((0, 1))
     return x_gradient, gain_gradient, output_gradient.sum((0, 1))

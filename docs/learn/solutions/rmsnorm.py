@@ -1,4 +1,4 @@
-"""RMSNorm from scratch: normalised in fp32, cast, then multiplied by the gain."""
+"""RMSNorm from scratch: normalized in fp32, cast, then multiplied by the gain."""
 
 import torch
 from torch import Tensor, nn
@@ -15,5 +15,5 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(…, width) → (…, width), in the dtype of x."""
         wide = x.float()
-        normalised = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
-        return normalised.type_as(x) * self.gain
+        normalized = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
+        return normalized.type_as(x) * self.gain

@@ -113,7 +113,7 @@ def main(
         "--margin",
         type=partial(read_nats, "--margin"),
         metavar="NATS",
-        help="arms whose difference surely lies within this margin end the same",
+        help="arms whose difference lies, with confidence, within this margin end the same",
     )
     parser.add_argument(
         "--target",

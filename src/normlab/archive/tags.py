@@ -1,7 +1,7 @@
 """The names of what a run measures, as they stand in the event files.
 
 Step is always the number of optimizer steps done, so `train/loss` at step 0 is the loss at
-initialisation, and `val/loss` at step s belongs to the same weights as `train/loss` at step s.
+initialization, and `val/loss` at step s belongs to the same weights as `train/loss` at step s.
 """
 
 TRAIN_LOSS = "train/loss"

@@ -89,7 +89,7 @@ class BlockRule(AttentionConfig):
 
 @dataclass
 class PlacementInit:
-    """Factors of the standard deviation at initialisation: numbers, or expressions in L and l."""
+    """Factors of the standard deviation at initialization: numbers, or expressions in L and l."""
 
     value: Any = 1.0
     out: Any = 1.0

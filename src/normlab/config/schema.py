@@ -96,7 +96,7 @@ class Measure(Enum):
 
 @dataclass
 class InitConfig:
-    """Standard deviations at initialisation; `output` multiplies those that write to the stream."""
+    """Standard deviations at initialization; `output` multiplies those that write to the stream."""
 
     std: float = 0.02
     output: Any = 1.0  # a number, or an expression in L (blocks)

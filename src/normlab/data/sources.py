@@ -1,6 +1,6 @@
 """Sources of tokens: batches by step, a fixed validation set, a tokenizer.
 
-`Source` is what every kind of data gives; `CorpusSource` is windows of one tokenised text. Random
+`Source` is what every kind of data gives; `CorpusSource` is windows of one tokenized text. Random
 generators are seeded by (use, seed, index), so a batch does not depend on any before it.
 """
 
@@ -144,7 +144,7 @@ def check_corpus_options(batch_size: int, fraction: float, windows: int | None) 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A tokenised text.
+    """A tokenized text.
 
     Attributes:
         ids: the tokens, (tokens,), in memory or mapped from a file.

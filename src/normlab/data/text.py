@@ -300,7 +300,7 @@ def _not_text_error(file: Path, what: str, offset: int) -> NormlabError:
 
 
 def cache_folder() -> Path:
-    """Where downloads and tokenised corpora stay between runs; it need not exist yet."""
+    """Where downloads and tokenized corpora stay between runs; it need not exist yet."""
     return user_cache_path("normlab")
 
 
@@ -351,7 +351,7 @@ def open_corpus(files: Sequence[Path], tokens: str, vocabulary: int) -> Corpus:
 def _tokenize_files(
     stem: Path, files: Sequence[Path], content: str, tokens: str, vocabulary: int
 ) -> None:
-    _log.info("Tokenising %d files into %s.ids", len(files), stem)
+    _log.info("Tokenizing %d files into %s.ids", len(files), stem)
     # Several processes may do this at once: each writes drafts of its own, all with the same bytes,
     # and the description comes last, so where one exists, the ids that it describes exist too.
     with report_cache_errors(), replace_atomically(stem.with_suffix(".ids")) as draft:

@@ -1,4 +1,4 @@
-"""exp, sigmoid, tanh and erf in single precision, without branches, so that they are vectorised.
+"""exp, sigmoid, tanh and erf in single precision, without branches, so that they are vectorized.
 
 The coefficients were fitted by weighted least squares at Chebyshev's points, lowest power first;
 each function is within a few units in the last place of the true value (tests hold it to that).

@@ -115,7 +115,7 @@ class Kernel:
 
 
 def _compile_module(module: str) -> llvm.ExecutionEngine:
-    """The optimised module, ready to be called on this processor."""
+    """The optimized module, ready to be called on this processor."""
     machine = _target_machine()
     parsed = llvm.parse_assembly(module)
     parsed.verify()

@@ -74,7 +74,7 @@ class Attention(nn.Module):
         return F.dropout(self.out(self.inner_norm(mixed)), self.dropout, self.training)
 
     def project_heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, T, width) → q (H, B, T, D), k and v (K, B, T, D), normalised and rotated."""
+        """(B, T, width) → q (H, B, T, D), k and v (K, B, T, D), normalized and rotated."""
         q, k, v = self._split_heads(self.qkv(x))
         v = self._apply_head_norm(v, self.v_norm).to(v.dtype)
         q = self.rotary(self._apply_head_norm(q, self.q_norm)).to(v.dtype)
@@ -92,7 +92,7 @@ class Attention(nn.Module):
         return torch.split(heads, [self.heads, self.kv_heads, self.kv_heads])
 
     def _apply_head_norm(self, heads: Tensor, norm: nn.Module) -> Tensor:
-        """The same shape, (…, D), normalised in each head, or else before."""
+        """The same shape, (…, D), normalized in each head, or else before."""
         normed: Tensor = norm(heads) if self.per_head else heads
         return normed
 

@@ -38,7 +38,7 @@ class Wiring:
     input_scale: Scale = UNIT_SCALE
     heads: Scale = UNIT_SCALE
     reads: str = "stream"  # or block: x₀ instead of x
-    head_norm: str = "head"  # or all: q, k and v are normalised before they are split into heads
+    head_norm: str = "head"  # or all: q, k and v are normalized before they are split into heads
     init: Mapping[str, float] = field(default_factory=dict)  # by projection: value, out, up, down
 
 

@@ -1,4 +1,4 @@
-"""Residual sublayers with two streams: one that is normalised as it goes, one that is not."""
+"""Residual sublayers with two streams: one that is normalized as it goes, one that is not."""
 
 from torch import Tensor, nn
 

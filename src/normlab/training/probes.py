@@ -1,4 +1,4 @@
-"""Measurements inside the model, in training and at initialisation; they change nothing.
+"""Measurements inside the model, in training and at initialization; they change nothing.
 
     readings = probe_initialization(model, (tokens, targets))
     readings["stream_rms", "block_03/attention"]
@@ -10,7 +10,7 @@ training, `Probes` measures before the update of every so many steps, and writes
 
 Activations are measured in a forward pass of their own, without dropout, whatever compiles or
 checkpoints the training: that it draws no random numbers and leaves no trace is tested, to the bit.
-Where the residual is two streams (ResiDual, SiameseNorm), `stream_…` is the one that is normalised
+Where the residual is two streams (ResiDual, SiameseNorm), `stream_…` is the one that is normalized
 as it goes, and `stream_2_…` the one that is not; a stream that is no tensor and no tuple of them
 is passed over.
 """

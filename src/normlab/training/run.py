@@ -254,7 +254,7 @@ def _fit_model(
         # Lightning counts batches here, not optimizer steps.
         val_check_interval=settings.val_every * accumulate,
         check_val_every_n_epoch=None,
-        # The validation loss at initialisation is a point of the curve.
+        # The validation loss at initialization is a point of the curve.
         num_sanity_val_steps=0 if checkpoints.resumed else -1,
         logger=recorder.logger,
         callbacks=callbacks,

@@ -47,7 +47,7 @@ _PROBES_LAYOUT = {
     "Probes": {
         meaning: ["Multiline", [tags.probe_tag(quantity, ".*")]]
         for quantity, meaning in tags.QUANTITIES.items()
-        if quantity != tags.STREAM_GRADIENT  # only measured at initialisation
+        if quantity != tags.STREAM_GRADIENT  # only measured at initialization
     }
 }
 

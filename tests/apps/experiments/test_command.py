@@ -70,7 +70,7 @@ def test_numbers_figure_and_paragraph_then_a_redraw(
     assert "experiment=gradient_vanishing" in found.origin.command
     assert [one.norm for one in found.numbers.stacks] == ["none"] * 3 + ["rmsnorm"]
     assert found.numbers.deep.depth == 20
-    assert "16 wide, with PyTorch's initialisation" in answer.out.splitlines()[-1]
+    assert "16 wide, with PyTorch's initialization" in answer.out.splitlines()[-1]
 
     figure.unlink()
     monkeypatch.setattr(gradient_vanishing_measurement, "profile_stacks", never)

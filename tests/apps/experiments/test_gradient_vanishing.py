@@ -1,4 +1,4 @@
-"""What is measured at initialisation, against theory and against a second way to compute it."""
+"""What is measured at initialization, against theory and against a second way to compute it."""
 
 import math
 from collections.abc import Callable
@@ -139,7 +139,7 @@ def test_without_a_norm_the_stream_grows_and_post_holds_it(
     assert (none.gradient[1] or 0) > 20
 
 
-def test_two_streams_and_gpt2s_initialisation(specified: Callable[..., RunSpec]) -> None:
+def test_two_streams_and_gpt2s_initialization(specified: Callable[..., RunSpec]) -> None:
     spec = specified("norm=rmsnorm", "placement=residual", "model.width=16", "model.depth=2")
     (one,) = profile_streams([spec], "GPT-2", 0.02, "1/sqrt(2*L)", [0, 1], quiet)
     assert one.depth == 2

@@ -157,7 +157,7 @@ def fit_slope(x: Sequence[float], y: Sequence[float]) -> float:
         return math.nan
 
 
-# ---- What depth does to a Transformer: gradients, the stream. At two initialisations, that of
+# ---- What depth does to a Transformer: gradients, the stream. At two initializations, that of
 # Xiong et al.'s theory (2002.04745) and GPT-2's; the models are those of `scripts/probe.py`.
 
 _INITS = {
@@ -240,7 +240,7 @@ _LAST_LAYER = 8  # of the notes
 
 
 def measure_linear_stack(size: MeasurementSize) -> Series:
-    """Activations and gradients by depth of PyTorch's and Kaiming's initialisation, by seed."""
+    """Activations and gradients by depth of PyTorch's and Kaiming's initialization, by seed."""
     from normlab.apps.experiments.gradient_vanishing_measurement import (
         STACKS_WITHOUT_NORM,
         profile_stacks,

@@ -181,7 +181,7 @@ def _describe_signal(stack: DepthProfile, bare: DepthProfile, deep: DepthProfile
     error = stack.by_layer("rms_error")[layer]
     certainty = "unknown" if math.isnan(error) else format_percent(error)
     yield (
-        f"In a stack of Linear and ReLU, {stack.width} wide, with PyTorch's initialisation the std "
+        f"In a stack of Linear and ReLU, {stack.width} wide, with PyTorch's initialization the std "
         f"goes from 1 at the input to {format_short(std)} at layer {stack.depth}; theory differs "
         f"most at layer {layer}, by {format_percent(deviation)} "
         f"({count_noun(stack.seeds, 'seed')}, standard error {certainty})."
@@ -264,7 +264,7 @@ def _describe_transformers(profiles: Sequence[DepthProfile]) -> Iterator[str]:
     )
     for init, arms in further:
         worst = max(arms, key=lambda arm: max(map(_change_size, _block_changes(arm))))
-        yield f"With {init}'s initialisation the largest change is {_describe_change(worst)}."
+        yield f"With {init}'s initialization the largest change is {_describe_change(worst)}."
 
 
 def _describe_change(profile: DepthProfile) -> str:

@@ -99,7 +99,7 @@ def draw_figure(record: MeasurementRecord) -> Figure:
     hidden = sum(max(0, len(column) - _MOST_CURVES) for column in columns)
     if hidden:
         note += f"\nThe first {_MOST_CURVES} networks of a panel; {hidden} more are in the numbers."
-    title = "What depth does to signal, information and gradient at initialisation"
+    title = "What depth does to signal, information and gradient at initialization"
     figure, body = sheet.create_sheet(title, note, None, _HEIGHT)
     grid = body.subplots(3, 3)
     for row, (quantity, (name, y_label)) in zip(grid, _ROWS.items(), strict=True):
@@ -206,7 +206,7 @@ def _write_note(record: MeasurementRecord) -> str:
     stack, stream, origin = numbers.stacks[0], numbers.transformers[0], record.origin
     stack_seeds, stream_seeds = (count_noun(p.seeds, "seed") for p in (stack, stream))
     return (
-        f"Linear+ReLU, n={stack.width}, PyTorch's initialisation unless said, inputs N(0, 1), "
+        f"Linear+ReLU, n={stack.width}, PyTorch's initialization unless said, inputs N(0, 1), "
         f"{stack_seeds} from {record.settings['seeds'][0]}: points measured (bars: 2 standard "
         "errors), lines theory.\nInformation: share of the activations' variance that is variance "
         "across inputs at fixed weights. Gradient: the loss's by the activations.\n"

@@ -73,7 +73,7 @@ EXERCISES: dict[str, Exercise] = {
             "the backward pass of LayerNorm",
             3,
             (
-                "Write x̂ for the normalised x. Then y = gain · x̂ + bias: the gradients of gain and "
+                "Write x̂ for the normalized x. Then y = gain · x̂ + bias: the gradients of gain and "
                 "bias are sums over all tokens.",
                 "With g = output_gradient · gain, x reaches x̂ in three ways: directly, through the "
                 "mean, and through the variance.",
@@ -124,10 +124,10 @@ EXERCISES: dict[str, Exercise] = {
         ),
         Exercise(
             "qk_norm",
-            "QK-norm: attention weights with normalised queries and keys",
+            "QK-norm: attention weights with normalized queries and keys",
             4,
             (
-                "Normalise q and k over the last dimension, the features of a head; then multiply "
+                "Normalize q and k over the last dimension, the features of a head; then multiply "
                 "each by its gain.",
                 "The rest is as usual: q kᵀ / √D, the future masked with −∞, a softmax.",
                 "torch.ones(T, T, dtype=torch.bool).triu(1) is True for the future.",

@@ -1,4 +1,4 @@
-"""The figure of what was measured at initialisation: six panels, a line an arm."""
+"""The figure of what was measured at initialization: six panels, a line an arm."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -57,7 +57,7 @@ def _build_figure(result: ProbeResult) -> Figure:
     labels = [f"{arm}{_format_slope(result.slope(arm, LAST_GRADIENT))}" for arm in styles]
     depths = result.depths
     blocks = f"{', '.join(map(str, depths))} block{'s' * (depths != [1])}"
-    title = f"At initialisation: {blocks}, one batch a seed"
+    title = f"At initialization: {blocks}, one batch a seed"
     figure, body = sheet.create_sheet(title, _write_note(result), (handles, labels), _HEIGHT)
     panels = body.subplots(2, 3).ravel()
     for axes, (title, values_of, log) in zip(panels, _AGAINST_BLOCK, strict=False):

@@ -1,4 +1,4 @@
-"""The command of probes at initialisation: compose models, measure them, print and draw.
+"""The command of probes at initialization: compose models, measure them, print and draw.
 
 From Python, `probe_models(["norm=rmsnorm,none", "model.depth=4,8", "seed=0,1,2"])` gives the same
 numbers and slopes. Torch is imported when the request is known to be in order.
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def probe_models(overrides: Sequence[str], config_dir: Path | None = None) -> ProbeResult:
-    """Measure every combination of these overrides at initialisation, on its own first batch.
+    """Measure every combination of these overrides at initialization, on its own first batch.
 
     Overrides are those of train.py, values separated by commas: groups, keys, `seed=0,1,2`.
     Combinations that are the same network are measured once.
@@ -65,7 +65,7 @@ def _build_parser() -> argparse.ArgumentParser:
     parser = CommandParser(
         prog="probe.py",
         keys=_GROUPS,
-        description="Signal and gradient through depth at initialisation, for any norm, placement, "
+        description="Signal and gradient through depth at initialization, for any norm, placement, "
         "depth and init: a table, probe.json and a figure, in seconds and without training.",
         epilog="example: python scripts/probe.py norm=rmsnorm,none placement=pre,post "
         "model.depth=4,8,16 seed=0,1,2; with experiment=theory_init the model is that of Xiong et "

@@ -1,4 +1,4 @@
-"""`probe.json`: what was measured inside models at initialisation, and the slopes fitted to it.
+"""`probe.json`: what was measured inside models at initialization, and the slopes fitted to it.
 
 A number that is not finite is None, for JSON has neither NaN nor infinity.
 """

@@ -1,4 +1,4 @@
-"""The measurements at initialisation as tables in the terminal."""
+"""The measurements at initialization as tables in the terminal."""
 
 import math
 from collections.abc import Sequence

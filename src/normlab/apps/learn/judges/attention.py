@@ -1,4 +1,4 @@
-"""QK-norm: attention weights whose queries and keys are normalised in each head."""
+"""QK-norm: attention weights whose queries and keys are normalized in each head."""
 
 import math
 from dataclasses import dataclass, replace
@@ -30,7 +30,7 @@ class Scores:
     """How attention weights are computed: the right way, or with mistakes.
 
     Attributes:
-        queries, keys: whether each is normalised.
+        queries, keys: whether each is normalized.
         axis: over what: `feature`, `head` or `token` (one dimension), `all` heads' features.
         gain: whether the gains are applied.
         scale: by what the products are divided: √D, or 1, or D.
@@ -82,13 +82,13 @@ class Scores:
 _MISTAKES: list[tuple[str, str, dict[str, Any]]] = [
     (
         "qk-norm-missing",
-        "neither queries nor keys are normalised",
+        "neither queries nor keys are normalized",
         {"queries": False, "keys": False},
     ),
-    ("key-norm-missing", "only the queries are normalised; the keys must be too", {"keys": False}),
+    ("key-norm-missing", "only the queries are normalized; the keys must be too", {"keys": False}),
     (
         "query-norm-missing",
-        "only the keys are normalised; the queries must be too",
+        "only the keys are normalized; the queries must be too",
         {"queries": False},
     ),
     (

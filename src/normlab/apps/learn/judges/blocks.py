@@ -30,7 +30,7 @@ WIDTH, BLOCKS = 8, 2
 _EPS = 1e-5
 
 _EXTRA_FINAL_NORM = (
-    "there is a norm after the last block; the stream of Post-LN is normalised already"
+    "there is a norm after the last block; the stream of Post-LN is normalized already"
 )
 
 Function = Callable[[Tensor], Tensor]
@@ -122,7 +122,7 @@ _WIRINGS: dict[str, tuple[str, Callable[[Tensor, Function, Tensor], Tensor]]] = 
     ),
     "norm-on-stream": (
         "the norm stands on the residual path alone, and the sublayer reads what is not "
-        "normalised: each sublayer computes N(x) + f(x)",
+        "normalized: each sublayer computes N(x) + f(x)",
         lambda x, f, entered: normalize(x) + f(x),
     ),
     "residual-missing": (
@@ -276,7 +276,7 @@ def _check_norms(exercise: BlocksExercise, norms: Sequence[CountedNorm]) -> None
         raise MistakeError("norm-width", f"a norm has another width than the stream, {WIDTH}.")
     called = sum(norm.calls > 0 for norm in norms)
     if not exercise.final and called > exercise.norms:
-        # The norm of what is normalised already is the same again: only the count shows it.
+        # The norm of what is normalized already is the same again: only the count shows it.
         raise MistakeError("final-norm-extra", f"{_EXTRA_FINAL_NORM}.")
     if len(norms) != exercise.norms or any(norm.calls != 1 for norm in norms):
         final = " and a final one" if exercise.final else ""

@@ -87,13 +87,13 @@ def _x_variants(name: str, x: Tensor, output_gradient: Tensor, gain: Tensor) -> 
     ) -> Tensor:
         centred = x - mean(x)
         square = x.var(-1, keepdim=True, unbiased=unbiased) + _EPS
-        normalised = centred / square.sqrt()
+        normalized = centred / square.sqrt()
         g = output_gradient * gain if by_gain else output_gradient
         terms = g
         if first:
             terms = terms - mean(g)
         if second:
-            terms = terms - normalised * mean(g * normalised)
+            terms = terms - normalized * mean(g * normalized)
         divisor = {"std": square.sqrt(), "none": torch.ones_like(square), "var": square}
         return terms / divisor[scale]
 
@@ -131,17 +131,17 @@ def _parameter_variants(
 ) -> list[Variant]:
     """What is computed for the gain or the bias when it is wrong."""
     centred = x - x.mean(-1, keepdim=True)
-    normalised = centred / (centred.square().mean(-1, keepdim=True) + _EPS).sqrt()
+    normalized = centred / (centred.square().mean(-1, keepdim=True) + _EPS).sqrt()
 
-    right = output_gradient * normalised if name == "gain" else output_gradient
-    other = output_gradient if name == "gain" else output_gradient * normalised
+    right = output_gradient * normalized if name == "gain" else output_gradient
+    other = output_gradient if name == "gain" else output_gradient * normalized
     return [
         Variant(
             "mean-for-sum", "it is averaged over the tokens; they are summed", right.mean((0, 1))
         ),
         Variant(
-            "not-normalised",
-            "it is multiplied by x; it must be by the normalised x̂",
+            "not-normalized",
+            "it is multiplied by x; it must be by the normalized x̂",
             (output_gradient * x).sum((0, 1)),
         ),
         Variant("gain-extra", "it must not be multiplied by the gain", (right * gain).sum((0, 1))),

@@ -395,7 +395,7 @@ def check_tokens(name: str, norm: nn.Module) -> None:
 
 @dataclass(frozen=True)
 class _Sample:
-    """An input, the parameters and ε it is normalised with, and what came out."""
+    """An input, the parameters and ε it is normalized with, and what came out."""
 
     x: Tensor
     gain: Tensor
@@ -581,11 +581,11 @@ def _check_casts(
         raise MistakeError(
             "gain-before-cast",
             f"the gain is applied before the cast: in bfloat16 {1 - shares['right']:.0%} of the "
-            f"outputs differ from (normalised in fp32, cast to the dtype of x) · gain. That is "
+            f"outputs differ from (normalized in fp32, cast to the dtype of x) · gain. That is "
             f"Gemma's order; this exercise asks for Llama's.",
         )
     raise MistakeError(
         "low-precision",
         f"the norm is computed in bfloat16: {1 - shares['right']:.0%} of the outputs differ from "
-        f"those that are normalised in fp32 (x.float()) and then cast to the dtype of x.",
+        f"those that are normalized in fp32 (x.float()) and then cast to the dtype of x.",
     )

@@ -1,6 +1,6 @@
 """Exercise deepnorm_init: the start of a DeepNorm model (Wang et al. 2022, arXiv 2203.00555).
 
-DeepNorm computes x ← N(α · x + f(x)), and multiplies some matrices by β when they are initialised.
+DeepNorm computes x ← N(α · x + f(x)), and multiplies some matrices by β when they are initialized.
 For a decoder of L blocks without an encoder
 
     α = (2L)^(1/4),   β = (8L)^(−1/4)

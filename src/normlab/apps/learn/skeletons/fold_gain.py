@@ -1,6 +1,6 @@
 """Exercise fold_gain: a trained norm's gain and bias, folded into the matrix that follows.
 
-A norm gives gain · n + bias, where n is the normalised token; a linear layer with the matrix W
+A norm gives gain · n + bias, where n is the normalized token; a linear layer with the matrix W
 follows. Find W′ and b′ such that for every n
 
     W (gain · n + bias) = W′ n + b′

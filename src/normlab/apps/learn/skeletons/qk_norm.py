@@ -1,6 +1,6 @@
 """Exercise qk_norm: attention weights with QK-norm (Henry et al. 2020, arXiv 2010.04245).
 
-Queries and keys are normalised before their product, so the size of the logits is bounded by the
+Queries and keys are normalized before their product, so the size of the logits is bounded by the
 gains. Here, as in several models of today, by RMSNorm over the features of each head:
 
     weights = softmax( N(q) N(k)ᵀ / √D ),   N(z) = z / √(mean(z²) + ε) · gain
