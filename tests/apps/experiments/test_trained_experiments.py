@@ -186,7 +186,7 @@ def test_the_sentences_are_a_paragraph_on_the_terminal_and_a_list_on_the_page(
     print_report(done)
     assert " ".join(done.result.story) in capfd.readouterr().out
     (found,) = [
-        one for one in Page(done.page).root.all("ul") if one.attributes.get("class") == "found"
+        one for one in Page(done.page).root.all("ul") if one.attributes.get("class") == "findings"
     ]
     assert [one.text for one in found.all("li")] == [
         *done.result.story[1:],
