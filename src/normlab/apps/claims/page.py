@@ -147,7 +147,7 @@ def _write_section(verdict: ClaimVerdict) -> str:
     explanation = f"{describe_value(verdict)} {verdict.unit}.".replace(" .", ".")
     if verdict.reason:
         explanation = f"{verdict.reason[0].upper()}{verdict.reason[1:]}."
-    condition = f"the {verdict.role} holds if the interval is {describe_range(verdict.claimed)}"
+    condition = f"the {verdict.role} holds if the interval lies {describe_range(verdict.claimed)}"
     if verdict.absent is not None:
         condition += f"; no effect: {describe_range(verdict.absent)}"
     runs, seeds = describe_runs(verdict.runs), ", ".join(map(str, verdict.seeds))
@@ -239,11 +239,11 @@ def describe_value(verdict: ClaimVerdict | HorizonVerdict | EarlierVerdict) -> s
 
 
 def describe_range(range_: Range) -> str:
-    """`below 0`, `above 1.07`, `0.95 to 1.05`, as the claim's file says it."""
+    """`below 0`, `above 1.07`, `between 0.95 and 1.05`, as the claim's file says it."""
     # Adding 0 makes 0 of −0.
     low, high = (None if end is None else f"{end + 0:.6g}" for end in (range_.low, range_.high))
     if low is not None and high is not None:
-        return f"{low} to {high}"
+        return f"between {low} and {high}"
     return f"below {high}" if low is None else f"above {low}"
 
 
