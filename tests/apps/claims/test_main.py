@@ -203,7 +203,7 @@ def test_measurements_are_kept_and_one_that_fails_leaves_the_others(
         (["buget=standard"], 2, "buget=standard is not allowed; did you mean budget=?"),
         (["budget"], 2, "budget is not allowed; did you mean budget=?"),
         (["budget=Standard"], 2, "budget=Standard is not an option; did you mean standard?"),
-        (["budget=tiny"], 2, "budget=tiny is not an option; budget has full, quick, standard"),
+        (["budget=tiny"], 2, "budget=tiny is not an option; budget has quick, standard, full"),
         (["norm=rmsnorm"], 2, "norm=rmsnorm is not allowed; give claim=…"),
         (["claim=one", "--config-dir", "nowhere"], 2, "--config-dir nowhere is not a folder"),
         (["output_dir=file", "claim=kaiming"], 1, "file/claims cannot be written"),

@@ -15,6 +15,7 @@ from normlab.apps.claims.page import tally_verdicts, verdict_lines, write_pages
 from normlab.apps.claims.record import (
     ClaimsRecord,
     ClaimVerdict,
+    combine_budgets,
     merge_records,
     read_record,
     write_record,
@@ -82,6 +83,26 @@ def test_newer_verdicts_take_the_place_of_older_ones(report: ClaimsRecord) -> No
     assert {one.name: one.word for one in both.verdicts}["exact_one"] == "refuted"
 
 
+def test_the_pages_show_each_claim_at_the_largest_budget_that_measured_it() -> None:
+    def judged(budget: str, **values: float | None) -> ClaimsRecord:
+        verdicts = []
+        for name, value in values.items():
+            data = make_claim_data(x=[value]) if value else make_claim_data()
+            verdicts.append(judge_claim(Exact("x", 1e-11), data, name))
+        return ClaimsRecord(budget, tuple(verdicts))
+
+    quick = judged("quick", both=1e-3, only_quick=1e-3, not_yet=None)
+    standard = judged("standard", both=1e-15, only_quick=None)
+    shown = combine_budgets([quick, standard])
+    assert {v.name: (v.budget, v.word) for v in shown.verdicts} == {
+        "both": ("standard", "reproduced"),
+        "not_yet": ("quick", "cannot tell"),
+        "only_quick": ("quick", "refuted"),
+    }
+    assert shown.budget == "quick or standard"
+    assert combine_budgets([quick]).budget == "quick"
+
+
 def test_the_tally_counts(report: ClaimsRecord) -> None:
     assert tally_verdicts(report) == (
         "6 claims at budget=quick: 2 reproduced, 1 not reproduced, 1 refuted, 2 cannot tell."
@@ -105,7 +126,7 @@ def test_the_page_has_a_table_and_a_section_a_claim(report: ClaimsRecord, tmp_pa
     page = claims.read_text()
     assert (
         "| [lower_one](#lower_one) | [1910.07467](https://arxiv.org/abs/1910.07467) | so \\| much "
-        "| -1.07 [-1.21, -0.923] nats per token | reproduced |"
+        "| -1.07 [-1.21, -0.923] nats per token | quick | reproduced |"
     ) in page
     for one in report.verdicts:
         section = page.split(f"## {one.name}\n")[1].split("\n## ")[0]
@@ -128,7 +149,7 @@ def test_checks_have_a_page_of_their_own_and_hold_or_do_not(tmp_path: Path) -> N
     claims, checks = write_pages(tmp_path, record)
     assert "right" not in claims.read_text()
     page = checks.read_text()
-    assert "| 1e-15 nats per token | holds |" in page
+    assert "| 1e-15 nats per token | quick | holds |" in page
     assert "**Does not hold.** 0.00100 nats per token." in page
     assert tally_verdicts(record) == "2 checks at budget=quick: 1 holds, 1 does not hold."
 

@@ -24,6 +24,7 @@ from normlab.apps.claims.record import (
     EXPORT_REMEDY,
     OUTPUT_REMEDY,
     ClaimsRecord,
+    combine_budgets,
     merge_records,
     read_record,
     unwritable_error,
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _KEYS = ("claim=", "budget=", "output_dir=")
+BUDGETS = ("quick", "standard", "full")  # by size
 
 
 @dataclass(frozen=True)
@@ -72,9 +74,20 @@ class ClaimsRequest:
     @property
     def docs_record_path(self) -> Path | None:
         """The verdicts of the pages, beside them: they outlive the machine and its outputs."""
-        if self.docs is None:
-            return None
-        return self.docs / "claims" / f"verdicts-{self.options.budget}.json"
+        return self._find_docs_record(self.options.budget)
+
+    def _find_docs_record(self, budget: str) -> Path | None:
+        return self.docs and self.docs / "claims" / f"verdicts-{budget}.json"
+
+    def read_page_verdicts(self) -> ClaimsRecord:
+        """What the pages show: the stored verdicts of all budgets, of each claim the largest's.
+
+        Raises:
+            NormlabError: a file is damaged.
+        """
+        paths = [path for budget in BUDGETS if (path := self._find_docs_record(budget))]
+        records = [read_record(path, ClaimsRecord) for path in paths if path.is_file()]
+        return combine_budgets(records)
 
     def read_earlier_verdicts(self) -> ClaimsRecord | None:
         """The latest verdicts of this budget, from the pages and the outputs; None without any.
@@ -228,6 +241,7 @@ def _write_figures(request: ClaimsRequest, record: ClaimsRecord, terminal: "Cons
     if request.docs is not None and request.docs_record_path is not None:
         record = record.select(load_claims())  # not those of another folder, judged earlier
         write_record(request.docs_record_path, record, DOCS_REMEDY)
+        record = request.read_page_verdicts()
         figures = request.docs / "figures"
         with skip_failed_figure("The figures of the page", left_out):
             claims, _ = record.split_roles()
@@ -307,11 +321,10 @@ def _read_values(overrides: Sequence[str]) -> tuple[str, list[str], Path]:
                 f"{', '.join(f'{key}…' for key in _KEYS)}."
             )
         values[key] = value
-    budgets = sorted(path.stem for path in (conf_folder() / "budget").glob("*.yaml"))
-    if (budget := values["budget"]) not in budgets:
+    if (budget := values["budget"]) not in BUDGETS:
         raise ConfigError(
-            f"budget={excerpt(budget)} is not an option; {suggest_closest(budget, budgets)}"
-            f"budget has {', '.join(budgets)}."
+            f"budget={excerpt(budget)} is not an option; {suggest_closest(budget, BUDGETS)}"
+            f"budget has {', '.join(BUDGETS)}."
         )
     names = [name.strip() for name in values["claim"].split(",") if name.strip()]
     if values["claim"] and not names:

@@ -88,28 +88,28 @@ def write_pages(folder: Path, record: ClaimsRecord) -> tuple[Path, Path]:
         rows = []
         for v in part.verdicts:
             value = "–" if v.value is None else f"{describe_value(v)} {v.unit}"
-            cells = (f"[{v.name}](#{v.name})", _link_source(v.source), v.published, value, v.label)
+            budget = v.budget or record.budget
+            result = (v.published, value, budget, v.label)
+            cells = (f"[{v.name}](#{v.name})", _link_source(v.source), *result)
             rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")
         lengths = _LENGTHS if any(map(has_lengths, part.verdicts)) else ""
         intervals = sum(verdict.low is not None for verdict in part.verdicts)
         counts = {"intervals": intervals, "misses": f"{0.05 * intervals:.1f}"}
-        text = [
-            head.format(budget=record.budget, meanings=meanings, lengths=lengths, **counts),
-            *rows,
-        ]
-        write_text(path, printable("".join([*text, *map(_write_section, part.verdicts)])))
+        text = head.format(meanings=meanings, lengths=lengths, **counts)
+        write_text(path, printable("".join([text, *rows, *map(_write_section, part.verdicts)])))
     return paths
 
 
 _CLAIMS = """\
 # Claims
 
-What is said of normalization, put to a test by rule: `python scripts/claims.py budget={budget}` \
-trains and measures what is missing and writes this page with `--docs`. Each claim is a file in \
+What is said of normalization, put to a test by rule: `python scripts/claims.py budget=quick` (or \
+`standard`, `full`) trains and measures what is missing and writes this page with `--docs`: of \
+each claim the verdict at the largest budget that measured it. Each claim is a file in \
 `conf/claim/`; yours go into `claim/` of a folder that `--config-dir` names. Equations that must \
 hold are on the page of [checks](checks.md); how long the runs of a claim must be is from \
 [a study of lengths](lengths.md), or from the paper that its regime names. \
-`python scripts/claims.py budget={budget} --from docs/claims/runs` computes the verdicts again \
+`python scripts/claims.py budget=quick --from docs/claims/runs` computes the verdicts again \
 from the committed runs, without training. Each of the {intervals} intervals is one of 95 % by \
 itself, so by chance about {misses} of them are expected to miss the true value.
 
@@ -117,8 +117,8 @@ itself, so by chance about {misses} of them are expected to miss the true value.
 
 {lengths}{meanings}
 
-| claim | source | published | measured, 95 % interval | verdict |
-|---|---|---|---|---|
+| claim | source | published | measured, 95 % interval | budget | verdict |
+|---|---|---|---|---|---|
 """
 _LENGTHS = """\
 Where a claim is judged at several lengths, its verdict is that of the longest in its regime:
@@ -130,11 +130,11 @@ _CHECKS = """\
 # Checks
 
 Equations that follow from the definitions: that they hold says that norms, models and probes are \
-right, and nothing about training. `python scripts/claims.py budget={budget} --docs` measures them \
+right, and nothing about training. `python scripts/claims.py budget=quick --docs` measures them \
 and writes this page beside that of the [claims](claims.md).
 
-| check | source | published | measured, 95 % interval | result |
-|---|---|---|---|---|
+| check | source | published | measured, 95 % interval | budget | result |
+|---|---|---|---|---|---|
 """
 
 

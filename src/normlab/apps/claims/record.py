@@ -110,6 +110,7 @@ class ClaimVerdict:
         registration: a sentence on when that hash was registered.
         earlier: what came out under other hashes, the oldest first.
         trained: size and lengths of its runs, in words; empty where there are none.
+        budget: of its runs, among verdicts of several budgets; elsewhere the record has it.
     """
 
     name: str
@@ -141,6 +142,7 @@ class ClaimVerdict:
     registration: str = ""
     earlier: tuple[EarlierVerdict, ...] = ()
     trained: str = ""
+    budget: str = ""
 
     def follow(self, older: "ClaimVerdict") -> "ClaimVerdict":
         """This verdict, with the older one's history and that one, where it is of another hash."""
@@ -166,7 +168,7 @@ class ClaimVerdict:
 
 @dataclass(frozen=True)
 class ClaimsRecord:
-    """The verdicts at one budget, by the claims' names."""
+    """The verdicts at one budget, or of `combine_budgets`, by the claims' names."""
 
     budget: str
     verdicts: tuple[ClaimVerdict, ...]
@@ -203,6 +205,20 @@ def merge_records(records: Sequence[ClaimsRecord]) -> ClaimsRecord | None:
     for verdict in sorted(verdicts, key=lambda verdict: verdict.date):
         merged = merged.update(ClaimsRecord(merged.budget, (verdict,)))
     return merged
+
+
+def combine_budgets(records: Sequence[ClaimsRecord]) -> ClaimsRecord:
+    """Of each claim the verdict at the largest budget that measured it.
+
+    `records` are of one budget each, the smallest first; at least one.
+    """
+    chosen: dict[str, ClaimVerdict] = {}
+    for record in records:
+        for verdict in record.verdicts:
+            if verdict.value is not None or verdict.name not in chosen:
+                chosen[verdict.name] = replace(verdict, budget=record.budget)
+    used = [r.budget for r in records if any(v.budget == r.budget for v in chosen.values())]
+    return ClaimsRecord(" or ".join(used), tuple(chosen[name] for name in sorted(chosen)))
 
 
 @dataclass(frozen=True)
