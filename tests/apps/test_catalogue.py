@@ -23,10 +23,16 @@ def test_the_page_is_current() -> None:
 
 def test_the_pages_count_the_options_that_exist() -> None:
     norms, placements = COUNTS["norm"], COUNTS["placement"]
-    readme, using, comparison = (
+    readme, using, comparison, catalogue = (
         (ROOT / name).read_text(encoding="utf-8")
-        for name in ("README.md", "docs/using.md", "docs/comparison_with_other_tools.md")
+        for name in (
+            *("README.md", "docs/using.md"),
+            *("docs/comparison_with_other_tools.md", "docs/catalogue.md"),
+        )
     )
+    assert len(list((config.conf_folder() / "placement" / "pre").glob("*.yaml"))) == 8
+    for page in (readme, using, catalogue):
+        assert "eight variants `pre/…`" in page
     assert f"{norms} norms and {placements} placements" in readme
     assert f"`none` and {norms - 3} others" in using
     assert f"`post` and {placements - 2} others" in using

@@ -22,8 +22,9 @@ _HEAD = re.compile(r"(?P<title>.+?): (?P<equation>.+?)\.(?: (?P<more>.*))?$")
 _INTRODUCTION = f"""\
 # Catalogue
 
-Every norm and every placement that comes with normlab, written by `{COMMAND}` from the
-files in `conf/` and from what they build. Another one is a file of yours:
+Every norm, and every placement but the eight variants `pre/…`
+([experiments](experiments.md#what-each-part-of-a-block-does)), written by `{COMMAND}` from
+the files in `conf/` and from what they build. Another one is a file of yours:
 [how to add a norm](adding_a_norm.md).
 
 x is a token's vector of width d; f is a sublayer (attention or feed-forward), N the run's norm,

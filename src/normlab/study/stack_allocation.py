@@ -16,8 +16,7 @@ from normlab.study.allocation import (
     threads_per_run,
 )
 
-# More runs than this in a stack train hardly more a second (docs/stacks.md), and take longer to
-# begin.
+# More runs than this in a stack train hardly more a second, and take longer to begin.
 LARGEST_STACK = 256
 
 

@@ -120,8 +120,8 @@ class StackFollower(pl.Callback):
         self._norms: list[Tensor] = []
         self._readouts: deque[Readout] = deque()
         # On a GPU numbers are recorded while it computes the next ones: writing them takes a
-        # quarter of a stack's time or more (docs/stacks.md). A run that diverges then ends so many
-        # times `log_every` steps later.
+        # quarter of a stack's time or more. A run that diverges then ends so many times `log_every`
+        # steps later.
         self.lag = 1 if stack.device.type == "cuda" else 0
         self._elapsed = 0.0  # seconds of training of these steps, before a stop
         self._clock = self._saved_at = time.perf_counter()

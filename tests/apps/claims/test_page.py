@@ -139,6 +139,13 @@ def test_the_page_has_a_table_and_a_section_a_claim(report: ClaimsRecord, tmp_pa
     assert "## " not in checks.read_text()
 
 
+def test_a_path_at_the_beginning_of_a_reason_keeps_its_case(tmp_path: Path) -> None:
+    data = ClaimData(problem="docs/claims/runs has no measurement")
+    verdict = judge_claim(Value("x", high=1.0), data, "value_one")
+    page = write_pages(tmp_path, ClaimsRecord("quick", (verdict,)))[0].read_text()
+    assert "** docs/claims/runs has no measurement." in page
+
+
 def test_checks_have_a_page_of_their_own_and_hold_or_do_not(tmp_path: Path) -> None:
     names = {"right": 1e-15, "wrong": 1e-3}
     verdicts = [

@@ -103,15 +103,17 @@ def write_pages(folder: Path, record: ClaimsRecord) -> tuple[Path, Path]:
 _CLAIMS = """\
 # Claims
 
-What is said of normalization, put to a test by rule: `python scripts/claims.py budget=quick` (or \
-`standard`, `full`) trains and measures what is missing and writes this page with `--docs`: of \
-each claim the verdict at the largest budget that measured it. Each claim is a file in \
-`conf/claim/`; yours go into `claim/` of a folder that `--config-dir` names. Equations that must \
-hold are on the page of [checks](checks.md); how long the runs of a claim must be is from \
-[a study of lengths](lengths.md), or from the paper that its regime names. \
-`python scripts/claims.py budget=quick --from docs/claims/runs` computes the verdicts again \
-from the committed runs, without training. Each of the {intervals} intervals is one of 95 % by \
-itself, so by chance about {misses} of them are expected to miss the true value.
+Published statements about normalization, each tested by fixed rules.
+`python scripts/claims.py budget=quick` (or `standard`, `full`) trains and measures what is \
+missing and writes this page with `--docs`: of each claim the verdict at the largest budget that \
+measured it.
+Each claim is a file in `conf/claim/`; yours go into `claim/` of a folder that `--config-dir` names.
+Equations that must hold are on the page of [checks](checks.md); how long the runs of a claim \
+must be is from [a study of lengths](lengths.md), or from the paper that its regime names.
+`python scripts/claims.py budget=quick --from docs/claims/runs` computes the verdicts again from \
+the committed runs, without training.
+Each of the {intervals} intervals is a 95 % interval on its own, so by chance about {misses} of \
+them are expected to miss the true value.
 
 ![What was claimed and what was measured](figures/claims.png)
 
@@ -146,7 +148,7 @@ def has_lengths(verdict: ClaimVerdict) -> bool:
 def _write_section(verdict: ClaimVerdict) -> str:
     explanation = f"{describe_value(verdict)} {verdict.unit}.".replace(" .", ".")
     if verdict.reason:
-        explanation = f"{verdict.reason[0].upper()}{verdict.reason[1:]}."
+        explanation = f"{_capitalize_sentence(verdict.reason)}."
     condition = f"the {verdict.role} holds if the interval lies {describe_range(verdict.claimed)}"
     if verdict.absent is not None:
         condition += f"; no effect: {describe_range(verdict.absent)}"
@@ -177,6 +179,12 @@ def _write_section(verdict: ClaimVerdict) -> str:
 - again: `{verdict.command}`
 - {verdict.machine}, {verdict.date}
 """
+
+
+def _capitalize_sentence(text: str) -> str:
+    """The text with a capital; unchanged where it begins with a path."""
+    begins_with_path = "/" in text.split(" ", 1)[0]
+    return text if begins_with_path else f"{text[0].upper()}{text[1:]}"
 
 
 def _write_horizons(verdict: ClaimVerdict) -> str:
