@@ -1,6 +1,7 @@
 """What is written for a GPU, as far as a CPU can show it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -75,6 +76,26 @@ def test_auto_compiles_nothing_on_a_cpu(specified: Callable) -> None:
     assert not hardware.compile
     assert not hardware.compile_if_faster
     assert free_card_memory() == []
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "precision"),
+    [
+        ({"avx512_bf16": True}, "bf16-mixed"),
+        ({"amx_bf16": True}, "bf16-mixed"),
+        ({"avx512_bf16": False, "avx512_f": True}, "32-true"),
+        ({}, "32-true"),
+    ],
+)
+def test_auto_takes_bf16_where_the_processor_multiplies_it(
+    capabilities: dict[str, bool],
+    precision: str,
+    specified: Callable,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    trainer = specified(*TINY, "trainer.device=cpu").config.trainer
+    assert resolve_hardware(replace(trainer, precision="auto")).precision == precision
 
 
 def test_fp16_without_a_gpu_is_one_sentence(specified: Callable) -> None:

@@ -1,7 +1,7 @@
 """How fast and how smoothly arms trained: steps to a target loss, and loss spikes.
 
-A run that did not reach the target would have needed more steps than it had: its number of steps
-is censored, and a mean over seeds would leave out just the slow ones. So an arm has a median, and arms
+A run that did not reach the target would have needed more steps than it had: its number of steps is
+censored, and a mean over seeds would leave out just the slow ones. So an arm has a median, and arms
 are compared by the log-rank test (Mantel 1966), whose p is the exact one of all ways to divide the
 runs among the two arms (20,000 random ones where there are more): with few seeds the usual
 chi-squared p is too small.
