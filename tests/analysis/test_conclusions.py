@@ -286,8 +286,7 @@ def test_two_hundred_arms_are_a_handful_of_sentences() -> None:
     assert len(found.comparisons) == 199
     (sentence,) = found.sentences
     assert sentence.startswith("norm0 · pre has the lowest mean, 1.5000 ± ")
-    lower = sum(one.outcome == "lower" for one in found.comparisons)
-    assert f"lower than {lower} of 199 others" in sentence
+    assert "lower than 199 of 199 others" in sentence
     assert len(sentence) < 400
 
 
@@ -436,8 +435,7 @@ def test_a_placement_that_assumes_other_weights_is_a_warning(scheme: str, warned
 def test_what_was_trained_without_the_check_for_leaks_is_compared_with_nothing() -> None:
     leak = arm([1.5, 1.51, 1.52], *PRE, config={"allow_leak": True})
     result = judged(leak, arm([1.6, 1.61, 1.62], *POST), arm([1.7, 1.71, 1.72], *LAYER))
-    assert not any(
-        "pre" in pair.best.name and pair.best.norm == "rmsnorm" for pair in result.comparisons
-    )
+    (pair,) = result.comparisons
+    assert [arm.name for arm in (pair.best, pair.other)] == ["rmsnorm · post", "layernorm · pre"]
     assert any("allow_leak=true" in line for line in result.warnings)
     assert result.plan.study == "INVALID: study"

@@ -4,11 +4,12 @@ import csv
 import itertools
 import math
 from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import CensoredData, logrank
 
 from normlab.analysis import convergence
 from normlab.analysis.conclusions import split_in_two
@@ -17,44 +18,52 @@ from normlab.analysis.convergence import (
     count_spikes,
     describe_convergence,
     log_rank_p,
+    steps_to_target,
 )
 from normlab.analysis.result import AnalysisSettings, StudyResult, analyse_study
 from normlab.analysis.runs_csv import write_runs_csv
 from normlab.archive import tags
-from normlab.archive.study import read_study
+from normlab.archive.events import Events, Series
+from normlab.archive.record import RunRecord, State
+from normlab.archive.study import Run, read_study
 
 
-def scipy_statistic(a: list[float], b: list[float], end: float) -> float:
-    def censored(side: list[float]) -> CensoredData:
-        return CensoredData(
-            uncensored=[value for value in side if value < math.inf],
-            right=[end for value in side if value == math.inf],
-        )
-
-    return abs(float(logrank(censored(a), censored(b)).statistic))
+def observed_less_expected(a: list[float], b: list[float]) -> Fraction:
+    """The log-rank numerator: events of a, less its share of all events at each of their times."""
+    total = Fraction(0)
+    for time in {step for step in (*a, *b) if step < math.inf}:
+        at_risk = [sum(step >= time for step in side) for side in (a, b)]
+        events = [side.count(time) for side in (a, b)]
+        total += events[0] - Fraction(sum(events) * at_risk[0], sum(at_risk))
+    return total
 
 
 @pytest.mark.parametrize(
-    ("a", "b"),
+    ("a", "b", "expected"),
     [
-        ([100, 150, 200], [300, 350, math.inf]),
-        ([100, 250, 250, math.inf], [150, 250, 400]),
-        ([50, 100, 100, 150], [50, math.inf, math.inf, math.inf]),
+        ([100, 150, 200], [300, 350, math.inf], Fraction(2, 20)),
+        ([100, 250, 250, math.inf], [150, 250, 400], Fraction(30, 35)),
+        ([50, 100, 100, 150], [50, math.inf, math.inf, math.inf], Fraction(10, 70)),
     ],
 )
-def test_the_log_rank_p_is_that_of_all_divisions_of_scipys_statistic(
-    a: list[float], b: list[float]
+def test_the_log_rank_p_is_that_of_all_divisions(
+    a: list[float], b: list[float], expected: Fraction
 ) -> None:
     together = [*a, *b]
-    # scipy's statistic is standardized, by a variance that no division changes only where none
-    # ties; its numerator is the sum of scores. So both order the divisions alike to within ties.
-    statistics = []
+    sizes = []
     for chosen in itertools.combinations(range(len(together)), len(a)):
         one = [together[i] for i in chosen]
         other = [together[i] for i in range(len(together)) if i not in chosen]
-        statistics.append(scipy_statistic(one, other, 1000))
-    expected = np.mean(np.array(statistics) >= scipy_statistic(a, b, 1000) - 1e-9)
-    assert log_rank_p(a, b) == pytest.approx(expected, abs=0.08)
+        sizes.append(abs(observed_less_expected(one, other)))
+    as_large = sum(size >= abs(observed_less_expected(a, b)) for size in sizes)
+    assert Fraction(as_large, len(sizes)) == expected
+    assert log_rank_p(a, b) == pytest.approx(float(expected), abs=1e-12)
+
+
+def test_of_too_many_divisions_a_random_part_is_taken_with_the_one_at_hand() -> None:
+    """Ten runs against ten can be divided in 184,756 ways, of which two are so far apart."""
+    assert 1 / 20_000 <= log_rank_p(list(range(10)), [math.inf] * 10) <= 5 / 20_000
+    assert log_rank_p([math.inf] * 10, [math.inf] * 10) == 1.0
 
 
 def test_arms_wholly_apart_have_the_smallest_p_of_their_seeds() -> None:
@@ -84,6 +93,15 @@ def test_spikes_are_counted_once_each_and_only_upward() -> None:
     losses[550] = math.nan
     assert count_spikes(losses) == 3
     assert count_spikes(losses[:255]) is None
+
+
+def test_a_spike_is_six_robust_standard_deviations_above_the_median() -> None:
+    """Of 1.0 and 1.1 in turn the threshold is 1.05 + 6 · 1.4826 · 0.05 = 1.4948."""
+    losses = np.array([1.0, 1.1] * 150)
+    losses[200] = 1.49
+    assert count_spikes(losses) == 0
+    losses[200] = 1.50
+    assert count_spikes(losses) == 1
 
 
 def test_a_falling_loss_has_no_spikes() -> None:
@@ -116,6 +134,46 @@ def test_steps_to_the_target_are_those_of_the_first_validation_below_it(maker: A
     with write_runs_csv(result.study, result.convergence.target).open() as file:
         reached = [row["steps_to_target"] for row in csv.DictReader(file)]
     assert sorted(reached) == sorted(["", "", "", "", "", *(f"{step:g}" for step in fast.steps)])
+
+
+VALIDATED = [3.0, 2.0, 1.5, 1.6, 1.4]  # at steps 0, 50, 100, 150 and 200
+
+
+def validated_run(values: list[float], state: State = "finished") -> Run:
+    record = RunRecord("", "run", "rmsnorm", "pre", "synthetic", 0, {}, {}, state)
+    series = Series(np.arange(len(values)) * 50, np.array(values))
+    return Run(Path("run"), record, Events({tags.VALIDATION_LOSS: series}))
+
+
+@pytest.mark.parametrize(("target", "step"), [(1.5, 100), (1.4, 200), (1.39, math.inf)])
+def test_the_step_to_a_target_is_that_of_the_first_loss_at_or_below_it(
+    target: float, step: float
+) -> None:
+    assert steps_to_target(validated_run(VALIDATED), target) == step
+    assert steps_to_target(validated_run(VALIDATED, "diverged"), target) == math.inf
+
+
+def test_a_run_that_ends_above_a_target_that_it_was_below_has_reached_it() -> None:
+    assert steps_to_target(validated_run([2.0, 1.4, 1.6]), 1.5) == 50
+
+
+def test_the_median_of_steps_is_infinite_where_half_of_the_runs_reached_nothing(maker: Any) -> None:
+    maker.run("rmsnorm")
+    (row,) = analyse(maker).convergence.arms
+    assert replace(row, steps=(100, 200, math.inf, math.inf)).median_steps == math.inf
+    assert replace(row, steps=(100, 200, math.inf)).median_steps == 200
+
+
+def test_seconds_to_a_target_are_its_share_of_the_steps(
+    maker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fifth of 500 steps in 10 seconds."""
+    monkeypatch.setattr(convergence, "are_speeds_comparable", lambda runs: True)
+    maker.run("rmsnorm", train_seconds=10.0)
+    study = read_study(maker.folder)
+    study.runs[0].events = validated_run(VALIDATED).events
+    (row,) = analyse_study(study, settings=AnalysisSettings(target=1.5)).convergence.arms
+    assert (row.steps, row.seconds) == ((100,), (2.0,))
 
 
 def test_a_target_that_no_run_reaches_or_no_model_can_is_named(maker: Any) -> None:

@@ -52,6 +52,14 @@ def test_the_pooled_variance_is_twice_the_residual_of_arms_and_seeds() -> None:
     assert pooled.freedom[0] == pytest.approx(12)
 
 
+def test_unequal_seeds_weigh_by_their_freedom_in_the_pooled_variance() -> None:
+    """(2·1 + 4·2 + 4·3) / 10; the harmonic mean of 2, 4 and 4 is 3, times three arms less one."""
+    own = Variances(np.array([1.0, 2.0, 3.0]), np.array([2.0, 4.0, 4.0]))
+    pooled = pool_variances(own, arms=3)
+    assert pooled.variance.tolist() == pytest.approx([2.2])
+    assert pooled.freedom.tolist() == pytest.approx([6.0])
+
+
 def test_two_arms_are_compared_by_the_paired_t_test() -> None:
     losses = _draw_arms(2, 4)
     difference = family_differences(_by_seed(losses), [(0, 1)])[0, 1]
@@ -82,6 +90,33 @@ def test_the_widest_of_the_three_intervals_counts() -> None:
                 ),
             ]
             assert found[pair].half == pytest.approx(max(halves))
+
+
+def test_of_four_families_each_has_a_quarter_of_the_level() -> None:
+    arms = _draw_arms(3, 5)
+    own = _pair_variances(arms)
+    pooled = pool_variances(own, 3)
+    moderated = moderate_variances(own, pooled.freedom)
+    wider = set()
+    for at, pair in enumerate(combinations(range(3), 2)):
+        difference = family_differences(_by_seed(arms), [pair], LEVEL / 4)[pair]
+        error = math.sqrt(own.variance[at] / 5)
+        own_t = stats.t.ppf(1 - OWN_LEVEL / 4 / 2, 4) * error
+        own_p = LEVEL / OWN_LEVEL * 4 * 2 * stats.t.sf(abs(difference.mean) / error, 4)
+        intervals = [(own_t, own_p)]
+        for variance, freedom in (
+            (pooled.variance[0], pooled.freedom[0]),
+            (moderated.variance[at], moderated.freedom[at]),
+        ):
+            error = math.sqrt(variance / 5 / 2)
+            half = stats.studentized_range.ppf(1 - LEVEL / 4, 3, freedom) * error
+            p = 4 * stats.studentized_range.sf(abs(difference.mean) / error, 3, freedom)
+            intervals.append((half, p))
+        half, p = max(intervals)
+        assert difference.half == pytest.approx(half)
+        assert difference.p == pytest.approx(min(1, p))
+        wider.add(intervals.index((half, p)) > 0)
+    assert True in wider  # Tukey's interval is among those that count
 
 
 def test_p_is_below_the_level_where_the_interval_leaves_out_zero() -> None:
@@ -144,6 +179,14 @@ def test_unequal_seeds_fall_back_to_welch_with_every_pair_counted() -> None:
     found = family_differences(arms, [(0, 1)])[0, 1]
     welch = stats.ttest_ind(list(arms[0].values()), list(arms[1].values()), equal_var=False)
     assert found.p == pytest.approx(min(1, 3 * welch.pvalue))
+
+
+def test_one_common_seed_of_several_falls_back_to_welch() -> None:
+    arms = [{0: 1.0, 1: 1.3, 2: 1.1}, {2: 1.9, 3: 2.2, 4: 2.0}]
+    difference = family_differences(arms, [(0, 1)])[0, 1]
+    welch = stats.ttest_ind(list(arms[0].values()), list(arms[1].values()), equal_var=False)
+    assert difference.pairs == 0
+    assert difference.p == pytest.approx(welch.pvalue)
 
 
 def test_one_seed_has_a_mean_and_nothing_else() -> None:

@@ -176,3 +176,13 @@ def test_damage_in_one_file_does_not_stop_the_next(tmp_path: Path) -> None:
 def test_an_unreadable_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "events.out.tfevents.1.folder").mkdir()
     assert "could not be read" in read_events(tmp_path).left_out[0]
+
+
+def test_only_the_tags_that_are_asked_for_are_read(tmp_path: Path) -> None:
+    with SummaryWriter(str(tmp_path)) as writer:
+        for tag in (LOSS, "val/loss", "probe/rms/b"):
+            writer.add_scalar(tag, 1.0, 3)
+    events = read_events(tmp_path, {LOSS, "probe/"})
+    assert events.scalars.keys() == {LOSS, "probe/rms/b"}
+    assert events.last_steps == {LOSS: 3, "val/loss": 3, "probe/rms/b": 3}
+    assert read_events(tmp_path, {"pro/"}).scalars == {}

@@ -172,7 +172,7 @@ def test_what_users_need_passes(case: str, strangers: Path, train_py: Callable) 
     assert answer.code == 0, answer.err
 
 
-def test_a_primary_config_of_ones_own_trains(strangers: Path, train_py: Callable) -> None:
+def test_a_primary_config_of_ones_own_is_accepted(strangers: Path, train_py: Callable) -> None:
     write(strangers, "mine.yaml", "defaults: [train, _self_]\nmodel: {width: 32}\n")
     answer = train_py("--config-dir", "mine", "--config-name", "mine", "--cfg", "job")
     assert answer.code == 0, answer.err

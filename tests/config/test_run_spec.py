@@ -49,6 +49,14 @@ def test_a_name_says_norm_placement_rate_and_seed(specified: Callable) -> None:
     assert spec.name == f"layernorm-post-lr3e-3-s2-{spec.id}"
 
 
+@pytest.mark.parametrize(
+    ("lr", "text"), [(3e-3, "3e-3"), (0.01, "1e-2"), (0.03, "0.03"), (0.1, "0.1")]
+)
+def test_a_name_writes_rates_as_the_folders_of_runs_have_them(lr: float, text: str) -> None:
+    name = run_name("rmsnorm", "pre", lr, 0, "1a2b3c4d")
+    assert name == f"rmsnorm-pre-lr{text}-s0-1a2b3c4d"
+
+
 def test_a_name_never_leaves_its_folder() -> None:
     name = run_name("../../etc", "p/q", 1e-3, 0, "deadbeef")
     assert "/" not in name

@@ -28,6 +28,9 @@ from normlab.training.recorder import Progress, Recorder
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tiny_run import SilentDisplay
 
+# Whose calls are clocked.
+LOOP = run, "_fit_model"
+STATE = Checkpoints, "_save_state"
 VARIANTS = {"kept every 30 s": 30.0, "only the last kept": 1e9, "no callbacks": 1e9}
 
 
@@ -75,7 +78,7 @@ def measure(variant: str) -> tuple[float, float]:
     place = Path(tempfile.mkdtemp())
     spent: list[float] = []
     began = time.monotonic()
-    with clocked(run, "_fit_model", spent):
+    with clocked(*LOOP, spent):
         if variant == "no callbacks":
             with without_callbacks():
                 run.train(default_run(place, VARIANTS[variant]), "", SilentDisplay())
@@ -88,7 +91,7 @@ def measure(variant: str) -> tuple[float, float]:
 def one_state() -> tuple[float, int]:
     """CPU seconds of writing a state, and how many a run of some seconds writes."""
     place, spent = Path(tempfile.mkdtemp()), []
-    with clocked(Checkpoints, "_save", spent):
+    with clocked(*STATE, spent):
         run.train(default_run(place, 1.0), "", SilentDisplay())
     shutil.rmtree(place)
     return statistics.median(spent), len(spent)

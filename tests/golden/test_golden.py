@@ -1,4 +1,4 @@
-"""What the commands leave behind is what is stored: names exactly, losses to 1e-5.
+"""What the commands leave behind is what is stored: names exactly, numbers to 1e-4 of their size.
 
 After a change that is meant: python tests/golden/test_golden.py writes the files anew.
 """

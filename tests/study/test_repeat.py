@@ -1,11 +1,14 @@
 """`--from` repeats a run exactly, elsewhere, and says whether it came out the same."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from torch.utils.tensorboard import SummaryWriter
 
+from normlab.archive import tags
 from normlab.archive.record import RunRecord
 from normlab.config.run_spec import RunSpec
 from normlab.study import repeat
@@ -162,3 +165,23 @@ def test_a_damaged_configuration_is_named(first: Path, train_py: Callable) -> No
     answer = train_py("--from", str(first))
     assert answer.code == 1
     assert "config.yaml is damaged" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "difference"),
+    [
+        ([2.0, 1.5], [2.0, 1.6], "train/loss differs from step 1 on."),
+        ([2.0, 1.5], [2.0], "train/loss differs from step 1 on."),
+        ([2.0, math.nan], [2.0, math.nan], ""),
+    ],
+)
+def test_the_first_point_that_is_another_is_named(
+    old: list[float], new: list[float], difference: str, tmp_path: Path
+) -> None:
+    for name, losses in (("old", old), ("new", new)):
+        with SummaryWriter(str(tmp_path / name)) as writer:
+            for step, loss in enumerate(losses):
+                writer.add_scalar(tags.TRAIN_LOSS, loss, step)
+    record = RunRecord("", "run", "rmsnorm", "pre", "synthetic", 0, {}, {}, "finished")
+    described = repeat._describe_difference(tmp_path / "old", record, tmp_path / "new", record)
+    assert described == difference

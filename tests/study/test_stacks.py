@@ -13,7 +13,7 @@ from normlab.archive.record import RunRecord
 from normlab.config.run_spec import RunSpec
 from normlab.errors import ConfigError
 from normlab.study import stack_process, workers
-from normlab.study.allocation import Machine, estimate_memory
+from normlab.study.allocation import MEMORY_SHARE, PROCESS_BYTES, Machine, estimate_memory
 from normlab.study.stack_allocation import (
     StackAllocation,
     StackRequest,
@@ -148,12 +148,13 @@ def test_each_card_gets_a_process_and_work(
 def test_a_stack_fits_into_the_memory_of_a_card(specified: Callable) -> None:
     spec = compose_once(specified)
     specs = [replace(spec, id=str(i)) for i in range(12)]
-    need = estimate_memory(spec.config, 65)
+    # What a process needs without a run is the CPU's.
+    need = estimate_memory(spec.config, 65) - PROCESS_BYTES
     sizes = {str(i): 65 for i in range(12)}
-    request = StackRequest([list(range(12))], [], "", (need,))
-    allocation = allocate_stacks(specs, sizes, request, Machine(2, 16 * GIB))
-    (queue,) = allocation.queues
-    assert max(map(len, queue)) >= 1
+    for runs, stacks in ((3.1, [3] * 4), (2.9, [2] * 6)):
+        request = StackRequest([list(range(12))], [], "", (round(runs * need / MEMORY_SHARE),))
+        allocation = allocate_stacks(specs, sizes, request, Machine(2, 16 * GIB))
+        assert [len(stack) for stack in allocation.queues[0]] == stacks
     small = replace(request, cards=(1,))
     allocation = allocate_stacks(specs, sizes, small, Machine(2, 16 * GIB))
     assert [len(stack) for stack in allocation.queues[0]] == [1] * 12

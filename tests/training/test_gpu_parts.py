@@ -1,6 +1,7 @@
 """What is written for a GPU, as far as a CPU can show it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -77,6 +78,26 @@ def test_auto_compiles_nothing_on_a_cpu(specified: Callable) -> None:
     assert free_card_memory() == []
 
 
+@pytest.mark.parametrize(
+    ("capabilities", "precision"),
+    [
+        ({"avx512_bf16": True}, "bf16-mixed"),
+        ({"amx_bf16": True}, "bf16-mixed"),
+        ({"avx512_bf16": False, "avx512_f": True}, "32-true"),
+        ({}, "32-true"),
+    ],
+)
+def test_auto_takes_bf16_where_the_processor_multiplies_it(
+    capabilities: dict[str, bool],
+    precision: str,
+    specified: Callable,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    trainer = specified(*TINY, "trainer.device=cpu").config.trainer
+    assert resolve_hardware(replace(trainer, precision="auto")).precision == precision
+
+
 def test_fp16_without_a_gpu_is_one_sentence(specified: Callable) -> None:
     spec = specified(*TINY, "trainer.precision=16-mixed", "trainer.device=cpu")
     with pytest.raises(ConfigError, match=r"trainer.precision=16-mixed scales .* on cpu; take"):
@@ -90,16 +111,3 @@ def test_what_is_still_to_be_logged_goes_to_the_device_of_the_run() -> None:
     recorder.on_train_start(None, SimpleNamespace(device=torch.device("meta")))
     waiting = recorder.state_dict()
     assert (waiting["losses"].device.type, waiting["norms"].device.type) == ("meta", "meta")
-
-
-@pytest.mark.parametrize("scaled", [False, True])
-def test_an_overflow_that_the_scale_answers_is_no_divergence(scaled: bool) -> None:
-    class NoLogger:
-        def write_scalar(self, tag: str, value: float, step: int) -> None:
-            pass
-
-    recorder = Recorder(NoLogger(), SilentDisplay(), 1, 10.0, 1, scaled=scaled)
-    recorder.record_steps([2.0], [float("inf")], 1, 1.0, 1e-3)
-    assert (recorder.progress.diverged_step is None) == scaled
-    recorder.record_steps([float("nan")], [1.0], 1, 1.0, 1e-3)
-    assert recorder.progress.diverged_step is not None

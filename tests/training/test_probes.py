@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from normlab import config
 from normlab.archive import tags
 from normlab.archive.events import read_events
 from normlab.archive.record import RunRecord
@@ -28,8 +29,10 @@ from tiny_run import TINY, InterruptingDisplay, SilentDisplay
 from uniform_placement import uniform_placement
 
 SHAPE = ModelConfig(depth=2, width=8, heads=2, context=6, dropout=0.5)
-PLACEMENTS = sorted(path.stem for path in Path("conf/placement").glob("*.yaml"))
-NORMS = sorted(path.stem for path in Path("conf/norm").glob("*.yaml"))
+PLACEMENTS, NORMS = (
+    sorted(path.stem for path in (config.conf_folder() / group).glob("*.yaml"))
+    for group in ("placement", "norm")
+)
 
 
 def batch(vocabulary: int = 11, sequences: int = 3) -> tuple[torch.Tensor, torch.Tensor]:

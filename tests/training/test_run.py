@@ -17,7 +17,7 @@ from normlab.training import run as training_run
 from normlab.training.build import build_model
 from normlab.training.checkpoints import load_weights
 from normlab.training.run import train
-from tiny_run import TINY, SilentDisplay
+from tiny_run import TINY, InterruptingDisplay, SilentDisplay
 
 
 @pytest.fixture
@@ -66,6 +66,33 @@ def test_curves_have_a_point_for_every_step_and_validation(trained: Callable) ->
     final = curve(folder, tags.FINAL_VALIDATION_LOSS)
     assert final == {6: pytest.approx(validation[6])}  # and no NaN before it
     assert tags.TOKENS_PER_SECOND in read_events(folder).scalars
+
+
+def test_the_learning_rate_is_logged_at_the_step_that_it_is_the_rate_of(trained: Callable) -> None:
+    """Cosine from 2e-3 to a tenth, without warm-up; what is logged is the rate of the next step."""
+    _, folder = trained("a", "optimizer.lr=2e-3")
+    rates = {2: 1.55e-3, 3: 1.1e-3, 5: 3.206e-4, 6: 2e-4}
+    assert curve(folder, tags.LEARNING_RATE) == pytest.approx(rates, rel=1e-4)
+
+
+@pytest.mark.parametrize(("overrides", "tokens"), [((), 384), (("trainer.accumulate=3",), 1152)])
+def test_the_speed_is_that_of_all_tokens_over_the_seconds_of_training(
+    overrides: tuple[str, ...], tokens: int, trained: Callable
+) -> None:
+    """6 steps of 4 sequences of 16 tokens."""
+    record, _ = trained("a", *overrides)
+    assert record.tokens_per_second * record.train_seconds == pytest.approx(tokens)
+
+
+def test_the_speed_of_a_run_that_was_stopped_counts_all_its_tokens(
+    specified: Callable, tmp_path: Path
+) -> None:
+    spec = specified(*TINY, "trainer.log_every=1", f"output_dir={tmp_path}")
+    with pytest.raises(KeyboardInterrupt):
+        train(spec, "the command", InterruptingDisplay(2))
+    record = train(spec, "the command", SilentDisplay())
+    assert record.resumed_at
+    assert record.tokens_per_second * record.train_seconds == pytest.approx(384)
 
 
 def test_the_last_weights_are_validated_when_the_interval_does_not_divide(
@@ -201,6 +228,20 @@ def test_a_loss_that_is_nan_names_its_step(
     assert record.diverged_step == 3
     assert record.step < 20
     assert "step 3" in (record.reason or "")
+
+
+def test_a_loss_that_stays_above_the_limit_is_a_divergence(
+    trained: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = training_run.LanguageModel.training_step
+
+    def enlarged(self: Any, batch: Any, index: int) -> torch.Tensor:
+        return step(self, batch, index) * (10 if index >= 2 else 1)
+
+    monkeypatch.setattr(training_run.LanguageModel, "training_step", enlarged)
+    record, _ = trained("a", "trainer.max_steps=40", "trainer.val_every=40")
+    assert (record.state, record.diverged_step) == ("diverged", 21)
+    assert record.reason == "the loss stood above 6.24 for 20 steps"  # 3 · ln 8
 
 
 def test_a_run_that_fails_is_recorded_with_its_traceback(

@@ -36,7 +36,3 @@ def test_warmup_stable_decay_falls_linearly_over_its_last_part_only() -> None:
     assert learning_rate_factor(schedule, 80, 100) == 1
     assert learning_rate_factor(schedule, 90, 100) == pytest.approx(0.5)
     assert learning_rate_factor(schedule, 100, 100) == pytest.approx(0.0)
-
-
-def test_the_first_update_already_moves() -> None:
-    assert learning_rate_factor(ScheduleConfig(warmup=1.0), 0, 1000) > 0

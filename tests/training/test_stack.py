@@ -266,6 +266,24 @@ def test_a_run_that_diverges_is_stopped_and_disturbs_none(runs: Callable) -> Non
         assert_close_runs(spec.folder, reference.folder)
 
 
+def test_a_loss_that_stays_above_the_limit_is_a_divergence_of_its_run(
+    runs: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_step = Stack.take_step
+
+    def enlarge_loss(self: Stack, batch: tuple) -> None:
+        take_step(self, batch)
+        if self.step > 2 and self.runs == 2:
+            self.losses[1] *= 10
+
+    monkeypatch.setattr(Stack, "take_step", enlarge_loss)
+    long = ("trainer.max_steps=40", "trainer.val_every=40", "trainer.log_every=2")
+    finished, diverged = stack(runs("long", (*long, "seed=0"), (*long, "seed=1")))
+    assert finished.state == "finished"
+    assert (diverged.state, diverged.diverged_step) == ("diverged", 21)
+    assert diverged.reason == "the loss stood above 6.24 for 20 steps"  # 3 · ln 8
+
+
 def test_too_little_memory_halves_the_stack(
     runs: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,6 @@
 """How fast and how smoothly arms trained: steps to a target loss, and loss spikes.
 
-A run that ended above the target would have needed more steps than it had: its number of steps is
+A run that did not reach the target would have needed more steps than it had: its number of steps is
 censored, and a mean over seeds would leave out just the slow ones. So an arm has a median, and arms
 are compared by the log-rank test (Mantel 1966), whose p is the exact one of all ways to divide the
 runs among the two arms (20,000 random ones where there are more): with few seeds the usual
@@ -49,7 +49,7 @@ class ArmConvergence:
     Attributes:
         arm: its diverged runs are counted, and its finished ones with complete curves.
         runs: how many these are.
-        steps: by run; infinite where the run ended above the target or diverged.
+        steps: by run; infinite where no validation was at or below the target, or the run diverged.
         seconds: by run, of training without validation; infinite likewise. Empty where the speeds
             of the runs cannot be compared, or a run's time is not known.
         spikes: loss spikes of all runs together; None where a run is too short for a count.

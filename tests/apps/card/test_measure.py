@@ -12,7 +12,12 @@ from torch.autograd.function import once_differentiable
 
 from normlab import config
 from normlab.apps.card.invariances import measure_invariances, normal_input
-from normlab.apps.card.measure import measure_card, measure_speed
+from normlab.apps.card.measure import (
+    _ratio_of_times,
+    measure_card,
+    measure_outputs,
+    measure_speed,
+)
 from normlab.apps.card.record import Card
 from normlab.errors import ConfigError
 from normlab.norms import DynamicTanh, LayerNorm, PartialRMSNorm, RMSNorm, ScaleNorm, norm_factory
@@ -211,6 +216,21 @@ def test_it_is_said_how_far_a_nan_gets(build: Callable, reach: str) -> None:
     (found,) = [one for one in card_of(build).extremes if one.input == "a NaN"]
     assert found.reach == reach
     assert (found.output == "NaN") == (reach != "nowhere")
+
+
+def test_outputs_of_the_identity_are_those_of_its_inputs() -> None:
+    outputs = {output.input: output for output in measure_outputs(nn.Identity(), 4)}
+    hot = outputs["one-hot"]  # one of four is 1
+    assert (hot.mean, hot.rms, hot.median) == (0.25, 0.5, 0.0)
+    assert outputs["N(0,1)"].median > 0.5  # of sizes: the median of the numbers is near 0
+    assert outputs["N(0,1)·100"].rms == pytest.approx(100 * outputs["N(0,1)"].rms)
+
+
+def test_a_ratio_of_times_has_the_quartiles_of_every_spread() -> None:
+    """Interpolated between the values, as in the other tables; deviation 2.16 over mean 4."""
+    ratio = _ratio_of_times([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], [1.0] * 7)
+    assert (ratio.low, ratio.median, ratio.high) == (2.5, 4.0, 5.5)
+    assert ratio.variation == pytest.approx(0.540, abs=5e-4)
 
 
 def test_an_outlier_feature_drowns_the_others_of_rmsnorm_and_not_of_dyt() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from claim_evidence import judge_claim, make_arm
+from claim_evidence import judge_claim, make_arm, make_run
 from normlab.apps.claims.claim import Lower, Regime, read_claim
 from normlab.apps.claims.regime import (
     BudgetReach,
@@ -56,6 +56,17 @@ def test_every_length_has_a_verdict_and_the_longest_in_regime_is_the_claims() ->
     assert (verdict.word, verdict.value) == ("reproduced", pytest.approx(-0.3))
     assert verdict.regime == "runs of at least 500 steps, where both arms have learned (a paper)"
     assert verdict.runs.finished == 18
+
+
+def test_a_run_of_unknown_length_counts_at_every_length() -> None:
+    data = over_lengths({500: -0.3, 1000: -0.3})
+    failed = make_run("rmsnorm", 3, None, state="failed")
+    verdict = judge_claim(LOWER, replace(data, runs=(*data.runs, failed)))
+    reason = f"1 of 4 runs with {A} have not ended (it broke)"
+    assert [(horizon.steps, horizon.word, horizon.reason) for horizon in verdict.horizons] == [
+        (500, "cannot tell", reason),
+        (1000, "cannot tell", reason),
+    ]
 
 
 def test_a_longest_length_that_was_not_trained_is_not_passed_over() -> None:

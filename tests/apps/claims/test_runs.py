@@ -1,18 +1,21 @@
 """What conf/ asks for: every claim's arms are trained by its study, every number is measured."""
 
 import math
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 
+from claim_evidence import make_arm
 from normlab.apps.claims import measurements, step_time
 from normlab.apps.claims.claim import RUN_TESTS, Role, load_claims
 from normlab.apps.claims.measurements import (
     MEASUREMENTS,
     SIZES,
     MeasurementSize,
+    _depth_slopes,
     compare_growth_laws,
     define_measurement,
 )
@@ -20,11 +23,14 @@ from normlab.apps.claims.regime import check_attainable
 from normlab.apps.claims.registry import hash_claim, read_register
 from normlab.apps.claims.runs import PlannedStudy, StudyOptions, parse_arm, plan_study, select_runs
 from normlab.apps.claims.step_time import build_training_step, time_step_ratio
+from normlab.apps.probe.record import ProbedModel, ProbeResult, feedforward_site
+from normlab.archive import tags
 from normlab.archive.events import Events
 from normlab.archive.study import Run
 from normlab.config import conf_folder
 from normlab.config.compose import composed_config
 from normlab.config.run_spec import RunSpec
+from normlab.norms import timing
 from normlab.study.plan import SweepRequest, compose_spec
 
 CLAIMS = load_claims()
@@ -125,6 +131,29 @@ def test_the_stack_shows_what_theory_says(monkeypatch: pytest.MonkeyPatch) -> No
     assert series["std at layer 1"] == pytest.approx([0.3374], rel=0.02)
     assert series["slope of ln gradient"] == pytest.approx([0.896], rel=0.03)
     assert series["share from the input at layer 8"] == pytest.approx([6e-4], rel=0.5)
+    assert series["std with Kaiming"] == pytest.approx([0.826], rel=0.02)
+    assert series["error of the printed row"] == pytest.approx([2.60], abs=0.05)
+    assert series["slope of ln std beyond layer 8"] == pytest.approx([0.0], abs=0.05)
+
+
+def probed_stream(start: float, after_blocks: list[float], quantity: str) -> ProbeResult:
+    """One model whose stream has this RMS or variance before the first block and after each."""
+    sites = {feedforward_site(block): value for block, value in enumerate(after_blocks, 1)}
+    values = {quantity: {"embedding": start, **sites}}
+    other = tags.STREAM_VARIANCE if quantity == tags.STREAM_RMS else tags.STREAM_RMS
+    values[other] = dict.fromkeys(values[quantity], 1.0)
+    model = ProbedModel("layernorm", "pre", (), len(after_blocks), 0, 2.0, values)
+    return ProbeResult((model,), ())
+
+
+def test_the_growth_of_a_stream_is_that_of_its_law() -> None:
+    blocks = range(1, 9)
+    rms = probed_stream(1.0, [math.sqrt(1 + 0.5 * l) for l in blocks], tags.STREAM_RMS)
+    assert _depth_slopes(rms, 8)["mean square a block"] == pytest.approx([0.5])
+    power = probed_stream(2.0, [2 + 3 * l**1.5 for l in blocks], tags.STREAM_VARIANCE)
+    assert _depth_slopes(power, 8)["variance gained"] == pytest.approx([1.5])
+    exponential = probed_stream(0.5, [math.exp(0.3 * l) for l in blocks], tags.STREAM_VARIANCE)
+    assert _depth_slopes(exponential, 8)["variance"] == pytest.approx([0.3])
 
 
 def test_a_logarithm_and_a_power_of_depth_are_told_apart() -> None:
@@ -156,6 +185,37 @@ def test_a_step_of_either_norm_is_timed_beside_the_other(monkeypatch: pytest.Mon
         not torch.equal(old, new) for old, new in zip(before, module.parameters(), strict=True)
     ]
     assert all(changed)
+
+
+def test_the_ratio_of_step_times_is_layernorms_over_rmsnorms(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    times = {"layernorm": 3.0, "rmsnorm": 2.0}
+
+    def build_step(spec: RunSpec) -> Callable[[], str]:
+        return lambda: spec.choices["norm"]
+
+    monkeypatch.setattr(step_time, "build_training_step", build_step)
+    monkeypatch.setattr(timing, "median_milliseconds", lambda call, calls: times[call()])
+    assert time_step_ratio(seed=0) == 1.5
+
+
+@pytest.mark.parametrize(
+    ("arm", "has_runs"),
+    [
+        ("norm=rmsnorm placement.qk=false", True),
+        ("norm=rmsnorm placement.qk=true", False),
+        ("norm=rmsnorm optimizer.lr=0.001", True),
+        ("norm=rmsnorm optimizer.lr=1e-3", True),
+        ("norm=rmsnorm optimizer.lr=2e-3", False),
+        ("norm=rmsnorm optimizer.lr=fast", False),
+    ],
+)
+def test_an_arm_has_the_runs_whose_settings_are_equal_however_written(
+    arm: str, has_runs: bool
+) -> None:
+    runs = make_arm("rmsnorm", [2.0, 2.1], lr=0.001)
+    assert select_runs(runs, arm) == (runs if has_runs else [])
 
 
 def test_every_claim_about_trained_models_states_its_regime() -> None:

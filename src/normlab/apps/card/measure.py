@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.autograd.gradcheck import GradcheckError
 
+from normlab.analysis.statistics import ratio_spread
 from normlab.apps.card.invariances import (
     BATCH,
     TOKENS,
@@ -389,6 +390,6 @@ def _call_seconds(norm: nn.Module, x: Tensor, output_gradient: Tensor) -> tuple[
 
 
 def _ratio_of_times(times: Sequence[float], base: Sequence[float]) -> Ratio:
-    ratios = [over / under for over, under in zip(times, base, strict=True)]
-    low, median, high = statistics.quantiles(ratios, n=4)
-    return Ratio(median, low, high, max(speed_variation(times), speed_variation(base)))
+    spread = ratio_spread(times, base)
+    variation = max(speed_variation(times), speed_variation(base))
+    return Ratio(spread.median, spread.low, spread.high, variation)

@@ -150,14 +150,20 @@ def _describe_largest(test: Test, largest: float) -> str:
     margin = getattr(test, "margin", 0.0)
     if isinstance(test, Sensitivity):
         return (
-            f"no sensitivity can be larger than {largest:.4f} here, from the loss before training "
-            f"to the lowest, and the margin is {margin:g}"
+            f"no sensitivity can be larger than {_format_below(largest, margin, 4)} here, from the "
+            f"loss before training to the lowest, and the margin is {margin:g}"
         )
     return (
         f"even if every run of one arm diverged and none of the other, the 95 % interval would "
-        f"begin at {largest:.2f}, below the margin {margin:g}; more seeds, or fewer learning "
-        f"rates, are needed"
+        f"begin at {_format_below(largest, margin, 2)}, below the margin {margin:g}; more seeds, "
+        f"or fewer learning rates, are needed"
     )
+
+
+def _format_below(value: float, limit: float, decimals: int) -> str:
+    """With so many decimals, or as many more as it takes to read as less than the limit."""
+    texts = (f"{value:.{count}f}" for count in range(decimals, 17))
+    return next((text for text in texts if float(text) < limit), repr(value))
 
 
 def has_learned(arm: TrainedArm) -> bool:
