@@ -1,16 +1,25 @@
 """Text from a checkpoint, and what is said when it is not one of this run's model."""
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from normlab.apps.sample import main
+from normlab.training.hardware import single_thread
 from normlab.training.run import train
 from tiny_run import TINY, SilentDisplay
 
 Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Two would wait for each other longer than they compute."""
+    with single_thread():
+        yield
 
 
 @pytest.fixture
@@ -27,14 +36,30 @@ def call(capsys: pytest.CaptureFixture[str]) -> Call:
     return sample
 
 
-@pytest.fixture
-def trained(specified: Callable, tmp_path: Path) -> Callable[..., Path]:
-    def train_one(*overrides: str) -> Path:
-        spec = specified(*TINY, *overrides, f"output_dir={tmp_path}")
-        assert train(spec, "", SilentDisplay()).state == "finished"
-        return spec.folder
+@pytest.fixture(scope="module")
+def original(specified: Callable, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    folders: dict[tuple[str, ...], Path] = {}
 
-    return train_one
+    def train_once(*overrides: str) -> Path:
+        if overrides not in folders:
+            output = tmp_path_factory.mktemp("original")
+            spec = specified(*TINY, *overrides, f"output_dir={output}")
+            assert train(spec, "", SilentDisplay()).state == "finished"
+            folders[overrides] = spec.folder
+        return folders[overrides]
+
+    return train_once
+
+
+@pytest.fixture
+def trained(original: Callable, tmp_path: Path) -> Callable[..., Path]:
+    """The folder of a run with these overrides: trained once, copied for each test."""
+
+    def copy_one(*overrides: str) -> Path:
+        folder = original(*overrides)
+        return Path(shutil.copytree(folder, tmp_path / folder.parent.name / folder.name))
+
+    return copy_one
 
 
 def test_a_run_writes_in_its_own_alphabet(trained: Callable, call: Call) -> None:
