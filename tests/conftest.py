@@ -1,7 +1,9 @@
 """Fixtures that many tests use: a composed run, and train.py called in this process."""
 
+import os
 import sys
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 
 import pytest
@@ -11,25 +13,52 @@ from omegaconf import open_dict
 from normlab import config
 from normlab.apps.experiments import MEASURED_EXPERIMENTS, TRAINED_EXPERIMENTS
 from normlab.config.compose import register_schemas
+from normlab.config.gate import TRUST_VARIABLE
 from normlab.config.run_spec import RunSpec, make_run_spec
 from normlab.study.command import main
 from tiny_run import keep_last
 
 
-@pytest.fixture
-def specified() -> Callable[..., RunSpec]:
+def compose_run(*overrides: str) -> RunSpec:
     """Composes overrides into a run, as the study does."""
+    register_schemas()
+    with initialize_config_dir(str(config.conf_folder()), version_base="1.3"):
+        composed = compose("train", list(overrides), return_hydra_config=True)
+    choices = dict(composed.hydra.runtime.choices)
+    with open_dict(composed):
+        del composed["hydra"]
+    return make_run_spec(composed, choices)
 
-    def compose_run(*overrides: str) -> RunSpec:
-        register_schemas()
-        with initialize_config_dir(str(config.conf_folder()), version_base="1.3"):
-            composed = compose("train", list(overrides), return_hydra_config=True)
-        choices = dict(composed.hydra.runtime.choices)
-        with open_dict(composed):
-            del composed["hydra"]
-        return make_run_spec(composed, choices)
 
+@pytest.fixture(scope="session")
+def composed() -> Callable[..., RunSpec]:
+    """Composes overrides into a run, with Hydra at every call."""
     return compose_run
+
+
+_COMPOSED: dict[tuple[str | None, ...], RunSpec] = {}
+_FOLDER = "output_dir="
+
+
+@pytest.fixture(scope="session")
+def specified() -> Callable[..., RunSpec]:
+    """Composes overrides into a run: a copy, where the same were composed before.
+
+    Composing takes longer than many a test. Beside the overrides, a run depends on nothing but the
+    modules that are trusted; where its results are written is set in the copy.
+    """
+
+    def specify(*overrides: str) -> RunSpec:
+        others = [word for word in overrides if not word.startswith(_FOLDER)]
+        key = (os.environ.get(TRUST_VARIABLE), *others)
+        if key not in _COMPOSED:
+            _COMPOSED[key] = compose_run(*others)
+        spec = deepcopy(_COMPOSED[key])
+        for folder in (word.removeprefix(_FOLDER) for word in overrides if word not in others):
+            spec.config.output_dir = spec.plain["output_dir"] = folder
+        return spec
+
+    return specify
 
 
 @pytest.fixture(autouse=True)

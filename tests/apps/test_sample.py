@@ -1,16 +1,25 @@
 """Text from a checkpoint, and what is said when it is not one of this run's model."""
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from normlab.apps.sample import main
+from normlab.training.hardware import single_thread
 from normlab.training.run import train
 from tiny_run import TINY, SilentDisplay
 
 Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Two would wait for each other longer than they compute."""
+    with single_thread():
+        yield
 
 
 @pytest.fixture
@@ -27,14 +36,30 @@ def call(capsys: pytest.CaptureFixture[str]) -> Call:
     return sample
 
 
-@pytest.fixture
-def trained(specified: Callable, tmp_path: Path) -> Callable[..., Path]:
-    def train_one(*overrides: str) -> Path:
-        spec = specified(*TINY, *overrides, f"output_dir={tmp_path}")
-        assert train(spec, "", SilentDisplay()).state == "finished"
-        return spec.folder
+@pytest.fixture(scope="module")
+def original(specified: Callable, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    folders: dict[tuple[str, ...], Path] = {}
 
-    return train_one
+    def train_once(*overrides: str) -> Path:
+        if overrides not in folders:
+            output = tmp_path_factory.mktemp("original")
+            spec = specified(*TINY, *overrides, f"output_dir={output}")
+            assert train(spec, "", SilentDisplay()).state == "finished"
+            folders[overrides] = spec.folder
+        return folders[overrides]
+
+    return train_once
+
+
+@pytest.fixture
+def trained(original: Callable, tmp_path: Path) -> Callable[..., Path]:
+    """The folder of a run with these overrides: trained once, copied for each test."""
+
+    def copy_one(*overrides: str) -> Path:
+        folder = original(*overrides)
+        return Path(shutil.copytree(folder, tmp_path / folder.parent.name / folder.name))
+
+    return copy_one
 
 
 def test_a_run_writes_in_its_own_alphabet(trained: Callable, call: Call) -> None:
@@ -47,15 +72,14 @@ def test_a_run_writes_in_its_own_alphabet(trained: Callable, call: Call) -> None
 
 def test_a_seed_gives_the_same_text(trained: Callable, call: Call) -> None:
     run = trained()
-    first = call(run, "--seed", 1)
-    assert first == call(run, "--seed", 1)
-    assert first != call(run, "--seed", 2)
+    first, same, other = (call(run, "--length", 60, "--seed", seed) for seed in (1, 1, 2))
+    assert first == same != other
 
 
 def test_the_likeliest_token_alone_is_greedy(trained: Callable, call: Call) -> None:
     run = trained()
-    greedy = call(run, "--top-k", 1, "--seed", 1)
-    assert greedy == call(run, "--top-k", 1, "--seed", 2)
+    first, other = (call(run, "--length", 60, "--top-k", 1, "--seed", seed) for seed in (1, 2))
+    assert first == other
 
 
 def test_a_checkpoint_of_another_model_is_refused(trained: Callable, call: Call) -> None:
@@ -87,13 +111,13 @@ def test_a_run_whose_files_have_changed_is_sampled_with_a_note(
     assert call(run)[2] == ""
     vocabulary = run / "vocabulary.json"
     vocabulary.write_text(vocabulary.read_text().replace("abc", "zbc"))
-    code, out, err = call(run, "--seed", 1)
+    code, out, err = call(run, "--length", 60)
     assert code == 0
     assert out
     assert err.startswith(f"note: {run}: vocabulary.json is not what the run wrote; ")
     assert err.count("\n") == 1
     (run / "run.json").write_text("{")
-    assert "run.json cannot be read, so nothing tells" in call(run)[2]
+    assert "run.json cannot be read, so nothing tells" in call(run, "--length", 60)[2]
 
 
 def test_a_folder_that_is_no_run_is_refused(call: Call, tmp_path: Path) -> None:

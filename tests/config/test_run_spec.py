@@ -7,9 +7,9 @@ import pytest
 from normlab.archive.record import run_name, short_number
 
 
-def test_where_results_are_kept_does_not_change_who_a_run_is(specified: Callable) -> None:
-    here = specified()
-    there = specified("study=elsewhere", "output_dir=/there", "logger.flush_seconds=1")
+def test_where_results_are_kept_does_not_change_who_a_run_is(composed: Callable) -> None:
+    here = composed()
+    there = composed("study=elsewhere", "output_dir=/there", "logger.flush_seconds=1")
     assert here.id == there.id
     assert here.folder != there.folder
 

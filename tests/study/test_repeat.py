@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,38 +19,52 @@ from tiny_run import TINY
 MINE = ("norm=layernorm", "placement=mixln", "norm.eps=1e-4", "seed=3", "model.dropout=0.1")
 
 
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("original")
+
+
 @pytest.fixture
-def first(train_py: Callable, tmp_path: Path) -> Path:
-    """A run of a study called first."""
-    answer = train_py(*TINY, *MINE, "study=first", f"output_dir={tmp_path}")
-    assert answer.code == 0, answer.err
-    (path,) = (tmp_path / "first").glob("*/run.json")
+def first(
+    train_py: Callable, original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A run of a study called first: trained once, copied for each test.
+
+    Its folder of results is in the current folder, so a repeat of the copy is beside the copy.
+    """
+    if not (original / "outputs").exists():
+        monkeypatch.chdir(original)
+        answer = train_py(*TINY, *MINE, "study=first", "output_dir=outputs")
+        assert answer.code == 0, answer.err
+    shutil.copytree(original / "outputs", tmp_path / "outputs")
+    monkeypatch.chdir(tmp_path)
+    (path,) = (tmp_path / "outputs" / "first").glob("*/run.json")
     return path.parent
 
 
 def test_a_run_is_repeated_to_the_bit_in_a_study_of_its_own(
-    first: Path, train_py: Callable, tmp_path: Path
+    first: Path, train_py: Callable
 ) -> None:
     answer = train_py("--from", str(first))
     assert answer.code == 0, answer.err
     assert "the same, to the bit" in answer.out
-    again = tmp_path / "first-repeat" / first.name
+    again = first.parents[1] / "first-repeat" / first.name
     ours, theirs = (json.loads((run / "run.json").read_text()) for run in (again, first))
     assert ours["final"] == theirs["final"]
     assert ours["id"] == theirs["id"]
     assert ours["norm"] == "layernorm"
 
 
-def test_a_run_is_repeated_with_the_threads_that_it_had(first: Path, train_py: Callable) -> None:
+def test_a_run_is_repeated_with_the_threads_that_it_had(train_py: Callable, tmp_path: Path) -> None:
     # A run that leaves its threads open had what was its share of the machine.
     free = [word for word in TINY if not word.startswith("trainer.threads")]
-    assert train_py(*free, *MINE, "study=free", f"output_dir={first.parents[1]}").code == 0
-    (path,) = (first.parents[1] / "free").glob("*/run.json")
+    assert train_py(*free, *MINE, "study=free", f"output_dir={tmp_path}").code == 0
+    (path,) = (tmp_path / "free").glob("*/run.json")
     record = RunRecord.read(path.parent)
     record.hardware["threads"] = 3
     record.write(path.parent)
     answer = train_py("--from", str(path.parent), "study=third")
-    (again,) = (first.parents[1] / "third").glob("*/run.json")
+    (again,) = (tmp_path / "third").glob("*/run.json")
     assert RunRecord.read(again.parent).hardware["threads"] == 3
     assert "hardware.threads" not in answer.out
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from normlab import config
+from normlab import cli, config
 from normlab.archive.record import RunRecord
 from normlab.training import hardware
 from normlab.training import run as training_run
@@ -119,17 +119,32 @@ def test_a_variable_that_torch_does_not_take_is_named(command: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("threads", ["abc", "0", "-1", "1.5", "2,", "9" * 20])
-def test_a_number_of_threads_that_is_none_is_refused(threads: str, tmp_path: Path) -> None:
-    code, err = execute(("train.py", "--version"), tmp_path, OMP_NUM_THREADS=threads)
-    assert (code, err.count("\n")) == (1, 1), err
-    assert err.startswith(f"normlab: OMP_NUM_THREADS={threads} in the environment is not a valid")
+def test_a_number_of_threads_that_is_none_is_refused(
+    threads: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    with pytest.raises(SystemExit) as left:
+        cli._check_threads()
+    message = str(left.value.code)
+    assert message.startswith(f"normlab: OMP_NUM_THREADS={threads} in the environment is not a val")
+    assert "\n" not in message
 
 
 @pytest.mark.parametrize("threads", ["", " ", "2", " 2 ", "2,1"])
 def test_no_number_of_threads_and_one_for_each_level_are_taken(
-    threads: str, tmp_path: Path
+    threads: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert execute(("train.py", "--version"), tmp_path, OMP_NUM_THREADS=threads) == (0, "")
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    cli._check_threads()
+    assert os.environ.get("OMP_NUM_THREADS") == (threads if threads.strip() else None)
+
+
+def test_a_command_looks_at_the_number_of_threads(tmp_path: Path) -> None:
+    version = ("train.py", "--version")
+    code, err = execute(version, tmp_path, OMP_NUM_THREADS="abc")
+    assert (code, err.count("\n")) == (1, 1), err
+    assert err.startswith("normlab: OMP_NUM_THREADS=abc in the environment is not a valid")
+    assert execute(version, tmp_path, OMP_NUM_THREADS=" ") == (0, "")
 
 
 def test_a_run_that_ends_before_its_last_step_is_not_finished(

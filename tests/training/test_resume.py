@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -57,25 +58,64 @@ def here(specified: Callable, tmp_path: Path) -> Callable[..., RunSpec]:
     return spec_in
 
 
+@pytest.fixture(scope="module")
+def trained(
+    specified: Callable, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., RunSpec]:
+    """A run, whole or stopped by SIGINT after a step: trained once for all tests."""
+    specs: dict[tuple[object, ...], RunSpec] = {}
+
+    def train_once(after: int | None, *overrides: str) -> RunSpec:
+        key = (after, *overrides)
+        if key not in specs:
+            folder = tmp_path_factory.mktemp("trained")
+            spec = specified(*HARD, *overrides, f"output_dir={folder}")
+            if after is None:
+                assert run(spec).state == "finished"
+            else:
+                with pytest.raises(KeyboardInterrupt):
+                    run(spec, after)
+            specs[key] = spec
+        return specs[key]
+
+    return train_once
+
+
 @pytest.fixture
-def whole(here: Callable) -> Path:
-    spec = here("whole")
-    assert run(spec).state == "finished"
-    return spec.folder
+def copied(trained: Callable, here: Callable) -> Callable[..., RunSpec]:
+    """A copy of such a run, for the test to change and to go on with."""
+
+    def copy_to(place: str, *overrides: str, after: int | None = None) -> RunSpec:
+        spec: RunSpec = here(place, *overrides)
+        shutil.copytree(trained(after, *overrides).study_folder, spec.study_folder)
+        return spec
+
+    return copy_to
+
+
+@pytest.fixture
+def whole(trained: Callable) -> Path:
+    """A run that never stopped, to compare with; no test changes it."""
+    folder: Path = trained(None).folder
+    return folder
 
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+# Every signal at two of the steps, and every step with one signal or two.
+STOPS = [
+    *((1, signal.SIGINT), (4, signal.SIGTERM), (7, signal.SIGHUP)),
+    *((8, signal.SIGINT), (8, signal.SIGTERM), (1, signal.SIGHUP)),
+]
 
 
-@pytest.mark.parametrize("signum", SIGNALS, ids=lambda signum: signum.name)
-@pytest.mark.parametrize("after", [1, 4, 7, 8])
+@pytest.mark.parametrize(
+    ("after", "signum"), STOPS, ids=[f"{after}-{signum.name}" for after, signum in STOPS]
+)
 def test_a_run_stopped_anywhere_goes_on_as_if_it_never_stopped(
-    after: int, signum: int, here: Callable, whole: Path
+    after: int, signum: int, here: Callable, trained: Callable
 ) -> None:
-    spec = here("stopped", "trainer.log_every=1") if after < 7 else here("stopped")
-    if after < 7:
-        whole = here("each", "trainer.log_every=1").folder
-        run(here("each", "trainer.log_every=1"))
+    often = ("trainer.log_every=1",) if after < 7 else ()
+    spec, whole = here("stopped", *often), trained(None, *often).folder
     kind = KeyboardInterrupt if signum == signal.SIGINT else Terminated
     with pytest.raises(kind):
         run(spec, after, signum)
@@ -125,8 +165,8 @@ def test_a_second_signal_is_the_one_that_counts(here: Callable) -> None:
     assert RunRecord.read(spec.folder).reason == "stopped by SIGTERM at step 3"
 
 
-def test_a_flipped_digit_in_a_record_is_no_result(here: Callable, whole: Path) -> None:
-    spec = here("whole")
+def test_a_flipped_digit_in_a_record_is_no_result(copied: Callable) -> None:
+    spec = copied("flipped")
     path = spec.folder / "run.json"
     path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
     with pytest.raises(NormlabError, match="wrong checksum"):
@@ -135,10 +175,8 @@ def test_a_flipped_digit_in_a_record_is_no_result(here: Callable, whole: Path) -
     assert RunRecord.read(spec.folder).seed == 0
 
 
-def test_what_a_killed_writer_left_is_removed(here: Callable, whole: Path) -> None:
-    spec = here("killed")
-    with pytest.raises(KeyboardInterrupt):
-        run(spec, 4)
+def test_what_a_killed_writer_left_is_removed(copied: Callable) -> None:
+    spec = copied("killed", after=4)
     (spec.folder / "checkpoints" / ".last.ckpt.1.part").write_bytes(b"half")
     run(spec)
     assert not list(spec.folder.rglob("*.part"))
@@ -154,11 +192,9 @@ def test_a_run_stopped_again_and_again_is_still_the_same(here: Callable, whole: 
 
 
 def test_what_was_logged_after_the_last_saved_state_is_taken_back(
-    here: Callable, whole: Path
+    copied: Callable, whole: Path
 ) -> None:
-    spec = here("killed")
-    with pytest.raises(KeyboardInterrupt):
-        run(spec, 4)
+    spec = copied("killed", after=4)
     state, events = latest_state(spec.folder, spec.id)[0], list(spec.folder.glob("events.*"))
     assert state is not None
     # The same run, killed four steps later, when nothing new had been saved.
@@ -176,11 +212,9 @@ def test_what_was_logged_after_the_last_saved_state_is_taken_back(
 @pytest.mark.parametrize("names", [["last.ckpt"], ["last.ckpt", "previous.ckpt"]])
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "pickle"])
 def test_a_damaged_state_falls_back_to_the_one_before_or_to_the_start(
-    damage: str, names: list[str], here: Callable, whole: Path
+    damage: str, names: list[str], copied: Callable, whole: Path
 ) -> None:
-    spec = here("damaged", "trainer.save_seconds=0")
-    with pytest.raises(KeyboardInterrupt):
-        run(spec, 6)
+    spec = copied("damaged", "trainer.save_seconds=0", after=6)
     for name in names:
         harm(spec.folder / "checkpoints" / name, damage)
     record = run(spec)
@@ -204,38 +238,33 @@ def harm(path: Path, damage: str) -> None:
     path.write_bytes(bytes(content))
 
 
-def test_a_run_without_its_event_file_starts_afresh(here: Callable, whole: Path) -> None:
-    spec = here("lost")
-    with pytest.raises(KeyboardInterrupt):
-        run(spec, 4)
+def test_a_run_without_its_event_file_starts_afresh(copied: Callable, whole: Path) -> None:
+    spec = copied("lost", after=4)
     for path in spec.folder.glob("events.*"):
         path.unlink()
     assert run(spec).resumed_at == []
     assert_same_run(spec.folder, whole)
 
 
-def test_a_run_killed_after_its_last_step_only_writes_its_end(here: Callable, whole: Path) -> None:
-    spec = here("late")
-    record = run(spec)
-    replace(record, state="running").write(spec.folder)
+def test_a_run_killed_after_its_last_step_only_writes_its_end(
+    copied: Callable, whole: Path
+) -> None:
+    spec = copied("late")
+    replace(RunRecord.read(spec.folder), state="running").write(spec.folder)
     assert run(spec).resumed_at == [STEPS]
     assert_same_run(spec.folder, whole)
 
 
-def test_a_run_goes_on_though_its_record_is_damaged(here: Callable, whole: Path) -> None:
-    spec = here("cut")
-    with pytest.raises(KeyboardInterrupt):
-        run(spec, 4)
+def test_a_run_goes_on_though_its_record_is_damaged(copied: Callable, whole: Path) -> None:
+    spec = copied("cut", after=4)
     record = spec.folder / "run.json"
     record.write_text(record.read_text()[:200])
     assert run(spec).resumed_at == [4]
     assert_same_run(spec.folder, whole)
 
 
-def test_a_run_that_says_it_is_running_and_is_not_was_killed(here: Callable) -> None:
-    spec = here("killed")
-    with pytest.raises(KeyboardInterrupt):
-        run(spec, 4)
+def test_a_run_that_says_it_is_running_and_is_not_was_killed(copied: Callable) -> None:
+    spec = copied("killed", after=4)
     replace(RunRecord.read(spec.folder), state="running", step=0).write(spec.folder)
     found = read_run(spec.folder)
     assert (found.record.state, found.record.reason) == ("interrupted", "killed at about step 4")
@@ -243,10 +272,8 @@ def test_a_run_that_says_it_is_running_and_is_not_was_killed(here: Callable) -> 
         assert read_run(spec.folder).record.state == "running"
 
 
-def test_a_failed_run_goes_on_where_it_was(here: Callable, whole: Path) -> None:
-    spec = here("failed")
-    with pytest.raises(KeyboardInterrupt):
-        run(spec, 4)
+def test_a_failed_run_goes_on_where_it_was(copied: Callable, whole: Path) -> None:
+    spec = copied("failed", after=4)
     failed = replace(RunRecord.read(spec.folder), state="failed", reason="no space")
     failed.write(spec.folder)
     assert run(spec).resumed_at != []
@@ -254,11 +281,9 @@ def test_a_failed_run_goes_on_where_it_was(here: Callable, whole: Path) -> None:
 
 
 def test_a_continued_run_that_fails_at_once_is_at_the_step_that_was_logged(
-    here: Callable, monkeypatch: pytest.MonkeyPatch
+    copied: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = here("failed")
-    with pytest.raises(KeyboardInterrupt):
-        run(spec, 4)
+    spec = copied("failed", after=4)
     logged = RunRecord.read(spec.folder).step
     assert logged == 4
 
@@ -271,9 +296,8 @@ def test_a_continued_run_that_fails_at_once_is_at_the_step_that_was_logged(
     assert RunRecord.read(spec.folder).step == logged
 
 
-def test_a_state_of_another_run_is_not_gone_on_from(here: Callable) -> None:
-    one, other = here("a"), here("b", "seed=1")
-    run(one)
+def test_a_state_of_another_run_is_not_gone_on_from(copied: Callable, here: Callable) -> None:
+    one, other = copied("a"), here("b", "seed=1")
     run(other)
     state = (one.folder / "checkpoints/last.ckpt").read_bytes()
     (other.folder / "checkpoints/last.ckpt").write_bytes(state)
@@ -282,18 +306,16 @@ def test_a_state_of_another_run_is_not_gone_on_from(here: Callable) -> None:
     assert "no state of this run" in left_out[0]
 
 
-def test_a_checkpoint_of_a_newer_format_is_refused(here: Callable) -> None:
-    spec = here("newer")
-    run(spec)
+def test_a_checkpoint_of_a_newer_format_is_refused(copied: Callable) -> None:
+    spec = copied("newer")
     path = spec.folder / "checkpoints/last.ckpt"
     torch.save({**read_checkpoint(path), "format": 99}, path)
     with pytest.raises(NormlabError, match="format 99"):
         read_checkpoint(path)
 
 
-def test_weights_of_the_first_builds_can_still_be_used(here: Callable) -> None:
-    spec = here("older")
-    run(spec)
+def test_weights_of_the_first_builds_can_still_be_used(copied: Callable) -> None:
+    spec = copied("older")
     path = spec.folder / "checkpoints/last.ckpt"
     content = read_checkpoint(path)
     torch.save({"state_dict": content["state_dict"], "global_step": 11}, path)
@@ -310,11 +332,15 @@ def test_two_states_are_kept_besides_the_best(here: Callable) -> None:
     assert steps == [STEPS, STEPS - 1]
 
 
-def test_a_finished_run_is_left_alone(here: Callable, whole: Path) -> None:
-    spec = here("whole")
-    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.is_file()}
-    assert run(spec) == RunRecord.read(whole)
-    assert {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.is_file()} == before
+def test_a_finished_run_is_left_alone(copied: Callable) -> None:
+    spec = copied("finished")
+    record, before = RunRecord.read(spec.folder), changed_at(spec.folder)
+    assert run(spec) == record
+    assert changed_at(spec.folder) == before
+
+
+def changed_at(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_run_has_one_owner_at_a_time(here: Callable) -> None:

@@ -4,7 +4,6 @@ import os
 import signal
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,24 +40,13 @@ DIVERGING = ("seed=2", "optimizer.lr=1e30", "schedule.warmup=0")
 
 @pytest.fixture
 def runs(specified: Callable, tmp_path: Path) -> Callable[..., list[RunSpec]]:
-    """Specifications in a folder of their own; composed once for all tests."""
+    """Specifications in a folder of their own."""
 
     def specs_in(place: str, *own: Sequence[str]) -> list[RunSpec]:
-        specs = []
-        for overrides in own or OWN:
-            key = tuple(overrides)
-            if key not in COMPOSED:
-                COMPOSED[key] = specified(*HARD, *overrides)
-            spec = COMPOSED[key]
-            folder = str(tmp_path / place)
-            config = replace(spec.config, output_dir=folder)
-            specs.append(replace(spec, config=config, plain={**spec.plain, "output_dir": folder}))
-        return specs
+        folder = f"output_dir={tmp_path / place}"
+        return [specified(*HARD, *overrides, folder) for overrides in own or OWN]
 
     return specs_in
-
-
-COMPOSED: dict[tuple[str, ...], RunSpec] = {}
 
 
 def stack(specs: list[RunSpec], after: int | None = None) -> list[RunRecord]:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from normlab import config
-from normlab.config.run_spec import RunSpec
 from normlab.config.schema import TrainConfig
 from normlab.data import build_source
 from normlab.training.build import build_model
@@ -24,7 +23,6 @@ SMALL = (*TINY, "model.width=32", "model.context=16", f"trainer.max_steps={STEPS
 OWN = (("seed=0", "optimizer.lr=1e-3"), ("seed=1", "optimizer.lr=3e-4", "schedule.warmup=0.5"))
 # Pairs that do not, and the operation in the way.
 SOLO: dict[tuple[str, str], str] = {}
-COMPOSED: dict[tuple[str, ...], RunSpec] = {}  # composing takes longer than training
 
 
 def options(group: str) -> list[str]:
@@ -46,16 +44,12 @@ def one_thread() -> Iterator[None]:
 def pair(specified: Callable) -> Callable[[str, str], list[TrainConfig]]:
     """The configurations of two runs of a pair."""
 
-    def compose(*overrides: str) -> RunSpec:
-        if overrides not in COMPOSED:
-            COMPOSED[overrides] = specified(*SMALL, *overrides)
-        return COMPOSED[overrides]
-
     def combine(norm: str, placement: str) -> list[TrainConfig]:
         # A sixteenth of so few features is one: rounding grows without bound where it is near 0.
         more = ("norm.part=0.5",) if norm == "partial_rmsnorm" else ()
-        chosen = compose(f"norm={norm}", *more).config.norm
-        return [replace(compose(f"placement={placement}", *own).config, norm=chosen) for own in OWN]
+        chosen = specified(*SMALL, f"norm={norm}", *more).config.norm
+        specs = [specified(*SMALL, f"placement={placement}", *own) for own in OWN]
+        return [replace(spec.config, norm=chosen) for spec in specs]
 
     return combine
 

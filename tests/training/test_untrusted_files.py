@@ -3,6 +3,7 @@
 import ast
 import json
 import pickle
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -40,11 +41,18 @@ def mark(tmp_path: Path) -> Path:
     return tmp_path / "exploded"
 
 
-@pytest.fixture
-def run(specified: Callable, tmp_path: Path) -> Path:
-    spec = specified(*TINY, f"output_dir={tmp_path / 'outputs'}")
+@pytest.fixture(scope="module")
+def original(specified: Callable, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    spec = specified(*TINY, f"output_dir={tmp_path_factory.mktemp('original')}")
     assert train(spec, "", SilentDisplay()).state == "finished"
-    return spec.folder
+    folder: Path = spec.folder
+    return folder
+
+
+@pytest.fixture
+def run(original: Path, tmp_path: Path) -> Path:
+    """The folder of a run: trained once, copied for each test."""
+    return Path(shutil.copytree(original, tmp_path / "outputs" / original.name))
 
 
 def sampled(run: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -11,16 +11,30 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from normlab import config
-from normlab.apps.card.invariances import measure_invariances, normal_input
+from normlab.apps.card.invariances import computing_dtype, measure_invariances, normal_input
 from normlab.apps.card.measure import (
     _ratio_of_times,
+    check_derivatives,
+    jacobian_spectrum,
     measure_card,
+    measure_extremes,
     measure_outputs,
+    measure_rounding,
     measure_speed,
+    response_curves,
 )
-from normlab.apps.card.record import Card
+from normlab.apps.card.record import Card, Curves, Extreme, Rounding, Spectrum
 from normlab.errors import ConfigError
 from normlab.norms import DynamicTanh, LayerNorm, PartialRMSNorm, RMSNorm, ScaleNorm, norm_factory
+from normlab.training.hardware import single_thread
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Two would wait for each other longer than they compute."""
+    with single_thread():
+        yield
+
 
 FILES = {path.stem: path for path in sorted((config.conf_folder() / "norm").glob("*.yaml"))}
 WIDTH = 48
@@ -73,6 +87,26 @@ def card_of(build: Callable[[int], nn.Module], width: int = WIDTH) -> Card:
 
 def plain(function: Callable[[Tensor], Tensor]) -> Callable[[int], nn.Module]:
     return lambda width: Plain(function)
+
+
+def spectrum_of(build: Callable[[int], nn.Module], width: int = WIDTH) -> Spectrum:
+    return jacobian_spectrum(build(width), width, torch.float64)
+
+
+def curves_of(build: Callable[[int], nn.Module]) -> Curves:
+    return response_curves(build(WIDTH), WIDTH)
+
+
+def extremes_of(build: Callable[[int], nn.Module]) -> dict[str, Extreme]:
+    return {one.input: one for one in measure_extremes(build(WIDTH), WIDTH)}
+
+
+def rounding_of(build: Callable[[int], nn.Module]) -> list[Rounding]:
+    return [measure_rounding(build(WIDTH), WIDTH, name) for name in ("bf16", "fp16")]
+
+
+def derivatives_of(build: Callable[[int], nn.Module], width: int = WIDTH) -> tuple[str, str]:
+    return check_derivatives(build(width), width, torch.float64)
 
 
 def verdicts(norm: nn.Module, width: int = WIDTH) -> dict[str, str]:
@@ -149,13 +183,10 @@ def test_the_deviation_of_rmsnorm_is_that_of_its_eps() -> None:
     assert 0.5 * 16 * 1e-5 < scale.deviation < 10 * 0.5 * 16 * 1e-5
 
 
-def test_a_norm_over_tokens_is_said_to_leak() -> None:
-    assert card_of(BatchNorm).leaks
-    assert card_of(plain(lambda x: x - x.mean(-2, keepdim=True))).leaks
-
-
 def test_statistics_over_tokens_leak_and_a_running_mean_leaks_within_a_sequence() -> None:
-    over_all = verdicts(BatchNorm(WIDTH))
+    card = card_of(BatchNorm)
+    assert card.leaks
+    over_all = {one.name: one.verdict for one in card.invariances}
     assert (over_all["token alone"], over_all["sequence alone"]) == ("no", "no")
     centred = verdicts(Plain(lambda x: x - x.mean(-2, keepdim=True)))
     assert (centred["token alone"], centred["sequence alone"]) == ("no", "yes")
@@ -164,7 +195,7 @@ def test_statistics_over_tokens_leak_and_a_running_mean_leaks_within_a_sequence(
 @pytest.mark.parametrize("width", [16, 48, 512])
 def test_rmsnorm_removes_one_direction_and_layernorm_two(width: int) -> None:
     token = normal_input(width, seed=7)
-    one, two = card_of(RMSNorm, width).spectrum, card_of(LayerNorm, width).spectrum
+    one, two = spectrum_of(RMSNorm, width), spectrum_of(LayerNorm, width)
     assert (one.near_zero, two.near_zero) == (1, 2)
     assert (one.rank, two.rank) == (width, width - 1)
     square = token.square().mean().item() + 1e-5
@@ -176,7 +207,7 @@ def test_rmsnorm_removes_one_direction_and_layernorm_two(width: int) -> None:
 
 
 def test_a_pointwise_norm_removes_no_direction() -> None:
-    spectrum, none = card_of(DynamicTanh).spectrum, card_of(plain(lambda x: x)).spectrum
+    spectrum, none = spectrum_of(DynamicTanh), spectrum_of(plain(lambda x: x))
     slopes = (1 / torch.cosh(normal_input(WIDTH, seed=7))).square().sort(descending=True).values
     assert spectrum.values == pytest.approx(slopes.tolist())
     assert (spectrum.near_zero, spectrum.rank) == (0, WIDTH)
@@ -185,7 +216,7 @@ def test_a_pointwise_norm_removes_no_direction() -> None:
 
 
 def test_the_curves_are_the_functions() -> None:
-    tanh, norm = card_of(DynamicTanh).curves, card_of(RMSNorm).curves
+    tanh, norm = curves_of(DynamicTanh), curves_of(RMSNorm)
     assert tanh.response == pytest.approx([math.tanh(x) for x in tanh.feature])
     assert tanh.slope == pytest.approx([math.cosh(x) ** -2 for x in tanh.feature])
     expected = [x / math.sqrt(x * x + 1e-5) for x in norm.rms_in]
@@ -193,13 +224,13 @@ def test_the_curves_are_the_functions() -> None:
 
 
 def test_extreme_inputs_are_told_with_their_value_and_slope() -> None:
-    found = {one.input: one for one in card_of(RMSNorm).extremes}
+    found = extremes_of(RMSNorm)
     assert (found["zeros"].output, found["zeros"].largest) == ("finite", 0)
     assert found["zeros"].steepest == pytest.approx(1e-5**-0.5)
     assert found["N(0,1)·1e30"].largest == 0  # the squares are infinite
     assert found["constant 0.1"].largest == pytest.approx(0.1 / math.sqrt(0.01 + 1e-5))
     assert (found["a NaN"].output, found["a NaN"].reach) == ("NaN", "token")
-    without = {one.input: one for one in card_of(lambda width: RMSNorm(width, eps=0.0)).extremes}
+    without = extremes_of(lambda width: RMSNorm(width, eps=0.0))
     assert (without["zeros"].output, without["zeros"].gradient) == ("NaN", "NaN")
 
 
@@ -213,7 +244,7 @@ def test_extreme_inputs_are_told_with_their_value_and_slope() -> None:
     ],
 )
 def test_it_is_said_how_far_a_nan_gets(build: Callable, reach: str) -> None:
-    (found,) = [one for one in card_of(build).extremes if one.input == "a NaN"]
+    found = extremes_of(build)["a NaN"]
     assert found.reach == reach
     assert (found.output == "NaN") == (reach != "nowhere")
 
@@ -235,17 +266,18 @@ def test_a_ratio_of_times_has_the_quartiles_of_every_spread() -> None:
 
 def test_an_outlier_feature_drowns_the_others_of_rmsnorm_and_not_of_dyt() -> None:
     def median(build: Callable) -> float:
-        return {one.input: one.median for one in card_of(build).outputs}["outlier"]
+        outputs = measure_outputs(build(WIDTH), WIDTH)
+        return {one.input: one.median for one in outputs}["outlier"]
 
     assert median(RMSNorm) < 0.01 < 0.5 < median(DynamicTanh)
 
 
 def test_rounding_once_costs_half_an_eps_and_computing_in_bf16_more() -> None:
-    wide, none = card_of(RMSNorm).rounding, card_of(plain(lambda x: x * 1)).rounding
+    wide, none = rounding_of(RMSNorm), rounding_of(plain(lambda x: x * 1))
     assert [one.format for one in wide] == ["bf16", "fp16"]
     assert all(0.4 < one.output_max < 0.55 and one.output_rms < 0.3 for one in wide)
     assert all(one.output_max == one.gradient_max == 0 for one in none)
-    narrow = card_of(plain(lambda x: rms(x, 1e-5))).rounding
+    narrow = rounding_of(plain(lambda x: rms(x, 1e-5)))
     assert all(one.output_max > 0.8 for one in narrow)
 
 
@@ -255,7 +287,7 @@ def test_half_precision_that_fails_or_widens_is_said() -> None:
             raise NotImplementedError("no kernel\nfor half")
         return rms(x.float() if x.dtype == torch.bfloat16 else x, 1e-5)
 
-    bf16, fp16 = card_of(plain(refuse)).rounding
+    bf16, fp16 = rounding_of(plain(refuse))
     assert bf16.problem == "gives float32"
     assert (fp16.problem, fp16.output_max) == ("no kernel for half", None)
 
@@ -267,7 +299,7 @@ def test_a_norm_that_computes_in_fp32_is_judged_by_fp32s_rounding() -> None:
     assert (found["input scale"], found["input shift"], found["odd"]) == ("to eps", "no", "yes")
     assert card.gradcheck == card.second_gradcheck == "not in float32"
     assert card.spectrum.near_zero == 1
-    assert card_of(RMSNorm).computes_in == "float64"
+    assert computing_dtype(RMSNorm(WIDTH), WIDTH) == torch.float64
 
 
 class Counting(nn.Module):
@@ -283,10 +315,10 @@ class Counting(nn.Module):
 
 
 def test_a_norm_that_remembers_is_asked_afresh_every_time() -> None:
-    card = card_of(Counting)
-    found = {one.name: one.verdict for one in card.invariances}
+    norm = Counting(WIDTH)
+    found, curves = verdicts(norm), response_curves(norm, WIDTH)
     assert (found["odd"], found["token alone"], found["features alike"]) == ("yes",) * 3
-    assert card.curves.response == pytest.approx(card.curves.feature)
+    assert curves.response == pytest.approx(curves.feature)
 
 
 class SlowBack(torch.autograd.Function):
@@ -324,15 +356,15 @@ class OnceOnly(torch.autograd.Function):
 
 
 def test_a_backward_pass_that_is_wrong_or_ends_at_the_first_is_said() -> None:
-    assert card_of(plain(WrongSlope.apply), 8).gradcheck == "fails"
-    once = card_of(plain(OnceOnly.apply), 8)
-    assert once.gradcheck == "passes"
-    assert once.second_gradcheck in ("refuses", "fails")
+    assert derivatives_of(plain(WrongSlope.apply), 8)[0] == "fails"
+    first, second = derivatives_of(plain(OnceOnly.apply), 8)
+    assert first == "passes"
+    assert second in ("refuses", "fails")
 
 
 def test_time_is_a_ratio_to_layernorm() -> None:
     same, triple = (
-        measure_card(build, WIDTH, seconds=0.5).speed
+        measure_speed(build(WIDTH), WIDTH, threads=1, seconds=0.5)
         for build in (LayerNorm, lambda width: nn.Sequential(*[LayerNorm(width)] * 4))
     )
     assert same.forward.low <= same.forward.median <= same.forward.high
@@ -347,11 +379,15 @@ def test_measuring_leaves_norm_threads_and_chance_as_they_were() -> None:
     norm = BatchNorm(WIDTH)
     before = {key: value.clone() for key, value in norm.state_dict().items()}
     chance, threads = torch.random.get_rng_state(), torch.get_num_threads()
-    measure_invariances(norm, WIDTH)
+    card = measure_card(lambda width: norm, WIDTH, threads=threads + 1, seconds=0)
     assert all(torch.equal(value, before[key]) for key, value in norm.state_dict().items())
-    one, other = card_of(BatchNorm), card_of(BatchNorm)
-    assert one.curves == other.curves
-    assert one.invariances == other.invariances
+    assert card.curves == curves_of(BatchNorm)
+    assert card.invariances == measure_invariances(BatchNorm(WIDTH), WIDTH)
+    assert card.outputs == measure_outputs(BatchNorm(WIDTH), WIDTH)
+    assert card.spectrum == spectrum_of(BatchNorm)
+    assert card.extremes == tuple(extremes_of(BatchNorm).values())
+    assert card.rounding == tuple(rounding_of(BatchNorm))
+    assert card.speed.threads == threads + 1
     assert torch.equal(chance, torch.random.get_rng_state())
     assert threads == torch.get_num_threads()
 
@@ -371,8 +407,9 @@ def test_a_parameter_that_is_not_trained_is_measured_too() -> None:
 
     card = card_of(build)
     assert card.parameter_count == WIDTH
+    trained = measure_extremes(RMSNorm(WIDTH), WIDTH)
     assert [extreme.steepest for extreme in card.extremes] == [
-        extreme.steepest for extreme in card_of(RMSNorm).extremes
+        extreme.steepest for extreme in trained
     ]
 
 
