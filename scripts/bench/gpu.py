@@ -9,6 +9,7 @@ others stay.
 """
 
 import argparse
+import gc
 import json
 import re
 import statistics
@@ -104,7 +105,8 @@ def run_study(*overrides: str) -> tuple[float, Sequence[Run]]:
         )
         seconds = time.perf_counter() - began
         if ended.returncode:
-            raise NormlabError(ended.stderr.strip().splitlines()[-1])
+            lines = ended.stderr.strip().splitlines() or [f"ended with code {ended.returncode}"]
+            raise NormlabError(lines[-1])
         (study,) = Path(folder).iterdir()
         return seconds, read_study(study).runs
 
@@ -219,6 +221,8 @@ def train_published_recipe(size: Size) -> str:
     overrides = ("experiment=nanogpt_gpu", "trainer=gpu", "trainer.compile=graphs", "seed=0")
     _, runs = run_study(*overrides)
     record = runs[0].record
+    if record.best.val_loss is None:
+        raise NormlabError(f"the run has no validation loss: {record.reason}")
     speed = (record.tokens_per_second or 0) / 1e6
     return f"{record.best.val_loss:.4f} / {speed:.2f}M"
 
@@ -273,6 +277,10 @@ def measure_rows(
         except (RuntimeError, ValueError, OSError, NormlabError) as error:
             reason = " ".join(str(error).split())[:150].replace("|", "/")
             results[number] = f"{OPEN}: failed ({type(error).__name__}: {reason})"
+        # The next row has all of the card's memory.
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
         print(f"     {results[number]}", flush=True)
         store({number: results[number]})
     return results

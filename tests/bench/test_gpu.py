@@ -1,13 +1,16 @@
 """scripts/bench/gpu.py: every row can be measured, and the table keeps what was measured before."""
 
 import os
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
 import gpu
+from normlab.errors import NormlabError
 from tiny_run import TINY
 
 SMALL = gpu.Size(
@@ -68,6 +71,42 @@ def test_each_result_is_stored_before_the_next_row(monkeypatch: pytest.MonkeyPat
     with pytest.raises(KeyboardInterrupt):
         gpu.measure_rows(SMALL, [1, 2], 1e9, stored.append)
     assert stored == [{1: "7"}]
+
+
+def test_each_row_leaves_the_memory_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: events.append("empty"))
+
+    def measure(size: gpu.Size) -> str:
+        events.append("row")
+        return "7"
+
+    monkeypatch.setattr(gpu, "ROWS", (gpu.Row("first", "1", measure),) * 2)
+    gpu.measure_rows(SMALL, [1, 2], 1e9, store_nothing)
+    assert events == ["row", "empty"] * 2
+
+
+@pytest.mark.parametrize(
+    ("stderr", "reason"), [("", "ended with code -9"), ("a\nlast line\n", "last line")]
+)
+def test_a_study_that_fails_says_why(
+    stderr: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = SimpleNamespace(returncode=-9, stderr=stderr)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: ended)
+    with pytest.raises(NormlabError, match=f"^{reason}$"):
+        gpu.run_study()
+
+
+def test_a_recipe_that_diverges_is_an_open_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    record = SimpleNamespace(
+        best=SimpleNamespace(val_loss=None), reason="the loss of step 0 is nan", tokens_per_second=1
+    )
+    monkeypatch.setattr(gpu, "run_study", lambda *_: (1.0, [SimpleNamespace(record=record)]))
+    results = gpu.measure_rows(SMALL, [8], 1e9, store_nothing)
+    reason = "the run has no validation loss: the loss of step 0 is nan"
+    assert results[8] == f"open: failed (NormlabError: {reason})"
 
 
 def test_timing_a_norm_leaves_no_gradients() -> None:

@@ -5,6 +5,7 @@ import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,8 +13,15 @@ from normlab.archive import tags
 from normlab.archive.record import RunRecord
 from normlab.config.run_spec import RunSpec
 from normlab.errors import ConfigError
-from normlab.study import stack_process, workers
-from normlab.study.allocation import MEMORY_SHARE, PROCESS_BYTES, Machine, estimate_memory
+from normlab.study import stack_process, sweep, workers
+from normlab.study.allocation import (
+    MEMORY_SHARE,
+    PROCESS_BYTES,
+    Machine,
+    estimate_memory,
+    estimate_parameters,
+)
+from normlab.study.parallel_runs import StudyLauncher
 from normlab.study.stack_allocation import (
     StackAllocation,
     StackRequest,
@@ -160,6 +168,20 @@ def test_a_stack_fits_into_the_memory_of_a_card(specified: Callable) -> None:
     assert [len(stack) for stack in allocation.queues[0]] == [1] * 12
 
 
+def test_a_card_holds_the_copies_of_a_capture_too(specified: Callable) -> None:
+    spec = compose_once(specified)
+    specs = [replace(spec, id=str(i)) for i in range(12)]
+    need = estimate_memory(spec.config, 65) - PROCESS_BYTES
+    card = int((12 * need + 1000) / MEMORY_SHARE)  # without the copies, twelve runs fit
+    request = StackRequest([list(range(12))], [], "", (card,))
+    allocation = allocate_stacks(
+        specs, {str(i): 65 for i in range(12)}, request, Machine(2, 16 * GIB)
+    )
+    copies = 28 * estimate_parameters(spec.config, 65)
+    (queue,) = allocation.queues
+    assert 1 < max(map(len, queue)) <= 12 * need / (need + copies)
+
+
 def test_stacks_take_no_more_threads_than_the_environment_allows(
     specified: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,10 +209,48 @@ def test_on_a_gpu_all_runs_are_stacked_or_none(
     assert request == StackRequest([[0, 1]], [], "", (80 * GIB, 70 * GIB))
     request = workers.check_runs([spec, with_setting(other, "model.dropout", 0.1)], True).stacks
     assert request is not None
-    assert request.groups == []
+    assert (request.groups, request.alone) == ([], [0, 1])
+    assert request.cards == (80 * GIB, 70 * GIB)
     assert request.note.startswith("all runs are trained alone, for rmsnorm-pre-")
     alone = with_setting(spec, "trainer.stack", 1)
     assert workers.check_runs([alone, other], local=True).stacks is None
+
+
+@pytest.mark.parametrize("stack", ["auto", 4])
+def test_a_single_run_asks_no_card(
+    stack: object, specified: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> list[int]:
+        raise AssertionError("a context on every card")
+
+    monkeypatch.setattr(hardware, "resolve_device", lambda trainer: "cuda")
+    monkeypatch.setattr(hardware, "free_card_memory", refuse)
+    spec = with_setting(compose_once(specified), "trainer.stack", stack)
+    assert workers.check_runs([spec], local=True) == workers.CheckedRuns({"cuda"})
+
+
+@pytest.mark.parametrize(("cards", "queues"), [(1, None), (4, 4)])
+def test_runs_that_are_trained_alone_use_all_cards(
+    cards: int, queues: int | None, specified: Callable, tmp_path: Path
+) -> None:
+    spec = compose_once(specified)
+    config = replace(spec.config, output_dir=str(tmp_path))
+    specs = [replace(spec, id=str(i), config=config) for i in range(6)]
+    request = StackRequest([], list(range(6)), "why", (80 * GIB,) * cards)
+    launcher = object.__new__(StudyLauncher)
+    plan = SimpleNamespace(vocabularies={str(i): 65 for i in range(6)})
+    with pytest.MonkeyPatch.context() as patched:
+        checked = workers.CheckedRuns({"cuda"}, request)
+        patched.setattr(workers, "call_in_process", lambda *_: checked)
+        launch = sweep.StudySweeper._prepare_launch(SimpleNamespace(), launcher, plan, specs)
+    assert launch.note == "why"
+    if queues is None:
+        assert launch.stacks is None
+        return
+    assert launch.stacks is not None
+    assert [len(queue) for queue in launch.stacks.queues] == [2, 2, 1, 1]
+    assert launch.alone == tuple(range(6))
+    assert launch.description.startswith("6 runs, each by itself, 4 of 4 cards")
 
 
 def test_each_process_gets_the_stacks_of_its_card(

@@ -1,16 +1,27 @@
 """What is written for a GPU, as far as a CPU can show it."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from normlab.data import build_source
 from normlab.errors import ConfigError
+from normlab.model.contract import check_trained_causal
+from normlab.norms import RMSNorm, norms
+from normlab.training.build import build_model
 from normlab.training.compilation import estimate_compilation
 from normlab.training.cuda_graph import capture_step, compare_changes, compare_results
-from normlab.training.hardware import free_card_memory, resolve_device, resolve_hardware
+from normlab.training.hardware import (
+    free_card_memory,
+    resolve_device,
+    resolve_hardware,
+    wait_for_cuda,
+)
+from normlab.training.module import LanguageModel, TrainingBatches, prepare_uncompiled_step
 from normlab.training.recorder import PlainRecorderState, Progress, Recorder
 from tiny_run import TINY, SilentDisplay
 
@@ -111,3 +122,84 @@ def test_what_is_still_to_be_logged_goes_to_the_device_of_the_run() -> None:
     recorder.on_train_start(None, SimpleNamespace(device=torch.device("meta")))
     waiting = recorder.state_dict()
     assert (waiting["losses"].device.type, waiting["norms"].device.type) == ("meta", "meta")
+
+
+def test_cuda_graphs_with_accumulated_gradients_are_one_sentence(
+    specified: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    graphs = specified(*TINY, "trainer.compile=graphs").config.trainer
+    assert resolve_device(graphs) == "cuda"
+    with pytest.raises(
+        ConfigError,
+        match=r"trainer.compile=graphs .* trainer.accumulate=2 .* take trainer.compile=true or",
+    ):
+        resolve_device(replace(graphs, accumulate=2))
+    assert resolve_device(replace(graphs, accumulate=2, compile=True)) == "cuda"
+
+
+def test_what_is_no_training_begins_and_ends_with_a_device_that_has_nothing_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    order = []
+    wait_for_cuda()  # without CUDA there is nothing to wait for
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: order.append("wait"))
+    recorder = Recorder(None, SilentDisplay(), 1, 10.0, 1)
+    with recorder.clock_stopped():
+        order.append("body")
+    assert order == ["wait", "body", "wait"]
+
+
+def test_no_other_card_is_asked_for_its_random_numbers(
+    specified: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = specified(*TINY)
+    source = build_source(spec.plain["data"], spec.config.model.context)
+    model = build_model(spec.config, source.vocabulary)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    tokens = torch.zeros(2, spec.config.model.context, dtype=torch.int64)
+    check_trained_causal(model, tokens, None)
+    module = LanguageModel(model, spec.config)
+    trainer = SimpleNamespace(
+        strategy=SimpleNamespace(root_device=torch.device("cpu")),
+        precision_plugin=SimpleNamespace(forward_context=nullcontext),
+    )
+    prepare_uncompiled_step(trainer, module, (tokens, tokens))()
+
+
+def test_batches_for_a_gpu_are_pinned(specified: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = specified(*TINY)
+    source = build_source(spec.plain["data"], spec.config.model.context)
+    pinned = []
+
+    def pin_memory(tensor: torch.Tensor) -> torch.Tensor:
+        pinned.append(tensor)
+        return tensor.clone()
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin_memory)
+    plain = list(TrainingBatches(source, 0, 2))
+    assert pinned == []
+    batches = list(TrainingBatches(source, 0, 2, pinned=True))
+    assert len(pinned) == 4
+    for batch, expected in zip(batches, plain, strict=True):
+        assert all(torch.equal(one, other) for one, other in zip(batch, expected, strict=True))
+
+
+def test_a_norm_turns_off_no_autocast_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(norms, "accumulates_in_fp32", lambda x: x.dtype is torch.bfloat16)
+    entered = []
+    autocast = torch.autocast
+
+    def note_autocast(*arguments: object, **options: object) -> torch.autocast:
+        entered.append(options)
+        return autocast(*arguments, **options)
+
+    norm, x = RMSNorm(8), torch.randn(2, 8, dtype=torch.bfloat16)
+    with autocast("cpu", torch.bfloat16), monkeypatch.context() as patched:
+        patched.setattr(torch, "autocast", note_autocast)
+        norm._compute_with_torch(x, norm.gain)
+        assert entered == [{"enabled": False}]
+    monkeypatch.setattr(torch, "autocast", note_autocast)
+    norm._compute_with_torch(x, norm.gain)
+    assert len(entered) == 1

@@ -2,12 +2,15 @@
 
 import os
 import signal
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import Tensor
 
 from normlab.archive import tags
 from normlab.archive.events import read_events
@@ -15,11 +18,16 @@ from normlab.archive.lock import RunLockedError, lock_run
 from normlab.archive.record import RunRecord
 from normlab.config.run_spec import RunSpec
 from normlab.config.schema import OptimizerConfig
-from normlab.training import stack_run
+from normlab.data import build_source
+from normlab.norms import norms
+from normlab.training import stack as stack_module
+from normlab.training import stack_follower, stack_run
 from normlab.training.checkpoints import read_checkpoint
+from normlab.training.module import to_tensors
 from normlab.training.run import train
-from normlab.training.stack import Stack, StackModule
+from normlab.training.stack import Stack, StackBatches, StackModule
 from normlab.training.stack_follower import StackFollower
+from normlab.training.stack_groups import build_stack_model
 from normlab.training.stack_run import train_stack
 from normlab.training.stacked_adamw import StackedAdamW
 from normlab.training.tensorboard import RunLogger
@@ -137,8 +145,12 @@ def test_the_runs_of_a_stack_are_those_that_they_are_alone(runs: Callable) -> No
         assert ours.keys() == theirs.keys()
         assert ours["optimizer"]["param_groups"] == theirs["optimizer"]["param_groups"]
         assert torch.equal(ours["random"]["cpu"], theirs["random"]["cpu"])
-        for name, value in theirs["state_dict"].items():
-            torch.testing.assert_close(ours["state_dict"][name], value, rtol=1e-3, atol=1e-4)
+        best, best_alone = (
+            read_checkpoint(run.folder / "checkpoints" / "best.ckpt") for run in (spec, reference)
+        )
+        for a, b in ((ours, theirs), (best, best_alone)):
+            for name, value in b["state_dict"].items():
+                torch.testing.assert_close(a["state_dict"][name], value, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("after", [3, 8])
@@ -321,3 +333,121 @@ def test_a_run_fails_and_is_locked_alone(runs: Callable, monkeypatch: pytest.Mon
     )
     assert [outcome.state for outcome in outcomes] == ["failed", "finished", "finished"]
     assert outcomes[0].reason == "No space left on device"
+
+
+def test_the_record_says_whether_there_was_a_graph_at_the_end(
+    runs: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problems = iter(["", "the smaller step cannot be captured"])
+    monkeypatch.setattr(stack_module, "capture_step", lambda step, *_: (step, next(problems)))
+    own = (*OWN, DIVERGING)
+    stack(runs("smaller", *own))
+    graphs = [
+        RunRecord.read(spec.folder).hardware["stack"]["graph"] for spec in runs("smaller", *own)
+    ]
+    assert graphs == [False, False, False, True]
+
+
+def test_the_clock_counts_steps_and_not_a_smaller_stack(
+    runs: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    select_runs, perf_counter, passed = Stack.select_runs, time.perf_counter, 0.0
+
+    def select_slowly(self: Stack, rows: Sequence[int]) -> None:
+        nonlocal passed
+        passed += 1e6
+        select_runs(self, rows)
+
+    def wait_for_steps() -> None:
+        nonlocal passed
+        passed += 1e3
+
+    clock = SimpleNamespace(perf_counter=lambda: perf_counter() + passed)
+    monkeypatch.setattr(stack_follower, "time", clock)
+    monkeypatch.setattr(Stack, "select_runs", select_slowly)
+    monkeypatch.setattr(stack_follower, "wait_for_cuda", wait_for_steps)
+    *records, _ = stack(runs("timed", *OWN, DIVERGING))
+    assert passed > 1e6
+    for record in records:
+        assert 1e3 / 4 < record.train_seconds < 1e5
+
+
+@pytest.mark.parametrize(
+    ("device", "compiled", "rest", "gains"),
+    [
+        ("cpu", True, 3, True),
+        ("cuda", False, 3, False),
+        ("cuda", False, 2, True),
+        ("cuda", True, 1, False),
+    ],
+)
+def test_a_compiled_stack_on_a_gpu_keeps_runs_that_have_ended(
+    device: str, compiled: bool, rest: int, gains: bool
+) -> None:
+    of_four = SimpleNamespace(
+        stack=SimpleNamespace(device=torch.device(device), compiled=compiled), members=[None] * 4
+    )
+    assert StackFollower._gains_from_leaving(of_four, rest) == gains
+
+
+def build_small_stack(specs: Sequence[RunSpec], precision: str = "32-true") -> StackBatches:
+    first = specs[0]
+    source = build_source(first.plain["data"], first.config.model.context)
+    models = [build_stack_model(spec.config, source.vocabulary) for spec in specs]
+    configs = [spec.config for spec in specs]
+    small = Stack(models, configs, torch.device("cpu"), precision)
+    return StackBatches(source, small, first.config.trainer.max_steps)
+
+
+def test_on_a_gpu_windows_are_validated_in_parts(
+    runs: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = build_small_stack(runs("none"))
+    small = batches.stack
+    assert small._sequences_at_once(16) == 16
+    small.device = torch.device("cuda")  # three runs, batches of four sequences
+    assert [small._sequences_at_once(count) for count in (9, 16)] == [4, 5]
+    small.configs = small.configs[:1]
+    assert small._sequences_at_once(16) == 16
+
+    small = build_small_stack(runs("none")).stack
+    windows = to_tensors(batches.source.validation()[0])
+    sizes: list[int] = []
+    map_loss = small._map_loss
+
+    def note_size(dims: tuple, tokens: Tensor, *rest: object) -> Tensor:
+        sizes.append(len(tokens))
+        return map_loss(dims, tokens, *rest)
+
+    monkeypatch.setattr(small, "_map_loss", note_size)
+    at_once = small.token_losses(windows)
+    monkeypatch.setattr(small, "_sequences_at_once", lambda count: 5)
+    torch.testing.assert_close(small.token_losses(windows), at_once)
+    assert at_once.shape == (3, 16, 16)
+    assert sizes == [16, 5, 5, 5, 1]
+
+
+@pytest.mark.parametrize("norm", ["rmsnorm", "layernorm"])
+def test_norms_that_take_bf16_as_it_is_can_be_mapped(
+    norm: str, specified: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, where torch's own kernels of these norms add up in fp32."""
+    options = (*TINY, f"norm={norm}", "placement=output")
+    specs = [specified(*options, f"seed={seed}") for seed in range(2)]
+    batches = build_small_stack(specs, "bf16-mixed")
+    batch = batches.batch(0)
+    expected, wide = batches.stack.losses_and_gradients(batch)
+    direct = 0
+
+    def accumulates(x: Tensor) -> bool:
+        nonlocal direct
+        direct += x.dtype is torch.bfloat16
+        return x.dtype is torch.bfloat16
+
+    monkeypatch.setattr(norms, "accumulates_in_fp32", accumulates)
+    losses, gradients = batches.stack.losses_and_gradients(batch)
+    assert direct > 0
+    torch.testing.assert_close(losses, expected, rtol=1e-2, atol=0)
+    for name, gradient in gradients.items():
+        scale = float(wide[name].abs().max())
+        assert float((gradient - wide[name]).abs().max()) < 0.05 * scale, name

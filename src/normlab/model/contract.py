@@ -60,7 +60,7 @@ def check_trained_causal(model: GPT, tokens: Tensor, autocast: torch.dtype | Non
         model.train(training)
         with (
             torch.set_grad_enabled(training),
-            torch.random.fork_rng(),
+            torch.random.fork_rng([tokens.device] if tokens.is_cuda else []),
             torch.autocast(tokens.device.type, dtype or torch.bfloat16, enabled=dtype is not None),
         ):
             logits = []

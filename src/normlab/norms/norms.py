@@ -282,7 +282,9 @@ def _rms_normalize(x: Tensor, gain: Tensor, eps: float, cast: str) -> Tensor:
 
 def _without_autocast(x: Tensor, direct: bool) -> AbstractContextManager[None]:
     """Where x is taken as it is, keep autocast, which widens the input of norms, from it."""
-    return torch.autocast(x.device.type, enabled=False) if direct else nullcontext()
+    if direct and torch.is_autocast_enabled(x.device.type):
+        return torch.autocast(x.device.type, enabled=False)
+    return nullcontext()
 
 
 def _has_other_rounding(x: Tensor, cast: str) -> bool:

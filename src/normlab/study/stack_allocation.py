@@ -13,6 +13,7 @@ from normlab.study.allocation import (
     PROCESS_BYTES,
     Machine,
     estimate_memory,
+    estimate_parameters,
     threads_per_run,
 )
 
@@ -48,6 +49,8 @@ class StackAllocation:
     def __str__(self) -> str:
         sizes = [len(stack) for queue in self.queues for stack in queue]
         stacks = f"{len(sizes)} stack{'s' * (len(sizes) > 1)} of up to {max(sizes)} runs"
+        if max(sizes) == 1:
+            stacks = f"{len(sizes)} run{'s' * (len(sizes) > 1)}, each by itself"
         count = len(self.queues)
         if self.cards:
             where = f"{count} of {self.cards} card{'s' * (self.cards > 1)}"
@@ -87,6 +90,9 @@ def allocate_stacks(
 
 def _fitting_runs(spec: RunSpec, vocabulary: int, cards: Sequence[int]) -> int:
     need = estimate_memory(spec.config, vocabulary) - PROCESS_BYTES
+    # In fp32: two copies of weights and both moments while a step is captured, and the weights of
+    # the lowest validation loss.
+    need += 28 * estimate_parameters(spec.config, vocabulary)
     return max(1, int(MEMORY_SHARE * min(cards, default=0) // need))
 
 

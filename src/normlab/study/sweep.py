@@ -170,7 +170,7 @@ class StudySweeper(Sweeper):
             raise checked
         make_study_folder(pending[0].study_folder)
         request, machine = checked.stacks, Machine.current()
-        if request is not None and request.groups:
+        if request is not None and (request.groups or len(request.cards) > 1):
             stacks = allocate_stacks(pending, plan.vocabularies, request, machine)
             return Launch(str(stacks), request.note, stacks, tuple(request.alone))
         allocation = allocate_runs(pending, plan.vocabularies, checked.devices, machine)

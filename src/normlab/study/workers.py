@@ -185,18 +185,19 @@ def _request_stacks(pending: Sequence[RunSpec], devices: set[str]) -> StackReque
     from normlab.training.stack_groups import check_explicit_request, plan_stacks
 
     size = pending[0].config.trainer.stack
-    if size == 1 or (size == "auto" and devices != {"cuda"}):
+    if size == 1 or len(pending) < 2 or (size == "auto" and devices != {"cuda"}):
         return None
     plan = plan_stacks(pending)
     reason = next((f"{pending[i].name}: {why}" for i, why in plan.obstacles.items()), "")
+    cards = tuple(free_card_memory()) if devices == {"cuda"} else ()
     if size == "auto":
         # Arms are compared: all of them are trained in the same way, or the caveat says so.
         if plan.obstacles:
-            return StackRequest([], [], f"all runs are trained alone, for {reason}")
+            note = f"all runs are trained alone, for {reason}"
+            return StackRequest([], list(range(len(pending))), note, cards)
     else:
         check_explicit_request(size, pending, plan)
     count = f"{len(plan.obstacles)} of {len(pending)} runs are trained alone"
-    cards = tuple(free_card_memory()) if devices == {"cuda"} else ()
     note = f"{count}, for {reason}" if reason else ""
     return StackRequest(plan.groups, list(plan.obstacles), note, cards)
 

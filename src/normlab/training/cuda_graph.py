@@ -33,19 +33,24 @@ def capture_step(
     """
     if device.type != "cuda":
         return step, f"there are no CUDA graphs on {device.type}"
+    current = torch.cuda.current_stream(device)
     before = [tensor.detach().clone() for tensor in state]
     side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    side.wait_stream(torch.cuda.current_stream(device))
+    side.wait_stream(current)
     try:
         with torch.cuda.stream(side):
             for _ in range(WARMUP_STEPS):
                 restore_tensors(state, before)
                 step()
-        torch.cuda.current_stream(device).wait_stream(side)
+        current.wait_stream(side)
         expected = [tensor.detach().clone() for tensor in (*results, *state)]
         restore_tensors(state, before)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # A new stream each time. On the one that torch shares among captures, the end of an older
+        # graph frees the work space of matrix products that this graph goes on using. Not `side`
+        # either: its work space exists already, outside of the graph's memory.
+        own = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        with torch.cuda.graph(graph, stream=own):
             step()
         restore_tensors(state, before)
         graph.replay()
@@ -57,6 +62,9 @@ def capture_step(
         raise
     except RuntimeError as error:  # of CUDA, about an operation that cannot be captured
         problem = one_line(error, 200)
+        torch.cuda.synchronize(device)
+    finally:
+        torch.cuda.set_stream(current)  # a capture that fails leaves its own stream current
     restore_tensors(state, before)
     return (step, problem) if problem else (graph.replay, "")
 

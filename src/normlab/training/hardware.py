@@ -89,6 +89,12 @@ def resolve_device(trainer: TrainerConfig) -> str:
             f"trainer.compile=graphs makes CUDA graphs, and this run would be on {device}; take "
             f"true, false or auto, or trainer=gpu on a machine that has one."
         )
+    if trainer.compile == "graphs" and trainer.accumulate > 1:
+        raise ConfigError(
+            f"trainer.compile=graphs keeps gradients in the memory of a CUDA graph, where "
+            f"trainer.accumulate={trainer.accumulate} cannot add to them; take "
+            f"trainer.compile=true or trainer.accumulate=1."
+        )
     if trainer.precision == "16-mixed" and device != "cuda":
         raise ConfigError(
             f"trainer.precision=16-mixed scales gradients on an NVIDIA GPU, and this run would be "
@@ -117,6 +123,12 @@ def free_card_memory() -> list[int]:
     """The free bytes of each of this machine's CUDA cards."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return [int(torch.cuda.mem_get_info(card)[0]) for card in range(count)]
+
+
+def wait_for_cuda() -> None:
+    """Wait for all that CUDA still has to do, where this process uses it."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 def retain_freed_memory() -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -20,13 +21,19 @@ Pair = tuple[Tensor, Tensor]
 
 
 class TrainingBatches:
-    """Batch i is a function of (seed, i): every run sees the same, and can go on exactly."""
+    """Batch i is a function of (seed, i): every run sees the same, and can go on exactly.
 
-    def __init__(self, source: Source, seed: int, count: int, first: int = 0) -> None:
+    `pinned` puts them where a GPU copies from while it computes.
+    """
+
+    def __init__(
+        self, source: Source, seed: int, count: int, first: int = 0, pinned: bool = False
+    ) -> None:
         self.source = source
         self.seed = seed
         self.count = count
         self.first = first
+        self.pinned = pinned
 
     def __len__(self) -> int:
         # Of the full run: a run that continues after its last step must not have an empty loader.
@@ -34,7 +41,10 @@ class TrainingBatches:
 
     def __iter__(self) -> Iterator[Pair]:
         for index in range(self.first, self.count):
-            yield to_tensors(self.source.batch(self.seed, index))
+            tokens, targets = to_tensors(self.source.batch(self.seed, index))
+            if self.pinned:
+                tokens, targets = tokens.pin_memory(), targets.pin_memory()
+            yield tokens, targets
 
 
 class ValidationBatches:
@@ -216,7 +226,7 @@ def compile_model(
     torch.compiler.reset()  # what was compiled for other runs counts towards a limit
     module.model.compile(mode="reduce-overhead" if graphs else None)
     try:
-        with torch.random.fork_rng():
+        with _fork_random(trainer):
             _run_training_pass(trainer, module, training)
             _run_validation_pass(trainer, module, validation)
     except torch.OutOfMemoryError:
@@ -237,11 +247,17 @@ def prepare_uncompiled_step(
     module.to(trainer.strategy.root_device)
 
     def take_step() -> None:
-        with torch.random.fork_rng():
+        with _fork_random(trainer):
             _run_training_pass(trainer, module, training)
 
     take_step()
     return take_step
+
+
+def _fork_random(trainer: pl.Trainer) -> AbstractContextManager[None]:
+    """Random numbers are afterwards what they were, on the CPU and on the run's own card."""
+    device = trainer.strategy.root_device
+    return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 
 # Both in Lightning's own contexts: in another one the model would be compiled once more.

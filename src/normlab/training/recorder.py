@@ -13,6 +13,7 @@ from torch import Tensor
 
 from normlab.archive import tags
 from normlab.archive.record import BestNumbers
+from normlab.training.hardware import wait_for_cuda
 from normlab.training.lightning import pl
 from normlab.training.module import ValidationLoss
 from normlab.training.tensorboard import RunLogger
@@ -130,8 +131,10 @@ class Recorder(pl.Callback):
     @contextmanager
     def clock_stopped(self) -> Iterator[None]:
         """Do something that is no training."""
+        wait_for_cuda()  # steps that it has still to compute are training
         began = time.perf_counter()
         yield
+        wait_for_cuda()
         self._clock += time.perf_counter() - began
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:

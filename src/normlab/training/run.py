@@ -237,7 +237,11 @@ def _fit_model(
     settings, recorder = spec.config.trainer, checkpoints.recorder
     accumulate, done = settings.accumulate, checkpoints.first_step
     batches = TrainingBatches(
-        source, spec.config.seed, settings.max_steps * accumulate, first=done * accumulate
+        source,
+        spec.config.seed,
+        settings.max_steps * accumulate,
+        first=done * accumulate,
+        pinned=hardware.device == "cuda",
     )
     callbacks: list[pl.Callback] = [checkpoints, recorder]
     if spec.config.probes.every is not None:

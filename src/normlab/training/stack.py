@@ -115,12 +115,14 @@ class Stack:
         torch.compiler.reset()  # what was compiled for other stacks counts towards a limit
         uncompiled = self._training_loss
         self._training_loss = torch.compile(self._map_loss)
+        self._update = self._compute_update  # the graph's memory is free while it is compiled
         try:
             self._differentiate()
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
             self._training_loss = uncompiled
+            self._capture_step()
             raise compiler_error("this stack", error) from error
         self.compiled = True
         self._capture_step()
@@ -151,7 +153,10 @@ class Stack:
                         f"trainer.stack=1 trains every run by itself."
                     )
 
+    @torch.enable_grad()  # runs may leave a stack while it is validated, without gradients
     def _capture_step(self) -> None:
+        # The memory of the graph before this one is free for the next.
+        self._update = self._compute_update
         self.optimizer.prepare_step(self.step + 1, self.rates_after(self.step))
         self._update, self.graph_problem = capture_step(
             self._compute_update, self.device, self._state_tensors(), [self.losses, self.norms]
@@ -178,13 +183,24 @@ class Stack:
     @torch.no_grad()
     def token_losses(self, batch: Pair) -> Tensor:
         """The losses (R, B, T) of every run on the same batch (B, T), in nats."""
-        tokens, targets = batch
+        size = self._sequences_at_once(len(batch[0]))
+        parts = []
         self.template.eval()
-        losses: Tensor = self._map_loss(
-            (None, None), tokens.to(self.device), targets.to(self.device), "none"
-        )
+        for part in zip(*(tensor.to(self.device).split(size) for tensor in batch), strict=True):
+            tokens, targets = part
+            losses = self._map_loss((None, None), tokens, targets, "none")
+            parts.append(losses.view(-1, *targets.shape))
         self.template.train()
-        return losses.view(-1, *targets.shape)
+        return torch.cat(parts, 1)
+
+    def _sequences_at_once(self, count: int) -> int:
+        """How many of so many sequences every run is validated on at once.
+
+        On a GPU so few that all runs together take no more memory than a run alone, or a step.
+        """
+        if self.device.type != "cuda":
+            return count
+        return max(self.configs[0].data.batch_size, count // self.runs)
 
     def row_weights(self, row: int, tensors: Mapping[str, Tensor]) -> Tensors:
         """Of stacked tensors (R, …), those of one run, as tensors of their own on the CPU."""

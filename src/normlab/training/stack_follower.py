@@ -18,9 +18,10 @@ from normlab.model.contract import check_trained_causal
 from normlab.model.gpt import GPT
 from normlab.training import stopping
 from normlab.training.checkpoints import Checkpoints, SavedState, skip_batches
+from normlab.training.hardware import wait_for_cuda
 from normlab.training.lightning import pl
 from normlab.training.module import LanguageModel, ValidationBatches, ValidationLoss
-from normlab.training.recorder import Display
+from normlab.training.recorder import Display, Progress
 from normlab.training.run import (
     current_time,
     log,
@@ -86,6 +87,14 @@ class Member:
             self.outcome = unwritable_error(self.spec, error)
 
 
+# Its row of the stack, and its files.
+FollowedRun = tuple[int, Member, Checkpoints]
+
+
+def _progress(run: FollowedRun) -> Progress:
+    return run[2].recorder.progress
+
+
 class Readout:
     """Numbers on their way from the device, in the order of its work; nothing waits for them."""
 
@@ -129,7 +138,7 @@ class StackFollower(pl.Callback):
         self._restore_waiting()
 
     @property
-    def active(self) -> list[tuple[int, Member, Checkpoints]]:
+    def active(self) -> list[FollowedRun]:
         """The runs that go on, with their rows and files."""
         return [
             (row, member, member.files)
@@ -139,12 +148,11 @@ class StackFollower(pl.Callback):
 
     def finish(self) -> None:
         """Record the results of the runs that have come to their last step."""
-        losses: list[ValidationLoss] | None = None
+        late = [run for run in self.active if _progress(run).val_step != self.stack.step]
+        if late:
+            self._record_validations(late, self._validation_losses())
         for row, member, files in self.active:
             with member.isolate_failures():
-                if files.recorder.progress.val_step != self.stack.step:
-                    losses = losses or self._validation_losses()
-                    self._record_validation(row, member, files, losses[row])
                 self._write_best(row, member, files)
                 self._check_trained(row, member)
                 self._record_end(member, files)
@@ -204,12 +212,9 @@ class StackFollower(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Record the validation losses; start the clock of training again."""
         losses: list[ValidationLoss] = module.validation_losses  # type: ignore[assignment]
-        for row, member, files in self.active:
-            progress = files.recorder.progress
-            if progress.val_step == progress.step:
-                continue  # before the run was stopped
-            with member.isolate_failures():
-                self._record_validation(row, member, files, losses[row])
+        # The others were validated at this step before they were stopped.
+        new = [run for run in self.active if _progress(run).val_step != _progress(run).step]
+        self._record_validations(new, losses)
         self._clock = time.perf_counter()
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -264,14 +269,14 @@ class StackFollower(pl.Callback):
         config = self.members[0].spec.config
         return config.data.batch_size * config.model.context
 
-    def _end_diverged(self, diverged: Sequence[tuple[int, Member, Checkpoints]]) -> None:
+    def _end_diverged(self, diverged: Sequence[FollowedRun]) -> None:
         """Save, validate and record runs that have diverged, as training alone ends them."""
         self._save_states({row for row, _, _ in diverged})
         losses = self._validation_losses()
+        self._record_validations([run for run in diverged if run[1].outcome is None], losses)
         for row, member, files in diverged:
             if member.outcome is None:
                 with member.isolate_failures():
-                    self._record_validation(row, member, files, losses[row])
                     self._write_best(row, member, files)
                     self._record_end(member, files)
         self._clock = time.perf_counter()
@@ -280,14 +285,27 @@ class StackFollower(pl.Callback):
         rows = [row for row, _, _ in self.active]
         if not rows:
             trainer.should_stop = True
-        # On a GPU the smaller step has to be captured anew, which takes about a second.
-        elif len(rows) < len(self.members) and (
-            self.stack.device.type != "cuda" or 2 * len(rows) <= len(self.members)
-        ):
+        elif len(rows) < len(self.members) and self._gains_from_leaving(len(rows)):
+            wait_for_cuda()
+            began = time.perf_counter()
             self.members = [self.members[row] for row in rows]
             self._best = {name: best[rows] for name, best in self._best.items()}
             self._select_waiting(rows)
             self.stack.select_runs(rows)
+            for member in self.members:
+                if member.record is not None:
+                    member.record.hardware["stack"]["graph"] = self.stack.graph
+            self._clock += time.perf_counter() - began
+
+    def _gains_from_leaving(self, rest: int) -> bool:
+        """Whether the stack is worth making smaller, so that `rest` runs go on.
+
+        On a GPU the smaller step has to be captured anew, which takes about a second, and compiled
+        anew where it is compiled, which takes longer than it saves.
+        """
+        if self.stack.device.type != "cuda":
+            return True
+        return not self.stack.compiled and 2 * rest <= len(self.members)
 
     def _select_waiting(self, rows: list[int]) -> None:
         """Leave out what is still to be logged of runs that leave the stack."""
@@ -303,21 +321,31 @@ class StackFollower(pl.Callback):
         module.on_validation_epoch_end()
         return module.validation_losses
 
-    def _record_validation(
-        self, row: int, member: Member, files: Checkpoints, loss: ValidationLoss
+    def _record_validations(
+        self, runs: Sequence[FollowedRun], losses: Sequence[ValidationLoss]
     ) -> None:
-        step = files.recorder.progress.step
-        files.recorder.record_validation(loss, step)
-        if loss.all_windows < files.best:
-            files.best, member.best_step = loss.all_windows, step
-            # They stay on the device until states are saved: a file each time would take longer
-            # than the steps between.
-            for name, parameter in self.stack.parameters.items():
-                best = self._best.setdefault(name, torch.zeros_like(parameter.detach()))
-                best[row] = parameter.detach()[row]
+        """Record the losses, by row, of these runs; keep the weights of those that improve."""
+        improved = []
+        for row, member, files in runs:
+            with member.isolate_failures():
+                loss, step = losses[row], files.recorder.progress.step
+                files.recorder.record_validation(loss, step)
+                if loss.all_windows < files.best:
+                    files.best, member.best_step = loss.all_windows, step
+                    improved.append(row)
+        if not improved:
+            return
+        # They stay on the device until states are saved: a file each time would take longer than
+        # the steps between.
+        index = torch.tensor(improved, device=self.stack.device)
+        for name, parameter in self.stack.parameters.items():
+            weights = parameter.detach()
+            best = self._best.setdefault(name, torch.zeros_like(weights))
+            best.index_copy_(0, index, weights[index])
 
     def _save_states(self, rows: set[int] | None = None) -> None:
         """Save the states of all active runs, or of those in these rows."""
+        wait_for_cuda()  # steps that it has still to compute are training
         began = time.perf_counter()
         stack, optimizer = self.stack, self.stack.optimizer
         # Each stacked tensor comes from the device as a whole.
