@@ -127,7 +127,7 @@ def free_card_memory() -> list[int]:
 
 def wait_for_cuda() -> None:
     """Wait for all that CUDA still has to do, where this process uses it."""
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.synchronize()
 
 
