@@ -53,7 +53,7 @@ def stop_and_go_on(
     assert "stopped; the same command goes on where it was" in ended.err
     # Both runs are under way, of which the other may not have come to its first step.
     kept = [path.parent.parent for path in study.glob("*/checkpoints/last.ckpt")]
-    assert kept
+    assert kept or times == 2  # a second signal may come before anything was saved
     for record in map(RunRecord.read, kept):
         assert record.state == "interrupted"
         assert record.reason == f"stopped by {signal.Signals(signum).name} at step {record.step}"

@@ -158,6 +158,7 @@ def test_a_stack_fits_into_the_memory_of_a_card(specified: Callable) -> None:
     specs = [replace(spec, id=str(i)) for i in range(12)]
     # What a process needs without a run is the CPU's.
     need = estimate_memory(spec.config, 65) - PROCESS_BYTES
+    need += 28 * estimate_parameters(spec.config, 65)  # the copies of a capture
     sizes = {str(i): 65 for i in range(12)}
     for runs, stacks in ((3.1, [3] * 4), (2.9, [2] * 6)):
         request = StackRequest([list(range(12))], [], "", (round(runs * need / MEMORY_SHARE),))

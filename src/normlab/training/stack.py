@@ -186,7 +186,9 @@ class Stack:
         size = self._sequences_at_once(len(batch[0]))
         parts = []
         self.template.eval()
-        for part in zip(*(tensor.to(self.device).split(size) for tensor in batch), strict=True):
+        for part in zip(
+            *(torch.split(tensor.to(self.device), size) for tensor in batch), strict=True
+        ):
             tokens, targets = part
             losses = self._map_loss((None, None), tokens, targets, "none")
             parts.append(losses.view(-1, *targets.shape))
