@@ -19,6 +19,7 @@ from normlab.data import build_source
 from normlab.model.gpt import GPT
 from normlab.model.initialization import Embedding, Linear
 from normlab.training.build import build_model, check_networks
+from normlab.training.hardware import single_thread
 from normlab.training.module import LanguageModel, to_tensors
 from tiny_run import TINY
 
@@ -35,6 +36,13 @@ STEPS = 20
 SMALL = (*TINY, "model.depth=4", "model.width=32", "model.context=8", f"trainer.max_steps={STEPS}")
 
 Batch = tuple[Tensor, Tensor]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Two would wait for each other longer than they compute."""
+    with single_thread():
+        yield
 
 
 @pytest.fixture
