@@ -1,6 +1,7 @@
 """A learner's file in a process of its own: whatever it does, the answer is a sentence."""
 
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -67,7 +68,11 @@ def test_what_a_file_has_started_ends_with_it(tmp_path: Path) -> None:
     assert verdict.kind == "not-defined"
     pid = int(child.read_text())
     with suppress(psutil.NoSuchProcess):
-        assert psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        started = psutil.Process(pid)
+        deadline = time.monotonic() + 10  # a process that reads from a disk ends after that
+        while started.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert started.status() == psutil.STATUS_ZOMBIE
 
 
 def test_a_file_that_takes_too_much_memory_is_a_sentence(tmp_path: Path) -> None:
