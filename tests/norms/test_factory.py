@@ -131,3 +131,12 @@ def test_a_refusal_says_which_argument_which_width_and_which_type():
         norm_factory(REFUSED["its own refusal"])(16)
     with pytest.raises(ConfigError, match="gave a int"):
         norm_factory(REFUSED["not a norm"])(16)
+
+
+def test_a_norm_that_no_memory_holds_is_refused_before_it_is_built() -> None:
+    build = norm_factory({"_target_": "torch.nn.Linear", "out_features": 10**15})
+    with pytest.raises(ConfigError, match="parameters for width 16, and a norm may have 1,052,672"):
+        build(16)
+    # A matrix of the width is no more than a norm may have.
+    square = norm_factory({"_target_": "torch.nn.Linear", "out_features": 512})(512)
+    assert square.weight.device.type == "cpu"

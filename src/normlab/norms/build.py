@@ -14,6 +14,7 @@ from normlab.errors import ConfigError
 from normlab.text import suggest_closest
 
 _MOST_NAMES = 20  # of classes, in a message
+_MOST_OTHER_NUMBERS = 2**20  # of a norm, besides matrices of its width
 _SHAPE = (3, 4)  # sequences and tokens; BatchNorm needs more than one of each
 
 
@@ -27,8 +28,12 @@ def norm_factory(config: Mapping[str, Any], key: str = "norm") -> Callable[[int]
         ConfigError: by the returned function, when the target cannot be imported or built.
     """
     arguments = {name: value for name, value in config.items() if name != "_partial_"}
+    checked: set[int] = set()
 
     def build_norm(width: int) -> nn.Module:
+        if width not in checked:
+            _check_size(arguments, width, key)
+            checked.add(width)
         try:
             norm = instantiate(arguments, width, _convert_="all")
         except InstantiationException as error:
@@ -56,6 +61,22 @@ def norm_factory(config: Mapping[str, Any], key: str = "norm") -> Callable[[int]
         return norm
 
     return build_norm
+
+
+def _check_size(arguments: Mapping[str, Any], width: int, key: str) -> None:
+    """Refuse a norm that is larger than any function of a token has to be, before it is built."""
+    try:
+        with torch.device("meta"):  # which has no memory
+            norm = instantiate(arguments, width, _convert_="all")
+        count = sum(tensor.numel() for tensor in (*norm.parameters(), *norm.buffers()))
+    except Exception:  # of anybody's class: what is wrong is said where it is really built
+        return
+    most = 16 * width**2 + _MOST_OTHER_NUMBERS
+    if count > most:
+        raise ConfigError(
+            f"{key}._target_={arguments['_target_']} has {count:,} parameters for width {width}, "
+            f"and a norm may have {most:,}; it maps a token of that width to one of the same width."
+        )
 
 
 def _class_names(module: str) -> list[str]:
