@@ -7,7 +7,8 @@ from harness import Contender, Settings, TimedCommand, interleave
 from models import NANO, SHAPES, TINY, Shape
 from normlab.analysis.statistics import Spread, quartile_spread, ratio_spread
 from normlab.archive import tags
-from normlab.archive.events import EVENT_FILES, read_events
+from normlab.archive.events import read_events
+from normlab.archive.record import EVENT_FILES
 from report import Json, add_bars, add_goal, add_table, column, new_result, spread_of
 
 TRAIN = "{root}/train.py"

@@ -242,3 +242,18 @@ def test_where_shakespeare_lies_does_not_change_who_a_run_is(specified: Callable
     there = specified("data=shakespeare", "data.path=/there/b.txt")
     assert here.id == there.id
     assert specified("data=text", "data.path=a").id != specified("data=text", "data.path=b").id
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"")])
+def test_a_result_without_its_curves_is_trained_again(
+    damage: Callable[[Path], object], train_py: Callable, tmp_path: Path
+) -> None:
+    assert train_py(*TINY, f"output_dir={tmp_path}").code == 0
+    (events,) = tmp_path.glob("*/*/events.out.tfevents*")
+    damage(events)
+    again = train_py(*TINY, f"output_dir={tmp_path}")
+    assert again.code == 0, again.err
+    assert "do not hold what was logged; the run starts afresh" in again.out + again.err
+    (events,) = tmp_path.glob("*/*/events.out.tfevents*")
+    assert events.stat().st_size
+    assert "No run has finished" not in again.out

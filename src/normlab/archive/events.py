@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from normlab.archive.event_file import EventFile, Points, parse_event_file
 from normlab.archive.files import LARGEST_EVENT_FILE, read_bytes
-
-EVENT_FILES = "events.out.tfevents*"
+from normlab.archive.record import EVENT_FILES
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ RUN_FILE = "run.json"
 CONFIG_FILE = "config.yaml"
 VOCABULARY_FILE = "vocabulary.json"
 LOG_FILE = "train.log"
+EVENT_FILES = "events.out.tfevents*"  # TensorBoard's, of the curves
 LAST_CHECKPOINT = "checkpoints/last.ckpt"
 PREVIOUS_CHECKPOINT = "checkpoints/previous.ckpt"
 BEST_CHECKPOINT = "checkpoints/best.ckpt"
@@ -251,12 +252,16 @@ class RunRecord:
 
 
 def read_result(folder: Path) -> RunRecord | None:
-    """The record of a run that has a result, finished or diverged; None where it has none."""
+    """The record of a run that has a result, finished or diverged; None where it has none.
+
+    Numbers without the curves that bear them out are no result.
+    """
     try:
         record = RunRecord.read(folder)
+        has_curves = any(path.stat().st_size for path in folder.glob(EVENT_FILES))
     except (OSError, NormlabError):
         return None
-    return record if record.state in SETTLED_STATES else None
+    return record if record.state in SETTLED_STATES and has_curves else None
 
 
 def _check_size(key: str, value: Any) -> None:

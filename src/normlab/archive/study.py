@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from normlab.archive import tags
-from normlab.archive.events import EVENT_FILES, Events, Series, read_events
+from normlab.archive.events import Events, Series, read_events
 from normlab.archive.files import LARGEST_TEXT, LOCKS_FOLDER, check_links, suggest_closest_path
 from normlab.archive.lock import is_run_locked
 from normlab.archive.record import (
+    EVENT_FILES,
     RUN_FILE,
     SETTLED_STATES,
     BestNumbers,

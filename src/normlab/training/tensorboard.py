@@ -20,9 +20,8 @@ from torch import Tensor
 from torch.utils.tensorboard.summary import hparams
 
 from normlab.archive import tags
-from normlab.archive.events import EVENT_FILES
 from normlab.archive.files import LARGEST_EVENT_FILE, read_bytes, replace_atomically, sync_to_disk
-from normlab.archive.record import RunRecord
+from normlab.archive.record import EVENT_FILES, RunRecord
 from normlab.config.schema import LoggerConfig
 from normlab.errors import NormlabError
 from normlab.text import one_line, printable
