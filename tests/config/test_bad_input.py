@@ -370,6 +370,10 @@ def test_more_runs_than_a_command_can_have_are_refused_at_once(
         ("trainer.device=gpu", "did you mean cuda?"),
         ("schedule.decay=cos", "did you mean cosine?"),
         ("data.path=foo", "it is one of data=shakespeare and data=text"),
+        ("~trainer.max_steps", "trainer.max_steps cannot be removed; give it a value."),
+        ("seed=${seed}", "remove the entry that closes the circle"),
+        ("seed=${nosuch}", "seed has an interpolation ${…} that cannot be resolved"),
+        ("hydra/job_logging=nope", "hydra/job_logging has default, disabled, none, stdout."),
     ],
 )
 def test_what_was_meant_is_named(word: str, hint: str, train_py: Callable, tmp_path: Path) -> None:

@@ -140,3 +140,9 @@ def test_a_norm_that_no_memory_holds_is_refused_before_it_is_built() -> None:
     # A matrix of the width is no more than a norm may have.
     square = norm_factory({"_target_": "torch.nn.Linear", "out_features": 512})(512)
     assert square.weight.device.type == "cpu"
+
+
+def test_an_argument_that_is_the_width_is_explained() -> None:
+    build = norm_factory({"_target_": "torch.nn.LayerNorm", "normalized_shape": 16})
+    with pytest.raises(ConfigError, match="given the width first, so leave the key of that arg"):
+        build(16)

@@ -21,7 +21,11 @@ from hydra.errors import (
     SearchPathException,
 )
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException, ValidationError
+from omegaconf.errors import (
+    InterpolationResolutionError,
+    OmegaConfBaseException,
+    ValidationError,
+)
 from yaml import YAMLError
 
 from normlab.config import conf_folder
@@ -120,7 +124,8 @@ def explain_error(error: Exception) -> ConfigError:
     sweep = re.match(r"Ambiguous value for argument '(.*)'", str(error))
     if sweep:
         return ConfigError(
-            f"{sweep[1]} lists several values to compare; add -m, which trains each."
+            f"{sweep[1]} lists several values to compare, and --cfg shows one configuration; give "
+            f"it one value."
         )
     package = re.match(r"In '(.*)': Could not override '(\w+)@(.+)\.\2'", str(error))
     if package:
@@ -149,12 +154,22 @@ def _explain_python_error(error: Exception) -> ConfigError | None:
                 f"the environment has no variable {error.args[0]}, which hydra.job.env_copy names; "
                 f"set it, or leave it out."
             )
-        case RecursionError():
+        case RecursionError() | InterpolationResolutionError() if _is_circular(error):
             return ConfigError(
                 "the configuration leads back to itself, by a list of defaults or an interpolation "
                 "${…}; remove the entry that closes the circle."
             )
+        case InterpolationResolutionError(full_key=key):
+            reason = str(error).splitlines()[0].rstrip(".")
+            return ConfigError(
+                f"{key or 'a key'} has an interpolation ${{…}} that cannot be resolved ({reason}); "
+                f"write the value itself."
+            )
     return None
+
+
+def _is_circular(error: Exception) -> bool:
+    return isinstance(error, RecursionError) or "Recursive interpolation" in str(error)
 
 
 _LEAKING = ("batchnorm", "powernorm")  # asked for by name, they deserve the reason
@@ -174,10 +189,10 @@ def _missing_option_error(file: str, options: list[str]) -> ConfigError:
     # The very name in another group says more than a similar one in this.
     hint = _suggest_other_group(option) or _suggest_synonym(group, option, options)
     hint = hint or suggest_closest(option, options, f"{group}=")
+    # A user's folder may choose nothing of Hydra's.
+    own = "" if group.startswith("hydra") else f", and --config-dir DIR adds those in DIR/{group}/"
     return ConfigError(
-        f"{group}={option} is not an option; {hint}"
-        f"{group} has {', '.join(options) or 'none'}, "
-        f"and --config-dir DIR adds those in DIR/{group}/."
+        f"{group}={option} is not an option; {hint}{group} has {', '.join(options) or 'none'}{own}."
     )
 
 
@@ -237,6 +252,11 @@ def _schema_error(cause: OmegaConfBaseException, message: str) -> ConfigError:
     if cause.full_key is None or parent is None:
         return ConfigError(where + one_line(str(cause).splitlines()[0]))
     allowed = [str(key) for key in parent] if hasattr(parent, "__iter__") else []
+    if str(cause.full_key).rpartition(".")[2] in allowed:  # the key is there
+        if message.startswith("Error merging override ~"):
+            return ConfigError(f"{where}{cause.full_key} cannot be removed; give it a value.")
+        reason = str(cause).splitlines()[0].rstrip(".")
+        return ConfigError(f"{where}{cause.full_key} cannot be read ({reason}).")
     return ConfigError(f"{where}{unknown_key_error(str(cause.full_key), allowed)}")
 
 

@@ -49,9 +49,12 @@ def norm_factory(config: Mapping[str, Any], key: str = "norm") -> Callable[[int]
                     f"{suggest_closest(name, classes, f'{module}.')}{module} has "
                     f"{', '.join(classes[:_MOST_NAMES])}{more}."
                 ) from error
+            reason = _root_cause(error)
+            advice = "its arguments are the other keys beside _target_"
+            if "multiple values for argument" in reason:
+                advice = "it is given the width first, so leave the key of that argument out"
             raise ConfigError(
-                f"{key}._target_={target} cannot be built for width {width} "
-                f"({_root_cause(error)}); its arguments are the other keys beside _target_."
+                f"{key}._target_={target} cannot be built for width {width} ({reason}); {advice}."
             ) from error
         if not isinstance(norm, nn.Module):
             raise ConfigError(
