@@ -76,6 +76,32 @@ def test_a_second_ctrl_c_does_not_interrupt_the_answer_to_the_first() -> None:
     assert (done.returncode, done.stderr) == (-signal.SIGINT, b"")
 
 
+@SIGNALS
+@pytest.mark.parametrize("replaced", [True, False], ids=["replaced", "swallowed"])
+def test_a_signal_whose_exception_a_library_loses_still_stops_the_study(
+    signum: int, replaced: bool, tmp_path: Path
+) -> None:
+    """As where it comes in the middle of a library's cleanup."""
+    code = (
+        "import signal; from normlab import cli; from normlab.study import sweep\n"
+        "from omegaconf.errors import ConfigKeyError\n"
+        "plan = sweep.make_plan\n"
+        "def make_plan(*arguments):\n"
+        f"    try: signal.raise_signal({int(signum)})\n"
+        "    except KeyboardInterrupt:\n"
+        f"        if {replaced}: raise ConfigKeyError('a key does not exist')\n"
+        "    return plan(*arguments)\n"
+        "sweep.make_plan = make_plan\n"
+        "cli.study()"
+    )
+    command = ("-m", "data=synthetic", f"output_dir={tmp_path}")
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command], cwd=ROOT, capture_output=True, check=False
+    )
+    assert done.returncode == 128 + signum
+    assert done.stderr == b"stopped; the same command goes on where it was\n"
+
+
 @pytest.mark.parametrize("ignored", [True, False])
 def test_a_terminal_that_closes_is_no_signal_for_what_nohup_began(ignored: bool) -> None:
     code = (

@@ -419,3 +419,15 @@ def test_a_folder_of_options_that_is_not_there_is_answered_with_the_nearest(
         assert answer.err.count("\n") == 1
         assert f"is not a folder; did you mean {tmp_path}/mine? give one that holds" in answer.err
         assert "norm/my_norm.yaml" in answer.err
+
+
+def test_a_value_with_letters_beyond_ascii_is_answered_with_its_quotes(
+    train_py: Callable, tmp_path: Path
+) -> None:
+    path = f"{tmp_path}/tête.txt"
+    answer = train_py("data=shakespeare", f"data.path={path}")
+    assert answer.code == 2
+    given = f"'data.path=\"{path}\"'"
+    assert answer.err.endswith(f"quotes of its own, as in {given}.\n")
+    answer = train_py("data=shakespeare", given[1:-1])  # as a shell hands it over
+    assert f"data.path={path} is neither" in answer.err

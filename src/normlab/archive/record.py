@@ -17,6 +17,7 @@ from normlab.archive.versioned_json import (
     restore_value,
 )
 from normlab.errors import ConfigError, NormlabError
+from normlab.text import excerpt
 
 SCHEMA_VERSION = 1
 RUN_FILE = "run.json"
@@ -333,8 +334,8 @@ def check_study_name(name: str) -> None:
     """
     if not _STUDY_NAME.fullmatch(name):
         raise ConfigError(
-            f"study={name!r} cannot be the name of a folder; use up to 64 letters, digits, "
-            f"dots, dashes and underscores, beginning with a letter or digit."
+            f"study={excerpt(repr(name))} cannot be the name of a folder; use up to 64 letters, "
+            f"digits, dots, dashes and underscores, beginning with a letter or digit."
         )
 
 

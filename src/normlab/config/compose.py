@@ -33,7 +33,7 @@ from normlab.config.gate import check_config_dir, check_folder, check_overrides
 from normlab.config.messages import unknown_key_error, validation_reason
 from normlab.config.schema import DATA, TrainConfig, default_study_name
 from normlab.errors import ConfigError
-from normlab.text import one_line, printable, suggest_closest
+from normlab.text import excerpt, one_line, printable, suggest_closest
 
 # In conf/, but no choice of a run: claims are for scripts/claims.py.
 _HIDDEN_GROUPS = ("hydra", "schema", "claim")
@@ -230,7 +230,13 @@ def _override_error(word: str) -> ConfigError:
     advice = "quote it for the shell when it holds brackets, commas or spaces"
     if word.rstrip().endswith(",") or ("=" not in word and word[:1] not in "+~"):
         advice = "a list of values without spaces, as in norm=rmsnorm,layernorm"
-    return ConfigError(f"{word!r} cannot be read as an override; write key=value, and {advice}.")
+    key, _, value = word.partition("=")
+    if value and re.search(r"[^\x20-\x7e]", value) and not re.search(r"[\"'\\]", value):
+        quoted = f"'{key}=\"{value}\"'"
+        advice = f"give a value with such letters quotes of its own, as in {excerpt(quoted)}"
+    return ConfigError(
+        f"{excerpt(repr(word))} cannot be read as an override; write key=value, and {advice}."
+    )
 
 
 def _schema_error(cause: OmegaConfBaseException, message: str) -> ConfigError:

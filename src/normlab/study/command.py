@@ -126,7 +126,8 @@ def _translate_hydra_errors() -> Iterator[None]:
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        yield
+        with stopping.restore_interruption():
+            yield
     except KeyboardInterrupt as interruption:
         stopping.ignore_signals()
         rest = str(interruption) or "goes on where it was"

@@ -39,6 +39,7 @@ from normlab.study.stack_allocation import StackAllocation, allocate_stacks
 from normlab.study.stack_process import train_in_stacks
 from normlab.terminal import has_fixed_width, open_terminal
 from normlab.text import printable_line
+from normlab.training import stopping
 
 if TYPE_CHECKING:
     from normlab.analysis.experiment import StudyExperiments
@@ -120,6 +121,7 @@ class StudySweeper(Sweeper):
         terminal = open_terminal()
         launcher = self._instantiate_launcher(len(pending)) if pending else None
         launch = self._prepare_launch(launcher, plan, specs) if launcher else Launch()
+        stopping.raise_swallowed()
         announce_plan(terminal, plan, len(pending), launch.description)
         if launch.note:
             terminal.print(f"  note    {launch.note}", markup=False)

@@ -40,6 +40,7 @@ _training = False  # whether the first signal can wait until a state is saved
 _has_parent = False  # whether a parent process hears the user's signals, and passes them on
 _raised = False  # of such a process: it is stopping
 _at_once = False
+_interruption: KeyboardInterrupt | None = None  # what the first signal has raised
 
 
 @contextmanager
@@ -61,6 +62,26 @@ def raise_on_signals() -> None:
     A second one that were raised too would interrupt the answer to the first, with a traceback.
     """
     _set_handlers(_raise_once)
+
+
+@contextmanager
+def restore_interruption() -> Iterator[None]:
+    """Raise a signal's exception again where a library raised another in its place.
+
+    It does where the signal came in the middle of a cleanup, and what failed then is no user's
+    error: OmegaConf says that a key does not exist.
+    """
+    try:
+        yield
+    except Exception:
+        raise_swallowed()
+        raise
+
+
+def raise_swallowed() -> None:
+    """Stop, if a signal's exception was raised and a library has swallowed it."""
+    if _interruption is not None:
+        raise _interruption from None
 
 
 def end_on_signals() -> None:
@@ -156,8 +177,10 @@ def _end_at_once(signum: int, frame: FrameType | None) -> Any:
 
 
 def _raise_once(signum: int, frame: FrameType | None) -> Any:
+    global _interruption
     _set_handlers(signal.SIG_DFL)
-    raise interruption_for(signum)
+    _interruption = interruption_for(signum)
+    raise _interruption
 
 
 def _note_first(signum: int, frame: FrameType | None) -> Any:
