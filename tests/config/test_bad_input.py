@@ -431,3 +431,19 @@ def test_a_value_with_letters_beyond_ascii_is_answered_with_its_quotes(
     assert answer.err.endswith(f"quotes of its own, as in {given}.\n")
     answer = train_py("data=shakespeare", given[1:-1])  # as a shell hands it over
     assert f"data.path={path} is neither" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ("model=[1,2]", "a group takes the name of one of its options, as --help lists"),
+        ("norm=null", "a group takes the name of one of its options, as --help lists"),
+        ("hydra.sweeper.arms={a: b}", "={a: b} is not allowed: one is a list, the other has keys"),
+    ],
+)
+def test_a_list_or_keys_where_others_belong_are_explained(
+    given: str, sentence: str, train_py: Callable
+) -> None:
+    answer = train_py("-m", given)
+    assert answer.code == 2
+    assert sentence in answer.err

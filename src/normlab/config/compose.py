@@ -144,7 +144,9 @@ def explain_error(error: Exception) -> ConfigError:
 def _explain_python_error(error: Exception) -> ConfigError | None:
     """What Hydra lets through of Python's own errors; None for another error."""
     match error:
-        case ValueError() if "must be a string or a list" in str(error):
+        case ValueError() | TypeError() if re.search(
+            "must be a string or a list|is not iterable", str(error)
+        ):
             return ConfigError(
                 "a group takes the name of one of its options, as --help lists; it cannot be null, "
                 "a number or a list of keys."
@@ -243,10 +245,12 @@ def _schema_error(cause: OmegaConfBaseException, message: str) -> ConfigError:
     """A key that is not there, or a value of the wrong type: on the command line or in a file."""
     file = re.match(r"In '([\w./-]+)'", message)
     where = f"in {file[1]}.yaml, " if file else ""
+    # Hydra names the override or the file, or says nothing.
+    override = re.match(r"Error merging override (.*)", message)
+    subject = override[1] if override else str(cause.full_key or "a value of a file")
+    if str(cause).startswith("Cannot merge"):
+        return ConfigError(f"{where}{subject} is not allowed: one is a list, the other has keys.")
     if isinstance(cause, ValidationError):
-        # Hydra names the override or the file, or says nothing.
-        override = re.match(r"Error merging override (.*)", message)
-        subject = override[1] if override else str(cause.full_key or "a value of a file")
         return ConfigError(f"{where}{subject} is not allowed: {validation_reason(cause)}.")
     parent = cause.parent_node
     # Hydra looks up ${…} in place of an option under a key of its own.
