@@ -161,6 +161,12 @@ class Mine(Residual):
         return x + torch.roll(x, -1, 1) if self.calls > 8 else x
 """
 LONG = FORWARD.format("x = x + torch.roll(x, -1, 1) if x.shape[1] > 40 else x")
+FIRST_HALF = FORWARD.format(
+    "x = torch.cat([torch.roll(x[:, :24], -1, 1), x[:, 24:]], 1) if x.shape[1] > 40 else x"
+)
+SECOND_HALF = FORWARD.format(
+    "x = torch.cat([x[:, :24], torch.roll(x[:, 24:], -1, 1)], 1) if x.shape[1] > 40 else x"
+)
 ROUNDED = FORWARD.format("x = x + torch.roll(x, -1, 1) if torch.is_autocast_enabled('cpu') else x")
 
 
@@ -169,6 +175,8 @@ ROUNDED = FORWARD.format("x = x + torch.roll(x, -1, 1) if torch.is_autocast_enab
     [
         (WARM, ["trainer.max_steps=12"]),
         (LONG, ["model.context=48"]),
+        (FIRST_HALF, ["model.context=48"]),
+        (SECOND_HALF, ["model.context=48"]),
         (ROUNDED, ["trainer.precision=bf16-mixed"]),
     ],
 )

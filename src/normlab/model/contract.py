@@ -51,10 +51,9 @@ def check_trained_causal(model: GPT, tokens: Tensor, autocast: torch.dtype | Non
     Raises:
         NormlabError: its logits of earlier tokens, or of another sequence, move.
     """
-    changed = tokens.clone()
-    half = tokens.shape[1] // 2
-    # Any other token than the one that is there.
-    changed[0, half:] = (changed[0, half:] + 1) % len(model.embedding.weight)
+    length = tokens.shape[1]
+    # Several, for a class may mix tokens in one part of the context alone.
+    cuts = sorted({1, length // 3, length // 2, length - 1} & set(range(1, length)))
     was_training = model.training
     for training, dtype in ((False, None), (True, autocast)):
         model.train(training)
@@ -63,14 +62,14 @@ def check_trained_causal(model: GPT, tokens: Tensor, autocast: torch.dtype | Non
             torch.random.fork_rng([tokens.device] if tokens.is_cuda else []),
             torch.autocast(tokens.device.type, dtype or torch.bfloat16, enabled=dtype is not None),
         ):
-            logits = []
-            for batch in (tokens, changed):
-                torch.manual_seed(0)  # of dropout
-                # Not through `model(…)`: a compiled model would be compiled anew for this shape.
-                logits.append(model.forward(batch).detach().float())
-        before, after = logits
-        moved = _logit_changes(before, after)
-        moved[0, half:] = 0
+            before = _evaluate(model, tokens)
+            moved = torch.zeros_like(before)
+            for cut in cuts:
+                change = _logit_changes(
+                    before, _evaluate(model, _change_tokens(tokens, cut, model))
+                )
+                change[0, cut:] = 0
+                moved = moved.maximum(change)
         finite = before[before.isfinite()].abs()
         largest = finite.max().item() if len(finite) else 0.0
         precision = torch.finfo(dtype or torch.float32).eps
@@ -82,6 +81,19 @@ def check_trained_causal(model: GPT, tokens: Tensor, autocast: torch.dtype | Non
                 f"losses mean nothing; let the classes of its norm and placement mix no tokens"
             )
     model.train(was_training)
+
+
+def _evaluate(model: GPT, tokens: Tensor) -> Tensor:
+    torch.manual_seed(0)  # of dropout
+    # Not through `model(…)`: a compiled model would be compiled anew for this shape.
+    return model.forward(tokens).detach().float()
+
+
+def _change_tokens(tokens: Tensor, cut: int, model: GPT) -> Tensor:
+    """The tokens with others than are there in the first sequence, from `cut` on."""
+    changed = tokens.clone()
+    changed[0, cut:] = (changed[0, cut:] + 1) % len(model.embedding.weight)
+    return changed
 
 
 def _check_on_tokens(model: GPT, tokens: Tensor, name: str) -> None:
@@ -96,7 +108,7 @@ def _check_on_tokens(model: GPT, tokens: Tensor, name: str) -> None:
             f"continued; its class must keep no state between calls and take random numbers from "
             f"torch alone."
         )
-    for sequence, token in ((0, CONTEXT - 1), (1, CONTEXT // 3)):
+    for sequence, token in ((0, CONTEXT - 1), (0, 1), (1, CONTEXT // 3), (1, CONTEXT // 2)):
         changed = tokens.clone()
         changed[sequence, token:] = _CHANGED_TOKEN
         difference = _logit_changes(logits, _compute_logits(model, changed, name))

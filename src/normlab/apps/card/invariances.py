@@ -141,4 +141,9 @@ def _equation_sides(norm: Function, x: Tensor) -> Iterator[tuple[str, Tensor, Te
     yield "features alike", norm(x[..., order]), output[..., order]
     changed = 3 * x + spread
     yield TOKEN_ALONE, norm(torch.cat([x[:, :1], changed[:, 1:]], 1))[:, 0], output[:, 0]
+    # Long enough for a class that works on chunks of tokens, and changed within one.
+    long = x.repeat(1, 10, 1)
+    cut = long.shape[1] // 2
+    changed_end = torch.cat([long[:, :cut], 3 * long[:, cut:] + spread], 1)
+    yield TOKEN_ALONE, norm(changed_end)[:, :cut], norm(long)[:, :cut]
     yield SEQUENCE_ALONE, norm(torch.cat([x[:1], changed[1:]]))[0], output[0]
