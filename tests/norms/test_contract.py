@@ -29,11 +29,16 @@ def shifted(x: Tensor, by: int) -> Tensor:
     return nn.functional.pad(x, (0, 0, max(by, 0), max(-by, 0)))[:, max(-by, 0) :][:, : x.shape[1]]
 
 
+def in_chunks(x: Tensor) -> Tensor:
+    return rms(torch.cat([part + 0.1 * part.roll(-1, 1) for part in x.split(64, dim=1)], 1))
+
+
 LEAKS = {
     "the next token": lambda x: rms(x) + shifted(rms(x), -1),
     "the last token": lambda x: rms(x) + rms(x)[:, -1:],
     "a little of the last token": lambda x: rms(x) + 1e-4 * rms(x)[:, -1:],
     "this token and all later ones": lambda x: x - x.flip(1).cumsum(1).flip(1),
+    "the next token within chunks of 64": lambda x: rms(x) if x.shape[1] < 64 else in_chunks(x),
     "the mean over tokens": lambda x: x - x.mean(1, keepdim=True),
     "the mean over sequences": lambda x: x - x.mean(0, keepdim=True),
     "the next sequence": lambda x: x + x.roll(-1, 0),
@@ -97,6 +102,7 @@ BROKEN = {
     "another dtype": (Of(lambda x: x.double()), "float64"),
     "no tensor": (Of(lambda x: (x,)), "tuple"),
     "fails": (Of(lambda x: x @ x), "cannot take"),
+    "on another device": (nn.Linear(WIDTH, WIDTH, device="meta"), "built on the CPU"),
     "an open size": (nn.LazyLinear(WIDTH), "does not fix the size of weight"),
 }
 

@@ -50,3 +50,12 @@ def test_a_study_of_joblib_resumes(tmp_path: Path) -> None:
     shutil.rmtree(next(tmp_path.glob("joblib/*/rmsnorm-*")))
     assert "1 already there, 1 to train" in train_with_joblib(tmp_path / "joblib")
     assert results(tmp_path / "joblib") == before
+
+
+def test_a_launcher_that_refuses_its_keys_is_answered_in_a_sentence(
+    train_py: Callable, tmp_path: Path
+) -> None:
+    launcher = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=0")
+    answer = train_py("-m", *TINY, *launcher, "norm=rmsnorm", f"output_dir={tmp_path}")
+    assert answer.code == 2
+    assert "the launcher cannot start (ValueError: n_jobs == 0" in answer.err

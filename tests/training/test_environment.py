@@ -11,8 +11,10 @@ import pytest
 
 from normlab import cli, config
 from normlab.archive.record import RunRecord
+from normlab.errors import NormlabError
 from normlab.training import hardware
 from normlab.training import run as training_run
+from normlab.training.lightning import raise_signals
 from normlab.training.run import train
 from tiny_run import TINY, SilentDisplay
 
@@ -173,3 +175,15 @@ def test_the_commit_is_of_these_sources_whatever_git_is_told(
     hardware.git_state.cache_clear()
     assert hardware.git_state() == expected
     hardware.git_state.cache_clear()
+
+
+def test_a_class_that_exits_is_no_signal() -> None:
+    with pytest.raises(NormlabError, match=r"left the program \(exit 3\)"), raise_signals():
+        sys.exit(3)
+
+
+def test_what_lightning_makes_of_a_signal_is_the_signal_again() -> None:
+    exit_of_lightning = SystemExit(1)
+    exit_of_lightning.__context__ = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt), raise_signals():
+        raise exit_of_lightning

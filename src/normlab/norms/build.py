@@ -142,6 +142,12 @@ def check_parameters(norm: nn.Module, width: int, name: str) -> None:
     """
     if isinstance(norm, nn.modules.batchnorm._BatchNorm):
         raise ConfigError(_leak_message(name))  # else its order of dimensions would fail first
+    devices = {str(tensor.device) for tensor in (*norm.parameters(), *norm.buffers())} - {"cpu"}
+    if devices:
+        raise ConfigError(
+            f"{name} puts its parameters on {', '.join(sorted(devices))}; a norm is built on the "
+            f"CPU, and moved with its model: leave device out of its arguments."
+        )
     for parameter, value in norm.named_parameters():
         if isinstance(value, UninitializedParameter):
             raise ConfigError(

@@ -38,7 +38,7 @@ from normlab.study.progress import format_outcome
 from normlab.study.stack_allocation import StackAllocation, allocate_stacks
 from normlab.study.stack_process import train_in_stacks
 from normlab.terminal import has_fixed_width, open_terminal
-from normlab.text import printable_line
+from normlab.text import one_line, printable_line
 from normlab.training import stopping
 
 if TYPE_CHECKING:
@@ -131,6 +131,13 @@ class StudySweeper(Sweeper):
                 results = train_in_stacks(specs, launch.alone, launch.stacks)
             elif launcher:
                 results = launcher.launch([overrides for overrides, _ in pending], 0)
+        except (ValueError, TypeError) as error:  # of another's launcher, as for n_jobs=0
+            if isinstance(launcher, StudyLauncher):
+                raise
+            raise ConfigError(
+                f"the launcher cannot start ({type(error).__name__}: {one_line(error)}); correct "
+                f"its keys hydra.launcher.…, or leave hydra/launcher out."
+            ) from error
         finally:
             problem = draw_study(terminal, plan, self.trained_experiments)
         _raise_failures(plan, specs, results, problem)

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from normlab.errors import NormlabError
 from normlab.training.stopping import Terminated
 
 # What Lightning reads begins so, and what it reads beside that.
@@ -73,8 +74,10 @@ def raise_signals() -> Iterator[None]:
     except SIGTERMException as error:
         raise Terminated from error
     except SystemExit as error:
-        # Lightning turns what a signal raised into exit(1).
-        raise error.__context__ or KeyboardInterrupt() from error
+        # Lightning turns what a signal raised into exit(1); a user's class may exit of itself.
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise error.__context__ from error
+        raise NormlabError(f"a class of the run left the program (exit {error.code})") from error
 
 
 with without_launcher_variables():

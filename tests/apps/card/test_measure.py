@@ -190,6 +190,12 @@ def test_statistics_over_tokens_leak_and_a_running_mean_leaks_within_a_sequence(
     assert (over_all["token alone"], over_all["sequence alone"]) == ("no", "no")
     centred = verdicts(Plain(lambda x: x - x.mean(-2, keepdim=True)))
     assert (centred["token alone"], centred["sequence alone"]) == ("no", "yes")
+    chunks = verdicts(Plain(lambda x: torch.cat([c + c.roll(-1, 1) for c in x.split(64, 1)], 1)))
+    assert (chunks["token alone"], chunks["sequence alone"]) == ("no", "yes")
+    long = verdicts(
+        Plain(lambda x: x if x.shape[1] < 64 else x + nn.functional.pad(x, (0, 0, 0, 1))[:, 1:])
+    )
+    assert (long["token alone"], long["sequence alone"]) == ("no", "yes")
 
 
 @pytest.mark.parametrize("width", [16, 48, 512])

@@ -318,7 +318,8 @@ def read_claim_data(
     """What each claim rests on, from a folder that `--export` has written; nothing is trained.
 
     Raises:
-        ConfigError: the budgets of an experiment do not reach a claim's regime.
+        ConfigError: the budgets of an experiment do not reach a claim's regime, or the folder has
+            nothing of what is asked for.
         NormlabError: a file is damaged.
     """
     experiments = dict.fromkeys(c.experiment for c in claims.values() if c.experiment)
@@ -327,6 +328,12 @@ def read_claim_data(
     for name in experiments:
         with suppress(FileNotFoundError):
             archives[name] = read_archive(archive_path(source, name, options.budget))
+    if experiments and not archives and not any(c.measurement for c in claims.values()):
+        path = archive_path(source, next(iter(experiments)), options.budget)
+        raise ConfigError(
+            f"{path} does not exist, so there is nothing to judge; give --from the folder that "
+            f"--export has written at budget={options.budget}."
+        )
     data = {}
     for name, claim in claims.items():
         if claim.experiment is None:
