@@ -195,7 +195,9 @@ def _resolve_sublayer(
     for layer in layers:
         values = {item.name: getattr(layer, item.name) for item in fields(layer)}
         settings |= {key: value for key, value in values.items() if value is not None}
-    sites = {site: settings.get(site, settings["qk"] if site in "qk" else None) for site in SITES}
+    sites = {
+        site: settings.get(site, settings["qk"] if site in ("q", "k") else None) for site in SITES
+    }
     if sublayer != "attention":  # it has no heads, and what concerns them makes no difference
         sites |= dict.fromkeys(HEAD_SITES, False)
         settings["heads"] = 1.0

@@ -17,8 +17,9 @@ _SEQUENCES = 3
 # What tokens are changed to; its vector is long, as a maximum would see it.
 _CHANGED_TOKEN = VOCABULARY - 1
 # Matrices whose rows are the same give the same row, so the difference is 0; a class may order its
-# sums over time in another way, as a Fourier transform does, and be off by a few roundings.
-_TOLERANCE_EPS = 64
+# sums over time in another way, as a Fourier transform does, and be off by a few roundings. So many
+# are allowed: of a type that the model computes in itself, and under autocast.
+_ROUNDINGS, _AUTOCAST_ROUNDINGS = 64, 4
 
 
 def check_causal(model: GPT, name: str) -> None:
@@ -70,10 +71,8 @@ def check_trained_causal(model: GPT, tokens: Tensor, autocast: torch.dtype | Non
                 )
                 change[0, cut:] = 0
                 moved = moved.maximum(change)
-        finite = before[before.isfinite()].abs()
-        largest = finite.max().item() if len(finite) else 0.0
-        precision = torch.finfo(dtype or torch.float32).eps
-        tolerance = (_TOLERANCE_EPS if dtype is None else 4) * precision * largest
+        roundings = _ROUNDINGS if dtype is None else _AUTOCAST_ROUNDINGS
+        tolerance = _compute_tolerance(before, dtype or torch.float32, roundings)
         if (most := moved.max().item()) > tolerance:
             raise NormlabError(
                 f"the trained model moves the logits of earlier tokens or of other sequences by up "
@@ -98,10 +97,7 @@ def _change_tokens(tokens: Tensor, cut: int, model: GPT) -> Tensor:
 
 def _check_on_tokens(model: GPT, tokens: Tensor, name: str) -> None:
     logits = _compute_logits(model, tokens, name)
-    finite = logits[logits.isfinite()].abs()
-    tolerance = (
-        _TOLERANCE_EPS * torch.finfo(logits.dtype).eps * (finite.max().item() if len(finite) else 0)
-    )
+    tolerance = _compute_tolerance(logits, logits.dtype, _ROUNDINGS)
     if _logit_changes(logits, _compute_logits(model, tokens, name)).max() > tolerance:
         raise ConfigError(
             f"{name} gives different logits for the same tokens, so a run could not be repeated or "
@@ -154,6 +150,13 @@ def _perturb_parameters(model: GPT, generator: torch.Generator) -> None:
         noise = torch.randn(parameter.shape, generator=generator)
         parameter.add_(noise, alpha=1 / math.sqrt(fan_in))
     model.embedding.weight[_CHANGED_TOKEN] *= 30
+
+
+def _compute_tolerance(logits: Tensor, dtype: torch.dtype, roundings: int) -> float:
+    """So many roundings, in this type, of the largest finite logit."""
+    finite = logits[logits.isfinite()].abs()
+    largest = finite.max().item() if len(finite) else 0.0
+    return roundings * torch.finfo(dtype).eps * largest
 
 
 def _logit_changes(before: Tensor, after: Tensor) -> Tensor:

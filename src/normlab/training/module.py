@@ -193,20 +193,32 @@ class LanguageModel(pl.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip by the global norm, and keep that norm (one pass over the gradients, no sync)."""
-        limit = self.config.trainer.gradient_clip
         self.gradient_norm = nn.utils.clip_grad_norm_(
-            self.parameters(), float("inf") if limit is None else limit, foreach=True
+            self.parameters(), clip_limit(self.config), foreach=True
         )
 
     def _loss(self, batch: Any, reduction: str) -> Tensor:
         tokens, targets = batch
-        logits = self.model(tokens)
-        return F.cross_entropy(
-            widen_precision(logits.flatten(0, 1)),
-            targets.flatten(),
-            ignore_index=IGNORED,
-            reduction=reduction,
-        )
+        return token_loss(self.model(tokens), targets, reduction)
+
+
+def token_loss(logits: Tensor, targets: Tensor, reduction: str) -> Tensor:
+    """Cross-entropy in nats, over targets that are not IGNORED; in fp32 or more.
+
+    `logits` are (B, T, vocabulary), `targets` (B, T); `reduction` is that of `F.cross_entropy`.
+    """
+    return F.cross_entropy(
+        widen_precision(logits.flatten(0, 1)),
+        targets.flatten(),
+        ignore_index=IGNORED,
+        reduction=reduction,
+    )
+
+
+def clip_limit(config: TrainConfig) -> float:
+    """The largest norm of the gradient; infinite where it is not clipped."""
+    limit = config.trainer.gradient_clip
+    return float("inf") if limit is None else limit
 
 
 def compile_model(

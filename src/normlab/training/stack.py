@@ -21,14 +21,12 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from normlab.config.schema import TrainConfig
-from normlab.data import IGNORED, Source
+from normlab.data import Source
 from normlab.errors import NormlabError
-from normlab.norms.norms import widen_precision
 from normlab.training.compilation import compiler_error, time_step
 from normlab.training.cuda_graph import capture_step, compare_results, restore_tensors
 from normlab.training.lightning import pl
@@ -36,8 +34,10 @@ from normlab.training.module import (
     Pair,
     ValidationLoss,
     ValidationSums,
+    clip_limit,
     learning_rate_factor,
     to_tensors,
+    token_loss,
 )
 from normlab.training.stacked_adamw import StackedAdamW
 
@@ -70,7 +70,7 @@ class Stack:
         self.optimizer = StackedAdamW(
             {name: p.detach() for name, p in self.parameters.items()},
             [config.optimizer for config in configs],
-            [_clip_limit(config) for config in configs],
+            [clip_limit(config) for config in configs],
         )
         self.step = 0
         self.graph, self.graph_problem, self.compiled = False, "it has not been tried", False
@@ -204,10 +204,6 @@ class Stack:
             return count
         return max(self.configs[0].data.batch_size, count // self.runs)
 
-    def row_weights(self, row: int, tensors: Mapping[str, Tensor]) -> Tensors:
-        """Of stacked tensors (R, …), those of one run, as tensors of their own on the CPU."""
-        return {name: tensor[row].detach().cpu().clone() for name, tensor in tensors.items()}
-
     def select_runs(self, rows: Sequence[int]) -> None:
         """Go on with these runs only."""
         index = torch.tensor(rows, device=self.device)
@@ -268,12 +264,7 @@ class Stack:
         with self._autocast():
             tensors = {**parameters, **buffers, **self.shared}
             logits = functional_call(self.template, tensors, (tokens,))
-            return F.cross_entropy(
-                widen_precision(logits.flatten(0, 1)),
-                targets.flatten(),
-                ignore_index=IGNORED,
-                reduction=reduction,
-            )
+            return token_loss(logits, targets, reduction)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.precision != "bf16-mixed":
@@ -319,9 +310,9 @@ def stack_tensors(
     return parameters, different, shared
 
 
-def _clip_limit(config: TrainConfig) -> float:
-    limit = config.trainer.gradient_clip
-    return float("inf") if limit is None else limit
+def row_weights(row: int, tensors: Mapping[str, Tensor]) -> Tensors:
+    """Of stacked tensors (R, …), those of one run, as tensors of their own on the CPU."""
+    return {name: tensor[row].detach().cpu().clone() for name, tensor in tensors.items()}
 
 
 class StackBatches:

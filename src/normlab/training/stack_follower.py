@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ from normlab.training.run import (
     record_result,
     unwritable_error,
 )
-from normlab.training.stack import Stack, StackModule, Tensors
+from normlab.training.stack import Stack, StackModule, Tensors, row_weights
 from normlab.training.stopping import InterruptedTrainingError
 
 # A run's record; or why it has none: another process trains it, or its folder cannot be written.
@@ -87,12 +87,17 @@ class Member:
             self.outcome = unwritable_error(self.spec, error)
 
 
-# Its row of the stack, and its files.
-FollowedRun = tuple[int, Member, Checkpoints]
+class FollowedRun(NamedTuple):
+    """A run that goes on, with its row of the stack and its files."""
 
+    row: int
+    member: Member
+    files: Checkpoints
 
-def _progress(run: FollowedRun) -> Progress:
-    return run[2].recorder.progress
+    @property
+    def progress(self) -> Progress:
+        """How far the run has come."""
+        return self.files.recorder.progress
 
 
 class Readout:
@@ -141,14 +146,14 @@ class StackFollower(pl.Callback):
     def active(self) -> list[FollowedRun]:
         """The runs that go on, with their rows and files."""
         return [
-            (row, member, member.files)
+            FollowedRun(row, member, member.files)
             for row, member in enumerate(self.members)
             if member.outcome is None and member.files is not None
         ]
 
     def finish(self) -> None:
         """Record the results of the runs that have come to their last step."""
-        late = [run for run in self.active if _progress(run).val_step != self.stack.step]
+        late = [run for run in self.active if run.progress.val_step != self.stack.step]
         if late:
             self._record_validations(late, self._validation_losses())
         for row, member, files in self.active:
@@ -162,7 +167,7 @@ class StackFollower(pl.Callback):
         assert member.module is not None
         if member.spec.config.allow_leak:
             return
-        weights = self.stack.row_weights(row, self.stack.parameters)
+        weights = row_weights(row, self.stack.parameters)
         member.module.load_state_dict(_module_state(member, weights))
         tokens = self.windows.pairs[0][0][:2]
         autocast = torch.bfloat16 if "bf16" in self.stack.precision else None
@@ -213,7 +218,7 @@ class StackFollower(pl.Callback):
         """Record the validation losses; start the clock of training again."""
         losses: list[ValidationLoss] = module.validation_losses  # type: ignore[assignment]
         # The others were validated at this step before they were stopped.
-        new = [run for run in self.active if _progress(run).val_step != _progress(run).step]
+        new = [run for run in self.active if run.progress.val_step != run.progress.step]
         self._record_validations(new, losses)
         self._clock = time.perf_counter()
 
@@ -246,21 +251,24 @@ class StackFollower(pl.Callback):
         while self._readouts:
             self._record_steps(trainer, self._readouts.popleft())
 
-    def _record_steps(self, trainer: pl.Trainer, readout: "Readout") -> None:
+    def _record_steps(self, trainer: pl.Trainer, readout: Readout) -> None:
         losses, norms = readout.wait().transpose(1, 2).tolist()
         now = time.perf_counter()
         # A run's share of the time, so that the runs of a study add up to what it took.
         seconds, self._clock = (now - self._clock) / self.stack.runs, now
         tokens = len(losses[0]) * self._tokens_of_step()
         # Not the stack's step, which is later where there is a lag.
-        step = max((files.recorder.progress.step for _, _, files in self.active), default=0)
+        step = max((run.progress.step for run in self.active), default=0)
         rates = self.stack.rates_after(step + len(losses[0]))
         diverged = []
-        for row, member, files in self.active:
-            with member.isolate_failures():
-                files.recorder.record_steps(losses[row], norms[row], tokens, seconds, rates[row])
-                if files.recorder.progress.diverged_step is not None:
-                    diverged.append((row, member, files))
+        for run in self.active:
+            row = run.row
+            with run.member.isolate_failures():
+                run.files.recorder.record_steps(
+                    losses[row], norms[row], tokens, seconds, rates[row]
+                )
+                if run.progress.diverged_step is not None:
+                    diverged.append(run)
         if diverged:
             self._end_diverged(diverged)
         self._drop_ended(trainer)
@@ -271,9 +279,9 @@ class StackFollower(pl.Callback):
 
     def _end_diverged(self, diverged: Sequence[FollowedRun]) -> None:
         """Save, validate and record runs that have diverged, as training alone ends them."""
-        self._save_states({row for row, _, _ in diverged})
+        self._save_states({run.row for run in diverged})
         losses = self._validation_losses()
-        self._record_validations([run for run in diverged if run[1].outcome is None], losses)
+        self._record_validations([run for run in diverged if run.member.outcome is None], losses)
         for row, member, files in diverged:
             if member.outcome is None:
                 with member.isolate_failures():
@@ -282,7 +290,7 @@ class StackFollower(pl.Callback):
         self._clock = time.perf_counter()
 
     def _drop_ended(self, trainer: pl.Trainer) -> None:
-        rows = [row for row, _, _ in self.active]
+        rows = [run.row for run in self.active]
         if not rows:
             trainer.should_stop = True
         elif len(rows) < len(self.members) and self._gains_from_leaving(len(rows)):
@@ -363,10 +371,10 @@ class StackFollower(pl.Callback):
                 elapsed = (began - self._clock) / stack.runs
                 files.recorder.keep_steps(losses[:, row], norms[:, row], tokens, elapsed)
                 self._write_best(row, member, files)
-                moments = stack.row_weights(row, first), stack.row_weights(row, second)
+                moments = row_weights(row, first), row_weights(row, second)
                 files.write_state(
                     stack.step,
-                    _module_state(member, stack.row_weights(row, weights)),
+                    _module_state(member, row_weights(row, weights)),
                     _optimizer_state(member, stack, moments, rates[row]),
                     _random_state(member.spec.config.seed),
                 )
@@ -385,7 +393,7 @@ class StackFollower(pl.Callback):
 
     def _write_best(self, row: int, member: Member, files: Checkpoints) -> None:
         if member.best_step is not None:
-            weights = self.stack.row_weights(row, self._best)
+            weights = row_weights(row, self._best)
             files.write_best(member.best_step, _module_state(member, weights))
             member.best_step = None
 
