@@ -61,6 +61,8 @@ def raise_on_signals() -> None:
 
     A second one that were raised too would interrupt the answer to the first, with a traceback.
     """
+    global _interruption
+    _interruption = None  # of a command before this one, in the same process
     _set_handlers(_raise_once)
 
 
