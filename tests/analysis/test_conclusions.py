@@ -338,10 +338,10 @@ def test_a_summary_of_many_arms_names_every_outcome() -> None:
 
 
 def test_what_differs_beside_the_arms_is_a_warning() -> None:
-    pre = arm([1.90, 1.91, 1.92], *PRE, hardware={"threads": 1}, git={"commit": "a" * 40})
+    pre = arm([1.90, 1.91, 1.92], *PRE, hardware={"threads": 1, "kernels": "DEFAULT"}, git={"commit": "a" * 40})
     post = arm(
         [1.95, 1.96, 1.97], *POST, precision="bf16-mixed", device="cuda (y)",
-        hardware={"threads": 2}, git={"commit": "b" * 40, "dirty": True},
+        hardware={"threads": 2, "kernels": "AVX512"}, git={"commit": "b" * 40, "dirty": True},
     )  # fmt: skip
     pre[0].record.versions = {"torch": "2.13.0", "numpy": "2"}
     post[0].record.versions = {"torch": "2.9.0", "numpy": "2"}
@@ -350,11 +350,12 @@ def test_what_differs_beside_the_arms_is_a_warning() -> None:
         "differ in precision: bf16-mixed in 3 runs; 32-true in 3 runs",
         "differ in device: cuda (y) in 3 runs; cpu (x) in 3 runs",
         "differ in threads: 2 in 3 runs; 1 in 3 runs",
+        "differ in CPU kernels: DEFAULT in 3 runs; AVX512 in 3 runs",
         "differ in versions: torch 2.9.0 in 1 run; torch 2.13.0 in 1 run",
         "differ in commit: bbbbbbbb with changes in 3 runs; aaaaaaaa in 3 runs",
     ):
         assert any(words in warning for warning in told), (words, told)
-    assert len(told) == 5
+    assert len(told) == 6
 
 
 def test_different_budgets_are_not_compared_and_that_is_said() -> None:

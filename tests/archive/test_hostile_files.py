@@ -119,6 +119,13 @@ BEYOND: dict[str, tuple[dict[str, Any], str]] = {
     "parameters": ({"parameters": 10**13}, "parameters is 10000000000000, not a number"),
     "divergence": ({"state": "diverged", "diverged_step": STEPS + 1}, "it diverged at step 11"),
     "end": ({"config": {"trainer": {"max_steps": STEPS + 1}}}, "finished, at step 10 of 11"),
+    "after the end": ({"config": {"trainer": {"max_steps": 3}}}, "finished, at step 10 of 3"),
+    "no steps": ({"config": {"trainer": {"max_steps": 0}}, "step": 0}, "max_steps is 0, not a"),
+    "rate below": ({"config": {"optimizer": {"lr": -1.0}}}, "config.optimizer.lr is -1.0, not a"),
+    "rate above": ({"config": {"optimizer": {"lr": 1e308}}}, "config.optimizer.lr is 1e+308"),
+    "interval": ({"config": {"trainer": {"log_every": 0}}}, "config.trainer.log_every is 0"),
+    "warm-up": ({"config": {"schedule": {"warmup": 1e300}}}, "config.schedule.warmup is 1e+300"),
+    "no blocks": ({"config": {"model": {"depth": 0}}}, "config.model.depth is 0, not a number"),
     "section": ({"config": {"optimizer": [1]}}, "config.optimizer is no section"),
     "setting": ({"config": {"model": {"depth": "deep"}}}, "config.model.depth"),
 }

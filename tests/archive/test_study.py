@@ -135,7 +135,7 @@ def test_a_run_that_nothing_describes_is_left_out_of_the_study_and_told(tmp_path
 
 def test_runs_are_sorted_by_name_and_their_sentences_gathered(tmp_path: Path) -> None:
     for folder, name in (("1", "b"), ("2", "a")):
-        record(name, state="finished", step=50).write(tmp_path / folder)
+        record(name, state="finished", step=20).write(tmp_path / folder)
     study = read_study(tmp_path)
     assert [run.record.name for run in study.runs] == ["a", "b"]
     assert len(study.left_out) == 2
@@ -144,9 +144,9 @@ def test_runs_are_sorted_by_name_and_their_sentences_gathered(tmp_path: Path) ->
 
 def test_events_that_end_before_the_record_are_told(tmp_path: Path) -> None:
     make(tmp_path, None, [4.0, 3.0], {2: 2.5})
-    record(state="finished", step=50).write(tmp_path)
+    record(state="finished", step=20).write(tmp_path)
     (sentence,) = read_run(tmp_path).left_out
-    assert "step 50" in sentence
+    assert "step 20" in sentence
     assert "end at step 2" in sentence
 
 

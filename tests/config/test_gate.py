@@ -139,6 +139,9 @@ REFUSED = {
         f"{n}: &{n} {{<<: [{', '.join([f'*{m}'] * 9)}]}}\n" for m, n in itertools.pairwise("abcde")
     ),
     "no mapping": "[1, 2]",
+    "a number of base 60": "trainer: {max_steps: 1:30:00}",
+    "a fraction of base 60": "optimizer: {lr: 1:30.5}",
+    "an octal number": "seed: 010",
 }  # fmt: skip
 
 
@@ -158,6 +161,7 @@ ALLOWED = {
     "budgets": "hydra: {sweeper: {budgets: {quick: {optimizer.lr: 1e-3, seed: 0}}}}",
     "other options": "defaults:\n  - override /norm: layernorm\n  - override /data: synthetic",
     "a number": "model: {heads: 2, depth: '${model.heads}'}",
+    "a text like a number of base 60": "study: 'x1:30'\nlogger: {flush_seconds: 0}",
     "the environment": "study: '${oc.env:USER,somebody}'",
     "the study's name": "study: mine-${normlab.study:}",
     "an alias": "optimizer: {lr: &rate 1e-3}\nschedule: {warmup: *rate}",

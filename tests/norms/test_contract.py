@@ -53,6 +53,13 @@ def test_a_norm_that_sees_what_is_to_be_predicted_is_refused(leak) -> None:
         check_contract(Of(leak), WIDTH, "it")
 
 
+def test_random_numbers_that_depend_on_the_input_are_named() -> None:
+    rrelu = Of(lambda x: nn.functional.rrelu(x, training=True))
+    with pytest.raises(ConfigError, match="it draws random numbers"):
+        check_contract(rrelu, WIDTH, "it")
+    check_contract(nn.Dropout(0.1), WIDTH, "it")  # as many for every input
+
+
 class Gated(nn.Module):
     """A leak behind a gain that starts at 0."""
 

@@ -452,5 +452,6 @@ def test_where_a_run_comes_from_is_recorded(whole: Path) -> None:
     record = RunRecord.read(whole)
     assert record.hardware["threads"] == 1
     assert record.hardware["cores"] == os.cpu_count()
+    assert record.kernels == torch.backends.cpu.get_cpu_capability()
     assert record.versions["torch"] == torch.__version__
     assert record.git is None or set(record.git) == {"commit", "dirty"}

@@ -447,6 +447,7 @@ _ASPECTS: dict[str, Callable[[Run], Any]] = {
     "precision": lambda run: run.record.precision,
     "device": lambda run: run.record.device,
     "threads": lambda run: run.record.threads,
+    "CPU kernels": lambda run: run.record.kernels,
     "how they were trained": lambda run: "in a stack" if run.record.stacked else "alone",
     "versions": lambda run: tuple(sorted(run.record.versions.items())) or None,
     "commit": lambda run: _commit_name(run),

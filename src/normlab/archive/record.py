@@ -42,13 +42,14 @@ _MOST_THREADS = 1024
 # As in a configuration that is read (config/safe_yaml.py).
 _MOST_VALUES, _LONGEST_TEXT = 2_000, 4_000
 
-# Of a configuration, which may be of any version: what results are sorted by and compared in.
-_SETTING_TYPES: dict[str, dict[str, Any]] = {
-    "data": {"kind": str},
-    "model": {"depth": int, "width": int},
-    "optimizer": {"lr": float},
-    "schedule": {"warmup": float},
-    "trainer": {"max_steps": int, "val_every": int, "log_every": int},
+# Of a configuration, which may be of any version: what results are sorted by and compared in, with
+# its type and the range that a run can have been trained with.
+_SETTINGS: dict[str, dict[str, tuple[Any, float, float]]] = {
+    "data": {"kind": (str, 0, 0)},
+    "model": {"depth": (int, 1, _LARGEST_COUNT), "width": (int, 1, _LARGEST_COUNT)},
+    "optimizer": {"lr": (float, 1e-30, 1e30)},
+    "schedule": {"warmup": (float, 0, 1)},
+    "trainer": dict.fromkeys(("max_steps", "val_every", "log_every"), (int, 1, _LARGEST_COUNT)),
     "probes": {},
 }
 
@@ -144,6 +145,12 @@ class RunRecord:
         return threads if type(threads) is int and 1 <= threads <= _MOST_THREADS else None
 
     @property
+    def kernels(self) -> str | None:
+        """The instructions of the CPU kernels that it was trained with, where it says them."""
+        kernels = self.hardware.get("kernels")
+        return kernels if isinstance(kernels, str) else None
+
+    @property
     def stacked(self) -> bool:
         """Whether it was trained in a stack, by other kernels than a run alone."""
         return isinstance(self.hardware.get("stack"), dict)
@@ -222,7 +229,7 @@ class RunRecord:
                 that is larger than configurations are, or a finished run not at its last step.
         """
         last, diverged = self.last_step, self.diverged_step
-        if self.state == "finished" and last is not None and self.step < last:
+        if self.state == "finished" and last is not None and self.step != last:
             raise ValueError(f"it says finished, at step {self.step} of {last}")
         if diverged is not None and diverged > self.step:
             raise ValueError(f"it diverged at step {diverged}, after its last, {self.step}")
@@ -243,13 +250,18 @@ class RunRecord:
                 raise ValueError(f"it holds a name of {len(name)} characters")
 
     def _check_settings(self) -> None:
-        for name, types in _SETTING_TYPES.items():
+        for name, settings in _SETTINGS.items():
             section = self.config.get(name, {})
             if not isinstance(section, dict):
                 raise ValueError(f"config.{name} is no section")
-            for key, kind in types.items():
-                if key in section:
-                    restore_value(kind, section[key], f"config.{name}.{key}")
+            for key, (kind, low, high) in settings.items():
+                if key not in section:
+                    continue
+                value = restore_value(kind, section[key], f"config.{name}.{key}")
+                if kind is not str and not low <= value <= high:
+                    raise ValueError(
+                        f"config.{name}.{key} is {value}, not a number from {low} to {high}"
+                    )
 
 
 def read_result(folder: Path) -> RunRecord | None:

@@ -118,9 +118,12 @@ def explain_error(error: Exception) -> ConfigError:
             return _override_error(str(error.override))
         case ConfigCompositionException() if isinstance(cause, OmegaConfBaseException):
             return _schema_error(cause, str(error))
-    group = re.match(r"Multiple values for ([\w/]+)\.", str(error))
+    group = re.match(
+        r"Multiple values for ([\w/]+)\.|([\w/]+) appears more than once", str(error)
+    )
     if group:
-        return ConfigError(f"{group[1]} is chosen already; write {group[1]}=… without the +.")
+        name = group[1] or group[2]
+        return ConfigError(f"{name} is chosen already; write {name}=… without the +.")
     sweep = re.match(r"Ambiguous value for argument '(.*)'", str(error))
     if sweep:
         return ConfigError(
@@ -181,6 +184,7 @@ def _missing_option_error(file: str, options: list[str]) -> ConfigError:
     group, _, option = file.rpartition("/")
     if "/" in group and not group.startswith("hydra/"):  # an option in a folder, as pre/no_skip
         group, _, option = file.partition("/")
+        options += _nested_options(group)
     if not group:
         return ConfigError(f"there is no configuration named {option}; leave --config-name out.")
     if group == "norm" and option in _LEAKING:
@@ -196,6 +200,12 @@ def _missing_option_error(file: str, options: list[str]) -> ConfigError:
     return ConfigError(
         f"{group}={option} is not an option; {hint}{group} has {', '.join(options) or 'none'}{own}."
     )
+
+
+def _nested_options(group: str) -> list[str]:
+    """Options in the folders of a group of conf/, as `pre/no_skip`."""
+    folder = conf_folder() / group
+    return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.glob("*/*.yaml"))
 
 
 # What papers and other programs call our options.

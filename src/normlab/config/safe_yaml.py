@@ -5,6 +5,7 @@ level before multiplies by nine), and its parsers recurse. So the size, the dept
 are counted while nothing is built yet, and only a file within the bounds is loaded.
 """
 
+import re
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ _TAGS: set[str | None] = {
     f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null")
 }
 _TAGS |= {"tag:yaml.org,2002:seq", "tag:yaml.org,2002:map", "!", None}
+# YAML 1.1 reads 1:30:00 as 5400 and 010 as 8, which nobody means.
+_OTHER_BASE = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)$")
 
 
 def read_text(path: Path) -> str:
@@ -130,6 +133,11 @@ def _event_problem(event: yaml.Event) -> str:
     if isinstance(event, yaml.ScalarEvent) and len(event.value) > MAX_CHARACTERS:
         length = len(event.value)
         return f"has a key or value of {length:,} characters, more than {MAX_CHARACTERS:,}"
+    if isinstance(event, yaml.ScalarEvent) and event.implicit[0] and _OTHER_BASE.match(event.value):
+        return (
+            f"has {event.value}, which YAML 1.1 reads as a number of base 60 or 8; write it in "
+            f"decimal, or between quotes as a text"
+        )
     return ""
 
 

@@ -75,6 +75,8 @@ _AUTO_OR_COUNT = Rule(
     lambda value: value == "auto" or (type(value) is int and value >= 1),
     ("auto",),
 )
+# Beyond it every weight is infinite after a step, or none ever changes in float32.
+_RATE = Rule("a number from 1e-30 to 1e30", lambda value: 1e-30 <= value <= 1e30)
 _NOT_NEGATIVE = Rule("a number from 0", lambda value: math.isfinite(value) and value >= 0)
 
 # Checked in this order; the first that fails is reported.
@@ -101,7 +103,7 @@ _RULES: dict[str, Rule] = {
     "model.init.embedding": _optional(_NOT_NEGATIVE),
     "model.init.query_key": _NOT_NEGATIVE,
     "model.init.embedding_scale": _optional(_POSITIVE),
-    "optimizer.lr": _POSITIVE,
+    "optimizer.lr": _RATE,
     "optimizer.eps": _POSITIVE,
     "optimizer.weight_decay": _NOT_NEGATIVE,
     "optimizer.betas": Rule(

@@ -128,10 +128,10 @@ def check_contract(norm: nn.Module, width: int, name: str) -> None:
             f"width {width}; a norm is defined for those."
         )
     if _leaks_tokens(norm, x):
-        raise ConfigError(_leak_message(name))
+        raise ConfigError(_explain_leak(norm, x, name))
     _perturb_parameters(norm)
     if _leaks_tokens(norm.train(), x) or _leaks_tokens(norm.eval(), x):
-        raise ConfigError(_leak_message(name))
+        raise ConfigError(_explain_leak(norm, x, name))
 
 
 def check_parameters(norm: nn.Module, width: int, name: str) -> None:
@@ -176,10 +176,10 @@ def _compute_output(norm: nn.Module, x: Tensor, name: str, width: int) -> Tensor
 
 
 @torch.no_grad()
-def _apply_norm(norm: nn.Module, x: Tensor) -> Tensor:
+def _apply_norm(norm: nn.Module, x: Tensor, seed: int = 0) -> Tensor:
     """The output, with the same random numbers each time for a norm that draws some."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         return norm(x)  # type: ignore[no-any-return]
 
 
@@ -209,6 +209,19 @@ def _reaches_other_tokens(norm: nn.Module, x: Tensor, sequence: int, token: int)
     spared = torch.ones(x.shape[:-1], dtype=torch.bool)
     spared[sequence, token:] = False
     return not torch.allclose(after[spared], before[spared], rtol=1e-6, atol=1e-7, equal_nan=True)
+
+
+def _explain_leak(norm: nn.Module, x: Tensor, name: str) -> str:
+    """Why another token's output changed; how many numbers a norm draws may depend on its input."""
+    for mode in (norm.train(), norm.eval()):
+        first, second = _apply_norm(mode, x), _apply_norm(mode, x, seed=1)
+        if not torch.allclose(first, second, equal_nan=True):
+            return (
+                f"{name} draws random numbers, and which ones a token gets depends on the other "
+                f"tokens, so nothing can tell whether it sees future ones; use a norm without "
+                f"random numbers, or one that draws as many for every input."
+            )
+    return _leak_message(name)
 
 
 def _leak_message(name: str) -> str:

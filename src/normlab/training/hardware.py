@@ -200,10 +200,21 @@ def describe_machine(hardware: Hardware) -> dict[str, Any]:
         "cpu": hardware.cpu,
         "cores": os.cpu_count(),
         "memory_gib": _memory_gib(),
+        "kernels": _name_cpu_kernels(),
         "threads": hardware.threads,
         "compile": hardware.compile,
         **({"cuda_graphs": True} if hardware.graphs else {}),
     }
+
+
+def _name_cpu_kernels() -> str:
+    """The instructions that torch's CPU kernels use: by them the last digits of a loss differ.
+
+    `ATEN_CPU_CAPABILITY` changes torch's choice, `MKL_CBWR` that of MKL's matrix products.
+    """
+    words = [torch.backends.cpu.get_cpu_capability()]
+    words += [f"MKL_CBWR={value}" for value in [os.environ.get("MKL_CBWR")] if value]
+    return ", ".join(words)
 
 
 def _memory_gib() -> float | None:

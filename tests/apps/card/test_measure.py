@@ -368,6 +368,22 @@ def test_a_backward_pass_that_is_wrong_or_ends_at_the_first_is_said() -> None:
     assert second in ("refuses", "fails")
 
 
+def test_a_wrong_backward_pass_beside_a_matrix_is_found_in_few_calls() -> None:
+    calls = []
+
+    class Wide(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.matrix = nn.Parameter(torch.eye(width))
+
+        def forward(self, x: Tensor) -> Tensor:
+            calls.append(x.shape)
+            return WrongSlope.apply(x @ self.matrix)
+
+    assert derivatives_of(Wide, 64)[0] == "fails"
+    assert len(calls) < 1000  # the matrix has 4,096 numbers
+
+
 def test_time_is_a_ratio_to_layernorm() -> None:
     same, triple = (
         measure_speed(build(WIDTH), WIDTH, threads=1, seconds=0.5)

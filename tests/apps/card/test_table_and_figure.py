@@ -122,6 +122,15 @@ def test_times_that_cannot_be_compared_are_a_sentence_or_a_dot_in_the_colour_of_
     assert dots[0].get_alpha() < dots[1].get_alpha()  # forward is pale
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("size", [0.0, 1e-150])
+def test_a_norm_that_gives_zeros_is_drawn(size: float, tmp_path: Path) -> None:
+    card = make_example_card("rmsnorm")
+    curves = replace(card.curves, rms_out=(size,) * len(card.curves.rms_in))
+    spectrum = replace(card.spectrum, values=(size,) * len(card.spectrum.values))
+    assert draw_cards([replace(card, curves=curves, spectrum=spectrum)], tmp_path)
+
+
 def test_of_equal_norms_every_curve_is_seen_and_that_is_said(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -67,10 +67,12 @@ TEST = GOOD["test"]
 assert isinstance(TEST, dict)
 BAD = {
     "a word of YAML": ["test.kind=None"],
+    "an empty file": ["", "test is missing", "statement, source, published"],
     "a: [": ["is not YAML"],
     "unknown key": [{**GOOD, "statment": "x"}, "statment is not a key", "did you mean statement"],
     "missing key": [{k: v for k, v in GOOD.items() if k != "unit"}, "unit is missing"],
-    "no test": [{**GOOD, "test": None}, "test.kind=None", "lower, parity"],
+    "no test": [{**GOOD, "test": None}, "test is missing"],
+    "nothing published": [{**GOOD, "published": None}, "published is missing"],
     "no such kind": [{**GOOD, "test": {"kind": "higher"}}, "test.kind=higher", "lower, parity"],
     "a key of the test": [{**GOOD, "test": {**TEST, "margn": 1}}, "test.margn", "test.margin"],
     "missing margin": [

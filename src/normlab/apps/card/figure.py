@@ -63,7 +63,9 @@ def build_figure(cards: Sequence[Card]) -> Figure:
         # As floats: None, which is not finite, leaves a gap.
         response.plot(curves.feature, np.array(curves.response, float), color=colour)
         slope.plot(curves.feature, np.array(curves.slope, float), color=colour)
-        scale.plot(curves.rms_in, np.array(curves.rms_out, float), color=colour)
+        # A logarithm has no zero, which a gap shows.
+        sizes = np.array(curves.rms_out, float)
+        scale.plot(curves.rms_in, np.where(sizes > 0, sizes, np.nan), color=colour)
     low, high = slope.get_ylim()
     slope.set_ylim(min(low, -0.05 * high), 1.05 * high)
     for axes in (response, slope):

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.autograd.gradcheck import GradcheckError
+from torch.func import functional_call
 
 from normlab.analysis.statistics import ratio_spread
 from normlab.apps.card.invariances import (
@@ -54,6 +55,7 @@ _LARGEST_JACOBIAN = 1024
 _SWEEP_LIMIT, _SWEEP_POINTS = 6.0, 121  # of the sweep of one feature
 _DECADES, _PER_DECADE = (-6, 6), 4  # of the input's RMS
 _HALF_FORMATS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_DIRECTIONS = 32  # of the input and of the output, in the check of derivatives
 # Where the exact value is under this part of the RMS, an error is taken relative to this: an
 # element that happens to be zero has no relative error.
 _LEAST_RELATIVE = 0.01
@@ -317,15 +319,30 @@ def _token_function(norm: nn.Module, width: int) -> Function:
 
 
 def check_derivatives(norm: nn.Module, width: int, dtype: torch.dtype) -> tuple[str, str]:
-    """Whether autograd's first and second derivatives are those of the function: a word each."""
+    """Whether autograd's first and second derivatives are those of the function: a word each.
+
+    Input and parameters are moved along random directions, and the output is seen along others:
+    where the two derivatives differ, torch looks at every number by itself, and those of a matrix
+    would take hours.
+    """
     if dtype != torch.float64:
         return ("not in float32",) * 2  # a difference quotient needs the digits
     module = move_parameters(norm)
-    inputs = (normal_input(1, 3, width, seed=8).requires_grad_(), *module.parameters())
+    parameters = dict(module.named_parameters())
+    ways = {name: normal_input(*p.shape, seed=n) for n, (name, p) in enumerate(parameters.items())}
+    start = normal_input(1, 3, width, seed=8)
+    ways_in, ways_out = normal_input(2, _DIRECTIONS, start.numel(), seed=9) / start.numel() ** 0.5
+    inputs = [torch.zeros(_DIRECTIONS), *(torch.zeros(()) for _ in parameters)]
+    inputs = [distance.double().requires_grad_() for distance in inputs]
 
-    def function(x: Tensor, *_: Tensor) -> Tensor:
-        y: Tensor = module(x)
-        return y
+    def function(distances: Tensor, *steps: Tensor) -> Tensor:
+        x = start + (distances @ ways_in).view_as(start)
+        moved = {
+            name: parameters[name].detach() + step * ways[name]
+            for step, name in zip(steps, parameters, strict=True)
+        }
+        y: Tensor = functional_call(module, moved, (x,))
+        return ways_out @ y.flatten()
 
     def check(torch_check: Callable[..., bool]) -> str:
         try:

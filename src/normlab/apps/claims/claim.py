@@ -277,7 +277,14 @@ def read_claim(path: Path) -> Claim:
         raise _claim_error(
             path, "it must hold statement, source, published, setup, differs, unit, test"
         )
-    test, published = raw.pop("test", None), raw.pop("published", None)
+    for key in ("test", "published"):
+        if raw.get(key) is None:
+            raise _claim_error(
+                path,
+                f"{key} is missing; a claim holds statement, source, published, setup, differs, "
+                f"unit, test",
+            )
+    test, published = raw.pop("test"), raw.pop("published")
     kind = test.get("kind") if isinstance(test, dict) else test
     if not isinstance(test, dict) or not isinstance(kind, str) or kind not in TESTS:
         raise _claim_error(
