@@ -338,7 +338,10 @@ def test_a_summary_of_many_arms_names_every_outcome() -> None:
 
 
 def test_what_differs_beside_the_arms_is_a_warning() -> None:
-    pre = arm([1.90, 1.91, 1.92], *PRE, hardware={"threads": 1, "kernels": "DEFAULT"}, git={"commit": "a" * 40})
+    pre = arm(
+        [1.90, 1.91, 1.92], *PRE,
+        hardware={"threads": 1, "kernels": "DEFAULT"}, git={"commit": "a" * 40},
+    )  # fmt: skip
     post = arm(
         [1.95, 1.96, 1.97], *POST, precision="bf16-mixed", device="cuda (y)",
         hardware={"threads": 2, "kernels": "AVX512"}, git={"commit": "b" * 40, "dirty": True},
