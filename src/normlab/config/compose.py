@@ -118,9 +118,7 @@ def explain_error(error: Exception) -> ConfigError:
             return _override_error(str(error.override))
         case ConfigCompositionException() if isinstance(cause, OmegaConfBaseException):
             return _schema_error(cause, str(error))
-    group = re.match(
-        r"Multiple values for ([\w/]+)\.|([\w/]+) appears more than once", str(error)
-    )
+    group = re.match(r"Multiple values for ([\w/]+)\.|([\w/]+) appears more than once", str(error))
     if group:
         name = group[1] or group[2]
         return ConfigError(f"{name} is chosen already; write {name}=… without the +.")
