@@ -33,7 +33,7 @@ MOST_ROWS = 60
 
 # Inches a row; where the columns begin, in shares of the width.
 _ROW = 0.235
-_NAME, _LEFT, _RIGHT, _WORD, _VALUE = 0.01, 0.265, 0.465, 0.48, 0.605
+_NAME, _LEFT, _RIGHT, _WORD, _VALUE = 0.01, 0.265, 0.46, 0.475, 0.608
 _PAD = 0.12  # of an axis of effects, on both sides
 
 

@@ -21,7 +21,7 @@ from normlab.apps.claims.record import ClaimsRecord, ClaimVerdict
 MOST_PANELS = 21
 
 _PANEL_HEIGHT = 1.9  # inches
-_LABEL_WIDTH = 1.1  # inches, of a unit along an axis
+_LABEL_WIDTH = 1.6  # inches, of a unit along an axis
 _PUBLISHED: dict[str, Any] = {"color": GREY, "lw": 0.8, "ls": ":"}
 _MARGIN = 1.25  # how far the axis of steps reaches beyond the first and the last, as a factor
 
@@ -50,7 +50,9 @@ def draw_lengths(record: ClaimsRecord, folder: Path, name: str = "claims_lengths
         for axes in grid[len(verdicts) :]:
             axes.remove()
         for axes, verdict in zip(grid, verdicts, strict=False):
-            axes.set_title(sheet.panel_title(verdict.name, columns))
+            # A name has no spaces to break it at; those that help are taken out again.
+            title = sheet.panel_title(verdict.name.replace("_", "_  "), columns)
+            axes.set_title(title.replace("_  ", "_"))
             _draw_panel(axes, verdict)
         return sheet.save_figure(figure, folder, name)
 
@@ -77,7 +79,7 @@ def _draw_panel(axes: Axes, verdict: ClaimVerdict) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(lambda value, _: format_axis_value(value))
     axes.set_xlabel("steps")
-    axes.set_ylabel(sheet.shorten_text(verdict.unit, _LABEL_WIDTH, 9))
+    axes.set_ylabel(sheet.wrap_text(verdict.unit, _LABEL_WIDTH, 9, lines=2))
 
 
 def _find_limits(verdict: ClaimVerdict) -> tuple[float, float]:
