@@ -72,7 +72,7 @@ def learn_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for number in (1, 2):
         (folder / f"lesson{number}.md").write_text(
             f"# Lesson {number}: Title {number}\n\n## Predict\n\nA *guess* with √d. "
-            "![A curve](../figures/curve.png)\n\n## See\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n"
+            "![A curve](../figures/curve.png)\n\n## Run\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n"
             "<sub>small print</sub>\n\n" + "word " * 450
         )
     (folder / "quiz.yaml").write_text(QUIZ)

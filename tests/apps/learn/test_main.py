@@ -124,10 +124,27 @@ def test_a_lesson_is_shown_and_noted_with_its_day(learn: Call) -> None:
     assert code == 0
     assert "Lesson 1: Title 1" in out
     assert "Figure: A curve (docs/figures/curve.png)" in out
-    assert "small print" in out
-    assert "<sub>" not in out
     assert "![" not in out
     assert read_progress().lessons == {"1": date.today().isoformat()}
+
+
+def test_the_results_of_a_lesson_are_shown_when_they_are_asked_for(learn: Call) -> None:
+    questions = learn("lesson", "1")[1]
+    assert questions.endswith("Then: normlab-learn lesson 1 --results\n")
+    assert "small print" not in questions
+    results = learn("lesson", "1", "--results")[1]
+    assert "small print" in results
+    assert "<sub>" not in results
+    assert "guess" not in results
+
+
+def test_code_is_not_broken_in_a_narrow_terminal(
+    learn: Call, learn_content: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = "x = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 20.0])  # one token"
+    (learn_content / "lesson1.md").write_text(f"# Lesson 1: T\n\n```python\n{line}\n```\n")
+    monkeypatch.setenv("COLUMNS", "40")
+    assert line in learn("lesson", "1")[1].splitlines()
 
 
 def test_a_lesson_that_is_missing_is_a_sentence_and_not_noted(learn: Call) -> None:

@@ -24,6 +24,7 @@ _PACKAGE = Path(__file__).resolve().parents[2]
 _LARGEST_FILE = 2**22
 _NUMERIC_KEYS = ("answer", "tolerance", "explanation")
 _WORDS_A_MINUTE = 150  # of a text with numbers and code, in a language that is not one's own
+_RESULTS = "\n## Run\n"  # the heading that ends what a learner predicts
 
 _T = TypeVar("_T")
 
@@ -100,6 +101,17 @@ class Lesson:
     def minutes(self) -> int:
         """How long it takes to read."""
         return max(1, round(len(self.text.split()) / _WORDS_A_MINUTE))
+
+    @property
+    def questions(self) -> str:
+        """Its Markdown up to what the learner predicts, without any result."""
+        return self.text.partition(_RESULTS)[0]
+
+    @property
+    def results(self) -> str:
+        """The rest: what is run, seen and explained; empty where there is none."""
+        _, heading, rest = self.text.partition(_RESULTS)
+        return heading + rest
 
 
 def content_folder() -> Path:

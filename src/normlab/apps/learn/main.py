@@ -74,8 +74,9 @@ def _build_parser() -> argparse.ArgumentParser:
     def add_command(name: str, help_: str) -> argparse.ArgumentParser:
         return commands.add_parser(name, help=help_, description=help_)
 
-    lesson = add_command("lesson", "show a lesson, 1 to 6")
+    lesson = add_command("lesson", "show a lesson, 1 to 6: first its questions")
     lesson.add_argument("number", help="1 to 6")
+    lesson.add_argument("--results", action="store_true", help="show what follows the questions")
     predict = add_command("predict", "guess a result, run the study, see how good the guess is")
     predict.add_argument("id", nargs="?", help="default: the next one that you have not done")
     predict.add_argument("--guess", metavar="X", help="your number; default: it is asked for")
@@ -134,7 +135,7 @@ def _show_lesson(writer: Writer, options: argparse.Namespace) -> None:
     from normlab.apps.learn.path import print_lesson
 
     lesson = read_lesson(_parse_lesson(options.number))
-    print_lesson(writer, lesson)
+    print_lesson(writer, lesson, with_results=options.results)
     day = date.today().isoformat()
 
     def change(progress: Progress) -> None:

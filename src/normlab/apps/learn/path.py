@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.markdown import Markdown, TableElement
+from rich.markdown import CodeBlock, Markdown, TableElement
 from rich.table import Table
+from rich.text import Text
 
 from normlab.apps.learn.completion import BOXES, is_measured, quiz_score, ticked_boxes
 from normlab.apps.learn.content import (
@@ -43,10 +44,23 @@ class FoldedTable(TableElement):
             yield part
 
 
-class LessonMarkdown(Markdown):
-    """Markdown with such tables."""
+class WholeCode(CodeBlock):
+    """A block of code whose lines are not broken, so that it can be copied from the terminal."""
 
-    elements: ClassVar = {**Markdown.elements, "table_open": FoldedTable}
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The code as it is."""
+        yield Text(str(self.text).rstrip(), no_wrap=True, overflow="ignore")
+
+
+class LessonMarkdown(Markdown):
+    """Markdown with such tables and such code."""
+
+    elements: ClassVar = {
+        **Markdown.elements,
+        "table_open": FoldedTable,
+        "fence": WholeCode,
+        "code_block": WholeCode,
+    }
 
 
 def print_path(
@@ -121,11 +135,17 @@ def format_tick(done: bool) -> str:
     return "[x]" if done else "[ ]"
 
 
-def print_lesson(writer: Writer, lesson: Lesson) -> None:
-    """The Markdown of a lesson, wrapped at the terminal's width."""
-    text = fit_encoding(readable_markdown(lesson.text))
+def print_lesson(writer: Writer, lesson: Lesson, *, with_results: bool) -> None:
+    """The Markdown of a lesson up to its questions, or from there, wrapped at the terminal's width.
+
+    A learner who sees the results beside the questions predicts nothing.
+    """
+    text = lesson.results if with_results else lesson.questions
     # A terminal that shows links hides their targets, which are files here.
-    writer.print_block(LessonMarkdown(text, hyperlinks=False))
+    block = LessonMarkdown(fit_encoding(readable_markdown(text)), hyperlinks=False)
+    writer.print_block(block)
+    if lesson.results and not with_results:
+        writer.print_text(f"\nThen: normlab-learn lesson {lesson.number} --results")
 
 
 def readable_markdown(text: str) -> str:

@@ -93,7 +93,7 @@ class Writer:
     def print_block(self, block: "RenderableType") -> None:
         """Print what rich lays out by itself at the terminal's width."""
         with self._terminal.capture() as captured:
-            self._terminal.print(block, soft_wrap=False)
+            self._terminal.print(block, soft_wrap=False, crop=False)
         # It is clean and may hold rich's own colours: it is written as it is.
         sys.stdout.write(fit_encoding(captured.get()))
 
