@@ -138,7 +138,9 @@ def test_the_quiz_judges_explains_and_counts(page: Path, phone: dict[str, Any]) 
 
 
 def test_it_fits_a_phone_and_a_desk(page: Path, phone: dict[str, Any], tmp_path: Path) -> None:
-    for answer, width in ((phone, 390), (run_script(page, READ_PAGE, 1280, tmp_path), 1280)):
+    answers = [(phone, 390)]
+    answers += [(run_script(page, READ_PAGE, width, tmp_path), width) for width in (320, 1280)]
+    for answer, width in answers:
         scroll, window = answer["widths"]
         assert window == width
         assert scroll <= window
