@@ -45,7 +45,10 @@ def time_step_ratio(seed: int) -> float:
 
 
 def build_training_step(spec: RunSpec) -> Callable[[], None]:
-    """A step of a run's model in fp32: batch, forward, backward, clipping, AdamW's update."""
+    """A function that trains a run's model by a step in fp32, each time on the same batch.
+
+    A step is forward, backward, clipping and AdamW's update; the batch is made here, once.
+    """
     import torch
 
     from normlab.data import build_source
@@ -56,13 +59,11 @@ def build_training_step(spec: RunSpec) -> Callable[[], None]:
     module = LanguageModel(build_model(spec.config, source.vocabulary), spec.config)
     optimizer = module.configure_optimizers()["optimizer"]
     batch = to_tensors(source.batch(spec.config.seed, 0))
-    clip = spec.config.trainer.gradient_clip
 
     def take_step() -> None:
         optimizer.zero_grad()
         torch.autograd.backward(module.training_step(batch, 0))
-        if clip is not None:
-            torch.nn.utils.clip_grad_norm_(module.parameters(), clip)
+        module.configure_gradient_clipping(optimizer)
         optimizer.step()
 
     return take_step
