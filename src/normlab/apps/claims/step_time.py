@@ -5,9 +5,8 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
-from normlab.config.compose import composed_config
 from normlab.config.run_spec import RunSpec
-from normlab.study.plan import compose_spec
+from normlab.study.plan import compose_specs
 
 _NORMS = ("layernorm", "rmsnorm")
 _OVERRIDES = ("data=synthetic", "model=nanogpt", "placement=pre")
@@ -26,11 +25,7 @@ def time_step_ratio(seed: int) -> float:
     """LayerNorm's median seconds a step over RMSNorm's, the models in turn in this process."""
     from normlab.norms.timing import median_milliseconds
 
-    with composed_config([]) as (loader, master):
-        specs = [
-            compose_spec(loader, master, [*_OVERRIDES, f"norm={norm}", f"seed={seed}"])
-            for norm in _NORMS
-        ]
+    specs = compose_specs(*([*_OVERRIDES, f"norm={norm}", f"seed={seed}"] for norm in _NORMS))
     calls = {norm: build_training_step(spec) for norm, spec in zip(_NORMS, specs, strict=True)}
     for call in calls.values():
         for _ in range(_WARM_STEPS):
