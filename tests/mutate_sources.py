@@ -3,9 +3,9 @@
     python tests/mutate_sources.py [--count 60] [--seed 0] [--only archive,analysis]
 
 The mutations are drawn with the seed, as many from each package as it has lines. Each is made in a
-copy of the working tree, where the fast tests of the same package are run until one fails. A
-mutation that no test notices is printed with its line: look at it, for some change nothing that
-matters (a tolerance, a message's length). It takes about half a minute each.
+copy of the working tree, where the fast tests of the same package are run until one fails, whose
+name is printed. A mutation that no test notices is printed with its line: look at it, for some
+change nothing that matters (a tolerance, a message's length). It takes about half a minute each.
 """
 
 import argparse
@@ -99,8 +99,8 @@ def draw_mutations(count: int, seed: int, only: set[str]) -> list[Mutation]:
     return [*drawn, *dice.sample(rest, max(0, min(count, len(mutations)) - len(drawn)))][:count]
 
 
-def is_noticed(mutation: Mutation, tree: Path) -> bool:
-    """Whether a fast test of the mutation's package fails in a copy of the tree that has it."""
+def find_failing_test(mutation: Mutation, tree: Path) -> str | None:
+    """The first fast test of the mutation's package that fails where `tree` has the mutation."""
     path = tree / mutation.path.relative_to(ROOT)
     original = path.read_text(encoding="utf-8")
     parsed = ast.parse(original)
@@ -113,11 +113,12 @@ def is_noticed(mutation: Mutation, tree: Path) -> bool:
     try:
         answer = subprocess.run(
             [*command, *paths], cwd=tree, capture_output=True, timeout=TIMEOUT, check=False,
-            env={**os.environ, "PYTHONPATH": str(tree / "src")},
+            env={**os.environ, "PYTHONPATH": str(tree / "src")}, text=True,
         )  # fmt: skip
-        return answer.returncode != 0
+        failed = (line for line in answer.stdout.splitlines() if line.startswith(("FAILED", "ERR")))
+        return next(failed, f"pytest ended with {answer.returncode}") if answer.returncode else None
     except subprocess.TimeoutExpired:
-        return True
+        return f"not finished after {TIMEOUT} s"
     finally:
         path.write_text(original, encoding="utf-8")
 
@@ -137,11 +138,12 @@ def main() -> None:
             ROOT, tree, ignore=shutil.ignore_patterns(".git", ".venv", "outputs", "__pycache__")
         )
         for number, mutation in enumerate(drawn, 1):
-            caught = is_noticed(mutation, tree)
-            noticed += caught
+            failed = find_failing_test(mutation, tree)
+            noticed += failed is not None
             place = f"{mutation.path.relative_to(SOURCES)}:{mutation.line}"
-            word = "noticed " if caught else "SURVIVED"
-            print(f"{number}/{len(drawn)} {word} {place}  {mutation.text}", flush=True)
+            word = "noticed " if failed else "SURVIVED"
+            print(f"{number}/{len(drawn)} {word} {place}  {mutation.text}")
+            print(f"    {failed or 'no test failed'}", flush=True)
     print(f"seed {options.seed}: {noticed} of {len(drawn)} mutations noticed")
 
 

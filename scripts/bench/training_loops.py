@@ -19,12 +19,11 @@ from torch.profiler import ProfilerActivity, profile
 
 from harness import Block, RunBlock, read_peak_memory
 from models import PEERS, MatrixProduct, Shape
-from normlab.config.compose import composed_config
 from normlab.config.run_spec import RunSpec
 from normlab.data import Source, build_source
 from normlab.errors import NormlabError
 from normlab.model.gpt import count_parameters
-from normlab.study.plan import compose_spec
+from normlab.study.plan import compose_specs
 from normlab.training.build import build_model
 from normlab.training.hardware import resolve_hardware
 
@@ -51,8 +50,7 @@ def compose_run(overrides: Sequence[str]) -> RunSpec:
         ConfigError: it cannot be trained.
     """
     last = {override.partition("=")[0]: override for override in overrides}
-    with composed_config([]) as (loader, master):
-        return compose_spec(loader, master, list(last.values()))
+    return compose_specs([*last.values()])[0]
 
 
 def make_plain_loop(

@@ -13,14 +13,13 @@ from pathlib import Path
 from normlab import config
 from normlab.apps.catalogue import read_entry
 from normlab.archive.files import write_text
-from normlab.config.compose import composed_config
 from normlab.config.placement import (
     END_SITES,
     ResolvedPlacement,
     ResolvedSublayer,
     resolve_placement,
 )
-from normlab.study.plan import compose_spec
+from normlab.study.plan import compose_specs
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "learn" / "figures"
 PLACEMENTS = ("pre", "post", "sandwich", "output", "parallel")
@@ -113,8 +112,7 @@ class Drawing:
 
 def resolve_by_name(name: str) -> ResolvedPlacement:
     """The placement of conf/placement with RMSNorm, for the default model."""
-    with composed_config([]) as (loader, master):
-        settings = compose_spec(loader, master, ["norm=rmsnorm", f"placement={name}"]).config
+    settings = compose_specs(["norm=rmsnorm", f"placement={name}"])[0].config
     return resolve_placement(settings.placement, settings.norm, settings.model.depth)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from normlab.analysis import convergence
-from normlab.analysis.conclusions import split_in_two
+from normlab.analysis.caveats import split_in_two
 from normlab.analysis.convergence import (
     Convergence,
     count_spikes,

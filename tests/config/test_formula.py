@@ -288,6 +288,40 @@ def test_the_norm_of_queries_and_keys_has_the_width_of_a_head(train_py, tmp_path
     assert answer.err.startswith("normlab: placement.qk.expression: it has no value")
 
 
+@pytest.mark.parametrize(
+    ("overrides", "widths"),
+    [
+        ("placement.qk=FORMULA", [8]),
+        ("placement.head_norm=all placement.qk=FORMULA", [32, 16]),
+        ("placement.head_norm=all placement.v=FORMULA", [16]),
+        ("placement.attention.inner=FORMULA", [32]),
+        ("placement.feedforward.inner=FORMULA", [96]),
+        ("placement.inner=FORMULA", [32, 96]),
+        ("placement.final=FORMULA", [32]),
+        ("+placement.blocks.a={where:'l<2',feedforward:{inner:FORMULA}}", [96]),
+        (
+            "norm=rmsnorm placement.feedforward.norm=FORMULA placement.feedforward.inner=true",
+            [32, 96],
+        ),
+        ("norm=l1 norm.expression='gain*EXPRESSION' placement=pre placement.qk=true", [32, 8]),
+    ],
+)
+def test_a_formula_is_checked_at_the_widths_of_its_sites(overrides, widths, specified):
+    shape = ["model.width=32", "model.heads=4", "model.kv_heads=2", "model.hidden_ratio=3"]
+
+    def compose(allowed):
+        # The square root has a value at these widths alone.
+        distances = "*".join(f"abs(width-{width})" for width in allowed)
+        norm = "{_target_:normlab.norms.Formula,expression:'EXPRESSION'}"
+        text = overrides.replace("FORMULA", norm).replace("EXPRESSION", f"(x+sqrt(-{distances}))")
+        specified(*shape, *text.split())
+
+    compose(widths)
+    for width in widths:
+        with pytest.raises(ConfigError, match="it has no value"):
+            compose([other for other in (8, 16, 32, 96) if other != width])
+
+
 def test_everything_of_a_formula_may_be_overridden(train_py, tmp_path):
     # What is wrong here is looked at last: the formula has passed.
     missing = tmp_path / "missing.txt"

@@ -6,10 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from normlab.config.compose import composed_config
 from normlab.config.schema import InitConfig, ModelConfig
 from normlab.model.gpt import GPT
-from normlab.study.plan import compose_spec
+from normlab.study.plan import compose_specs
 from uniform_placement import uniform_placement
 
 SHAPE = ModelConfig(depth=1, width=8, heads=2, context=4, tie=False)
@@ -45,10 +44,8 @@ def test_it_is_learned_and_changes_no_other_weight() -> None:
 
 
 def test_without_it_a_run_has_the_id_that_it_always_had() -> None:
-    with composed_config([]) as (loader, master):
-        plain = compose_spec(loader, master, ["study=x"])
-        neutral = compose_spec(loader, master, ["study=x", "model.init.embedding_scale=null"])
-        scaled = compose_spec(loader, master, ["study=x", "model.init.embedding_scale=8"])
+    key = "model.init.embedding_scale"
+    plain, neutral, scaled = compose_specs([], [f"{key}=null"], [f"{key}=8"])
     assert "embedding_scale" not in plain.plain["model"]["init"]
     assert plain.id == neutral.id != scaled.id
 
@@ -57,8 +54,6 @@ def test_without_it_a_run_has_the_id_that_it_always_had() -> None:
 def test_the_papers_language_models_have_norms_without_bias_that_start_alpha_at_one(
     norm: str,
 ) -> None:
-    with composed_config([]) as (loader, master):
-        spec = compose_spec(loader, master, ["study=x", f"norm={norm}"])
-    parameters = spec.plain["norm"]["parameters"]
+    parameters = compose_specs([f"norm={norm}"])[0].plain["norm"]["parameters"]
     assert parameters["alpha"]["init"] == 1
     assert "bias" not in parameters

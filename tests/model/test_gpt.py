@@ -20,7 +20,7 @@ from normlab.config.schema import (
     ModelConfig,
     Positions,
 )
-from normlab.model.gpt import EXPLICIT_CONTEXT, GPT, Rotary, count_parameters, hidden_width
+from normlab.model.gpt import EXPLICIT_CONTEXT, GPT, Rotary, count_parameters
 from normlab.norms import LayerNorm, RMSNorm
 from uniform_placement import uniform_placement
 
@@ -405,11 +405,11 @@ def test_gated_feedforward_is_its_formula(norm):
 )
 def test_the_hidden_width_is_rounded_up_to_a_multiple(width, ratio, multiple, hidden):
     shape = ModelConfig(width=width, hidden_ratio=ratio, hidden_multiple=multiple)
-    assert hidden_width(shape) == hidden
+    assert shape.hidden_width == hidden
 
 
 def test_the_hidden_width_is_not_rounded_up_from_a_whole_number():
-    assert hidden_width(ModelConfig(width=100, hidden_ratio=2.2)) == 220
+    assert ModelConfig(width=100, hidden_ratio=2.2).hidden_width == 220
 
 
 # Sampling

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from network_comparison import assert_same_function, call_with_weights, perturb_parameters
 from normlab.config.schema import ModelConfig
-from normlab.model.gpt import GPT, hidden_width
+from normlab.model.gpt import GPT
 from normlab.training.build import build_model
 from oracles import weights
 from tiny_run import TINY
@@ -64,7 +64,7 @@ def later(kind: str, eps: str = "rms_norm_eps", **settings: Any) -> Build:
         configuration = getattr(transformers, f"{kind}Config")(
             vocab_size=VOCABULARY,
             hidden_size=shape.width,
-            intermediate_size=hidden_width(shape),
+            intermediate_size=shape.hidden_width,
             num_hidden_layers=shape.depth,
             num_attention_heads=shape.heads,
             num_key_value_heads=shape.kv_heads,

@@ -8,7 +8,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from normlab.archive.record import BestNumbers, FinalNumbers, RunRecord
+from normlab.archive.record import BestNumbers, FinalNumbers, RunRecord, State
 from normlab.study import progress
 from normlab.study.progress import Countdown, StudyProgress, format_outcome
 from normlab.terminal import open_terminal
@@ -199,6 +199,15 @@ def test_the_time_left_is_that_of_all_runs_of_the_study(
         line = capsys.readouterr().out
         assert line.startswith(f"run 2/4 {NAMES[0]}  step 50/100")
         assert "4m 10s left" in line
+
+
+@pytest.mark.parametrize("state", ["running", "interrupted", "failed"])
+def test_a_run_without_a_result_is_called_by_its_state(state: State) -> None:
+    record = RunRecord("id", NAMES[0], "rmsnorm", "pre", "synthetic", 0, {}, {}, state=state)
+    record.reason = "stopped by Ctrl-C"
+    assert format_outcome(record) == f"[red]{state}[/]: stopped by Ctrl-C"
+    record.reason = None
+    assert format_outcome(record) == f"[red]{state}[/]"
 
 
 def test_a_speed_that_was_recorded_is_not_said_to_be_about() -> None:

@@ -1,20 +1,16 @@
-"""What a study's numbers show in sentences, and what weakens them: seeds, mixtures, missing runs.
+"""What a study's numbers show, in sentences.
 
 Comparisons are written one by one where they are few, by facet or counted where they are many.
 """
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
-from itertools import pairwise
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-from normlab.analysis.arms import Arm, Facet, format_value, split_facets
+from normlab.analysis.arms import Arm, split_facets
 from normlab.analysis.comparison import (
     Comparison,
     FinalLoss,
-    is_below_floor,
-    is_invalid,
     learned_data,
     losses_by_seed,
     mostly_diverged,
@@ -22,9 +18,7 @@ from normlab.analysis.comparison import (
 from normlab.analysis.formatting import format_interval, format_probability, join_first
 from normlab.analysis.learning_rates import LearningRates
 from normlab.analysis.statistics import Outcome, mean_interval, mean_or_infinity
-from normlab.archive import tags
-from normlab.archive.record import SETTLED_STATES, short_number
-from normlab.archive.study import Run, Study
+from normlab.archive.record import short_number
 
 MOST_SENTENCES = 5
 
@@ -304,260 +298,6 @@ def _count_facets(groups: Sequence[_Comparisons]) -> str:
         f"Of {len(groups)} combinations of settings, {', '.join(words)}; most often, in {often}, "
         f"the lowest mean is that of {name}."
     )
-
-
-def find_caveats(
-    study: Study, facets: Sequence[Facet], compared_facets: Sequence[Facet]
-) -> list[str]:
-    """Sentences about whatever weakens the comparison of the study's arms; none if nothing does.
-
-    The arms of `facets` have all runs; those of `compared_facets`, in a study over learning rates,
-    the runs at the best rate alone.
-    """
-    sentences = [
-        *_seed_caveats(facets),
-        *_init_caveats(study.runs),
-        *_leak_caveats(facets),
-        *_floor_caveats(facets),
-        *_group_caveats(compared_facets),
-        *_mixture_caveats(facets),
-        *_budget_caveats(study.runs),
-        *_precision_caveats(facets),
-        *_data_caveats(facets),
-        *_run_caveats(study.runs),
-    ]
-    return list(dict.fromkeys(sentences))
-
-
-def _seed_caveats(facets: Sequence[Facet]) -> Iterator[str]:
-    arms = _arms_by_label(facets)
-    finished = [len(_arm_seeds(arm, "finished")) for arm in arms.values()]
-    if max(finished, default=0) == 1:
-        yield (
-            "One seed: no number has an interval, and an effect cannot be separated from noise; "
-            "add seed=0,1,2 to the command."
-        )
-    elif 1 in finished:
-        alone = [arm.label for arm in arms.values() if len(_arm_seeds(arm, "finished")) == 1]
-        yield f"Only one seed finished, and so no interval: {join_first(alone)}."
-    lacking = {}
-    for facet in facets:
-        seeds = {seed for arm in facet.arms for seed in _arm_seeds(arm)}
-        for arm in facet.arms:
-            if missing := sorted(seeds - _arm_seeds(arm)):
-                lacking[arm.label] = f"{arm.label} lacks seed={','.join(map(str, missing))}"
-    if lacking:
-        yield (
-            f"Not all arms have a result for the same seeds, and only equal seeds are paired: "
-            f"{join_first(lacking.values())}."
-        )
-
-
-# Placements whose papers derive their factors for Xavier's weights: 2203.00555, 2210.06423,
-# 2004.08249, 2206.00330.
-_XAVIER_PLACEMENTS = ("deepnorm", "subln", "admin", "b2t")
-
-
-def _init_caveats(runs: Sequence[Run]) -> Iterator[str]:
-    """Placements that assume other weights at the start than the model has."""
-    names = set()
-    for run in runs:
-        model = run.record.config.get("model")
-        init = model.get("init") if isinstance(model, dict) else None
-        if isinstance(init, dict) and init.get("scheme", "normal") != "xavier":
-            names.add(run.record.placement)
-    assuming = [name for name in _XAVIER_PLACEMENTS if name in names]
-    if assuming:
-        yield (
-            f"The factors of {', '.join(assuming)} were derived for Xavier's weights, and these "
-            f"models start from smaller ones; model.init.scheme=xavier starts from Xavier's."
-        )
-
-
-def _arms_by_label(facets: Sequence[Facet]) -> dict[str, Arm]:
-    return {arm.label: arm for facet in facets for arm in facet.arms}
-
-
-def _leak_caveats(facets: Sequence[Facet]) -> Iterator[str]:
-    """Arms that were trained without the check for leaks."""
-    invalid = [label for label, arm in _arms_by_label(facets).items() if is_invalid(arm)]
-    if invalid:
-        yield (
-            f"Trained with allow_leak=true, without the check that no token sees a later one, and "
-            f"so compared with none: {join_first(invalid)}."
-        )
-
-
-def _floor_caveats(facets: Sequence[Facet]) -> Iterator[str]:
-    """Arms below the lowest loss that is possible: they see what they have to predict."""
-    below = [label for label, arm in _arms_by_label(facets).items() if is_below_floor(arm)]
-    if below:
-        yield (
-            f"Below the floor, possible only for a model that sees the tokens it has to predict: "
-            f"{join_first(below)}. Such losses mean nothing, and are compared with none."
-        )
-
-
-# Two groups of seeds: the gap between them is this many times as wide as either group.
-_WIDE_GAP = 4.0
-_FEWEST_IN_TWO_GROUPS = 4
-
-
-def _group_caveats(facets: Sequence[Facet]) -> Iterator[str]:
-    """Arms whose seeds end in two groups: their mean is the loss of no run."""
-    rows = []
-    for arm in _arms_by_label(facets).values():
-        if groups := split_in_two(list(losses_by_seed(arm).values())):
-            (low, high) = groups
-            rows.append(
-                f"{arm.label} ({len(low)} at {mean_interval(low)[0]:.4f}, "
-                f"{len(high)} at {mean_interval(high)[0]:.4f})"
-            )
-    if rows:
-        yield (
-            f"Seeds end in two groups, so a mean and its interval describe no run; count the runs "
-            f"of each, or train longer: {join_first(rows)}."
-        )
-
-
-def split_in_two(losses: Sequence[float]) -> tuple[list[float], list[float]] | None:
-    """The losses in two groups with a wide gap between them; None where there is none.
-
-    The gap must be `_WIDE_GAP` times the width of either group and 0.02 nats per token.
-    """
-    ordered = sorted(losses)
-    if len(ordered) < _FEWEST_IN_TWO_GROUPS:
-        return None
-    gap, at = max(
-        (after - before, index) for index, (before, after) in enumerate(pairwise(ordered))
-    )
-    low, high = ordered[: at + 1], ordered[at + 1 :]
-    width = max(low[-1] - low[0], high[-1] - high[0])
-    is_apart = gap > max(_WIDE_GAP * width, _NOTHING_LEARNED) and min(len(low), len(high)) > 1
-    return (low, high) if is_apart else None
-
-
-def _arm_seeds(arm: Arm, *states: str) -> set[int]:
-    return {run.record.seed for run in arm.with_state(*(states or SETTLED_STATES))}
-
-
-# What may differ between runs of one comparison without being an arm's own.
-_ASPECTS: dict[str, Callable[[Run], Any]] = {
-    "steps": lambda run: run.record.last_step,
-    "precision": lambda run: run.record.precision,
-    "device": lambda run: run.record.device,
-    "threads": lambda run: run.record.threads,
-    "CPU kernels": lambda run: run.record.kernels,
-    "how they were trained": lambda run: "in a stack" if run.record.stacked else "alone",
-    "versions": lambda run: tuple(sorted(run.record.versions.items())) or None,
-    "commit": lambda run: _commit_name(run),
-}
-
-
-def _mixture_caveats(facets: Sequence[Facet]) -> Iterator[str]:
-    for aspect, value_of in _ASPECTS.items():
-        mixed: dict[Any, dict[int, Run]] = defaultdict(dict)
-        for facet in facets:
-            runs = [run for arm in facet.arms for run in arm.with_state(*SETTLED_STATES)]
-            values = {id(run): value for run in runs if (value := value_of(run)) is not None}
-            if len(set(values.values())) > 1:
-                for run in runs:
-                    if id(run) in values:
-                        mixed[values[id(run)]][id(run)] = run
-        if mixed:
-            yield (
-                f"Runs that are compared differ in {aspect}: "
-                f"{join_first(_name_differing_values(aspect, mixed))}. A difference between arms "
-                f"may come from that."
-            )
-
-
-def _name_differing_values(aspect: str, runs: Mapping[Any, Sized]) -> list[str]:
-    values = list(runs)
-    if aspect == "versions":  # of all packages, those that differ
-        common = set(values[0]).intersection(*values[1:])
-        words = [
-            " ".join(
-                f"{name} {number}" for name, number in versions if (name, number) not in common
-            )
-            for versions in values
-        ]
-    else:
-        words = [format_value(value) for value in values]
-    counts = [len(runs_of_value) for runs_of_value in runs.values()]
-    pairs = sorted(zip(counts, words, strict=True), reverse=True)
-    return [f"{word} in {count} run{'s' * (count > 1)}" for count, word in pairs]
-
-
-def _commit_name(run: Run) -> str | None:
-    git = run.record.git or {}
-    if not git.get("commit"):
-        return None
-    return str(git["commit"])[:8] + (" with changes" if git.get("dirty") else "")
-
-
-def _budget_caveats(runs: Sequence[Run]) -> Iterator[str]:
-    budgets = {steps for run in runs if (steps := run.record.last_step) is not None}
-    if len(budgets) > 1:
-        words = [f"{steps} steps" for steps in sorted(budgets)]
-        yield f"Runs of different budgets are not compared with each other: {join_first(words)}."
-
-
-def _precision_caveats(facets: Sequence[Facet]) -> Iterator[str]:
-    """Where precisions are apart by facet; inside one they are a mixture."""
-    by_facet = [
-        {run.record.precision for arm in facet.arms for run in arm.runs} - {None}
-        for facet in facets
-    ]
-    distinct = {str(precision) for precisions in by_facet for precision in precisions}
-    if len(distinct) > 1 and all(len(precisions) <= 1 for precisions in by_facet):
-        yield (
-            f"Runs of other precision are not compared with each other: "
-            f"{join_first(sorted(distinct))}."
-        )
-
-
-def _data_caveats(facets: Sequence[Facet]) -> Iterator[str]:
-    labels = [
-        arm.label
-        for facet in facets
-        if len({learned_data(arm) for arm in facet.arms}) > 1
-        for arm in facet.arms
-    ]
-    if labels:
-        yield (
-            f"Losses on different data do not compare, and are not compared: {join_first(labels)}."
-        )
-
-
-def _run_caveats(runs: Sequence[Run]) -> Iterator[str]:
-    """Runs without a result, with damaged logs, or with probes that others do not have."""
-    by_state: dict[str, list[Run]] = defaultdict(list)
-    for run in runs:
-        by_state[run.record.state].append(run)
-    if failed := by_state["failed"]:
-        named = [f"{run.record.name} ({run.record.reason or 'no reason kept'})" for run in failed]
-        yield f"Failed, not counted: {join_first(named)}. The same command tries again."
-    if stopped := by_state["interrupted"]:
-        named = [f"{run.record.name} at step {run.record.step}" for run in stopped]
-        yield (
-            f"Interrupted, not in the means: {join_first(named)}. The curves end in an open "
-            f"circle; the command that began them goes on with them."
-        )
-    if running := by_state["running"]:
-        named = [run.record.name for run in running]
-        yield f"Still running, not counted yet: {join_first(named)}."
-    damaged = [run.record.name for run in runs if not run.complete]
-    if damaged:
-        yield (
-            f"The logs are damaged or incomplete, and with them the curves: {join_first(damaged)}."
-        )
-    probed = [run for run in runs if any(map(tags.split_probe_tag, run.events.last_steps))]
-    if 0 < len(probed) < len(runs):
-        yield (
-            f"Probes were on in {len(probed)} of {len(runs)} runs, which costs time: speeds do not "
-            f"compare."
-        )
 
 
 def describe_best_rates(rates: LearningRates) -> Iterator[str]:

@@ -23,6 +23,7 @@ from PIL import Image
 from normlab.analysis import report_tables
 from normlab.analysis.result import StudyResult
 from normlab.archive.files import write_text
+from normlab.archive.record import short_commit
 from normlab.archive.study import Study
 from normlab.text import printable
 
@@ -245,7 +246,7 @@ def _origin_facts(fixed: Mapping[str, str]) -> list[str]:
         "version normlab": "normlab ",
     }
     facts = [f"{before}{fixed[key]}" for key, before in words.items() if key in fixed]
-    return [*facts, *([f"commit {commit[:9]}"] if commit else [])]
+    return [*facts, *([f"commit {short_commit(commit)}"] if commit else [])]
 
 
 def repeat_commands(study: Study) -> dict[str, list[str]]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from normlab.analysis.arms import Arm, Facet, group_runs, split_facets
+from normlab.analysis.caveats import find_caveats
 from normlab.analysis.comparison import Comparison, compare_arms, is_invalid
 from normlab.analysis.conclusions import (
     describe_best_rates,
@@ -18,7 +19,6 @@ from normlab.analysis.conclusions import (
     describe_stable_rates,
     describe_unlearned,
     explain_no_comparison,
-    find_caveats,
 )
 from normlab.analysis.convergence import (
     Convergence,

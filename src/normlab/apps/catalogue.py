@@ -9,9 +9,8 @@ from omegaconf import OmegaConf
 
 from normlab import config
 from normlab.archive.files import write_text
-from normlab.config.compose import composed_config
 from normlab.errors import CommandParser, NormlabError, report_user_errors
-from normlab.study.plan import compose_spec
+from normlab.study.plan import compose_specs
 
 PATH = Path("docs/catalogue.md")
 COMMAND = "python scripts/catalogue.py"
@@ -132,11 +131,8 @@ def _placement_facts(name: str) -> tuple[str, str]:
     from normlab.model.gpt import count_parameters
     from normlab.training.build import build_model
 
-    with composed_config([]) as (loader, master):
-        with_placement, bare = (
-            build_model(compose_spec(loader, master, overrides).config, vocabulary=8)
-            for overrides in (["norm=rmsnorm", f"placement={name}"], ["norm=none", "placement=pre"])
-        )
+    specs = compose_specs(["norm=rmsnorm", f"placement={name}"], ["norm=none", "placement=pre"])
+    with_placement, bare = (build_model(spec.config, vocabulary=8) for spec in specs)
     final = "no" if isinstance(with_placement.final_norm, nn.Identity) else "yes"
     return final, f"{count_parameters(with_placement) - count_parameters(bare):,}"
 

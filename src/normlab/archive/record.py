@@ -338,6 +338,11 @@ def short_number(value: float) -> str:
     return f"{float(mantissa):g}e{int(exponent)}"
 
 
+def short_commit(commit: str) -> str:
+    """The first characters of a commit's hash, as pages and sentences show it."""
+    return commit[:7]
+
+
 def check_study_name(name: str) -> None:
     """Refuse a study name that is not the plain name of a folder.
 

@@ -5,8 +5,9 @@
 before anything heavy is imported.
 """
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, cast
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from normlab.config.placement import PlacementConfig
+from normlab.config.placement import NormConfig, PlacementConfig, ResolvedPlacement
 
 
 class Positions(Enum):
@@ -127,6 +128,33 @@ class ModelConfig:
     dropout: float = 0.0
     attention: AttentionKernel = AttentionKernel.auto
     init: InitConfig = field(default_factory=InitConfig)
+
+    @property
+    def hidden_width(self) -> int:
+        """`width` · `hidden_ratio`, rounded up to a multiple of `hidden_multiple`."""
+        multiples = self.width * self.hidden_ratio / self.hidden_multiple
+        # 100 · 2.2 is 220.00000000000003 in floating point, and means 220.
+        return math.ceil(round(multiples, 9)) * self.hidden_multiple
+
+    def norm_sites(self, network: ResolvedPlacement) -> Iterator[tuple[str, NormConfig, int]]:
+        """Every norm of this model with this placement: its site, its config and its width."""
+        for site, norm in network.ends.items():
+            if norm is not None:
+                yield site, norm, self.width
+        head = self.width // self.heads
+        keys = head * (self.kv_heads or self.heads)  # and values: the width of all their heads
+        for block in network.blocks:
+            for sublayer, wiring in block.items():
+                widths = dict.fromkeys(wiring.norms, self.width)
+                if sublayer == "feedforward":
+                    widths["inner"] = self.hidden_width
+                if wiring.head_norm == "head":
+                    widths |= {"q": head, "k": head, "v": head}
+                else:
+                    widths |= {"k": keys, "v": keys}
+                for site, norm in wiring.norms.items():
+                    if norm is not None:
+                        yield site, norm, widths[site]
 
 
 @dataclass

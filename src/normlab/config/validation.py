@@ -34,6 +34,7 @@ from normlab.config.placement import (
     BlockRule,
     PlacementConfig,
     SublayerConfig,
+    resolve_placement,
 )
 from normlab.config.schema import ModelConfig, Positions, TrainConfig
 from normlab.errors import ConfigError
@@ -149,8 +150,9 @@ def check_config(config: TrainConfig) -> None:
         if not rule.accepts(value):
             raise value_error(key, value, rule.allowed, rule.names)
     _check_shape(config.model)
-    _check_norm("norm", config.norm, config.model.width)
-    _check_placement(config.placement, config.model)
+    _check_norm("norm", config.norm)
+    _check_placement(config.placement, config.model.depth)
+    _check_formulas(config)
     _check_expression("model.init.output", config.model.init.output, L=config.model.depth)
 
 
@@ -181,37 +183,55 @@ def _check_shape(model: ModelConfig) -> None:
         )
 
 
-def _check_norm(key: str, value: Any, width: int) -> None:
+def _check_norm(key: str, value: Any) -> None:
     if not (isinstance(value, Mapping) and isinstance(value.get("_target_"), str)):
         raise ConfigError(
             f"{key}={value} is not a norm; a norm is a mapping with a _target_, the class that "
             f"takes the width, and its arguments beside it."
         )
-    if is_formula(value):
-        check_formula(key, value, width)
 
 
-def _check_placement(placement: PlacementConfig, model: ModelConfig) -> None:
+def _check_formulas(config: TrainConfig) -> None:
+    """Refuse a formula that cannot be built at the width of a site where it stands.
+
+    One that stands nowhere, because a rule overrides it, may still be misspelt: it is checked at
+    the model's width.
+    """
+    placement, model = config.placement, config.model
+    norms = {"norm": config.norm}
+    norms |= {f"placement.{end}": getattr(placement, end) for end in END_SITES}
+    for key, layer in _placement_layers(placement):
+        norms |= {f"{key}.{site}": getattr(layer, site, None) for site in ("norm", *SITES, "qk")}
+    formulas = {key: norm for key, norm in norms.items() if is_formula(norm)}
+    if formulas:
+        network = resolve_placement(placement, config.norm, model.depth)
+        sites = list(model.norm_sites(network))
+        for key, formula in formulas.items():
+            widths = dict.fromkeys(width for _, norm, width in sites if norm == formula)
+            for width in widths or (model.width,):
+                check_formula(key, formula, width)
+
+
+def _check_placement(placement: PlacementConfig, depth: int) -> None:
     """Refuse a placement with a site, a scale or a condition that cannot be one.
 
     Also where no block takes the value: what a rule overrides may still be misspelt.
     """
     for end in END_SITES:
-        _check_site(f"placement.{end}", getattr(placement, end), model.width)
+        _check_site(f"placement.{end}", getattr(placement, end))
     for name, value in vars(placement.init).items():
-        _check_in_blocks(f"placement.init.{name}", value, model.depth)
+        _check_in_blocks(f"placement.init.{name}", value, depth)
     for key, layer in _placement_layers(placement):
         if layer.norm is not None:
-            _check_norm(f"{key}.norm", layer.norm, model.width)
+            _check_norm(f"{key}.norm", layer.norm)
         for site in (*SITES, "qk"):
-            width = model.width // model.heads if site in ("q", "k", "v", "qk") else model.width
-            _check_site(f"{key}.{site}", getattr(layer, site, None), width)
+            _check_site(f"{key}.{site}", getattr(layer, site, None))
         for name in SCALES:
-            _check_scale(f"{key}.{name}", name, getattr(layer, name, None), model.depth)
+            _check_scale(f"{key}.{name}", name, getattr(layer, name, None), depth)
     for name, rule in placement.blocks.items():
         with errors_about(f"placement.blocks.{name}.where: "):
-            for block in range(1, model.depth + 1):
-                evaluate_condition(rule.where, L=model.depth, l=block)
+            for block in range(1, depth + 1):
+                evaluate_condition(rule.where, L=depth, l=block)
 
 
 def _placement_layers(placement: PlacementConfig) -> Iterator[tuple[str, SublayerConfig]]:
@@ -223,9 +243,9 @@ def _placement_layers(placement: PlacementConfig) -> Iterator[tuple[str, Sublaye
         yield from ((f"{key}.{name}", getattr(layer, name)) for name in SUBLAYERS)
 
 
-def _check_site(key: str, value: Any, width: int) -> None:
+def _check_site(key: str, value: Any) -> None:
     if isinstance(value, Mapping):
-        _check_norm(key, value, width)
+        _check_norm(key, value)
     elif value is not None and not isinstance(value, bool):
         allowed = "true (the run's norm), false (nothing) or the config of a norm"
         raise value_error(key, value, allowed, ("true", "false"))

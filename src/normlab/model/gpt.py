@@ -150,7 +150,7 @@ class FeedForward(nn.Module):
 
     def __init__(self, shape: ModelConfig, wiring: Wiring, output: float):
         super().__init__()
-        hidden = hidden_width(shape)
+        hidden = shape.hidden_width
         self.gated = shape.feedforward is FeedForwardKind.swiglu
         self.activation = F.relu if shape.feedforward is FeedForwardKind.relu else F.gelu
         up_std = projection_std(shape.init, shape.width, hidden) * wiring.init.get("up", 1.0)
@@ -170,13 +170,6 @@ class FeedForward(nn.Module):
         else:
             hidden = self.activation(self.up(x))
         return F.dropout(self.down(self.inner_norm(hidden)), self.dropout, self.training)
-
-
-def hidden_width(shape: ModelConfig) -> int:
-    """`width` · `hidden_ratio`, rounded up to a multiple of hidden_multiple."""
-    multiples = shape.width * shape.hidden_ratio / shape.hidden_multiple
-    # 100 · 2.2 is 220.00000000000003 in floating point, and means 220.
-    return math.ceil(round(multiples, 9)) * shape.hidden_multiple
 
 
 class Block(nn.Module):

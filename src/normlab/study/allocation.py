@@ -109,9 +109,8 @@ def estimate_parameters(config: TrainConfig, vocabulary: int) -> int:
     """Weights of a model, norms apart."""
     model = config.model
     kv = (model.kv_heads or model.heads) / model.heads
-    hidden = -(-model.width * model.hidden_ratio // model.hidden_multiple) * model.hidden_multiple
     products = 3 if model.feedforward is FeedForwardKind.swiglu else 2
-    block = model.width * ((2 + 2 * kv) * model.width + products * hidden)
+    block = model.width * ((2 + 2 * kv) * model.width + products * model.hidden_width)
     positions = model.context if model.positions is Positions.learned else 0
     tables = vocabulary * (1 if model.tie else 2) + positions
     return round(model.depth * block + tables * model.width)
@@ -133,11 +132,10 @@ def estimate_memory(config: TrainConfig, vocabulary: int) -> int:
     """
     model = config.model
     tokens = config.data.batch_size * model.context
-    hidden = model.width * model.hidden_ratio
-    block = 4 * tokens * (14 * model.width + 4 * hidden + 3 * model.heads * model.context)
+    block = 14 * model.width + 4 * model.hidden_width + 3 * model.heads * model.context
     logits = 4 * tokens * 4 * vocabulary
     weights = 22 * estimate_parameters(config, vocabulary)
-    return PROCESS_BYTES + round(weights + model.depth * block + logits)
+    return PROCESS_BYTES + round(weights + model.depth * 4 * tokens * block + logits)
 
 
 def _fastest_jobs(configs: Sequence[TrainConfig], vocabulary: int, cores: int, most: int) -> int:

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from normlab.archive.files import check_study_files, sync_to_disk
 from normlab.archive.lock import supports_locks
+from normlab.config.compose import composed_config
 from normlab.config.formula import is_formula
 from normlab.config.gate import check_sweep_entry
 from normlab.config.run_spec import RunSpec, changed_text_message, make_run_spec
@@ -278,6 +279,16 @@ def compose_spec(loader: ConfigLoader, master: DictConfig, overrides: Sequence[s
         if not is_formula(arguments_set):
             check_against_file("norm", arguments_set, expected)
     return make_run_spec(composed, choices)
+
+
+def compose_specs(*combinations: Sequence[str]) -> list[RunSpec]:
+    """The runs that these combinations of overrides make of normlab's own options.
+
+    Raises:
+        ConfigError: one cannot be trained.
+    """
+    with composed_config([]) as (loader, master):
+        return [compose_spec(loader, master, overrides) for overrides in combinations]
 
 
 def has_result(spec: RunSpec) -> bool:

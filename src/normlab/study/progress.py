@@ -239,7 +239,7 @@ def format_outcome(record: RunRecord, speeds: Sequence[float] | None = None) -> 
             return (
                 f"[yellow]diverged[/] at step {record.diverged_step}: {escape(record.reason or '')}"
             )
-    return f"[red]failed[/]: {escape(record.reason or '')}"
+    return f"[red]{record.state}[/]" + (f": {escape(record.reason)}" if record.reason else "")
 
 
 def _format_loss(value: float | None) -> str:

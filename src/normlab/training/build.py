@@ -1,7 +1,7 @@
 """From a checked configuration to a model: the one place where norms meet the model."""
 
 import importlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,7 @@ from normlab.config.run_spec import RunSpec
 from normlab.config.schema import ModelConfig, TrainConfig
 from normlab.errors import ConfigError
 from normlab.model.contract import CONTEXT, VOCABULARY, check_causal
-from normlab.model.gpt import GPT, hidden_width
+from normlab.model.gpt import GPT
 from normlab.model.placement import NormFactory, Placement, Residual, Wiring
 from normlab.norms import norm_factory
 from normlab.norms.build import check_contract
@@ -54,10 +54,12 @@ def check_networks(specs: Iterable[RunSpec]) -> None:
             continue
         model = spec.config.model
         network = resolve_placement(spec.config.placement, spec.config.norm, model.depth)
-        for site in _norm_sites(network, spec.config):
-            if site not in norms:
-                norms.append(site)
-                key, norm, width = site
+        for site, norm, width in model.norm_sites(network):
+            key = f"placement.{site}"
+            if norm == spec.config.norm:
+                key = "norm" if width == model.width else f"norm (at {site})"
+            if (key, norm, width) not in norms:
+                norms.append((key, norm, width))
                 name = f"{key}._target_={norm['_target_']}"
                 check_contract(norm_factory(norm, key)(width), width, name)
         small = replace(model, context=CONTEXT)
@@ -81,35 +83,6 @@ def _build_or_explain(config: TrainConfig, name: str) -> GPT:
             f"{one_line(error, 200)}); its class takes the sublayer, its wiring and "
             f"the width."
         ) from error
-
-
-def _norm_sites(
-    network: ResolvedPlacement, config: TrainConfig
-) -> Iterator[tuple[str, Mapping[str, Any], int]]:
-    """Every norm of a model with its key and the widths it has to take."""
-
-    def name_site(
-        site: str, norm: Mapping[str, Any], width: int
-    ) -> tuple[str, Mapping[str, Any], int]:
-        if norm != config.norm:
-            return f"placement.{site}", norm, width
-        return "norm" if width == config.model.width else f"norm (at {site})", norm, width
-
-    model = config.model
-    head, kv_heads = model.width // model.heads, model.kv_heads or model.heads
-    for site, end in network.ends.items():
-        if end is not None:
-            yield name_site(site, end, model.width)
-    for block in network.blocks:
-        for sublayer, wiring in block.items():
-            all_heads = wiring.head_norm == "all"
-            inner = model.width if sublayer == "attention" else hidden_width(model)
-            widths = dict.fromkeys(("input", "output", "stream"), model.width)
-            widths |= {"inner": inner, "q": model.width if all_heads else head}
-            widths |= dict.fromkeys(("k", "v"), kv_heads * head if all_heads else head)
-            for site, norm in wiring.norms.items():
-                if norm is not None:
-                    yield name_site(site, norm, widths[site])
 
 
 def _build_wiring(wiring: ResolvedSublayer) -> Wiring:

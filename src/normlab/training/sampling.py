@@ -10,7 +10,6 @@ import torch
 from normlab.config.run_spec import GROUPS, read_run_spec
 from normlab.config.schema import ModelConfig
 from normlab.errors import NormlabError
-from normlab.model.gpt import hidden_width
 from normlab.training.build import build_model, check_networks
 from normlab.training.checkpoints import different_weights, load_weights
 
@@ -65,7 +64,7 @@ def continue_tokens(
 
 def _minimal_weights(shape: ModelConfig, vocabulary: int) -> int:
     """As many weights as a model of this shape has at least: one matrix of each kind."""
-    block = shape.width * (shape.width + hidden_width(shape))
+    block = shape.width * (shape.width + shape.hidden_width)
     return vocabulary * shape.width + shape.depth * block
 
 

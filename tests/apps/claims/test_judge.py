@@ -25,7 +25,7 @@ from normlab.apps.claims.claim import (
 )
 from normlab.apps.claims.estimates import DivergenceCount, share_difference, wilson_interval
 from normlab.apps.claims.judge import decide_verdict, verdict_ranges
-from normlab.apps.claims.record import MEANINGS, Word
+from normlab.apps.claims.record import MEANINGS, Verdict
 from normlab.apps.claims.runs import ClaimData
 from normlab.archive import tags
 from normlab.archive.study import Run
@@ -188,7 +188,7 @@ def test_a_regime_names_arms_that_have_learned_only_where_that_is_asked() -> Non
 
 
 def test_every_word_has_a_meaning() -> None:
-    assert set(MEANINGS) == set(get_args(Word))
+    assert set(MEANINGS) == set(get_args(Verdict))
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,10 @@ from normlab.analysis import sheet
 from normlab.analysis.sheet import shorten_text, wrap_text
 from normlab.analysis.style import GREY, INK, WIDTH, figure_style
 from normlab.apps.claims.page import describe_value, format_number
-from normlab.apps.claims.record import ClaimsRecord, ClaimVerdict, Range, Word
+from normlab.apps.claims.record import ClaimsRecord, ClaimVerdict, Range, Verdict
 
 # Colour, mark and filling of every word; the marks differ for those who cannot tell the colours.
-LOOKS: dict[Word, tuple[str, str, str]] = {
+LOOKS: dict[Verdict, tuple[str, str, str]] = {
     "reproduced": ("#0072B2", "o", "full"),
     "not reproduced": ("#B26E00", "s", "full"),
     "refuted": ("#D55E00", "v", "full"),

@@ -39,7 +39,7 @@ from normlab.apps.claims.claim import (
     Value,
 )
 from normlab.apps.claims.estimates import Estimate, TrainedArm, estimate_effect
-from normlab.apps.claims.record import ClaimVerdict, HorizonVerdict, Range, RunCounts, Word
+from normlab.apps.claims.record import ClaimVerdict, HorizonVerdict, Range, RunCounts, Verdict
 from normlab.apps.claims.regime import BudgetReach, describe_limits, describe_shortfall
 from normlab.apps.claims.run_archive import describe_origin
 from normlab.apps.claims.runs import ClaimData, NoEstimateError, select_runs
@@ -66,7 +66,7 @@ class VerdictRanges:
     absent: Range | None = None
 
 
-def decide_verdict(low: float, high: float, ranges: VerdictRanges) -> Word:
+def decide_verdict(low: float, high: float, ranges: VerdictRanges) -> Verdict:
     """The verdict for an interval; NaN is no interval."""
     if math.isnan(low) or math.isnan(high):
         return "cannot tell"
@@ -115,8 +115,8 @@ def _inside_or_outside(claimed: Range, absent: Range | None = None) -> VerdictRa
 
 def find_objection(
     test: Test, estimate: Estimate, regime: Regime | None = None
-) -> tuple[Word, str] | None:
-    """Why a result of trained arms is printed and not judged: the word, and a reason.
+) -> tuple[Verdict, str] | None:
+    """Why a result of trained arms is printed and not judged: the verdict, and a reason.
 
     Without a regime it is enough that one arm has learned.
     """
@@ -245,7 +245,7 @@ def _judge_effect(
 ) -> HorizonVerdict:
     """What data of one length say."""
     estimate, reason = Estimate(math.nan, math.nan, math.nan, ""), ""
-    word: Word = "cannot tell"
+    word: Verdict = "cannot tell"
     try:
         if data.problem:
             raise NoEstimateError(data.problem)
@@ -264,14 +264,14 @@ def _judge_effect(
     if shortfall := _find_shortfall(claim, data, steps):
         word, reason = "out of regime", shortfall
     return HorizonVerdict(
-        steps,
-        word,
-        reason,
-        finite_or_none(estimate.value),
-        finite_or_none(estimate.low),
-        finite_or_none(estimate.high),
-        estimate.basis,
-        estimate.seeds,
+        word=word,
+        value=finite_or_none(estimate.value),
+        low=finite_or_none(estimate.low),
+        high=finite_or_none(estimate.high),
+        steps=steps,
+        reason=reason,
+        basis=estimate.basis,
+        seeds=estimate.seeds,
     )
 
 

@@ -20,11 +20,10 @@ from normlab.apps.claims.record import OUTPUT_REMEDY, StoredMeasurement, read_re
 from normlab.apps.probe.record import ProbeResult
 from normlab.apps.probe.slopes import GRADIENT_DECAY, LAST_GRADIENT
 from normlab.archive import tags
-from normlab.config.compose import composed_config
 from normlab.config.run_spec import RunSpec
 from normlab.errors import ConfigError, NormlabError
 from normlab.study.allocation import count_cores
-from normlab.study.plan import compose_spec
+from normlab.study.plan import compose_specs
 from normlab.text import suggest_closest
 
 Series = dict[str, list[float]]
@@ -317,10 +316,9 @@ def measure_output_change(size: MeasurementSize) -> Series:
     """
     series: Series = defaultdict(list)
     logs = [math.log(depth) for depth in OUTPUT_CHANGE_DEPTHS]
-    for placement in ("pre", "post"):
-        with composed_config([]) as (loader, master):
-            overrides = ["experiment=theory_init", f"placement={placement}"]
-            spec = compose_spec(loader, master, overrides)
+    placements = ("pre", "post")
+    specs = compose_specs(*(["experiment=theory_init", f"placement={p}"] for p in placements))
+    for placement, spec in zip(placements, specs, strict=True):
         for seed in range(size.seeds):
             changes = [_output_change(spec, depth, seed) for depth in OUTPUT_CHANGE_DEPTHS]
             series[f"{placement}: slope"].append(fit_slope(logs, list(map(math.log, changes))))

@@ -12,7 +12,7 @@ from normlab.apps.claims.record import (
     ClaimsRecord,
     ClaimVerdict,
     EarlierVerdict,
-    HorizonVerdict,
+    IntervalVerdict,
     Range,
     RunCounts,
 )
@@ -235,7 +235,7 @@ def describe_result(verdict: ClaimVerdict) -> str:
     return "; ".join(filter(None, [value, claimed, verdict.basis, describe_runs(verdict.runs)]))
 
 
-def describe_value(verdict: ClaimVerdict | HorizonVerdict | EarlierVerdict) -> str:
+def describe_value(verdict: IntervalVerdict) -> str:
     """`-0.031 [-0.040, -0.022]`; no interval where there is none or, by nature, one of no width."""
     if verdict.value is None:
         return "–"

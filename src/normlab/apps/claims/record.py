@@ -13,8 +13,10 @@ from normlab.errors import NormlabError
 
 SCHEMA_VERSION = 1
 
-Word = Literal["reproduced", "not reproduced", "refuted", "cannot tell", "vacuous", "out of regime"]
-MEANINGS: dict[Word, str] = {
+Verdict = Literal[
+    "reproduced", "not reproduced", "refuted", "cannot tell", "vacuous", "out of regime"
+]
+MEANINGS: dict[Verdict, str] = {
     "reproduced": "the 95 % interval lies where the claim says: beyond the margin on its side, or "
     "for a claim of equality within the margin",
     "not reproduced": "the interval lies within the margin around no effect: an effect larger than "
@@ -32,7 +34,7 @@ MEANINGS: dict[Word, str] = {
 
 
 # What a verdict on a check is called: an equation is not reproduced, it holds.
-CHECK_WORDS: dict[Word, str] = {"reproduced": "holds", "refuted": "does not hold"}
+CHECK_WORDS: dict[Verdict, str] = {"reproduced": "holds", "refuted": "does not hold"}
 
 
 @dataclass(frozen=True)
@@ -62,42 +64,45 @@ class RunCounts:
         return self.finished + self.diverged + self.failed + self.missing
 
 
-@dataclass(frozen=True)
-class HorizonVerdict:
-    """What came out at one length of runs, in optimizer steps; as in `ClaimVerdict`."""
+@dataclass(frozen=True, kw_only=True)
+class IntervalVerdict:
+    """A verdict, and the value with its 95 % interval that it rests on; None where there is none.
 
-    steps: int
-    word: Word
-    reason: str
+    What is measured is in the claim's own unit.
+    """
+
+    word: Verdict
     value: float | None
     low: float | None
     high: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class HorizonVerdict(IntervalVerdict):
+    """What came out at one length of runs, in optimizer steps; as in `ClaimVerdict`."""
+
+    steps: int
+    reason: str
     basis: str
     seeds: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class EarlierVerdict:
+@dataclass(frozen=True, kw_only=True)
+class EarlierVerdict(IntervalVerdict):
     """What came out before the claim's test or its budget was changed; as in `ClaimVerdict`."""
 
     digest: str
-    word: Word
-    value: float | None
-    low: float | None
-    high: float | None
     date: str
 
 
-@dataclass(frozen=True)
-class ClaimVerdict:
+@dataclass(frozen=True, kw_only=True)
+class ClaimVerdict(IntervalVerdict):
     """A claim and what came out. The names of fields are the file's keys.
 
     Attributes:
         name: of the claim's file.
         kind: of its test.
-        word: a key of `MEANINGS`.
         reason: why there is no verdict; empty otherwise.
-        value, low, high: what was measured, and its 95 % interval; None where there is none.
         claimed: where the interval has to lie for the claim to hold.
         absent: where it has to lie for the effect not to be there; None where no such range is.
         basis: what the interval is taken over.
@@ -122,11 +127,7 @@ class ClaimVerdict:
     differs: str
     kind: str
     unit: str
-    word: Word
     reason: str
-    value: float | None
-    low: float | None
-    high: float | None
     claimed: Range
     absent: Range | None
     basis: str
@@ -150,7 +151,12 @@ class ClaimVerdict:
         if older.digest != self.digest:
             history.append(
                 EarlierVerdict(
-                    older.digest, older.word, older.value, older.low, older.high, older.date
+                    word=older.word,
+                    value=older.value,
+                    low=older.low,
+                    high=older.high,
+                    digest=older.digest,
+                    date=older.date,
                 )
             )
         history += [verdict for verdict in self.earlier if verdict not in history]
@@ -161,7 +167,7 @@ class ClaimVerdict:
         """The verdict's word as it is printed."""
         return self.label_of(self.word)
 
-    def label_of(self, word: Word) -> str:
+    def label_of(self, word: Verdict) -> str:
         """A word on this claim as it is printed: on a check it is another."""
         return CHECK_WORDS.get(word, word) if self.role == "check" else word
 

@@ -16,6 +16,7 @@ from typing import Any
 from normlab.apps.claims.claim import Claim, Regime, Test
 from normlab.apps.claims.judge import RULES_VERSION
 from normlab.apps.claims.record import ClaimVerdict, unwritable_error
+from normlab.archive.record import short_commit
 from normlab.archive.versioned_json import read_versioned_json, restore_value, write_versioned_json
 
 SCHEMA_VERSION = 1
@@ -148,7 +149,7 @@ def _describe_registration(
     if not registrations:
         return "its test is not registered"
     last = registrations[-1]
-    sources = f", with the sources of commit {last.commit[:7]}" if last.commit else ""
+    sources = f", with the sources of commit {short_commit(last.commit)}" if last.commit else ""
     sources += " and uncommitted changes" if last.commit and last.dirty else ""
     if digest and last.hashes.get(budget) == digest:
         return f"its test and this budget were registered on {last.date}{sources}"

@@ -5,9 +5,8 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
-from normlab.config.compose import composed_config
 from normlab.config.run_spec import RunSpec
-from normlab.study.plan import compose_spec
+from normlab.study.plan import compose_specs
 
 _NORMS = ("layernorm", "rmsnorm")
 _OVERRIDES = ("data=synthetic", "model=nanogpt", "placement=pre")
@@ -26,11 +25,7 @@ def time_step_ratio(seed: int) -> float:
     """LayerNorm's median seconds a step over RMSNorm's, the models in turn in this process."""
     from normlab.norms.timing import median_milliseconds
 
-    with composed_config([]) as (loader, master):
-        specs = [
-            compose_spec(loader, master, [*_OVERRIDES, f"norm={norm}", f"seed={seed}"])
-            for norm in _NORMS
-        ]
+    specs = compose_specs(*([*_OVERRIDES, f"norm={norm}", f"seed={seed}"] for norm in _NORMS))
     calls = {norm: build_training_step(spec) for norm, spec in zip(_NORMS, specs, strict=True)}
     for call in calls.values():
         for _ in range(_WARM_STEPS):
@@ -45,7 +40,10 @@ def time_step_ratio(seed: int) -> float:
 
 
 def build_training_step(spec: RunSpec) -> Callable[[], None]:
-    """A step of a run's model in fp32: batch, forward, backward, clipping, AdamW's update."""
+    """A function that trains a run's model by a step in fp32, each time on the same batch.
+
+    A step is forward, backward, clipping and AdamW's update; the batch is made here, once.
+    """
     import torch
 
     from normlab.data import build_source
@@ -56,13 +54,11 @@ def build_training_step(spec: RunSpec) -> Callable[[], None]:
     module = LanguageModel(build_model(spec.config, source.vocabulary), spec.config)
     optimizer = module.configure_optimizers()["optimizer"]
     batch = to_tensors(source.batch(spec.config.seed, 0))
-    clip = spec.config.trainer.gradient_clip
 
     def take_step() -> None:
         optimizer.zero_grad()
         torch.autograd.backward(module.training_step(batch, 0))
-        if clip is not None:
-            torch.nn.utils.clip_grad_norm_(module.parameters(), clip)
+        module.configure_gradient_clipping(optimizer)
         optimizer.step()
 
     return take_step

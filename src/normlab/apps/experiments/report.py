@@ -16,6 +16,7 @@ from normlab.apps.experiments.record import (
 )
 from normlab.apps.results import print_files
 from normlab.archive.files import FIGURES_FOLDER, check_study_files
+from normlab.archive.record import short_commit
 from normlab.errors import NormlabError
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def write_page(
         origin.machine.get("cpu"),
         *(f"{name} {origin.versions[name]}" for name in ("torch", "normlab")
           if name in origin.versions),
-        commit and f"commit {commit[:9]}",
+        commit and f"commit {short_commit(commit)}",
     ]  # fmt: skip
     circumstances = {
         "started": origin.started,

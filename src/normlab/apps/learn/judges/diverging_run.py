@@ -9,11 +9,10 @@ from typing import Any
 
 from normlab.apps.learn.judges.mistake import MistakeError, read_configuration
 from normlab.archive.record import RunRecord
-from normlab.config.compose import composed_config
 from normlab.config.gate import check_overrides
 from normlab.config.run_spec import RunSpec
 from normlab.errors import ConfigError, NormlabError
-from normlab.study.plan import compose_spec
+from normlab.study.plan import compose_specs
 from normlab.text import excerpt
 
 # What of the run must stay as it is: with fewer blocks or another rate it is another problem.
@@ -86,8 +85,7 @@ def compose_run(path: Path, folder: Path) -> RunSpec:
                     f"{excerpt(key)} is not a key of a run; write one as model.depth."
                 )
         check_overrides(chosen)
-        with composed_config([]) as (loader, master):
-            return compose_spec(loader, master, overrides)
+        return compose_specs(overrides)[0]
     except NormlabError as error:
         raise MistakeError("configuration", str(error)) from error
 
