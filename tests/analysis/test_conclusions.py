@@ -351,7 +351,7 @@ def test_what_differs_beside_the_arms_is_a_warning() -> None:
         "differ in device: cuda (y) in 3 runs; cpu (x) in 3 runs",
         "differ in threads: 2 in 3 runs; 1 in 3 runs",
         "differ in versions: torch 2.9.0 in 1 run; torch 2.13.0 in 1 run",
-        "differ in commit: bbbbbbbb with changes in 3 runs; aaaaaaaa in 3 runs",
+        "differ in commit: bbbbbbb with changes in 3 runs; aaaaaaa in 3 runs",
     ):
         assert any(words in warning for warning in told), (words, told)
     assert len(told) == 5
