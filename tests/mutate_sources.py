@@ -4,8 +4,9 @@
 
 The mutations are drawn with the seed, as many from each package as it has lines. Each is made in a
 copy of the working tree, where the fast tests of the same package are run until one fails, whose
-name is printed. A mutation that no test notices is printed with its line: look at it, for some
-change nothing that matters (a tolerance, a message's length). It takes about half a minute each.
+name is printed. They have to pass without it, which is seen first. A mutation that no test notices
+is printed with its line: look at it, for some change nothing that matters (a tolerance, a message's
+length). It takes about half a minute each.
 """
 
 import argparse
@@ -99,14 +100,22 @@ def draw_mutations(count: int, seed: int, only: set[str]) -> list[Mutation]:
     return [*drawn, *dice.sample(rest, max(0, min(count, len(mutations)) - len(drawn)))][:count]
 
 
-def find_failing_test(mutation: Mutation, tree: Path) -> str | None:
+def find_noticing_test(mutation: Mutation, tree: Path) -> str | None:
     """The first fast test of the mutation's package that fails where `tree` has the mutation."""
     path = tree / mutation.path.relative_to(ROOT)
     original = path.read_text(encoding="utf-8")
     parsed = ast.parse(original)
     mutate_node(list(ast.walk(parsed))[mutation.node])
     path.write_text(ast.unparse(ast.fix_missing_locations(parsed)), encoding="utf-8")
-    tests = [f"tests/{mutation.package}"] if mutation.package else ["tests/test_*.py"]
+    try:
+        return find_failing_test(mutation.package, tree)
+    finally:
+        path.write_text(original, encoding="utf-8")
+
+
+def find_failing_test(package: str, tree: Path) -> str | None:
+    """The first of a package's fast tests that fails in this tree; None where all pass."""
+    tests = [f"tests/{package}"] if package else ["tests/test_*.py"]
     flags = ("-x", "-q", "-m", "not slow", "-p", "no:cacheprovider")
     command = [sys.executable, "-m", "pytest", *flags]
     paths = [str(found) for pattern in tests for found in tree.glob(pattern)]
@@ -119,8 +128,6 @@ def find_failing_test(mutation: Mutation, tree: Path) -> str | None:
         return next(failed, f"pytest ended with {answer.returncode}") if answer.returncode else None
     except subprocess.TimeoutExpired:
         return f"not finished after {TIMEOUT} s"
-    finally:
-        path.write_text(original, encoding="utf-8")
 
 
 def main() -> None:
@@ -137,8 +144,13 @@ def main() -> None:
         shutil.copytree(
             ROOT, tree, ignore=shutil.ignore_patterns(".git", ".venv", "outputs", "__pycache__")
         )
+        passed: set[str] = set()
         for number, mutation in enumerate(drawn, 1):
-            failed = find_failing_test(mutation, tree)
+            if mutation.package not in passed:
+                if failed := find_failing_test(mutation.package, tree):
+                    sys.exit(f"without a mutation, too: {failed}")
+                passed.add(mutation.package)
+            failed = find_noticing_test(mutation, tree)
             noticed += failed is not None
             place = f"{mutation.path.relative_to(SOURCES)}:{mutation.line}"
             word = "noticed " if failed else "SURVIVED"

@@ -58,14 +58,14 @@ def family_differences(
         pairs: which differences are wanted, as (a, b); all pairs count in any case.
         level: 0.05, or a share of it where there are several families.
     """
-    every = {pair: _difference(arms, *pair) for pair in combinations(range(len(arms)), 2)}
+    all_pairs = {pair: _difference(arms, *pair) for pair in combinations(range(len(arms)), 2)}
     # Pairs without noise are two names of one function: they say nothing about the others' noise.
-    noisy = [pair for pair, d in every.items() if d.pairs >= 2 and d.spread > 0]
+    noisy = [pair for pair, d in all_pairs.items() if d.pairs >= 2 and d.spread > 0]
     tukey: dict[Pair, list[tuple[float, float]]] = {}
     if len(arms) > 2 and noisy:
         own = Variances(
-            np.array([every[pair].spread ** 2 for pair in noisy]),
-            np.array([every[pair].pairs - 1.0 for pair in noisy]),
+            np.array([all_pairs[pair].spread ** 2 for pair in noisy]),
+            np.array([all_pairs[pair].pairs - 1.0 for pair in noisy]),
         )
         pooled = pool_variances(own, len(arms))
         moderated = moderate_variances(own, pooled.freedom)
@@ -77,10 +77,10 @@ def family_differences(
     differences = {}
     for a, b in pairs:
         pair = (min(a, b), max(a, b))
-        difference = every[pair]
+        difference = all_pairs[pair]
         if not difference.pairs:
             # Without common seeds there are no blocks: Welch's test, with Bonferroni's correction.
-            tests = float(len(every))
+            tests = float(len(all_pairs))
         else:
             tests = LEVEL / OWN_LEVEL if len(arms) > 2 else 1.0
         difference = _apply_bonferroni(difference, tests * LEVEL / level)

@@ -176,15 +176,15 @@ def _open_regular_file(path: Path, flags: int, no_follow: int) -> int:
     return handle
 
 
-def suggest_closest_path(path: Path, holds: str = "") -> str:
+def suggest_closest_path(path: Path, marker: str = "") -> str:
     """`did you mean …? ` with the path that exists and is nearly this one, or nothing.
 
-    A path is looked for in outputs/ too, where studies are. `holds` is the file that makes a folder
-    the one that is meant: where the path has it in folders below, the first of those is suggested.
+    A path is looked for in outputs/ too, where studies are. `marker` is the file that makes a
+    folder the right one: where the path has it in folders below, the first of those is suggested.
     """
     with suppress(OSError):
         if path.exists():
-            below = sorted(path.glob(f"*/{holds}")) if holds else []
+            below = sorted(path.glob(f"*/{marker}")) if marker else []
             return f"did you mean {below[0].parent}? " if below else ""
         for start in (path, OUTPUTS / path):
             closest = _closest_path(start)

@@ -81,8 +81,8 @@ def check_folder(folder: Path, primary: str | None = None) -> None:
         defaults[file] = check_file(path, group)
     for file, entries in defaults.items():
         # A name may be one below the file's own folder, as Hydra has it, or of the whole folder.
-        own = file.rpartition("/")[0]
-        candidates = [{entry, f"{own}/{entry}"} for entry in entries]
+        group_folder = file.rpartition("/")[0]
+        candidates = [{entry, f"{group_folder}/{entry}"} for entry in entries]
         # One that is not in the folder is an option of conf/, and counts as well.
         defaults[file] = [
             name for names in candidates for name in sorted(names & defaults.keys()) or ["conf/"]

@@ -49,8 +49,8 @@ def capture_step(
         # A new stream each time. On the one that torch shares among captures, the end of an older
         # graph frees the work space of matrix products that this graph goes on using. Not `side`
         # either: its work space exists already, outside of the graph's memory.
-        own = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        with torch.cuda.graph(graph, stream=own):
+        capture_stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        with torch.cuda.graph(graph, stream=capture_stream):
             step()
         restore_tensors(state, before)
         graph.replay()

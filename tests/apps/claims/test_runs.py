@@ -165,7 +165,7 @@ def test_a_logarithm_and_a_power_of_depth_are_told_apart() -> None:
 
 
 def test_a_step_of_either_norm_is_timed_beside_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(step_time, "_WARM_STEPS", 1)
+    monkeypatch.setattr(step_time, "_WARMUP_STEPS", 1)
     monkeypatch.setattr(step_time, "_BLOCK", 1)
     monkeypatch.setattr(step_time, "_TURNS", 2)
     tiny = ("model.width=16", "model.depth=1", "data.batch_size=2")

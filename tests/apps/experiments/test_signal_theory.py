@@ -7,7 +7,6 @@ import pytest
 from scipy import integrate, stats
 
 from normlab.apps.experiments.signal_theory import (
-    PYTORCH_WEIGHT,
     _remaining_difference,
     expected_gradient,
     expected_signal,
@@ -15,6 +14,8 @@ from normlab.apps.experiments.signal_theory import (
 )
 
 WIDTH = 512
+# PyTorch's nn.Linear: U(±1/√n) for weights and biases, both of variance 1/3n.
+PYTORCH_WEIGHT = 1 / 3
 STACK = (PYTORCH_WEIGHT, PYTORCH_WEIGHT / WIDTH)
 
 

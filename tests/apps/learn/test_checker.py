@@ -11,7 +11,7 @@ import pytest
 from command_calls import Call
 from normlab.apps.learn import check_process, checker
 from normlab.apps.learn.check_process import import_solution, main
-from normlab.apps.learn.checker import Verdict, check_file
+from normlab.apps.learn.checker import CheckResult, check_file
 from normlab.apps.learn.exercises import EXERCISES
 from normlab.apps.learn.judges.mistake import MistakeError
 from normlab.apps.learn.progress import read_progress
@@ -268,7 +268,7 @@ def test_a_wrong_solution_leaves_with_1_and_its_sentence(
     learn: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learn("start", "rmsnorm")
-    wrong = Verdict(False, "eps-outside", "ε stands outside the root.")
+    wrong = CheckResult(False, "eps-outside", "ε stands outside the root.")
     monkeypatch.setattr(checker, "check_file", lambda *_: wrong)
     code, out, err = learn("check", "rmsnorm")
     assert (code, err) == (1, "")
@@ -286,7 +286,7 @@ def test_a_solution_that_passed_once_stays_passed(
 ) -> None:
     learn("start", "rmsnorm")
     for passed in (True, False):
-        verdict = Verdict(passed, "", "wrong")
+        verdict = CheckResult(passed, "", "wrong")
         monkeypatch.setattr(checker, "check_file", lambda *_, verdict=verdict: verdict)
         learn("check", "rmsnorm")
     entry = read_progress().exercises["rmsnorm"]

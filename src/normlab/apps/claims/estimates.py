@@ -170,8 +170,8 @@ def _estimate_difference(test: Lower | Parity, runs: Sequence[Run]) -> Estimate:
     ended = {arm: select_ended_runs(runs, arm) for arm in (test.a, test.b)}
     settings = {arm: group_settings(members, keys) for arm, members in ended.items()}
     is_chosen = any(len(of_arm) > 1 for of_arm in settings.values())
-    every = [run for members in ended.values() for run in members]
-    choose, compare = select_readers(every, test.quantity, is_chosen)
+    ended_runs = [run for members in ended.values() for run in members]
+    choose, compare = select_readers(ended_runs, test.quantity, is_chosen)
     a, b = (find_lowest_setting(arm, settings[arm], choose) for arm in (test.a, test.b))
     note = ", ".join(f"{name} at {s.label}" for name, s in (("a", a), ("b", b)) if s.label)
     paired = _estimate_paired(a.values_by_seed(compare), b.values_by_seed(compare), note)

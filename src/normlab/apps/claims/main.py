@@ -232,9 +232,9 @@ def _write_figures(request: ClaimsRequest, record: ClaimsRecord, terminal: "Cons
         from normlab.apps.claims.lengths_figure import draw_lengths
 
         folder, name = request.record_path.parent, request.record_path.stem
-        drawn = draw_claims(record, folder, name)
-        drawn += draw_lengths(record, folder, f"{name}-lengths")
-        for path in drawn:
+        figure_paths = draw_claims(record, folder, name)
+        figure_paths += draw_lengths(record, folder, f"{name}-lengths")
+        for path in figure_paths:
             if path.suffix == ".png":
                 terminal.print(f"figure   {path}", markup=False)
     terminal.print(f"numbers  {request.record_path}", markup=False)
@@ -245,8 +245,8 @@ def _write_figures(request: ClaimsRequest, record: ClaimsRecord, terminal: "Cons
         figures = request.docs / "figures"
         with skip_failed_figure("The figures of the page", left_out):
             claims, _ = record.split_roles()
-            drawn = [*draw_claims(claims, figures), *draw_lengths(claims, figures)]
-            for path in drawn:
+            figure_paths = [*draw_claims(claims, figures), *draw_lengths(claims, figures)]
+            for path in figure_paths:
                 if path.suffix == ".svg":  # the page shows one of the two
                     path.unlink()
         for path in write_pages(request.docs, record):

@@ -158,28 +158,30 @@ def plan_study(experiment: str, options: StudyOptions, *, with_runs: bool = True
     Without runs it needs no data, and has what is known of its budgets alone.
     """
     overrides = options.overrides(experiment)
-    known: dict[str, Any] = {}
+    budgets: dict[str, Any] = {}
     try:
         with composed_config(overrides, options.config_dir) as (loader, master):
             sweeper = master.hydra.sweeper
             sweep = SweepRequest(sweeper.params, sweeper.arms, sweeper.budgets)
             sweep.check_types()
-            known["reach"] = find_reach(sweep, master)
-            known["definitions"] = define_budgets(sweep, loader, master)
+            budgets["reach"] = find_reach(sweep, master)
+            budgets["definitions"] = define_budgets(sweep, loader, master)
             if not with_runs:
-                return PlannedStudy(**known)
+                return PlannedStudy(**budgets)
             arms, swept = sweep.expand_arms(overrides, options.budget)
             study = sweep.study_name(str(master.study), options.budget)
             plan = make_plan(loader, master, swept, study, arms)
     except NormlabError as error:
-        return PlannedStudy(problem=str(error).rstrip("."), **known)
+        return PlannedStudy(problem=str(error).rstrip("."), **budgets)
     records = {}
     for spec in plan.specs:
         norm, placement, data = (spec.choices[key] for key in ("norm", "placement", "data"))
         names = spec.id, spec.name, norm, placement, data
         records[spec.id] = RunRecord(*names, spec.config.seed, spec.choices, spec.plain)
     folder = options.output_dir / study
-    return PlannedStudy(folder, records, len(plan.pending()), **known, losses=find_loss_range(plan))
+    return PlannedStudy(
+        folder, records, len(plan.pending()), **budgets, losses=find_loss_range(plan)
+    )
 
 
 def train_study(experiment: str, options: StudyOptions) -> str:

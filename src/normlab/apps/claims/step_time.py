@@ -10,7 +10,7 @@ from normlab.study.plan import compose_specs
 
 _NORMS = ("layernorm", "rmsnorm")
 _OVERRIDES = ("data=synthetic", "model=nanogpt", "placement=pre")
-_WARM_STEPS = 5
+_WARMUP_STEPS = 5
 # Steps in a row of one model, and how often each has its turn.
 _BLOCK, _TURNS = 4, 12
 
@@ -28,7 +28,7 @@ def time_step_ratio(seed: int) -> float:
     specs = compose_specs(*([*_OVERRIDES, f"norm={norm}", f"seed={seed}"] for norm in _NORMS))
     calls = {norm: build_training_step(spec) for norm, spec in zip(_NORMS, specs, strict=True)}
     for call in calls.values():
-        for _ in range(_WARM_STEPS):
+        for _ in range(_WARMUP_STEPS):
             call()
     times: dict[str, list[float]] = {norm: [] for norm in _NORMS}
     for turn in range(_TURNS):

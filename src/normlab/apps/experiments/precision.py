@@ -129,10 +129,10 @@ class Precision:
         """The first one."""
         return self.curves[0].width
 
-    def find_curves(self, **wanted: Any) -> list[PrecisionCurve]:
+    def find_curves(self, **fields: Any) -> list[PrecisionCurve]:
         """Those with these values, at the first width unless it is among them."""
-        wanted = {"width": self.width, **wanted}
-        return [c for c in self.curves if all(getattr(c, k) == v for k, v in wanted.items())]
+        fields = {"width": self.width, **fields}
+        return [c for c in self.curves if all(getattr(c, k) == v for k, v in fields.items())]
 
     def is_exact(self, curve: PrecisionCurve) -> list[bool]:
         """Whether the output is exact to rounding, at every point."""

@@ -12,8 +12,6 @@ place of k, and leaves θ as it is.
 import math
 from dataclasses import dataclass
 
-# PyTorch's nn.Linear: U(±1/√n) for weights and biases, both of variance 1/3n.
-PYTORCH_WEIGHT = 1 / 3
 # Norms whose output has unit RMS as they start, so that theory covers them.
 UNIT_RMS_NORMS = ("rmsnorm", "layernorm", "layernorm_nobias", "gemma_rmsnorm", "scalenorm", "l1")
 

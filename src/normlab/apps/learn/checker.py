@@ -28,7 +28,7 @@ _MOST_PRINTED = 2_000  # characters of the file's own output that are shown
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CheckResult:
     """What a check has measured.
 
     Attributes:
@@ -62,7 +62,7 @@ def refuse_other_file(path: Path, exercise: Exercise) -> None:
         )
 
 
-def check_file(path: Path, exercise: Exercise, seconds: float) -> Verdict:
+def check_file(path: Path, exercise: Exercise, seconds: float) -> CheckResult:
     """Run the learner's file, which exists, and measure its solution.
 
     `seconds` limits the time after torch is imported.
@@ -138,24 +138,24 @@ def _wait_for_process(process: "subprocess.Popen[bytes]", folder: Path, limit: f
     return ""
 
 
-def _read_verdict(folder: Path, code: int, late: _Late, limit: float) -> Verdict:
+def _read_verdict(folder: Path, code: int, late: _Late, limit: float) -> CheckResult:
     output = (folder / "printed").read_bytes()  # the process may not write much
     printed = printable(output[: 4 * _MOST_PRINTED].decode("utf-8", "replace"))
-    shown = printed if len(printed) <= _MOST_PRINTED else f"{printed[:_MOST_PRINTED]}…"
+    printed_excerpt = printed if len(printed) <= _MOST_PRINTED else f"{printed[:_MOST_PRINTED]}…"
     if late == "start":
-        return Verdict(
+        return CheckResult(
             False,
             "start",
             f"the check could not start within {_MOST_START_SECONDS:g} s, because torch was still "
             f"being imported; try again when the machine is less busy.",
-            shown,
+            printed_excerpt,
         )
     if late == "time":
-        return Verdict(
+        return CheckResult(
             False,
             "time",
             f"the check was stopped after {limit:g} s; is there a loop that does not end?",
-            shown,
+            printed_excerpt,
         )
     try:
         verdict = json.loads(read_text(folder / RESULT_FILE))
@@ -165,13 +165,13 @@ def _read_verdict(folder: Path, code: int, late: _Late, limit: float) -> Verdict
             f"; it last printed: {excerpt(line, 200)}" for line in end.strip().splitlines()[-1:]
         ]
         how = f"ended with code {code}" if code >= 0 else f"crashed ({_name_signal(-code)})"
-        return Verdict(
+        return CheckResult(
             False,
             "process-ended",
             f"the process that ran the file {how} before the check was over{''.join(last)}.",
-            shown,
+            printed_excerpt,
         )
-    return Verdict(verdict["passed"], verdict["kind"], verdict["sentence"], shown)
+    return CheckResult(verdict["passed"], verdict["kind"], verdict["sentence"], printed_excerpt)
 
 
 def _name_signal(number: int) -> str:

@@ -147,18 +147,18 @@ def ask_questions(writer: Writer, questions: Sequence[Question]) -> tuple[int, i
     Returns how many were answered correctly at the first try, and how many were answered. The end
     of the input ends the quiz.
     """
-    right = asked = 0
+    right = answered = 0
     for number, question in enumerate(questions, 1):
         print_question(writer, question, f"{number} of {len(questions)}")
         tries = 0
-        asked += 1
+        answered += 1
         while True:
             answer = read_line("answer: ")
             if answer is None:
                 writer.print_text("\nThe quiz ends here; what you have answered is stored.")
-                return right, asked - (tries == 0)
+                return right, answered - (tries == 0)
             if answer.strip() == SKIP:
-                asked -= tries == 0
+                answered -= tries == 0
                 writer.print_text(f"The answer is {describe_answer(question)}")
                 break
             try:
@@ -176,7 +176,7 @@ def ask_questions(writer: Writer, questions: Sequence[Question]) -> tuple[int, i
             reason = "" if question.kind == "numeric" else f" {grade.explanation}"
             writer.print_text(f"No.{reason}")
             writer.print_text(f"Try again, or type {SKIP} to see the answer.")
-    return right, asked
+    return right, answered
 
 
 def print_question(writer: Writer, question: Question, position: str) -> None:
