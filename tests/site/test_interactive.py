@@ -139,7 +139,9 @@ def test_the_quiz_judges_explains_and_counts(page: Path, phone: dict[str, Any]) 
     no_number, thousands, wrong, right, no_choice, second_wrong, second_right = phone["quiz"]
     assert no_number == "Please type a number, for example 0.5."
     assert thousands == "Please write thousands without a comma, for example 1000."
-    solution = "The answer is exactly 17 (unit: norms). Two in each block, and final before the head."
+    solution = (
+        "The answer is exactly 17 (unit: norms). Two in each block, and final before the head."
+    )
     assert wrong == f"Not right. {solution}"
     assert right == f"Right. {solution}"
     assert phone["with_tolerance"] == "The answer is 0.408 ± 0.02."
