@@ -716,7 +716,7 @@ const QUIZ = [
     "explanation": "This is where the comparison holds. 10 times the input gives the same output."
    },
    {
-    "text": "A regulator lets the water back unchanged, and a norm, too, acts in the forward pass only and leaves the gradient as it is.",
+    "text": "In the backward pass, where a norm does nothing: the gradient of its input is the same for an input of any size.",
     "correct": false,
     "explanation": "A norm acts on the gradient too. An input that is 10 times larger gets a gradient that is 10 times smaller."
    }
@@ -940,7 +940,7 @@ const QUIZ = [
     "explanation": "A small model without norms, trained here for 40 steps at 1e-4, has finite losses only."
    },
    {
-    "text": "It does not. Its own script, at its rate of 1e-4, ends without a NaN.",
+    "text": "Its assumption. The tutorial's own script, at its rate of 1e-4, ends without a NaN.",
     "correct": true,
     "explanation": "Run unchanged, it ends at a loss of 6.946. Without a norm a network trains at a small rate and diverges at a large one."
    },
@@ -1460,7 +1460,7 @@ const QUIZ = [
     "explanation": "Llama's order rounds twice, and its RMS error is more than 1.5 times as large."
    },
    {
-    "text": "Llama's, whose last operation is in fp32",
+    "text": "Llama's, which rounds before the product and not after it",
     "correct": false,
     "explanation": "It rounds the normalized token, and then the product."
    },

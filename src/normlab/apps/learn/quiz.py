@@ -206,7 +206,7 @@ def print_question(writer: Writer, question: Question, position: str) -> None:
     """The question with its choices, or its unit."""
     writer.print_text(f"\n[{position}] {question.question}")
     if question.figure:
-        writer.print_text(f"Figure: {repository_path(question.figure)}")
+        writer.print_text(f"Look at the figure {repository_path(question.figure)}")
         if question.figure_text:
             writer.print_text(f"It shows: {question.figure_text}")
     for number, choice in enumerate(question.choices, 1):
