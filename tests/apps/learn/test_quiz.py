@@ -101,6 +101,7 @@ def test_a_wrong_number_is_answered_with_the_right_one_and_comes_again(
     out = learn("quiz", "2")[1]
     assert "No. The answer is 0.302 ± 0.005. With ε inside the root.\n" in out
     assert "Try again" not in out
+    assert "Look at the figure docs/learn/figures/depth.svg\nIt shows: Two curves" in out
     assert "1 of 2 answered correctly so far; `normlab-learn quiz 2` goes on at question 2" in out
     type_lines("0.3\n")
     assert "[2 of 2] The RMS of the output?" in learn("quiz", "2")[1]
