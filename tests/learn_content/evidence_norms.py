@@ -45,7 +45,7 @@ def rms_against_layer() -> Evidence:
     one_token = torch.equal(RMSNorm(64)(two_tokens)[0], RMSNorm(64)(other)[0])
     divides = not changes(RMSNorm(64, eps=0), x, 7 * x)
     return Evidence(
-        [keeps_mean and counts[1] == 2 * counts[0], not has_gain, not divides, not one_token],
+        [not has_gain, keeps_mean and counts[1] == 2 * counts[0], not divides, not one_token],
         numbers={"512": counts[0], "1,024": counts[1]},
     )
 
@@ -83,7 +83,7 @@ def eps_outside() -> Evidence:
     inside, outside = small_token_outputs()
     same = math.isclose(inside, outside, rel_tol=0.1)
     return Evidence(
-        [same, math.isclose(outside, 0.990, abs_tol=5e-4), math.isinf(outside)],
+        [math.isclose(outside, 0.990, abs_tol=5e-4), same, math.isinf(outside)],
         numbers={"0.302": inside, "0.990": outside, "0.001": 1e-3, "0.00101": 1e-3 + EPS},
     )
 
@@ -154,7 +154,7 @@ def slope_at_zero(eps: float) -> float:
 def token_of_zeros() -> Evidence:
     y = RMSNorm(8, eps=EPS)(torch.zeros(8))
     return Evidence(
-        [bool(y.isnan().any()), bool((y == 0).all()), bool((y == 1).all())],
+        [bool(y.isnan().any()), bool((y == 1).all()), bool((y == 0).all())],
         numbers={"0.0032": math.sqrt(EPS), "316": slope_at_zero(EPS)},
     )
 
@@ -171,7 +171,7 @@ def dyt_and_a_small_token() -> Evidence:
     tanh, root = rms(DynamicTanh(4)(x)), rms(RMSNorm(4)(x))
     is_unit = [math.isclose(size, 1, abs_tol=0.05) for size in (root, tanh)]
     return Evidence(
-        [all(is_unit), is_unit[0] and not is_unit[1], is_unit[1]], numbers={"0.027": tanh}
+        [is_unit[0] and not is_unit[1], all(is_unit), is_unit[1]], numbers={"0.027": tanh}
     )
 
 
@@ -230,7 +230,7 @@ def folding_a_gain() -> Evidence:
         norm.gain.data.fill_(1)
         same[placement] = torch.allclose(block(x, norm, linear), before, atol=1e-5)
     pre, post = same["pre"], same["post"]
-    return Evidence([pre and not post, post and not pre, pre and post])
+    return Evidence([post and not pre, pre and post, pre and not post])
 
 
 @evidence("scalenorm-is-rmsnorm")
@@ -240,7 +240,7 @@ def scalenorm_is_rmsnorm() -> Evidence:
     counts = [sum(p.numel() for p in norm(WIDTH).parameters()) for norm in (ScaleNorm, RMSNorm)]
     centred = not changes(ScaleNorm(WIDTH), x, x + 5)
     return Evidence(
-        [counts[0] == counts[1], same_at_start and counts[0] == 1, centred],
+        [counts[0] == counts[1], centred, same_at_start and counts[0] == 1],
         numbers={"5": 5, "1": counts[0], "512": counts[1]},
     )
 
@@ -302,7 +302,7 @@ def why_fp32() -> Evidence:
     total = (half_number(256, torch.bfloat16) + 1).item()
     silent = (RMSNorm(8, cast="none").half()(torch.full((8,), 300.0).half()) == 0).all()
     return Evidence(
-        [False, small == 0, overflows and total == 256, not silent],
+        [False, small == 0, not silent, overflows and total == 256],
         numbers={"0.0001": 1e-4, "1e-8": small, "300": 300, "256": total},
     )
 
@@ -372,7 +372,7 @@ def nan_at_step_100() -> Evidence:
     largest = torch.finfo(torch.float16).max
     more_range = largest > torch.finfo(torch.bfloat16).max
     return Evidence(
-        [eps_helps, first is not None and first < 16, more_range, False],
+        [eps_helps, more_range, first is not None and first < 16, False],
         numbers={"65,504": largest},
     )
 
@@ -392,7 +392,7 @@ def batchnorm_in_a_language_model() -> Evidence:
         refused = False
     except ConfigError:
         refused = True
-    return Evidence([not leaks, leaks and refused, not per_token])
+    return Evidence([not leaks, not per_token, leaks and refused])
 
 
 class AverageWithNext(nn.Module):
@@ -407,7 +407,7 @@ def below_the_floor() -> Evidence:
     assert_recorded("log.md", "(1.12\n  under 1.41)")
     leaks = refuses(AverageWithNext())
     honest = not refuses(RMSNorm(8))
-    return Evidence([False, leaks and honest, False], numbers={"1.12": 1.12, "1.41": 1.41})
+    return Evidence([False, False, leaks and honest], numbers={"1.12": 1.12, "1.41": 1.41})
 
 
 def refuses(norm: nn.Module) -> bool:

@@ -41,7 +41,7 @@ def lost_in_the_stack() -> Evidence:
     std_stays = abs(deeper / std - 1) < 0.1
     lost = information_share(layers[7]) < 0.01 and gradient < 0.01
     return Evidence(
-        [False, not std_stays, lost, not lost], numbers={"0.016": std, "24": 24, "8": 8}
+        [False, not std_stays, not lost, lost], numbers={"0.016": std, "24": 24, "8": 8}
     )
 
 
@@ -102,7 +102,7 @@ def logarithmic_axis() -> Evidence:
     logs = torch.tensor([layer.grad.norm().log() for layer in layers])  # type: ignore[union-attr]
     correlation = torch.corrcoef(torch.stack((torch.arange(9.0), logs)))[0, 1].item()
     assert correlation**2 > 0.99
-    return Evidence([False, correlation**2 > 0.99, False], numbers={"0.99": 0.99})
+    return Evidence([False, False, correlation**2 > 0.99], numbers={"0.99": 0.99})
 
 
 @evidence("skip-or-norm")
@@ -111,7 +111,7 @@ def skip_or_norm() -> Evidence:
     layers, _ = stack_signals(8)
     information_falls = information_share(layers[7]) < information_share(layers[0])
     return Evidence(
-        [grown < 10, grown > 100 and bounded < 5, not information_falls],
+        [grown > 100 and bounded < 5, grown < 10, not information_falls],
         numbers={"100": 100, "16": 16, "17": 17, "4.1": bounded},
     )
 
@@ -146,7 +146,7 @@ def norm_after_the_loss() -> Evidence:
     normed = RMSNorm(WIDTH, eps=1e-12)(layers[7]).detach()
     std_back, share_back = normed.std() > 0.8, information_share(normed) > 0.01
     return Evidence(
-        [bool(std_back and share_back), bool(std_back and not share_back), not std_back],
+        [bool(std_back and share_back), not std_back, bool(std_back and not share_back)],
         numbers={"0.8": 0.8},
     )
 

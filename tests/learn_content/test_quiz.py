@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,6 +44,52 @@ def test_a_question_has_the_keys_of_its_kind(question: dict[str, Any]) -> None:
         assert sum(choice["correct"] for choice in question["choices"]) == 1
     if question["kind"] == "figure":
         assert (LEARN / question["figure"]).is_file()
+
+
+def right_position(question: dict[str, Any]) -> int:
+    return next(i for i, choice in enumerate(question["choices"]) if choice["correct"])
+
+
+def test_the_place_of_a_choice_does_not_say_whether_it_is_right() -> None:
+    positions: dict[int, Counter[int]] = {}
+    for question in QUESTIONS:
+        if "choices" in question:
+            count = len(question["choices"])
+            positions.setdefault(count, Counter())[right_position(question)] += 1
+    for count, counter in positions.items():
+        for position in range(count):
+            share = counter[position] / counter.total()
+            assert 0.15 <= share <= 0.4, (
+                f"of {count} choices, {position + 1} is right in {share:.0%}"
+            )
+
+
+def test_the_length_of_a_choice_does_not_say_whether_it_is_right() -> None:
+    longest = shortest = total = 0
+    for question in QUESTIONS:
+        if "choices" in question:
+            lengths = [len(choice["text"]) for choice in question["choices"]]
+            right = lengths.pop(right_position(question))
+            longest += right > max(lengths)
+            shortest += right < min(lengths)
+            total += 1
+    assert longest <= 0.4 * total
+    assert shortest <= 0.4 * total
+
+
+@pytest.mark.parametrize(
+    "question", [q for q in QUESTIONS if q["kind"] == "figure"], ids=lambda question: question["id"]
+)
+def test_a_question_about_a_figure_cannot_be_answered_without_it(question: dict[str, Any]) -> None:
+    """Its title, which stands on it, and its text, which the terminal shows, say no answer."""
+    texts = [choice["text"] for choice in question["choices"]]
+    assert len(texts) >= 4
+    asked = " ".join([question["question"], *texts])
+    assert "experiment" not in asked
+    assert Path(question["figure"]).stem not in asked
+    right = set(re.findall(r"[\w.-]+", texts.pop(right_position(question))))
+    own = right - set(re.findall(r"[\w.-]+", " ".join(texts)))
+    assert not own & set(re.findall(r"[\w.-]+", question["figure_text"]))
 
 
 def test_every_question_has_evidence_and_none_is_left_over() -> None:

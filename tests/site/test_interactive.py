@@ -63,8 +63,19 @@ quiz.push(byId("quiz-answer").textContent);
 give("1");
 give("0");
 answer.quiz = quiz;
+answer.with_tolerance = describeNumber({ answer: 0.408, tolerance: 0.02, unit: "" });
+const position = () => document.querySelector("#quiz-form legend").textContent.slice(0, 6);
+const chooseLesson = (lesson) => {
+  byId("quiz-lesson").value = lesson;
+  byId("quiz-lesson").dispatchEvent(new Event("change"));
+};
+chooseLesson("4");
+answer.positions = [position()];
+chooseLesson("2");
+answer.positions.push(position());
+chooseLesson("all");
+answer.positions.push(position());
 answer.score = byId("quiz-score").textContent;
-byId("quiz-next").click();
 answer.figure = document.querySelector("#quiz-form img").getAttribute("src");
 document.querySelectorAll("details").forEach((item) => { item.open = true; });
 answer.widths = [document.documentElement.scrollWidth, window.innerWidth];
@@ -128,13 +139,29 @@ def test_the_quiz_judges_explains_and_counts(page: Path, phone: dict[str, Any]) 
     no_number, thousands, wrong, right, no_choice, second_wrong, second_right = phone["quiz"]
     assert no_number == "Please type a number, for example 0.5."
     assert thousands == "Please write thousands without a comma, for example 1000."
-    assert wrong.startswith("Not right. 17 norms.")
-    assert right == "Right. 17 norms. Two in each block, and final before the head."
+    solution = (
+        "The answer is exactly 17 (unit: norms). Two in each block, and final before the head."
+    )
+    assert wrong == f"Not right. {solution}"
+    assert right == f"Right. {solution}"
+    assert phone["with_tolerance"] == "The answer is 0.408 ± 0.02."
     assert no_choice == "Please choose an answer first."
     assert second_wrong == 'Not right. Both have a gain; a "</script>" in an answer must stay text.'
     assert second_right.startswith("Right.")
     assert phone["score"] == "2 right of 2 answered, 3 in all"
     assert (page.parent / phone["figure"]).is_file()
+
+
+def test_the_quiz_goes_on_at_the_first_question_that_is_not_answered_right(
+    page: Path, phone: dict[str, Any], tmp_path: Path
+) -> None:
+    assert phone["positions"] == ["2 of 2", "1 of 1", "3 of 3"]
+    stored = '{"norms-in-eight-blocks":"17","what-rmsnorm-leaves-out":1}'
+    script = (
+        f"localStorage.setItem('normlab-quiz', '{stored}'); quizState.answers = loadAnswers();"
+        "moveToOpenQuestion(); const answer = quizState.position"
+    )
+    assert run_script(page, script, 500, tmp_path) == 1
 
 
 def test_it_fits_a_phone_and_a_desk(page: Path, phone: dict[str, Any], tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def test_sliders_choices_and_quiz_are_used_by_keys(session: Session) -> None:
     session.focus_by_tab("answer")
     session.press("1", "7", ENTER)
     answer = session.read("document.getElementById('quiz-answer').textContent")
-    assert answer.startswith("Right. 17 norms.")
+    assert answer.startswith("Right. The answer is exactly 17 (unit: norms).")
     session.focus_by_tab("quiz-next")
     session.press(ENTER)
     assert session.read("document.querySelector('#quiz-form legend').textContent").startswith(

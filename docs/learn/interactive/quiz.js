@@ -36,7 +36,14 @@ function judgeAnswer(question, answer) {
   const typed = Number(String(answer).trim().replace("−", "-").replace(",", "."));
   // 0.428 is within 0.02 of 0.408, although their difference in binary is a little more.
   const correct = Math.abs(typed - question.answer) <= question.tolerance * (1 + 1e-9);
-  return { correct, text: `${question.answer}${question.unit ? ` ${question.unit}` : ""}. ${question.explanation}` };
+  return { correct, text: `${describeNumber(question)} ${question.explanation}` };
+}
+
+// The right number with its tolerance, in the words of the terminal's quiz.
+function describeNumber(question) {
+  const number = question.tolerance === 0
+    ? `exactly ${question.answer}` : `${question.answer} ± ${question.tolerance}`;
+  return `The answer is ${number}${question.unit ? ` (unit: ${question.unit})` : ""}.`;
 }
 
 // 1,000 is not read: its comma may separate thousands.
@@ -94,9 +101,14 @@ function showJudgement(question, answer) {
     `<p><span class="${correct ? "right" : "wrong"}">${correct ? "Right." : "Not right."}</span> ${formatText(text)}</p>`;
 }
 
+function isAnsweredRight(question) {
+  const answer = quizState.answers[question.id];
+  return isValidAnswer(question, answer) && judgeAnswer(question, answer).correct;
+}
+
 function showScore() {
   const questions = selectQuestions().filter((question) => isValidAnswer(question, quizState.answers[question.id]));
-  const right = questions.filter((question) => judgeAnswer(question, quizState.answers[question.id]).correct);
+  const right = questions.filter(isAnsweredRight);
   quizElement("quiz-score").textContent = `${right.length} right of ${questions.length} answered, ${selectQuestions().length} in all`;
 }
 
@@ -123,11 +135,16 @@ function moveTo(position) {
   showQuestion();
 }
 
+// Where the quiz goes on: the first question that is not answered right, or question 1 if all are.
+function moveToOpenQuestion() {
+  moveTo(Math.max(0, selectQuestions().findIndex((question) => !isAnsweredRight(question))));
+}
+
 quizElement("quiz-lesson").innerHTML = `<option value="all">all lessons</option>${[...new Set(QUIZ.map((question) => question.lesson))].sort().map(
   (lesson) => `<option value="${lesson}">lesson ${lesson}</option>`).join("")}`;
 quizElement("quiz-lesson").addEventListener("change", (event) => {
   quizState.lesson = event.target.value;
-  moveTo(0);
+  moveToOpenQuestion();
 });
 quizElement("quiz-form").addEventListener("submit", checkAnswer);
 quizElement("quiz-previous").addEventListener("click", () => moveTo(quizState.position - 1));
@@ -137,4 +154,4 @@ quizElement("quiz-reset").addEventListener("click", () => {
   storeAnswers();
   moveTo(0);
 });
-showQuestion();
+moveToOpenQuestion();

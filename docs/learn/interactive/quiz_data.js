@@ -7,24 +7,24 @@ const QUIZ = [
   "question": "Eight layers of Linear and ReLU, width 512, PyTorch's default weights, input of standard deviation 1. What is lost on the way, so that the first layers cannot learn?",
   "choices": [
    {
-    "text": "The learning rate is too large.",
+    "text": "The learning rate: PyTorch's default one is too large for a stack of eight layers.",
     "correct": false,
     "explanation": "Nothing has been trained yet. What is lost is lost at initialization, before the first step."
    },
    {
-    "text": "The standard deviation of the activations, which falls to zero.",
+    "text": "The standard deviation of the activations, which falls to zero because every ReLU removes half of the numbers.",
     "correct": false,
     "explanation": "It falls to 0.016 and stays there, at layer 24 as at layer 8, because the biases keep it up."
+   },
+   {
+    "text": "Nothing is lost. The network has too many parameters, so it needs more steps before its first layers learn.",
+    "correct": false,
+    "explanation": "The number of parameters does not change what happens to the signal at initialization."
    },
    {
     "text": "The information about the input, and the gradient. Each layer multiplies both by a factor below 1.",
     "correct": true,
     "explanation": "At layer 8 less than 1 % of the variance depends on the input, and the gradient has shrunk to less than a hundredth. The standard deviation shows neither."
-   },
-   {
-    "text": "Nothing is lost. The network has too many parameters.",
-    "correct": false,
-    "explanation": "The number of parameters does not change what happens to the signal at initialization."
    }
   ],
   "answer": null,
@@ -72,12 +72,12 @@ const QUIZ = [
     "explanation": "Both are 0.016. The biases hold it there. Only the information goes on falling."
    },
    {
-    "text": "About a thousandth of that of layer 8.",
+    "text": "About a thousandth of that of layer 8, as every layer multiplies it by the same factor.",
     "correct": false,
     "explanation": "That would be right without biases. With them the ratio of layer 20 to layer 8 is close to 1."
    },
    {
-    "text": "Zero.",
+    "text": "Zero, because after so many ReLUs no feature is left.",
     "correct": false,
     "explanation": "It cannot be zero. Every layer adds its biases."
    }
@@ -96,19 +96,19 @@ const QUIZ = [
   "question": "Why is the gradient by depth drawn on a logarithmic axis?",
   "choices": [
    {
-    "text": "Because a loss has to be positive.",
+    "text": "Because a loss has to be positive, and a logarithmic axis shows positive numbers only.",
     "correct": false,
     "explanation": "The figure shows gradients. And a logarithmic axis is a choice about what is easy to see, not about signs."
+   },
+   {
+    "text": "Because it makes small differences between two curves look larger than they are on a linear axis.",
+    "correct": false,
+    "explanation": "It shows equal ratios as equal distances, for small numbers as for large ones."
    },
    {
     "text": "Because the same factor per layer is a straight line there, so a different factor is seen as a bend.",
     "correct": true,
     "explanation": "In the stack the logarithm of the gradient falls by the same amount at every layer. A straight line fits it with R² above 0.99."
-   },
-   {
-    "text": "Because it makes small differences look larger.",
-    "correct": false,
-    "explanation": "It shows equal ratios as equal distances, for small numbers as for large ones."
    }
   ],
   "answer": null,
@@ -125,17 +125,17 @@ const QUIZ = [
   "question": "A skip connection also helps against a vanishing signal. What does a norm do that it does not?",
   "choices": [
    {
-    "text": "Nothing. One of the two is enough.",
-    "correct": false,
-    "explanation": "With a skip connection alone and weights of variance 1/width the stream grows more than 100 times in 16 layers."
-   },
-   {
-    "text": "A skip connection prevents that the signal vanishes. It does not prevent that it grows. The norm bounds what each layer adds.",
+    "text": "It bounds what each layer adds. A skip connection prevents that the signal vanishes, not that it grows.",
     "correct": true,
     "explanation": "x + Wx doubles the mean square at each layer, and in 16 layers the RMS grows more than 100 times. With Pre-LN every layer adds a branch of size 1, and the RMS grows to about √17 = 4.1."
    },
    {
-    "text": "A norm makes the skip connection superfluous.",
+    "text": "Nothing. One of the two is enough, since both keep the signal from vanishing.",
+    "correct": false,
+    "explanation": "With a skip connection alone and weights of variance 1/width the stream grows more than 100 times in 16 layers."
+   },
+   {
+    "text": "It makes the skip connection superfluous, since it sets the size of the signal at every layer.",
     "correct": false,
     "explanation": "A norm keeps the size but not the information. Without a skip connection each ReLU still makes different inputs more similar."
    }
@@ -167,19 +167,19 @@ const QUIZ = [
   "question": "The stack of 8 layers has lost nearly all information. Now one RMSNorm is put after the last layer. What does it bring back?",
   "choices": [
    {
-    "text": "The standard deviation and the information.",
+    "text": "The standard deviation and the information. The tokens are as different again as the inputs were.",
     "correct": false,
     "explanation": "A norm multiplies each token by one number. It cannot make two equal tokens different again."
+   },
+   {
+    "text": "Neither. What eight layers have lost cannot be changed by anything behind them.",
+    "correct": false,
+    "explanation": "The size is restored. That is exactly what a norm does."
    },
    {
     "text": "The standard deviation, not the information.",
     "correct": true,
     "explanation": "The standard deviation is above 0.8 again, but still less than 1 % of the variance depends on the input. So norms have to stand in every block."
-   },
-   {
-    "text": "Neither.",
-    "correct": false,
-    "explanation": "The size is restored. That is exactly what a norm does."
    }
   ],
   "answer": null,
@@ -196,14 +196,14 @@ const QUIZ = [
   "question": "What does RMSNorm leave out, compared with LayerNorm?",
   "choices": [
    {
+    "text": "The gain. Its output is the token divided by its size, without parameters.",
+    "correct": false,
+    "explanation": "It has a gain per feature. Simple RMSNorm (arXiv 2307.14995) has none."
+   },
+   {
     "text": "The mean is not subtracted, and there is no bias.",
     "correct": true,
     "explanation": "So at width 512 it has 512 parameters instead of 1,024, and the mean of a token keeps its share of the token's size."
-   },
-   {
-    "text": "The gain.",
-    "correct": false,
-    "explanation": "It has a gain per feature. Simple RMSNorm (arXiv 2307.14995) has none."
    },
    {
     "text": "The division by the size.",
@@ -211,7 +211,7 @@ const QUIZ = [
     "explanation": "That is what it keeps. It divides by the root mean square."
    },
    {
-    "text": "It works on a batch instead of a token.",
+    "text": "The statistics of the token. It takes those of a batch instead.",
     "correct": false,
     "explanation": "Both work on one token. Changing another token changes nothing. BatchNorm would be different."
    }
@@ -256,17 +256,17 @@ const QUIZ = [
   "question": "The same token and ε = 1e-5, but now x / (RMS + ε). What is the RMS of the output?",
   "choices": [
    {
-    "text": "Also 0.302. The place of ε does not matter.",
-    "correct": false,
-    "explanation": "It matters as soon as the token is small. Outside the root the output has 0.990."
-   },
-   {
     "text": "0.990",
     "correct": true,
     "explanation": "0.001 / 0.00101 = 0.990. Outside the root, ε is compared with the RMS. Inside, it is compared with its square."
    },
    {
-    "text": "Infinite.",
+    "text": "Also 0.302, because the place of so small a number does not matter.",
+    "correct": false,
+    "explanation": "It matters as soon as the token is small. Outside the root the output has 0.990."
+   },
+   {
+    "text": "Infinite, because nothing keeps the root from zero any more.",
     "correct": false,
     "explanation": "Neither form divides by zero, as both add ε."
    }
@@ -308,7 +308,7 @@ const QUIZ = [
     "explanation": "W(x̂ + b) is Wx̂ + Wb, which is a bias of the next layer. normlab has `norm=layernorm_nobias`, as nanoGPT has it."
    },
    {
-    "text": "No. RMSNorm's gain does the same work as the bias.",
+    "text": "No. A gain does the same work as a bias, as RMSNorm shows, so LayerNorm has one of the two too many.",
     "correct": false,
     "explanation": "A gain multiplies. A feature that is 0 stays 0 under every gain, and a bias changes it."
    }
@@ -332,12 +332,12 @@ const QUIZ = [
     "explanation": "The variance of a token of mean 0 is its mean square. The largest difference is rounding, below 1e-6."
    },
    {
-    "text": "LayerNorm's output is larger.",
+    "text": "LayerNorm's output is larger, because a standard deviation is smaller than a root mean square.",
     "correct": false,
     "explanation": "Both outputs have RMS 1, so neither is larger."
    },
    {
-    "text": "RMSNorm's output has another mean.",
+    "text": "RMSNorm's output has another mean, as it subtracts none.",
     "correct": false,
     "explanation": "RMSNorm multiplies all features by one number. A mean of 0 stays 0."
    }
@@ -356,7 +356,7 @@ const QUIZ = [
   "question": "What does RMSNorm save in every implementation?",
   "choices": [
    {
-    "text": "Time. It takes 7 to 64 % less.",
+    "text": "Time. It takes 7 to 64 % less, as the paper on RMSNorm reports.",
     "correct": false,
     "explanation": "It depends on the implementation. With torch's functions on a CPU it took 2.63 to 4.22 times as long as LayerNorm."
    },
@@ -366,7 +366,7 @@ const QUIZ = [
     "explanation": "At width 512 these are 512 of 1,024 parameters. In a whole model both are small."
    },
    {
-    "text": "Half of the model's memory.",
+    "text": "Half of the model's memory, because it has half as many parameters.",
     "correct": false,
     "explanation": "It saves half of the norm's own parameters. In the default model that is less than 1 % of all."
    }
@@ -385,7 +385,7 @@ const QUIZ = [
   "question": "Which change of its input leaves the output of softmax the same?",
   "choices": [
    {
-    "text": "Multiplying all features by 2.",
+    "text": "Multiplying all features by 2, because the outputs have the sum 1 again.",
     "correct": false,
     "explanation": "That makes the largest feature take more. A norm would not change."
    },
@@ -395,7 +395,7 @@ const QUIZ = [
     "explanation": "The factor e⁵ cancels. RMSNorm does change here. So softmax and RMSNorm have opposite invariances."
    },
    {
-    "text": "Both.",
+    "text": "Both, because softmax normalizes a token as LayerNorm does.",
     "correct": false,
     "explanation": "Only LayerNorm has both. Softmax changes when its input is doubled."
    }
@@ -414,19 +414,19 @@ const QUIZ = [
   "question": "What does RMSNorm with ε = 1e-5 give for a token of zeros?",
   "choices": [
    {
-    "text": "NaN",
+    "text": "NaN, because the token is divided by its own size, which is 0.",
     "correct": false,
     "explanation": "That would be 0/0. With ε inside the root the divisor is √ε = 0.0032, not 0."
    },
    {
-    "text": "Zeros",
-    "correct": true,
-    "explanation": "0 / 0.0032 = 0. But the slope there is the steepest of all: 316."
-   },
-   {
-    "text": "Ones",
+    "text": "Ones, because the output of RMSNorm has RMS 1.",
     "correct": false,
     "explanation": "A norm multiplies the token by a number. Zeros stay zeros."
+   },
+   {
+    "text": "Zeros, because ε keeps the divisor above 0.",
+    "correct": true,
+    "explanation": "0 / 0.0032 = 0. But the slope there is the steepest of all: 316."
    }
   ],
   "answer": null,
@@ -456,17 +456,17 @@ const QUIZ = [
   "question": "The token [1, −2, 3, −4] is multiplied by 0.01. DyT (tanh of each feature, alpha 1) and RMSNorm read it. What are the sizes of the outputs?",
   "choices": [
    {
-    "text": "Both about 1. DyT replaces a norm.",
-    "correct": false,
-    "explanation": "DyT has no statistic, so it cannot know that the token is small. Its output has RMS 0.027."
-   },
-   {
     "text": "RMSNorm about 1, DyT 0.027.",
     "correct": true,
     "explanation": "Near zero a tanh is the identity. DyT leaves small numbers small, so the scale depends on the initialization. This is one reason why DyT needs a suitable alpha."
    },
    {
-    "text": "DyT about 1, RMSNorm 0.027.",
+    "text": "Both about 1. DyT replaces a norm, so it restores the size as a norm does.",
+    "correct": false,
+    "explanation": "DyT has no statistic, so it cannot know that the token is small. Its output has RMS 0.027."
+   },
+   {
+    "text": "DyT about 1, RMSNorm 0.027. A tanh brings every feature near its limit.",
     "correct": false,
     "explanation": "It is the other way round. RMSNorm divides by the size."
    }
@@ -485,7 +485,7 @@ const QUIZ = [
   "question": "`torch.nn.RMSNorm(512)` without further arguments: which ε does it use for fp32?",
   "choices": [
    {
-    "text": "1e-5, as torch.nn.LayerNorm",
+    "text": "1e-5, the default of torch.nn.LayerNorm",
     "correct": false,
     "explanation": "LayerNorm's default is 1e-5, RMSNorm's is `None`."
    },
@@ -519,12 +519,12 @@ const QUIZ = [
     "explanation": "A norm gives numbers of size 1, and a ReLU of N(0, 1) has a standard deviation of 0.58. The mean before the ReLU is near zero anyway, so the two norms do nearly the same."
    },
    {
-    "text": "Yes: RMSNorm keeps the signal, LayerNorm does not.",
+    "text": "Yes. RMSNorm keeps the signal, and LayerNorm removes a part of it with the mean.",
     "correct": false,
     "explanation": "Both divide by a statistic of the token. After 8 layers their standard deviations differ by less than 5 %."
    },
    {
-    "text": "Yes: LayerNorm keeps the mean at 1.",
+    "text": "Yes. LayerNorm keeps the mean at 1 and RMSNorm does not.",
     "correct": false,
     "explanation": "LayerNorm sets the mean to 0, not to 1."
    }
@@ -590,19 +590,19 @@ const QUIZ = [
   "question": "In which placement can the gain of a norm be multiplied into the next matrix, without changing the model's function?",
   "choices": [
    {
-    "text": "Pre-LN only",
-    "correct": true,
-    "explanation": "There only a matrix reads the norm's output. So column j of the matrix takes gain j. The outputs agree to rounding."
-   },
-   {
-    "text": "Post-LN only",
+    "text": "Post-LN only, where the norm is the last operation of the block",
     "correct": false,
     "explanation": "In Post-LN the normalized stream also goes through the skip connection, and the fold is missing there."
    },
    {
-    "text": "Both",
+    "text": "Both, because a gain and a matrix after it are one matrix wherever they stand",
     "correct": false,
     "explanation": "In Post-LN the skip connection reads the gain too, so the function changes."
+   },
+   {
+    "text": "Pre-LN only, where nothing but a matrix reads the norm's output",
+    "correct": true,
+    "explanation": "There only a matrix reads the norm's output. So column j of the matrix takes gain j. The outputs agree to rounding."
    }
   ],
   "answer": null,
@@ -619,19 +619,19 @@ const QUIZ = [
   "question": "What is the difference between ScaleNorm and RMSNorm?",
   "choices": [
    {
-    "text": "None. They are the same function.",
+    "text": "None. They are the same function with the same parameters, from two papers.",
     "correct": false,
     "explanation": "At the start, yes. But RMSNorm can learn a gain per feature and ScaleNorm cannot."
+   },
+   {
+    "text": "ScaleNorm subtracts the mean before it divides by the length. RMSNorm does not.",
+    "correct": false,
+    "explanation": "It does not. Its output changes when 5 is added to all features."
    },
    {
     "text": "ScaleNorm has one gain for all features, RMSNorm one for each. Otherwise they agree, apart from ε.",
     "correct": true,
     "explanation": "g · x/‖x‖ with g = √width is x/RMS. At width 512 ScaleNorm has 1 parameter and RMSNorm 512."
-   },
-   {
-    "text": "ScaleNorm subtracts the mean.",
-    "correct": false,
-    "explanation": "It does not. Its output changes when 5 is added to all features."
    }
   ],
   "answer": null,
@@ -648,7 +648,7 @@ const QUIZ = [
   "question": "All features of a token are multiplied by −1. When does LayerNorm give the negative of its old output?",
   "choices": [
    {
-    "text": "Always",
+    "text": "Always, because a norm changes the size of a token and never its direction",
     "correct": false,
     "explanation": "The bias is added at the end and does not change its sign with the token."
    },
@@ -677,7 +677,7 @@ const QUIZ = [
   "question": "The embedding of every token is doubled, and the head, a matrix of its own, stays. What changes in a Pre-LN model (ε = 0)?",
   "choices": [
    {
-    "text": "Nothing. The first norm removes the factor.",
+    "text": "Nothing. The first norm removes the factor, and all that follows sees the numbers of before.",
     "correct": false,
     "explanation": "The first norm does. But the skip connection passes the doubled stream on, and what the sublayers add has its old size."
    },
@@ -687,7 +687,7 @@ const QUIZ = [
     "explanation": "The stream becomes 2x + f(N(x)) instead of x + f(N(x)). The sublayers have less weight in it."
    },
    {
-    "text": "Everything is doubled, also the logits.",
+    "text": "Everything is doubled, also the logits, because a skip connection takes the embedding to the head.",
     "correct": false,
     "explanation": "The final norm sets the size. Only the direction of the stream can change the logits."
    }
@@ -716,7 +716,7 @@ const QUIZ = [
     "explanation": "This is where the comparison holds. 10 times the input gives the same output."
    },
    {
-    "text": "A regulator acts in one direction only, and so does a norm.",
+    "text": "In the backward pass, where a norm does nothing: the gradient of its input is the same for an input of any size.",
     "correct": false,
     "explanation": "A norm acts on the gradient too. An input that is 10 times larger gets a gradient that is 10 times smaller."
    }
@@ -766,12 +766,12 @@ const QUIZ = [
     "explanation": "Set all branches to zero: a Pre-LN block then returns its input unchanged. A Post-LN block returns its normalized input."
    },
    {
-    "text": "Pre-LN has fewer norms.",
+    "text": "Pre-LN has fewer norms, so it changes the signal less.",
     "correct": false,
     "explanation": "It has one more, the final norm. Eight blocks have 17 instead of 16."
    },
    {
-    "text": "Post-LN normalizes over the batch.",
+    "text": "Post-LN normalizes over the batch, Pre-LN over the features of a token.",
     "correct": false,
     "explanation": "Both normalize each token on its own."
    }
@@ -790,19 +790,19 @@ const QUIZ = [
   "question": "Why is Pre-LN easier to train than Post-LN at depth?",
   "choices": [
    {
-    "text": "It uses the GPU better.",
+    "text": "It uses the GPU better, so more steps fit into the same time.",
     "correct": false,
     "explanation": "The work is nearly the same. One norm more or less does not matter."
    },
    {
-    "text": "It has a path from the last block to the first without a norm in it, so the gradient arrives whole.",
-    "correct": true,
-    "explanation": "The derivative of x + f(N(x)) contains the identity. In Post-LN every block multiplies the gradient by the derivative of a norm."
-   },
-   {
-    "text": "It has fewer parameters.",
+    "text": "It has fewer parameters, so a step of the same size changes the output less.",
     "correct": false,
     "explanation": "It has the same and a final norm."
+   },
+   {
+    "text": "It has a path from the last block to the first without a norm in it.",
+    "correct": true,
+    "explanation": "The derivative of x + f(N(x)) contains the identity. In Post-LN every block multiplies the gradient by the derivative of a norm."
    }
   ],
   "answer": null,
@@ -829,7 +829,7 @@ const QUIZ = [
     "explanation": "It is the other way round. The stream of Pre-LN grows with depth, and the final norm divides by it."
    },
    {
-    "text": "Both are halved.",
+    "text": "Both are about halved, because the depth is the same for both.",
     "correct": false,
     "explanation": "The stream of Post-LN has size 1 at any depth, so its last gradient does not know the depth."
    }
@@ -848,19 +848,19 @@ const QUIZ = [
   "question": "Why does a deep Post-LN model need a smaller learning rate or a warm-up?",
   "choices": [
    {
-    "text": "Because its gradients near the output do not become smaller with depth, while all layers change together.",
-    "correct": true,
-    "explanation": "With 8 blocks its last feed-forward gets more than twice the gradient of Pre-LN's. A large first step then changes the output too much."
-   },
-   {
-    "text": "Because a norm makes rounding errors.",
+    "text": "Because a norm makes rounding errors, which add up from block to block on the skip path and need small steps.",
     "correct": false,
     "explanation": "Both placements use the same norm in the same precision."
    },
    {
-    "text": "Because its gradients vanish near the output.",
+    "text": "Because its gradients vanish near the output, so that a large step has a random direction.",
     "correct": false,
     "explanation": "They are largest there."
+   },
+   {
+    "text": "Because its gradients near the output do not become smaller with depth, while all layers change together.",
+    "correct": true,
+    "explanation": "With 8 blocks its last feed-forward gets more than twice the gradient of Pre-LN's. A large first step then changes the output too much."
    }
   ],
   "answer": null,
@@ -877,19 +877,19 @@ const QUIZ = [
   "question": "In the experiment `prenorm_vs_postnorm` Pre-LN ends lower than Post-LN by 0.3147 with 4 blocks, 0.6347 with 8 and 0.6037 with 16. What follows for 32?",
   "choices": [
    {
-    "text": "The advantage grows with depth, so it is more than 0.6347.",
+    "text": "The advantage grows with depth, as the first two numbers show, so with 32 blocks it is more than 0.6347.",
     "correct": false,
     "explanation": "From 8 to 16 blocks it does not grow. With 16 blocks Post-LN has learned little more than frequencies, and it cannot get worse than that."
    },
    {
-    "text": "Nothing certain. A loss has an upper bound in practice, so differences saturate, and 150 steps judge only the start.",
-    "correct": true,
-    "explanation": "The intervals at 8 and 16 blocks overlap. A longer run or a smaller rate can change the picture."
-   },
-   {
-    "text": "Post-LN becomes better again.",
+    "text": "Post-LN becomes better again. The advantage has its peak at 8 blocks and falls from there on.",
     "correct": false,
     "explanation": "The two last numbers differ by less than their intervals. This is no trend."
+   },
+   {
+    "text": "Nothing certain. Differences saturate, since a loss has an upper bound in practice, and 150 steps judge only the start.",
+    "correct": true,
+    "explanation": "The intervals at 8 and 16 blocks overlap. A longer run or a smaller rate can change the picture."
    }
   ],
   "answer": null,
@@ -906,17 +906,17 @@ const QUIZ = [
   "question": "Does Pre-LN have a drawback?",
   "choices": [
    {
-    "text": "Its last output is not normalized.",
-    "correct": false,
-    "explanation": "Every real Pre-LN model has a final norm before the head. The output of the last block is normalized there."
-   },
-   {
     "text": "The stream grows with depth, so what a late block adds is small beside it.",
     "correct": true,
     "explanation": "At initialization by theory the mean square grows by 1/2 to 3/2 per block. A branch of the same size then changes the direction less and less."
    },
    {
-    "text": "It cannot be trained without warm-up.",
+    "text": "Its last output is not normalized, so the logits grow.",
+    "correct": false,
+    "explanation": "Every real Pre-LN model has a final norm before the head. The output of the last block is normalized there."
+   },
+   {
+    "text": "It cannot be trained without warm-up, because its gradients grow with depth.",
     "correct": false,
     "explanation": "It needs warm-up less than Post-LN, since its gradients near the output shrink with depth. How much is a question of length and rate."
    }
@@ -935,17 +935,17 @@ const QUIZ = [
   "question": "A tutorial asks \"why does a network without norms become NaN even at a tiny learning rate?\" What is wrong with the question?",
   "choices": [
    {
-    "text": "It does not. Its own script, at its rate of 1e-4, ends without a NaN.",
-    "correct": true,
-    "explanation": "Run unchanged, it ends at a loss of 6.946. Without a norm a network trains at a small rate and diverges at a large one."
-   },
-   {
-    "text": "Nothing. Without a norm every network becomes NaN.",
+    "text": "Nothing. Without a norm every network becomes NaN in the end.",
     "correct": false,
     "explanation": "A small model without norms, trained here for 40 steps at 1e-4, has finite losses only."
    },
    {
-    "text": "The NaN comes from the data.",
+    "text": "Its assumption. The tutorial's own script, at its rate of 1e-4, ends without a NaN.",
+    "correct": true,
+    "explanation": "Run unchanged, it ends at a loss of 6.946. Without a norm a network trains at a small rate and diverges at a large one."
+   },
+   {
+    "text": "The norm has no part in it. The NaN comes from the data, which are random tokens.",
     "correct": false,
     "explanation": "There is no NaN to be explained."
    }
@@ -964,7 +964,7 @@ const QUIZ = [
   "question": "The tutorial compares four configurations with two layers only. What does it miss?",
   "choices": [
    {
-    "text": "Nothing. Norms matter equally at every depth.",
+    "text": "Nothing. Norms matter equally at every depth, and two layers are trained in less time.",
     "correct": false,
     "explanation": "With 2 blocks Pre-LN's and Post-LN's last gradients are alike within a factor of 1.5, with 8 blocks not."
    },
@@ -974,7 +974,7 @@ const QUIZ = [
     "explanation": "By the theory's initialization the ratio of the last gradients, Post-LN to Pre-LN, is above 2 with 8 blocks and below 1.5 with 2."
    },
    {
-    "text": "A larger batch.",
+    "text": "A larger batch. The noise of a small one hides a norm's effect.",
     "correct": false,
     "explanation": "The size of the batch changes noise, not how a signal passes through depth."
    }
@@ -1003,22 +1003,27 @@ const QUIZ = [
   "id": "figure-with-three-rows",
   "lesson": 4,
   "kind": "figure",
-  "question": "Which experiment does this figure show?",
+  "question": "Look at the panel of the signal in a Transformer, at the top right. Which of these curves grows by the largest factor from block 1 to block 16?",
   "choices": [
    {
-    "text": "Why networks need norms (`experiment=gradient_vanishing`)",
+    "text": "LayerNorm in Pre-LN",
+    "correct": false,
+    "explanation": "It ends highest of the four, but it starts high too. It grows by a factor of 4.52."
+   },
+   {
+    "text": "LayerNorm in Post-LN",
+    "correct": false,
+    "explanation": "It stays at 1. Each block ends with a norm on the skip path."
+   },
+   {
+    "text": "DyT in Pre-LN",
     "correct": true,
-    "explanation": "Signal, information and gradient by depth at initialization. Nothing is trained."
+    "explanation": "By a factor of 46, against 4.52 with LayerNorm. DyT passes a small number on as it is, so a branch grows with the stream until the stream is large enough for the tanh to limit it."
    },
    {
-    "text": "Pre-LN or Post-LN, by depth (`experiment=prenorm_vs_postnorm`)",
+    "text": "DyT in Post-LN",
     "correct": false,
-    "explanation": "That figure has the learning rate on its horizontal axis and the final loss on the vertical one."
-   },
-   {
-    "text": "LayerNorm or RMSNorm (`experiment=layernorm_vs_rmsnorm`)",
-    "correct": false,
-    "explanation": "That figure begins with distributions and ends with times."
+    "explanation": "By a factor of 6.69. It grows in the first blocks only and then stays below 1."
    }
   ],
   "answer": null,
@@ -1026,28 +1031,33 @@ const QUIZ = [
   "unit": "",
   "explanation": "",
   "figure": "../figures/gradient_vanishing.png",
-  "figure_text": "Nine panels. The rows show signal, information and gradient by depth. The columns are a plain stack, a stack with norms, and the stream of a Transformer."
+  "figure_text": "Nine panels. The rows show signal, information and gradient by depth. The columns are a plain stack, a stack with norms, and the stream of a Transformer, with one curve for each norm and placement."
  },
  {
   "id": "figure-with-crosses",
   "lesson": 5,
   "kind": "figure",
-  "question": "Which experiment does this figure show?",
+  "question": "Look at the panel of the final loss at every rate. Which runs diverged?",
   "choices": [
    {
-    "text": "LayerNorm or RMSNorm (`experiment=layernorm_vs_rmsnorm`)",
-    "correct": false,
-    "explanation": "That one trains nothing, so it has no loss."
-   },
-   {
-    "text": "Does it need a norm? (`experiment=norm_comparison`)",
+    "text": "Those without a norm, at 1e-2 and at 0.03",
     "correct": true,
-    "explanation": "Four arms, among them one without a norm, over learning rates. A × marks a rate at which runs diverged."
+    "explanation": "There are 2 of 3 runs at 1e-2, and 3 of 3 at 0.03. The hollow point at 1e-2 is the run that did not diverge."
    },
    {
-    "text": "The claims (`scripts/claims.py`)",
+    "text": "Those without a norm, at 0.03 alone",
     "correct": false,
-    "explanation": "Their figure has one row per claim with the published and the measured value."
+    "explanation": "There is another cross at 1e-2, where 2 of 3 runs diverged."
+   },
+   {
+    "text": "Those without a norm and those of Post-LN, at 0.03",
+    "correct": false,
+    "explanation": "Post-LN ends at 3.3484 there. It has learned only how frequent letters are, but its loss is finite and it has no cross."
+   },
+   {
+    "text": "Those of Post-LN, at all rates from 3e-3 on",
+    "correct": false,
+    "explanation": "They learn hardly any context there, with a loss near the dotted line. A × marks runs that diverged."
    }
   ],
   "answer": null,
@@ -1055,28 +1065,33 @@ const QUIZ = [
   "unit": "",
   "explanation": "",
   "figure": "../figures/norm_comparison.png",
-  "figure_text": "Training curves of four arms at one learning rate, and the final loss of each arm at five learning rates, with crosses where runs diverged."
+  "figure_text": "Training curves of four arms at one learning rate, the final loss of each arm at five learning rates, with crosses where runs diverged, and the final loss of each arm at its own best rate."
  },
  {
   "id": "figure-by-depth-and-warm-up",
   "lesson": 5,
   "kind": "figure",
-  "question": "Which experiment does this figure show?",
+  "question": "Look at the two panels with 8 blocks. At which learning rate, and with or without warm-up, does Pre-LN reach its lowest loss?",
   "choices": [
    {
-    "text": "Does it need a norm? (`experiment=norm_comparison`)",
+    "text": "At 1e-3, without warm-up",
     "correct": false,
-    "explanation": "That one has four arms and one depth."
+    "explanation": "That is its best rate without warm-up, but with warm-up a larger rate ends lower."
    },
    {
-    "text": "Pre-LN or Post-LN, by depth (`experiment=prenorm_vs_postnorm`)",
+    "text": "At 3e-3, with warm-up",
     "correct": true,
-    "explanation": "Two arms, one panel for each depth and each warm-up."
+    "explanation": "It ends at 2.6160 there. Without warm-up the same rate is the worst of the four."
    },
    {
-    "text": "Why networks need norms (`experiment=gradient_vanishing`)",
+    "text": "At 3e-3, without warm-up",
     "correct": false,
-    "explanation": "That one has depth on the horizontal axis and trains nothing."
+    "explanation": "Without warm-up its loss at this rate is far above that at 1e-3."
+   },
+   {
+    "text": "At 1e-3, with warm-up",
+    "correct": false,
+    "explanation": "With warm-up the larger rate of 3e-3 ends lower."
    }
   ],
   "answer": null,
@@ -1106,19 +1121,19 @@ const QUIZ = [
   "question": "Two norms are trained once each, with one seed. One ends 0.01 lower. What do you know?",
   "choices": [
    {
-    "text": "The first norm is better.",
+    "text": "The norm that ends lower is better, at least at this rate.",
     "correct": false,
     "explanation": "With one seed there is no interval. The same norm with another seed may differ by as much."
+   },
+   {
+    "text": "They are the same within 0.01, since the two losses do not differ by more than that.",
+    "correct": false,
+    "explanation": "That would need an interval that lies within the margin. There is none."
    },
    {
     "text": "Nothing about the norms yet. One seed has no interval.",
     "correct": true,
     "explanation": "A variance needs two values at least. The verdict of such a study says so in words."
-   },
-   {
-    "text": "They are the same within 0.01.",
-    "correct": false,
-    "explanation": "That would need an interval that lies within the margin. There is none."
    }
   ],
   "answer": null,
@@ -1135,19 +1150,19 @@ const QUIZ = [
   "question": "The difference of two arms is 0.0042 ± 0.0155, and no margin was chosen. What is the verdict?",
   "choices": [
    {
-    "text": "The first arm ends lower.",
+    "text": "Cannot tell.",
+    "correct": true,
+    "explanation": "Zero lies between −0.0113 and 0.0197, and nothing says that 0.0197 would be small enough to be \"the same\"."
+   },
+   {
+    "text": "One arm ends lower, because the difference of the means is not zero.",
     "correct": false,
     "explanation": "The interval, from −0.0113 to 0.0197, contains zero."
    },
    {
-    "text": "The two arms are the same.",
+    "text": "The two arms are the same, because the interval contains zero.",
     "correct": false,
     "explanation": "An interval that contains zero also contains differences up to 0.0197."
-   },
-   {
-    "text": "Cannot tell.",
-    "correct": true,
-    "explanation": "Zero lies between −0.0113 and 0.0197, and nothing says that 0.0197 would be small enough to be \"the same\"."
    }
   ],
   "answer": null,
@@ -1164,19 +1179,19 @@ const QUIZ = [
   "question": "The difference is 0.0002 ± 0.0045, and the study was run with `margin=0.01`. What is the verdict?",
   "choices": [
    {
-    "text": "The same within the margin.",
-    "correct": true,
-    "explanation": "The whole interval, from −0.0043 to 0.0047, lies within ± 0.01."
-   },
-   {
-    "text": "Cannot tell.",
+    "text": "Cannot tell, because the interval contains zero.",
     "correct": false,
     "explanation": "Without a margin, yes. With one, the interval lies within it."
    },
    {
-    "text": "One arm ends lower.",
+    "text": "One arm ends lower, by less than the margin.",
     "correct": false,
     "explanation": "The interval contains zero."
+   },
+   {
+    "text": "The same within the margin.",
+    "correct": true,
+    "explanation": "The whole interval, from −0.0043 to 0.0047, lies within ± 0.01."
    }
   ],
   "answer": null,
@@ -1193,7 +1208,7 @@ const QUIZ = [
   "question": "A script trains on tokens that are drawn at random, new ones at each step, with 1000 possible tokens. What is the lowest loss that a causal model can reach?",
   "choices": [
    {
-    "text": "0, if it trains long enough.",
+    "text": "0, if it has enough parameters and trains long enough.",
     "correct": false,
     "explanation": "The next token cannot be known. There is nothing to learn."
    },
@@ -1203,7 +1218,7 @@ const QUIZ = [
     "explanation": "Each token has probability 1/1000 whatever came before, so no causal model goes below 6.908. A final loss of 6.574 in such a script shows that its attention was not masked and could look at the answer."
    },
    {
-    "text": "It depends on the norm.",
+    "text": "It depends on the norm, as every final loss does.",
     "correct": false,
     "explanation": "The lowest possible loss is a property of the data."
    }
@@ -1235,14 +1250,14 @@ const QUIZ = [
   "question": "Four arms, one of them truly lower by 4 standard deviations of the noise. How often does a study with three seeds report that, by the simulation in docs/statistics.md?",
   "choices": [
    {
-    "text": "In 56.9 % of studies",
-    "correct": true,
-    "explanation": "With five seeds it is 98.8 %. So \"cannot tell\" after three seeds says little."
-   },
-   {
     "text": "In 98.8 % of studies",
     "correct": false,
     "explanation": "That is the number for five seeds."
+   },
+   {
+    "text": "In 56.9 % of studies",
+    "correct": true,
+    "explanation": "With five seeds it is 98.8 %. So \"cannot tell\" after three seeds says little."
    },
    {
     "text": "Always, since 4 standard deviations are a lot",
@@ -1264,19 +1279,19 @@ const QUIZ = [
   "question": "On the synthetic language no model can end below the floor. A run with a new norm ends clearly below it. What has happened?",
   "choices": [
    {
-    "text": "The norm is better than anything known.",
+    "text": "The norm is better than all that were known when the floor was computed.",
     "correct": false,
     "explanation": "The floor holds for every model that reads only earlier tokens."
+   },
+   {
+    "text": "The learning rate was lucky. At another rate the same norm ends above the floor.",
+    "correct": false,
+    "explanation": "No rate can predict a token that is drawn at random."
    },
    {
     "text": "The norm lets tokens see later tokens.",
     "correct": true,
     "explanation": "An early version of the check let such a norm pass, and its loss was 1.12 where the floor was 1.41. A norm that averages a token with the next one is refused today."
-   },
-   {
-    "text": "The learning rate was lucky.",
-    "correct": false,
-    "explanation": "No rate can predict a token that is drawn at random."
    }
   ],
   "answer": null,
@@ -1293,17 +1308,17 @@ const QUIZ = [
   "question": "How could an experiment show that leaving out the mean costs nothing?",
   "choices": [
    {
-    "text": "Train both once, with one seed. If the losses agree in two digits, it is shown.",
-    "correct": false,
-    "explanation": "One seed has no interval. Two runs of one arm can differ by as much as two norms."
-   },
-   {
     "text": "Train both with several seeds, each at its own best rate, and show that the interval of the difference lies within a margin chosen before.",
     "correct": true,
     "explanation": "\"The same\" needs a margin. An interval that only contains zero says \"cannot tell\". With five seeds and a small noise the interval fits into the margin."
    },
    {
-    "text": "Show that RMSNorm is faster.",
+    "text": "Train both once with the same seed, rate and number of steps. If the two losses agree in two digits, it is shown.",
+    "correct": false,
+    "explanation": "One seed has no interval. Two runs of one arm can differ by as much as two norms."
+   },
+   {
+    "text": "Show that RMSNorm is faster, and that its loss falls as fast as LayerNorm's in the same time.",
     "correct": false,
     "explanation": "Time and loss are two questions."
    }
@@ -1322,19 +1337,19 @@ const QUIZ = [
   "question": "BatchNorm is put into a causal language model, with statistics over batch and time. What happens?",
   "choices": [
    {
-    "text": "It trains well, and its loss is a fair one.",
+    "text": "It trains well, and its loss is a fair one, since BatchNorm trains image models well.",
     "correct": false,
     "explanation": "A token's output then depends on later tokens, so the loss is too good."
+   },
+   {
+    "text": "It is the same as LayerNorm, since both subtract a mean and divide by a standard deviation.",
+    "correct": false,
+    "explanation": "LayerNorm uses one token only."
    },
    {
     "text": "Tokens see later tokens through the statistics. normlab refuses it.",
     "correct": true,
     "explanation": "Change the last token, and the output of the first one changes. The check before training finds that and refuses the norm."
-   },
-   {
-    "text": "It is the same as LayerNorm.",
-    "correct": false,
-    "explanation": "LayerNorm uses one token only."
    }
   ],
   "answer": null,
@@ -1351,24 +1366,24 @@ const QUIZ = [
   "question": "Why does a norm compute its statistic in fp32 although its input has sixteen bits?",
   "choices": [
    {
-    "text": "It is faster on a CPU.",
+    "text": "Because a sum in fp32 is faster on a CPU.",
     "correct": false,
     "explanation": "It is done for the numbers, not for the speed."
    },
    {
-    "text": "Because bf16 underflows.",
+    "text": "Because bf16 underflows: the squares of small features become 0.",
     "correct": false,
     "explanation": "bf16 has the exponent of fp32. 0.0001² is 1e-8 in bf16, not 0."
+   },
+   {
+    "text": "Because PyTorch raises an error for a mean of numbers of sixteen bits.",
+    "correct": false,
+    "explanation": "There is no error. In fp16 a token of 300s silently becomes zeros."
    },
    {
     "text": "Because fp16 overflows when squared, and bf16 loses digits in a sum.",
     "correct": true,
     "explanation": "300² is infinite in fp16. In bf16 256 + 1 is 256, where a partial sum is rounded to bf16."
-   },
-   {
-    "text": "PyTorch raises an error otherwise.",
-    "correct": false,
-    "explanation": "There is no error. In fp16 a token of 300s silently becomes zeros."
    }
   ],
   "answer": null,
@@ -1411,7 +1426,7 @@ const QUIZ = [
   "question": "ε = 1e-8, everything computed in fp16. What happens to a token of zeros?",
   "choices": [
    {
-    "text": "It stays zero.",
+    "text": "It stays zero, because ε keeps the divisor above zero.",
     "correct": false,
     "explanation": "1e-8 is 0 in fp16, so the divisor is 0."
    },
@@ -1421,7 +1436,7 @@ const QUIZ = [
     "explanation": "1e-8 is smaller than the smallest number of fp16, so ε is lost, and 0/0 is NaN."
    },
    {
-    "text": "It becomes infinite.",
+    "text": "It becomes infinite, because the divisor is nearly zero.",
     "correct": false,
     "explanation": "0/0 is not infinite, it is not a number."
    }
@@ -1445,7 +1460,7 @@ const QUIZ = [
     "explanation": "Llama's order rounds twice, and its RMS error is more than 1.5 times as large."
    },
    {
-    "text": "Llama's",
+    "text": "Llama's, which rounds before the product and not after it",
     "correct": false,
     "explanation": "It rounds the normalized token, and then the product."
    },
@@ -1469,22 +1484,22 @@ const QUIZ = [
   "question": "A model of 16 blocks gives NaN near step 100. What do you do first?",
   "choices": [
    {
-    "text": "Set ε to 1e-3.",
+    "text": "Set ε to 1e-3 in every norm, since a NaN comes from a division by a number near zero.",
     "correct": false,
     "explanation": "ε acts on small tokens. The square of a large token in fp16 is infinite with every ε."
    },
    {
-    "text": "Find the first layer whose output is not finite, and look at rate and warm-up, number format, missing input and final norms and the initialization, one at a time.",
-    "correct": true,
-    "explanation": "The first layer with a number that is not finite names the place. Then change one thing at a time, or you will not know which one it was."
-   },
-   {
-    "text": "Change from bf16 to fp16, which has more digits.",
+    "text": "Change from bf16 to fp16, which has more digits, so that sums are more precise.",
     "correct": false,
     "explanation": "fp16 has more digits but a much smaller range. Its largest number is 65,504."
    },
    {
-    "text": "Drop the run and take another seed.",
+    "text": "Find the first layer whose output is not finite, and then look at rate and warm-up, format, missing norms and initialization, one at a time.",
+    "correct": true,
+    "explanation": "The first layer with a number that is not finite names the place. Then change one thing at a time, or you will not know which one it was."
+   },
+   {
+    "text": "Drop the run and take another seed, since one seed in a few has a bad start.",
     "correct": false,
     "explanation": "A run that diverges is a result. Another seed hides it."
    }
@@ -1516,7 +1531,7 @@ const QUIZ = [
   "question": "Some models normalize queries and keys before the rotary embedding (RoPE), some after it. With RMSNorm, is one of them a bug?",
   "choices": [
    {
-    "text": "Yes. The norm after RoPE destroys the position.",
+    "text": "Yes. The norm after RoPE destroys the position, since it changes the vector.",
     "correct": false,
     "explanation": "RoPE turns a vector, and a turn does not change its RMS. The direction, which holds the position, stays."
    },
@@ -1526,7 +1541,7 @@ const QUIZ = [
     "explanation": "A rotation keeps the length, so norm and rotation can be exchanged. A gain per feature does not commute with a rotation of pairs of features."
    },
    {
-    "text": "No. They are always the same.",
+    "text": "No. They are always the same, because a rotation keeps the length of a vector and a norm depends on nothing else.",
     "correct": false,
     "explanation": "With a gain per feature the results differ, as long as the gains are not equal."
    }
@@ -1545,17 +1560,17 @@ const QUIZ = [
   "question": "What do the language models on the page \"what the models of today do\" use?",
   "choices": [
    {
-    "text": "All use Pre-LN with RMSNorm.",
+    "text": "All use Pre-LN with RMSNorm, and the other norms and placements are found in research papers only.",
     "correct": false,
     "explanation": "Several have a norm at the output of a sublayer (OLMo 2), or before and after it (Gemma 2 and 3), and some have LayerNorm."
    },
    {
-    "text": "More of them use RMSNorm than LayerNorm, and Pre-LN is the most frequent placement, but not the only one.",
+    "text": "More of them use RMSNorm than LayerNorm, and Pre-LN is the most frequent placement.",
     "correct": true,
     "explanation": "RMSNorm is simpler and as good in published comparisons. Pre-LN tolerates depth and rate. Neither is a law."
    },
    {
-    "text": "Most use Post-LN.",
+    "text": "Most use Post-LN, as the first Transformer did, but with RMSNorm.",
     "correct": false,
     "explanation": "Of the models on that page only the oldest have it, and one MiniMax model uses a variant of it."
    }

@@ -77,27 +77,37 @@ def test_the_explanation_is_that_of_the_choice_that_was_made(learn_content: Path
     assert grade_answer(choice, "2").explanation == "It shrinks by a factor each layer."
 
 
-def test_a_wrong_answer_is_asked_again_and_the_score_is_stored(
+def test_a_wrong_choice_is_asked_again_and_the_score_is_stored(
     learn: Call, type_lines: Type
 ) -> None:
-    type_lines("lots\n16\n17\n2\n")
+    type_lines("lots\n17\n1\n2\n")
     code, out, _ = learn("quiz", "1")
     assert code == 0
     assert "lots is not a number" in out
-    assert "No.\nTry again, or type - to see the answer." in out
-    before_the_retry, right, _ = out.partition("Right. Two a block")
-    assert right
-    assert "Two a block" not in before_the_retry
-    assert "17" not in before_the_retry
+    assert "Right. Two a block" in out
+    assert "No. They keep the signal up.\nTry again, or type - to see the answer." in out
     assert "1 of 2 right at the first try" in out
-    assert "2 of 2 answered correctly so far" in out
+    assert "2 of 2 answered correctly so far; all are answered right" in out
     stored = read_progress().questions
-    assert (stored["norms-in-eight-blocks"].tries, stored["norms-in-eight-blocks"].right) == (
-        2,
-        True,
-    )
-    assert not stored["norms-in-eight-blocks"].first_right
-    assert stored["what-vanishes"].first_right
+    assert (stored["what-vanishes"].tries, stored["what-vanishes"].right) == (2, True)
+    assert not stored["what-vanishes"].first_right
+    assert stored["norms-in-eight-blocks"].first_right
+
+
+def test_a_wrong_number_is_answered_with_the_right_one_and_comes_again(
+    learn: Call, type_lines: Type
+) -> None:
+    type_lines("1\n0.5\n")
+    out = learn("quiz", "2")[1]
+    assert "No. The answer is 0.302 ± 0.005. With ε inside the root.\n" in out
+    assert "Try again" not in out
+    assert "Look at the figure docs/learn/figures/depth.svg\nIt shows: Two curves" in out
+    assert "1 of 2 answered correctly so far; `normlab-learn quiz 2` goes on at question 2" in out
+    type_lines("0.3\n")
+    assert "[2 of 2] The RMS of the output?" in learn("quiz", "2")[1]
+    type_lines("16\n-\n")
+    out = learn("quiz", "1")[1]
+    assert "No. The answer is exactly 17 (unit: norms). Two a block, and the final one.\n" in out
 
 
 def test_a_question_can_be_left_out_and_then_shows_its_answer(
@@ -106,10 +116,36 @@ def test_a_question_can_be_left_out_and_then_shows_its_answer(
     type_lines("-\n1\n-\n")
     code, out, _ = learn("quiz", "1")
     assert code == 0
-    assert "The answer is 17 (unit: norms)\nTwo a block" in out
+    assert "The answer is exactly 17 (unit: norms). Two a block" in out
     assert "The answer is 2. The gradient.\nIt shrinks by a factor each layer." in out
     assert "norms-in-eight-blocks" not in read_progress().questions
     assert not read_progress().questions["what-vanishes"].right
+
+
+def test_the_quiz_goes_on_at_the_first_question_not_answered_right_or_starts_over(
+    learn: Call, type_lines: Type
+) -> None:
+    type_lines("17\n-\n1\n")
+    learn("quiz")
+    type_lines("2\n")
+    out = learn("quiz")[1]
+    assert out.startswith(
+        "2 of 4 questions are answered right and are not asked again; "
+        "`normlab-learn quiz --restart` asks all.\n\n[2 of 4] What vanishes"
+    )
+    assert "Which curve" not in out
+    assert "[4 of 4] The RMS of the output?" in out
+    type_lines("")
+    out = learn("quiz", "1")[1]
+    assert "[" not in out
+    assert "all are answered right, and `normlab-learn quiz 1 --restart` asks them again." in out
+    type_lines("17\n")
+    out = learn("quiz", "1", "--restart")[1]
+    assert out.startswith("\n[1 of 2] How many norms")
+    assert read_progress().questions["norms-in-eight-blocks"].tries == 2
+    code, _, err = learn("quiz", "1", "--restart", "--answers", "17,2")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--restart" in err
 
 
 def test_the_end_of_the_input_ends_the_quiz_and_keeps_what_was_answered(
@@ -122,7 +158,9 @@ def test_the_end_of_the_input_ends_the_quiz_and_keeps_what_was_answered(
     assert read_progress().questions["norms-in-eight-blocks"].right
 
 
-def test_ctrl_c_keeps_what_was_answered(learn: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_says_that_nothing_is_lost_and_what_comes_next(
+    learn: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Interrupting:
         lines = iter(["17\n"])
 
@@ -132,8 +170,13 @@ def test_ctrl_c_keeps_what_was_answered(learn: Call, monkeypatch: pytest.MonkeyP
             raise KeyboardInterrupt
 
     monkeypatch.setattr("sys.stdin", Interrupting())
-    with pytest.raises(KeyboardInterrupt):
-        learn("quiz", "1")
+    code, out, err = learn("quiz", "1")
+    assert (code, err) == (130, "")
+    assert out.endswith(
+        "answer: \nStopped, and nothing is lost: your answers are stored; `normlab-learn quiz 1` "
+        "goes on at question 2, the first that you have not answered right, and "
+        "`normlab-learn quiz 1 --restart` starts again at question 1.\n"
+    )
     assert read_progress().questions["norms-in-eight-blocks"].right
 
 

@@ -35,6 +35,7 @@ from normlab.apps.learn.progress import (
 from normlab.apps.learn.writer import Writer
 from normlab.errors import CommandParser, ConfigError, NormlabError, report_user_errors
 from normlab.text import excerpt, suggest_closest
+from normlab.training import stopping
 
 _LONGEST_ANSWER = 2_000  # characters of a learner's own words
 _DESCRIPTION = "Learn what normalization does: predict, run, see, explain, check."
@@ -82,8 +83,14 @@ def _build_parser() -> argparse.ArgumentParser:
     predict.add_argument("--guess", metavar="X", help="your number; default: it is asked for")
     quiz = add_command("quiz", "answer the questions of a lesson, or of all")
     quiz.add_argument("lesson", nargs="?", help="1 to 6; default: all")
-    quiz.add_argument(
+    mode = quiz.add_mutually_exclusive_group()
+    mode.add_argument(
         "--answers", metavar="A,B,…", help="an answer a question, - to leave one out; for scripts"
+    )
+    mode.add_argument(
+        "--restart",
+        action="store_true",
+        help="begin at question 1; default: ask those that you have not answered right",
     )
     start = add_command("start", "copy the skeleton of an exercise to outputs/learn")
     start.add_argument("name", help="of the exercise")
@@ -213,21 +220,50 @@ def _read_guess(writer: Writer, prediction: Prediction, text: str | None) -> flo
 
 def _take_quiz(writer: Writer, options: argparse.Namespace) -> None:
     from normlab.apps.learn.completion import quiz_score
-    from normlab.apps.learn.quiz import ask_questions, grade_answers
+    from normlab.apps.learn.quiz import describe_next, grade_answers
 
     lesson = None if options.lesson is None else _parse_lesson(options.lesson)
     questions = read_questions(lesson)
     if not questions:
         raise NormlabError(f"lesson {lesson} has no questions; take another lesson's quiz.")
+    command = "normlab-learn quiz" + (f" {lesson}" if lesson else "")
     if options.answers is not None:
         right, count = grade_answers(writer, questions, options.answers)
         writer.print_text(f"\n{right} of {count} right.")
     else:
-        read_progress()  # a damaged file is reported before anything is answered
-        right, count = ask_questions(writer, questions)
-        writer.print_text(f"\n{right} of {count} right at the first try.")
-    total_right, total = quiz_score(read_progress(), questions)
-    writer.print_text(f"Stored: {total_right} of {total} answered correctly so far.")
+        _ask_open_questions(writer, questions, command, options.restart)
+    progress = read_progress()
+    total_right, total = quiz_score(progress, questions)
+    writer.print_text(
+        f"Stored: {total_right} of {total} answered correctly so far; "
+        f"{describe_next(questions, progress, command)}."
+    )
+
+
+def _ask_open_questions(
+    writer: Writer, questions: Sequence[Question], command: str, restart: bool
+) -> None:
+    """Ask what was not answered right yet, or everything where the quiz is started over."""
+    from normlab.apps.learn.quiz import ask_questions, describe_next, right_ids
+
+    # A damaged file is reported before anything is answered.
+    done = set() if restart else right_ids(read_progress()) & {item.id for item in questions}
+    if len(done) == len(questions):
+        return
+    if done:
+        writer.print_text(
+            f"{len(done)} of {len(questions)} questions are answered right and are not asked "
+            f"again; `{command} --restart` asks all."
+        )
+    try:
+        right, count = ask_questions(writer, questions, done)
+    except KeyboardInterrupt as stop:
+        writer.print_text(
+            f"\nStopped, and nothing is lost: your answers are stored; "
+            f"{describe_next(questions, read_progress(), command)}."
+        )
+        sys.exit(stopping.exit_code(stop))
+    writer.print_text(f"\n{right} of {count} right at the first try.")
 
 
 def _start_exercise(writer: Writer, options: argparse.Namespace) -> None:

@@ -3,7 +3,7 @@
 import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from normlab.apps.learn.content import Question, repository_path
@@ -61,7 +61,7 @@ def _grade_number(question: Question, text: str) -> Grade:
     right = math.isclose(
         value, question.answer, rel_tol=1e-9, abs_tol=question.tolerance * (1 + 1e-9)
     )
-    return Grade(right, question.explanation)
+    return Grade(right, question.explanation if right else describe_answer(question))
 
 
 def parse_number(text: str) -> float | None:
@@ -90,12 +90,15 @@ def refuse_number(text: str, advice: str) -> str:
 
 
 def describe_answer(question: Question) -> str:
-    """The right answer in words, and under it why it is right."""
+    """The right answer, a number with its tolerance, and why it is right."""
     if question.kind == "numeric":
+        number = f"{question.answer:g} ± {question.tolerance:g}"
+        if not question.tolerance:
+            number = f"exactly {question.answer:g}"
         unit = f" (unit: {question.unit})" if question.unit else ""
-        return f"{question.answer:g}{unit}\n{question.explanation}"
+        return f"The answer is {number}{unit}. {question.explanation}"
     choice = question.choices[question.correct_choice - 1]
-    return f"{question.correct_choice}. {choice.text}\n{choice.explanation}"
+    return f"The answer is {question.correct_choice}. {choice.text}\n{choice.explanation}"
 
 
 def store_grade(question: Question, right: bool) -> None:
@@ -141,14 +144,19 @@ def grade_answers(writer: Writer, questions: Sequence[Question], answers: str) -
     return sum(grade.right for _, grade in grades), len(grades)
 
 
-def ask_questions(writer: Writer, questions: Sequence[Question]) -> tuple[int, int]:
-    """Ask each question until it is answered correctly or left out; store every answer at once.
+def ask_questions(
+    writer: Writer, questions: Sequence[Question], done: Collection[str] = ()
+) -> tuple[int, int]:
+    """Ask each question but those of the ids in `done`; store every answer at once.
 
+    A choice is asked until it is right or left out. A wrong number is answered with the right one.
     Returns how many were answered correctly at the first try, and how many were answered. The end
     of the input ends the quiz.
     """
     right = answered = 0
     for number, question in enumerate(questions, 1):
+        if question.id in done:
+            continue
         print_question(writer, question, f"{number} of {len(questions)}")
         tries = 0
         answered += 1
@@ -159,7 +167,7 @@ def ask_questions(writer: Writer, questions: Sequence[Question]) -> tuple[int, i
                 return right, answered - (tries == 0)
             if answer.strip() == SKIP:
                 answered -= tries == 0
-                writer.print_text(f"The answer is {describe_answer(question)}")
+                writer.print_text(describe_answer(question))
                 break
             try:
                 grade = grade_answer(question, answer)
@@ -168,22 +176,37 @@ def ask_questions(writer: Writer, questions: Sequence[Question]) -> tuple[int, i
                 continue
             tries += 1
             store_grade(question, grade.right)
-            if grade.right:
-                writer.print_text(f"Right. {grade.explanation}")
-                right += tries == 1
+            writer.print_text(f"{'Right' if grade.right else 'No'}. {grade.explanation}")
+            right += grade.right and tries == 1
+            # Behind a wrong number stands the right one: there is nothing left to try.
+            if grade.right or question.kind == "numeric":
                 break
-            # The explanation of a number contains it.
-            reason = "" if question.kind == "numeric" else f" {grade.explanation}"
-            writer.print_text(f"No.{reason}")
             writer.print_text(f"Try again, or type {SKIP} to see the answer.")
     return right, answered
+
+
+def describe_next(questions: Sequence[Question], progress: Progress, command: str) -> str:
+    """What the command does when it is given again, and how the quiz is started over."""
+    done = right_ids(progress)
+    for number, question in enumerate(questions, 1):
+        if question.id not in done:
+            return (
+                f"`{command}` goes on at question {number}, the first that you have not answered "
+                f"right, and `{command} --restart` starts again at question 1"
+            )
+    return f"all are answered right, and `{command} --restart` asks them again"
+
+
+def right_ids(progress: Progress) -> set[str]:
+    """The questions that were answered right, now or before."""
+    return {id_ for id_, entry in progress.questions.items() if entry.right}
 
 
 def print_question(writer: Writer, question: Question, position: str) -> None:
     """The question with its choices, or its unit."""
     writer.print_text(f"\n[{position}] {question.question}")
     if question.figure:
-        writer.print_text(f"Figure: {repository_path(question.figure)}")
+        writer.print_text(f"Look at the figure {repository_path(question.figure)}")
         if question.figure_text:
             writer.print_text(f"It shows: {question.figure_text}")
     for number, choice in enumerate(question.choices, 1):
