@@ -213,4 +213,20 @@ RIGHT: list[tuple[str, str, str]] = [
                 return x * 0.8 / (x.abs().mean(-1, keepdim=True) + 1e-5) * self.gain
         """),
     ),
+    (
+        "beat_rmsnorm",
+        "computed_in_fp32",
+        IMPORTS
+        + dedent("""
+        class MyNorm(nn.Module):
+            def __init__(self, width):
+                super().__init__()
+                self.gain = nn.Parameter(torch.ones(width))
+
+            def forward(self, x):
+                w = x.float()
+                y = w * 0.8 / (w.abs().mean(-1, keepdim=True) + 1e-5)
+                return y.type_as(x) * self.gain
+        """),
+    ),
 ]

@@ -864,6 +864,19 @@ WRONG: list[Wrong] = [
                 ("for a token of zeros the output is not finite", "add an ε"),
                 "0.8 * x / x.abs().mean(-1, keepdim=True)",
             ),
+            (
+                "statistic_detached",
+                "gradient",
+                ("the gradient of x by autograd is off by", "detach"),
+                "(0.8 * x.float() / (x.float().abs().mean(-1, keepdim=True).detach() + 1e-5))"
+                ".type_as(x)",
+            ),
+            (
+                "gain_detached",
+                "gradient",
+                ("the gradient of gain by autograd is off by",),
+                "self.gain.detach() * 0.8 * x / (x.abs().mean(-1, keepdim=True) + 1e-5)",
+            ),
         )
     ),
 ]
