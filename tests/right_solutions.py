@@ -14,7 +14,7 @@ RIGHT: list[tuple[str, str, str]] = [
             wide = x.to(torch.float64 if x.dtype is torch.float64 else torch.float32)
             length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
             root = (length**2 / x.shape[-1] + self.eps).sqrt()
-            return (wide / root).to(x.dtype) * self.weight
+            return ((wide / root).to(x.dtype) * self.weight).to(x.dtype)
             """,
             "self.weight = nn.Parameter(torch.ones(width))",
         ),
@@ -28,7 +28,7 @@ RIGHT: list[tuple[str, str, str]] = [
             def normalize(v):
                 square = torch.einsum("...d,...d->...", v, v)[..., None] / v.size(-1)
                 return v * (square + self.eps).pow(-0.5)
-            return self.scale * normalize(x.float()).type_as(x)
+            return self.scale.to(x.dtype) * normalize(x.float()).type_as(x)
             """,
             "self.scale = nn.Parameter(torch.empty(width))\nnn.init.ones_(self.scale)",
         ),
@@ -57,7 +57,8 @@ RIGHT: list[tuple[str, str, str]] = [
             w = x.double()
             m = w.mean(-1, keepdim=True)
             v = (w * w).mean(-1, keepdim=True) - m * m
-            return ((w - m) / (v + self.eps) ** 0.5).to(x.dtype) * self.weight + self.beta
+            y = (w - m) / (v + self.eps) ** 0.5
+            return (y.to(x.dtype) * self.weight + self.beta).to(x.dtype)
             """,
             "self.beta = nn.Parameter(torch.zeros(width))\n"
             "self.weight = nn.Parameter(torch.ones(width))",

@@ -73,7 +73,7 @@ def function(exercise: str, name: str, kind: str, words: tuple[str, ...], source
     return Wrong(exercise, name, kind, words, IMPORTS + dedent(source))
 
 
-LLAMA_END = ".type_as(x) * self.gain"
+LLAMA_END = ".type_as(x) * self.gain.type_as(x)"
 ROOT_MEAN = "w.pow(2).mean(-1, keepdim=True)"
 
 WRONG: list[Wrong] = [
@@ -210,6 +210,12 @@ WRONG: list[Wrong] = [
         "dtype",
         ("gives float32; the output must have the dtype of the input, float64",),
         f"w = x.float()\nreturn w * torch.rsqrt({ROOT_MEAN} + self.eps) * self.gain.float()",
+    ),
+    rmsnorm(
+        "fp32_gain_gives_fp32",
+        "float32-gain",
+        ("an input in bfloat16, with its gain in float32, gives float32", ".type_as(x)"),
+        f"w = x.float()\nreturn (w * torch.rsqrt({ROOT_MEAN} + self.eps)).type_as(x) * self.gain",
     ),
     rmsnorm(
         "keepdim_forgotten",
@@ -368,6 +374,14 @@ WRONG: list[Wrong] = [
         "return y * self.gain + self.bias",
     ),
     layernorm(
+        "fp32_gain_gives_fp32",
+        "float32-gain",
+        ("with its gain and bias in float32, gives float32",),
+        "w = x.float()\nc = w - w.mean(-1, keepdim=True)\n"
+        "y = c / (c.pow(2).mean(-1, keepdim=True) + self.eps).sqrt()\n"
+        "return y.to(x.dtype) * self.gain + self.bias",
+    ),
+    layernorm(
         "half_precision",
         "low-precision",
         ("in bfloat16 the error is",),
@@ -406,6 +420,14 @@ WRONG: list[Wrong] = [
         "w = x.float()\n"
         "return (self.gain * w / w.norm(dim=-1, keepdim=True).clamp(min=self.eps)).to(x.dtype)",
         "self.gain = nn.Parameter(torch.tensor(1.0))",
+    ),
+    scalenorm(
+        "fp32_gain_gives_fp32",
+        "float32-gain",
+        ("with its gain in float32, gives float32",),
+        "w = x.float()\n"
+        "return self.gain * (w / w.norm(dim=-1, keepdim=True).clamp(min=self.eps)).to(x.dtype)",
+        "self.gain = nn.Parameter(torch.ones(1) * width**0.5)",
     ),
     scalenorm(
         "gain_per_feature",

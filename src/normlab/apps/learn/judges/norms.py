@@ -29,6 +29,7 @@ from normlab.apps.learn.judges.mistake import (
     raise_known_mistake,
     relative_difference,
 )
+from normlab.norms.build import name_dtype
 
 WIDTH, SHAPE = 8, (2, 6, 8)  # sequences, tokens, features
 SMALL_RMS = 1e-3
@@ -542,6 +543,25 @@ def _check_half_precision(exercise: NormExercise, build: Callable[..., Any]) -> 
             )
         if dtype is torch.bfloat16:
             _check_casts(exercise, x, gain, bias, output)
+        _check_float32_gain(exercise, build, x, name)
+
+
+def _check_float32_gain(
+    exercise: NormExercise, build: Callable[..., Any], x: Tensor, dtype_name: str
+) -> None:
+    """Refuse another dtype than the input's where the parameters are fp32, as in autocast."""
+    norm, _, _ = _set_parameters(exercise, build, _EPS, _HALF_WIDTH, torch.float32)
+    parameters = "gain and bias" if exercise.recipe.bias else "gain"
+    call = f"{exercise.name} of an input in {dtype_name}"
+    with torch.no_grad():
+        output = call_solution(call, norm, x)
+    if output.dtype != x.dtype:
+        raise MistakeError(
+            "float32-gain",
+            f"{call}, with its {parameters} in float32, gives {name_dtype(output.dtype)}; the "
+            f"output must have the dtype of the input. A product of a half-precision tensor and "
+            f"an fp32 tensor is fp32: cast {parameters} with .type_as(x), or the output.",
+        )
 
 
 def _root_mean_square(values: Tensor) -> float:
