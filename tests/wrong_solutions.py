@@ -374,6 +374,15 @@ WRONG: list[Wrong] = [
         "return y * self.gain + self.bias",
     ),
     layernorm(
+        "one_pass_variance",
+        "one-pass-variance",
+        ("tokens of mean 1000", "mean(x²) − mean(x)²", "Subtract the mean first"),
+        "w = x.float()\nm = w.mean(-1, keepdim=True)\n"
+        "v = w.pow(2).mean(-1, keepdim=True) - m.pow(2)\n"
+        "y = (w - m) / (v + self.eps).sqrt()\n"
+        "return (y * self.gain + self.bias).to(x.dtype)",
+    ),
+    layernorm(
         "fp32_gain_gives_fp32",
         "float32-gain",
         ("with its gain and bias in float32, gives float32",),

@@ -38,6 +38,8 @@ _HALF_WIDTH = 64
 # Of all outputs in half precision, how many must equal the right order of casts bit for bit; a
 # root that is rounded in another way moves one of some thousands.
 _EQUAL_SHARE = 0.97
+# By mean((x − mean x)²) in fp32 the error is 5e-5, by mean(x²) − mean(x)² it is 7e-2.
+_LARGE_MEAN, _LARGE_MEAN_ERROR = 1000, 1e-3
 
 
 @dataclass(frozen=True)
@@ -280,6 +282,8 @@ def judge_norm(exercise: NormExercise, module: Any) -> None:
     check_tokens(exercise.name, norm)
     _check_values(exercise, build)
     _check_gradient(exercise, build)
+    if exercise.recipe.centred:
+        _check_large_mean(exercise, build)
     _check_half_precision(exercise, build)
 
 
@@ -521,6 +525,27 @@ def _reference_gradients(
     y = recipe.apply(leaves["x"], leaves["gain"], leaves.get("bias"), _EPS)
     gradients = torch.autograd.grad(y, list(leaves.values()), output_gradient)
     return dict(zip(leaves, gradients, strict=True))
+
+
+def _check_large_mean(exercise: NormExercise, build: Callable[..., Any]) -> None:
+    """Refuse a variance that loses its digits in fp32 where the mean is large.
+
+    mean(x²) and mean(x)² are 10⁶ then, rounded to about 0.05, and their difference is 1.
+    """
+    norm, gain, bias = _set_parameters(exercise, build, width=_HALF_WIDTH, dtype=torch.float32)
+    x = (normal_tensor(4, 16, _HALF_WIDTH, seed=8) + _LARGE_MEAN).float()
+    with torch.no_grad():
+        output = norm(x.clone())
+    exact = exercise.recipe.apply(x.double(), gain.double(), _to_double(bias), _EPS)
+    error = relative_difference(output, exact)
+    if error > _LARGE_MEAN_ERROR:
+        raise MistakeError(
+            "one-pass-variance",
+            f"for float32 tokens of mean {_LARGE_MEAN} and standard deviation 1 the output is off "
+            f"by {format_percent(error)}, although the formula is right: mean(x²) − mean(x)² is a "
+            f"difference of two numbers near 10⁶, of which fp32 keeps 7 digits. Subtract the mean "
+            f"first, then take the mean of the squares.",
+        )
 
 
 def _check_half_precision(exercise: NormExercise, build: Callable[..., Any]) -> None:
