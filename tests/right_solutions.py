@@ -131,6 +131,27 @@ RIGHT: list[tuple[str, str, str]] = [
         """),
     ),
     (
+        "preln_block",
+        "copies_of_a_norm",
+        IMPORTS
+        + dedent("""
+        from copy import deepcopy
+
+        class PreLNStack(nn.Module):
+            def __init__(self, width, blocks, build_norm):
+                super().__init__()
+                norm = build_norm(width)
+                self.f = nn.ModuleList(f for block in blocks for f in block)
+                self.n = nn.ModuleList(deepcopy(norm) for _ in self.f)
+                self.final = deepcopy(norm)
+
+            def forward(self, x):
+                for f, n in zip(self.f, self.n):
+                    x = x + f(n(x))
+                return self.final(x)
+        """),
+    ),
+    (
         "postln_block",
         "nested_lists",
         IMPORTS

@@ -99,7 +99,7 @@ WRONG: list[Wrong] = [
     rmsnorm(
         "over_time",
         "token-leak",
-        ("token 0 sees token 5", "dim=-1"),
+        ("token 0 sees token 5, the future", "dim=-1"),
         "m = x.pow(2).mean(1 if x.dim() > 2 else 0, keepdim=True)\n"
         "return x * torch.rsqrt(m + self.eps) * self.gain",
     ),
@@ -124,6 +124,27 @@ WRONG: list[Wrong] = [
         ("the mean is subtracted",),
         f"w = x.float()\nm = {ROOT_MEAN}\n"
         f"return ((w - w.mean(-1, keepdim=True)) * torch.rsqrt(m + self.eps)){LLAMA_END}",
+    ),
+    rmsnorm(
+        "layernorm",
+        "mean-removed",
+        ("the norm subtracts the mean: that is LayerNorm; this norm does not",),
+        "w = x.float()\nw = w - w.mean(-1, keepdim=True)\n"
+        f"return (w * torch.rsqrt({ROOT_MEAN} + self.eps)){LLAMA_END}",
+    ),
+    rmsnorm(
+        "layernorm_with_eps_outside",
+        "eps-outside+mean-removed",
+        ("ε stands outside the root", "that is LayerNorm"),
+        "w = x.float()\nw = w - w.mean(-1, keepdim=True)\n"
+        f"return (w / ({ROOT_MEAN}.sqrt() + self.eps)){LLAMA_END}",
+    ),
+    rmsnorm(
+        "bias_too",
+        "too-many-parameters",
+        ("has the parameters gain, bias; it must have 1, the gain.",),
+        "return x",
+        GAIN_AND_BIAS,
     ),
     rmsnorm(
         "root_forgotten",
@@ -468,24 +489,53 @@ WRONG: list[Wrong] = [
     stack(
         "preln_block",
         "unused_norms",
-        "norms-shared",
-        ("of 9 norms", "never called: norms 5, 6, 7, 8.", "5 in all"),
+        "norms-count",
+        ("there are 9 norms. Of 9 norms", "never called: norms 5, 6, 7, 8.", "5 in all"),
         "x + f(n(x))",
         "self.final(x)",
     ),
     stack(
         "preln_block",
         "two_norms_in_a_row",
-        "norms-shared",
-        ("of 9 norms", "each is called once", "5 in all"),
+        "norms-count",
+        ("there are 9 norms", "each is called once", "5 in all"),
         "x + f(n(m(x)))",
         "self.final(x)",
+    ),
+    *(
+        Wrong(
+            "preln_block",
+            f"one_norm_for_{places}_sublayers",
+            "norms-shared",
+            (f"one norm object is shared by {places} places. Of", "norm 1 is called"),
+            IMPORTS
+            + dedent(f"""
+            class PreLNStack(nn.Module):
+                def __init__(self, width, blocks, build_norm):
+                    super().__init__()
+                    self.f = nn.ModuleList(nn.ModuleList(block) for block in blocks)
+                    first = build_norm(width)
+                    self.n = nn.ModuleList({norm} for _ in blocks)
+                    self.final = build_norm(width)
+
+                def forward(self, x):
+                    for (attention, network), n in zip(self.f, self.n):
+                        x = x + attention(n(x))
+                        x = x + network(n(x))
+                    return self.final(x)
+            """),
+        )
+        for places, norm in ((2, "build_norm(width)"), (4, "first"))
     ),
     Wrong(
         "preln_block",
         "one_norm_twice",
         "norms-shared",
-        ("norm 1 is called 2 times; never called: norm 2.", "5 in all"),
+        (
+            "one norm object is shared by 2 places",
+            "norm 1 is called 2 times; never called: norm 2.",
+            "5 in all",
+        ),
         IMPORTS
         + dedent("""
         class PreLNStack(nn.Module):
@@ -588,6 +638,63 @@ WRONG: list[Wrong] = [
                 "-1",
                 "s = normalize(q, q_gain, eps) @ normalize(k, k_gain, eps).mT",
                 "s.masked_fill(future, -torch.inf).softmax(-1)",
+            ),
+            *(
+                (
+                    name,
+                    kind,
+                    words,
+                    "-1",
+                    f"s = normalize(q, q_gain, eps) @ normalize(k, k_gain, eps).mT {scale}",
+                    "s.masked_fill(future, -torch.inf).softmax(-1)",
+                )
+                for name, kind, words, scale in (
+                    ("scale_twice", "scale-twice", ("by D in place of √D",), "/ q.shape[-1]"),
+                    (
+                        "scale_multiplied",
+                        "scale-multiplied",
+                        ("are multiplied by √D",),
+                        "* q.shape[-1] ** 0.5",
+                    ),
+                    (
+                        "scale_of_fourth_root",
+                        "scale-fourth-root",
+                        ("by the root of √D",),
+                        "/ q.shape[-1] ** 0.25",
+                    ),
+                )
+            ),
+            *(
+                (
+                    name,
+                    kind,
+                    words,
+                    "-1",
+                    "s = normalize(q, q_gain, eps) @ normalize(k, k_gain, eps).mT / 8**0.5",
+                    f"s.masked_fill(torch.ones(5, 5, dtype=torch.bool){mask}, -torch.inf)"
+                    ".softmax(-1)",
+                )
+                for name, kind, words, mask in (
+                    (
+                        "mask_reversed",
+                        "mask-reversed",
+                        ("the mask is reversed", "token 0 sees token 4, the future. The"),
+                        ".tril(-1)",
+                    ),
+                    (
+                        "mask_of_the_past_and_itself",
+                        "mask-reversed",
+                        ("token 0 sees token 4, the future; the last token",),
+                        ".tril()",
+                    ),
+                    ("mask_of_itself", "mask-itself", ("hides the token itself too",), ".triu()"),
+                    (
+                        "mask_too_late",
+                        "mask-shifted",
+                        ("token 0 attends to token 1",),
+                        ".triu(2)",
+                    ),
+                )
             ),
             (
                 "mask_forgotten",
@@ -807,7 +914,7 @@ WRONG: list[Wrong] = [
             (
                 "small_change",
                 "missed-maximum",
-                ("only a large change",),
+                ("only a large change", "and must be True, because"),
                 """
                 def sees_future(function, x):
                     for t in range(1, x.shape[1]):
@@ -821,7 +928,9 @@ WRONG: list[Wrong] = [
             (
                 "later_tokens_too",
                 "past-is-allowed",
-                ("may depend on earlier ones",),
+                (
+                    "and must be False, because a token depends on earlier ones only, which is allowed.",
+                ),
                 """
                 def sees_future(function, x):
                     for t in range(x.shape[1]):
@@ -837,7 +946,7 @@ WRONG: list[Wrong] = [
             (
                 "other_sequences",
                 "batch-is-no-future",
-                ("another sequence",),
+                ("other sequences", "that sequence only."),
                 """
                 def sees_future(function, x):
                     for t in range(1, x.shape[1]):

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +47,8 @@ class Recipe:
     """A norm as choices: the right one, or with a mistake in it. ε is an argument, not a choice.
 
     Attributes:
-        centred: whether the mean is subtracted before the division.
+        centred: whether the mean is subtracted before the division; `first` also before the
+            statistic is taken.
         statistic: `rms`, `std` (population), `unbiased` (n − 1), `l2` (Euclidean length), `l1`,
             `mean` (|mean x|).
         eps: `inside` the root, `squared` there, `outside`, `missing`, `fixed` at 1e-5, or
@@ -57,7 +58,7 @@ class Recipe:
         bias: `added`, `missing`, or added `before` the gain; empty where the norm has none.
     """
 
-    centred: bool
+    centred: bool | Literal["first"]
     statistic: str
     eps: str
     root: str = "divides"
@@ -69,6 +70,8 @@ class Recipe:
         if self.eps == "fixed":
             eps = _EPS
         mean = x.mean(-1, keepdim=True)
+        if self.centred == "first":
+            x, mean = x - mean, torch.zeros_like(mean)
         size = x.shape[-1]
         square = {
             "rms": x.square().mean(-1, keepdim=True),
@@ -95,7 +98,15 @@ class Recipe:
 
 # By choice and wrong value: the kind of the mistake, and the sentence that names it.
 _MISTAKES: dict[tuple[str, object], tuple[str, str]] = {
-    ("centred", True): ("mean-removed", "the mean is subtracted; this norm does not subtract it"),
+    ("centred", True): (
+        "mean-removed",
+        "the mean is subtracted before the division, as in LayerNorm; this norm does not subtract "
+        "it",
+    ),
+    ("centred", "first"): (
+        "mean-removed",
+        "the norm subtracts the mean: that is LayerNorm; this norm does not subtract it",
+    ),
     ("centred", False): (
         "mean-not-removed",
         "the mean is not subtracted from x before the division",
@@ -201,7 +212,7 @@ _RMSNORM = NormExercise(
     {
         "eps": ("outside", "missing", "fixed", "maximum", "squared"),
         "statistic": ("l2", "std", "unbiased", "l1", "mean"),
-        "centred": (True,),
+        "centred": ("first", True),
         "root": ("missing", "multiplies"),
         "gain": ("missing", "twice", "offset"),
     },
@@ -225,7 +236,7 @@ _SCALENORM = NormExercise(
     {
         "statistic": ("rms", "l1", "std"),
         "eps": ("missing", "inside", "outside", "fixed"),
-        "centred": (True,),
+        "centred": ("first", True),
         "root": ("missing",),
         "gain": ("missing", "twice"),
     },
@@ -324,7 +335,7 @@ def check_parameters(exercise: NormExercise, norm: nn.Module) -> None:
         raise MistakeError(
             "too-many-parameters",
             f"{exercise.name}({WIDTH}) has the parameters {', '.join(parameters)}; it must have "
-            f"{expected}.",
+            f"{expected}, {'gain and bias' if exercise.recipe.bias else 'the gain'}.",
         )
     allowed = [shape, (1,)] if exercise.scalar_gain else [shape]
     for name, parameter in parameters.items():
@@ -392,7 +403,7 @@ def check_tokens(name: str, norm: nn.Module) -> None:
                 )
             raise MistakeError(
                 "token-leak",
-                f"token {reader} sees token {token}: its output changes by "
+                f"token {reader} sees token {token}{', the future' * (token > reader)}: its output changes by "
                 f"{float(change[sequence, reader]):.2g} when only token {token} changes; the "
                 f"statistic must be taken over the features of one token (dim=-1, keepdim=True).",
             )
