@@ -928,9 +928,7 @@ WRONG: list[Wrong] = [
             (
                 "later_tokens_too",
                 "past-is-allowed",
-                (
-                    "and must be False, because a token depends on earlier ones only, which is allowed.",
-                ),
+                ("must be False, because a token depends on earlier ones only, which is allowed.",),
                 """
                 def sees_future(function, x):
                     for t in range(x.shape[1]):

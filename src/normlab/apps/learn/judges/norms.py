@@ -403,9 +403,10 @@ def check_tokens(name: str, norm: nn.Module) -> None:
                 )
             raise MistakeError(
                 "token-leak",
-                f"token {reader} sees token {token}{', the future' * (token > reader)}: its output changes by "
-                f"{float(change[sequence, reader]):.2g} when only token {token} changes; the "
-                f"statistic must be taken over the features of one token (dim=-1, keepdim=True).",
+                f"token {reader} sees token {token}{', the future' * (token > reader)}: its output "
+                f"changes by {float(change[sequence, reader]):.2g} when only token {token} "
+                f"changes; the statistic must be taken over the features of one token (dim=-1, "
+                f"keepdim=True).",
             )
 
 

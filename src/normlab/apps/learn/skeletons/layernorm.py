@@ -7,8 +7,8 @@ the population: the sum of squares is divided by n, not by n − 1. The gain sta
 at 0; both have one number per feature and are learned. In fp32 the output must be right for tokens
 with a large mean as well, 1000 for a standard deviation of 1.
 
-In half precision, compute in fp32. The output has the dtype of x, also where the gain and bias are in
-fp32.
+In half precision, compute in fp32. The output has the dtype of x, also where gain and bias are
+in fp32.
 
 Do not use torch.nn.LayerNorm or F.layer_norm.
 Check with: normlab-learn check outputs/learn/layernorm.py
