@@ -14,7 +14,7 @@ RIGHT: list[tuple[str, str, str]] = [
             wide = x.to(torch.float64 if x.dtype is torch.float64 else torch.float32)
             length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
             root = (length**2 / x.shape[-1] + self.eps).sqrt()
-            return (wide / root).to(x.dtype) * self.weight
+            return ((wide / root).to(x.dtype) * self.weight).to(x.dtype)
             """,
             "self.weight = nn.Parameter(torch.ones(width))",
         ),
@@ -28,7 +28,7 @@ RIGHT: list[tuple[str, str, str]] = [
             def normalize(v):
                 square = torch.einsum("...d,...d->...", v, v)[..., None] / v.size(-1)
                 return v * (square + self.eps).pow(-0.5)
-            return self.scale * normalize(x.float()).type_as(x)
+            return self.scale.to(x.dtype) * normalize(x.float()).type_as(x)
             """,
             "self.scale = nn.Parameter(torch.empty(width))\nnn.init.ones_(self.scale)",
         ),
@@ -57,7 +57,8 @@ RIGHT: list[tuple[str, str, str]] = [
             w = x.double()
             m = w.mean(-1, keepdim=True)
             v = (w * w).mean(-1, keepdim=True) - m * m
-            return ((w - m) / (v + self.eps) ** 0.5).to(x.dtype) * self.weight + self.beta
+            y = (w - m) / (v + self.eps) ** 0.5
+            return (y.to(x.dtype) * self.weight + self.beta).to(x.dtype)
             """,
             "self.beta = nn.Parameter(torch.zeros(width))\n"
             "self.weight = nn.Parameter(torch.ones(width))",
@@ -127,6 +128,27 @@ RIGHT: list[tuple[str, str, str]] = [
 
             def forward(self, x):
                 return self.layers(x)
+        """),
+    ),
+    (
+        "preln_block",
+        "copies_of_a_norm",
+        IMPORTS
+        + dedent("""
+        from copy import deepcopy
+
+        class PreLNStack(nn.Module):
+            def __init__(self, width, blocks, build_norm):
+                super().__init__()
+                norm = build_norm(width)
+                self.f = nn.ModuleList(f for block in blocks for f in block)
+                self.n = nn.ModuleList(deepcopy(norm) for _ in self.f)
+                self.final = deepcopy(norm)
+
+            def forward(self, x):
+                for f, n in zip(self.f, self.n):
+                    x = x + f(n(x))
+                return self.final(x)
         """),
     ),
     (
@@ -211,6 +233,22 @@ RIGHT: list[tuple[str, str, str]] = [
 
             def forward(self, x):
                 return x * 0.8 / (x.abs().mean(-1, keepdim=True) + 1e-5) * self.gain
+        """),
+    ),
+    (
+        "beat_rmsnorm",
+        "computed_in_fp32",
+        IMPORTS
+        + dedent("""
+        class MyNorm(nn.Module):
+            def __init__(self, width):
+                super().__init__()
+                self.gain = nn.Parameter(torch.ones(width))
+
+            def forward(self, x):
+                w = x.float()
+                y = w * 0.8 / (w.abs().mean(-1, keepdim=True) + 1e-5)
+                return y.type_as(x) * self.gain
         """),
     ),
 ]

@@ -73,7 +73,7 @@ def function(exercise: str, name: str, kind: str, words: tuple[str, ...], source
     return Wrong(exercise, name, kind, words, IMPORTS + dedent(source))
 
 
-LLAMA_END = ".type_as(x) * self.gain"
+LLAMA_END = ".type_as(x) * self.gain.type_as(x)"
 ROOT_MEAN = "w.pow(2).mean(-1, keepdim=True)"
 
 WRONG: list[Wrong] = [
@@ -99,7 +99,7 @@ WRONG: list[Wrong] = [
     rmsnorm(
         "over_time",
         "token-leak",
-        ("token 0 sees token 5", "dim=-1"),
+        ("token 0 sees token 5, the future", "dim=-1"),
         "m = x.pow(2).mean(1 if x.dim() > 2 else 0, keepdim=True)\n"
         "return x * torch.rsqrt(m + self.eps) * self.gain",
     ),
@@ -124,6 +124,27 @@ WRONG: list[Wrong] = [
         ("the mean is subtracted",),
         f"w = x.float()\nm = {ROOT_MEAN}\n"
         f"return ((w - w.mean(-1, keepdim=True)) * torch.rsqrt(m + self.eps)){LLAMA_END}",
+    ),
+    rmsnorm(
+        "layernorm",
+        "mean-removed",
+        ("the norm subtracts the mean: that is LayerNorm; this norm does not",),
+        "w = x.float()\nw = w - w.mean(-1, keepdim=True)\n"
+        f"return (w * torch.rsqrt({ROOT_MEAN} + self.eps)){LLAMA_END}",
+    ),
+    rmsnorm(
+        "layernorm_with_eps_outside",
+        "eps-outside+mean-removed",
+        ("ε stands outside the root", "that is LayerNorm"),
+        "w = x.float()\nw = w - w.mean(-1, keepdim=True)\n"
+        f"return (w / ({ROOT_MEAN}.sqrt() + self.eps)){LLAMA_END}",
+    ),
+    rmsnorm(
+        "bias_too",
+        "too-many-parameters",
+        ("has the parameters gain, bias; it must have 1, the gain.",),
+        "return x",
+        GAIN_AND_BIAS,
     ),
     rmsnorm(
         "root_forgotten",
@@ -210,6 +231,12 @@ WRONG: list[Wrong] = [
         "dtype",
         ("gives float32; the output must have the dtype of the input, float64",),
         f"w = x.float()\nreturn w * torch.rsqrt({ROOT_MEAN} + self.eps) * self.gain.float()",
+    ),
+    rmsnorm(
+        "fp32_gain_gives_fp32",
+        "float32-gain",
+        ("an input in bfloat16, with its gain in float32, gives float32", ".type_as(x)"),
+        f"w = x.float()\nreturn (w * torch.rsqrt({ROOT_MEAN} + self.eps)).type_as(x) * self.gain",
     ),
     rmsnorm(
         "keepdim_forgotten",
@@ -368,6 +395,23 @@ WRONG: list[Wrong] = [
         "return y * self.gain + self.bias",
     ),
     layernorm(
+        "one_pass_variance",
+        "one-pass-variance",
+        ("tokens of mean 1000", "mean(x²) − mean(x)²", "Subtract the mean first"),
+        "w = x.float()\nm = w.mean(-1, keepdim=True)\n"
+        "v = w.pow(2).mean(-1, keepdim=True) - m.pow(2)\n"
+        "y = (w - m) / (v + self.eps).sqrt()\n"
+        "return (y * self.gain + self.bias).to(x.dtype)",
+    ),
+    layernorm(
+        "fp32_gain_gives_fp32",
+        "float32-gain",
+        ("with its gain and bias in float32, gives float32",),
+        "w = x.float()\nc = w - w.mean(-1, keepdim=True)\n"
+        "y = c / (c.pow(2).mean(-1, keepdim=True) + self.eps).sqrt()\n"
+        "return y.to(x.dtype) * self.gain + self.bias",
+    ),
+    layernorm(
         "half_precision",
         "low-precision",
         ("in bfloat16 the error is",),
@@ -408,6 +452,14 @@ WRONG: list[Wrong] = [
         "self.gain = nn.Parameter(torch.tensor(1.0))",
     ),
     scalenorm(
+        "fp32_gain_gives_fp32",
+        "float32-gain",
+        ("with its gain in float32, gives float32",),
+        "w = x.float()\n"
+        "return self.gain * (w / w.norm(dim=-1, keepdim=True).clamp(min=self.eps)).to(x.dtype)",
+        "self.gain = nn.Parameter(torch.ones(1) * width**0.5)",
+    ),
+    scalenorm(
         "gain_per_feature",
         "gain-shape",
         ("shape (8,)", "one number"),
@@ -437,24 +489,53 @@ WRONG: list[Wrong] = [
     stack(
         "preln_block",
         "unused_norms",
-        "norms-shared",
-        ("of 9 norms", "never called: norms 5, 6, 7, 8.", "5 in all"),
+        "norms-count",
+        ("there are 9 norms. Of 9 norms", "never called: norms 5, 6, 7, 8.", "5 in all"),
         "x + f(n(x))",
         "self.final(x)",
     ),
     stack(
         "preln_block",
         "two_norms_in_a_row",
-        "norms-shared",
-        ("of 9 norms", "each is called once", "5 in all"),
+        "norms-count",
+        ("there are 9 norms", "each is called once", "5 in all"),
         "x + f(n(m(x)))",
         "self.final(x)",
+    ),
+    *(
+        Wrong(
+            "preln_block",
+            f"one_norm_for_{places}_sublayers",
+            "norms-shared",
+            (f"one norm object is shared by {places} places. Of", "norm 1 is called"),
+            IMPORTS
+            + dedent(f"""
+            class PreLNStack(nn.Module):
+                def __init__(self, width, blocks, build_norm):
+                    super().__init__()
+                    self.f = nn.ModuleList(nn.ModuleList(block) for block in blocks)
+                    first = build_norm(width)
+                    self.n = nn.ModuleList({norm} for _ in blocks)
+                    self.final = build_norm(width)
+
+                def forward(self, x):
+                    for (attention, network), n in zip(self.f, self.n):
+                        x = x + attention(n(x))
+                        x = x + network(n(x))
+                    return self.final(x)
+            """),
+        )
+        for places, norm in ((2, "build_norm(width)"), (4, "first"))
     ),
     Wrong(
         "preln_block",
         "one_norm_twice",
         "norms-shared",
-        ("norm 1 is called 2 times; never called: norm 2.", "5 in all"),
+        (
+            "one norm object is shared by 2 places",
+            "norm 1 is called 2 times; never called: norm 2.",
+            "5 in all",
+        ),
         IMPORTS
         + dedent("""
         class PreLNStack(nn.Module):
@@ -557,6 +638,63 @@ WRONG: list[Wrong] = [
                 "-1",
                 "s = normalize(q, q_gain, eps) @ normalize(k, k_gain, eps).mT",
                 "s.masked_fill(future, -torch.inf).softmax(-1)",
+            ),
+            *(
+                (
+                    name,
+                    kind,
+                    words,
+                    "-1",
+                    f"s = normalize(q, q_gain, eps) @ normalize(k, k_gain, eps).mT {scale}",
+                    "s.masked_fill(future, -torch.inf).softmax(-1)",
+                )
+                for name, kind, words, scale in (
+                    ("scale_twice", "scale-twice", ("by D in place of √D",), "/ q.shape[-1]"),
+                    (
+                        "scale_multiplied",
+                        "scale-multiplied",
+                        ("are multiplied by √D",),
+                        "* q.shape[-1] ** 0.5",
+                    ),
+                    (
+                        "scale_of_fourth_root",
+                        "scale-fourth-root",
+                        ("by the root of √D",),
+                        "/ q.shape[-1] ** 0.25",
+                    ),
+                )
+            ),
+            *(
+                (
+                    name,
+                    kind,
+                    words,
+                    "-1",
+                    "s = normalize(q, q_gain, eps) @ normalize(k, k_gain, eps).mT / 8**0.5",
+                    f"s.masked_fill(torch.ones(5, 5, dtype=torch.bool){mask}, -torch.inf)"
+                    ".softmax(-1)",
+                )
+                for name, kind, words, mask in (
+                    (
+                        "mask_reversed",
+                        "mask-reversed",
+                        ("the mask is reversed", "token 0 sees token 4, the future. The"),
+                        ".tril(-1)",
+                    ),
+                    (
+                        "mask_of_the_past_and_itself",
+                        "mask-reversed",
+                        ("token 0 sees token 4, the future; the last token",),
+                        ".tril()",
+                    ),
+                    ("mask_of_itself", "mask-itself", ("hides the token itself too",), ".triu()"),
+                    (
+                        "mask_too_late",
+                        "mask-shifted",
+                        ("token 0 attends to token 1",),
+                        ".triu(2)",
+                    ),
+                )
             ),
             (
                 "mask_forgotten",
@@ -776,7 +914,7 @@ WRONG: list[Wrong] = [
             (
                 "small_change",
                 "missed-maximum",
-                ("only a large change",),
+                ("only a large change", "and must be True, because"),
                 """
                 def sees_future(function, x):
                     for t in range(1, x.shape[1]):
@@ -790,7 +928,7 @@ WRONG: list[Wrong] = [
             (
                 "later_tokens_too",
                 "past-is-allowed",
-                ("may depend on earlier ones",),
+                ("must be False, because a token depends on earlier ones only, which is allowed.",),
                 """
                 def sees_future(function, x):
                     for t in range(x.shape[1]):
@@ -806,7 +944,7 @@ WRONG: list[Wrong] = [
             (
                 "other_sequences",
                 "batch-is-no-future",
-                ("another sequence",),
+                ("other sequences", "that sequence only."),
                 """
                 def sees_future(function, x):
                     for t in range(1, x.shape[1]):
@@ -863,6 +1001,19 @@ WRONG: list[Wrong] = [
                 "zeros",
                 ("for a token of zeros the output is not finite", "add an ε"),
                 "0.8 * x / x.abs().mean(-1, keepdim=True)",
+            ),
+            (
+                "statistic_detached",
+                "gradient",
+                ("the gradient of x by autograd is off by", "detach"),
+                "(0.8 * x.float() / (x.float().abs().mean(-1, keepdim=True).detach() + 1e-5))"
+                ".type_as(x)",
+            ),
+            (
+                "gain_detached",
+                "gradient",
+                ("the gradient of gain by autograd is off by",),
+                "self.gain.detach() * 0.8 * x / (x.abs().mean(-1, keepdim=True) + 1e-5)",
             ),
         )
     ),

@@ -16,4 +16,4 @@ class RMSNorm(nn.Module):
         """(…, width) → (…, width), in the dtype of x."""
         wide = x.float()
         normalized = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
-        return normalized.type_as(x) * self.gain
+        return normalized.type_as(x) * self.gain.type_as(x)

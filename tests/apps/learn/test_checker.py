@@ -61,7 +61,9 @@ def test_what_a_file_has_started_ends_with_it(tmp_path: Path) -> None:
     path = write_solution(
         tmp_path,
         "import subprocess, sys\n"
-        "p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        "p = subprocess.Popen(\n"
+        "    [sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True\n"
+        ")\n"
         f"open({str(child)!r}, 'w').write(str(p.pid))\n",
     )
     verdict = check_file(path, EXERCISES["fold_gain"], seconds=30.0)
@@ -92,6 +94,17 @@ def test_a_file_that_takes_too_much_memory_is_a_sentence(tmp_path: Path) -> None
             "line 3 of fold_gain.py prints or writes too much",
         ),
         ("import ctypes\nctypes.string_at(0)\n", "process-ended", "crashed (SIGSEGV)"),
+        ("import os\nos._exit(0)\n", "process-ended", "the file ended with code 0 before"),
+        (
+            "import os\nos.kill(os.getpid(), 9)\n",
+            "process-ended",
+            "was killed (SIGKILL), by the file or because memory ran out, before",
+        ),
+        (
+            "import threading, time\nthreading.Thread(target=time.sleep, args=(600,)).start()\n",
+            "not-defined",
+            "defines no function fold_gain",
+        ),
     ],
 )
 def test_a_file_that_ends_its_process_or_prints_without_end_is_a_sentence(
@@ -135,7 +148,14 @@ def test_the_command_checks_a_right_file_and_stores_that_it_passed(learn: Call) 
             "import-fails",
             "ZeroDivisionError: division by zero (line 2 of fold_gain.py).",
         ),
-        ("raise SystemExit(0)\n", "exits", "ends the program"),
+        (
+            "import sys\nsys.exit(0)\n",
+            "exits",
+            "fold_gain.py, while it is imported, ends the program (line 2 of fold_gain.py); remove "
+            "the call of exit.",
+        ),
+        ("raise BaseException('x')\n", "import-fails", "raises BaseException: x (line 1 of"),
+        ("raise KeyboardInterrupt\n", "import-fails", "raises KeyboardInterrupt (line 1 of"),
         ("input()\n", "import-fails", "(line 1 of fold_gain.py)"),
         ("\0", "no-text", "fold_gain.py is not a text file"),
     ],
@@ -166,6 +186,28 @@ def test_a_file_that_cannot_be_imported_is_a_sentence(
         ("def fold_gain(g, b, w): return w\n", "not-two", "it must give two tensors"),
         ("def fold_gain(g, b, w): return [g, 'x']\n", "shape", "gives a tensor of shape (8,)"),
         ("def fold_gain(g, b, w): raise MemoryError\n", "memory", "3 GiB"),
+        ("def fold_gain(g, b, w): exit(0)\n", "exits", "ends the program (line 1 of fold_gain.py)"),
+        (
+            "def fold_gain(g, b, w): raise BaseException('x')\n",
+            "raises",
+            "raises BaseException: x (line 1 of fold_gain.py).",
+        ),
+        ("def fold_gain(g, b, w): raise KeyboardInterrupt\n", "raises", "raises KeyboardInterrupt"),
+        (
+            "class E(Exception):\n    __str__ = None\n\ndef fold_gain(g, b, w): raise E\n",
+            "raises",
+            "raises E (line 4 of fold_gain.py).",
+        ),
+        (
+            "def fold_gain(g, b, w): return fold_gain(g, b, w)\n",
+            "raises",
+            "RecursionError: maximum recursion depth exceeded (line 1 of fold_gain.py). A function "
+            "calls itself without end.",
+        ),
+        ("class fold_gain: pass\n", "not-defined", "fold_gain is a class; it must be a function"),
+        ("async def fold_gain(g, b, w): return w\n", "async", "write def without async"),
+        ("async def fold_gain(g, b, w): yield w\n", "async", "write def without async"),
+        ("def fold_gain(g, b, w): yield w\n", "generator", "has a yield; use return"),
         ("def fold_gain(g, b, w): raise KeyError('x')\n", "raises", "raises KeyError: 'x'"),
         (
             "def fold_gain(g, b, w):\n    y = 1\n    return weihgt\n",
@@ -212,7 +254,7 @@ def test_a_process_that_ends_without_a_verdict_is_a_sentence(tmp_path: Path) -> 
     (tmp_path / "printed").write_bytes(b"one\n\x1b[31mlast words\n")
     verdict = checker._read_verdict(tmp_path, -9, late="", limit=1.0)
     assert verdict.kind == "process-ended"
-    assert "crashed (SIGKILL) before the check was over; it last printed:" in verdict.sentence
+    assert "ran out, before the check was over; it last printed:" in verdict.sentence
     assert "\x1b" not in verdict.printed
 
 

@@ -6,6 +6,7 @@ that the file does (exit, print, take all memory) reaches the parent.
 """
 
 import json
+import os
 import sys
 from contextlib import suppress
 from importlib.util import module_from_spec, spec_from_file_location
@@ -41,13 +42,29 @@ def main(exercise: str, path: Path, folder: Path) -> None:
             MODULE_JUDGES[exercise](import_solution(path))
     except MistakeError as mistake:
         verdict = _failure(mistake.kind, mistake.sentence)
-    except Exception as error:  # whatever a learner's class does beyond what the judge expects
+    except BaseException as error:  # whatever a learner's class does that the judge does not expect
         if is_memory_error(error):
             verdict = _failure("memory", _MEMORY_SENTENCE)
         else:
             named = name_error("the solution", "raises", error)
             verdict = _failure(named.kind, named.sentence)
     write_text(folder / RESULT_FILE, json.dumps(verdict))
+
+
+def _end_process() -> None:
+    """End at once, and every process that the file has started.
+
+    A thread that goes on, or what is registered for the end, would keep this process.
+    """
+    import psutil
+
+    with suppress(Exception):  # one may have ended by itself
+        for child in psutil.Process().children(recursive=True):
+            child.kill()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):  # the file may have closed or replaced them
+            stream.flush()
+    os._exit(0)
 
 
 def _failure(kind: str, sentence: str) -> dict[str, object]:
@@ -97,11 +114,7 @@ def import_solution(path: Path) -> ModuleType:
         raise MistakeError(
             "syntax", f"line {error.lineno} of {path.name} is not Python: {error.msg}."
         ) from error
-    except SystemExit as error:
-        raise MistakeError(
-            "exits", f"{path.name} ends the program while it is imported; remove the call of exit."
-        ) from error
-    except Exception as error:
+    except BaseException as error:  # exit, and KeyboardInterrupt, are the learner's own too
         if is_memory_error(error):
             raise
         call = f"{path.name}, while it is imported,"
@@ -117,3 +130,4 @@ def _is_text(path: Path) -> bool:
 
 if __name__ == "__main__":
     main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
+    _end_process()

@@ -164,7 +164,10 @@ def _read_verdict(folder: Path, code: int, late: _Late, limit: float) -> CheckRe
         last = [
             f"; it last printed: {excerpt(line, 200)}" for line in end.strip().splitlines()[-1:]
         ]
-        how = f"ended with code {code}" if code >= 0 else f"crashed ({_name_signal(-code)})"
+        name = "" if code >= 0 else _name_signal(-code)
+        how = f"crashed ({name})" if name else f"ended with code {code}"
+        if name == "SIGKILL":
+            how = "was killed (SIGKILL), by the file or because memory ran out,"
         return CheckResult(
             False,
             "process-ended",

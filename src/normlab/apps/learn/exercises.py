@@ -54,7 +54,8 @@ EXERCISES: dict[str, Exercise] = {
                 "Three steps: the mean of x² over the features of a token; ε; the root.",
                 "x.pow(2).mean(-1, keepdim=True) has shape (…, 1), so x can be divided by it.",
                 "ε is added to the mean, then comes the root: torch.rsqrt(mean + eps).",
-                "Half precision: x.float() first; .type_as(x) after the division; then the gain.",
+                "Half precision: x.float() first; .type_as(x) after the division; then multiply by "
+                "self.gain.type_as(x), because an fp32 gain would make the output fp32.",
             ),
         ),
         Exercise(

@@ -1,6 +1,5 @@
 """QK-norm: attention weights whose queries and keys are normalized in each head."""
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +22,9 @@ from normlab.apps.learn.judges.mistake import (
 
 _CALL = "attention_weights(q, k, q_gain, k_gain, eps)"
 _SHAPE = (2, 3, 5, 8)  # batch, heads, tokens, features of a head
+_REVERSED_MASK = (
+    f"the mask is reversed: it hides the past, and token 0 sees token {_SHAPE[2] - 1}, the future"
+)
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,11 @@ class Scores:
         queries, keys: whether each is normalized.
         axis: over what: `feature`, `head` or `token` (one dimension), `all` heads' features.
         gain: whether the gains are applied.
-        scale: by what the products are divided: √D, or 1, or D.
+        scale: by what the products are divided: √D (`root`), 1 (`none`), D (`width`), the root of
+            √D (`fourth`), or 1/√D (`times`).
         mask: how the future is masked: with −∞ (`infinite`), not (`none`), by scores of 0
-            (`product`), or by weights of 0 `after` the softmax.
+            (`product`), or by weights of 0 `after` the softmax. With −∞ too, but of other tokens:
+            the past (`reversed`), or the future without the next token (`shifted`).
         centred: whether the mean is removed, as by LayerNorm.
         softmax: along keys, or (a mistake) along queries; or none.
         eps: where ε stands: `inside` the root, `outside`, or nowhere (`missing`).
@@ -58,11 +62,13 @@ class Scores:
         q = self._normalize(q, q_gain, eps) if self.queries else q
         k = self._normalize(k, k_gain, eps) if self.keys else k
         width = q.shape[-1]
-        divisor = {"root": math.sqrt(width), "none": 1.0, "width": float(width)}[self.scale]
-        scores = q @ k.transpose(-2, -1) / divisor
-        future = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
-        if self.mask in ("infinite", "product"):
-            scores = scores.masked_fill(future, -torch.inf if self.mask == "infinite" else 0.0)
+        power = {"root": 0.5, "none": 0.0, "width": 1.0, "fourth": 0.25, "times": -0.5}[self.scale]
+        scores = q @ k.transpose(-2, -1) / width**power
+        pairs = torch.ones(scores.shape[-2:], dtype=torch.bool)
+        future = pairs.triu(1)
+        masked = {"reversed": pairs.tril(-1), "shifted": pairs.triu(2)}.get(self.mask, future)
+        if self.mask not in ("none", "after"):
+            scores = scores.masked_fill(masked, 0.0 if self.mask == "product" else -torch.inf)
         if self.softmax != "none":
             scores = scores.softmax(-1 if self.softmax == "keys" else -2)
         return scores.masked_fill(future, 0.0) if self.mask == "after" else scores
@@ -110,12 +116,33 @@ _MISTAKES: list[tuple[str, str, dict[str, Any]]] = [
         {"axis": "all"},
     ),
     ("scale-missing", "the products are not divided by √D", {"scale": "none"}),
-    ("scale-wrong", "the products are divided by D in place of √D", {"scale": "width"}),
+    (
+        "scale-twice",
+        "the products are divided by D in place of √D, as by a division by √D that is done twice",
+        {"scale": "width"},
+    ),
+    (
+        "scale-multiplied",
+        "the products are multiplied by √D; they must be divided by it",
+        {"scale": "times"},
+    ),
+    (
+        "scale-fourth-root",
+        "the products are divided by the root of √D; they must be divided by √D",
+        {"scale": "fourth"},
+    ),
     ("gain-missing", "the gains are not applied", {"gain": False}),
     (
         "mask-missing",
         "the causal mask is missing: token 3 attends to token 4",
         {"mask": "none"},
+    ),
+    ("mask-reversed", _REVERSED_MASK, {"mask": "reversed"}),
+    (
+        "mask-shifted",
+        "the mask leaves one token of the future: token 0 attends to token 1; it must be "
+        "ones.triu(1)",
+        {"mask": "shifted"},
     ),
     (
         "mask-product",
@@ -193,6 +220,20 @@ def judge_qk_norm(module: Any) -> None:
 def _check_weights(result: Any) -> Tensor:
     shape = (*_SHAPE[:3], _SHAPE[2])
     if isinstance(result, Tensor) and result.shape == torch.Size(shape):
+        # A token that may attend to nothing: the softmax of −∞ alone is NaN.
+        empty = result.isnan().all(-1).all(0).all(0).nonzero().flatten().tolist()
+        if empty == [0]:
+            raise MistakeError(
+                "mask-itself",
+                "token 0 has no token to attend to, so its weights are NaN: the mask hides the "
+                "token itself too; mask later tokens only, ones.triu(1).",
+            )
+        if empty == [_SHAPE[2] - 1]:
+            raise MistakeError(
+                "mask-reversed",
+                f"{_REVERSED_MASK}; the last token has nothing to attend to, so its weights are "
+                f"NaN. Mask later tokens, ones.triu(1).",
+            )
         # Scores before the softmax are infinite at masked places: that has a sentence of its own.
         check_result(_CALL, result.masked_fill(result == -torch.inf, 0.0), shape, torch.float64)
         return result

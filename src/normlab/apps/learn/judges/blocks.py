@@ -194,7 +194,10 @@ def judge_stack(exercise: BlocksExercise, module: Any) -> None:
         right = compute_stack(exercise.wiring, exercise.final, blocks, x)
         if not is_same(y, right):
             _raise_wiring_mistake(exercise, blocks, x, y, right)
-    _check_norms(exercise, norms)
+    # A copy of a norm is a norm of its own; one that is neither called nor kept does no harm.
+    kept = [module for module in stack.modules() if isinstance(module, CountedNorm)]
+    copies = [norm for norm in kept if norm not in norms]
+    _check_norms(exercise, [norm for norm in norms + copies if norm.calls or norm in kept])
     _check_registered(exercise, stack, blocks)
 
 
@@ -289,12 +292,15 @@ def _check_norms(exercise: BlocksExercise, norms: Sequence[CountedNorm]) -> None
         never = [str(number) for number, norm in enumerate(norms, 1) if not norm.calls]
         if never:
             calls.append(f"never called: norm{'s' * (len(never) > 1)} {', '.join(never)}")
+        most = max((norm.calls for norm in norms), default=0)
+        shared = f"one norm object is shared by {most} places" if most > 1 else ""
         raise MistakeError(
-            "norms-shared",
-            f"the output is right, but of {len(norms)} norms that were built with build_norm, "
-            f"counted from 1 as they are built, {'; '.join(calls) or 'each is called once'}. "
-            f"{BLOCKS} blocks have two norms each{final}, {exercise.norms} in all, each with a "
-            f"gain of its own and called once.",
+            "norms-shared" if shared else "norms-count",
+            f"the output is right, but {shared or f'there are {len(norms)} norms'}. Of "
+            f"{len(norms)} norms that were built with build_norm, counted from 1 as they are "
+            f"built, {'; '.join(calls) or 'each is called once'}. {BLOCKS} blocks have two norms "
+            f"each{final}, {exercise.norms} in all, each with a gain of its own and called once: "
+            f"call build_norm once for each place.",
         )
 
 

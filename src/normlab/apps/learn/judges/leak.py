@@ -21,16 +21,24 @@ from normlab.apps.learn.judges.mistake import (
 )
 
 _CALL = "sees_future(function, x)"
+_OWN_FEATURES = "each token is divided by a statistic of its own features"
 
 
 @dataclass(frozen=True)
 class Case:
-    """A function (batch, time, width) → the same shape, and whether a token sees a later one."""
+    """A function (batch, time, width) → the same shape, and whether a token sees a later one.
+
+    Attributes:
+        kind: of the mistake that a wrong answer shows.
+        reason: why the right answer is what it is.
+        advice: a sentence, or nothing.
+    """
 
     name: str
     leaks: bool
     kind: str
     reason: str
+    advice: str
     function: Callable[[Tensor], Tensor]
 
 
@@ -84,13 +92,21 @@ def _float_sum(x: Tensor) -> Tensor:
 
 
 CASES = (
-    Case("LayerNorm of each token", False, "false-alarm", "each token is its own", _layer_norm),
-    Case("RMSNorm over time", True, "missed", "the statistic holds later tokens", _over_time),
+    Case("LayerNorm", False, "false-alarm", _OWN_FEATURES, "", _layer_norm),
+    Case(
+        "RMSNorm over time",
+        True,
+        "missed",
+        "its statistic is taken over later tokens too",
+        "",
+        _over_time,
+    ),
     Case(
         "a norm by the running mean over the past",
         False,
         "past-is-allowed",
-        "a token may depend on earlier ones: compare the outputs before the changed token only",
+        "a token depends on earlier ones only, which is allowed",
+        "Compare the outputs of the tokens before the changed one, and no others.",
         _over_past,
     ),
     Case(
@@ -98,37 +114,42 @@ CASES = (
         True,
         "missed",
         "token t reads token t + 1",
+        "",
         _next_token,
     ),
     Case(
         "a norm by the largest entry of the sequence, at least 10",
         True,
         "missed-maximum",
-        "a maximum sees only a large change: multiply the token, do not only nudge it",
+        "a later token can be the largest",
+        "A maximum sees only a large change; multiply the token by a large number.",
         _maximum,
     ),
     Case(
-        "a function whose first token reads the last",
+        "a function that adds one token to another",
         True,
         "one-token-tried",
-        "a change of every token must be tried, the last one included",
+        "token 0 reads the last token",
+        "Change every token in turn, the last one too.",
         _last_to_first,
     ),
     Case(
-        "a function whose token 2 reads token 3",
+        "a function that averages two tokens",
         True,
         "one-token-tried",
-        "a change of every token must be tried, not only of the last one",
+        "token 2 reads token 3",
+        "Change every token in turn, not only the last one.",
         _mean_of_pairs,
     ),
     Case(
         "a norm over the sequences of a batch",
         False,
         "batch-is-no-future",
-        "another sequence is a leak of another kind: change one sequence and compare this one",
+        "a token reads other sequences, and no later token of its own",
+        "Change one sequence, and compare the outputs of that sequence only.",
         _over_batch,
     ),
-    Case("a norm in fp32", False, "false-alarm", "each token is its own", _float_sum),
+    Case("a norm in fp32", False, "false-alarm", _OWN_FEATURES, "", _float_sum),
 )
 
 
@@ -151,8 +172,8 @@ def judge_find_the_leak(module: Any) -> None:
                 "not-a-bool", f"{_CALL} gives {describe_value(answer)}; it must give True or False."
             )
         if answer != case.leaks:
-            verdict = "sees no later token" if answer else "sees a later token"
-            raise MistakeError(
-                case.kind,
-                f"{_CALL} is {answer} for {case.name}, which {verdict}: {case.reason}.",
+            sentence = (
+                f"{_CALL} is {answer} for {case.name}, and must be {case.leaks}, because "
+                f"{case.reason}. {case.advice}"
             )
+            raise MistakeError(case.kind, sentence.rstrip())

@@ -8,6 +8,7 @@ import errno
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -49,7 +50,7 @@ class Variant:
     value: Tensor
 
 
-def is_memory_error(error: Exception) -> bool:
+def is_memory_error(error: BaseException) -> bool:
     """Whether memory ran out; torch raises a RuntimeError of its own for it."""
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and "allocate memory" in str(error)
@@ -72,18 +73,17 @@ def get_member(module: Any, name: str, kind: str) -> Any:
             f"the file defines no {kind} {name}; {suggest_closest(name, names)}the skeleton has "
             f"its first line.",
         )
-    expected = inspect.isclass(member) if kind == "class" else callable(member)
-    if not expected:
-        raise MistakeError(
-            "not-defined", f"{name} is {describe_value(member)}; it must be a {kind}."
-        )
+    is_class = inspect.isclass(member)
+    if not callable(member) or is_class != (kind == "class"):
+        given = "a class" if is_class else describe_value(member)
+        raise MistakeError("not-defined", f"{name} is {given}; it must be a {kind}.")
     return member
 
 
 def call_solution(call: str, function: Callable[..., Any], *arguments: Any) -> Any:
     """What the solution returns; an exception becomes a mistake. `call` is how it is written."""
     try:
-        return function(*arguments)
+        result = function(*arguments)
     except MistakeError:  # the judge's own, from inside the call
         raise
     except NotImplementedError as error:
@@ -91,15 +91,27 @@ def call_solution(call: str, function: Callable[..., Any], *arguments: Any) -> A
             "not-written",
             f"{call} is not written yet: it raises NotImplementedError, as in the skeleton.",
         ) from error
-    except Exception as error:
+    except BaseException as error:  # exit, and KeyboardInterrupt, are the learner's own too
         if is_memory_error(error):
             raise
         raise name_error(call, "raises", error) from error
+    if inspect.iscoroutine(result):
+        result.close()  # else Python warns that nobody has waited for it
+    if inspect.iscoroutine(result) or inspect.isasyncgen(result):
+        raise MistakeError("async", f"{call} is async and gives no value; write def without async.")
+    if inspect.isgenerator(result):
+        raise MistakeError(
+            "generator", f"{call} gives a generator, because it has a yield; use return."
+        )
+    return result
 
 
-def name_error(call: str, kind: str, error: Exception) -> MistakeError:
+def name_error(call: str, kind: str, error: BaseException) -> MistakeError:
     """The mistake that an exception shows, with the line of the learner's file that raised it."""
     name, line = _find_line(error)
+    where = f" (line {line} of {name})" if line else ""
+    if isinstance(error, SystemExit):
+        return MistakeError("exits", f"{call} ends the program{where}; remove the call of exit.")
     if isinstance(error, ModuleNotFoundError):
         return MistakeError(
             "package-missing",
@@ -112,23 +124,26 @@ def name_error(call: str, kind: str, error: Exception) -> MistakeError:
             f"{f'line {line} of {name}' if line else call} prints or writes too much, without "
             f"end; remove it.",
         )
-    reason = excerpt(" ".join(str(error).split()), 200).rstrip(".")
-    where = f" (line {line} of {name})" if line else ""
+    reason = ""
+    with suppress(Exception):  # an exception of the learner's own may have no text
+        reason = excerpt(" ".join(str(error).split()), 200).rstrip(".")
     advice = next((text for words, text in _ADVICE.items() if re.search(words, reason)), "")
-    return MistakeError(kind, f"{call} raises {type(error).__name__}: {reason}{where}.{advice}")
+    raised = f"{type(error).__name__}{': ' * bool(reason)}{reason}"
+    return MistakeError(kind, f"{call} raises {raised}{where}.{advice}")
 
 
 # By what an exception says: what to do.
 _ADVICE = {
     "size of tensor|must match": " A statistic of a token needs keepdim=True, so that it can be "
     "divided by.",
+    "maximum recursion depth": " A function calls itself without end.",
     "Dimension out of range": " Use dim=-1: the last axis.",
     r"Module\.__init__\(\) call|has no attribute '_(parameters|modules|\w+_hooks)'": " Call "
     "super().__init__() first in __init__.",
 }
 
 
-def _find_line(error: Exception) -> tuple[str, int]:
+def _find_line(error: BaseException) -> tuple[str, int]:
     """The last line of the learner's own file that an exception has passed, or none: 0."""
     name, line = "", 0
     traceback = error.__traceback__

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ from normlab.apps.learn.judges.mistake import (
     raise_known_mistake,
     relative_difference,
 )
+from normlab.norms.build import name_dtype
 
 WIDTH, SHAPE = 8, (2, 6, 8)  # sequences, tokens, features
 SMALL_RMS = 1e-3
@@ -37,6 +38,8 @@ _HALF_WIDTH = 64
 # Of all outputs in half precision, how many must equal the right order of casts bit for bit; a
 # root that is rounded in another way moves one of some thousands.
 _EQUAL_SHARE = 0.97
+# By mean((x − mean x)²) in fp32 the error is 5e-5, by mean(x²) − mean(x)² it is 7e-2.
+_LARGE_MEAN, _LARGE_MEAN_ERROR = 1000, 1e-3
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ class Recipe:
     """A norm as choices: the right one, or with a mistake in it. ε is an argument, not a choice.
 
     Attributes:
-        centred: whether the mean is subtracted before the division.
+        centred: whether the mean is subtracted before the division; `first` also before the
+            statistic is taken.
         statistic: `rms`, `std` (population), `unbiased` (n − 1), `l2` (Euclidean length), `l1`,
             `mean` (|mean x|).
         eps: `inside` the root, `squared` there, `outside`, `missing`, `fixed` at 1e-5, or
@@ -54,7 +58,7 @@ class Recipe:
         bias: `added`, `missing`, or added `before` the gain; empty where the norm has none.
     """
 
-    centred: bool
+    centred: bool | Literal["first"]
     statistic: str
     eps: str
     root: str = "divides"
@@ -66,6 +70,8 @@ class Recipe:
         if self.eps == "fixed":
             eps = _EPS
         mean = x.mean(-1, keepdim=True)
+        if self.centred == "first":
+            x, mean = x - mean, torch.zeros_like(mean)
         size = x.shape[-1]
         square = {
             "rms": x.square().mean(-1, keepdim=True),
@@ -92,7 +98,15 @@ class Recipe:
 
 # By choice and wrong value: the kind of the mistake, and the sentence that names it.
 _MISTAKES: dict[tuple[str, object], tuple[str, str]] = {
-    ("centred", True): ("mean-removed", "the mean is subtracted; this norm does not subtract it"),
+    ("centred", True): (
+        "mean-removed",
+        "the mean is subtracted before the division, as in LayerNorm; this norm does not subtract "
+        "it",
+    ),
+    ("centred", "first"): (
+        "mean-removed",
+        "the norm subtracts the mean: that is LayerNorm; this norm does not subtract it",
+    ),
     ("centred", False): (
         "mean-not-removed",
         "the mean is not subtracted from x before the division",
@@ -198,7 +212,7 @@ _RMSNORM = NormExercise(
     {
         "eps": ("outside", "missing", "fixed", "maximum", "squared"),
         "statistic": ("l2", "std", "unbiased", "l1", "mean"),
-        "centred": (True,),
+        "centred": ("first", True),
         "root": ("missing", "multiplies"),
         "gain": ("missing", "twice", "offset"),
     },
@@ -222,7 +236,7 @@ _SCALENORM = NormExercise(
     {
         "statistic": ("rms", "l1", "std"),
         "eps": ("missing", "inside", "outside", "fixed"),
-        "centred": (True,),
+        "centred": ("first", True),
         "root": ("missing",),
         "gain": ("missing", "twice"),
     },
@@ -279,6 +293,8 @@ def judge_norm(exercise: NormExercise, module: Any) -> None:
     check_tokens(exercise.name, norm)
     _check_values(exercise, build)
     _check_gradient(exercise, build)
+    if exercise.recipe.centred:
+        _check_large_mean(exercise, build)
     _check_half_precision(exercise, build)
 
 
@@ -319,7 +335,7 @@ def check_parameters(exercise: NormExercise, norm: nn.Module) -> None:
         raise MistakeError(
             "too-many-parameters",
             f"{exercise.name}({WIDTH}) has the parameters {', '.join(parameters)}; it must have "
-            f"{expected}.",
+            f"{expected}, {'gain and bias' if exercise.recipe.bias else 'the gain'}.",
         )
     allowed = [shape, (1,)] if exercise.scalar_gain else [shape]
     for name, parameter in parameters.items():
@@ -387,9 +403,10 @@ def check_tokens(name: str, norm: nn.Module) -> None:
                 )
             raise MistakeError(
                 "token-leak",
-                f"token {reader} sees token {token}: its output changes by "
-                f"{float(change[sequence, reader]):.2g} when only token {token} changes; the "
-                f"statistic must be taken over the features of one token (dim=-1, keepdim=True).",
+                f"token {reader} sees token {token}{', the future' * (token > reader)}: its output "
+                f"changes by {float(change[sequence, reader]):.2g} when only token {token} "
+                f"changes; the statistic must be taken over the features of one token (dim=-1, "
+                f"keepdim=True).",
             )
 
 
@@ -522,6 +539,27 @@ def _reference_gradients(
     return dict(zip(leaves, gradients, strict=True))
 
 
+def _check_large_mean(exercise: NormExercise, build: Callable[..., Any]) -> None:
+    """Refuse a variance that loses its digits in fp32 where the mean is large.
+
+    mean(x²) and mean(x)² are 10⁶ then, rounded to about 0.05, and their difference is 1.
+    """
+    norm, gain, bias = _set_parameters(exercise, build, width=_HALF_WIDTH, dtype=torch.float32)
+    x = (normal_tensor(4, 16, _HALF_WIDTH, seed=8) + _LARGE_MEAN).float()
+    with torch.no_grad():
+        output = norm(x.clone())
+    exact = exercise.recipe.apply(x.double(), gain.double(), _to_double(bias), _EPS)
+    error = relative_difference(output, exact)
+    if error > _LARGE_MEAN_ERROR:
+        raise MistakeError(
+            "one-pass-variance",
+            f"for float32 tokens of mean {_LARGE_MEAN} and standard deviation 1 the output is off "
+            f"by {format_percent(error)}, although the formula is right: mean(x²) − mean(x)² is a "
+            f"difference of two numbers near 10⁶, of which fp32 keeps 7 digits. Subtract the mean "
+            f"first, then take the mean of the squares.",
+        )
+
+
 def _check_half_precision(exercise: NormExercise, build: Callable[..., Any]) -> None:
     """The dtype of the output, squares that overflow in fp16, and the order of the casts."""
     for dtype, name in ((torch.bfloat16, "bfloat16"), (torch.float16, "float16")):
@@ -542,6 +580,25 @@ def _check_half_precision(exercise: NormExercise, build: Callable[..., Any]) -> 
             )
         if dtype is torch.bfloat16:
             _check_casts(exercise, x, gain, bias, output)
+        _check_float32_gain(exercise, build, x, name)
+
+
+def _check_float32_gain(
+    exercise: NormExercise, build: Callable[..., Any], x: Tensor, dtype_name: str
+) -> None:
+    """Refuse another dtype than the input's where the parameters are fp32, as in autocast."""
+    norm, _, _ = _set_parameters(exercise, build, _EPS, _HALF_WIDTH, torch.float32)
+    parameters = "gain and bias" if exercise.recipe.bias else "gain"
+    call = f"{exercise.name} of an input in {dtype_name}"
+    with torch.no_grad():
+        output = call_solution(call, norm, x)
+    if output.dtype != x.dtype:
+        raise MistakeError(
+            "float32-gain",
+            f"{call}, with its {parameters} in float32, gives {name_dtype(output.dtype)}; the "
+            f"output must have the dtype of the input. A product of a half-precision tensor and "
+            f"an fp32 tensor is fp32: cast {parameters} with .type_as(x), or the output.",
+        )
 
 
 def _root_mean_square(values: Tensor) -> float:

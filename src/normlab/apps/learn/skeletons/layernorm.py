@@ -4,9 +4,11 @@
 
 Mean and variance are over the features of one token, the last dimension. The variance is that of
 the population: the sum of squares is divided by n, not by n − 1. The gain starts at 1, the bias
-at 0; both have one number per feature and are learned.
+at 0; both have one number per feature and are learned. In fp32 the output must be right for tokens
+with a large mean as well, 1000 for a standard deviation of 1.
 
-The output has the dtype of x; in half precision, compute in fp32.
+In half precision, compute in fp32. The output has the dtype of x, also where gain and bias are
+in fp32.
 
 Do not use torch.nn.LayerNorm or F.layer_norm.
 Check with: normlab-learn check outputs/learn/layernorm.py

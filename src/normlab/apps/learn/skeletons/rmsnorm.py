@@ -6,7 +6,7 @@ The mean is over the features of one token, the last dimension. The gain has one
 and starts at 1; it is learned, so it is an nn.Parameter.
 
 In half precision, compute as Llama does: normalize in fp32, cast to the dtype of x, then multiply
-by the gain. The output has the dtype of x.
+by the gain. The output has the dtype of x, also where the gain is in fp32.
 
 Do not use torch.nn.RMSNorm or F.rms_norm. Check with: normlab-learn check outputs/learn/rmsnorm.py
 """

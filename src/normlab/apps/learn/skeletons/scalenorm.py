@@ -5,7 +5,7 @@
 ‖x‖ is the Euclidean length of one token, the root of the sum of squares over its features. g is ONE
 learned number for all features; it starts at √width, so that a token leaves with an RMS of 1.
 
-The output has the dtype of x; in half precision, compute in fp32.
+In half precision, compute in fp32. The output has the dtype of x, also where the gain is in fp32.
 
 Check with: normlab-learn check outputs/learn/scalenorm.py
 """
