@@ -149,7 +149,7 @@ def test_the_study_of_a_prediction_has_its_name(learn_content: Path) -> None:
 # --- The command --------------------------------------------------------------------------------
 
 
-def test_the_guess_is_stored_before_the_study_runs(
+def test_ctrl_c_during_the_study_keeps_the_guess_and_says_what_comes_next(
     learn: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stored: list[float] = []
@@ -159,10 +159,31 @@ def test_the_guess_is_stored_before_the_study_runs(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(module, "run_study_command", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        learn("predict", "none-against-rmsnorm", "--guess", "0.25")
+    code, out, err = learn("predict", "none-against-rmsnorm", "--guess", "0.25")
+    assert (code, err) == (130, "")
+    assert out.endswith(
+        "\nStopped, and nothing is lost: your guess, 0.25, is stored; `normlab-learn predict "
+        "none-against-rmsnorm` asks for a guess and runs the rest of the study.\n"
+    )
     assert stored == [0.25]
     assert read_progress().predictions["none-against-rmsnorm"].right is None
+
+
+def test_ctrl_c_at_the_guess_says_that_none_is_stored(
+    learn: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupting:
+        def readline(self) -> str:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("sys.stdin", Interrupting())
+    code, out, err = learn("predict")
+    assert (code, err) == (130, "")
+    assert out.endswith(
+        "your guess: \nStopped, and nothing is lost: no guess is stored yet; "
+        "`normlab-learn predict none-against-rmsnorm` asks for a guess and runs the rest of the study.\n"
+    )
+    assert read_progress().predictions == {}
 
 
 def test_a_study_that_does_not_end_keeps_the_guess(

@@ -160,6 +160,23 @@ def _parse_lesson(text: str) -> int:
 
 
 def _make_prediction(writer: Writer, options: argparse.Namespace) -> None:
+    prediction = find_prediction(options.id) if options.id else _next_prediction()
+    try:
+        _guess_and_measure(writer, prediction, options.guess)
+    except KeyboardInterrupt as stop:
+        entry = read_progress().predictions.get(prediction.id)
+        stored = "no guess is stored yet"
+        if entry is not None:
+            stored = f"your guess, {entry.guess:g}, is stored"
+        writer.print_text(
+            f"\nStopped, and nothing is lost: {stored}; `normlab-learn predict {prediction.id}` "
+            f"asks for a guess and runs the rest of the study."
+        )
+        sys.exit(stopping.exit_code(stop))
+
+
+def _guess_and_measure(writer: Writer, prediction: Prediction, text: str | None) -> None:
+    """Ask for the guess, unless `text` is one; store it, run the study, and print the score."""
     from normlab.apps.learn.prediction import (
         run_prediction,
         store_guess,
@@ -167,9 +184,8 @@ def _make_prediction(writer: Writer, options: argparse.Namespace) -> None:
         study_arguments,
     )
 
-    prediction = find_prediction(options.id) if options.id else _next_prediction()
     writer.print_text(f"{prediction.id}\n{prediction.question}")
-    guess = _read_guess(writer, prediction, options.guess)
+    guess = _read_guess(writer, prediction, text)
     if store_guess(prediction, guess):
         note = (
             f"Your guess, {guess:g}, is stored. Now the study runs, about "
