@@ -181,7 +181,8 @@ def test_ctrl_c_at_the_guess_says_that_none_is_stored(
     assert (code, err) == (130, "")
     assert out.endswith(
         "your guess: \nStopped, and nothing is lost: no guess is stored yet; "
-        "`normlab-learn predict none-against-rmsnorm` asks for a guess and runs the rest of the study.\n"
+        "`normlab-learn predict none-against-rmsnorm` asks for a guess and runs the rest of the "
+        "study.\n"
     )
     assert read_progress().predictions == {}
 
