@@ -1,5 +1,6 @@
 """QK-norm: attention weights whose queries and keys are normalized in each head."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -62,8 +63,8 @@ class Scores:
         q = self._normalize(q, q_gain, eps) if self.queries else q
         k = self._normalize(k, k_gain, eps) if self.keys else k
         width = q.shape[-1]
-        power = {"root": 0.5, "none": 0.0, "width": 1.0, "fourth": 0.25, "times": -0.5}[self.scale]
-        scores = q @ k.transpose(-2, -1) / width**power
+        powers = {"root": 0.5, "none": 0.0, "width": 1.0, "fourth": 0.25, "times": -0.5}
+        scores = q @ k.transpose(-2, -1) / math.pow(width, powers[self.scale])
         pairs = torch.ones(scores.shape[-2:], dtype=torch.bool)
         future = pairs.triu(1)
         masked = {"reversed": pairs.tril(-1), "shifted": pairs.triu(2)}.get(self.mask, future)
