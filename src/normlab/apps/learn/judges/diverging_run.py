@@ -122,7 +122,7 @@ def judge_run(record: RunRecord) -> None:
             "with placement: post every norm stands on the residual path, and 16 blocks do not "
             "learn at this rate"
             if record.placement == "post"
-            else "look at where the norms stand (placement), and at what limits the updates"
+            else "look at placement, trainer.gradient_clip and schedule.warmup"
         )
         raise MistakeError(
             "nothing-learned",
