@@ -186,9 +186,13 @@ EXERCISES: dict[str, Exercise] = {
             "16 blocks, NaN at step 100: fix the configuration",
             1,
             (
-                "Look for what is missing before you change numbers: which norm is there?",
-                "norm: none lets the stream grow with every block. Take rmsnorm.",
-                "trainer.gradient_clip: 1.0 and a short warm-up are the usual defaults.",
+                "There are two faults. The first makes the run diverge: look for what is missing "
+                "before you change numbers.",
+                "norm: none lets the stream grow with every block. Take rmsnorm, check again, and "
+                "compare the loss with that of a uniform guess, ln 8 = 2.08.",
+                "A run that finishes may have learned nothing. placement says where the norms "
+                "stand; post puts them on the residual path.",
+                "Take norm: rmsnorm and placement: pre.",
             ),
             seconds=180.0,
             suffix=".yaml",

@@ -1,4 +1,8 @@
-"""A configuration that diverges near step 100, to be mended: the check trains the run."""
+"""A configuration that diverges near step 100, to be mended: the check trains the run.
+
+It has two faults: there is no norm, so the run diverges; and with a norm the placement, Post-LN,
+learns nothing at this depth and rate, which only a run that does not diverge can show.
+"""
 
 import math
 import re
@@ -97,21 +101,32 @@ def judge_run(record: RunRecord) -> None:
         MistakeError: with the step or the loss that was measured.
     """
     if record.state == "diverged":
+        cause = (
+            "norm is none, so the stream grows with every block"
+            if record.norm == "none"
+            else "look at the norm at the input of every sublayer, at trainer.gradient_clip and "
+            "at the warm-up"
+        )
         raise MistakeError(
             "diverged",
-            f"the run diverges at step {record.diverged_step}: {record.reason}. Look in this "
-            f"order: is there a norm at the input of every sublayer; is there a final norm; are "
-            f"gradients clipped; how long is the warm-up.",
+            f"the run diverges at step {record.diverged_step}: {record.reason}. The first fault "
+            f"remains: {cause}. A second fault cannot be seen before this one is mended.",
         )
     loss = record.final.val_loss
     if record.state != "finished" or loss is None or not math.isfinite(loss):
         raise MistakeError("failed", f"the run did not finish ({record.state}: {record.reason}).")
     if loss > MOST_LOSS:
+        cause = (
+            "with placement: post every norm stands on the residual path, and 16 blocks do not "
+            "learn at this rate"
+            if record.placement == "post"
+            else "look at placement, trainer.gradient_clip and schedule.warmup"
+        )
         raise MistakeError(
             "nothing-learned",
-            f"the run finishes and has learned nothing: its validation loss is {loss:.3f} nats, "
-            f"that of a uniform guess is {math.log(8):.3f}, and below {MOST_LOSS} is required. "
-            f"A run that does not diverge may still be useless.",
+            f"the run does not diverge any more, and has learned nothing: its validation loss is "
+            f"{loss:.3f} nats, that of a uniform guess is {math.log(8):.3f}, and below {MOST_LOSS} "
+            f"is required. The second fault remains: {cause}.",
         )
 
 
