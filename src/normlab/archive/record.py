@@ -43,9 +43,9 @@ _MOST_THREADS = 1024
 _MOST_VALUES, _LONGEST_TEXT = 2_000, 4_000
 
 # Of a configuration, which may be of any version: what results are sorted by and compared in, with
-# its type and the range that a run can have been trained with.
-_SETTINGS: dict[str, dict[str, tuple[Any, float, float]]] = {
-    "data": {"kind": (str, 0, 0)},
+# its type and, of a number, the range that a run can have been trained with.
+_SETTINGS: dict[str, dict[str, tuple[Any, ...]]] = {
+    "data": {"kind": (str,)},
     "model": {"depth": (int, 1, _LARGEST_COUNT), "width": (int, 1, _LARGEST_COUNT)},
     "optimizer": {"lr": (float, 1e-30, 1e30)},
     "schedule": {"warmup": (float, 0, 1)},
@@ -254,13 +254,13 @@ class RunRecord:
             section = self.config.get(name, {})
             if not isinstance(section, dict):
                 raise ValueError(f"config.{name} is no section")
-            for key, (kind, low, high) in settings.items():
+            for key, (kind, *ends) in settings.items():
                 if key not in section:
                     continue
                 value = restore_value(kind, section[key], f"config.{name}.{key}")
-                if kind is not str and not low <= value <= high:
+                if ends and not ends[0] <= value <= ends[1]:
                     raise ValueError(
-                        f"config.{name}.{key} is {value}, not a number from {low} to {high}"
+                        f"config.{name}.{key} is {value}, not a number from {ends[0]} to {ends[1]}"
                     )
 
 

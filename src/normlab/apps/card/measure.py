@@ -329,20 +329,23 @@ def check_derivatives(norm: nn.Module, width: int, dtype: torch.dtype) -> tuple[
         return ("not in float32",) * 2  # a difference quotient needs the digits
     module = move_parameters(norm)
     parameters = dict(module.named_parameters())
-    ways = {name: normal_input(*p.shape, seed=n) for n, (name, p) in enumerate(parameters.items())}
+    directions = {
+        name: normal_input(*value.shape, seed=seed)
+        for seed, (name, value) in enumerate(parameters.items())
+    }
     start = normal_input(1, 3, width, seed=8)
-    ways_in, ways_out = normal_input(2, _DIRECTIONS, start.numel(), seed=9) / start.numel() ** 0.5
+    of_input, of_output = normal_input(2, _DIRECTIONS, start.numel(), seed=9) / start.numel() ** 0.5
     inputs = [torch.zeros(_DIRECTIONS), *(torch.zeros(()) for _ in parameters)]
     inputs = [distance.double().requires_grad_() for distance in inputs]
 
     def function(distances: Tensor, *steps: Tensor) -> Tensor:
-        x = start + (distances @ ways_in).view_as(start)
+        x = start + (distances @ of_input).view_as(start)
         moved = {
-            name: parameters[name].detach() + step * ways[name]
+            name: parameters[name].detach() + step * directions[name]
             for step, name in zip(steps, parameters, strict=True)
         }
         y: Tensor = functional_call(module, moved, (x,))
-        return torch.mv(ways_out, y.flatten())
+        return torch.mv(of_output, y.flatten())
 
     def check(torch_check: Callable[..., bool]) -> str:
         try:

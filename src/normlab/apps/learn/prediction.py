@@ -208,12 +208,10 @@ def _measure_difference(prediction: Prediction, result: StudyResult) -> Measurem
             word = "the sign is right" if has_sign else "the sign is not right"
             return Score(has_sign, f"{word}, and one seed gives no interval")
         if low <= guess <= high:
-            unknown = low <= 0 <= high
-            return Score(
-                True,
-                "it lies in the interval"
-                + (", which contains 0: which of the two is lower is not known" * unknown),
-            )
+            reason = "it lies in the interval"
+            if low <= 0 <= high:
+                reason += ", which contains 0: which of the two is lower is not known"
+            return Score(True, reason)
         if difference.p >= LEVEL:
             return Score(False, "it lies outside the interval, which contains 0")
         if has_sign:
