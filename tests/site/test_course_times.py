@@ -1,0 +1,31 @@
+"""Every run of the course is timed: each prediction, each command that trains, each check."""
+
+from pathlib import Path
+
+import yaml
+
+from course_times import COURSE, find_commands, time_command
+
+
+def test_every_prediction_and_every_solution_is_timed() -> None:
+    commands = list(find_commands())
+    predictions = yaml.safe_load((COURSE / "predictions.yaml").read_text(encoding="utf-8"))
+    for prediction in predictions:
+        assert f"normlab-learn predict {prediction['id']} --guess 1" in commands
+    for solution in (COURSE / "solutions").iterdir():
+        assert f"normlab-learn check docs/learn/solutions/{solution.name}" in commands
+    assert "python train.py -m norm=rmsnorm study=leak trainer.max_steps=200" in commands
+    assert "python train.py experiment=precision" in commands  # without the comment after it
+    assert len(commands) == len(set(commands))
+
+
+def test_a_command_that_fails_is_seen_and_the_work_of_its_processes_counts(tmp_path: Path) -> None:
+    code, _, _ = time_command("python -c 'raise SystemExit(3)'", tmp_path)
+    assert code == 3
+    child = "import time; t = time.process_time()\nwhile time.process_time() - t < 0.3: pass"
+    program = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    (tmp_path / "work.py").write_text(program, encoding="utf-8")
+    code, seconds, cpu = time_command("python work.py", tmp_path)
+    assert code == 0
+    assert seconds > 0.3
+    assert cpu > 0.3
