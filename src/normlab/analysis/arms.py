@@ -87,7 +87,11 @@ def group_runs(runs: Iterable[Run]) -> list[Arm]:
     """Group runs into arms, ordered by norm (`none` last), placement and settings."""
     runs = _drop_repeated_runs(runs)
     keys = _varying_keys(runs)
-    names = _short_names(keys)
+    last_parts = [key.split(".")[-1] for key in keys]
+    names = {
+        key: part if last_parts.count(part) == 1 else key
+        for key, part in zip(keys, last_parts, strict=True)
+    }
     buckets: dict[str, list[Run]] = defaultdict(list)
     settings_of: dict[str, Settings] = {}
     for run in runs:
@@ -100,7 +104,10 @@ def group_runs(runs: Iterable[Run]) -> list[Arm]:
         Arm(members[0].record.norm, members[0].record.placement, settings_of[key], tuple(members))
         for key, members in buckets.items()
     ]
-    return name_arms(sorted(arms, key=_arm_order))
+    arms.sort(
+        key=lambda arm: (arm.norm == "none", arm.norm, arm.placement, _settings_order(arm.settings))
+    )
+    return name_arms(arms)
 
 
 def name_arms(arms: Sequence[Arm]) -> list[Arm]:
@@ -260,13 +267,6 @@ def _follows_from(effects: Sequence[object], causes: Sequence[object]) -> bool:
     return len(set(zip(causes, effects, strict=True))) == len(set(causes))
 
 
-def _short_names(keys: Sequence[str]) -> dict[str, str]:
-    last = [key.split(".")[-1] for key in keys]
-    return {
-        key: short if last.count(short) == 1 else key for key, short in zip(keys, last, strict=True)
-    }
-
-
 def _json_text(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=str)
 
@@ -282,7 +282,3 @@ def _settings_order(settings: Settings) -> list[tuple[str, bool, Any]]:
         for name, value in settings
         for number in [isinstance(value, int | float)]
     ]
-
-
-def _arm_order(arm: Arm) -> tuple[bool, str, str, list[tuple[str, bool, Any]]]:
-    return arm.norm == "none", arm.norm, arm.placement, _settings_order(arm.settings)

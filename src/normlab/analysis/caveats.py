@@ -150,6 +150,13 @@ def _arm_seeds(arm: Arm, *states: str) -> set[int]:
     return {run.record.seed for run in arm.with_state(*(states or SETTLED_STATES))}
 
 
+def _commit_name(run: Run) -> str | None:
+    git = run.record.git or {}
+    if not git.get("commit"):
+        return None
+    return short_commit(git["commit"]) + (" with changes" if git.get("dirty") else "")
+
+
 # What may differ between runs of one comparison without being an arm's own.
 _ASPECTS: dict[str, Callable[[Run], Any]] = {
     "steps": lambda run: run.record.last_step,
@@ -159,7 +166,7 @@ _ASPECTS: dict[str, Callable[[Run], Any]] = {
     "CPU kernels": lambda run: run.record.kernels,
     "how they were trained": lambda run: "in a stack" if run.record.stacked else "alone",
     "versions": lambda run: tuple(sorted(run.record.versions.items())) or None,
-    "commit": lambda run: _commit_name(run),
+    "commit": _commit_name,
 }
 
 
@@ -196,13 +203,6 @@ def _name_differing_values(aspect: str, runs: Mapping[Any, Sized]) -> list[str]:
     counts = [len(runs_of_value) for runs_of_value in runs.values()]
     pairs = sorted(zip(counts, words, strict=True), reverse=True)
     return [f"{word} in {count} run{'s' * (count > 1)}" for count, word in pairs]
-
-
-def _commit_name(run: Run) -> str | None:
-    git = run.record.git or {}
-    if not git.get("commit"):
-        return None
-    return short_commit(git["commit"]) + (" with changes" if git.get("dirty") else "")
 
 
 def _budget_caveats(runs: Sequence[Run]) -> Iterator[str]:

@@ -15,7 +15,12 @@ from normlab.analysis.comparison import (
     losses_by_seed,
     mostly_diverged,
 )
-from normlab.analysis.formatting import format_interval, format_probability, join_first
+from normlab.analysis.formatting import (
+    format_interval,
+    format_probability,
+    format_steps,
+    join_first,
+)
 from normlab.analysis.learning_rates import LearningRates
 from normlab.analysis.statistics import Outcome, mean_interval, mean_or_infinity
 from normlab.archive.record import short_number
@@ -89,9 +94,8 @@ def describe_divergence(arms: Sequence[Arm]) -> list[str]:
     count, total = sum(map(len, lost.values())), sum(len(arm.runs) for arm in arms)
     named = []
     for arm in diverged_arms:
-        steps = [run.record.end_step for run in lost[arm.label]]
-        when = f"step {steps[0]}" if len(set(steps)) == 1 else f"steps {min(steps)}–{max(steps)}"
-        named.append(f"{arm.label} ({len(steps)} of {len(arm.runs)}, {when})")
+        when = format_steps(run.record.end_step for run in lost[arm.label])
+        named.append(f"{arm.label} ({len(lost[arm.label])} of {len(arm.runs)}, {when})")
     words = [f"Diverged: {count} of {total} runs: {join_first(named)}."]
     survived = [arm.label for arm in diverged_arms if mostly_diverged(arm) and losses_by_seed(arm)]
     if survived:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from normlab.analysis.arms import Arm
+from normlab.analysis.formatting import format_steps
 from normlab.analysis.statistics import running_mean, smoothing_window
 from normlab.archive import tags
 from normlab.archive.events import Series
@@ -81,7 +82,10 @@ def piecewise_curve(run: Run, tag: str, *, smooth: bool = False) -> PiecewiseCur
     if not series:
         return PiecewiseCurve([], [])
     window = smoothing_window(len(series)) if smooth else 1
-    holes = _missing_steps(run, tag, series)
+    interval = _step_interval(run, tag)
+    holes = np.empty(0, np.int64)  # the points before which steps are missing, as indices
+    if not run.complete and interval is not None:
+        holes = np.flatnonzero(np.diff(series.steps) > interval) + 1
     pieces = [
         (steps, running_mean(values, window))
         for steps, values in zip(
@@ -97,14 +101,6 @@ def piecewise_curve(run: Run, tag: str, *, smooth: bool = False) -> PiecewiseCur
     if not run.complete and series.steps[0] > 0:
         marks.insert(0, (int(series.steps[0]), float(series.values[0])))
     return PiecewiseCurve(pieces, marks)
-
-
-def _missing_steps(run: Run, tag: str, series: Series) -> NDArray[np.int64]:
-    """The points before which steps are missing, as indices."""
-    interval = _step_interval(run, tag)
-    if run.complete or interval is None:
-        return np.empty(0, np.int64)
-    return np.flatnonzero(np.diff(series.steps) > interval) + 1
 
 
 def _step_interval(run: Run, tag: str) -> int | None:
@@ -204,9 +200,10 @@ def describe_ending(arm: Arm) -> str:
     for state in ("diverged", "failed", "interrupted", "running"):
         ended = arm.with_state(state)
         if ended:
-            word = "still running" if state == "running" else state
-            when = _divergence_steps(ended) if state == "diverged" else ""
-            parts.append(f"{_count_of(ended, total)}{word}{when}")
+            words = "still running" if state == "running" else state
+            if state == "diverged":
+                words += f" at {format_steps(run.record.end_step for run in ended)}"
+            parts.append(f"{_count_of(ended, total)}{words}")
     incomplete = [run for run in arm.with_state(*SETTLED_STATES) if not run.complete]
     if incomplete:
         parts.append(f"{_count_of(incomplete, total)}curve{'s' * (total > 1)} incomplete")
@@ -231,10 +228,3 @@ def _count_of(ended: Sequence[Run], total: int) -> str:
     if total == 1:
         return ""
     return "all " if len(ended) == total else f"{len(ended)} of {total} "
-
-
-def _divergence_steps(diverged: Sequence[Run]) -> str:
-    steps = sorted({run.record.end_step for run in diverged})
-    if len(steps) == 1:
-        return f" at step {steps[0]}"
-    return f" at steps {steps[0]}–{steps[-1]}"

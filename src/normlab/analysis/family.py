@@ -86,7 +86,9 @@ def family_differences(
         difference = _apply_bonferroni(difference, tests * LEVEL / level)
         if pair in tukey:
             difference = _take_wider_tukey(difference, tukey[pair], len(arms), level)
-        differences[a, b] = difference if (a, b) == pair else _reverse(difference)
+        if (a, b) != pair:
+            difference = replace(difference, mean=-difference.mean)
+        differences[a, b] = difference
     return differences
 
 
@@ -185,7 +187,3 @@ def _apply_bonferroni(difference: Difference, tests: float) -> Difference:
 
     half = float(stdtrit(difference.freedom, 1 - LEVEL / tests / 2)) * difference.error
     return replace(difference, half=half, p=min(1.0, tests * difference.p))
-
-
-def _reverse(difference: Difference) -> Difference:
-    return replace(difference, mean=-difference.mean)

@@ -20,6 +20,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from normlab.analysis import panels, probe_figures, sheet
 from normlab.analysis.arms import Arm, Facet, group_runs, split_facets
+from normlab.analysis.comparison import learned_data
 from normlab.analysis.curves import (
     MOST_FALL,
     averaged_runs,
@@ -135,7 +136,7 @@ def comparison_figure(planned: FigurePlan) -> Figure:
     Of several facets it shows the one with the lowest validation loss, or the one with the most
     arms where they learn different data, whose losses do not compare; and says so.
     """
-    compare = _have_same_data(planned.arms)
+    compare = len({learned_data(arm) for arm in planned.arms}) == 1
     facet = min(
         planned.facets, key=lowest_mean_loss if compare else lambda candidate: -len(candidate.arms)
     )
@@ -183,11 +184,6 @@ def _facet_sheet(
     height = 4.0 if columns == 1 else rows * 2.1
     figure, body = sheet.create_sheet(f"{title}: {planned.study}", note, legend, height)
     return figure, list(zip(sheet.create_panels(body, titles), planned.facets, strict=True))
-
-
-def _have_same_data(arms: Sequence[Arm]) -> bool:
-    first, *rest = [arm.runs[0].record.config.get("data") for arm in arms]
-    return all(other == first for other in rest)
 
 
 def _hidden_arms_note(planned: FigurePlan, arms: Sequence[Arm]) -> str:

@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterable
 
 from normlab.archive.record import short_number
-from normlab.archive.steadiness import NOT_COMPARABLE
 
 
 def format_three_digits(value: float) -> str:
@@ -54,8 +53,8 @@ def format_loss(mean: float, half: float, unknown: str = "–") -> str:
     return unknown if math.isnan(mean) else format_interval(mean, half)
 
 
-def format_speed(tokens_per_second: float, is_comparable: bool) -> str:
-    """`45,000`, `not comparable`, or nothing where it is not known."""
-    if math.isnan(tokens_per_second):
-        return ""
-    return f"{tokens_per_second:,.0f}" if is_comparable else NOT_COMPARABLE
+def format_steps(steps: Iterable[int]) -> str:
+    """`step 40`, or where they differ the first and the last: `steps 120–180`."""
+    listed = sorted(steps)
+    first, last = listed[0], listed[-1]
+    return f"step {first}" if first == last else f"steps {first}–{last}"

@@ -175,19 +175,22 @@ class LearningRates:
 
 def analyse_learning_rates(study_arms: Sequence[Arm]) -> LearningRates | None:
     """A study's arms over its learning rates; None where none has three of them or more."""
-    arms = _merge_rates(study_arms)
-    rated = [arm for arm in arms if len(_runs_by_rate(arm)) >= FEWEST_RATES]
+    by_rate = [(arm, _runs_by_rate(arm)) for arm in _merge_rates(study_arms)]
+    rated = [(arm, runs_at) for arm, runs_at in by_rate if len(runs_at) >= FEWEST_RATES]
     if not rated:
         return None
-    halved = all(has_halves(arm.with_state("finished")) for arm in rated)
-    points = {id(arm): _rate_points(arm, halved) for arm in rated}
-    shared = set.intersection(*({point.rate for point in points[id(arm)]} for arm in rated))
-    grid = tuple(sorted(shared))
+    halved = all(has_halves(arm.with_state("finished")) for arm, _ in rated)
+    grid = tuple(sorted(set.intersection(*(set(runs_at) for _, runs_at in rated))))
     rated_arms = []
-    for arm in rated:
-        initial = mean_interval(list(_initial_losses(arm).values()))[0]
-        rated_arms.append(RatedArm(arm, points[id(arm)], grid, initial))
-    few = [arm.label for arm in arms if arm not in rated]
+    for arm, runs_at in rated:
+        initial = _initial_losses(arm)
+        points = tuple(
+            _rate_point(rate, replace(arm, runs=tuple(runs_at[rate])), initial, halved)
+            for rate in sorted(runs_at)
+        )
+        mean = mean_interval(list(initial.values()))[0]
+        rated_arms.append(RatedArm(arm, points, grid, mean))
+    few = [arm.label for arm, runs_at in by_rate if len(runs_at) < FEWEST_RATES]
     return LearningRates(tuple(rated_arms), grid, halved, tuple(_rate_warnings(rated_arms, few)))
 
 
@@ -220,15 +223,6 @@ def _runs_by_rate(arm: Arm) -> dict[float, list[Run]]:
         if isinstance(rate, int | float):
             by_rate[float(rate)].append(run)
     return by_rate
-
-
-def _rate_points(arm: Arm, halved: bool) -> tuple[RatePoint, ...]:
-    by_rate = _runs_by_rate(arm)
-    initial = _initial_losses(arm)
-    return tuple(
-        _rate_point(rate, replace(arm, runs=tuple(by_rate[rate])), initial, halved)
-        for rate in sorted(by_rate)
-    )
 
 
 def _rate_point(rate: float, arm: Arm, initial: Mapping[int, float], halved: bool) -> RatePoint:

@@ -129,7 +129,10 @@ def main(
             settings = AnalysisSettings(arguments.margin, arguments.target)
             print_report(write_study_report(arguments.study, experiments, settings))
         else:
-            _draw_metric(arguments.study, arguments.metric)
+            from normlab.analysis.figures import draw_metric  # matplotlib takes half a second
+
+            for path in draw_metric(arguments.study, arguments.metric):
+                sys.stdout.write(printable(f"figure   {path}\n"))
 
 
 def read_nats(option: str, text: str) -> float:
@@ -148,14 +151,6 @@ def read_nats(option: str, text: str) -> float:
             f"in {option} 0.01."
         )
     return number
-
-
-def _draw_metric(study_folder: Path, tag: str) -> None:
-    from normlab.analysis.figures import draw_metric
-
-    png, svg = draw_metric(study_folder, tag)
-    for path in (png, svg):
-        sys.stdout.write(printable(f"figure   {path}\n"))
 
 
 def print_report(report: StudyReport) -> None:

@@ -279,8 +279,9 @@ def unfinished_table(study: Study) -> Table | None:
 
 
 def _sort_value(value: object) -> float | None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number else None  # type: ignore[arg-type]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value)
 
 
 def _duration_cell(seconds: float | None) -> Cell:
@@ -328,7 +329,14 @@ def figure_tables(result: StudyResult) -> dict[str, tuple[Table, ...]]:
             tables[name] = (table,)
     tables["final_validation_loss"] = (_final_loss_table(names, arms),)
     if result.rates:
-        tables["learning_rate"] = rate_tables(result.rates, result.look)
+        rated_arms = sorted(result.rates.arms, key=lambda rated: rated.tuned_mean)
+        rated_names = [
+            Cell(rated.name, colour=result.look.colour(rated.arm)) for rated in rated_arms
+        ]
+        tables["learning_rate"] = (
+            _tuned_table(result.rates, rated_names, rated_arms),
+            _losses_by_rate_table(rated_names, rated_arms),
+        )
     return tables
 
 
@@ -381,13 +389,6 @@ def _final_loss_table(names: Sequence[Cell], arms: Sequence[Arm]) -> Table:
     )
     caption = "Final validation loss in nats per token, over the finished runs."
     return Table(caption, columns, tuple(rows))
-
-
-def rate_tables(rates: LearningRates, look: Look) -> tuple[Table, Table]:
-    """The arms at their best rates, lowest loss first, and their losses at every rate."""
-    arms = sorted(rates.arms, key=lambda rated: rated.tuned_mean)
-    names = [Cell(rated.name, colour=look.colour(rated.arm)) for rated in arms]
-    return _tuned_table(rates, names, arms), _losses_by_rate_table(names, arms)
 
 
 def _tuned_table(rates: LearningRates, names: Sequence[Cell], arms: Sequence[RatedArm]) -> Table:

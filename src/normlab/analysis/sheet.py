@@ -172,11 +172,11 @@ def mark_cut_curves(figure: Figure) -> None:
             starts += values[:1].tolist() if first else []
             later = values[first:]
             peaks += [float(later.max())] if len(later) and later.max() > top else []
-        words = [
-            f"↑ {verb} {_format_span(losses)}, above the axis"
-            for verb, losses in (("starts at", starts), ("rises to", peaks))
-            if losses
-        ]
+        words = []
+        for verb, losses in (("starts at", starts), ("rises to", peaks)):
+            if losses:
+                ends = dict.fromkeys(format_axis_value(end(losses)) for end in (min, max))
+                words.append(f"↑ {verb} {'–'.join(ends)}, above the axis")
         if words:
             # Below the crosses of diverged runs, which stand at the upper edge.
             text = axes.annotate(
@@ -234,11 +234,6 @@ def _do_coincide(first: NDArray[np.float64], second: NDArray[np.float64]) -> boo
     if not np.array_equal(finite, np.isfinite(second)) or not ((first >= 0) & (first <= 1)).any():
         return False
     return float(np.abs(first[finite] - second[finite]).max()) < _UNSEEN
-
-
-def _format_span(values: Sequence[float]) -> str:
-    ends = [format_axis_value(end(values)) for end in (min, max)]
-    return "–".join(dict.fromkeys(ends))
 
 
 Legend = tuple[list[Artist], list[str]]

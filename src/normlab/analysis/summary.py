@@ -46,12 +46,6 @@ def are_speeds_comparable(runs: Sequence[Run]) -> bool:
     )
 
 
-def mean_speed(arm: Arm) -> float:
-    """Mean tokens a second over the arm's runs, NaN where none was measured."""
-    speeds = [speed for run in arm.runs if (speed := run.record.tokens_per_second) is not None]
-    return math.fsum(speeds) / len(speeds) if speeds else math.nan
-
-
 @dataclass(frozen=True)
 class ArmSummary:
     """One arm over its seeds. Losses in nats per token, means over the finished runs.
@@ -92,6 +86,7 @@ def summarise_arms(arms: Sequence[Arm]) -> list[ArmSummary]:
 
 def _summarise_arm(arm: Arm) -> ArmSummary:
     parameters = [run.record.parameters for run in arm.runs]
+    speeds = [speed for run in arm.runs if (speed := run.record.tokens_per_second) is not None]
     best = mean_interval(arm.best_losses)
     floor = next(iter(data_floors([arm])), None)
     return ArmSummary(
@@ -103,7 +98,7 @@ def _summarise_arm(arm: Arm) -> ArmSummary:
         interrupted=len(arm.with_state("interrupted")),
         best_val=best,
         final_val=mean_interval(arm.final_losses),
-        tokens_per_second=mean_speed(arm),
+        tokens_per_second=math.fsum(speeds) / len(speeds) if speeds else math.nan,
         speed_comparable=are_speeds_comparable(arm.runs),
         parameters=next((count for count in parameters if count is not None), None),
         floor=floor,
