@@ -97,6 +97,7 @@ def group_runs(runs: Iterable[Run]) -> list[Arm]:
     for run in runs:
         named = _naming_settings(run)
         settings = tuple((names[key], named[key]) for key in keys if key in named)
+        # As text, because settings may be lists, which no dictionary takes as keys.
         identity = _json_text([run.record.norm, run.record.placement, settings])
         buckets[identity].append(run)
         settings_of[identity] = settings
@@ -127,6 +128,8 @@ def name_arms(arms: Sequence[Arm]) -> list[Arm]:
 
     if len(values) <= _MOST_SETTINGS:
         return [replace(arm, unnamed=frozenset()) for arm in arms]
+    # One after the other, each time the setting that tells most arms apart: the fewest of all
+    # could only be found by trying every set of settings.
     named: list[str] = []
     while combinations(named) < combinations(values):
         unused = [key for key in values if key not in named]
@@ -215,6 +218,7 @@ def _naming_settings(run: Run) -> dict[str, Any]:
         if group not in _NAME_GROUPS
     }
     settings |= flatten_keys(run.record.config)
+    # A norm or placement called `any` makes no difference to the network, nor do its keys.
     idle = [group for group in _NAME_GROUPS if getattr(run.record, group) == "any"]
     ignored = {*_IGNORED_GROUPS, *idle}
     return {
@@ -245,6 +249,7 @@ def _varying_keys(runs: Sequence[Run]) -> list[str]:
     def column(key: str) -> list[str | None]:
         return [of_run.get(key) for of_run in settings]
 
+    # A key with a dot belongs to a group, whose option may explain it; one without stands alone.
     differing = [
         key
         for key in keys
@@ -252,6 +257,7 @@ def _varying_keys(runs: Sequence[Run]) -> list[str]:
             column(key), [chosen.get(_key_group(key)) if "." in key else None for chosen in options]
         )
     ]
+    # What was typed is a cause. Where no command tells, two keys that differ are both named.
     typed = set().union(*(re.findall(r"([\w./@]+)=", run.record.command) for run in runs))
     chosen_keys = [key for key in differing if "." not in key or key in typed]
     causes = (
@@ -264,6 +270,7 @@ def _varying_keys(runs: Sequence[Run]) -> list[str]:
 
 def _follows_from(effects: Sequence[object], causes: Sequence[object]) -> bool:
     """Whether equal causes always go with equal effects."""
+    # Then no cause occurs in two different pairs.
     return len(set(zip(causes, effects, strict=True))) == len(set(causes))
 
 

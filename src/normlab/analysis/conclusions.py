@@ -36,7 +36,7 @@ def describe_comparisons(comparisons: Sequence[Comparison]) -> list[str]:
     for comparison in comparisons:
         of_facet[comparison.facet, comparison.best.label].append(comparison)
     groups = list(of_facet.values())
-    if all(math.isnan(comparison.p) for comparison in comparisons):
+    if all(math.isnan(comparison.p) for comparison in comparisons):  # too few seeds for a test
         # Of several budgets or settings, the one that trained best comes first.
         groups.sort(key=lambda together: mean_or_infinity(together[0].best.final_losses))
         words = [_describe_untested(together) for together in groups]
@@ -60,6 +60,7 @@ def describe_comparison(comparison: Comparison) -> str:
     """One comparison, the arm with the lower loss first."""
     difference = comparison.difference
     low, high = comparison.best, comparison.other
+    # `best` has the lowest mean over its seeds; over those that both have it may be the higher one.
     if difference.mean > 0:
         low, high = high, low
     at = f"At {comparison.facet}: " if comparison.facet else ""
@@ -330,6 +331,7 @@ def describe_sensitivities(rates: LearningRates) -> Iterator[str]:
         if rated.sensitivity and rated.best
     ]
     if rows:
+        # With the best loss: an arm that learns nothing at any rate is not sensitive to it either.
         words = [
             f"{rated.name} {format_interval(mean, half)} (its best loss {rated.tuned_mean:.4f})"
             for mean, half, rated in sorted(rows, key=lambda row: row[0])
@@ -346,7 +348,7 @@ def describe_stable_rates(rates: LearningRates) -> Iterator[str]:
         return
     names: dict[float, list[str]] = defaultdict(list)
     for rated in rates.arms:
-        names[rated.largest_stable or 0.0].append(rated.name)
+        names[rated.largest_stable or 0.0].append(rated.name)  # 0: none of the grid
     words = []
     for rate in sorted(names, reverse=True):
         end = " (the end of the grid)" if rate == rates.grid[-1] else ""

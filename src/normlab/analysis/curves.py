@@ -64,6 +64,7 @@ def mean_curve(runs: Sequence[Run], tag: str, *, smooth: bool = False) -> Curve 
     steps = reduce(np.intersect1d, [run_series.steps for run_series in series])
     if not steps.size:
         return None
+    # (runs, steps)
     raw = np.stack([run_series.values[np.isin(run_series.steps, steps)] for run_series in series])
     window = smoothing_window(len(steps)) if smooth else 1
     smoothed = np.stack([running_mean(values, window) for values in raw])
@@ -98,7 +99,7 @@ def piecewise_curve(run: Run, tag: str, *, smooth: bool = False) -> PiecewiseCur
         pieces[-1] = steps[:end], values[:end]
     ends = pieces if _lacks_its_end(run, tag, series) else pieces[:-1]
     marks = [(int(steps[-1]), float(values[-1])) for steps, values in ends]
-    if not run.complete and series.steps[0] > 0:
+    if not run.complete and series.steps[0] > 0:  # what is missing is the beginning
         marks.insert(0, (int(series.steps[0]), float(series.values[0])))
     return PiecewiseCurve(pieces, marks)
 
@@ -126,7 +127,7 @@ def _lacks_its_end(run: Run, tag: str, series: Series) -> bool:
 def finite_series(run: Run, tag: str) -> Series | None:
     """The run's series up to its first value that is not finite; None where that is nothing."""
     series = run.events.scalars.get(tag)
-    return (series and series.until_divergence()) or None
+    return (series and series.until_divergence()) or None  # an empty Series is false
 
 
 def averaged_runs(arm: Arm) -> list[Run]:
@@ -173,6 +174,7 @@ def loss_limits(arms: Sequence[Arm]) -> tuple[float, float]:
         running_mean(losses.values, smoothing_window(len(losses))) for _, losses in series_of_runs
     ]
     lowest = min([float(values.min()) for values in smoothed] + data_floors(arms))
+    # Two values a run, its first training and its first validation loss.
     initial = np.array([series.values[0] for _, series in series_of_runs])
     most = 2 * np.median(initial)
     first = float(initial[initial <= most].max())

@@ -31,6 +31,7 @@ def join_first(names: Iterable[str]) -> str:
 def format_interval(value: float, half: float) -> str:
     """`0.0207 ± 0.0064`, or without an interval `0.0207`; more digits where four are none."""
     largest = max((abs(number) for number in (value, half) if math.isfinite(number)), default=0)
+    # Four, or as many as leave two digits of the larger number.
     digits = 4 if largest == 0 else max(4, 1 - math.floor(math.log10(largest)))
     text = f"{value:.{digits}f}"
     return text if math.isnan(half) else f"{text} ± {half:.{digits}f}"
@@ -40,7 +41,7 @@ def format_probability(p: float) -> str:
     """`= 0.013`, or `< 0.001`."""
     if p < 0.001:
         return "< 0.001"
-    return f"= {p:.3f}" if p < 0.0995 else f"= {p:.2f}"
+    return f"= {p:.3f}" if p < 0.0995 else f"= {p:.2f}"  # 0.0996 is 0.10, not 0.100
 
 
 def format_axis_value(value: float) -> str:

@@ -179,6 +179,7 @@ def analyse_learning_rates(study_arms: Sequence[Arm]) -> LearningRates | None:
     rated = [(arm, runs_at) for arm, runs_at in by_rate if len(runs_at) >= FEWEST_RATES]
     if not rated:
         return None
+    # Of all arms or of none: a loss over half of the windows does not compare with one over all.
     halved = all(has_halves(arm.with_state("finished")) for arm, _ in rated)
     grid = tuple(sorted(set.intersection(*(set(runs_at) for _, runs_at in rated))))
     rated_arms = []
@@ -229,6 +230,7 @@ def _rate_point(rate: float, arm: Arm, initial: Mapping[int, float], halved: boo
     losses, lost = losses_by_seed(arm), arm.with_state("diverged")
 
     def cap(losses: Mapping[int, float]) -> dict[int, float]:
+        # A run that diverged becomes its initial loss below.
         reached = {**losses, **{run.record.seed: math.inf for run in lost}}
         return {seed: min(loss, initial[seed]) for seed, loss in reached.items() if seed in initial}
 

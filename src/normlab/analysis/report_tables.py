@@ -157,7 +157,7 @@ def _split_differences(runs_keys: Sequence[Mapping[str, Any]]) -> Differences:
     varying, fixed = [], []
     for key in dict.fromkeys(key for keys in runs_keys for key in keys):
         values = [keys.get(key, _ABSENT) for keys in runs_keys]
-        counts = Counter(map(_format_or_absent, values))
+        counts = Counter(map(_format_or_absent, values))  # as text: a list has no hash
         if len(counts) == 1:
             fixed.append((key, next(iter(counts))))
         else:
@@ -165,7 +165,7 @@ def _split_differences(runs_keys: Sequence[Mapping[str, Any]]) -> Differences:
     return Differences(tuple(varying), tuple(fixed))
 
 
-_ABSENT = object()
+_ABSENT = object()  # because None is a value of some keys
 
 
 def _format_or_absent(value: Any) -> str:
@@ -193,6 +193,7 @@ def _count_values(values: Sequence[str], counts: Mapping[str, int]) -> str:
 
 def runs_table(result: StudyResult) -> Table:
     """A row a run, by name."""
+    # By what decides the numbers: a run that was repeated with probes is in no arm, but has a row.
     arm_of = {run_identity(run): arm for arm in result.arms for run in arm.runs}
     settings = list(dict.fromkeys(key for arm in result.arms for key, _ in arm.settings))
     columns = [
@@ -296,6 +297,7 @@ def _duration_cell(seconds: float | None) -> Cell:
 
 def study_period(study: Study) -> str:
     """From the first start to the last end, as dates in UTC as the records tell them."""
+    # Times in ISO format and UTC: sorted as text they are in their order.
     starts = sorted(run.record.started for run in study.runs if run.record.started)
     ends = sorted(run.record.ended for run in study.runs if run.record.ended)
     days = list(dict.fromkeys(_parse_day(moment) for moment in [*starts[:1], *ends[-1:]]))
@@ -305,7 +307,7 @@ def study_period(study: Study) -> str:
 def _parse_day(moment: str) -> str:
     try:
         return datetime.fromisoformat(moment).date().isoformat()
-    except ValueError:
+    except ValueError:  # a record from elsewhere may hold any text
         return ""
 
 
@@ -369,6 +371,7 @@ def _table_steps(curves: Sequence[Curve]) -> list[int]:
 def _curve_cell(curve: Curve | None, step: int) -> Cell:
     if curve is None or not curve.steps[0] <= step <= curve.steps[-1]:
         return number_cell(None)
+    # The last point up to this step: the arms may have been validated at different ones.
     return number_cell(float(curve.mean[np.searchsorted(curve.steps, step, side="right") - 1]))
 
 
@@ -492,6 +495,7 @@ def comparisons_table(result: StudyResult) -> Table | None:
             Cell(comparison.best.name, colour=look.colour(comparison.best)),
             Cell(comparison.other.name, colour=look.colour(comparison.other)),
             *([Cell(comparison.facet)] if at else []),
+            # The difference is best − other, and negative where the best is lower.
             interval_cell((-comparison.difference.mean, comparison.difference.half)),
             _probability_cell(comparison.p),
             Cell(str(comparison.difference.pairs), comparison.difference.pairs),

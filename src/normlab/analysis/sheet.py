@@ -44,6 +44,7 @@ _paths = TextToPath()
 
 def text_width(text: str, size: float, *, bold: bool = False) -> float:
     """Width in inches of a line of text, `size` in points, in the font of the figures."""
+    # The fonts are part of the cache's key, because rcParams may change from call to call.
     return (
         _width_in_points(text, bold, tuple(rcParams["font.sans-serif"]))
         * size
@@ -214,7 +215,8 @@ def _visible_curves(axes: Axes) -> list[Line2D]:
     return [
         line
         for line in axes.lines
-        if line.get_transform() == axes.transData
+        if line.get_transform()
+        == axes.transData  # not that of a floor: axhline has axes coordinates too
         and line.get_linestyle() not in ("None", "", " ")
         and (line.get_alpha() or 1.0) >= _FAINT
         and len(cast("Sequence[float]", line.get_xdata())) > 1
@@ -333,6 +335,7 @@ def panel_title(title: str, columns: int) -> str:
 def label_outer_panels(body: SubFigure) -> None:
     """Keep tick and axis labels at the lowest panel of every column and the first of every row."""
     cells = [cast(Any, axes.get_subplotspec()) for axes in body.axes]
+    # Panels come row by row, so the last one of each column stays.
     lowest = {cell.colspan.start: cell.rowspan.start for cell in cells}
     for axes, cell in zip(body.axes, cells, strict=True):
         last = cell.rowspan.start == lowest[cell.colspan.start]
@@ -363,6 +366,7 @@ def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
     _remove_unprintable_text(figure)
     fix_layout(figure)
     png, svg = folder / f"{name}.png", folder / f"{name}.svg"
+    # Without matplotlib's version and the date, or the same figure would be another file.
     _write_image(figure, png, {"Software": None})
     _write_image(figure, svg, {"Date": None, "Creator": None})
     write_text(svg, _TOOLTIP_GROUP.sub(r"<g><title>\1</title>", svg.read_text(encoding="utf-8")))
@@ -384,12 +388,13 @@ def _remove_unprintable_text(figure: Figure) -> None:
 
 def fix_layout(figure: Figure) -> None:
     """Lay out once and round: the last digits of the layout solver differ from call to call."""
+    # Ticks, marks and the note first, because the layout makes room for them.
     write_plain_ticks(figure)
     mark_cut_curves(figure)
     if widen_hidden_curves(figure) and isinstance(figure, Sheet):
         figure.add_note(HIDDEN_NOTE)
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    figure.set_layout_engine("none")  # or saving would lay out once more
     for part in _nested_subfigures(figure):
         part.bbox_relative.set_points(np.round(part.bbox_relative.get_points(), 4))
     for axes in figure.axes:

@@ -33,6 +33,7 @@ def speeds_of_parts(run: Run) -> list[float]:
     steps = np.diff(series.steps, prepend=-1)  # of which each measurement is the mean
     done = np.concatenate([[0.0], np.cumsum(steps)])
     seconds = np.concatenate([[0.0], np.cumsum(steps / series.values)])
+    # The times at the ends of the parts, which may lie between two measurements.
     borders = np.interp(np.linspace(0, done[-1], PARTS + 1), done, seconds)
     return [float(speed) for speed in done[-1] / PARTS / np.diff(borders)]
 

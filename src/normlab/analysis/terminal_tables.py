@@ -34,6 +34,7 @@ class FittingTable(Table):
             if column.no_wrap:  # the measure of a table takes it for words that may be broken
                 cells = (column.header, *column.cells)
                 column.min_width = max(_cell_text(cell).cell_len for cell in cells)
+        # As in a wide window: `get` cuts its answer to the width of the window.
         narrowest = Measurement.get(console, options.update(width=10_000), self).minimum
         if narrowest <= options.max_width:
             yield from super().__rich_console__(console, options)
