@@ -491,7 +491,7 @@ def metric_figure(study: Study, tag: str) -> Figure:
     """The scalar over optimizer steps, of the arms that logged it, one panel a facet."""
     arms = group_runs(study.runs)
     logged = [arm for arm in arms if any(finite_series(run, tag) for run in arm.runs)]
-    # Of these arms alone: the best of all, to which a plan is limited, may not have logged it.
+    # Of these arms alone: a plan is limited to the best arms, which may not have logged it.
     planned = plan_figures(study.name, logged)
     figure, panel_axes = _facet_sheet(planned, tag, _metric_note(planned, study.runs, tag))
     low, high, is_wide = _metric_limits(planned.arms, tag)

@@ -193,7 +193,7 @@ def _count_values(values: Sequence[str], counts: Mapping[str, int]) -> str:
 
 def runs_table(result: StudyResult) -> Table:
     """A row a run, by name."""
-    # By what decides the numbers: a run that was repeated with probes is in no arm, but has a row.
+    # By what decides the numbers: of a run without and again with probes, arms hold the latter.
     arm_of = {run_identity(run): arm for arm in result.arms for run in arm.runs}
     settings = list(dict.fromkeys(key for arm in result.arms for key, _ in arm.settings))
     columns = [

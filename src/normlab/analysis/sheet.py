@@ -212,11 +212,11 @@ def widen_hidden_curves(figure: Figure) -> bool:
 
 
 def _visible_curves(axes: Axes) -> list[Line2D]:
+    # Not floors, whose transform has axes coordinates too, nor what is faint, nor single marks.
     return [
         line
         for line in axes.lines
-        if line.get_transform()
-        == axes.transData  # not that of a floor: axhline has axes coordinates too
+        if line.get_transform() == axes.transData
         and line.get_linestyle() not in ("None", "", " ")
         and (line.get_alpha() or 1.0) >= _FAINT
         and len(cast("Sequence[float]", line.get_xdata())) > 1

@@ -373,8 +373,8 @@ def _parse_messages(
 
 def _read_value(value: Any, texts: dict[str, str]) -> float | None:
     """The number that a value holds; None where it is a text, which goes into `texts`, or more."""
-    # torch writes numbers as simple values, or with `new_style=True` as tensors; texts and
-    # histograms are tensors too, and their plugin tells them apart.
+    # torch writes numbers as simple values, or with `new_style=True` as tensors; texts are tensors
+    # too, and the plugin tells them apart.
     kind = value.WhichOneof("value")
     if kind == "simple_value":
         return float(value.simple_value)
