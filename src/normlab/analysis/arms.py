@@ -87,12 +87,17 @@ def group_runs(runs: Iterable[Run]) -> list[Arm]:
     """Group runs into arms, ordered by norm (`none` last), placement and settings."""
     runs = _drop_repeated_runs(runs)
     keys = _varying_keys(runs)
-    names = _short_names(keys)
+    last_parts = [key.split(".")[-1] for key in keys]
+    names = {
+        key: part if last_parts.count(part) == 1 else key
+        for key, part in zip(keys, last_parts, strict=True)
+    }
     buckets: dict[str, list[Run]] = defaultdict(list)
     settings_of: dict[str, Settings] = {}
     for run in runs:
         named = _naming_settings(run)
         settings = tuple((names[key], named[key]) for key in keys if key in named)
+        # As text, because settings may be lists, which no dictionary takes as keys.
         identity = _json_text([run.record.norm, run.record.placement, settings])
         buckets[identity].append(run)
         settings_of[identity] = settings
@@ -100,7 +105,10 @@ def group_runs(runs: Iterable[Run]) -> list[Arm]:
         Arm(members[0].record.norm, members[0].record.placement, settings_of[key], tuple(members))
         for key, members in buckets.items()
     ]
-    return name_arms(sorted(arms, key=_arm_order))
+    arms.sort(
+        key=lambda arm: (arm.norm == "none", arm.norm, arm.placement, _settings_order(arm.settings))
+    )
+    return name_arms(arms)
 
 
 def name_arms(arms: Sequence[Arm]) -> list[Arm]:
@@ -120,6 +128,8 @@ def name_arms(arms: Sequence[Arm]) -> list[Arm]:
 
     if len(values) <= _MOST_SETTINGS:
         return [replace(arm, unnamed=frozenset()) for arm in arms]
+    # One after the other, each time the setting that tells most arms apart: the fewest of all
+    # could only be found by trying every set of settings.
     named: list[str] = []
     while combinations(named) < combinations(values):
         unused = [key for key in values if key not in named]
@@ -208,6 +218,7 @@ def _naming_settings(run: Run) -> dict[str, Any]:
         if group not in _NAME_GROUPS
     }
     settings |= flatten_keys(run.record.config)
+    # A norm or placement called `any` makes no difference to the network, nor do its keys.
     idle = [group for group in _NAME_GROUPS if getattr(run.record, group) == "any"]
     ignored = {*_IGNORED_GROUPS, *idle}
     return {
@@ -238,6 +249,7 @@ def _varying_keys(runs: Sequence[Run]) -> list[str]:
     def column(key: str) -> list[str | None]:
         return [of_run.get(key) for of_run in settings]
 
+    # A key with a dot belongs to a group, whose option may explain it; one without stands alone.
     differing = [
         key
         for key in keys
@@ -245,6 +257,7 @@ def _varying_keys(runs: Sequence[Run]) -> list[str]:
             column(key), [chosen.get(_key_group(key)) if "." in key else None for chosen in options]
         )
     ]
+    # What was typed is a cause. Where no command tells, two keys that differ are both named.
     typed = set().union(*(re.findall(r"([\w./@]+)=", run.record.command) for run in runs))
     chosen_keys = [key for key in differing if "." not in key or key in typed]
     causes = (
@@ -257,14 +270,8 @@ def _varying_keys(runs: Sequence[Run]) -> list[str]:
 
 def _follows_from(effects: Sequence[object], causes: Sequence[object]) -> bool:
     """Whether equal causes always go with equal effects."""
+    # Then no cause occurs in two different pairs.
     return len(set(zip(causes, effects, strict=True))) == len(set(causes))
-
-
-def _short_names(keys: Sequence[str]) -> dict[str, str]:
-    last = [key.split(".")[-1] for key in keys]
-    return {
-        key: short if last.count(short) == 1 else key for key, short in zip(keys, last, strict=True)
-    }
 
 
 def _json_text(value: Any) -> str:
@@ -282,7 +289,3 @@ def _settings_order(settings: Settings) -> list[tuple[str, bool, Any]]:
         for name, value in settings
         for number in [isinstance(value, int | float)]
     ]
-
-
-def _arm_order(arm: Arm) -> tuple[bool, str, str, list[tuple[str, bool, Any]]]:
-    return arm.norm == "none", arm.norm, arm.placement, _settings_order(arm.settings)

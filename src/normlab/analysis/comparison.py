@@ -69,6 +69,7 @@ def compare_arms(
     comparisons = []
     for facet, (best, *others) in groups:
         losses = [losses_by_seed(arm, loss) for arm in (best, *others)]
+        # The best arm is the first; the intervals hold for the pairs of the others as well.
         pairs = [(0, index) for index in range(1, len(losses))]
         differences = family_differences(losses, pairs, LEVEL / len(groups))
         comparisons += [
@@ -97,6 +98,7 @@ def losses_by_seed(arm: Arm, loss: FinalLoss = "val_loss") -> dict[int, float]:
         value = getattr(run.record.final, loss)
         if value is not None:
             losses[run.record.seed].append(value)
+    # Runs of one seed that differ in a logger or a folder are one measurement, not two seeds.
     return {seed: math.fsum(values) / len(values) for seed, values in losses.items()}
 
 
@@ -106,7 +108,7 @@ def mostly_diverged(arm: Arm) -> bool:
     The survivors then do not stand for the arm.
     """
     diverged, settled = arm.with_state("diverged"), arm.with_state(*SETTLED_STATES)
-    return 2 * len(diverged) >= max(1, len(settled))
+    return 2 * len(diverged) >= max(1, len(settled))  # an arm without results has not diverged
 
 
 def is_below_floor(arm: Arm) -> bool:
@@ -129,6 +131,7 @@ def learned_data(arm: Arm) -> str:
     descriptions = set()
     for run in arm.runs:
         data = run.record.config.get("data")
+        # Where a text lies does not matter; the digest tells whether it is the same.
         options = {**data, "path": None} if isinstance(data, dict) else {}
         descriptions.add(json.dumps([run.record.data_digest, options], sort_keys=True, default=str))
     return "\n".join(sorted(descriptions))

@@ -15,7 +15,12 @@ from normlab.analysis.comparison import (
     losses_by_seed,
     mostly_diverged,
 )
-from normlab.analysis.formatting import format_interval, format_probability, join_first
+from normlab.analysis.formatting import (
+    format_interval,
+    format_probability,
+    format_steps,
+    join_first,
+)
 from normlab.analysis.learning_rates import LearningRates
 from normlab.analysis.statistics import Outcome, mean_interval, mean_or_infinity
 from normlab.archive.record import short_number
@@ -31,7 +36,7 @@ def describe_comparisons(comparisons: Sequence[Comparison]) -> list[str]:
     for comparison in comparisons:
         of_facet[comparison.facet, comparison.best.label].append(comparison)
     groups = list(of_facet.values())
-    if all(math.isnan(comparison.p) for comparison in comparisons):
+    if all(math.isnan(comparison.p) for comparison in comparisons):  # too few seeds for a test
         # Of several budgets or settings, the one that trained best comes first.
         groups.sort(key=lambda together: mean_or_infinity(together[0].best.final_losses))
         words = [_describe_untested(together) for together in groups]
@@ -55,6 +60,7 @@ def describe_comparison(comparison: Comparison) -> str:
     """One comparison, the arm with the lower loss first."""
     difference = comparison.difference
     low, high = comparison.best, comparison.other
+    # `best` has the lowest mean over its seeds; over those that both have it may be the higher one.
     if difference.mean > 0:
         low, high = high, low
     at = f"At {comparison.facet}: " if comparison.facet else ""
@@ -89,9 +95,8 @@ def describe_divergence(arms: Sequence[Arm]) -> list[str]:
     count, total = sum(map(len, lost.values())), sum(len(arm.runs) for arm in arms)
     named = []
     for arm in diverged_arms:
-        steps = [run.record.end_step for run in lost[arm.label]]
-        when = f"step {steps[0]}" if len(set(steps)) == 1 else f"steps {min(steps)}–{max(steps)}"
-        named.append(f"{arm.label} ({len(steps)} of {len(arm.runs)}, {when})")
+        when = format_steps(run.record.end_step for run in lost[arm.label])
+        named.append(f"{arm.label} ({len(lost[arm.label])} of {len(arm.runs)}, {when})")
     words = [f"Diverged: {count} of {total} runs: {join_first(named)}."]
     survived = [arm.label for arm in diverged_arms if mostly_diverged(arm) and losses_by_seed(arm)]
     if survived:
@@ -326,6 +331,7 @@ def describe_sensitivities(rates: LearningRates) -> Iterator[str]:
         if rated.sensitivity and rated.best
     ]
     if rows:
+        # With the best loss: an arm that learns nothing at any rate is not sensitive to it either.
         words = [
             f"{rated.name} {format_interval(mean, half)} (its best loss {rated.tuned_mean:.4f})"
             for mean, half, rated in sorted(rows, key=lambda row: row[0])
@@ -342,7 +348,7 @@ def describe_stable_rates(rates: LearningRates) -> Iterator[str]:
         return
     names: dict[float, list[str]] = defaultdict(list)
     for rated in rates.arms:
-        names[rated.largest_stable or 0.0].append(rated.name)
+        names[rated.largest_stable or 0.0].append(rated.name)  # 0: none of the grid
     words = []
     for rate in sorted(names, reverse=True):
         end = " (the end of the grid)" if rate == rates.grid[-1] else ""

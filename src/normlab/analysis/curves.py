@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from normlab.analysis.arms import Arm
+from normlab.analysis.formatting import format_steps
 from normlab.analysis.statistics import running_mean, smoothing_window
 from normlab.archive import tags
 from normlab.archive.events import Series
@@ -63,6 +64,7 @@ def mean_curve(runs: Sequence[Run], tag: str, *, smooth: bool = False) -> Curve 
     steps = reduce(np.intersect1d, [run_series.steps for run_series in series])
     if not steps.size:
         return None
+    # (runs, steps)
     raw = np.stack([run_series.values[np.isin(run_series.steps, steps)] for run_series in series])
     window = smoothing_window(len(steps)) if smooth else 1
     smoothed = np.stack([running_mean(values, window) for values in raw])
@@ -81,7 +83,10 @@ def piecewise_curve(run: Run, tag: str, *, smooth: bool = False) -> PiecewiseCur
     if not series:
         return PiecewiseCurve([], [])
     window = smoothing_window(len(series)) if smooth else 1
-    holes = _missing_steps(run, tag, series)
+    interval = _step_interval(run, tag)
+    holes = np.empty(0, np.int64)  # the points before which steps are missing, as indices
+    if not run.complete and interval is not None:
+        holes = np.flatnonzero(np.diff(series.steps) > interval) + 1
     pieces = [
         (steps, running_mean(values, window))
         for steps, values in zip(
@@ -94,17 +99,9 @@ def piecewise_curve(run: Run, tag: str, *, smooth: bool = False) -> PiecewiseCur
         pieces[-1] = steps[:end], values[:end]
     ends = pieces if _lacks_its_end(run, tag, series) else pieces[:-1]
     marks = [(int(steps[-1]), float(values[-1])) for steps, values in ends]
-    if not run.complete and series.steps[0] > 0:
+    if not run.complete and series.steps[0] > 0:  # what is missing is the beginning
         marks.insert(0, (int(series.steps[0]), float(series.values[0])))
     return PiecewiseCurve(pieces, marks)
-
-
-def _missing_steps(run: Run, tag: str, series: Series) -> NDArray[np.int64]:
-    """The points before which steps are missing, as indices."""
-    interval = _step_interval(run, tag)
-    if run.complete or interval is None:
-        return np.empty(0, np.int64)
-    return np.flatnonzero(np.diff(series.steps) > interval) + 1
 
 
 def _step_interval(run: Run, tag: str) -> int | None:
@@ -130,7 +127,7 @@ def _lacks_its_end(run: Run, tag: str, series: Series) -> bool:
 def finite_series(run: Run, tag: str) -> Series | None:
     """The run's series up to its first value that is not finite; None where that is nothing."""
     series = run.events.scalars.get(tag)
-    return (series and series.until_divergence()) or None
+    return (series and series.until_divergence()) or None  # an empty Series is false
 
 
 def averaged_runs(arm: Arm) -> list[Run]:
@@ -177,6 +174,7 @@ def loss_limits(arms: Sequence[Arm]) -> tuple[float, float]:
         running_mean(losses.values, smoothing_window(len(losses))) for _, losses in series_of_runs
     ]
     lowest = min([float(values.min()) for values in smoothed] + data_floors(arms))
+    # Two values a run, its first training and its first validation loss.
     initial = np.array([series.values[0] for _, series in series_of_runs])
     most = 2 * np.median(initial)
     first = float(initial[initial <= most].max())
@@ -204,9 +202,10 @@ def describe_ending(arm: Arm) -> str:
     for state in ("diverged", "failed", "interrupted", "running"):
         ended = arm.with_state(state)
         if ended:
-            word = "still running" if state == "running" else state
-            when = _divergence_steps(ended) if state == "diverged" else ""
-            parts.append(f"{_count_of(ended, total)}{word}{when}")
+            words = "still running" if state == "running" else state
+            if state == "diverged":
+                words += f" at {format_steps(run.record.end_step for run in ended)}"
+            parts.append(f"{_count_of(ended, total)}{words}")
     incomplete = [run for run in arm.with_state(*SETTLED_STATES) if not run.complete]
     if incomplete:
         parts.append(f"{_count_of(incomplete, total)}curve{'s' * (total > 1)} incomplete")
@@ -231,10 +230,3 @@ def _count_of(ended: Sequence[Run], total: int) -> str:
     if total == 1:
         return ""
     return "all " if len(ended) == total else f"{len(ended)} of {total} "
-
-
-def _divergence_steps(diverged: Sequence[Run]) -> str:
-    steps = sorted({run.record.end_step for run in diverged})
-    if len(steps) == 1:
-        return f" at step {steps[0]}"
-    return f" at steps {steps[0]}–{steps[-1]}"

@@ -58,12 +58,13 @@ def family_differences(
         pairs: which differences are wanted, as (a, b); all pairs count in any case.
         level: 0.05, or a share of it where there are several families.
     """
+    # Of all pairs, whichever are wanted: their number and their noise decide the intervals.
     all_pairs = {pair: _difference(arms, *pair) for pair in combinations(range(len(arms)), 2)}
     # Pairs without noise are two names of one function: they say nothing about the others' noise.
     noisy = [pair for pair, d in all_pairs.items() if d.pairs >= 2 and d.spread > 0]
     tukey: dict[Pair, list[tuple[float, float]]] = {}
     if len(arms) > 2 and noisy:
-        own = Variances(
+        own = Variances(  # (noisy pairs,)
             np.array([all_pairs[pair].spread ** 2 for pair in noisy]),
             np.array([all_pairs[pair].pairs - 1.0 for pair in noisy]),
         )
@@ -82,11 +83,14 @@ def family_differences(
             # Without common seeds there are no blocks: Welch's test, with Bonferroni's correction.
             tests = float(len(all_pairs))
         else:
+            # As if it were one of 1.25 tests: the pair's own interval becomes one of 96 %.
             tests = LEVEL / OWN_LEVEL if len(arms) > 2 else 1.0
         difference = _apply_bonferroni(difference, tests * LEVEL / level)
         if pair in tukey:
             difference = _take_wider_tukey(difference, tukey[pair], len(arms), level)
-        differences[a, b] = difference if (a, b) == pair else _reverse(difference)
+        if (a, b) != pair:
+            difference = replace(difference, mean=-difference.mean)
+        differences[a, b] = difference
     return differences
 
 
@@ -114,10 +118,13 @@ def moderate_variances(own: Variances, most_freedom: NDArray[np.float64]) -> Var
     from scipy.special import digamma, polygamma
 
     variance, freedom = own.variance, np.broadcast_to(own.freedom, own.variance.shape)
+    # The log of a sample variance has the mean ln σ² + digamma(f/2) − ln(f/2).
     logs = np.log(variance) - digamma(freedom / 2) + np.log(freedom / 2)
     pairs = logs.shape[-1]
     scatter = np.var(logs, axis=-1, keepdims=True) * pairs / max(1, pairs - 1)
+    # trigamma(f/2) is the variance of the logs where all true variances are equal.
     excess = scatter - np.mean(polygamma(1, freedom / 2), axis=-1, keepdims=True)
+    # Without any excess the prior has nearly endless freedom, and counts as known.
     prior_freedom = np.minimum(2 * _inverse_trigamma(np.maximum(excess, 1e-8)), _MOST_PRIOR_FREEDOM)
     prior = np.exp(
         np.mean(logs, axis=-1, keepdims=True)
@@ -133,7 +140,7 @@ def _inverse_trigamma(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """The x > 0 whose trigamma is the value, by Newton's method on 1 / trigamma (convex)."""
     from scipy.special import polygamma
 
-    x = 0.5 + 1 / values
+    x = 0.5 + 1 / values  # start and step are those of the appendix of Smyth 2004
     for _ in range(30):  # from this start it converges monotonically, in about ten steps
         trigamma = polygamma(1, x)
         x = x + trigamma * (1 - trigamma / values) / polygamma(2, x)
@@ -142,6 +149,7 @@ def _inverse_trigamma(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _difference(arms: Sequence[Losses], a: int, b: int) -> Difference:
     paired = paired_difference(arms[a], arms[b])
+    # One seed in common tells no spread: then all seeds of both, unpaired, say more.
     if paired.pairs >= 2:
         return paired
     unpaired = unpaired_difference(list(arms[a].values()), list(arms[b].values()))
@@ -164,7 +172,9 @@ def _take_wider_tukey(
     half, error, freedom = max(candidates, key=lambda candidate: candidate[0])
     if half <= difference.half:
         return difference
+    # The studentized range is in errors of one mean; a difference has √2 times that error.
     statistic = math.sqrt(2) * abs(difference.mean) / error
+    # Scaled, so that p < 0.05 goes with the interval at `level`, also for a share of it.
     p = float(studentized_range.sf(statistic, arms, freedom)) * LEVEL / level
     return replace(difference, half=half, p=min(p, 1.0), error=error, freedom=freedom)
 
@@ -185,7 +195,3 @@ def _apply_bonferroni(difference: Difference, tests: float) -> Difference:
 
     half = float(stdtrit(difference.freedom, 1 - LEVEL / tests / 2)) * difference.error
     return replace(difference, half=half, p=min(1.0, tests * difference.p))
-
-
-def _reverse(difference: Difference) -> Difference:
-    return replace(difference, mean=-difference.mean)

@@ -20,6 +20,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from normlab.analysis import panels, probe_figures, sheet
 from normlab.analysis.arms import Arm, Facet, group_runs, split_facets
+from normlab.analysis.comparison import learned_data
 from normlab.analysis.curves import (
     MOST_FALL,
     averaged_runs,
@@ -95,6 +96,7 @@ def _figure_drawers(result: StudyResult, folder: Path) -> dict[str, Callable[[],
     def save(name: str, build: Callable[[], Figure]) -> list[Path]:
         return sheet.save_figure(build(), folder, name)
 
+    # By partial: a lambda would look its names up when it is called, and find the last of the loop.
     drawings = {name: partial(save, name, build) for name, build in builds.items()}
     return {**drawings, "probes": partial(probe_figures.draw_probe_figures, planned, folder)}
 
@@ -135,7 +137,7 @@ def comparison_figure(planned: FigurePlan) -> Figure:
     Of several facets it shows the one with the lowest validation loss, or the one with the most
     arms where they learn different data, whose losses do not compare; and says so.
     """
-    compare = _have_same_data(planned.arms)
+    compare = len({learned_data(arm) for arm in planned.arms}) == 1
     facet = min(
         planned.facets, key=lowest_mean_loss if compare else lambda candidate: -len(candidate.arms)
     )
@@ -169,7 +171,7 @@ def _curves_figure(planned: FigurePlan, title: str, draw_panel: _Panel) -> Figur
     figure, panel_axes = _facet_sheet(planned, title, note)
     for axes, facet in panel_axes:
         draw_panel(axes, facet.arms, planned.look, limits)
-    sheet.label_outer_panels(figure.subfigs[1])
+    sheet.label_outer_panels(figure.subfigs[1])  # between heading and note
     return figure
 
 
@@ -183,11 +185,6 @@ def _facet_sheet(
     height = 4.0 if columns == 1 else rows * 2.1
     figure, body = sheet.create_sheet(f"{title}: {planned.study}", note, legend, height)
     return figure, list(zip(sheet.create_panels(body, titles), planned.facets, strict=True))
-
-
-def _have_same_data(arms: Sequence[Arm]) -> bool:
-    first, *rest = [arm.runs[0].record.config.get("data") for arm in arms]
-    return all(other == first for other in rest)
 
 
 def _hidden_arms_note(planned: FigurePlan, arms: Sequence[Arm]) -> str:
@@ -241,6 +238,7 @@ _Limits = tuple[float, float]
 
 def learning_rate_figure(study: str, rates: LearningRates) -> Figure:
     """Final loss over the learning rate, a panel a facet; below it sensitivity and tuned loss."""
+    # By id: arms hold runs, which have no hash.
     rated = {id(arm_rates.arm): arm_rates for arm_rates in rates.arms}
     ranked = sorted(rates.arms, key=lambda arm_rates: arm_rates.tuned_mean)
     all_facets = split_facets([arm_rates.arm for arm_rates in rates.arms])
@@ -291,6 +289,7 @@ def _draw_rate_facets(
     limits, columns = _rate_limits(arms), grid.ncols
     first: Axes | None = None
     for at, facet in enumerate(facets):
+        # The last row may not be full: the lowest panel of a column has none below it.
         cell, lowest = grid[at // columns, at % columns], at + columns >= len(facets)
         title = sheet.panel_title(facet.title, columns)
         axes = body.add_subplot(cell, title=title, sharex=first, sharey=first)
@@ -320,6 +319,7 @@ def _draw_rate_panel(axes: Axes, arms: Sequence[RatedArm], look: Look, limits: _
     for rated in arms:
         _draw_rate_curve(axes, rated, look)
     top, room = limits[1], _PAD * (limits[1] - limits[0])
+    # A height for each arm: where several diverged at one rate, their crosses would coincide.
     for line, rated in enumerate(lost):
         height = top - room * (0.5 + 2.2 * line / max(3, len(lost)))
         for point in rated.points:
@@ -491,6 +491,7 @@ def metric_figure(study: Study, tag: str) -> Figure:
     """The scalar over optimizer steps, of the arms that logged it, one panel a facet."""
     arms = group_runs(study.runs)
     logged = [arm for arm in arms if any(finite_series(run, tag) for run in arm.runs)]
+    # Of these arms alone: a plan is limited to the best arms, which may not have logged it.
     planned = plan_figures(study.name, logged)
     figure, panel_axes = _facet_sheet(planned, tag, _metric_note(planned, study.runs, tag))
     low, high, is_wide = _metric_limits(planned.arms, tag)
@@ -518,6 +519,7 @@ def _draw_metric_arm(axes: Axes, arm: Arm, look: Look, tag: str) -> None:
             axes.plot(*piece, color=colour, ls=look.line(arm), lw=1.0, alpha=0.8, zorder=2.5)
         if pieces and run.record.state == "diverged":
             step, value = (float(values[-1]) for values in pieces[-1])
+            # The limits are those of the finished runs, and this may lie beyond them.
             height = min(max(value, axes.get_ylim()[0]), axes.get_ylim()[1])
             (cross,) = axes.plot([step], [height], "x", color=colour, mew=1.8, ms=7, zorder=5)
             cross.set_clip_on(False)  # at the edge it would be half cut
@@ -536,6 +538,7 @@ def _metric_limits(arms: Sequence[Arm], tag: str) -> tuple[float, float, bool]:
             [run for arm in arms for run in arm.runs],
         )
     ]
+    # Of the runs in the means, or where there are none of all.
     values = np.concatenate(next(filter(None, series_of)))
     low, high = float(values.min()), float(values.max())
     if low > 0 and high > _LOG_RANGE * low:

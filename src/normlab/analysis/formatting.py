@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterable
 
 from normlab.archive.record import short_number
-from normlab.archive.steadiness import NOT_COMPARABLE
 
 
 def format_three_digits(value: float) -> str:
@@ -32,6 +31,7 @@ def join_first(names: Iterable[str]) -> str:
 def format_interval(value: float, half: float) -> str:
     """`0.0207 ± 0.0064`, or without an interval `0.0207`; more digits where four are none."""
     largest = max((abs(number) for number in (value, half) if math.isfinite(number)), default=0)
+    # Four, or as many as leave two digits of the larger number.
     digits = 4 if largest == 0 else max(4, 1 - math.floor(math.log10(largest)))
     text = f"{value:.{digits}f}"
     return text if math.isnan(half) else f"{text} ± {half:.{digits}f}"
@@ -41,7 +41,7 @@ def format_probability(p: float) -> str:
     """`= 0.013`, or `< 0.001`."""
     if p < 0.001:
         return "< 0.001"
-    return f"= {p:.3f}" if p < 0.0995 else f"= {p:.2f}"
+    return f"= {p:.3f}" if p < 0.0995 else f"= {p:.2f}"  # 0.0996 is 0.10, not 0.100
 
 
 def format_axis_value(value: float) -> str:
@@ -54,8 +54,8 @@ def format_loss(mean: float, half: float, unknown: str = "–") -> str:
     return unknown if math.isnan(mean) else format_interval(mean, half)
 
 
-def format_speed(tokens_per_second: float, is_comparable: bool) -> str:
-    """`45,000`, `not comparable`, or nothing where it is not known."""
-    if math.isnan(tokens_per_second):
-        return ""
-    return f"{tokens_per_second:,.0f}" if is_comparable else NOT_COMPARABLE
+def format_steps(steps: Iterable[int]) -> str:
+    """`step 40`, or where they differ the first and the last: `steps 120–180`."""
+    listed = sorted(steps)
+    first, last = listed[0], listed[-1]
+    return f"step {first}" if first == last else f"steps {first}–{last}"

@@ -175,19 +175,23 @@ class LearningRates:
 
 def analyse_learning_rates(study_arms: Sequence[Arm]) -> LearningRates | None:
     """A study's arms over its learning rates; None where none has three of them or more."""
-    arms = _merge_rates(study_arms)
-    rated = [arm for arm in arms if len(_runs_by_rate(arm)) >= FEWEST_RATES]
+    by_rate = [(arm, _runs_by_rate(arm)) for arm in _merge_rates(study_arms)]
+    rated = [(arm, runs_at) for arm, runs_at in by_rate if len(runs_at) >= FEWEST_RATES]
     if not rated:
         return None
-    halved = all(has_halves(arm.with_state("finished")) for arm in rated)
-    points = {id(arm): _rate_points(arm, halved) for arm in rated}
-    shared = set.intersection(*({point.rate for point in points[id(arm)]} for arm in rated))
-    grid = tuple(sorted(shared))
+    # Of all arms or of none: a loss over half of the windows does not compare with one over all.
+    halved = all(has_halves(arm.with_state("finished")) for arm, _ in rated)
+    grid = tuple(sorted(set.intersection(*(set(runs_at) for _, runs_at in rated))))
     rated_arms = []
-    for arm in rated:
-        initial = mean_interval(list(_initial_losses(arm).values()))[0]
-        rated_arms.append(RatedArm(arm, points[id(arm)], grid, initial))
-    few = [arm.label for arm in arms if arm not in rated]
+    for arm, runs_at in rated:
+        initial = _initial_losses(arm)
+        points = tuple(
+            _rate_point(rate, replace(arm, runs=tuple(runs_at[rate])), initial, halved)
+            for rate in sorted(runs_at)
+        )
+        mean = mean_interval(list(initial.values()))[0]
+        rated_arms.append(RatedArm(arm, points, grid, mean))
+    few = [arm.label for arm, runs_at in by_rate if len(runs_at) < FEWEST_RATES]
     return LearningRates(tuple(rated_arms), grid, halved, tuple(_rate_warnings(rated_arms, few)))
 
 
@@ -222,19 +226,11 @@ def _runs_by_rate(arm: Arm) -> dict[float, list[Run]]:
     return by_rate
 
 
-def _rate_points(arm: Arm, halved: bool) -> tuple[RatePoint, ...]:
-    by_rate = _runs_by_rate(arm)
-    initial = _initial_losses(arm)
-    return tuple(
-        _rate_point(rate, replace(arm, runs=tuple(by_rate[rate])), initial, halved)
-        for rate in sorted(by_rate)
-    )
-
-
 def _rate_point(rate: float, arm: Arm, initial: Mapping[int, float], halved: bool) -> RatePoint:
     losses, lost = losses_by_seed(arm), arm.with_state("diverged")
 
     def cap(losses: Mapping[int, float]) -> dict[int, float]:
+        # A run that diverged becomes its initial loss below.
         reached = {**losses, **{run.record.seed: math.inf for run in lost}}
         return {seed: min(loss, initial[seed]) for seed, loss in reached.items() if seed in initial}
 

@@ -83,7 +83,7 @@ def draw_final_losses(
     `limits` are those of the loss axis. With `numbers`, mean and interval stand beside the row.
     Names take at most `names_width` inches.
     """
-    axes.set_ylim(len(rows) - 0.1, -0.6)
+    axes.set_ylim(len(rows) - 0.1, -0.6)  # downwards: the first row is the highest
     name_rows(axes, rows, names_width)
     axes.set_xlabel(LOSS_LABEL if numbers else "nats per token")
     axes.set_xlim(*limits)
@@ -285,7 +285,7 @@ def draw_interval(axes: Axes, mean: float, half: float, row: float, colour: str)
     low, high = max(mean - half, left), min(mean + half, right)
     axes.plot([low, high], [row, row], color=colour, lw=1.6, zorder=3)
     for end, edge, head in ((mean - half, left, CARETLEFT), (mean + half, right, CARETRIGHT)):
-        if not left <= end <= right:
+        if not left <= end <= right:  # without clipping, or half of the head would be cut
             axes.scatter(
                 [edge], [row], s=36, marker=MarkerStyle(head), color=colour, clip_on=False, zorder=4
             )

@@ -70,9 +70,10 @@ def write_study_report(
     page = study_folder / REPORT_FILE
     files: list[Path] = []
     try:
+        # Before anything is written: a folder in the place of a file would stop it half-way.
         check_study_files(study_folder)
         csv = write_runs_csv(study, result.convergence.target)
-        with skip_failed_figure("The figures", left_out):
+        with skip_failed_figure("The figures", left_out):  # the import too may fail
             from normlab.analysis.figures import draw_figures  # matplotlib takes half a second
 
             files = draw_figures(result, study.folder / FIGURES_FOLDER, left_out)
@@ -129,7 +130,10 @@ def main(
             settings = AnalysisSettings(arguments.margin, arguments.target)
             print_report(write_study_report(arguments.study, experiments, settings))
         else:
-            _draw_metric(arguments.study, arguments.metric)
+            from normlab.analysis.figures import draw_metric  # matplotlib takes half a second
+
+            for path in draw_metric(arguments.study, arguments.metric):
+                sys.stdout.write(printable(f"figure   {path}\n"))
 
 
 def read_nats(option: str, text: str) -> float:
@@ -148,14 +152,6 @@ def read_nats(option: str, text: str) -> float:
             f"in {option} 0.01."
         )
     return number
-
-
-def _draw_metric(study_folder: Path, tag: str) -> None:
-    from normlab.analysis.figures import draw_metric
-
-    png, svg = draw_metric(study_folder, tag)
-    for path in (png, svg):
-        sys.stdout.write(printable(f"figure   {path}\n"))
 
 
 def print_report(report: StudyReport) -> None:
@@ -190,5 +186,6 @@ def _print_sentence(console: "Console", before: str, sentence: str) -> None:
     from normlab.terminal import has_fixed_width
 
     width = min(console.width, _WIDEST) if has_fixed_width(console) else len(before + sentence)
+    # Names and paths stay whole, so that they can be copied.
     lines = wrap(sentence, width - len(before), break_long_words=False, break_on_hyphens=False)
     console.print(before + f"\n{' ' * len(before)}".join(lines), markup=False)

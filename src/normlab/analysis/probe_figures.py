@@ -74,7 +74,7 @@ def probe_field(arm: Arm, quantity: str) -> ProbeField | None:
         steps = np.intersect1d(steps, site_series.steps)
     if not steps.size:
         return None
-    values = np.array(
+    values = np.array(  # (runs, sites, steps)
         [
             [site_series.values[np.isin(site_series.steps, steps)] for site_series in of_run]
             for of_run in series
@@ -110,6 +110,7 @@ def _site_depths(sites: Sequence[str]) -> NDArray[np.float64]:
         block - 1 + blocks[:at].count(block) / blocks.count(block)
         for at, block in enumerate(blocks)
     ]
+    # One more than there are sites: pcolormesh takes the edges of its cells.
     return np.array([*starts, blocks[-1]], float)
 
 
@@ -245,7 +246,8 @@ def _draw_field(axes: Axes, field: ProbeField | None, norm: Normalize) -> Any:
     if field is None:
         axes.set_yticks([])
         return None
-    values = np.ma.masked_invalid(field.values)
+    values = np.ma.masked_invalid(field.values)  # where it is masked the grey behind it is seen
+    # Rasterized: one picture in the SVG, not a path for every cell.
     mesh = axes.pcolormesh(
         _column_edges(field), field.depths, values, norm=norm, cmap=_COLOURS, rasterized=True
     )

@@ -61,11 +61,11 @@ def _template_environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
-        undefined=StrictUndefined,
+        undefined=StrictUndefined,  # a misspelt name is an error, not an empty place
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        finalize=_printable_value,
+        finalize=_printable_value,  # every value that a template prints passes through it
     )
     environment.filters["keep_powers"] = _keep_powers
     return environment
@@ -107,6 +107,7 @@ CAPTIONS = {
 }
 
 _FILE_ONLY = re.compile(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<!--.*?-->|<metadata>.*?</metadata>", re.S)
+# matplotlib's style is one of `*`, and would hold for the whole page; report.css has it instead.
 _STYLE = re.compile(r"<style.*?</style>", re.S)
 _OPENING = re.compile(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>')
 _ID = re.compile(r'\bid="([^"]*)"')
@@ -212,6 +213,7 @@ def write_report(
         "name": result.plan.study,
         "period": report_tables.study_period(study),
         "states": {state: states.count(state) for state in _RUN_STATES if state in states},
+        # The experiment's own first, the others in their order: the sort is stable.
         "figures": sorted(
             inline_figures(figures),
             key=lambda figure: not experiment or figure.name != experiment.name,
@@ -251,6 +253,7 @@ def _origin_facts(fixed: Mapping[str, str]) -> list[str]:
 
 def repeat_commands(study: Study) -> dict[str, list[str]]:
     """What to type, from the root of the repository, by what it does."""
+    # As the runs were trained: where the study lies now is not named, as in the notes.
     output_dirs = [run.record.config.get("output_dir") for run in study.runs]
     above = next(
         (output_dir for output_dir in output_dirs if isinstance(output_dir, str)), "outputs"

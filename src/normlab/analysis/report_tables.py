@@ -157,7 +157,7 @@ def _split_differences(runs_keys: Sequence[Mapping[str, Any]]) -> Differences:
     varying, fixed = [], []
     for key in dict.fromkeys(key for keys in runs_keys for key in keys):
         values = [keys.get(key, _ABSENT) for keys in runs_keys]
-        counts = Counter(map(_format_or_absent, values))
+        counts = Counter(map(_format_or_absent, values))  # as text: a list has no hash
         if len(counts) == 1:
             fixed.append((key, next(iter(counts))))
         else:
@@ -165,7 +165,7 @@ def _split_differences(runs_keys: Sequence[Mapping[str, Any]]) -> Differences:
     return Differences(tuple(varying), tuple(fixed))
 
 
-_ABSENT = object()
+_ABSENT = object()  # because None is a value of some keys
 
 
 def _format_or_absent(value: Any) -> str:
@@ -193,6 +193,7 @@ def _count_values(values: Sequence[str], counts: Mapping[str, int]) -> str:
 
 def runs_table(result: StudyResult) -> Table:
     """A row a run, by name."""
+    # By what decides the numbers: of a run without and again with probes, arms hold the latter.
     arm_of = {run_identity(run): arm for arm in result.arms for run in arm.runs}
     settings = list(dict.fromkeys(key for arm in result.arms for key, _ in arm.settings))
     columns = [
@@ -279,8 +280,9 @@ def unfinished_table(study: Study) -> Table | None:
 
 
 def _sort_value(value: object) -> float | None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number else None  # type: ignore[arg-type]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value)
 
 
 def _duration_cell(seconds: float | None) -> Cell:
@@ -295,6 +297,7 @@ def _duration_cell(seconds: float | None) -> Cell:
 
 def study_period(study: Study) -> str:
     """From the first start to the last end, as dates in UTC as the records tell them."""
+    # Times in ISO format and UTC: sorted as text they are in their order.
     starts = sorted(run.record.started for run in study.runs if run.record.started)
     ends = sorted(run.record.ended for run in study.runs if run.record.ended)
     days = list(dict.fromkeys(_parse_day(moment) for moment in [*starts[:1], *ends[-1:]]))
@@ -304,7 +307,7 @@ def study_period(study: Study) -> str:
 def _parse_day(moment: str) -> str:
     try:
         return datetime.fromisoformat(moment).date().isoformat()
-    except ValueError:
+    except ValueError:  # a record from elsewhere may hold any text
         return ""
 
 
@@ -328,7 +331,14 @@ def figure_tables(result: StudyResult) -> dict[str, tuple[Table, ...]]:
             tables[name] = (table,)
     tables["final_validation_loss"] = (_final_loss_table(names, arms),)
     if result.rates:
-        tables["learning_rate"] = rate_tables(result.rates, result.look)
+        rated_arms = sorted(result.rates.arms, key=lambda rated: rated.tuned_mean)
+        rated_names = [
+            Cell(rated.name, colour=result.look.colour(rated.arm)) for rated in rated_arms
+        ]
+        tables["learning_rate"] = (
+            _tuned_table(result.rates, rated_names, rated_arms),
+            _losses_by_rate_table(rated_names, rated_arms),
+        )
     return tables
 
 
@@ -361,6 +371,7 @@ def _table_steps(curves: Sequence[Curve]) -> list[int]:
 def _curve_cell(curve: Curve | None, step: int) -> Cell:
     if curve is None or not curve.steps[0] <= step <= curve.steps[-1]:
         return number_cell(None)
+    # The last point up to this step: the arms may have been validated at different ones.
     return number_cell(float(curve.mean[np.searchsorted(curve.steps, step, side="right") - 1]))
 
 
@@ -381,13 +392,6 @@ def _final_loss_table(names: Sequence[Cell], arms: Sequence[Arm]) -> Table:
     )
     caption = "Final validation loss in nats per token, over the finished runs."
     return Table(caption, columns, tuple(rows))
-
-
-def rate_tables(rates: LearningRates, look: Look) -> tuple[Table, Table]:
-    """The arms at their best rates, lowest loss first, and their losses at every rate."""
-    arms = sorted(rates.arms, key=lambda rated: rated.tuned_mean)
-    names = [Cell(rated.name, colour=look.colour(rated.arm)) for rated in arms]
-    return _tuned_table(rates, names, arms), _losses_by_rate_table(names, arms)
 
 
 def _tuned_table(rates: LearningRates, names: Sequence[Cell], arms: Sequence[RatedArm]) -> Table:
@@ -491,6 +495,7 @@ def comparisons_table(result: StudyResult) -> Table | None:
             Cell(comparison.best.name, colour=look.colour(comparison.best)),
             Cell(comparison.other.name, colour=look.colour(comparison.other)),
             *([Cell(comparison.facet)] if at else []),
+            # The difference is best − other, and negative where the best is lower.
             interval_cell((-comparison.difference.mean, comparison.difference.half)),
             _probability_cell(comparison.p),
             Cell(str(comparison.difference.pairs), comparison.difference.pairs),

@@ -141,6 +141,8 @@ def analyse_study(
     comparisons = compare_arms(facets, margin, loss)
     convergence = analyse_convergence(compared, facets, target)
     merged = arms if rates is None else [rated.arm for rated in rates.arms]
+    # Groups of seeds are looked for at the best rates (`facets`): a mean over all rates depends on
+    # which rates a seed survived, and once made two groups of one.
     caveats = find_caveats(study, split_facets(merged), facets)
     warnings = [*(rates.warnings if rates else ()), *caveats]
     result = StudyResult(
@@ -155,6 +157,7 @@ def analyse_study(
         warnings=tuple(warnings),
         experiment=find_study_experiment(study, arms, experiments),
     )
+    # An experiment computes its sentences from the result, so they come last.
     story: list[str] = []
     if result.experiment and result.has_finished:
         story = result.experiment.write_sentences(result)
@@ -168,6 +171,7 @@ def analyse_study(
         sentences += describe_best_rates(rates) if rates else []
     if rates is not None:
         sentences += [*describe_sensitivities(rates), *describe_stable_rates(rates)]
+    # An arm has learned nothing only if it has not at its best rate.
     sentences += [*describe_unlearned(compared), *describe_convergence(convergence)]
     sentences += describe_divergence(arms)
     return replace(result, story=tuple(story), sentences=tuple(sentences))
@@ -187,6 +191,7 @@ def find_study_experiment(
     Nor is there one where runs differ in more than norm, placement, rate, depth and warm-up: its
     sentences would take the losses of unlike data, precision or steps for one another's.
     """
+    # As text: a damaged record may hold a list there, which has no hash.
     names = {str(run.record.config.get("figure")) for run in study.runs}
     varied = {key.split(".")[-1] for arm in arms for key, _ in arm.settings}
     if len(names) != 1 or varied - {"lr", "depth", "warmup"}:

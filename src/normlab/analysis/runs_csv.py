@@ -44,6 +44,7 @@ def write_runs_csv(study: Study, target: float | None = None) -> Path:
     for prefix in _OPEN_COLUMNS:
         columns += sorted(key for key in keys if key.startswith(prefix))
     text = io.StringIO()
+    # Not every key of a record has a column: digests of files, hardware and tracebacks have none.
     writer = csv.DictWriter(text, columns, restval="", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)

@@ -44,6 +44,7 @@ _paths = TextToPath()
 
 def text_width(text: str, size: float, *, bold: bool = False) -> float:
     """Width in inches of a line of text, `size` in points, in the font of the figures."""
+    # The fonts are part of the cache's key, because rcParams may change from call to call.
     return (
         _width_in_points(text, bold, tuple(rcParams["font.sans-serif"]))
         * size
@@ -172,11 +173,11 @@ def mark_cut_curves(figure: Figure) -> None:
             starts += values[:1].tolist() if first else []
             later = values[first:]
             peaks += [float(later.max())] if len(later) and later.max() > top else []
-        words = [
-            f"↑ {verb} {_format_span(losses)}, above the axis"
-            for verb, losses in (("starts at", starts), ("rises to", peaks))
-            if losses
-        ]
+        words = []
+        for verb, losses in (("starts at", starts), ("rises to", peaks)):
+            if losses:
+                ends = dict.fromkeys(format_axis_value(end(losses)) for end in (min, max))
+                words.append(f"↑ {verb} {'–'.join(ends)}, above the axis")
         if words:
             # Below the crosses of diverged runs, which stand at the upper edge.
             text = axes.annotate(
@@ -211,6 +212,7 @@ def widen_hidden_curves(figure: Figure) -> bool:
 
 
 def _visible_curves(axes: Axes) -> list[Line2D]:
+    # Not floors, whose transform has axes coordinates too, nor what is faint, nor single marks.
     return [
         line
         for line in axes.lines
@@ -234,11 +236,6 @@ def _do_coincide(first: NDArray[np.float64], second: NDArray[np.float64]) -> boo
     if not np.array_equal(finite, np.isfinite(second)) or not ((first >= 0) & (first <= 1)).any():
         return False
     return float(np.abs(first[finite] - second[finite]).max()) < _UNSEEN
-
-
-def _format_span(values: Sequence[float]) -> str:
-    ends = [format_axis_value(end(values)) for end in (min, max)]
-    return "–".join(dict.fromkeys(ends))
 
 
 Legend = tuple[list[Artist], list[str]]
@@ -338,6 +335,7 @@ def panel_title(title: str, columns: int) -> str:
 def label_outer_panels(body: SubFigure) -> None:
     """Keep tick and axis labels at the lowest panel of every column and the first of every row."""
     cells = [cast(Any, axes.get_subplotspec()) for axes in body.axes]
+    # Panels come row by row, so the last one of each column stays.
     lowest = {cell.colspan.start: cell.rowspan.start for cell in cells}
     for axes, cell in zip(body.axes, cells, strict=True):
         last = cell.rowspan.start == lowest[cell.colspan.start]
@@ -368,6 +366,7 @@ def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
     _remove_unprintable_text(figure)
     fix_layout(figure)
     png, svg = folder / f"{name}.png", folder / f"{name}.svg"
+    # Without matplotlib's version and the date, or the same figure would be another file.
     _write_image(figure, png, {"Software": None})
     _write_image(figure, svg, {"Date": None, "Creator": None})
     write_text(svg, _TOOLTIP_GROUP.sub(r"<g><title>\1</title>", svg.read_text(encoding="utf-8")))
@@ -389,12 +388,13 @@ def _remove_unprintable_text(figure: Figure) -> None:
 
 def fix_layout(figure: Figure) -> None:
     """Lay out once and round: the last digits of the layout solver differ from call to call."""
+    # Ticks, marks and the note first, because the layout makes room for them.
     write_plain_ticks(figure)
     mark_cut_curves(figure)
     if widen_hidden_curves(figure) and isinstance(figure, Sheet):
         figure.add_note(HIDDEN_NOTE)
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    figure.set_layout_engine("none")  # or saving would lay out once more
     for part in _nested_subfigures(figure):
         part.bbox_relative.set_points(np.round(part.bbox_relative.get_points(), 4))
     for axes in figure.axes:

@@ -38,6 +38,7 @@ def quartile_spread(values: Sequence[float]) -> Spread:
         raise ValueError("there is no spread without values")
     if len(values) == 1:
         return Spread(values[0], values[0], values[0])
+    # "exclusive", the default, has quartiles of two values that lie outside of both.
     low, median, high = statistics.quantiles(values, n=4, method="inclusive")
     return Spread(median, low, high, len(values))
 
@@ -116,6 +117,8 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float]:
     mean = math.fsum(values) / count
     if count == 1:
         return mean, math.nan
+    # Imported where it is used: a command that is refused does without scipy. scipy.stats has the
+    # same quantiles, and takes three times as long to import.
     from scipy.special import stdtrit
 
     spread = _sample_deviation(values, mean)
@@ -198,7 +201,9 @@ def running_mean(values: NDArray[np.float64], window: int) -> NDArray[np.float64
     the curve is never shifted in time, and its first and last point are the measured ones.
     """
     index = np.arange(len(values))
+    # (n,): how far each window reaches, to both sides alike.
     half = np.minimum(np.minimum(index, index[::-1]), window // 2)
+    # Sums up to every point: the sum of a window is the difference of two, however wide it is.
     sums = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
     means: NDArray[np.float64] = (sums[index + half + 1] - sums[index - half]) / (2 * half + 1)
     return means

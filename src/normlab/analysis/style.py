@@ -173,6 +173,7 @@ def _assign_looks(
     """
     looks = {name: fixed[name] for name in names if name in fixed}
     for name in sorted(set(names) - set(fixed)):
+        # Not `hash`, which differs from process to process.
         first = zlib.crc32(name.encode()) % len(free)
         candidates = [*free[first:], *free[:first], *more]
         used = list(looks.values())

@@ -33,6 +33,7 @@ def speeds_of_parts(run: Run) -> list[float]:
     steps = np.diff(series.steps, prepend=-1)  # of which each measurement is the mean
     done = np.concatenate([[0.0], np.cumsum(steps)])
     seconds = np.concatenate([[0.0], np.cumsum(steps / series.values)])
+    # The times at the ends of the parts, which may lie between two measurements.
     borders = np.interp(np.linspace(0, done[-1], PARTS + 1), done, seconds)
     return [float(speed) for speed in done[-1] / PARTS / np.diff(borders)]
 
@@ -44,12 +45,6 @@ def are_speeds_comparable(runs: Sequence[Run]) -> bool:
     return bool(parts) and all(
         is_steady(coefficient_of_variation(values)) for values in (*parts, speeds)
     )
-
-
-def mean_speed(arm: Arm) -> float:
-    """Mean tokens a second over the arm's runs, NaN where none was measured."""
-    speeds = [speed for run in arm.runs if (speed := run.record.tokens_per_second) is not None]
-    return math.fsum(speeds) / len(speeds) if speeds else math.nan
 
 
 @dataclass(frozen=True)
@@ -92,6 +87,7 @@ def summarise_arms(arms: Sequence[Arm]) -> list[ArmSummary]:
 
 def _summarise_arm(arm: Arm) -> ArmSummary:
     parameters = [run.record.parameters for run in arm.runs]
+    speeds = [speed for run in arm.runs if (speed := run.record.tokens_per_second) is not None]
     best = mean_interval(arm.best_losses)
     floor = next(iter(data_floors([arm])), None)
     return ArmSummary(
@@ -103,7 +99,7 @@ def _summarise_arm(arm: Arm) -> ArmSummary:
         interrupted=len(arm.with_state("interrupted")),
         best_val=best,
         final_val=mean_interval(arm.final_losses),
-        tokens_per_second=mean_speed(arm),
+        tokens_per_second=math.fsum(speeds) / len(speeds) if speeds else math.nan,
         speed_comparable=are_speeds_comparable(arm.runs),
         parameters=next((count for count in parameters if count is not None), None),
         floor=floor,

@@ -10,7 +10,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from normlab.analysis.formatting import format_loss, format_speed
+from normlab.analysis.formatting import format_loss
 from normlab.analysis.learning_rates import OTHER_WINDOWS, LearningRates
 from normlab.analysis.runs_csv import RUNS_FILE
 from normlab.analysis.statistics import mean_interval
@@ -34,6 +34,7 @@ class FittingTable(Table):
             if column.no_wrap:  # the measure of a table takes it for words that may be broken
                 cells = (column.header, *column.cells)
                 column.min_width = max(_cell_text(cell).cell_len for cell in cells)
+        # As in a wide window: `get` cuts its answer to the width of the window.
         narrowest = Measurement.get(console, options.update(width=10_000), self).minimum
         if narrowest <= options.max_width:
             yield from super().__rich_console__(console, options)
@@ -84,7 +85,9 @@ def summary_table(summaries: Sequence[ArmSummary]) -> Table:
         headings.remove("tok/s")
     table = _empty_table(headings, _summary_caption(summaries, speeds))
     for summary in summaries[:MOST_ROWS]:
-        speed = format_speed(summary.tokens_per_second, summary.speed_comparable)
+        speed = f"{summary.tokens_per_second:,.0f}" if summary.speed_comparable else NOT_COMPARABLE
+        if math.isnan(summary.tokens_per_second):
+            speed = ""
         table.add_row(
             Text(summary.label),
             _count_seeds(summary),

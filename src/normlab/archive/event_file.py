@@ -67,7 +67,7 @@ def parse_event_file(buffer: bytes) -> EventFile:
     """Read all sound records of a file's content; damage is skipped and noted, never believed."""
     data = np.frombuffer(buffer, np.uint8)
     file = EventFile(len(buffer))
-    starts, ends = _find_records(data, file)
+    starts, ends = _find_records(data, file)  # (records,)
     scalars: list[tuple[str, Points]] = []
     is_scalar = np.zeros(len(starts), np.bool_)
     for length, members in _group_equal(ends - starts):
@@ -82,13 +82,16 @@ def parse_event_file(buffer: bytes) -> EventFile:
             chunks[tag].append(points)
     for tag, points in scalars:
         chunks[tag].append(points)
+    # The parts are in the order of their lengths, not in that of the file.
     joined = {tag: _sort_by_record(np.concatenate(parts)) for tag, parts in chunks.items()}
+    # Tags in the order of TensorBoard's own loader.
     file.points = dict(sorted(joined.items(), key=lambda item: int(item[1]["record"][0])))
     return file
 
 
 def _sort_by_record(points: Points) -> Points:
     if (np.diff(points["record"]) < 0).any():
+        # Stable: one record may hold several values of a tag, and the later one counts.
         points = points[np.argsort(points["record"], kind="stable")]
     return points
 
@@ -100,6 +103,7 @@ def _find_records(data: Bytes, file: EventFile) -> tuple[Indices, Indices]:
     """Starts and ends of the contents of all sound records; what is between them is `damaged`."""
     starts, ends = _follow_lengths(data)
     sound = _are_sound(data, starts, ends)
+    # Up to the first that is not sound: a wrong length misplaces all records behind it.
     count = len(sound) if sound.all() else int(np.argmin(sound))
     spans = [(starts[:count], ends[:count])]
     at = int(ends[count - 1]) + _FOOTER if count else 0
@@ -117,6 +121,7 @@ def _find_records(data: Bytes, file: EventFile) -> tuple[Indices, Indices]:
         columns = np.array(chosen, np.int64).reshape(-1, 2)
         spans.append((columns[:, 0], columns[:, 1]))
     if at < len(data):
+        # The file ends inside of a record: no damage, for the run may still be writing.
         if len(data) - at < _HEADER or _have_sound_headers(data, np.array([at]))[0]:
             file.cut_at = at
         else:
@@ -129,6 +134,7 @@ def _follow_lengths(data: Bytes) -> tuple[Indices, Indices]:
     """Where contents start and end if the length of every record is right."""
     read_length, buffer, size = struct.Struct("<Q").unpack_from, data.data, len(data)
     bounds, at, last = [], 0, size - _HEADER
+    # Not by numpy: where a record begins is known only from the one before it.
     while at <= last:
         bounds.append(at)
         at += read_length(buffer, at)[0] + _HEADER + _FOOTER
@@ -146,6 +152,7 @@ def _search_records(data: Bytes, begin: int) -> tuple[Indices, Indices]:
         window = np.arange(first, min(first + _SEARCH_WINDOW, last))
         parts.append(window[_have_sound_headers(data, window)])
     headers = np.concatenate(parts)
+    # A length may be any number of 64 bits: limited first, it fits into a signed one.
     lengths = np.minimum(_read_words(data, headers, "<u8"), len(data)).astype(np.int64)
     headers = headers[np.cumsum(lengths) <= _SEARCH_BUDGET * len(data)]
     starts = headers + _HEADER
@@ -157,6 +164,7 @@ def _search_records(data: Bytes, begin: int) -> tuple[Indices, Indices]:
 def _are_sound(data: Bytes, starts: Indices, ends: Indices) -> NDArray[np.bool_]:
     """Which records lie in the file and agree with both of their checksums."""
     sound: NDArray[np.bool_] = ends + _FOOTER <= len(data)
+    # Each test is only of what passed the one before: the others may lead out of the file.
     sound[sound] = _have_sound_headers(data, starts[sound] - _HEADER)
     begin, end = starts[sound], ends[sound]
     sound[sound] = _read_words(data, end, "<u4") == masked_crc32c(data, begin, end - begin)
@@ -172,14 +180,16 @@ def _have_sound_headers(data: Bytes, headers: Indices) -> NDArray[np.bool_]:
 def _read_words(data: Bytes, offsets: Indices, kind: str) -> NDArray[np.unsignedinteger[Any]]:
     """The little-endian numbers of `kind` at these offsets."""
     count = max(0, len(data) - np.dtype(kind).itemsize + 1)
+    # Strides of one byte: a view with a number at every offset, also at odd ones.
     words: NDArray[np.unsignedinteger[Any]] = np.ndarray((count,), kind, data, strides=(1,))
     return words[offsets]
 
 
 def _gather_rows(data: Bytes, starts: Indices, length: int) -> Bytes:
     """Pieces of one length, shape (n, length)."""
-    if not length or not len(starts):
+    if not length or not len(starts):  # numpy cannot count rows of no bytes
         return np.empty((len(starts), length), np.uint8)
+    # An item is a whole piece: an index for every byte would take eight times the memory.
     pieces = np.ndarray((len(data) - length + 1,), f"V{length}", data, strides=(1,))
     return pieces[starts].view(np.uint8).reshape(-1, length)
 
@@ -205,6 +215,7 @@ def masked_crc32c(data: Bytes, starts: Indices, lengths: Indices) -> NDArray[np.
     for length, members in _group_equal(lengths):
         crc[members] = _crc_of_rows(_gather_rows(data, starts[members], length))
     crc = ~crc
+    # The CRC of data that end in their own CRC is always the same, so TFRecord changes it.
     masked: NDArray[np.uint32] = ((crc >> np.uint32(15)) | (crc << np.uint32(17))) + _CRC_MASK
     return masked
 
@@ -220,14 +231,16 @@ def _crc_of_rows(rows: Bytes) -> NDArray[np.uint32]:
     size = len(_CRC_PREFIX) + length
     blocks = -(-size // _CRC_BLOCK)
     end = blocks * _CRC_BLOCK
-    padded = np.zeros((count, end), np.uint8)
+    padded = np.zeros((count, end), np.uint8)  # zeros, the prefix, the row
     padded[:, end - size : end - length] = _CRC_PREFIX
     padded[:, end - length :] = rows
-    columns = padded.reshape(count * blocks, _CRC_BLOCK).T
+    columns = padded.reshape(count * blocks, _CRC_BLOCK).T  # (_CRC_BLOCK, count · blocks)
     first = _CRC_BLOCK - size if blocks == 1 else 0
     sums = np.zeros(count * blocks, np.uint32)
     for column, table in zip(columns[first:], _CRC_TABLES[first:], strict=True):
         sums ^= table.take(column)
+    # A register acts as the first four bytes of the block behind it, which have 63 to 60 bytes
+    # behind them: so the first four tables move it by one block.
     sums, shift = sums.reshape(count, blocks), _CRC_TABLES[:4]
     while sums.shape[1] > 1:
         if sums.shape[1] % 2:
@@ -265,7 +278,7 @@ _CRC_TABLES = _build_crc_tables()
 def _parse_scalars(rows: Bytes, records: Indices) -> Iterator[tuple[str, Points]]:
     """Points of the contents, shape (n, length), that are laid out as one scalar, tag by tag."""
     length = rows.shape[1]
-    if length < 20:
+    if length < 20:  # the parts below take 20 bytes with an empty tag and no step
         return
     # A step takes as many bytes as there are up to the first below 128; 0 is left out.
     step_bytes = (rows[:, 10:20] < 128).argmax(axis=1) + 1
@@ -293,6 +306,7 @@ def _parse_scalars(rows: Bytes, records: Indices) -> Iterator[tuple[str, Points]
 def _scalar_head(size: int) -> bytes | None:
     """The bytes in front of the tag where `size` bytes follow the step; None where none fit."""
     head = b""
+    # A length takes one byte below 2^7 and two below 2^14; longer tags are left to protobuf.
     for key, behind in ((0x2A, 0), (0x0A, 0), (0x0A, 5)):
         rest = size - len(head) - behind
         if 2 <= rest < 2 + 2**7:
@@ -346,7 +360,7 @@ def _parse_messages(
         start, end = int(starts[record]), int(ends[record])
         try:
             event = event_pb2.Event.FromString(buffer[start:end])
-        except DecodeError:
+        except DecodeError:  # both checksums are right, but it is no event
             file.damaged.append((start, end))
             continue
         for value in event.summary.value:
@@ -359,6 +373,8 @@ def _parse_messages(
 
 def _read_value(value: Any, texts: dict[str, str]) -> float | None:
     """The number that a value holds; None where it is a text, which goes into `texts`, or more."""
+    # torch writes numbers as simple values, or with `new_style=True` as tensors; texts are tensors
+    # too, and the plugin tells them apart.
     kind = value.WhichOneof("value")
     if kind == "simple_value":
         return float(value.simple_value)

@@ -78,13 +78,19 @@ def read_events(folder: Path, tags: Collection[str] | None = None) -> Events:
             files.append((path, parse_event_file(read_bytes(path, LARGEST_EVENT_FILE))))
         except OSError as error:
             left_out.append(f"{path} could not be read: {error.strerror}.")
+    # Only the last file may still be written: any other that is cut off has lost something.
     cuts = [_describe_cut(path, file) for path, file in files]
     left_out += [_describe_damage(path, file) for path, file in files if file.damaged]
     left_out += filter(None, cuts[:-1])
     points = _join_files([file for _, file in files])
     return Events(
-        {tag: _make_series(points[tag]) for tag in points if _is_selected(tag, tags)},
-        {tag: int(points[tag]["step"].max()) for tag in points},
+        {
+            tag: _make_series(of_tag)
+            for tag, of_tag in points.items()
+            if tags is None or tag in tags or f"{tag.partition('/')[0]}/" in tags
+        },
+        # Not the last point: after a clock was set back, files are not in the order of steps.
+        {tag: int(of_tag["step"].max()) for tag, of_tag in points.items()},
         {tag: text for _, file in files for tag, text in file.texts.items()},
         left_out,
         cuts[-1] if cuts else None,
@@ -93,10 +99,6 @@ def read_events(folder: Path, tags: Collection[str] | None = None) -> Events:
 
 def _split_numbers(name: str) -> list[str | int]:
     return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", name)]
-
-
-def _is_selected(tag: str, tags: Collection[str] | None) -> bool:
-    return tags is None or tag in tags or f"{tag.partition('/')[0]}/" in tags
 
 
 def _describe_damage(path: Path, file: EventFile) -> str:

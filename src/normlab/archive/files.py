@@ -48,16 +48,19 @@ def replace_atomically(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_dir():  # os.replace would find that out when all is written
         raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
+    # Escaped, for a name may hold brackets.
     for draft in path.parent.glob(f".{escape(path.name)}.*{_DRAFT}"):
         with suppress(OSError):  # another process may be removing it too
             if _is_abandoned(draft):
                 draft.unlink()
+    # The name tells whose draft it is: that of a living writer must be left alone.
     draft = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}{_DRAFT}")
     # O_EXCL: a link that waits under this name is not written through.
     draft.unlink(missing_ok=True)
     os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     try:
         yield draft
+        # Content first: after a crash of the machine the name must not lead to half of it.
         sync_to_disk(draft)
         os.replace(draft, path)
         sync_to_disk(path.parent)  # the folder has the name
@@ -97,8 +100,8 @@ def sync_to_disk(path: Path) -> bool:
 def process_exists(pid: int) -> bool:
     """Whether a process of this number runs on this machine."""
     try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
+        os.kill(pid, 0)  # signal 0 only asks
+    except (ProcessLookupError, OverflowError):  # none, or more than a process number can be
         return False
     except OSError:  # another user's
         return True
@@ -106,6 +109,7 @@ def process_exists(pid: int) -> bool:
 
 
 def _is_abandoned(draft: Path) -> bool:
+    # Only a process of this machine can be asked for; a draft of another one is told by its age.
     node, _, pid = draft.name.removesuffix(_DRAFT).rpartition(".")
     if node.endswith(f".{platform.node()}") and pid.isdecimal():
         return not process_exists(int(pid))
@@ -151,6 +155,7 @@ def open_to_append(path: Path) -> TextIO:
     Raises:
         OSError: it is a link or no regular file, or cannot be written.
     """
+    # A copy of a study made of hard links shares its files: appending would change the original.
     if path.is_file() and path.stat().st_nlink > 1:
         content = read_bytes(path)
         with replace_atomically(path) as draft:
@@ -164,9 +169,11 @@ def _open_regular_file(path: Path, flags: int, no_follow: int) -> int:
     try:
         handle = os.open(path, flags | no_follow | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     except OSError as error:
+        # ELOOP is also the answer to a loop of links further up in the path.
         if error.errno == errno.ELOOP and path.is_symlink():
             raise OSError(errno.ELOOP, "it is a link", str(path)) from error
         raise
+    # Asked of what is open: by now something else may be at the path.
     mode = os.fstat(handle).st_mode
     if not stat.S_ISREG(mode):
         os.close(handle)

@@ -82,13 +82,15 @@ def lock_run(study_folder: Path, run_id: str) -> Iterator[None]:
     check_links(folder)
     folder.mkdir(parents=True, exist_ok=True)
     note, lock = folder / f"{run_id}.json", folder / f"{run_id}.lock"
-    # Locking empties the file: under another name (a hard link) it may be something else.
+    # filelock 3 emptied the file that it locked; by a hard link this may be another file too.
     if lock.exists() and lock.stat().st_nlink > 1 and lock.stat().st_size > 0:
         raise NormlabError(f"{lock} is also another file, by a hard link; remove it.")
     try:
         with _lock_file(lock) as locked:
             text = json.dumps(asdict(LockOwner.current_process()))
             if locked:
+                # On a disk of this machine a note may be left from a killed container, whose host
+                # name was another; on a shared one the lock may hold for this machine alone.
                 owner = None if _is_local(folder) else _read_remote_owner(note)
                 if owner is not None:
                     raise RunLockedError(owner)
@@ -107,6 +109,7 @@ def lock_run(study_folder: Path, run_id: str) -> Iterator[None]:
 
 def _keep_renewed(note: Path) -> None:
     """Show other machines that the owner lives, until the note is taken out of `_held`."""
+    # By a thread, not at training steps: a run also validates and waits.
     global _renewal
     if not _renewal.is_alive():
         # A process that was forked has its parent's notes, which are not its own, and no thread.
@@ -119,8 +122,8 @@ def _keep_renewed(note: Path) -> None:
 def _renew_notes() -> None:
     while True:
         time.sleep(STALE_SECONDS / 10)
-        for note in tuple(_held):
-            with suppress(OSError):
+        for note in tuple(_held):  # a copy: other threads change the set
+            with suppress(OSError):  # the run may just have been left
                 os.utime(note)
 
 
@@ -136,7 +139,7 @@ def supports_locks(study_folder: Path) -> bool:
     try:
         with _lock_file(folder / "test.lock") as locked:
             return locked
-    except Timeout:
+    except Timeout:  # held by another process: so there are locks
         return True
 
 
@@ -147,6 +150,8 @@ def _lock_file(path: Path) -> Iterator[bool]:
     Raises:
         Timeout: another process holds it.
     """
+    # By default filelock would put a file of its own in the place of locks that do not exist; here
+    # the owner's note decides.
     lock = FileLock(path, timeout=0, fallback_to_soft=False)
     locked = True
     try:
@@ -203,6 +208,7 @@ def _read_owner(note: Path) -> LockOwner | None:
         owner: LockOwner = restore_value(LockOwner, parse_json(read_text(note)))
     except (OSError, ValueError):
         return None  # the run has just been taken, or just been left
+    # Signals to 0 and to negative numbers go to groups of processes.
     return owner if 0 < owner.pid < 2**31 else None
 
 
@@ -215,4 +221,5 @@ def _read_remote_owner(note: Path) -> LockOwner | None:
         age = time.time() - note.stat().st_mtime
     except FileNotFoundError:
         return None  # the run has just been left
+    # A time ahead of ours, by another clock, must not hold the run for ever.
     return owner if abs(age) < STALE_SECONDS else None

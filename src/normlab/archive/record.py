@@ -142,6 +142,7 @@ class RunRecord:
     def threads(self) -> int | None:
         """The threads that it was trained with, where it says a number that can be."""
         threads = self.hardware.get("threads")
+        # By `type`, because True is an int.
         return threads if type(threads) is int and 1 <= threads <= _MOST_THREADS else None
 
     @property
@@ -174,7 +175,7 @@ class RunRecord:
             raw = read_json(path)
             check_checksum(raw)
             return cls.parse(raw)
-        except ValueError as error:
+        except ValueError as error:  # errors of JSON and of UTF-8 are ValueErrors too
             raise NormlabError(
                 f"{path} is damaged or was written by another version ({error}); "
                 f"the command that made the run trains it again."
@@ -312,6 +313,7 @@ def compute_run_id(config: Mapping[str, Any]) -> str:
     decisive = {key: value for key, value in config.items() if key not in NEUTRAL_KEYS}
     trainer = config.get("trainer", {})
     decisive["trainer"] = {k: v for k, v in trainer.items() if k not in _NEUTRAL_TRAINER_KEYS}
+    # Any change of this text gives every stored run another id, and has it trained again.
     text = json.dumps(decisive, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
@@ -319,6 +321,7 @@ def compute_run_id(config: Mapping[str, Any]) -> str:
 def run_name(norm: str, placement: str, lr: float, seed: int, identifier: str) -> str:
     """`rmsnorm-pre-lr3e-3-s0-1a2b3c4d`: readable, unique, and safe as the name of a folder."""
     arm = "-".join(arm_name_parts(norm, placement))
+    # No name of a norm leads out of the study, hides the folder or looks like a flag.
     arm = re.sub(r"[^A-Za-z0-9._-]", "_", arm).lstrip("._-")[:48]
     # From 0.01 to 0.1 otherwise than short_number: the folders of runs have always had this.
     rate = f"{lr:g}" if 0.01 < abs(lr) < 0.1 else short_number(lr)
@@ -379,6 +382,7 @@ def write_run_file(folder: Path, record: RunRecord, name: str, text: str) -> Non
     Raises:
         OSError: the folder cannot be written.
     """
+    # The digest first: of a file without one, nobody would notice that it is missing.
     record.files[name] = hashlib.sha256(text.encode()).hexdigest()
     record.write(folder)
     write_text(folder / name, text)
@@ -408,6 +412,7 @@ def describe_file_changes(folder: Path, record: RunRecord) -> str:
     problems = [
         describe_file_change(folder, record, name) for name in (CONFIG_FILE, VOCABULARY_FILE)
     ]
+    # Records without digests are older than these checks, and nothing is said of their files.
     if record.files and record.state == "finished":
         for name in (LAST_CHECKPOINT, BEST_CHECKPOINT):
             problems += [] if (folder / name).is_file() else [f"{name} is missing"]

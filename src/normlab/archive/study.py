@@ -75,7 +75,7 @@ class Study:
     @property
     def name(self) -> str:
         """The study's name: that of its folder."""
-        return self.folder.resolve().name
+        return self.folder.resolve().name  # of `.` the plain name is empty
 
 
 # --- Studies ------------------------------------------------------------------------------------
@@ -114,6 +114,7 @@ def is_run_folder(folder: Path) -> bool:
 
 
 def _has_run_files(folder: Path) -> bool:
+    # Not Path.glob: in a folder that may not be listed it finds nothing, and does not say why.
     return any(name == RUN_FILE or fnmatch(name, EVENT_FILES) for name in os.listdir(folder))
 
 
@@ -160,6 +161,7 @@ def read_run(folder: Path, curves: Collection[str] | None = None) -> Run:
     events = read_events(folder, None if curves is None else {*curves, *_RECORD_CURVES})
     record = stored or _rebuild_record(folder, events)
     gaps = list(events.left_out)
+    # A run that is being written may lack its last steps, and end in half a record.
     if record.state != "running":
         gaps += [events.unfinished] if events.unfinished else []
         gaps += _find_gaps(folder, record, events)
@@ -215,6 +217,7 @@ def _find_gaps(folder: Path, record: RunRecord, events: Events) -> list[str]:
             f"{folder} has no readable scalars: it is in the table, but has no curves, and no "
             f"losses that they bear out."
         ]
+    # The training loss at step s is that before the next update: `steps` updates have 0 to steps−1.
     train, validation = map(events.scalars.get, (tags.TRAIN_LOSS, tags.VALIDATION_LOSS))
     count = int(np.count_nonzero(train.steps < steps)) if train else 0
     unvalidated = record.state == "finished" and (
@@ -341,6 +344,8 @@ def _last_step(events: Events) -> int:
 
 def _mean_speed(speed: Series) -> float:
     """The mean over the steps of a run, each point standing for the steps since the one before."""
+    # The first point stands for the steps from 0 on. Tokens are added up, and so is time: a plain
+    # mean of speeds would give too much weight to the fast stretches.
     steps = np.diff(speed.steps, prepend=-1)
     with np.errstate(all="ignore"):  # of a file from elsewhere a speed may be 0 or no number
         return float(steps.sum() / (steps / speed.values).sum())

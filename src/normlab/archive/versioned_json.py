@@ -118,9 +118,10 @@ def parse_json(text: str) -> Any:
                 below += [*item.keys(), *item.values()]
             elif isinstance(item, list):
                 below += item
+            # JSON's whole numbers have no limit; numpy's and C's have.
             elif isinstance(item, int) and abs(item) >= 2**63:
                 raise ValueError(f"it holds a number of {len(str(item))} digits")
-            elif isinstance(item, float) and not math.isfinite(item):
+            elif isinstance(item, float) and not math.isfinite(item):  # 1e999 is read as infinity
                 raise ValueError("it holds a number beyond 64 bits")
             elif isinstance(item, str):
                 item.encode()  # raises UnicodeEncodeError, a ValueError
@@ -145,7 +146,7 @@ def restore_value(kind: Any, raw: Any, key: str = "") -> Any:
     if isinstance(kind, UnionType):
         if raw is None and NoneType in arguments:
             return None
-        (kind,) = set(arguments) - {NoneType}
+        (kind,) = set(arguments) - {NoneType}  # the only unions of records are `X | None`
         return restore_value(kind, raw, key)
     if kind is float and type(raw) in (int, float):
         if not math.isfinite(float(raw)):
