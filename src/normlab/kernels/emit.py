@@ -15,6 +15,7 @@ waits for another, and no sum depends on which was quick.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
 
 from llvmlite import ir
 
@@ -320,10 +321,10 @@ class TokenLoop:
         match node.operation:
             case "number":
                 return float_constant(node.number)
-            case "add" | "multiply":
-                return _apply_chain(
-                    {"add": build.fadd, "multiply": build.fmul}[node.operation], values
-                )
+            case "add":
+                return reduce(build.fadd, values)
+            case "multiply":
+                return reduce(build.fmul, values)
             case "centre":
                 centred = build.fsub(*values)
                 rest = self.rests.get(node.inputs[1])
@@ -411,13 +412,6 @@ _UNARY: dict[str, Callable[[ir.IRBuilder, ir.Value], ir.Value]] = {
     "tanh": functions.emit_tanh,
     "erf": functions.emit_erf,
 }
-
-
-def _apply_chain(operation: ir.IRBuilder, values: Sequence[ir.Value]) -> ir.Value:
-    total = values[0]
-    for value in values[1:]:
-        total = operation(total, value)
-    return total
 
 
 @contextmanager

@@ -87,10 +87,6 @@ def _lower_gelu(graph: Graph, a: Node) -> Node:
     return graph.multiply(graph.number_node(0.5), a, graph.add(graph.number_node(1), erf))
 
 
-def _lower_relu(graph: Graph, a: Node) -> Node:
-    return graph.apply("where", graph.apply("<=", a, graph.number_node(0)), graph.number_node(0), a)
-
-
 def _lower_power(graph: Graph, a: Node, b: Node) -> Node:
     powers = {
         2.0: lambda: graph.square(a),
@@ -122,7 +118,10 @@ _COMPOSED: dict[str, Callable[..., Node]] = {
     "rsqrt": lambda graph, a: graph.apply("reciprocal", graph.apply("sqrt", a)),
     "silu": lambda graph, a: graph.multiply(a, graph.apply("sigmoid", a)),
     "gelu": _lower_gelu,
-    "relu": _lower_relu,
+    # NaN is not <= 0, so it stays NaN; at 0 the gradient is 0, as torch has it.
+    "relu": lambda graph, a: graph.apply(
+        "where", graph.apply("<=", a, graph.number_node(0)), graph.number_node(0), a
+    ),
     "minimum": lambda graph, a, b: _lower_extreme(graph, "<", a, b),
     "maximum": lambda graph, a, b: _lower_extreme(graph, ">", a, b),
 }

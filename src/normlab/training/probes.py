@@ -245,14 +245,6 @@ def gradient_norms(model: GPT) -> Readings:
     return {(tags.PARAMETER_GRADIENT, site): length for site, length in lengths.items()}
 
 
-def copy_weights(model: GPT) -> Weights:
-    """A copy of each site's weights."""
-    return {
-        site: [p.detach().clone() for p in parameters]
-        for site, parameters in group_weights(model).items()
-    }
-
-
 @torch.no_grad()
 def update_ratios(model: GPT, before: Weights) -> Readings:
     """The length of what was added to each site's weights since `before`, over their length."""
@@ -395,7 +387,10 @@ class Probes(pl.Callback):
                 self._readings = probe_activations(module.model, batch[0])
             readings, self._vectors = norm_parameters(module.model)
             self._readings |= readings
-            self._weights = copy_weights(module.model)
+            self._weights = {
+                site: [p.detach().clone() for p in parameters]
+                for site, parameters in group_weights(module.model).items()
+            }
         self._step = step
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, module: Any, optimizer: Any) -> None:

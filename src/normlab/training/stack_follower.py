@@ -298,7 +298,11 @@ class StackFollower(pl.Callback):
             began = time.perf_counter()
             self.members = [self.members[row] for row in rows]
             self._best = {name: best[rows] for name, best in self._best.items()}
-            self._select_waiting(rows)
+            self._losses = [losses[rows] for losses in self._losses]
+            self._norms = [norms[rows] for norms in self._norms]
+            self._readouts = deque(
+                Readout(readout.wait()[:, :, rows]) for readout in self._readouts
+            )
             self.stack.select_runs(rows)
             for member in self.members:
                 if member.record is not None:
@@ -314,12 +318,6 @@ class StackFollower(pl.Callback):
         if self.stack.device.type != "cuda":
             return True
         return not self.stack.compiled and 2 * rest <= len(self.members)
-
-    def _select_waiting(self, rows: list[int]) -> None:
-        """Leave out what is still to be logged of runs that leave the stack."""
-        self._losses = [losses[rows] for losses in self._losses]
-        self._norms = [norms[rows] for norms in self._norms]
-        self._readouts = deque(Readout(readout.wait()[:, :, rows]) for readout in self._readouts)
 
     def _validation_losses(self) -> list[ValidationLoss]:
         module = StackModule(self.stack)

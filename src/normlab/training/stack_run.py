@@ -110,7 +110,8 @@ def _train_or_record_interruption(members: Sequence[Member], command: str) -> No
         signum = stopping.signal_of(error)
         for member in _active(members):
             if member.record is not None:
-                step = member.record.step if member.files is None else _step_of(member)
+                files = member.files
+                step = member.record.step if files is None else files.recorder.progress.step
                 member.record.state = "interrupted"
                 member.record.reason = f"stopped by {signum.name} at step {step}"
                 member.end()
@@ -143,17 +144,13 @@ def _train_members(members: Sequence[Member], command: str) -> None:
         if member.outcome is None:
             stacks[member.first_step, _waiting_steps(member)].append(member)
     for together in stacks.values():
-        _free_memory()
+        # Give back what a stack before this one held on the device.
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
         halves = _train_together(together)
         for half in halves:
             _train_members(half, command)
-
-
-def _free_memory() -> None:
-    """Give back what a stack before this one held on the device."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def _waiting_steps(member: Member) -> int:
@@ -210,11 +207,6 @@ def _fail_members(members: Sequence[Member], error: Exception) -> None:
 
 def _active(members: Sequence[Member]) -> list[Member]:
     return [member for member in members if member.outcome is None]
-
-
-def _step_of(member: Member) -> int:
-    assert member.files is not None
-    return member.files.recorder.progress.step
 
 
 def _fit_members(members: list[Member]) -> None:
