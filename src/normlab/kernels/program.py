@@ -71,6 +71,7 @@ def _lower_call(graph: Graph, call: Call, inputs: list[Node]) -> Node:
 
 
 def _lower_variance(graph: Graph, a: Node) -> Node:
+    # Of what is left without the mean: mean(a²) - mean(a)² loses its digits far from zero.
     return graph.mean_features(graph.square(graph.subtract(a, graph.mean_features(a))))
 
 

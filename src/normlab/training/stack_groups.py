@@ -177,6 +177,8 @@ def describe_structure(model: nn.Module) -> list[Any]:
     """All that two models of one stack must agree in: everything but the values of tensors."""
     parts: list[Any] = []
     for name, module in model.named_modules():
+        # Not vars(module): a formula leaves out of its state the functions that it was compiled
+        # to, and two of these are never equal.
         state = dict(module.__getstate__())
         tensors = [
             (kind, key, value.shape, value.dtype)

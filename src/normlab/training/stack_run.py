@@ -124,6 +124,7 @@ def _lock_member(member: Member, locks: ExitStack) -> None:
     try:
         locks.enter_context(lock_run(spec.study_folder, spec.id))
         check_links(spec.folder)
+        # Only under the lock: another process may have finished it since it was planned.
         member.outcome = spec.read_result()
     except (RunLockedError, NormlabError) as error:
         member.outcome = error
@@ -141,6 +142,8 @@ def _train_members(members: Sequence[Member], command: str) -> None:
     stacks: dict[tuple[int, int], list[Member]] = defaultdict(list)
     for member in members:
         _prepare_member(member, command)
+        # They differ after a kill while states were being saved, or where runs come from several
+        # stacks.
         if member.outcome is None:
             stacks[member.first_step, _waiting_steps(member)].append(member)
     for together in stacks.values():
@@ -148,6 +151,8 @@ def _train_members(members: Sequence[Member], command: str) -> None:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+        # Not within its `except`: the error holds the frames, and so the tensors, that filled the
+        # memory.
         halves = _train_together(together)
         for half in halves:
             _train_members(half, command)
@@ -228,6 +233,7 @@ def _fit_members(members: list[Member]) -> None:
     )
     _restore_stack(stack, members)
     batches = StackBatches(source, stack, first.config.trainer.max_steps)
+    # After the last step there is no next batch; the stack is prepared all the same.
     stack.prepare(batches.batch(min(stack.step, batches.count - 1)))
     compile_where_it_pays(
         hardware,
