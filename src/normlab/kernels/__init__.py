@@ -113,7 +113,7 @@ class _KernelFunction(torch.autograd.Function):
     def forward(
         ctx: Any, kernels: "Kernels", torch_function: TorchFunction, x: Tensor, *parameters: Tensor
     ) -> Tensor:
-        x = x.contiguous()
+        x = x.contiguous()  # a kernel gets an address, and knows no strides
         ctx.kernels, ctx.torch_function = kernels, torch_function
         ctx.save_for_backward(x, *parameters)
         return kernels.forward(x, parameters)

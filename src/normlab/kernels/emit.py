@@ -15,6 +15,7 @@ waits for another, and no sum depends on which was quick.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
 
 from llvmlite import ir
 
@@ -70,6 +71,7 @@ def emit_module(program: Program, shape: Shape) -> ir.Module:
     take, work, done = (kernel.append_basic_block(name) for name in ("take", "work", "done"))
     build.branch(take)
     build.position_at_end(take)
+    # monotonic: each chunk is given out once, and no memory has to be seen for that.
     chunk = build.atomic_rmw("add", kernel.args[0], int_constant(1), "monotonic")
     build.cbranch(build.icmp_signed("<", chunk, chunks), work, done)
     build.position_at_end(work)
@@ -89,6 +91,7 @@ def emit_module(program: Program, shape: Shape) -> ir.Module:
         build.call(_clear_function(module, sum(sizes)), [row])
         build.call(go_over_tokens, [*tensors, *starts, first, last])
         counter = _element_of(build, kernel.args[0], int_constant(_FINISHED), I64)
+        # acq_rel: the thread that finishes last has to see the rows of all others.
         before = build.atomic_rmw("add", counter, int_constant(1), "acq_rel")
         with build.if_then(build.icmp_signed("==", build.add(before, int_constant(1)), chunks)):
             build.call(_add_up_rows(module, sum(sizes)), [totals, result, chunks])
@@ -168,6 +171,7 @@ class TokenLoop:
         function = ir.Function(self.module, kind, "go_over_tokens")
         function.linkage = "internal"
         *pointers, first, last = function.args
+        # Results are new tensors and totals rows of their own: no store changes an input.
         for pointer in pointers:
             pointer.add_attribute("noalias")
         input_names = [name for name, _ in self.shape.inputs]
@@ -189,6 +193,7 @@ class TokenLoop:
             node: self._new_variable(0.0, F64 if node.operation == "mean" else F32)
             for node in reductions
         }
+        # A result is computed in the loop of its number, a sum added up in the one before its own.
         loops = max(
             [
                 self.loop_number(node)
@@ -228,6 +233,7 @@ class TokenLoop:
             self.build.store(ir.Constant(kind, _START[node.operation]), self.accumulators[node])
         with loop_over(self.build, int_constant(0), int_constant(self.shape.width)) as feature:
             self.feature = feature
+            # A value of one loop does not exist in the next, and is computed there again.
             self.vectors.clear()
             for node in reductions:
                 variable, value = self.accumulators[node], self._vector_value(node.inputs[0])
@@ -237,6 +243,7 @@ class TokenLoop:
                     self._add_to_variable(variable, self.build.fpext(value, F64), F64)
                 else:
                     before = self.build.load(variable, typ=F32)
+                    # Not maxnum and minnum, which drop NaN where torch keeps it.
                     name = {"max": "maximum", "min": "minimum"}[node.operation]
                     self.build.store(call_intrinsic(self.build, name, before, value), variable)
             if is_last:
@@ -320,16 +327,17 @@ class TokenLoop:
         match node.operation:
             case "number":
                 return float_constant(node.number)
-            case "add" | "multiply":
-                return _apply_chain(
-                    {"add": build.fadd, "multiply": build.fmul}[node.operation], values
-                )
+            case "add":
+                return reduce(build.fadd, values)
+            case "multiply":
+                return reduce(build.fmul, values)
             case "centre":
                 centred = build.fsub(*values)
                 rest = self.rests.get(node.inputs[1])
                 return centred if rest is None else build.fsub(centred, rest)
             case "where":
                 return build.select(*values)
+            # As in torch: NaN is unequal to everything, and all other comparisons are false.
             case "!=":
                 return build.fcmp_unordered("!=", *values)
             case "<" | "<=" | ">" | ">=" | "==":
@@ -345,6 +353,7 @@ class TokenLoop:
         at = build.add(self.offset, self.feature)
         if not self.shape.half:
             return build.load(_element_of(build, pointer, at, F32), typ=F32)
+        # A bfloat16 is the upper half of the same number in single precision.
         bits = build.load(_element_of(build, pointer, at, I16), typ=I16)
         return build.bitcast(build.shl(build.zext(bits, I32), ir.Constant(I32, 16)), F32)
 
@@ -413,13 +422,6 @@ _UNARY: dict[str, Callable[[ir.IRBuilder, ir.Value], ir.Value]] = {
 }
 
 
-def _apply_chain(operation: ir.IRBuilder, values: Sequence[ir.Value]) -> ir.Value:
-    total = values[0]
-    for value in values[1:]:
-        total = operation(total, value)
-    return total
-
-
 @contextmanager
 def loop_over(build: ir.IRBuilder, first: ir.Value, last: ir.Value) -> Iterator[ir.Value]:
     """For the indices from first to last, as in range; its value."""
@@ -432,6 +434,7 @@ def loop_over(build: ir.IRBuilder, first: ir.Value, last: ir.Value) -> Iterator[
     build.cbranch(build.icmp_signed("<", index, last), body, after)
     build.position_at_end(body)
     yield index
+    # build.block, not body: a loop inside this one has ended in a block of its own.
     index.add_incoming(build.add(index, int_constant(1), flags=("nsw",)), build.block)
     build.branch(head)
     build.position_at_end(after)

@@ -24,7 +24,9 @@ _ERFCX = (
     *(-0.0565323689, 0.0106331672, -0.00116569299, 5.61622561e-05),
 )
 _ROUND = 12582912.0  # 1.5 · 2²³: adding it leaves an integer in the lowest bits
+# ln 2 in two parts: the first has so few bits that its product with any whole power is exact.
 _LN2_HIGH, _LN2_LOW = 0.693145751953125, 1.42860682030941723212e-6
+# Below the second, half the power (see `emit_exp`) would be too small for a normal number.
 _OVERFLOW, _UNDERFLOW = 88.72283, -86.6
 
 
@@ -74,6 +76,7 @@ def emit_erf(build: ir.IRBuilder, x: ir.Value) -> ir.Value:
     """The error function."""
     size, square = call_intrinsic(build, "fabs", x), build.fmul(x, x)
     near = build.fmul(x, _emit_polynomial(build, square, _ERF))
+    # erf is 1 there in single precision, and the polynomial, infinite at ∞, would give NaN.
     within = build.select(
         build.fcmp_ordered(">", size, float_constant(_ERF_FLAT)), float_constant(_ERF_FLAT), size
     )

@@ -153,5 +153,6 @@ class Graph:
         number: float = 0.0,
         name: str = "",
     ) -> Node:
+        # The sign too: 0.0 == -0.0, and yet 1 / -0.0 is -∞.
         key = (operation, *map(id, inputs), number, math.copysign(1, number), name)
         return self._nodes.setdefault(key, Node(operation, inputs, kind, number, name))

@@ -71,6 +71,7 @@ def _lower_call(graph: Graph, call: Call, inputs: list[Node]) -> Node:
 
 
 def _lower_variance(graph: Graph, a: Node) -> Node:
+    # Of what is left without the mean: mean(a²) - mean(a)² loses its digits far from zero.
     return graph.mean_features(graph.square(graph.subtract(a, graph.mean_features(a))))
 
 
@@ -85,10 +86,6 @@ def _lower_extreme(graph: Graph, sign: str, a: Node, b: Node) -> Node:
 def _lower_gelu(graph: Graph, a: Node) -> Node:
     erf = graph.apply("erf", graph.multiply(graph.number_node(math.sqrt(0.5)), a))
     return graph.multiply(graph.number_node(0.5), a, graph.add(graph.number_node(1), erf))
-
-
-def _lower_relu(graph: Graph, a: Node) -> Node:
-    return graph.apply("where", graph.apply("<=", a, graph.number_node(0)), graph.number_node(0), a)
 
 
 def _lower_power(graph: Graph, a: Node, b: Node) -> Node:
@@ -122,7 +119,10 @@ _COMPOSED: dict[str, Callable[..., Node]] = {
     "rsqrt": lambda graph, a: graph.apply("reciprocal", graph.apply("sqrt", a)),
     "silu": lambda graph, a: graph.multiply(a, graph.apply("sigmoid", a)),
     "gelu": _lower_gelu,
-    "relu": _lower_relu,
+    # NaN is not <= 0, so it stays NaN; at 0 the gradient is 0, as torch has it.
+    "relu": lambda graph, a: graph.apply(
+        "where", graph.apply("<=", a, graph.number_node(0)), graph.number_node(0), a
+    ),
     "minimum": lambda graph, a, b: _lower_extreme(graph, "<", a, b),
     "maximum": lambda graph, a, b: _lower_extreme(graph, ">", a, b),
 }

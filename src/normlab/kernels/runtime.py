@@ -57,6 +57,7 @@ class Kernels:
         # Rows for a call's totals, taken and put back: no two threads have the same.
         self._spare: list[Tensor] = []
 
+    # Not before it is called: compiling takes tens of milliseconds, and sampling needs no gradient.
     @cached_property
     def _backward(self) -> "Kernel":
         kinds = dict(self.shape.inputs)
@@ -103,6 +104,7 @@ class Kernel:
     """A compiled module's `kernel`."""
 
     def __init__(self, module: ir.Module) -> None:
+        # Kept, for the machine code is freed with its engine.
         self._engine = _compile_module(str(module))
         self._address = self._engine.get_function_address("kernel")
 

@@ -66,9 +66,10 @@ def check_trained_causal(model: GPT, tokens: Tensor, autocast: torch.dtype | Non
             before = _evaluate(model, tokens)
             moved = torch.zeros_like(before)
             for cut in cuts:
-                change = _logit_changes(
-                    before, _evaluate(model, _change_tokens(tokens, cut, model))
-                )
+                # Another token at every place of the first sequence from the cut on.
+                changed = tokens.clone()
+                changed[0, cut:] = (changed[0, cut:] + 1) % len(model.embedding.weight)
+                change = _logit_changes(before, _evaluate(model, changed))
                 change[0, cut:] = 0
                 moved = moved.maximum(change)
         roundings = _ROUNDINGS if dtype is None else _AUTOCAST_ROUNDINGS
@@ -86,13 +87,6 @@ def _evaluate(model: GPT, tokens: Tensor) -> Tensor:
     torch.manual_seed(0)  # of dropout
     # Not through `model(…)`: a compiled model would be compiled anew for this shape.
     return model.forward(tokens).detach().float()
-
-
-def _change_tokens(tokens: Tensor, cut: int, model: GPT) -> Tensor:
-    """The tokens with others than are there in the first sequence, from `cut` on."""
-    changed = tokens.clone()
-    changed[0, cut:] = (changed[0, cut:] + 1) % len(model.embedding.weight)
-    return changed
 
 
 def _check_on_tokens(model: GPT, tokens: Tensor, name: str) -> None:

@@ -39,6 +39,7 @@ class Attention(nn.Module):
         kv = self.kv_heads * self.head_width
         self.sizes = [inner, kv, kv]
         reads = [projection_std(shape.init, shape.width, rows) for rows in self.sizes]
+        # query_key=0 is Xiong et al.'s start (2002.04745): attention averages over the past.
         factors = [shape.init.query_key, shape.init.query_key, wiring.init.get("value", 1.0)]
         stds = [
             (n, std * factor) for n, std, factor in zip(self.sizes, reads, factors, strict=True)
@@ -64,11 +65,13 @@ class Attention(nn.Module):
         explicit = self.kernel is AttentionKernel.explicit
         longest = shape.context if explicit else min(shape.context, EXPLICIT_CONTEXT)
         past = torch.full((longest, longest), -torch.inf).triu(1)
+        # Not in checkpoints: it follows from the configuration, as the tables of Rotary do.
         self.register_buffer("past", past, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, width) → (B, T, width)."""
         batch, time, _ = x.shape
+        # (B, T, H, D), then the heads side by side: (B, T, H·D).
         mixed = self.head_scale(self._compute_attention(*self.project_heads(x)).permute(1, 2, 0, 3))
         mixed = mixed.reshape(batch, time, -1)
         return F.dropout(self.out(self.inner_norm(mixed)), self.dropout, self.training)
@@ -76,6 +79,7 @@ class Attention(nn.Module):
     def project_heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, T, width) → q (H, B, T, D), k and v (K, B, T, D), normalized and rotated."""
         q, k, v = self._split_heads(self.qkv(x))
+        # Rotary tables are fp32, and a norm's output may be: the products take one dtype.
         v = self._apply_head_norm(v, self.v_norm).to(v.dtype)
         q = self.rotary(self._apply_head_norm(q, self.q_norm)).to(v.dtype)
         k = self.rotary(self._apply_head_norm(k, self.k_norm)).to(v.dtype)
@@ -84,6 +88,7 @@ class Attention(nn.Module):
     def _split_heads(self, qkv: Tensor) -> tuple[Tensor, ...]:
         """(B, T, (H + 2K)·D) → (H, B, T, D), (K, B, T, D), (K, B, T, D)."""
         if not self.per_head:
+            # Over all heads together, as in OLMo 2 (2501.00656).
             q, k, v = torch.split(qkv, self.sizes, dim=-1)
             parts = self.q_norm(q), self.k_norm(k), self.v_norm(v)
             qkv = torch.cat([part.to(v.dtype) for part in parts], dim=-1)
@@ -101,7 +106,7 @@ class Attention(nn.Module):
         dropout = self.dropout if self.training else 0.0
         if not self._is_explicit(q):
             grouped = self.heads != self.kv_heads
-            q, k, v = (heads.transpose(0, 1) for heads in (q, k, v))
+            q, k, v = (heads.transpose(0, 1) for heads in (q, k, v))  # (B, H or K, T, D)
             mixed = F.scaled_dot_product_attention(
                 q, k, v, dropout_p=dropout, is_causal=True, enable_gqa=grouped
             )
@@ -110,7 +115,7 @@ class Attention(nn.Module):
             k = k.repeat_interleave(self.heads // self.kv_heads, dim=0)
             v = v.repeat_interleave(self.heads // self.kv_heads, dim=0)
         time = q.shape[-2]
-        q, k, values = (heads.flatten(0, 1) for heads in (q, k, v))
+        q, k, values = (heads.flatten(0, 1) for heads in (q, k, v))  # (H·B, T, D)
         past = self.past[:time, :time].to(q.dtype)  # 0 and -inf are exact in any dtype
         # One pass over the scores instead of three: scale, mask and product together.
         scores = torch.baddbmm(past, q, k.transpose(-2, -1), alpha=1 / math.sqrt(self.head_width))
@@ -138,7 +143,7 @@ class Rotary(nn.Module):
         self.register_buffer("sin", angle.sin().float(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, H, T, D) → (B, H, T, D)."""
+        """(…, T, D) → (…, T, D)."""
         time = x.shape[-2]
         cos, sin = self.cos[:time], self.sin[:time]
         first, second = x.chunk(2, dim=-1)
@@ -215,7 +220,7 @@ class GPT(nn.Module):
             if shape.positions is Positions.learned
             else None
         )
-        # A number of its own where there is one: weight decay falls on matrices only.
+        # A scalar: weight decay, which falls on matrices only, leaves it alone.
         self.embedding_scale = (
             None
             if init.embedding_scale is None

@@ -16,7 +16,7 @@ import hashlib
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from normlab.config.schema import InitConfig, InitScheme
 
@@ -61,15 +61,14 @@ def initialize_weights(model: nn.Module, seed: int) -> None:
     for name, module in model.named_modules():
         if not isinstance(module, Linear | Embedding):
             continue
-        _draw_weight(module.weight, module.std, seed, f"{name}.weight")
+        weight = module.weight
+        # Not hash(), which Python salts anew in every process.
+        digest = hashlib.blake2b(f"{seed}/{name}.weight".encode(), digest_size=8).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest, "little", signed=True))
+        weight.copy_(torch.randn(weight.shape, generator=generator))
+        # Scaled after the draw: models that differ in a standard deviation share the draw.
+        parts = torch.split(weight, [rows for rows, _ in module.std])
+        for part, (_, std) in zip(parts, module.std, strict=True):
+            part *= std
         if isinstance(module, Linear) and module.bias is not None:
             module.bias.zero_()
-
-
-def _draw_weight(weight: Tensor, std: list[tuple[int, float]], seed: int, name: str) -> None:
-    digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest, "little", signed=True))
-    weight.copy_(torch.randn(weight.shape, generator=generator))
-    parts = torch.split(weight, [rows for rows, _ in std])
-    for part, (_, number) in zip(parts, std, strict=True):
-        part *= number

@@ -87,6 +87,7 @@ def build_scale(scale: Scale, **shapes: tuple[int, ...]) -> nn.Module:
     """The module of a scale; `shapes` says what a learnable one looks like by what it is per."""
     if scale.per is not None:
         return Gain(scale.value, {"scalar": (), **shapes}[scale.per])
+    # A scale of 1 costs nothing: no pass over the stream.
     return nn.Identity() if scale.value == 1.0 else Factor(scale.value)
 
 

@@ -36,6 +36,7 @@ def norm_factory(config: Mapping[str, Any], key: str = "norm") -> Callable[[int]
             _check_size(arguments, width, key)
             checked.add(width)
         try:
+            # Lists and mappings as Python's own: a class cannot be expected to take OmegaConf's.
             norm = instantiate(arguments, width, _convert_="all")
         except InstantiationException as error:
             if isinstance(error.__cause__, ConfigError):
@@ -75,6 +76,7 @@ def _check_size(arguments: Mapping[str, Any], width: int, key: str) -> None:
         count = sum(tensor.numel() for tensor in (*norm.parameters(), *norm.buffers()))
     except Exception:  # of anybody's class: what is wrong is said where it is really built
         return
+    # A Linear with a large out_features took 10 GB before its shape was refused.
     most = 16 * width**2 + _MOST_OTHER_NUMBERS
     if count > most:
         raise ConfigError(
@@ -192,6 +194,8 @@ def _perturb_parameters(norm: nn.Module) -> None:
 
 
 def _leaks_tokens(norm: nn.Module, x: Tensor) -> bool:
+    # Each later token and another sequence. A check that changed the first token alone passed a
+    # norm that added the next one: it saw what goes forward in time, and not what comes back.
     changes = ((0, 1), (0, 2), (0, 3), (2, 0))
     if any(_reaches_other_tokens(norm, x, sequence, token) for sequence, token in changes):
         return True

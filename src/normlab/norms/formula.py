@@ -150,6 +150,7 @@ class Formula(KernelNorm):
         """The expression."""
         return self.expression
 
+    # Nested functions cannot be pickled, so a copy compiles its own.
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key != "_function"}
 

@@ -150,6 +150,7 @@ class PartialRMSNorm(KernelNorm):
     def forward(self, x: Tensor) -> Tensor:
         """(…, width) → (…, width), in the dtype of x."""
         count = _count_features(x.shape[-1], self.part)
+        # A formula has no slices: the other features count as 0.
         mean_square = f"sum(where(index < {count}, x**2, 0)) / {count}"
         formula = FormulaSource(
             f"gain * x / sqrt({mean_square} + eps)", x.shape[-1], _GAIN, (("eps", self.eps),)
@@ -197,6 +198,7 @@ class GroupNorm(KernelNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, width) → (…, width), in the dtype of x."""
+        # To a kernel each group is a token; gain and bias begin anew after `groups` of them.
         formula = FormulaSource(
             f"{_LAYER_NORM} + bias",
             _group_width(x.shape[-1], self.groups),
@@ -232,6 +234,7 @@ class DynamicTanh(KernelNorm):
 
     def _compute_with_torch(self, x: Tensor, *parameters: Tensor) -> Tensor:
         alpha, gain, bias = parameters
+        # In bf16 the gradient 1 - tanh² comes from a rounded tanh: off by up to 105 eps.
         return (torch.tanh(alpha * widen_precision(x)) * gain + bias).to(x.dtype)
 
 
@@ -271,6 +274,7 @@ class WindowNorm(nn.Module):
 
 def _rms_normalize(x: Tensor, gain: Tensor, eps: float, cast: str) -> Tensor:
     if cast == "none":
+        # Not F.rms_norm, which takes the mean of half precision in fp32.
         return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * gain.to(x.dtype)
     direct = accumulates_in_fp32(x)
     wide = x if direct else widen_precision(x)

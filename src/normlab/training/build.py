@@ -50,7 +50,7 @@ def check_networks(specs: Iterable[RunSpec]) -> None:
     norms: list[tuple[str, Any, int]] = []
     networks: list[tuple[ResolvedPlacement, ModelConfig]] = []
     for spec in specs:
-        if spec.config.allow_leak:
+        if spec.config.allow_leak:  # a lesson trains a norm that sees the next token
             continue
         model = spec.config.model
         network = resolve_placement(spec.config.placement, spec.config.norm, model.depth)

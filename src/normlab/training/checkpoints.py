@@ -215,11 +215,14 @@ class Checkpoints(pl.Callback):
         self, name: str, content: dict[str, Any], keep: str | None = None
     ) -> None:
         if not (self.folder / RUN_FILE).exists():
+            # Writing would make the folder again, with nothing but this file in it.
             raise NormlabError(f"{self.folder} has vanished")
         path = self.folder / name
         try:
             with replace_atomically(path) as draft:
                 torch.save(content, draft)
+                # Only now: a disk that is full must not cost the state before this one. After a
+                # kill between the two renames `latest_state` finds it under its second name.
                 if keep is not None and path.exists():
                     os.replace(path, self.folder / keep)
         except RuntimeError as error:
@@ -330,6 +333,8 @@ def _check_archive(file: BinaryIO) -> None:
         if pickled.file_size > LARGEST_TEXT:
             raise ValueError(f"its list of contents is larger than {LARGEST_TEXT:,} bytes")
         for opcode, argument, _ in pickletools.genops(archive.read(pickled)):
+            # torch writes GLOBAL. STACK_GLOBAL has its name on the stack and None as its argument,
+            # which is not allowed either.
             if "GLOBAL" in opcode.name and not _ALLOWED_NAMES.fullmatch(str(argument)):
                 raise ValueError(f"it holds {argument}")
     file.seek(0)
@@ -463,6 +468,7 @@ def _set_schedule(schedule: Any, step: int) -> None:
     ]
     at = {"last_epoch": step, "_step_count": step + 1, "_last_lr": rates}
     schedule.load_state_dict({**schedule.state_dict(), **at})
+    # A schedule that loads its state leaves the rates of its optimizer as they are.
     for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
 

@@ -14,10 +14,12 @@ from normlab.errors import NormlabError
 from normlab.text import one_line
 from normlab.training.hardware import Hardware
 
-# Seconds that torch.compile takes for a small model: of one run, and mapped over a stack.
+# Seconds that torch.compile takes for a small model: of one run (11 to 31 measured), and mapped
+# over a stack (40 to 70).
 RUN_SECONDS = 25.0
 STACK_SECONDS = 60.0
-# How many times faster a step is then. Of large models, whose matrix products decide, it is less.
+# How many times faster a step is then. Of a small run 114 steps a second became 141, of 64 in a
+# stack 5,592 became 15,111. Of large models, whose matrix products decide, it is less.
 RUN_SPEEDUP = 1.3
 STACK_SPEEDUP = 2.5
 _TIMED_STEPS = 3

@@ -120,6 +120,7 @@ class ValidationSums:
 
     def means(self) -> Tensor:
         """(..., 3) fp64: over all windows so far, those of even and those of odd index."""
+        # First to the CPU: MPS has no float64.
         sums = torch.stack(self._sums).cpu().double().sum(0)
         scored = torch.stack(self._scored).cpu().sum(0)
         return torch.cat([sums.sum(-1, keepdim=True) / scored.sum(), sums / scored], -1)
@@ -236,6 +237,8 @@ def compile_model(
     """
     module.to(trainer.strategy.root_device)
     torch.compiler.reset()  # what was compiled for other runs counts towards a limit
+    # In place: the module that torch.compile(model) returns puts `_orig_mod.` before every name in
+    # a checkpoint.
     module.model.compile(mode="reduce-overhead" if graphs else None)
     try:
         with _fork_random(trainer):
@@ -269,6 +272,7 @@ def prepare_uncompiled_step(
 def _fork_random(trainer: pl.Trainer) -> AbstractContextManager[None]:
     """Random numbers are afterwards what they were, on the CPU and on the run's own card."""
     device = trainer.strategy.root_device
+    # By default fork_rng opens a context on every card of the machine.
     return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 

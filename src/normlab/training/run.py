@@ -125,6 +125,7 @@ def _train_locked(spec: RunSpec, command: str, display: Display) -> RunRecord:
     record.ended = current_time()
     record.write(spec.folder)
     if record.state in SETTLED_STATES:
+        # A signal after the last step found nothing to stop here; it stops the study.
         stopping.raise_requested()
     return record
 
@@ -176,6 +177,7 @@ def _train_model(spec: RunSpec, record: RunRecord, context: RunContext) -> None:
         try:
             _fit_model(spec, record, hardware, checkpoints, module, source, windows)
         finally:
+            # A continued run that ends before its first new step is at the step that was logged.
             record.step = max(record.step, recorder.progress.step)
         if recorder.progress.diverged_step is None and not config.allow_leak:
             _check_trained_model(module, windows, hardware)
@@ -243,6 +245,8 @@ def _fit_model(
         first=done * accumulate,
         pinned=hardware.device == "cuda",
     )
+    # The recorder after the checkpoints: its clock of training starts again when they are written,
+    # and what it has still to log is part of the last state.
     callbacks: list[pl.Callback] = [checkpoints, recorder]
     if spec.config.probes.every is not None:
         callbacks.append(Probes(spec.config.probes.every, settings.max_steps, recorder))

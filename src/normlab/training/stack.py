@@ -229,6 +229,7 @@ class Stack:
         for static, values in zip((self._tokens, self._targets), batch, strict=True):
             # Pinned memory is copied while the device computes; other memory is waited for.
             moved = values.to(self.device, non_blocking=values.is_pinned())
+            # (S, B, T) → (R, B, T), into the memory that a captured step reads.
             torch.index_select(moved, 0, self._batch_rows, out=static)
 
     def _allocate_batch(self, batch: Pair) -> None:
@@ -312,6 +313,7 @@ def stack_tensors(
 
 def row_weights(row: int, tensors: Mapping[str, Tensor]) -> Tensors:
     """Of stacked tensors (R, …), those of one run, as tensors of their own on the CPU."""
+    # A view would change with the next step, and torch.save writes all of the memory behind it.
     return {name: tensor[row].detach().cpu().clone() for name, tensor in tensors.items()}
 
 

@@ -167,6 +167,7 @@ class StackFollower(pl.Callback):
         assert member.module is not None
         if member.spec.config.allow_leak:
             return
+        # On the CPU, where the run's own model and the windows are.
         weights = row_weights(row, self.stack.parameters)
         member.module.load_state_dict(_module_state(member, weights))
         tokens = self.windows.pairs[0][0][:2]
@@ -235,7 +236,7 @@ class StackFollower(pl.Callback):
             losses, norms = zip(*waiting, strict=True)
             for rows, values in ((self._losses, losses), (self._norms, norms)):
                 rows += list(torch.stack(values, dim=1).to(self.stack.device))
-            # Shares, as below.
+            # Each state holds its run's share of the time, as `_save_states` divides it.
             self._elapsed = sum(state.plain.recorder.elapsed for state in saved)
 
     def _begin_readout(self) -> None:
@@ -252,7 +253,7 @@ class StackFollower(pl.Callback):
             self._record_steps(trainer, self._readouts.popleft())
 
     def _record_steps(self, trainer: pl.Trainer, readout: Readout) -> None:
-        losses, norms = readout.wait().transpose(1, 2).tolist()
+        losses, norms = readout.wait().transpose(1, 2).tolist()  # (2, R, steps)
         now = time.perf_counter()
         # A run's share of the time, so that the runs of a study add up to what it took.
         seconds, self._clock = (now - self._clock) / self.stack.runs, now
@@ -298,7 +299,12 @@ class StackFollower(pl.Callback):
             began = time.perf_counter()
             self.members = [self.members[row] for row in rows]
             self._best = {name: best[rows] for name, best in self._best.items()}
-            self._select_waiting(rows)
+            # What is still to be logged, of the runs that stay.
+            self._losses = [losses[rows] for losses in self._losses]
+            self._norms = [norms[rows] for norms in self._norms]
+            self._readouts = deque(
+                Readout(readout.wait()[:, :, rows]) for readout in self._readouts
+            )
             self.stack.select_runs(rows)
             for member in self.members:
                 if member.record is not None:
@@ -314,12 +320,6 @@ class StackFollower(pl.Callback):
         if self.stack.device.type != "cuda":
             return True
         return not self.stack.compiled and 2 * rest <= len(self.members)
-
-    def _select_waiting(self, rows: list[int]) -> None:
-        """Leave out what is still to be logged of runs that leave the stack."""
-        self._losses = [losses[rows] for losses in self._losses]
-        self._norms = [norms[rows] for norms in self._norms]
-        self._readouts = deque(Readout(readout.wait()[:, :, rows]) for readout in self._readouts)
 
     def _validation_losses(self) -> list[ValidationLoss]:
         module = StackModule(self.stack)
@@ -422,6 +422,7 @@ def _optimizer_state(
     groups = member.optimizer.state_dict()["param_groups"]
     for group in groups:
         group["lr"] = rate
+    # As torch has it: no moments before the first step, nor of what never got a gradient.
     state = {
         index: {
             "step": torch.tensor(float(stack.step)),

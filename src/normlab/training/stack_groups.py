@@ -13,6 +13,7 @@ torch.compile has no rule for its kernels there.
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -86,13 +87,9 @@ class StackPlan:
     obstacles: dict[int, str]
 
 
+@single_thread()
 def plan_stacks(specs: Sequence[RunSpec]) -> StackPlan:
     """Put runs that can share a stack into groups; each model is tried once."""
-    with single_thread():
-        return _plan_on_one_thread(specs)
-
-
-def _plan_on_one_thread(specs: Sequence[RunSpec]) -> StackPlan:
     groups: dict[int, list[int]] = defaultdict(list)
     leaders: list[tuple[RunSpec, list[Any]]] = []  # the first run of each group, its structure
     obstacles: dict[int, str] = {}
@@ -123,7 +120,8 @@ def find_setting_obstacle(config: TrainConfig) -> str:
     """The key of a run that keeps it out of any stack, in a sentence; empty where none does."""
     for key, (is_allowed, reason) in _REQUIRED.items():
         if not is_allowed(config):
-            return f"{key}={_read_key(config, key)} cannot be in a stack: {reason}"
+            value = attrgetter(key)(config)
+            return f"{key}={getattr(value, 'value', value)} cannot be in a stack: {reason}"
     return ""
 
 
@@ -179,6 +177,8 @@ def describe_structure(model: nn.Module) -> list[Any]:
     """All that two models of one stack must agree in: everything but the values of tensors."""
     parts: list[Any] = []
     for name, module in model.named_modules():
+        # Not vars(module): a formula leaves out of its state the functions that it was compiled
+        # to, and two of these are never equal.
         state = dict(module.__getstate__())
         tensors = [
             (kind, key, value.shape, value.dtype)
@@ -238,13 +238,6 @@ def check_explicit_request(size: int, specs: Sequence[RunSpec], plan: StackPlan)
         f"trainer.stack={size} cannot stack these {len(specs)} runs: {reason}; leave trainer.stack "
         f"out to train them one by one."
     )
-
-
-def _read_key(config: TrainConfig, key: str) -> Any:
-    value: Any = config
-    for name in key.split("."):
-        value = getattr(value, name)
-    return getattr(value, "value", value)
 
 
 def _is_below(key: str, names: Sequence[str]) -> bool:

@@ -110,7 +110,8 @@ def _train_or_record_interruption(members: Sequence[Member], command: str) -> No
         signum = stopping.signal_of(error)
         for member in _active(members):
             if member.record is not None:
-                step = member.record.step if member.files is None else _step_of(member)
+                files = member.files
+                step = member.record.step if files is None else files.recorder.progress.step
                 member.record.state = "interrupted"
                 member.record.reason = f"stopped by {signum.name} at step {step}"
                 member.end()
@@ -123,6 +124,7 @@ def _lock_member(member: Member, locks: ExitStack) -> None:
     try:
         locks.enter_context(lock_run(spec.study_folder, spec.id))
         check_links(spec.folder)
+        # Only under the lock: another process may have finished it since it was planned.
         member.outcome = spec.read_result()
     except (RunLockedError, NormlabError) as error:
         member.outcome = error
@@ -140,20 +142,20 @@ def _train_members(members: Sequence[Member], command: str) -> None:
     stacks: dict[tuple[int, int], list[Member]] = defaultdict(list)
     for member in members:
         _prepare_member(member, command)
+        # They differ after a kill while states were being saved, or where runs come from several
+        # stacks.
         if member.outcome is None:
             stacks[member.first_step, _waiting_steps(member)].append(member)
     for together in stacks.values():
-        _free_memory()
+        # Give back what a stack before this one held on the device.
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        # Not within its `except`: the error holds the frames, and so the tensors, that filled the
+        # memory.
         halves = _train_together(together)
         for half in halves:
             _train_members(half, command)
-
-
-def _free_memory() -> None:
-    """Give back what a stack before this one held on the device."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def _waiting_steps(member: Member) -> int:
@@ -212,11 +214,6 @@ def _active(members: Sequence[Member]) -> list[Member]:
     return [member for member in members if member.outcome is None]
 
 
-def _step_of(member: Member) -> int:
-    assert member.files is not None
-    return member.files.recorder.progress.step
-
-
 def _fit_members(members: list[Member]) -> None:
     first = members[0].spec
     assert members[0].record is not None
@@ -236,6 +233,7 @@ def _fit_members(members: list[Member]) -> None:
     )
     _restore_stack(stack, members)
     batches = StackBatches(source, stack, first.config.trainer.max_steps)
+    # After the last step there is no next batch; the stack is prepared all the same.
     stack.prepare(batches.batch(min(stack.step, batches.count - 1)))
     compile_where_it_pays(
         hardware,

@@ -39,7 +39,7 @@ _requested: int | None = None  # the signal that asked to stop since training be
 _training = False  # whether the first signal can wait until a state is saved
 _has_parent = False  # whether a parent process hears the user's signals, and passes them on
 _raised = False  # of such a process: it is stopping
-_at_once = False
+_at_once = False  # whether its parent has asked a second time: no state is waited for
 _interruption: KeyboardInterrupt | None = None  # what the first signal has raised
 
 

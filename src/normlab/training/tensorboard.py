@@ -121,6 +121,8 @@ class RunLogger(TensorBoardLogger):
         """Bytes of each event file of the run, written to the disk: all that was logged so far."""
         self.experiment.flush()
         files = sorted(Path(self.save_dir or ".").glob(EVENT_FILES))
+        # Before the state that counts on these bytes: after a crash of the machine they may be
+        # missing, and `rewind_events` would refuse the state.
         for path in files:
             sync_to_disk(path)
         return {path.name: path.stat().st_size for path in files}
@@ -133,6 +135,7 @@ class RunLogger(TensorBoardLogger):
             self.experiment.file_writer.add_summary(part)
         # Without a backtick, which the archive's reader takes for the end, it is the same JSON.
         text = json.dumps(asdict(record), indent=1).replace("`", r"\u0060")
+        # add_text adds the suffix to every tag.
         self.experiment.add_text(tags.RECORD.removesuffix("/text_summary"), _fence("json", text))
         if self.settings.layout:
             probes = _PROBES_LAYOUT if "probes" in record.config else {}
