@@ -74,6 +74,7 @@ def read_entry(path: Path, *facts: str) -> CatalogueEntry:
 
 def build_page() -> str:
     """The page, as Markdown."""
+    # Not the folders inside: the eight variants `pre/…` are on the page of experiments.
     norm_files, placement_files = (
         sorted((config.conf_folder() / group).glob("*.yaml")) for group in ("norm", "placement")
     )
@@ -101,6 +102,7 @@ def _table_rows(columns: Sequence[str], entries: Sequence[CatalogueEntry]) -> li
     rows: list[Sequence[str]] = [columns, ["---"] * len(columns)]
     for entry in entries:
         link = f"[`{entry.name}`](#{entry.name})"
+        # In a table of Markdown a | would begin another cell, and a * italics.
         equation = entry.equation.replace("|", "\\|").replace("*", "\\*")
         rows.append([link, entry.title, equation, *entry.facts, entry.links])
     return ["| " + " | ".join(row) + " |" for row in rows]
@@ -131,6 +133,7 @@ def _placement_facts(name: str) -> tuple[str, str]:
     from normlab.model.gpt import count_parameters
     from normlab.training.build import build_model
 
+    # Less the same model without norms: what both have cancels, so any vocabulary will do.
     specs = compose_specs(["norm=rmsnorm", f"placement={name}"], ["norm=none", "placement=pre"])
     with_placement, bare = (build_model(spec.config, vocabulary=8) for spec in specs)
     final = "no" if isinstance(with_placement.final_norm, nn.Identity) else "yes"

@@ -91,6 +91,7 @@ def computing_dtype(norm: nn.Module, width: int) -> torch.dtype:
     """float64, or float32 when a norm given float64 does not respond to a change of 2⁻⁴⁰."""
     function, x = stateless_function(move_parameters(norm)), normal_input(BATCH, TOKENS, width)
     with torch.no_grad():
+        # Below the last of fp32's 24 binary digits, above that of float64's 53.
         nudged = function(x * (1 + 2.0**-40 * normal_input(BATCH, TOKENS, width, seed=1)))
         responding = (nudged != function(x)).double().mean()
     return torch.float64 if responding > 0.5 else torch.float32
@@ -105,6 +106,7 @@ def _largest_deviations(norm: Function, width: int) -> dict[str, list[float]]:
             largest = dict.fromkeys(EQUATIONS, 0.0)
             for name, left, right in _equation_sides(norm, x):
                 difference = (left - right).abs().max()
+                # Sides that are both 0 would be 0/0.
                 relative = float(difference / right.square().mean().sqrt()) if difference else 0.0
                 # Sides that are not finite differ by as much as one likes.
                 relative = float("inf") if relative != relative else relative

@@ -34,6 +34,7 @@ class Quantity(Enum):
     """
 
     final = "final"
+    # For the claims of 2502.02732 on how the stream's variance grows with depth.
     growth = "growth"
     acceleration = "acceleration"
 
@@ -286,6 +287,7 @@ def read_claim(path: Path) -> Claim:
             )
     test, published = raw.pop("test"), raw.pop("published")
     kind = test.get("kind") if isinstance(test, dict) else test
+    # A kind that is a list or a mapping has no hash to be looked up by.
     if not isinstance(test, dict) or not isinstance(kind, str) or kind not in TESTS:
         raise _claim_error(
             path,
@@ -330,6 +332,7 @@ def _convert_value(path: Path, key: str, hint: Any, value: Any) -> Any:
             path, f"{key}={str(value).lower()} is not allowed; no key is true or false"
         )
     try:
+        # As a field of its type. To YAML 2e-2, without a point, is text: OmegaConf converts it.
         node = OmegaConf.structured(make_dataclass("Key", [("value", hint)]))
         node.value = value
         converted = OmegaConf.to_container(node, enum_to_str=False)["value"]  # type: ignore[index, call-overload]

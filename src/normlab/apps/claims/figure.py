@@ -75,6 +75,7 @@ def range_shades(verdict: ClaimVerdict) -> list[tuple[Range, str]]:
 def _draw_rows(axes: Axes, verdicts: Sequence[ClaimVerdict]) -> None:
     axes.set_axis_off()
     axes.set_xlim(0, 1)
+    # Downwards, with room for the heads above the first row.
     axes.set_ylim(len(verdicts) - 0.5, -1.2)
     for x, head in ((_NAME, "claim"), (_WORD, "verdict"), (_VALUE, "published → measured")):
         axes.text(x, -0.8, head, fontsize=8, color=GREY, va="center")
@@ -106,6 +107,7 @@ def _draw_row(axes: Axes, row: int, verdict: ClaimVerdict) -> None:
         tall = 0.38 if shade == _CLAIMED else 0.3
         left = _LEFT if range_.low is None else scale_x(range_.low)
         right = _RIGHT if range_.high is None else scale_x(range_.high)
+        # A range of no width is drawn as a thin line.
         axes.fill_betweenx([row - tall, row + tall], left, max(right, left + 2e-3), color=shade)
     if verdict.published_value is not None:
         x = scale_x(verdict.published_value)
@@ -122,6 +124,7 @@ def _draw_row(axes: Axes, row: int, verdict: ClaimVerdict) -> None:
 def find_limits(values: Iterable[float | None]) -> tuple[float, float]:
     """From below the lowest to above the highest of the values that are known."""
     finite = [value for value in values if value is not None]
+    # A share of the numbers' span, or where all are the same one, of its size.
     pad = _PAD * ((max(finite) - min(finite)) or abs(max(finite)) or 1.0)
     return min(finite) - pad, max(finite) + pad
 

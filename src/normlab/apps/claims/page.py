@@ -91,6 +91,7 @@ def write_pages(folder: Path, record: ClaimsRecord) -> tuple[Path, Path]:
             budget = v.budget or record.budget
             result = (v.published, value, budget, v.label)
             cells = (f"[{v.name}](#{v.name})", _link_source(v.source), *result)
+            # A | of a text, as in |ln x|, would begin another cell.
             rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")
         lengths = _LENGTHS if any(map(has_lengths, part.verdicts)) else ""
         intervals = sum(verdict.low is not None for verdict in part.verdicts)
@@ -146,6 +147,7 @@ def has_lengths(verdict: ClaimVerdict) -> bool:
 
 
 def _write_section(verdict: ClaimVerdict) -> str:
+    # Without a unit a space is left before the period.
     explanation = f"{describe_value(verdict)} {verdict.unit}.".replace(" .", ".")
     if verdict.reason:
         explanation = f"{_capitalize_sentence(verdict.reason)}."

@@ -208,6 +208,7 @@ def merge_records(records: Sequence[ClaimsRecord]) -> ClaimsRecord | None:
         return None
     verdicts = [verdict for record in records for verdict in record.verdicts]
     merged = ClaimsRecord(records[-1].budget, ())
+    # `sorted` is stable: of one day the later record's verdict stays the later one.
     for verdict in sorted(verdicts, key=lambda verdict: verdict.date):
         merged = merged.update(ClaimsRecord(merged.budget, (verdict,)))
     return merged
@@ -221,6 +222,7 @@ def combine_budgets(records: Sequence[ClaimsRecord]) -> ClaimsRecord:
     chosen: dict[str, ClaimVerdict] = {}
     for record in records:
         for verdict in record.verdicts:
+            # A larger budget that measured nothing does not hide what a smaller one measured.
             if verdict.value is not None or verdict.name not in chosen:
                 chosen[verdict.name] = replace(verdict, budget=record.budget)
     used = [r.budget for r in records if any(v.budget == r.budget for v in chosen.values())]

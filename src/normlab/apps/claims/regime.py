@@ -76,6 +76,7 @@ def _values_by_budget(sweep: SweepRequest, master: DictConfig) -> dict[str, dict
     values: dict[str, dict[str, Any]] = {}
     for budget in sweep.budgets or _all_budgets():
         length = {"trainer.max_steps": _length_of_budget(budget, master)}
+        # In the order of `SweepRequest.expand_arms`: `params` go before what a budget sets.
         values[budget] = {**length, **sweep.budgets.get(budget, {}), **sweep.params}
     return values
 
@@ -116,6 +117,7 @@ def find_loss_range(plan: Plan) -> LossRange | None:
     from normlab.data import build_source
 
     data, context = plan.specs[0].plain["data"], plan.specs[0].config.model.context
+    # The lowest loss of a text is not known.
     floor = build_source(data, context).floor if data["kind"] == "synthetic" else None
     return LossRange(floor or 0.0, math.log(sizes.pop()))
 
@@ -138,6 +140,7 @@ def check_attainable(
         )
     margin = getattr(claim.test, "margin", None)
     compares_losses = claim.quantity is None or claim.quantity.is_loss
+    # The margin of `diverges` is one of shares of runs, and growth is not a loss.
     if margin is None or losses is None or claim.kind == "diverges" or not compares_losses:
         return
     largest = losses.uniform - losses.floor

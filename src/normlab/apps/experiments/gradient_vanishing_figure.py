@@ -112,6 +112,7 @@ def draw_figure(record: MeasurementRecord) -> Figure:
 
 def _draw_panel(axes: Axes, curves: Sequence[ProfileCurve], quantity: str) -> None:
     first = curves[0].profile
+    # Other widths are there for their floors, which only the signal has.
     curves = [c for c in curves if c.profile.width == first.width or quantity == "std"]
     axes.set_yscale("log")
     unit = "layer" if first.placement is None else "block"

@@ -203,6 +203,7 @@ def _describe_wide_statistics(numbers: Precision) -> Iterator[str]:
         curves = numbers.find_curves(dtype=dtype, statistics=WIDE)
         errors = [none_to_nan(e) for c in curves for e, lost in zip(c.error, c.lost, strict=True)
                   if lost is not None]  # fmt: skip
+        # max() may pass over a NaN.
         error = math.nan if any(map(math.isnan, errors)) else max(errors)
         largest.append(f"{format_short(error)} in {dtype}")
         inexact += [dtype] * (not error <= _ROUNDINGS * units[dtype])

@@ -88,6 +88,7 @@ def _draw_errors(
         if lost:
             colour = look(curve)["color"]
             axes.plot(lost, [height] * len(lost), "x", color=colour, ms=4, mew=1.2)
+            # On a logarithmic axis: the next curve's crosses stand below.
             height /= 3
 
 

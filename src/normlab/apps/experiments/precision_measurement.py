@@ -30,6 +30,7 @@ TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.flo
 
 def rms_norm(x: Tensor, eps: float) -> Tensor:
     """RMSNorm, x / √(mean x² + eps): (tokens, width) → the same, in the dtype of x."""
+    # Where the mean square overflows, 1/√∞ is 0: the output is zeros, and no test for NaN sees it.
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
 
 
@@ -148,6 +149,7 @@ def describe_format(dtype: str) -> NumberFormat:
         dtype=dtype,
         unit=limits.eps / 2,
         largest=limits.max,
+        # The smallest subnormal number, which torch.finfo does not have.
         smallest=limits.smallest_normal * limits.eps,
         square=square if math.isfinite(square) else None,
     )

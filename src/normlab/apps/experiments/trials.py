@@ -104,6 +104,7 @@ class TrialPair:
 
 def read_trials(arms: Sequence[Arm]) -> list[Trial]:
     """The study's arms as trials, in the order of its table."""
+    # For all arms or for none: a loss on half of the windows does not compare with one on all.
     halved = all(has_halves(arm.with_state("finished")) for arm in arms)
     trials = []
     for arm in arms:
@@ -177,6 +178,7 @@ def compare_pairs(pairs: Sequence[tuple[Trial, Trial]], families: int = 1) -> li
 
     `families` is how many such groups of trials one question has; they share out the level.
     """
+    # By identity: a trial holds dicts, so that it has no hash.
     trials = list({id(trial): trial for pair in pairs for trial in pair}.values())
     position = {id(trial): index for index, trial in enumerate(trials)}
     indices = [(position[id(a)], position[id(b)]) for a, b in pairs]
@@ -212,6 +214,7 @@ def describe_divergence(trials: Sequence[Trial]) -> Iterator[str]:
             rates = [f"{format_rate(t.rate)} ({t.diverged} of {t.runs})" for t in diverged]
             yield f"Diverged: {name} at {join_words(rates)}."
             highest.append(diverged[-1].rate)
+    # Once for a rate, also where several arms diverge at it.
     for rate in dict.fromkeys(highest):
         finished = [f"{t.name} at {t.loss}" for t in trials if t.rate == rate and t.complete]
         if finished:

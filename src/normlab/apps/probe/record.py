@@ -46,6 +46,7 @@ class ProbedModel:
     @property
     def arm(self) -> str:
         """Everything but depth and seed: `rmsnorm · pre`."""
+        # `any` is a choice that makes no difference to the network.
         return " · ".join([*(x for x in (self.norm, self.placement) if x != "any"), *self.settings])
 
     def value(self, quantity: str, site: str) -> float:
