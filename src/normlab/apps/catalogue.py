@@ -80,6 +80,10 @@ def build_page() -> str:
     )
     norms = [read_entry(path, _norm_parameters(path)) for path in norm_files]
     placements = [read_entry(path, *_placement_facts(path.stem)) for path in placement_files]
+    files = []
+    for entry in (*norms, *placements):
+        comment = f"{entry.title}: {entry.equation}. {entry.more}".strip()
+        files.append(f"### {entry.name}\n\n{comment}\n\n```yaml\n{entry.yaml}\n```\n")
     return "\n".join(
         [
             _INTRODUCTION,
@@ -93,7 +97,7 @@ def build_page() -> str:
                 placements,
             ),
             "\n## The files\n",
-            *(line for entry in (*norms, *placements) for line in _file_lines(entry)),
+            *files,
         ]
     )
 
@@ -106,11 +110,6 @@ def _table_rows(columns: Sequence[str], entries: Sequence[CatalogueEntry]) -> li
         equation = entry.equation.replace("|", "\\|").replace("*", "\\*")
         rows.append([link, entry.title, equation, *entry.facts, entry.links])
     return ["| " + " | ".join(row) + " |" for row in rows]
-
-
-def _file_lines(entry: CatalogueEntry) -> list[str]:
-    comment = f"{entry.title}: {entry.equation}. {entry.more}".strip()
-    return [f"### {entry.name}\n", f"{comment}\n", f"```yaml\n{entry.yaml}\n```\n"]
 
 
 def _norm_parameters(path: Path) -> str:

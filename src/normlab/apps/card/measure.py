@@ -410,6 +410,7 @@ def measure_speed(norm: nn.Module, width: int, threads: int, seconds: float) -> 
 
 def _call_seconds(norm: nn.Module, x: Tensor, output_gradient: Tensor) -> tuple[float, float]:
     """Of one call forward, and of one forward and backward."""
+    # Forward as in training: x needs a gradient, so the norm keeps what its backward pass takes.
     began = time.perf_counter()
     norm(x)
     forward = time.perf_counter() - began

@@ -95,7 +95,7 @@ def compare_functions(
 
 
 def _move_alike(norm: nn.Module) -> nn.Module:
-    """A copy in float64 whose parameters are moved off their start by amounts of their name."""
+    """A copy in float64 whose parameters are moved off their start, by the order of their names."""
     moved = copy_to_float64(norm)
     with torch.no_grad():
         # By name: another class may register the same parameters in another order.

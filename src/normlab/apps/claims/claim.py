@@ -351,8 +351,12 @@ def _check_claim(path: Path, claim: Claim) -> None:
     if (kind in RUN_TESTS) != (claim.experiment is not None):
         needed = "an experiment" if kind in RUN_TESTS else "a measurement"
         raise _claim_error(path, f"test.kind={kind} needs {needed}")
-    if claim.regime is not None:
-        _check_regime(path, claim.regime, claim.experiment is not None)
+    if claim.regime is not None and claim.experiment is None:
+        raise _claim_error(path, "regime needs an experiment: a measurement trains nothing")
+    for name in ("steps", "depth", "width"):
+        number = getattr(claim.regime, name, None)
+        if number is not None and number < 1:
+            raise _claim_error(path, f"regime.{name}={number} is not allowed; it must be 1 or more")
     for name in ("margin", "tolerance"):
         number = getattr(test, name, 0.0)
         if number < 0:
@@ -362,15 +366,6 @@ def _check_claim(path: Path, claim: Claim) -> None:
         raise _claim_error(path, "test.low and test.high are both missing; give one of them")
     if low is not None and high is not None and low > high:
         raise _claim_error(path, f"test.low={low} is above test.high={high}")
-
-
-def _check_regime(path: Path, regime: Regime, is_trained: bool) -> None:
-    if not is_trained:
-        raise _claim_error(path, "regime needs an experiment: a measurement trains nothing")
-    for name in ("steps", "depth", "width"):
-        number = getattr(regime, name)
-        if number is not None and number < 1:
-            raise _claim_error(path, f"regime.{name}={number} is not allowed; it must be 1 or more")
 
 
 def _claim_error(path: Path, problem: str) -> ConfigError:

@@ -192,6 +192,7 @@ def judge_claim(
     `date` and `machine` are of the runs where these have none; a measurement has its own.
     """
     ended, device = describe_origin(data.runs)
+    compared = _runs_of_arms(claim, data)
     ranges = verdict_ranges(claim.test)
     horizons = judge_lengths(claim, data, ranges)
     # Longer runs are nearer to those that were published.
@@ -215,7 +216,7 @@ def judge_claim(
         claimed=ranges.claimed,
         absent=ranges.absent,
         basis=last.basis,
-        runs=_count_runs(claim, data),
+        runs=_count_runs(compared),
         seeds=last.seeds,
         command=data.command,
         date=data.measurement.date if data.measurement else data.date or ended or date,
@@ -223,7 +224,7 @@ def judge_claim(
         horizons=tuple(horizon for horizon in horizons if horizon.steps),
         regime=describe_regime(claim),
         role=claim.role.value,
-        trained=_describe_trained(_runs_of_arms(claim, data)),
+        trained=_describe_trained(compared),
     )
 
 
@@ -334,8 +335,8 @@ def _runs_of_arms(claim: Claim, data: ClaimData) -> list[Run]:
     return list(runs.values())
 
 
-def _count_runs(claim: Claim, data: ClaimData) -> RunCounts:
-    """The runs of the arms that the claim compares, by state."""
-    counts = Counter(run.record.state for run in _runs_of_arms(claim, data))
+def _count_runs(runs: Sequence[Run]) -> RunCounts:
+    """The runs by state; what has not ended is missing."""
+    counts = Counter(run.record.state for run in runs)
     ended = {state: counts[state] for state in _ENDED_STATES}
     return RunCounts(**ended, missing=counts.total() - sum(ended.values()))

@@ -307,7 +307,7 @@ def check_quiet_machine() -> None:
 
 OUTPUT_CHANGE_DEPTHS = (2, 4, 8, 16, 32)
 _PERTURBATIONS = 4  # of a model: one alone varies by half
-_DELTA = 1e-3  # so small that the change is linear in it
+_DELTA = 1e-3  # of a matrix's RMS, so small that the change is linear in it
 _SEQUENCES = 8
 
 

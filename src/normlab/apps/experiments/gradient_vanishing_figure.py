@@ -146,6 +146,7 @@ def _draw_curve(axes: Axes, curve: ProfileCurve, quantity: str) -> None:
     axes.plot(layers, points, ls="none", marker=curve.marker, ms=3, color=curve.colour)
     if quantity != "share":
         errors = curve.values("gradient_error" if quantity == "gradient" else "rms_error")[::step]
+        # The error of a single seed is not known: no bar.
         bars = np.nan_to_num([2 * e * point for e, point in zip(errors, points, strict=True)])
         axes.errorbar(layers, points, bars, fmt="none", ecolor=curve.colour, elinewidth=0.8)
 

@@ -41,6 +41,7 @@ def layer_norm(x: Tensor, eps: float) -> Tensor:
 
 def scale_norm(x: Tensor, eps: float) -> Tensor:
     """ScaleNorm, √width · x / max(‖x‖, eps): (tokens, width) → the same, in the dtype of x."""
+    # In fp16 this sum overflows where the mean of the squares, RMSNorm's, does not yet.
     length = x.square().sum(-1, keepdim=True).sqrt()
     return math.sqrt(x.shape[-1]) * (x / length.clamp(min=eps))
 
@@ -76,6 +77,7 @@ def measure(settings: PrecisionSettings, report_step: Callable[[str], None]) -> 
     for width in settings.widths:
         generator = torch.Generator().manual_seed(settings.seed)
         shape = (settings.tokens, width)
+        # One draw: norms, formats and scales differ in nothing else.
         normal = torch.randn(shape, generator=generator, dtype=torch.float64)
         scaled = [scale * normal for scale in settings.scales]
         is_first = not curves

@@ -116,7 +116,7 @@ def _describe_depth(depth: int, arms: Sequence[Trial], pairs: Sequence[TrialPair
         f"{join_words(losses)}."
     )
     for pair in pairs:
-        # One pair has no interval, which the last sentence says.
+        # One pair of seeds has no interval.
         if pair.difference.pairs < 2:
             continue
         if pair.outcome == "cannot tell":

@@ -12,7 +12,7 @@ place of k, and leaves θ as it is.
 import math
 from dataclasses import dataclass
 
-# Norms whose output has unit RMS as they start, so that theory covers them.
+# Norms whose output has unit RMS as they start (l1: of a Gaussian), so that theory covers them.
 UNIT_RMS_NORMS = ("rmsnorm", "layernorm", "layernorm_nobias", "gemma_rmsnorm", "scalenorm", "l1")
 
 

@@ -13,7 +13,8 @@ from normlab.analysis.learning_rates import OTHER_WINDOWS, has_halves
 from normlab.analysis.statistics import LEVEL, Difference, Outcome, mean_interval
 from normlab.text import join_words
 
-# Nats per token above the best guess without context within which a model has learned none.
+# A model that ends less than this below the best guess without context has hardly used any context;
+# in nats per token.
 NO_CONTEXT = 0.05
 SINGLE_SEED = "One seed: no interval, so an effect cannot be separated from noise; add seed=0,1,2."
 
@@ -150,6 +151,7 @@ def best_trial(trials: Iterable[Trial]) -> Trial | None:
     if not complete:
         return None
     best = min(complete, key=lambda trial: mean_interval(list(trial.selection.values()))[0])
+    # From here on it is shown on the windows that did not choose it.
     return replace(best, losses=best.tested)
 
 

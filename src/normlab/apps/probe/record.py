@@ -65,9 +65,10 @@ class ProbedModel:
 
 @dataclass(frozen=True)
 class ModelSlope:
-    """A slope on log-log axes: of each seed, their mean, and half of its 95 % t-interval.
+    """A slope, or a factor, of each seed, their mean, and half of its 95 % t-interval.
 
-    `half` is None for one seed; `name` says what against what, `depth` at which depth, if at one.
+    See `slopes.fit_slopes`. `half` is None for one seed; `name` says what against what, `depth` at
+    which depth, if at one.
     """
 
     arm: str

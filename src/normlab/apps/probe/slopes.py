@@ -1,4 +1,4 @@
-"""Slopes on log-log axes of what was measured at initialization, by seed."""
+"""Slopes of the logarithms of what was measured at initialization, by seed."""
 
 import math
 from collections import defaultdict
