@@ -74,11 +74,16 @@ def read_entry(path: Path, *facts: str) -> CatalogueEntry:
 
 def build_page() -> str:
     """The page, as Markdown."""
+    # Not the folders inside: the eight variants `pre/…` are on the page of experiments.
     norm_files, placement_files = (
         sorted((config.conf_folder() / group).glob("*.yaml")) for group in ("norm", "placement")
     )
     norms = [read_entry(path, _norm_parameters(path)) for path in norm_files]
     placements = [read_entry(path, *_placement_facts(path.stem)) for path in placement_files]
+    files = []
+    for entry in (*norms, *placements):
+        comment = f"{entry.title}: {entry.equation}. {entry.more}".strip()
+        files.append(f"### {entry.name}\n\n{comment}\n\n```yaml\n{entry.yaml}\n```\n")
     return "\n".join(
         [
             _INTRODUCTION,
@@ -92,7 +97,7 @@ def build_page() -> str:
                 placements,
             ),
             "\n## The files\n",
-            *(line for entry in (*norms, *placements) for line in _file_lines(entry)),
+            *files,
         ]
     )
 
@@ -101,14 +106,10 @@ def _table_rows(columns: Sequence[str], entries: Sequence[CatalogueEntry]) -> li
     rows: list[Sequence[str]] = [columns, ["---"] * len(columns)]
     for entry in entries:
         link = f"[`{entry.name}`](#{entry.name})"
+        # In a table of Markdown a | would begin another cell, and a * italics.
         equation = entry.equation.replace("|", "\\|").replace("*", "\\*")
         rows.append([link, entry.title, equation, *entry.facts, entry.links])
     return ["| " + " | ".join(row) + " |" for row in rows]
-
-
-def _file_lines(entry: CatalogueEntry) -> list[str]:
-    comment = f"{entry.title}: {entry.equation}. {entry.more}".strip()
-    return [f"### {entry.name}\n", f"{comment}\n", f"```yaml\n{entry.yaml}\n```\n"]
 
 
 def _norm_parameters(path: Path) -> str:
@@ -131,6 +132,7 @@ def _placement_facts(name: str) -> tuple[str, str]:
     from normlab.model.gpt import count_parameters
     from normlab.training.build import build_model
 
+    # Less the same model without norms: what both have cancels, so any vocabulary will do.
     specs = compose_specs(["norm=rmsnorm", f"placement={name}"], ["norm=none", "placement=pre"])
     with_placement, bare = (build_model(spec.config, vocabulary=8) for spec in specs)
     final = "no" if isinstance(with_placement.final_norm, nn.Identity) else "yes"

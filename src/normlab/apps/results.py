@@ -12,6 +12,7 @@ from normlab.errors import NormlabError
 if TYPE_CHECKING:
     from rich.console import Console
 
+# File systems take 255 bytes of a name; a longer one was a traceback once.
 _LONGEST_NAME = 80
 
 
@@ -21,6 +22,7 @@ def folder_name(names: Sequence[str], default: str) -> str:
     A long list is cut; a checksum distinguishes it from lists that begin like it.
     """
     name = "-".join(re.sub(r"[^\w.=+-]+", "_", name, flags=re.ASCII) for name in names)
+    # `..` would be the folder above, and a first dot hides a folder.
     name = name.lstrip(".") or default
     if len(name) <= _LONGEST_NAME:
         return name
@@ -37,10 +39,12 @@ def save_results(
     """
     notes: list[str] = []
     try:
+        # The numbers first: a figure that fails leaves them.
         files = {"numbers": write_numbers()}
         with skip_failed_figure("The figure", notes):
             files = {"figure": draw_figure(), **files}
     except OSError as error:
+        # Where a folder lies in the place of a file, that is what the user has to move.
         path = error.filename if isinstance(error, IsADirectoryError) else folder
         raise NormlabError(
             f"{path} cannot be written ({error.strerror or error}); give another with --out DIR."

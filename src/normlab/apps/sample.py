@@ -22,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command line of `scripts/sample.py`."""
     with report_user_errors():
         options = _build_parser().parse_args(argv)
+        # A vocabulary from elsewhere could hold escape sequences for the terminal.
         sys.stdout.write(printable(sample_text(options) + "\n"))
         changes = describe_folder_changes(Path(options.run))
         if changes:
@@ -38,10 +39,12 @@ def sample_text(options: argparse.Namespace) -> str:
     _check_ranges(options)
     folder = Path(options.run)
     try:
+        # A run from somebody else could hold links to any file of this machine.
         check_links(folder)
     except OSError as error:
         raise NormlabError(f"{folder} cannot be read ({error.strerror}).") from error
     tokenizer = _read_tokenizer(folder)
+    # A model continues at least one token: without a prompt it is token 0, which is not printed.
     prompt = tokenizer.encode(options.prompt) if options.prompt else [0]
     checkpoint = _find_checkpoint(folder, options.checkpoint)
     # Torch takes seconds to import; what cannot be sampled never gets here.

@@ -19,6 +19,7 @@ def run_study_command(arguments: Sequence[str]) -> int:
     process = subprocess.Popen([sys.executable, "-c", _TRAIN, *arguments], process_group=0)
     try:
         return process.wait()
+    # Not Exception: a signal raises KeyboardInterrupt here.
     except BaseException:
         process.terminate()
         try:

@@ -115,6 +115,7 @@ def _draw_rounding(axes: Axes, cards: Sequence[Card], colours: Sequence[str]) ->
             )
         ]
         for column, (rms, largest) in enumerate(pairs):
+            # A logarithmic axis has no 0; None is a format that the norm fails in.
             if rms and largest:
                 x = column + shift
                 axes.plot([x, x], [rms, largest], color=colour, lw=1.2)
@@ -140,6 +141,7 @@ def _draw_times(axes: Axes, cards: Sequence[Card], colours: Sequence[str]) -> No
         for shift, ratio, alpha in ((-0.19, card.speed.forward, 0.45), (0.19, card.speed.both, 1)):
             _draw_bar(axes, row + shift, ratio, colour, alpha)
     axes.axvline(1, color=GREY, lw=1.0, ls=DOTTED, zorder=3)
+    # Downwards: the first card is at the top.
     axes.set_ylim(len(cards) - 0.4, -0.6)
     axes.set_yticks([])
     axes.set_xlim(right=1.18 * max(1.0, axes.dataLim.x1))

@@ -44,6 +44,7 @@ def write_norm_cards(options: argparse.Namespace) -> None:
         NormlabError: the results cannot be written.
     """
     _check_width(options.width)
+    # The parser has no defaults for these: with --against a flag that was given is refused.
     threads = _THREADS if options.threads is None else options.threads
     seconds = _SECONDS if options.seconds is None else options.seconds
     if threads < 1:

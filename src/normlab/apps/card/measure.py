@@ -112,6 +112,7 @@ def check_norm(norm: nn.Module, name: str, width: int) -> None:
     """
     check_parameters(norm, width, f"norm={name}")
     x = normal_input(2, 4, width)
+    # In fp32, as models are trained, and in float64, in which the card measures.
     for module, input_ in ((copy.deepcopy(norm), x.float()), (copy_to_float64(norm), x)):
         where = f"{tuple(input_.shape)} in {name_dtype(input_.dtype)}"
         try:
@@ -142,6 +143,7 @@ def _find_problem(norm: nn.Module, leaf: Tensor) -> str:
         return "gives values that are not finite for a standard-normal input"
     if not y.requires_grad:
         return "lets no gradient through"
+    # A norm may have a backward pass of its own, which can fail where the forward pass does not.
     torch.autograd.grad(y.sum(), leaf)
     return ""
 
@@ -176,6 +178,7 @@ def measure_extremes(norm: nn.Module, width: int, name: str = "norm") -> tuple[E
         ConfigError: a call of the norm `name` fails, or gives a tensor without a gradient.
     """
     x = normal_input(2, 4, width, seed=10).float()
+    # Of ± outputs: the plain sum of LayerNorm's outputs is constant, and its gradient 0.
     output_gradient = normal_input(2, 4, width, seed=11).sign().float()
     inputs = {
         "zeros": torch.zeros_like(x),
@@ -207,6 +210,7 @@ def measure_extremes(norm: nn.Module, width: int, name: str = "norm") -> tuple[E
 
 
 def _trained_parameters(norm: nn.Module) -> list[nn.Parameter]:
+    # autograd refuses a parameter that is frozen.
     return [parameter for parameter in norm.parameters() if parameter.requires_grad]
 
 
@@ -238,11 +242,13 @@ def _reach_of_bad_feature(y: Tensor) -> str:
 def measure_rounding(norm: nn.Module, width: int, name: str) -> Rounding:
     """Errors of output and input gradient in `bf16` or `fp16`, over float64 on the same numbers."""
     dtype = _HALF_FORMATS[name]
+    # The parameters are rounded in both, so that the error is that of the arithmetic.
     narrow, exact = copy.deepcopy(norm).to(dtype), copy.deepcopy(norm).to(dtype).double()
     x = normal_input(1, 64, width, seed=12).to(dtype)
     output_gradient = normal_input(1, 64, width, seed=13).to(dtype)
     try:
         results = output_and_gradient(narrow, x, output_gradient)
+    # Not every operation of torch has a kernel for half precision.
     except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:
         return Rounding(name, problem=" ".join(str(error).split())[:120] or type(error).__name__)
     errors = []
@@ -280,6 +286,7 @@ def jacobian_spectrum(norm: nn.Module, width: int, dtype: torch.dtype) -> Spectr
     return Spectrum(
         width=width,
         values=tuple(values.tolist()),
+        # The threshold of numpy.linalg.matrix_rank.
         rank=int((values > width * torch.finfo(dtype).eps * largest).sum()),
         near_zero=width - len(rest),
         condition=finite_or_none(float(rest[0] / rest[-1])) if len(rest) else None,
@@ -313,6 +320,7 @@ def _token_function(norm: nn.Module, width: int) -> Function:
     """The norm, in float64, of the first token of a batch whose other tokens do not change."""
     function = stateless_function(copy_to_float64(norm))
     rest = normal_input(2, 4, width, seed=6)
+    # (batch, tokens, 1): 1 at the first token, 0 elsewhere.
     first = torch.zeros(2, 4, 1, dtype=torch.float64)
     first[0, 0] = 1.0
     return lambda token: function(rest * (1 - first) + token * first)[0, 0]
@@ -334,7 +342,9 @@ def check_derivatives(norm: nn.Module, width: int, dtype: torch.dtype) -> tuple[
         for seed, (name, value) in enumerate(parameters.items())
     }
     start = normal_input(1, 3, width, seed=8)
+    # (directions, tokens · width) each; a direction has a length of about 1.
     of_input, of_output = normal_input(2, _DIRECTIONS, start.numel(), seed=9) / start.numel() ** 0.5
+    # How far the input moves along each direction, (directions,), and a number for each parameter.
     inputs = [torch.zeros(_DIRECTIONS), *(torch.zeros(()) for _ in parameters)]
     inputs = [distance.double().requires_grad_() for distance in inputs]
 
@@ -400,6 +410,7 @@ def measure_speed(norm: nn.Module, width: int, threads: int, seconds: float) -> 
 
 def _call_seconds(norm: nn.Module, x: Tensor, output_gradient: Tensor) -> tuple[float, float]:
     """Of one call forward, and of one forward and backward."""
+    # Forward as in training: x needs a gradient, so the norm keeps what its backward pass takes.
     began = time.perf_counter()
     norm(x)
     forward = time.perf_counter() - began

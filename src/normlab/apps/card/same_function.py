@@ -83,6 +83,7 @@ def compare_functions(
     has_parameters = bool(shapes[0] or shapes[1])
     prepare = _move_alike if has_moved else copy_to_float64
     weights = normal_input(BATCH, TOKENS, width, seed=1)
+    # A norm that computes in fp32 inside is not held to the rounding of float64.
     rounding = max(rounding_of(computing_dtype(norm, width)) for norm in (first, second))
     outputs, gradients = {}, {}
     for name, x in _inputs(width):
@@ -94,9 +95,10 @@ def compare_functions(
 
 
 def _move_alike(norm: nn.Module) -> nn.Module:
-    """A copy in float64 whose parameters are moved off their start by amounts of their name."""
+    """A copy in float64 whose parameters are moved off their start, by the order of their names."""
     moved = copy_to_float64(norm)
     with torch.no_grad():
+        # By name: another class may register the same parameters in another order.
         for index, (_, parameter) in enumerate(sorted(moved.named_parameters())):
             parameter.add_(0.2 * normal_input(*parameter.shape, seed=1000 + index))
     return moved
@@ -117,6 +119,7 @@ def _inputs(width: int) -> Iterator[tuple[str, Tensor]]:
 
 
 def _largest_deviation(first: Tensor, second: Tensor) -> Deviation:
+    # ∞ − ∞ is NaN: what is equal is taken out first, then every NaN counts as infinite.
     same = (first == second) | (first.isnan() & second.isnan())
     difference = (first - second).abs().masked_fill(same, 0.0)
     difference = difference.nan_to_num(nan=math.inf, posinf=math.inf)

@@ -34,6 +34,7 @@ class Quantity(Enum):
     """
 
     final = "final"
+    # For the claims of 2502.02732 on how the stream's variance grows with depth.
     growth = "growth"
     acceleration = "acceleration"
 
@@ -286,6 +287,7 @@ def read_claim(path: Path) -> Claim:
             )
     test, published = raw.pop("test"), raw.pop("published")
     kind = test.get("kind") if isinstance(test, dict) else test
+    # A kind that is a list or a mapping has no hash to be looked up by.
     if not isinstance(test, dict) or not isinstance(kind, str) or kind not in TESTS:
         raise _claim_error(
             path,
@@ -330,6 +332,7 @@ def _convert_value(path: Path, key: str, hint: Any, value: Any) -> Any:
             path, f"{key}={str(value).lower()} is not allowed; no key is true or false"
         )
     try:
+        # As a field of its type. To YAML 2e-2, without a point, is text: OmegaConf converts it.
         node = OmegaConf.structured(make_dataclass("Key", [("value", hint)]))
         node.value = value
         converted = OmegaConf.to_container(node, enum_to_str=False)["value"]  # type: ignore[index, call-overload]
@@ -348,8 +351,12 @@ def _check_claim(path: Path, claim: Claim) -> None:
     if (kind in RUN_TESTS) != (claim.experiment is not None):
         needed = "an experiment" if kind in RUN_TESTS else "a measurement"
         raise _claim_error(path, f"test.kind={kind} needs {needed}")
-    if claim.regime is not None:
-        _check_regime(path, claim.regime, claim.experiment is not None)
+    if claim.regime is not None and claim.experiment is None:
+        raise _claim_error(path, "regime needs an experiment: a measurement trains nothing")
+    for name in ("steps", "depth", "width"):
+        number = getattr(claim.regime, name, None)
+        if number is not None and number < 1:
+            raise _claim_error(path, f"regime.{name}={number} is not allowed; it must be 1 or more")
     for name in ("margin", "tolerance"):
         number = getattr(test, name, 0.0)
         if number < 0:
@@ -359,15 +366,6 @@ def _check_claim(path: Path, claim: Claim) -> None:
         raise _claim_error(path, "test.low and test.high are both missing; give one of them")
     if low is not None and high is not None and low > high:
         raise _claim_error(path, f"test.low={low} is above test.high={high}")
-
-
-def _check_regime(path: Path, regime: Regime, is_trained: bool) -> None:
-    if not is_trained:
-        raise _claim_error(path, "regime needs an experiment: a measurement trains nothing")
-    for name in ("steps", "depth", "width"):
-        number = getattr(regime, name)
-        if number is not None and number < 1:
-            raise _claim_error(path, f"regime.{name}={number} is not allowed; it must be 1 or more")
 
 
 def _claim_error(path: Path, problem: str) -> ConfigError:

@@ -1,7 +1,7 @@
 """From a test and what it rests on to one number with its 95 % interval.
 
 Of trained runs: an arm is taken at the setting (learning rate, warmup ...) where it is lowest, and
-arms are compared over equal seeds. Of a measurement: the mean over its seeds, widths or rounds.
+arms are compared over equal seeds. Of a measurement: the mean over its seeds, widths or processes.
 """
 
 import json
@@ -217,7 +217,8 @@ def _estimate_divergence(test: Diverges, runs: Sequence[Run]) -> Estimate:
     first, second, label = max(counts, key=lambda count: abs(count[0].share - count[1].share))
     # The setting was picked among so many: each interval is that of a stricter level (Bonferroni).
     confidence, note = 1 - LEVEL / len(counts), f" at {label}" if label else ""
-    # As if all runs of a and none of b had diverged there.
+    # As if all runs of a and none of b had diverged there. At one rate seven of seven against none
+    # of seven are not surely more than 0.5 apart, eight of eight are.
     all_of_a = DivergenceCount(first.ended, first.ended)
     largest = share_difference(all_of_a, DivergenceCount(0, second.ended), confidence)[1]
     if len(counts) > 1 and first.share == second.share:  # the arms differ nowhere
@@ -299,6 +300,7 @@ def find_lowest_setting(arm: str, settings: Sequence[Setting], read: ReadNumber)
     Raises:
         NoEstimateError: there is none.
     """
+    # Not by the mean of the runs that are left: where some diverged it would be too low.
     complete = [s for s in settings if s.count_state("finished") == len(s.runs)]
     if not complete:
         diverged = sum(setting.count_state("diverged") for setting in settings)
@@ -339,6 +341,7 @@ def group_settings(runs: Sequence[Run], arm_keys: Iterable[str] = ()) -> list[Se
                 f"{twin.record.name} and {run.record.name} both match one arm of the claim and "
                 f"have the same seed; name what differs in the arm"
             )
+        # The rate is named once, also where it does not vary.
         named = [(name, config[name]) for name in ("optimizer.lr", *varying) if name in config]
         labels[key] = SEPARATOR.join(
             dict.fromkeys(format_setting((name.split(".")[-1], value)) for name, value in named)
@@ -383,6 +386,9 @@ def select_readers(
     """
     read = partial(run_quantity, quantity=quantity)
     finished = [run for run in runs if run.record.state == "finished"]
+    # The lowest of several losses is too low by chance on the windows that chose it. In simulations
+    # of equal arms, choosing on other windows gives at most 6.2 % false differences, and choosing
+    # on other seeds up to 13 %. Where nothing is chosen, all windows count.
     if not is_chosen or quantity is not Quantity.final or not has_halves(finished):
         return read, read
     return (

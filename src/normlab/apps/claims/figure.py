@@ -75,6 +75,7 @@ def range_shades(verdict: ClaimVerdict) -> list[tuple[Range, str]]:
 def _draw_rows(axes: Axes, verdicts: Sequence[ClaimVerdict]) -> None:
     axes.set_axis_off()
     axes.set_xlim(0, 1)
+    # Downwards, with room for the heads above the first row.
     axes.set_ylim(len(verdicts) - 0.5, -1.2)
     for x, head in ((_NAME, "claim"), (_WORD, "verdict"), (_VALUE, "published → measured")):
         axes.text(x, -0.8, head, fontsize=8, color=GREY, va="center")
@@ -87,7 +88,10 @@ def _draw_rows(axes: Axes, verdicts: Sequence[ClaimVerdict]) -> None:
 def _draw_row(axes: Axes, row: int, verdict: ClaimVerdict) -> None:
     colour, mark, filling = LOOKS[verdict.word]
     name = shorten_text(verdict.name, _inches(_NAME, _LEFT), 8)
-    numbers = wrap_text(_describe_numbers(verdict), _inches(_VALUE, 1.0), 7, lines=1)
+    published = verdict.published_value
+    numbers = "" if published is None else f"{format_number(published)} → "
+    numbers += "–" if verdict.value is None else f"{describe_value(verdict)} {verdict.unit}"
+    numbers = wrap_text(numbers, _inches(_VALUE, 1.0), 7, lines=1)
     axes.text(_NAME, row, name, fontsize=8, va="center")
     axes.text(_VALUE, row, numbers, fontsize=7, va="center")
     axes.text(_WORD, row, verdict.label, fontsize=8, va="center", color=colour, weight="bold")
@@ -106,9 +110,10 @@ def _draw_row(axes: Axes, row: int, verdict: ClaimVerdict) -> None:
         tall = 0.38 if shade == _CLAIMED else 0.3
         left = _LEFT if range_.low is None else scale_x(range_.low)
         right = _RIGHT if range_.high is None else scale_x(range_.high)
+        # A range of no width is drawn as a thin line.
         axes.fill_betweenx([row - tall, row + tall], left, max(right, left + 2e-3), color=shade)
-    if verdict.published_value is not None:
-        x = scale_x(verdict.published_value)
+    if published is not None:
+        x = scale_x(published)
         axes.plot(x, row, "D", color=INK, mfc="white", ms=4.5, zorder=3)
     if verdict.value is None:
         return
@@ -122,16 +127,9 @@ def _draw_row(axes: Axes, row: int, verdict: ClaimVerdict) -> None:
 def find_limits(values: Iterable[float | None]) -> tuple[float, float]:
     """From below the lowest to above the highest of the values that are known."""
     finite = [value for value in values if value is not None]
+    # A share of the numbers' span, or where all are the same one, of its size.
     pad = _PAD * ((max(finite) - min(finite)) or abs(max(finite)) or 1.0)
     return min(finite) - pad, max(finite) + pad
-
-
-def _describe_numbers(verdict: ClaimVerdict) -> str:
-    published = verdict.published_value
-    prefix = "" if published is None else f"{format_number(published)} → "
-    if verdict.value is None:
-        return f"{prefix}–"
-    return f"{prefix}{describe_value(verdict)} {verdict.unit}"
 
 
 def _inches(left: float, right: float) -> float:

@@ -136,6 +136,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             else:
                 judge_claims(request)
         except KeyboardInterrupt as stop:
+            # A second signal would only interrupt this sentence.
             stopping.ignore_signals()
             sys.stderr.write("stopped; the same command goes on where it was\n")
             sys.exit(stopping.exit_code(stop))
@@ -391,5 +392,6 @@ def _make_writable(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritable_error(folder, error) from error
+    # mkdir accepts a folder that exists and is read-only; the error would come after the training.
     if not os.access(folder, os.W_OK | os.X_OK):
         raise unwritable_error(folder, PermissionError(13, os.strerror(13)))

@@ -159,6 +159,8 @@ def fit_slope(x: Sequence[float], y: Sequence[float]) -> float:
 # ---- What depth does to a Transformer: gradients, the stream. At two initializations, that of
 # Xiong et al.'s theory (2002.04745) and GPT-2's; the models are those of `scripts/probe.py`.
 
+# With GPT-2's 1/√(2L) the stream's variance does not grow with L, so that Pre-LN's gradient has
+# not the theory's slope −1/2: the two are reported apart.
 _INITS = {
     "theory": ("experiment=theory_init",),
     "GPT": ("norm=layernorm", "model.width=64", "model.context=32"),
@@ -173,6 +175,7 @@ def measure_depth(size: MeasurementSize) -> Series:
 
     series: Series = {}
     seeds = ",".join(map(str, range(size.seeds)))
+    # 2, 4, 8 and so on up to the deepest.
     depths = [2**k for k in range(1, size.depth.bit_length())]
     for init, overrides in _INITS.items():
         for placement in ("pre", "post", "sandwich"):
@@ -257,6 +260,7 @@ def measure_linear_stack(size: MeasurementSize) -> Series:
         std = plain.by_layer("std")
         series["std at layer 8"].append(std[_LAST_LAYER])
         series["std at layer 1"].append(std[1])
+        # A signal that went on to vanish would have the slope ln √(1/6) = −0.896, a floor has 0.
         series["slope of ln std beyond layer 8"].append(log_slope(std, _LAST_LAYER, STACK_DEPTH))
         series["slope of ln gradient"].append(log_slope(plain.by_layer("gradient"), 0, _LAST_LAYER))
         series["share from the input at layer 8"].append(plain.by_layer("share")[_LAST_LAYER])
@@ -303,7 +307,7 @@ def check_quiet_machine() -> None:
 
 OUTPUT_CHANGE_DEPTHS = (2, 4, 8, 16, 32)
 _PERTURBATIONS = 4  # of a model: one alone varies by half
-_DELTA = 1e-3  # so small that the change is linear in it
+_DELTA = 1e-3  # of a matrix's RMS, so small that the change is linear in it
 _SEQUENCES = 8
 
 
@@ -353,6 +357,7 @@ def _output_change(spec: RunSpec, depth: int, seed: int) -> float:
     model = build_model(replace(spec.config, model=shape, seed=seed), vocabulary)
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.randint(vocabulary, (_SEQUENCES, shape.context), generator=generator)
+    # No two seeds share a perturbation.
     first = seed * _PERTURBATIONS
     return fmean(
         output_change(model, tokens, _DELTA, first + number) for number in range(_PERTURBATIONS)
@@ -363,6 +368,7 @@ MEASUREMENTS = {
     "depth": UntrainedMeasurement(measure_depth),
     "invariances": UntrainedMeasurement(measure_norm_equations, over="width"),
     "linear_stack": UntrainedMeasurement(measure_linear_stack),
+    # Version 1 moved embedding and head too, which adds a constant in L and flattened both laws.
     "output_change": UntrainedMeasurement(measure_output_change, version=2),
     "step_time": UntrainedMeasurement(measure_step_times, over="process"),
 }

@@ -91,6 +91,7 @@ def write_pages(folder: Path, record: ClaimsRecord) -> tuple[Path, Path]:
             budget = v.budget or record.budget
             result = (v.published, value, budget, v.label)
             cells = (f"[{v.name}](#{v.name})", _link_source(v.source), *result)
+            # A | of a text, as in |ln x|, would begin another cell.
             rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")
         lengths = _LENGTHS if any(map(has_lengths, part.verdicts)) else ""
         intervals = sum(verdict.low is not None for verdict in part.verdicts)
@@ -146,9 +147,12 @@ def has_lengths(verdict: ClaimVerdict) -> bool:
 
 
 def _write_section(verdict: ClaimVerdict) -> str:
+    # Without a unit a space is left before the period.
     explanation = f"{describe_value(verdict)} {verdict.unit}.".replace(" .", ".")
-    if verdict.reason:
-        explanation = f"{_capitalize_sentence(verdict.reason)}."
+    if reason := verdict.reason:
+        # A path at the beginning keeps its case.
+        begins_with_path = "/" in reason.split(" ", 1)[0]
+        explanation = f"{reason if begins_with_path else reason[0].upper() + reason[1:]}."
     condition = f"the {verdict.role} holds if the interval lies {describe_range(verdict.claimed)}"
     if verdict.absent is not None:
         condition += f"; no effect: {describe_range(verdict.absent)}"
@@ -179,12 +183,6 @@ def _write_section(verdict: ClaimVerdict) -> str:
 - again: `{verdict.command}`
 - {verdict.machine}, {verdict.date}
 """
-
-
-def _capitalize_sentence(text: str) -> str:
-    """The text with a capital; unchanged where it begins with a path."""
-    begins_with_path = "/" in text.split(" ", 1)[0]
-    return text if begins_with_path else f"{text[0].upper()}{text[1:]}"
 
 
 def _write_horizons(verdict: ClaimVerdict) -> str:

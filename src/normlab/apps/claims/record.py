@@ -108,7 +108,7 @@ class ClaimVerdict(IntervalVerdict):
         basis: what the interval is taken over.
         command: what does it again.
         horizons: what came out at every length of its runs, by increasing length; the verdict is
-            that of the longest in regime. None where nothing is trained.
+            that of the longest in regime. Empty where nothing is trained.
         regime: which runs are judged, in words; empty where all are.
         role: `claim` or `check`.
         digest: the hash of all that decides the verdict; empty where it is not known.
@@ -148,6 +148,7 @@ class ClaimVerdict(IntervalVerdict):
     def follow(self, older: "ClaimVerdict") -> "ClaimVerdict":
         """This verdict, with the older one's history and that one, where it is of another hash."""
         history = [*older.earlier]
+        # Of the same hash the newer verdict takes the older one's place.
         if older.digest != self.digest:
             history.append(
                 EarlierVerdict(
@@ -159,6 +160,7 @@ class ClaimVerdict(IntervalVerdict):
                     date=older.date,
                 )
             )
+        # Two records of one claim may share a part of its history.
         history += [verdict for verdict in self.earlier if verdict not in history]
         return replace(self, earlier=tuple(history))
 
@@ -208,6 +210,7 @@ def merge_records(records: Sequence[ClaimsRecord]) -> ClaimsRecord | None:
         return None
     verdicts = [verdict for record in records for verdict in record.verdicts]
     merged = ClaimsRecord(records[-1].budget, ())
+    # `sorted` is stable: of one day the later record's verdict stays the later one.
     for verdict in sorted(verdicts, key=lambda verdict: verdict.date):
         merged = merged.update(ClaimsRecord(merged.budget, (verdict,)))
     return merged
@@ -221,6 +224,7 @@ def combine_budgets(records: Sequence[ClaimsRecord]) -> ClaimsRecord:
     chosen: dict[str, ClaimVerdict] = {}
     for record in records:
         for verdict in record.verdicts:
+            # A larger budget that measured nothing does not hide what a smaller one measured.
             if verdict.value is not None or verdict.name not in chosen:
                 chosen[verdict.name] = replace(verdict, budget=record.budget)
     used = [r.budget for r in records if any(v.budget == r.budget for v in chosen.values())]
@@ -229,7 +233,7 @@ def combine_budgets(records: Sequence[ClaimsRecord]) -> ClaimsRecord:
 
 @dataclass(frozen=True)
 class StoredMeasurement:
-    """What was measured without training: values by name, one for each seed, width or round.
+    """What was measured without training: values by name, one for each seed, width or process.
 
     `over` is the word for that. `settings` decide what is measured: where they are others today, it
     is measured again.
@@ -272,13 +276,11 @@ def read_record(path: Path, kind: type[Record]) -> Record:
         FileNotFoundError: there is none.
         NormlabError: it is damaged, or of a newer normlab.
     """
-
-    def restore(raw: Any) -> Record:
-        record: Record = restore_value(kind, raw)
-        return record
-
     remedy = "delete it, and it is made again"
-    return read_versioned_json(path, SCHEMA_VERSION, restore, remedy)
+    record: Record = read_versioned_json(
+        path, SCHEMA_VERSION, lambda raw: restore_value(kind, raw), remedy
+    )
+    return record
 
 
 def unwritable_error(path: Path, error: OSError, remedy: str = OUTPUT_REMEDY) -> NormlabError:

@@ -62,6 +62,7 @@ def find_reach(sweep: SweepRequest, master: DictConfig) -> dict[str, BudgetReach
         shape = {**sizes, **values}
         try:
             steps, depths, widths = (
+                # Values that are swept are one text: 250,500,1000.
                 [int(number) for number in str(shape[key]).split(",")]
                 for key in ("trainer.max_steps", *sizes)
             )
@@ -74,8 +75,10 @@ def find_reach(sweep: SweepRequest, master: DictConfig) -> dict[str, BudgetReach
 def _values_by_budget(sweep: SweepRequest, master: DictConfig) -> dict[str, dict[str, Any]]:
     """What an experiment sets at each of its budgets, in the file's order, with the steps."""
     values: dict[str, dict[str, Any]] = {}
-    for budget in sweep.budgets or _all_budgets():
+    files = (conf_folder() / "budget").glob("*.yaml")
+    for budget in sweep.budgets or sorted(path.stem for path in files):
         length = {"trainer.max_steps": _length_of_budget(budget, master)}
+        # In the order of `SweepRequest.expand_arms`: `params` go before what a budget sets.
         values[budget] = {**length, **sweep.budgets.get(budget, {}), **sweep.params}
     return values
 
@@ -104,10 +107,6 @@ def define_budgets(sweep: SweepRequest, loader: ConfigLoader, master: DictConfig
     return definitions
 
 
-def _all_budgets() -> list[str]:
-    return sorted(path.stem for path in (conf_folder() / "budget").glob("*.yaml"))
-
-
 def find_loss_range(plan: Plan) -> LossRange | None:
     """Where losses of the plan's data lie; None where there are several kinds of data."""
     sizes = set(plan.vocabularies.values())
@@ -116,6 +115,7 @@ def find_loss_range(plan: Plan) -> LossRange | None:
     from normlab.data import build_source
 
     data, context = plan.specs[0].plain["data"], plan.specs[0].config.model.context
+    # The lowest loss of a text is not known.
     floor = build_source(data, context).floor if data["kind"] == "synthetic" else None
     return LossRange(floor or 0.0, math.log(sizes.pop()))
 
@@ -138,6 +138,7 @@ def check_attainable(
         )
     margin = getattr(claim.test, "margin", None)
     compares_losses = claim.quantity is None or claim.quantity.is_loss
+    # The margin of `diverges` is one of shares of runs, and growth is not a loss.
     if margin is None or losses is None or claim.kind == "diverges" or not compares_losses:
         return
     largest = losses.uniform - losses.floor
@@ -152,6 +153,7 @@ def check_attainable(
 def find_budgets(regime: Regime, reach: Mapping[str, BudgetReach]) -> list[str]:
     """The budgets whose longest runs are in the regime, the smallest first."""
     reached = [budget for budget, size in reach.items() if size.covers(regime)]
+    # `sorted` is stable: of budgets alike the first of the file.
     return sorted(reached, key=lambda budget: (max(reach[budget].steps), reach[budget].depth))
 
 

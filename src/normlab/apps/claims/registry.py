@@ -63,10 +63,11 @@ def hash_claim(claim: Claim, definitions: Mapping[str, Any]) -> dict[str, str]:
     hashes = {}
     for budget, definition in definitions.items():
         source = claim.experiment or claim.measurement
+        # Not what only describes: setup, differs, unit, published, the date of the first verdict.
         text = json.dumps(
             [claim.statement, test, regime, source, definition, *rules],
             sort_keys=True,
-            default=_plain_value,
+            default=lambda value: value.value if isinstance(value, Enum) else str(value),
         )
         hashes[budget] = hashlib.sha256(text.encode()).hexdigest()[:12]
     return hashes
@@ -81,30 +82,19 @@ def _changed_fields(values: Test | Regime) -> dict[str, object]:
     }
 
 
-def _plain_value(value: object) -> object:
-    return value.value if isinstance(value, Enum) else str(value)
-
-
 def read_register(folder: Path) -> Register:
     """The register in a folder of claims; empty where there is none.
 
     Raises:
         NormlabError: it is damaged, or of a newer normlab.
     """
-    remedy = "restore it from version control"
+    path, remedy = folder / REGISTER_FILE, "restore it from version control"
     try:
-        return read_versioned_json(
-            folder / REGISTER_FILE,
-            SCHEMA_VERSION,
-            _restore_register,
-            remedy,
+        register: Register = read_versioned_json(
+            path, SCHEMA_VERSION, lambda raw: restore_value(Register, raw), remedy
         )
     except FileNotFoundError:
         return Register()
-
-
-def _restore_register(raw: Any) -> Register:
-    register: Register = restore_value(Register, raw)
     return register
 
 

@@ -72,6 +72,7 @@ def write_archive(path: Path, runs: Sequence[Run], remedy: str = OUTPUT_REMEDY) 
     text = "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines)
     try:
         with replace_atomically(path) as draft:
+            # Without `mtime` gzip writes the time of day into the file.
             draft.write_bytes(gzip.compress(text.encode(), mtime=0))
     except OSError as error:
         raise unwritable_error(path, error, remedy) from error
@@ -80,6 +81,7 @@ def write_archive(path: Path, runs: Sequence[Run], remedy: str = OUTPUT_REMEDY) 
 def _plain_run(run: Run) -> dict[str, Any]:
     record = {key: value for key, value in asdict(run.record).items() if key not in _LEFT_OUT}
     config = dict(run.record.config)
+    # Paths tell about the user's machine, and nothing about the result.
     config.pop("output_dir", None)
     if isinstance(config.get("data"), dict) and "path" in config["data"]:
         config["data"] = {**config["data"], "path": None}
@@ -95,6 +97,7 @@ def _plain_series(series: Series) -> dict[str, Any]:
     """Steps and values; event files hold 32 bits a value, which take half of the digits of 64."""
     narrow = series.values.astype(np.float32)
     is_narrow = np.array_equal(narrow, series.values, equal_nan=True)
+    # The shortest digits that are the same in 32 bits.
     digits = [float(str(value)) for value in narrow] if is_narrow else series.values.tolist()
     return {
         "bits": 32 if is_narrow else 64,
@@ -124,6 +127,7 @@ def read_archive(path: Path) -> ArchivedRuns:
             raise ValueError("its first line does not fit the others")
         runs = tuple(_restore_run(path, raw) for raw in rest)
         return ArchivedRuns(runs, str(head["date"]), str(head["machine"]))
+    # It is an OSError too, and the caller has an answer to it.
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -137,6 +141,7 @@ def read_archive(path: Path) -> ArchivedRuns:
 
 def _decompress(content: bytes) -> str:
     """The text of a gzip file, which may be far larger than the file. Raises ValueError."""
+    # `gzip.decompress` has no limit. The flag 16 asks zlib for gzip's header.
     decoder = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
     text = decoder.decompress(content, _LARGEST_TEXT)
     if decoder.unconsumed_tail or not decoder.eof:
@@ -151,6 +156,7 @@ def _restore_run(path: Path, raw: Any) -> Run:
 
 
 def _restore_series(raw: Mapping[str, Any]) -> Series:
+    # Through 32 bits: as 64 bits the short digits would be another number.
     values = np.array(
         [np.nan if value is None else value for value in raw["values"]],
         dtype=np.float32 if raw["bits"] == 32 else np.float64,

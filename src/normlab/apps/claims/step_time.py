@@ -17,6 +17,7 @@ _BLOCK, _TURNS = 4, 12
 
 def measure_in_new_processes(processes: int) -> list[float]:
     """LayerNorm's seconds a step over RMSNorm's, for each of so many processes, one at a time."""
+    # A task a process; Python refuses `max_tasks_per_child` with fork.
     with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
         return list(pool.map(time_step_ratio, range(processes)))
 

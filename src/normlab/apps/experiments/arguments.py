@@ -110,5 +110,6 @@ class MeasurementArguments:
             rest = {key: value for key, value in single.items() if key.lstrip("+") not in chosen}
             overrides = [f"{key}={value}" for key, value in {**rest, **chosen}.items()]
             spec = compose_spec(self.loader, self.master, overrides)
+            # Without norms every placement is one network, with one id.
             specs.setdefault(spec.id, spec)
         return list(specs.values())

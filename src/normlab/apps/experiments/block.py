@@ -61,6 +61,7 @@ def draw_figure(result: StudyResult) -> "Figure":
     note = trial_panels.write_note(trials, spread, "One seed: no interval.") + hidden_note
     title = f"What each part of a block does: {result.study.name}"
     figure, body = sheet.create_sheet(title, note, legend, sum(heights))
+    # Grids of their own: long names below must not press the panels together.
     outer = body.add_gridspec(2, 1, height_ratios=heights)
     top = outer[0].subgridspec(1, 2)
     all_rates = body.add_subplot(top[0])
@@ -108,6 +109,7 @@ def first_gradients(trials: Sequence[Trial]) -> NDArray[np.float64] | None:
     field = next((field for field in fields if field is not None and field.steps[0] == 0), None)
     if field is None:
         return None
+    # (2 · blocks, steps) → (blocks, 2): attention and feed-forward of each block, at step 0.
     sublayers = field.values[:, 0].reshape(-1, 2)
     lengths: NDArray[np.float64] = np.sqrt(np.square(sublayers).sum(axis=1))
     return lengths

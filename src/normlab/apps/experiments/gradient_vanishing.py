@@ -71,6 +71,7 @@ class GradientVanishingSettings:
             "inputs": self.INPUTS,
             "seeds": self.seeds,
             "norms": self.norms,
+            # A run's name goes on with its learning rate, which has no meaning here.
             "networks": {spec.name.rpartition("-lr")[0]: spec.id for spec in self.specs},
         }
 
@@ -195,6 +196,7 @@ def _describe_signal(stack: DepthProfile, bare: DepthProfile, deep: DepthProfile
     if stack.width == _TUTORIAL_WIDTH and stack.depth >= _TUTORIAL_LAYER:
         layer_std = stack.by_layer("std")[_TUTORIAL_LAYER]
         verdict = "is measured, and it goes on changing"
+        # `not … <`, for a NaN is not below anything.
         if not abs(layer_std / _TUTORIAL_STD - 1) < _TUTORIAL_TOLERANCE:
             verdict = "is not what is measured"
         elif abs(deep_std / layer_std - 1) < _SAME:

@@ -112,6 +112,7 @@ def draw_figure(record: MeasurementRecord) -> Figure:
 
 def _draw_panel(axes: Axes, curves: Sequence[ProfileCurve], quantity: str) -> None:
     first = curves[0].profile
+    # Other widths are there for their floors, which only the signal has.
     curves = [c for c in curves if c.profile.width == first.width or quantity == "std"]
     axes.set_yscale("log")
     unit = "layer" if first.placement is None else "block"
@@ -145,6 +146,7 @@ def _draw_curve(axes: Axes, curve: ProfileCurve, quantity: str) -> None:
     axes.plot(layers, points, ls="none", marker=curve.marker, ms=3, color=curve.colour)
     if quantity != "share":
         errors = curve.values("gradient_error" if quantity == "gradient" else "rms_error")[::step]
+        # The error of a single seed is not known: no bar.
         bars = np.nan_to_num([2 * e * point for e, point in zip(errors, points, strict=True)])
         axes.errorbar(layers, points, bars, fmt="none", ecolor=curve.colour, elinewidth=0.8)
 

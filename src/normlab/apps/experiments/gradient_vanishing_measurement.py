@@ -79,6 +79,7 @@ def measure(settings: GradientVanishingSettings, report_step: ReportStep) -> Gra
     seeds = settings.transformer_seeds
     transformers = [
         *profile_streams(settings.specs, "1/√width", width**-0.5, 1.0, seeds, report_step),
+        # Its 1/√(2L) keeps the stream's variance from growing with L.
         *profile_streams(settings.specs, "GPT-2", 0.02, "1/sqrt(2*L)", seeds, report_step),
     ]
     return GradientVanishing(tuple(stacks), deep, tuple(transformers))
@@ -114,11 +115,13 @@ def draw_stack(
     width: int, depth: int, seed: int, inputs: int
 ) -> tuple[list[nn.Linear], Tensor, Tensor]:
     """Layers as PyTorch makes them, inputs and a gradient of the output, both from N(0, 1)."""
+    # Without `devices` it would save and restore the state of every GPU too.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         layers = [nn.Linear(width, width, dtype=torch.float64) for _ in range(depth)]
         x, output_gradient = torch.randn(2, inputs, width, dtype=torch.float64)
     for layer in layers:
+        # Only the gradients of activations are looked at.
         layer.requires_grad_(False)
     return layers, x, output_gradient
 
@@ -131,6 +134,7 @@ def run_stack(
     Without a gradient of the output there are none.
     """
     build_norm = variant.build_norm or (lambda width: nn.Identity())
+    # Kaiming's weights are PyTorch's draw times √6, so that all variants share one draw.
     scale = math.sqrt(_VARIANCES[variant.init][0] / _VARIANCES["PyTorch"][0])
     with torch.set_grad_enabled(output_gradient is not None):
         x = x.clone().requires_grad_(output_gradient is not None)
@@ -186,10 +190,12 @@ def run_stream(
         if prefix == "stream" and not site.endswith("/attention"):
             stream.append(x)
 
+    # One token more than the context: the targets are those that follow.
     shape = _BATCH, model_config.context + 1
     tokens = torch.randint(_VOCABULARY, shape, generator=torch.Generator().manual_seed(seed))
     with evaluation_mode(model), collect_readings(model, {}, append_stream):
         logits = model.forward(tokens[:, :-1])
+    # (batch, context, vocabulary) → (batch · context, vocabulary)
     loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
     gradients = torch.autograd.grad(loss, stream, allow_unused=True, materialize_grads=True)
     return (

@@ -55,6 +55,7 @@ class LayerNormVsRmsNormSettings:
     def __init__(self, arguments: "MeasurementArguments") -> None:
         widths = arguments.integers("model.width", 512, minimum=2)
         self.shapes = [(self.TOKENS, width) for width in widths]
+        # 512 at every budget of conf/experiment.
         self.width = widths[-1] if len(widths) < 3 else widths[1]
         self.seed = arguments.single_integer("seed", 0, "one draw of inputs is timed", minimum=0)
         self.rounds = self.ROUNDS[str(arguments.master.hydra.runtime.choices.budget)]
@@ -222,6 +223,7 @@ def _describe_invariances(invariances: dict[str, tuple[Invariance, ...]]) -> Ite
     results = {key: {i.name: i for i in tested} for key, tested in invariances.items()}
     groups: dict[tuple[str, ...], list[str]] = {}
     for name in results["layernorm"]:
+        # At eps=0 an equation holds to rounding or not at all.
         norms = [n for n in _NORM_NAMES if results[f"{n} eps=0"][name].verdict != "yes"]
         groups.setdefault(tuple(norms), []).append(name)
     for dependent, names in groups.items():

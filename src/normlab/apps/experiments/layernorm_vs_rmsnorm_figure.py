@@ -71,6 +71,7 @@ def _draw_distribution(axes: Axes, kind: NormalizedInput) -> None:
         # LayerNorm's line is the wider: where both lines coincide, both are seen.
         axes.stairs(after.shares, kind.edges, color=_COLOURS[norm], lw=2.2 - row)
         tops.append(max(after.shares))
+        # Else it could read −0.00.
         mean = 0.0 if abs(after.mean) < 0.005 else after.mean
         std = 0.0 if abs(after.std) < 0.005 else after.std
         label = f"mean {mean:.2f}, std {std:.2f}"

@@ -154,6 +154,7 @@ def _build_calls(
         ("fused", "layernorm"): pair(layer, *layer.parameters()),
         ("fused", "rmsnorm"): pair(rms, *rms.parameters()),
         ("torch", "layernorm"): pair(lambda x: F.layer_norm(x, (width,), gain, bias), gain, bias),
+        # Without eps it would take that of the dtype, 1.2e-7, and not F.layer_norm's 1e-5.
         ("torch", "rmsnorm"): pair(lambda x: F.rms_norm(x, (width,), gain, EPS), gain),
         ("composite", "layernorm"): pair(lambda x: layer_norm(x, gain, bias), gain, bias),
         ("composite", "rmsnorm"): pair(lambda x: rms_norm(x, gain), gain),
@@ -170,6 +171,7 @@ def _build_calls(
             ),
             ("compiled", "rmsnorm"): pair(lambda x: compiled_rms_norm(x, gain), gain),
         }
+        # Compiled at the first call: a compiler that is missing fails here, not in torch.compile.
         for _, forward_and_backward in compiled.values():
             forward_and_backward()
     except Exception as error:  # whatever a missing or broken compiler raises

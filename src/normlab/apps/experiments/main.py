@@ -53,6 +53,7 @@ def run_experiment(
             record.write(folder)
         write_report(record, folder).print_to(open_terminal())
     except KeyboardInterrupt as stop:
+        # How the command's last sentence goes on: a measurement has no state to continue from.
         stop.args = ("measures from the beginning",)
         raise
     except OSError as error:

@@ -164,11 +164,6 @@ class Precision:
         ]
         return [s for s in wrong if s < 1], [s for s in wrong if s >= 1]
 
-    def at_scale(self, curve: PrecisionCurve, scale: float) -> tuple[float, float]:
-        """Error and share of outputs that are not finite at a scale of the grid."""
-        index = self.scales.index(scale)
-        return none_to_nan(curve.error[index]), none_to_nan(curve.lost[index])
-
     def write_sentences(self) -> list[str]:
         """What the numbers show, one paragraph's sentences in order."""
         return [
@@ -203,6 +198,7 @@ def _describe_wide_statistics(numbers: Precision) -> Iterator[str]:
         curves = numbers.find_curves(dtype=dtype, statistics=WIDE)
         errors = [none_to_nan(e) for c in curves for e, lost in zip(c.error, c.lost, strict=True)
                   if lost is not None]  # fmt: skip
+        # max() may pass over a NaN.
         error = math.nan if any(map(math.isnan, errors)) else max(errors)
         largest.append(f"{format_short(error)} in {dtype}")
         inexact += [dtype] * (not error <= _ROUNDINGS * units[dtype])
@@ -229,6 +225,7 @@ def _describe_narrow_statistics(numbers: Precision) -> Iterator[str]:
 
 def _describe_curve(numbers: Precision, curve: PrecisionCurve) -> str:
     exact, (_, wrong) = numbers.exact_range(curve), numbers.wrong_scales(curve)
+    # Without the scales at which the format cannot hold the input itself.
     measured = [s for s, lost in zip(numbers.scales, curve.lost, strict=True) if lost is not None]
     if exact is None:
         description = "not exact to rounding at scale 1"
@@ -244,7 +241,8 @@ def _describe_curve(numbers: Precision, curve: PrecisionCurve) -> str:
 
 def _describe_wrong(numbers: Precision, curve: PrecisionCurve, scale: float) -> str:
     """How wrong the output is at a scale: what is lost, or else the error."""
-    error, lost = numbers.at_scale(curve, scale)
+    index = numbers.scales.index(scale)
+    error, lost = none_to_nan(curve.error[index]), none_to_nan(curve.lost[index])
     how = f"{_percent(lost)} of the outputs not finite"
     if not lost:
         how = f"every output finite, the error {_percent(error)}"

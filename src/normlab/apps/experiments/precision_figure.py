@@ -69,10 +69,6 @@ def _format_look(curve: PrecisionCurve) -> dict[str, Any]:
     return {"color": _COLOURS[curve.dtype], "ls": _LINES[curve.statistics]}
 
 
-def _eps_look(curve: PrecisionCurve) -> dict[str, Any]:
-    return {"color": _EPS_COLOURS[curve.eps]}
-
-
 def _draw_errors(
     axes: Axes,
     positions: Sequence[float],
@@ -88,6 +84,7 @@ def _draw_errors(
         if lost:
             colour = look(curve)["color"]
             axes.plot(lost, [height] * len(lost), "x", color=colour, ms=4, mew=1.2)
+            # On a logarithmic axis: the next curve's crosses stand below.
             height /= 3
 
 
@@ -113,7 +110,7 @@ def _draw_eps(errors: Axes, output: Axes, numbers: Precision) -> None:
     """RMSNorm with statistics in fp16, and its output in fp64: a line an eps."""
     errors.set_title("RMSNorm in fp16, by eps", fontsize=9)
     curves = numbers.find_curves(norm="rmsnorm", dtype="fp16", statistics=NARROW)
-    _draw_errors(errors, numbers.scales, curves, _eps_look)
+    _draw_errors(errors, numbers.scales, curves, lambda curve: {"color": _EPS_COLOURS[curve.eps]})
     _format_axes(errors, numbers.scales, "scale of the input")
     output.set_title("RMSNorm in fp64, by eps", fontsize=9)
     for eps, colour in _EPS_COLOURS.items():

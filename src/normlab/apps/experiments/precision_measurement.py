@@ -30,6 +30,7 @@ TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.flo
 
 def rms_norm(x: Tensor, eps: float) -> Tensor:
     """RMSNorm, x / √(mean x² + eps): (tokens, width) → the same, in the dtype of x."""
+    # Where the mean square overflows, 1/√∞ is 0: the output is zeros, and no test for NaN sees it.
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
 
 
@@ -40,6 +41,7 @@ def layer_norm(x: Tensor, eps: float) -> Tensor:
 
 def scale_norm(x: Tensor, eps: float) -> Tensor:
     """ScaleNorm, √width · x / max(‖x‖, eps): (tokens, width) → the same, in the dtype of x."""
+    # In fp16 this sum overflows where the mean of the squares, RMSNorm's, does not yet.
     length = x.square().sum(-1, keepdim=True).sqrt()
     return math.sqrt(x.shape[-1]) * (x / length.clamp(min=eps))
 
@@ -75,6 +77,7 @@ def measure(settings: PrecisionSettings, report_step: Callable[[str], None]) -> 
     for width in settings.widths:
         generator = torch.Generator().manual_seed(settings.seed)
         shape = (settings.tokens, width)
+        # One draw: norms, formats and scales differ in nothing else.
         normal = torch.randn(shape, generator=generator, dtype=torch.float64)
         scaled = [scale * normal for scale in settings.scales]
         is_first = not curves
@@ -148,6 +151,7 @@ def describe_format(dtype: str) -> NumberFormat:
         dtype=dtype,
         unit=limits.eps / 2,
         largest=limits.max,
+        # The smallest subnormal number, which torch.finfo does not have.
         smallest=limits.smallest_normal * limits.eps,
         square=square if math.isfinite(square) else None,
     )

@@ -70,6 +70,7 @@ def write_sentences(result: StudyResult) -> list[str]:
         for pair in compare_pairs([(best[0], other) for other in best[1:]], len(tuned))
     ]
     warmup_pairs = [pair for arm in arms.values() for pair in _warmup_pairs(arm)]
+    # Pairs of different arms and depths are no family: each has its part of the level (Bonferroni).
     warmups = [
         compared for pair in warmup_pairs for compared in compare_pairs([pair], len(warmup_pairs))
     ]
@@ -115,6 +116,7 @@ def _describe_depth(depth: int, arms: Sequence[Trial], pairs: Sequence[TrialPair
         f"{join_words(losses)}."
     )
     for pair in pairs:
+        # One pair of seeds has no interval.
         if pair.difference.pairs < 2:
             continue
         if pair.outcome == "cannot tell":

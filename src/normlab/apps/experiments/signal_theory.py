@@ -12,7 +12,7 @@ place of k, and leaves θ as it is.
 import math
 from dataclasses import dataclass
 
-# Norms whose output has unit RMS as they start, so that theory covers them.
+# Norms whose output has unit RMS as they start (l1: of a Gaussian), so that theory covers them.
 UNIT_RMS_NORMS = ("rmsnorm", "layernorm", "layernorm_nobias", "gemma_rmsnorm", "scalenorm", "l1")
 
 
@@ -38,7 +38,9 @@ def expected_signal(
         square_before, before = square, weight * square + bias
         scale = 1.0 if normalized else before
         square = scale / 2
+        # Of the pre-activations 1 − cos θ = v/k.
         varying = square * _remaining_difference(weight * varying / before)
+        # E[a²] − E[a]²; a norm divides E[a] by √k.
         variance = square - scale / before * _rectified_mean(weight * square_before, bias) ** 2
         layers.append(LayerSignal(math.sqrt(square), math.sqrt(variance), varying / variance))
     return layers
@@ -67,6 +69,7 @@ def rms_floor(width: int) -> float:
 
 def _rectified_mean(gaussian: float, uniform: float) -> float:
     """E[max(0, x)] for the sum of a Gaussian and a uniform number of these variances."""
+    # Uniform from −c to c has the variance c²/3.
     s, c = math.sqrt(gaussian), math.sqrt(3 * uniform)
     if c == 0:
         return s / math.sqrt(2 * math.pi)

@@ -80,6 +80,7 @@ def draw_best_rates(axes: Axes, arms: dict[str, list[Trial]], look: Look) -> Non
     finished = [trial for trial in rows.values() if trial]
     losses = [list(trial.losses.values()) for trial in finished]
     axes.set_xlim(*panels.final_limits([trial.arm for trial in finished], losses))
+    # x in shares of the panel, y in rows.
     across = axes.get_yaxis_transform()
     for row, trial in enumerate(rows.values()):
         if trial is None:

@@ -13,7 +13,8 @@ from normlab.analysis.learning_rates import OTHER_WINDOWS, has_halves
 from normlab.analysis.statistics import LEVEL, Difference, Outcome, mean_interval
 from normlab.text import join_words
 
-# Nats per token above the best guess without context within which a model has learned none.
+# A model that ends less than this below the best guess without context has hardly used any context;
+# in nats per token.
 NO_CONTEXT = 0.05
 SINGLE_SEED = "One seed: no interval, so an effect cannot be separated from noise; add seed=0,1,2."
 
@@ -104,6 +105,7 @@ class TrialPair:
 
 def read_trials(arms: Sequence[Arm]) -> list[Trial]:
     """The study's arms as trials, in the order of its table."""
+    # For all arms or for none: a loss on half of the windows does not compare with one on all.
     halved = all(has_halves(arm.with_state("finished")) for arm in arms)
     trials = []
     for arm in arms:
@@ -149,6 +151,7 @@ def best_trial(trials: Iterable[Trial]) -> Trial | None:
     if not complete:
         return None
     best = min(complete, key=lambda trial: mean_interval(list(trial.selection.values()))[0])
+    # From here on it is shown on the windows that did not choose it.
     return replace(best, losses=best.tested)
 
 
@@ -177,6 +180,7 @@ def compare_pairs(pairs: Sequence[tuple[Trial, Trial]], families: int = 1) -> li
 
     `families` is how many such groups of trials one question has; they share out the level.
     """
+    # By identity: a trial holds dicts, so that it has no hash.
     trials = list({id(trial): trial for pair in pairs for trial in pair}.values())
     position = {id(trial): index for index, trial in enumerate(trials)}
     indices = [(position[id(a)], position[id(b)]) for a, b in pairs]
@@ -212,6 +216,7 @@ def describe_divergence(trials: Sequence[Trial]) -> Iterator[str]:
             rates = [f"{format_rate(t.rate)} ({t.diverged} of {t.runs})" for t in diverged]
             yield f"Diverged: {name} at {join_words(rates)}."
             highest.append(diverged[-1].rate)
+    # Once for a rate, also where several arms diverge at it.
     for rate in dict.fromkeys(highest):
         finished = [f"{t.name} at {t.loss}" for t in trials if t.rate == rate and t.complete]
         if finished:

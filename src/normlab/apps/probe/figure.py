@@ -29,6 +29,7 @@ _AGAINST_BLOCK: tuple[tuple[str, Callable[[ProbedModel], Sequence[float]], bool]
     ("Gradient, stream", lambda model: model.by_block(tags.STREAM_GRADIENT), True),
     ("Gradient, feed-forward", lambda model: model.by_block(tags.PARAMETER_GRADIENT), True),
     (
+        # arccos(cosine) / π between the stream before and after a block, as in 2502.05795.
         "Angle of a block (÷ 180°)",
         lambda model: [
             model.value(tags.ANGLE, f"block_{block:02d}") for block in range(1, model.depth + 1)
@@ -60,10 +61,12 @@ def _build_figure(result: ProbeResult) -> Figure:
     title = f"At initialization: {blocks}, one batch a seed"
     figure, body = sheet.create_sheet(title, _write_note(result), (handles, labels), _HEIGHT)
     panels = body.subplots(2, 3).ravel()
+    # Four of the six panels; the last two, against depth, are drawn below.
     for axes, (title, values_of, log) in zip(panels, _AGAINST_BLOCK, strict=False):
         axes.set_title(title)
         for arm, style in styles.items():
             deepest = max(model.depth for model in result.models_of(arm))
+            # (seeds, blocks)
             values = np.array([values_of(m) for m in result.models_of(arm, deepest)], float)
             _draw_seeds(axes, values, style)
         if log and axes.get_lines():
@@ -78,6 +81,7 @@ def _build_figure(result: ProbeResult) -> Figure:
         set_log_scale(axes)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(FixedLocator(depths))
+        # matplotlib would label a logarithmic axis in powers of ten, and its minor ticks as well.
         axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.xaxis.set_minor_locator(NullLocator())
     return figure

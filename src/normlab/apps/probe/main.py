@@ -105,6 +105,7 @@ def _compose_models(overrides: Sequence[str], config_dir: Path | None) -> list[M
     for word in overrides:
         # What changes nothing would make equal models look different.
         key = word.lstrip("+~").partition("=")[0]
+        # Of Hydra's `group.key=` and `group@package=` the group is what counts.
         if key.partition(".")[0].partition("@")[0] not in _GROUPS:
             raise ConfigError(
                 f"{word} means nothing to a model that is not trained; give "
@@ -128,6 +129,7 @@ def _compose_models(overrides: Sequence[str], config_dir: Path | None) -> list[M
                 if key in expanded.varied and key.lstrip("+") not in _RECORD_KEYS
             )
             spec = compose_spec(loader, master, combination)
+            # Without norms every placement is one network, with one id.
             models.setdefault(spec.id, ModelSpec(spec, settings))
     return list(models.values())
 
@@ -163,6 +165,7 @@ def _measure_model(model: ModelSpec, sources: dict[str, Any]) -> ProbedModel:
         sources[key] = build_source(spec.plain["data"], config.model.context)
     source = sources[key]
     network = build_model(config, source.vocabulary)
+    # The first batch that a training run with this seed would take.
     values = probe_initialization(network, to_tensors(source.batch(config.seed, 0)))
     arm = spec.choices["norm"], spec.choices["placement"], model.settings
     return model_record(arm, config.model.depth, config.seed, values)

@@ -46,6 +46,7 @@ class ProbedModel:
     @property
     def arm(self) -> str:
         """Everything but depth and seed: `rmsnorm · pre`."""
+        # `any` is a choice that makes no difference to the network.
         return " · ".join([*(x for x in (self.norm, self.placement) if x != "any"), *self.settings])
 
     def value(self, quantity: str, site: str) -> float:
@@ -64,9 +65,10 @@ class ProbedModel:
 
 @dataclass(frozen=True)
 class ModelSlope:
-    """A slope on log-log axes: of each seed, their mean, and half of its 95 % t-interval.
+    """A slope, or a factor, of each seed, their mean, and half of its 95 % t-interval.
 
-    `half` is None for one seed; `name` says what against what, `depth` at which depth, if at one.
+    See `slopes.fit_slopes`. `half` is None for one seed; `name` says what against what, `depth` at
+    which depth, if at one.
     """
 
     arm: str

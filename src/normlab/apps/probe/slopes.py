@@ -1,4 +1,4 @@
-"""Slopes on log-log axes of what was measured at initialization, by seed."""
+"""Slopes of the logarithms of what was measured at initialization, by seed."""
 
 import math
 from collections import defaultdict
@@ -12,8 +12,11 @@ from normlab.apps.probe.record import ModelSlope, ProbedModel
 from normlab.archive import tags
 
 # The names of the slopes. The first is fitted over depths, the others within a model.
+# In theory −1/2 with Pre-LN and 0 with Post-LN (2002.04745).
 LAST_GRADIENT = "gradient of the last feed-forward against depth"
 STREAM_GROWTH = "stream variance against block"
+# 2002.04745 has √(2/3) = 0.816 for Post-LN at initialization, which is the factor of the skip path
+# alone: with the gradient through the branches it is 0.985.
 GRADIENT_DECAY = "gradient norm of a feed-forward, factor a block towards the input"
 
 
@@ -27,6 +30,7 @@ def fit_slopes(models: Sequence[ProbedModel]) -> tuple[ModelSlope, ...]:
     fits: list[ModelSlope] = []
 
     def add(arm: str, name: str, depth: int | None, slopes: Sequence[float]) -> None:
+        # A seed without a slope, as where a gradient is 0, leaves the arm without one.
         if slopes and all(map(math.isfinite, slopes)):
             mean, half = mean_interval(slopes)
             interval = None if math.isnan(half) else half
