@@ -3,6 +3,7 @@
 import random
 import re
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -71,6 +72,7 @@ def files(group: str) -> list[Path]:
 _Item = tuple[str, str | None]
 
 
+@cache
 def _items() -> list[_Item]:
     """Every group with its options, and every key of its first option with its value."""
     found: list[_Item] = [("seed", "0"), ("study", "mine"), ("data", "synthetic")]

@@ -16,7 +16,7 @@ from normlab.analysis.formatting import format_interval
 from normlab.analysis.report_tables import diverged_table
 from normlab.analysis.result import AnalysisSettings, StudyResult, analyse_study
 from normlab.archive.events import Events
-from normlab.archive.record import FinalNumbers, RunRecord
+from normlab.archive.record import FinalNumbers, GitState, RunRecord
 from normlab.archive.study import Run, Study
 
 
@@ -340,11 +340,11 @@ def test_a_summary_of_many_arms_names_every_outcome() -> None:
 def test_what_differs_beside_the_arms_is_a_warning() -> None:
     pre = arm(
         [1.90, 1.91, 1.92], *PRE,
-        hardware={"threads": 1, "kernels": "DEFAULT"}, git={"commit": "a" * 40},
+        hardware={"threads": 1, "kernels": "DEFAULT"}, git=GitState("a" * 40),
     )  # fmt: skip
     post = arm(
         [1.95, 1.96, 1.97], *POST, precision="bf16-mixed", device="cuda (y)",
-        hardware={"threads": 2, "kernels": "AVX512"}, git={"commit": "b" * 40, "dirty": True},
+        hardware={"threads": 2, "kernels": "AVX512"}, git=GitState("b" * 40, dirty=True),
     )  # fmt: skip
     pre[0].record.versions = {"torch": "2.13.0", "numpy": "2"}
     post[0].record.versions = {"torch": "2.9.0", "numpy": "2"}

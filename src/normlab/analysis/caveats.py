@@ -10,7 +10,7 @@ from normlab.analysis.comparison import is_below_floor, is_invalid, learned_data
 from normlab.analysis.formatting import join_first
 from normlab.analysis.statistics import mean_interval
 from normlab.archive import tags
-from normlab.archive.record import SETTLED_STATES, short_commit
+from normlab.archive.record import SETTLED_STATES
 from normlab.archive.study import Run, Study
 
 
@@ -152,13 +152,6 @@ def _arm_seeds(arm: Arm, *states: str) -> set[int]:
     return {run.record.seed for run in arm.with_state(*(states or SETTLED_STATES))}
 
 
-def _commit_name(run: Run) -> str | None:
-    git = run.record.git or {}
-    if not git.get("commit"):
-        return None
-    return short_commit(git["commit"]) + (" with changes" if git.get("dirty") else "")
-
-
 # What may differ between runs of one comparison without being an arm's own.
 _ASPECTS: dict[str, Callable[[Run], Any]] = {
     "steps": lambda run: run.record.last_step,
@@ -168,7 +161,7 @@ _ASPECTS: dict[str, Callable[[Run], Any]] = {
     "CPU kernels": lambda run: run.record.kernels,
     "how they were trained": lambda run: "in a stack" if run.record.stacked else "alone",
     "versions": lambda run: tuple(sorted(run.record.versions.items())) or None,
-    "commit": _commit_name,
+    "commit": lambda run: run.record.git and run.record.git.short_name,
 }
 
 

@@ -137,20 +137,15 @@ def _configuration_keys(record: RunRecord) -> dict[str, Any]:
 
 
 def _circumstance_keys(record: RunRecord) -> dict[str, Any]:
+    git = record.git
     keys = {
         "device": record.device,
         "precision": record.precision,
         **{f"machine {key}": value for key, value in record.hardware.items()},
-        COMMIT: _describe_commit(record.git),
+        COMMIT: git and f"{git.commit}{' with changes that are not in it' if git.dirty else ''}",
         **{f"version {key}": value for key, value in record.versions.items()},
     }
     return {key: value for key, value in keys.items() if value is not None}
-
-
-def _describe_commit(git: Mapping[str, Any] | None) -> str | None:
-    if git is None:
-        return None
-    return f"{git.get('commit')}{' with changes that are not in it' if git.get('dirty') else ''}"
 
 
 def _split_differences(runs_keys: Sequence[Mapping[str, Any]]) -> Differences:

@@ -92,6 +92,19 @@ class BestNumbers:
     step: int | None = None
 
 
+@dataclass(frozen=True)
+class GitState:
+    """The commit of normlab's own sources, and whether they differed from it."""
+
+    commit: str
+    dirty: bool = False
+
+    @property
+    def short_name(self) -> str:
+        """The commit as sentences name it."""
+        return short_commit(self.commit) + (" with changes" if self.dirty else "")
+
+
 @dataclass
 class RunRecord:
     """One run. The names are fixed: others script against them.
@@ -131,7 +144,7 @@ class RunRecord:
     device: str | None = None
     command: str = ""
     versions: dict[str, str] = field(default_factory=dict)
-    git: dict[str, Any] | None = None
+    git: GitState | None = None
     hardware: dict[str, Any] = field(default_factory=dict)
     resumed_at: list[int] = field(default_factory=list)
     started: str = ""
@@ -243,10 +256,11 @@ class RunRecord:
         for key, loss in (("floor", self.floor), ("unigram", self.unigram)):
             if loss is not None and not 0 <= loss <= _LARGEST_LOSS:
                 raise ValueError(f"{key} is {loss}, not a loss from 0 to {_LARGEST_LOSS}")
-        for key in ("config", "choices", "versions", "hardware", "git"):
+        for key in ("config", "choices", "versions", "hardware"):
             _check_size(key, getattr(self, key))
         names = (self.id, self.name, self.norm, self.placement, self.data)
-        for name in (*names, *self.choices, *self.choices.values()):
+        commit = self.git.commit if self.git else ""
+        for name in (*names, *self.choices, *self.choices.values(), commit):
             if len(name) > _LONGEST_NAME:
                 raise ValueError(f"it holds a name of {len(name)} characters")
 

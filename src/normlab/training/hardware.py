@@ -15,6 +15,7 @@ import torch
 
 import normlab
 from normlab import config
+from normlab.archive.record import GitState
 from normlab.config.schema import Device, TrainerConfig
 from normlab.errors import ConfigError
 
@@ -168,7 +169,7 @@ def package_versions() -> dict[str, str]:
 
 
 @cache
-def git_state() -> dict[str, Any] | None:
+def git_state() -> GitState | None:
     """The commit of normlab's own sources, and whether they differ from it; None if unknown."""
     root = config.conf_folder().parent
     if not (root / ".git").exists():
@@ -192,7 +193,7 @@ def git_state() -> dict[str, Any] | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return {"commit": commit, "dirty": bool(changes)}
+    return GitState(commit, dirty=bool(changes))
 
 
 def describe_machine(hardware: Hardware) -> dict[str, Any]:

@@ -351,12 +351,15 @@ def _check_claim(path: Path, claim: Claim) -> None:
     if (kind in RUN_TESTS) != (claim.experiment is not None):
         needed = "an experiment" if kind in RUN_TESTS else "a measurement"
         raise _claim_error(path, f"test.kind={kind} needs {needed}")
-    if claim.regime is not None and claim.experiment is None:
-        raise _claim_error(path, "regime needs an experiment: a measurement trains nothing")
-    for name in ("steps", "depth", "width"):
-        number = getattr(claim.regime, name, None)
-        if number is not None and number < 1:
-            raise _claim_error(path, f"regime.{name}={number} is not allowed; it must be 1 or more")
+    if claim.regime is not None:
+        if claim.experiment is None:
+            raise _claim_error(path, "regime needs an experiment: a measurement trains nothing")
+        for name in ("steps", "depth", "width"):
+            least: int | None = getattr(claim.regime, name)
+            if least is not None and least < 1:
+                raise _claim_error(
+                    path, f"regime.{name}={least} is not allowed; it must be 1 or more"
+                )
     for name in ("margin", "tolerance"):
         number = getattr(test, name, 0.0)
         if number < 0:

@@ -47,6 +47,7 @@ from normlab.apps.claims.runs import (
     read_claim_data,
 )
 from normlab.archive.files import suggest_closest_path
+from normlab.archive.record import GitState
 from normlab.config import conf_folder
 from normlab.errors import CommandParser, ConfigError, report_user_errors
 from normlab.study.plan import check_repeated_keys
@@ -196,8 +197,7 @@ def register_claims(request: ClaimsRequest) -> Register:
     """
     from normlab.training.hardware import git_state
 
-    state = git_state() or {}
-    commit, dirty = str(state.get("commit", "")), bool(state.get("dirty"))
+    state = git_state() or GitState(commit="")
     register = earlier = read_register(request.claims_folder)
     experiments = dict.fromkeys(claim.experiment for claim in request.claims.values())
     studies = {
@@ -213,7 +213,7 @@ def register_claims(request: ClaimsRequest) -> Register:
             check_attainable(name, claim, study.reach, study.losses)
             definitions = study.definitions
         hashes = hash_claim(claim, definitions)
-        register = register.add(name, Registration(hashes, today(), commit, dirty))
+        register = register.add(name, Registration(hashes, today(), state.commit, state.dirty))
     changed = [
         name for name in register.claims if register.claims[name] != earlier.claims.get(name)
     ]

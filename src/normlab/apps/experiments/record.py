@@ -10,6 +10,7 @@ from typing import Any
 from normlab.apps.experiments.gradient_vanishing import GradientVanishing
 from normlab.apps.experiments.layernorm_vs_rmsnorm import LayerNormVsRmsNorm
 from normlab.apps.experiments.precision import Precision
+from normlab.archive.record import GitState
 from normlab.archive.versioned_json import read_versioned_json, restore_value, write_versioned_json
 
 SCHEMA_VERSION = 1
@@ -30,7 +31,7 @@ class Origin:
     seconds: float
     machine: dict[str, Any]
     versions: dict[str, str]
-    git: dict[str, Any] | None
+    git: GitState | None
 
 
 @dataclass(frozen=True)

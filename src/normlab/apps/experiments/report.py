@@ -108,19 +108,22 @@ def write_page(
     words = [word.partition("=") for word in shlex.split(origin.command)]
     output_dirs = [value for key, _, value in words if key == "output_dir"]
     study = f"{(output_dirs or ['outputs'])[-1].rstrip('/')}/{folder.name}"
-    commit = (origin.git or {}).get("commit")
     made_with = [
         origin.machine.get("cpu"),
         *(f"{name} {origin.versions[name]}" for name in ("torch", "normlab")
           if name in origin.versions),
-        commit and f"commit {short_commit(commit)}",
+        origin.git and f"commit {short_commit(origin.git.commit)}",
     ]  # fmt: skip
     circumstances = {
         "started": origin.started,
         "seconds": origin.seconds,
         **origin.machine,
         **{f"version {name}": version for name, version in origin.versions.items()},
-        **{f"normlab {key}": value for key, value in (origin.git or {}).items()},
+        **(
+            {"normlab commit": origin.git.commit, "normlab dirty": origin.git.dirty}
+            if origin.git
+            else {}
+        ),
     }
     content = {
         "name": folder.name,
