@@ -26,7 +26,7 @@ OUTCOMES = {
     "no-norm-diverges": 3,
     "rmsnorm-or-layernorm": "cannot tell",
     "gain-or-none": "cannot tell",
-    "post-at-a-large-rate": "lower",
+    "post-at-a-small-rate": "lower",
     "post-at-a-middle-rate": "higher",
     "best-rate": 4e-3,
     "order-of-casts": 0.0,
