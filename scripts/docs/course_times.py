@@ -3,14 +3,13 @@
     python scripts/docs/course_times.py [--only predict]
 
 reads the commands from the pages of the path, runs each once in a clone of this checkout, where
-nothing has been trained yet, and prints a table with the seconds that passed and the seconds of
-processor time. Run it while nothing else runs: the first column shows the machine's other work too.
+nothing has been trained yet, and prints a table with the seconds that passed and the seconds in
+which the machine's processors worked. Run it while nothing else runs: both have all of its work.
 """
 
 import argparse
 import os
 import re
-import resource
 import shlex
 import subprocess
 import sys
@@ -18,6 +17,8 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 COURSE = ROOT / "docs" / "learn"
@@ -50,15 +51,16 @@ def find_commands() -> Iterator[str]:
 
 
 def time_command(command: str, folder: Path) -> tuple[int, float, float]:
-    """Its exit code, the seconds that passed and those of its processes on all cores."""
+    """Its exit code, the seconds that passed, and the seconds of work of all cores."""
     arguments = shlex.split(command)
     arguments[0] = str(Path(sys.executable).with_name(arguments[0]))
-    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    # Of the machine: the system counts a child's work only where its parent waits for it, and a
+    # study's processes are not the children of the command that starts it.
+    before, start = psutil.cpu_times(), time.perf_counter()
     finished = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, check=False)
-    seconds = time.perf_counter() - start
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return finished.returncode, seconds, cpu
+    seconds, after = time.perf_counter() - start, psutil.cpu_times()
+    work = after.user + after.system - before.user - before.system
+    return finished.returncode, seconds, work
 
 
 def main() -> None:
