@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 COURSE = ROOT / "docs" / "learn"
@@ -37,6 +38,8 @@ def find_commands() -> Iterator[str]:
 
     A check is timed on the solution that comes with the course; a prediction needs a guess.
     """
+    predictions = yaml.safe_load((COURSE / "predictions.yaml").read_text(encoding="utf-8"))
+    guesses = {entry["id"]: entry.get("range", [1])[0] for entry in predictions}
     lines = [
         line.split("   #")[0].strip()
         for page in PAGES
@@ -45,7 +48,7 @@ def find_commands() -> Iterator[str]:
     ]
     for line in dict.fromkeys(lines):
         if line.startswith(_MEASURED):
-            yield f"{line} --guess 1" if " predict " in line else line
+            yield f"{line} --guess {guesses[line.split()[2]]}" if " predict " in line else line
     for solution in sorted((COURSE / "solutions").iterdir()):
         yield f"normlab-learn check {solution.relative_to(ROOT)}"
 

@@ -1,5 +1,6 @@
 """Every run of the course is timed: each prediction, each command that trains, each check."""
 
+import math
 from pathlib import Path
 
 import yaml
@@ -11,7 +12,9 @@ def test_every_prediction_and_every_solution_is_timed() -> None:
     commands = list(find_commands())
     predictions = yaml.safe_load((COURSE / "predictions.yaml").read_text(encoding="utf-8"))
     for prediction in predictions:
-        assert f"normlab-learn predict {prediction['id']} --guess 1" in commands
+        (command,) = [line for line in commands if f" predict {prediction['id']} " in line]
+        low, high = prediction.get("range", (-math.inf, math.inf))
+        assert low <= float(command.split("--guess ")[1]) <= high  # or it would be refused
     for solution in (COURSE / "solutions").iterdir():
         assert f"normlab-learn check docs/learn/solutions/{solution.name}" in commands
     assert "python train.py -m norm=rmsnorm study=leak trainer.max_steps=200" in commands
