@@ -217,6 +217,19 @@ def test_other_settings_become_panels_with_shared_axes(maker: Any) -> None:
     assert title == "study: lr=3e-3, the best of 3 combinations"
 
 
+def test_losses_on_other_data_are_not_compared_and_the_same_text_elsewhere_is(maker: Any) -> None:
+    for norm in ("rmsnorm", "layernorm"):
+        for lr in (1e-3, 3e-3):
+            data = {"kind": "text", "path": f"{norm}.txt"}
+            maker.run(norm, config={"optimizer": {"lr": lr}, "data": data})
+    study = read_study(maker.folder)
+    for digests, rank in ((("a", "a"), "the best of"), (("a", "b"), "one of")):
+        for run in study.runs:
+            run.record.data_digest = digests[run.record.norm == "rmsnorm"]
+        title = build(study, "comparison").subfigs[0].texts[0].get_text()
+        assert title.endswith(f"{rank} 4 combinations")
+
+
 def test_of_more_than_a_dozen_panels_the_best_are_drawn_and_the_rest_named(maker: Any) -> None:
     for width in range(1, 15):
         maker.run(

@@ -112,7 +112,7 @@ def group_runs(runs: Iterable[Run]) -> list[Arm]:
 
 
 def name_arms(arms: Sequence[Arm]) -> list[Arm]:
-    """The arms, named by all of few settings, or of many by the fewest that tell them apart.
+    """The arms, named by all of few settings, or of many by a few that tell them apart.
 
     Runs of unlike commands in one study differ in many keys at once; named by all of them, nobody
     could read which is which. The settings themselves stay with the arms.
