@@ -1,9 +1,11 @@
 """Medians, ratios and their spread, against numbers worked out by hand and by numpy."""
 
+import math
+
 import numpy as np
 import pytest
 
-from normlab.analysis.formatting import format_three_digits
+from normlab.analysis.formatting import format_number
 from normlab.analysis.statistics import Spread, quartile_spread, ratio_spread
 
 
@@ -44,16 +46,23 @@ def test_a_ratio_needs_a_partner_for_every_value() -> None:
     ("value", "said"),
     [
         (0, "0"),
-        (0.01234, "0.012"),
+        (1e-310, "0"),
+        (1.234e-5, "1.2e-5"),
+        (2e-5, "2e-5"),
+        (0.01234, "0.0123"),
         (-2.5, "-2.50"),
-        (0.5, "0.50"),
-        (1.0, "1.00"),
+        (0.5, "0.500"),
+        (9.996, "10.0"),
         (16.74, "16.7"),
         (25123, "25,123"),
+        (2.56e7, "2.6e7"),
+        (-math.inf, "-inf"),
+        (math.nan, "–"),
+        (None, "–"),
     ],
 )
-def test_numbers_are_short(value: float, said: str) -> None:
-    assert format_three_digits(value) == said
+def test_numbers_are_short(value: float | None, said: str) -> None:
+    assert format_number(value) == said
 
 
 def test_a_spread_says_its_quartiles_unless_it_has_none() -> None:

@@ -164,6 +164,11 @@ def test_what_is_no_number_stays_none(name):
     assert y[8:].isfinite().all()
 
 
+def test_the_sign_of_no_number_is_torchs():
+    x = torch.tensor([[torch.nan, -torch.nan, 0.0, -0.0], [2.0, -3.0, torch.inf, -torch.inf]])
+    assert torch.equal(kernel_of("sign(x)", x), torch.sign(x))
+
+
 def test_bfloat16_is_rounded_to_the_nearest_even():
     x = draw(300, 16, dtype=torch.bfloat16)
     gain = torch.full((16,), 1.0078125)  # products that lie between two numbers, and in the middle

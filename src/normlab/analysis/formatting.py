@@ -6,15 +6,23 @@ from collections.abc import Iterable
 from normlab.archive.record import short_number
 
 
-def format_three_digits(value: float) -> str:
-    """A number as a table shows it: three digits, and no more behind the point than they need."""
-    if value == 0:
+def format_number(value: float | None) -> str:
+    """Three digits: `0.500`, `16.7`, `25,123`; `1.2e-5` below 0.001 and from ten million on.
+
+    `–` where there is no number.
+    """
+    if value is None or math.isnan(value):
+        return "–"
+    size = abs(float(f"{value:.2e}"))  # as it is rounded: 9.996 is 10.0
+    if math.isinf(size):
+        return f"{value:.0f}"
+    if size < 1e-300:
         return "0"
-    if value < 0:
-        return f"-{format_three_digits(-value)}"
-    if value >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
+    if not 1e-3 <= size < 1e7:
+        mantissa, exponent = f"{value:.1e}".split("e")
+        return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
+    digits = max(0, 2 - math.floor(math.log10(size)))
+    return f"{value:,.{digits}f}"
 
 
 _MOST_NAMES = 3

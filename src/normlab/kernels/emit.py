@@ -403,9 +403,10 @@ class TokenLoop:
 
 
 def _emit_sign(build: ir.IRBuilder, a: ir.Value) -> ir.Value:
-    zero = float_constant(0.0)
-    sign = call_intrinsic(build, "copysign", float_constant(1.0), a)
-    return build.select(build.fcmp_ordered("==", a, zero), zero, sign)
+    zero, one = float_constant(0.0), float_constant(1.0)
+    positive = build.select(build.fcmp_ordered(">", a, zero), one, zero)
+    negative = build.select(build.fcmp_ordered("<", a, zero), one, zero)
+    return build.fsub(positive, negative)  # 0 of NaN, as torch has it
 
 
 _UNARY: dict[str, Callable[[ir.IRBuilder, ir.Value], ir.Value]] = {

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from normlab.analysis.formatting import format_number
 from normlab.apps.card.invariances import (
     BATCH,
     TOKENS,
@@ -23,7 +24,6 @@ from normlab.apps.card.invariances import (
     rounding_of,
 )
 from normlab.apps.card.measure import output_and_gradient
-from normlab.apps.card.table import format_number
 
 if TYPE_CHECKING:
     from rich.console import Console

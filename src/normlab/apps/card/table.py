@@ -1,12 +1,11 @@
 """Identity cards in the terminal: a column a norm, as many beside each other as it holds."""
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from normlab.analysis.formatting import format_number
 from normlab.apps.card.record import Card, Ratio
 from normlab.archive.steadiness import NOT_COMPARABLE
-from normlab.archive.versioned_json import FiniteNumber
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -119,14 +118,3 @@ def _format_ratio(ratio: Ratio) -> str:
         return NOT_COMPARABLE
     digits = 2 if ratio.high < 10 else 1 if ratio.high < 100 else 0
     return f"{ratio.median:.{digits}f} ({ratio.low:.{digits}f}–{ratio.high:.{digits}f})"
-
-
-def format_number(value: FiniteNumber) -> str:
-    """Three figures, or where they are out of reach the order of magnitude."""
-    if value is None:
-        return "–"
-    if value == 0:
-        return "0"
-    near = 1e-3 <= abs(value) < 1e4
-    text = f"{value:#.3g}".rstrip(".") if near else f"{value:.0e}".replace("e+", "e")
-    return re.sub(r"e(-?)0", r"e\1", text)

@@ -13,9 +13,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from normlab.analysis import sheet
+from normlab.analysis.formatting import format_number
 from normlab.analysis.sheet import shorten_text, wrap_text
 from normlab.analysis.style import GREY, INK, WIDTH, figure_style
-from normlab.apps.claims.page import describe_value, format_number
+from normlab.apps.claims.page import describe_value
 from normlab.apps.claims.record import ClaimsRecord, ClaimVerdict, Range, Verdict
 
 # Colour, mark and filling of every word; the marks differ for those who cannot tell the colours.

@@ -1,10 +1,10 @@
 """Verdicts in words: lines in the terminal, docs/claims.md and docs/checks.md, what words mean."""
 
-import math
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from normlab.analysis.formatting import format_number
 from normlab.apps.claims.claim import RUN_TESTS
 from normlab.apps.claims.record import (
     CHECK_WORDS,
@@ -261,14 +261,3 @@ def describe_runs(runs: RunCounts) -> str:
     return ", ".join(
         [count_noun(runs.total, "run"), *(f"{count} {word}" for word, count in counts if count)]
     )
-
-
-def format_number(value: float) -> str:
-    """Three figures; what is far from 1 by its power of ten."""
-    if abs(value) < 1e-300:
-        return "0"
-    if not 1e-3 <= abs(value) < 1e5:
-        mantissa, exponent = f"{value:.1e}".split("e")
-        return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
-    digits = max(0, 2 - math.floor(math.log10(abs(value))))
-    return f"{value:.{digits}f}"
