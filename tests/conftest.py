@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import open_dict
 
 from normlab import config
@@ -16,6 +17,7 @@ from normlab.config.compose import register_schemas
 from normlab.config.gate import TRUST_VARIABLE
 from normlab.config.run_spec import RunSpec, make_run_spec
 from normlab.study.command import main
+from normlab.study.composition import RunComposer
 from tiny_run import keep_last
 
 
@@ -36,13 +38,14 @@ def composed() -> Callable[..., RunSpec]:
     return compose_run
 
 
-_COMPOSED: dict[tuple[str | None, ...], RunSpec] = {}
+_COMPOSERS: dict[str | None, RunComposer] = {}
+_SPECS: dict[tuple[str | None, ...], RunSpec] = {}
 _FOLDER = "output_dir="
 
 
 @pytest.fixture(scope="session")
 def specified() -> Callable[..., RunSpec]:
-    """Composes overrides into a run: a copy, where the same were composed before.
+    """Composes overrides into a run as a study does: a copy, where the same were composed before.
 
     Composing takes longer than many a test. Beside the overrides, a run depends on nothing but the
     modules that are trusted; where its results are written is set in the copy.
@@ -50,10 +53,17 @@ def specified() -> Callable[..., RunSpec]:
 
     def specify(*overrides: str) -> RunSpec:
         others = [word for word in overrides if not word.startswith(_FOLDER)]
-        key = (os.environ.get(TRUST_VARIABLE), *others)
-        if key not in _COMPOSED:
-            _COMPOSED[key] = compose_run(*others)
-        spec = deepcopy(_COMPOSED[key])
+        trusted = os.environ.get(TRUST_VARIABLE)
+        key = (trusted, *others)
+        if key not in _SPECS:
+            register_schemas()
+            with initialize_config_dir(str(config.conf_folder()), version_base="1.3"):
+                if trusted not in _COMPOSERS:
+                    loader = GlobalHydra.instance().config_loader()
+                    master = compose("train", [], return_hydra_config=True)
+                    _COMPOSERS[trusted] = RunComposer(loader, master)
+                _SPECS[key] = _COMPOSERS[trusted].compose(others)
+        spec = deepcopy(_SPECS[key])
         for folder in (word.removeprefix(_FOLDER) for word in overrides if word not in others):
             spec.config.output_dir = spec.plain["output_dir"] = folder
         return spec

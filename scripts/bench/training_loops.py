@@ -23,7 +23,7 @@ from normlab.config.run_spec import RunSpec
 from normlab.data import Source, build_source
 from normlab.errors import NormlabError
 from normlab.model.gpt import count_parameters
-from normlab.study.plan import compose_specs
+from normlab.study.composition import compose_specs
 from normlab.training.build import build_model
 from normlab.training.hardware import resolve_hardware
 

@@ -19,7 +19,7 @@ from normlab.config.placement import (
     ResolvedSublayer,
     resolve_placement,
 )
-from normlab.study.plan import compose_specs
+from normlab.study.composition import compose_specs
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "learn" / "figures"
 PLACEMENTS = ("pre", "post", "sandwich", "output", "parallel")

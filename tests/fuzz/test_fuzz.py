@@ -31,7 +31,8 @@ from normlab.config.gate import check_folder
 from normlab.config.run_spec import RunSpec
 from normlab.errors import NormlabError
 from normlab.study.command import read_command
-from normlab.study.plan import compose_spec, expand_overrides
+from normlab.study.composition import RunComposer
+from normlab.study.plan import expand_overrides
 from normlab.training.build import build_model, check_networks
 from normlab.training.run import train
 from tiny_run import TINY, SilentDisplay
@@ -53,7 +54,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that was trained for six steps."""
     place = tmp_path_factory.mktemp("trained")
     with composed_config([*TINY, f"output_dir={place}"]) as (loader, master):
-        spec = compose_spec(loader, master, [*TINY, f"output_dir={place}"])
+        spec = RunComposer(loader, master).compose([*TINY, f"output_dir={place}"])
     assert train(spec, "train.py", SilentDisplay()).state == "finished"
     return spec.folder
 
@@ -80,7 +81,7 @@ def try_file(dice: random.Random, folder: Path) -> str:
         overrides = [*SMALL, f"{plus}{group}=bent"]
         if group == "norm":
             overrides.remove("norm=rmsnorm")
-        return build_if_small(compose_spec(loader, master, overrides))
+        return build_if_small(RunComposer(loader, master).compose(overrides))
 
 
 def try_overrides(dice: random.Random, loader: ConfigLoader, master: DictConfig) -> str:
@@ -94,7 +95,7 @@ def try_overrides(dice: random.Random, loader: ConfigLoader, master: DictConfig)
     small = [word for word in SMALL if word.partition("=")[0] not in keys]
     try:
         first, *_ = expand_overrides(loader, [*small, *own]).combinations
-        return build_if_small(compose_spec(loader, master, first))
+        return build_if_small(RunComposer(loader, master).compose(first))
     except Exception as error:
         if isinstance(error, NormlabError) or not is_configuration_error(error):
             raise
@@ -148,7 +149,7 @@ def measure_sound_request() -> float:
     for _ in range(2):
         start = time.process_time()
         with composed_config([]) as (loader, master):
-            assert build_if_small(compose_spec(loader, master, SMALL)) == "built"
+            assert build_if_small(RunComposer(loader, master).compose(SMALL)) == "built"
     return time.process_time() - start
 
 

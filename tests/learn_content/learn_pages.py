@@ -11,7 +11,8 @@ from pathlib import Path
 
 from normlab.config.compose import composed_config
 from normlab.config.run_spec import RunSpec
-from normlab.study.plan import compose_spec, expand_overrides
+from normlab.study.composition import RunComposer
+from normlab.study.plan import expand_overrides
 
 ROOT = Path(__file__).resolve().parents[2]
 LEARN = ROOT / "docs" / "learn"
@@ -110,7 +111,8 @@ def compose_command(command: str) -> list[RunSpec]:
 def _compose(overrides: tuple[str, ...], folder: Path | None) -> list[RunSpec]:
     with composed_config((), folder) as (loader, master):
         combinations = expand_overrides(loader, overrides).combinations
-        return [compose_spec(loader, master, combination) for combination in combinations]
+        composer = RunComposer(loader, master)
+        return [composer.compose(combination) for combination in combinations]
 
 
 def compose_overrides(overrides: list[str], folder: Path | None = None) -> list[RunSpec]:

@@ -8,7 +8,7 @@ from torch import nn
 
 from normlab.config.schema import InitConfig, ModelConfig
 from normlab.model.gpt import GPT
-from normlab.study.plan import compose_specs
+from normlab.study.composition import compose_specs
 from uniform_placement import uniform_placement
 
 SHAPE = ModelConfig(depth=1, width=8, heads=2, context=4, tie=False)

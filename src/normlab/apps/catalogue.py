@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from normlab import config
 from normlab.archive.files import write_text
 from normlab.errors import CommandParser, NormlabError, report_user_errors
-from normlab.study.plan import compose_specs
+from normlab.study.composition import compose_specs
 
 PATH = Path("docs/catalogue.md")
 COMMAND = "python scripts/catalogue.py"

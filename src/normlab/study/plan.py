@@ -13,16 +13,14 @@ from typing import Any
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig
 
 from normlab.archive.files import check_study_files, sync_to_disk
 from normlab.archive.lock import supports_locks
-from normlab.config.compose import composed_config
-from normlab.config.formula import is_formula
 from normlab.config.gate import check_sweep_entry
-from normlab.config.run_spec import RunSpec, changed_text_message, make_run_spec
-from normlab.config.validation import check_against_file
+from normlab.config.run_spec import RunSpec, changed_text_message
 from normlab.errors import ConfigError, NormlabError
+from normlab.study.composition import RunComposer
 from normlab.text import excerpt, suggest_closest
 
 # What is the same for all runs of a command: where they go, and what an experiment asks for.
@@ -185,9 +183,10 @@ def make_plan(
     plan.varied |= expanded.varied
     plan.fixed |= expanded.fixed
     _check_run_count([len(arms), len(expanded.combinations)])
+    composer = RunComposer(loader, master)
     for combination in ((*arm, *rest) for arm in arms for rest in expanded.combinations):
         overrides = [*combination, f"study={study}"]
-        spec = compose_spec(loader, master, overrides)
+        spec = composer.compose(overrides)
         if spec.id in seen:
             varied = [word for word in combination if word.partition("=")[0] in plan.varied]
             plan.duplicates.append((" ".join(varied), seen[spec.id]))
@@ -258,39 +257,6 @@ def _check_run_count(counts: Sequence[int]) -> None:
         )
 
 
-def compose_spec(loader: ConfigLoader, master: DictConfig, overrides: Sequence[str]) -> RunSpec:
-    """The run that these overrides of `master` make.
-
-    Overrides of `norm.*` must be keys of that norm's file.
-
-    Raises:
-        ConfigError: it cannot be trained.
-        HydraException: an override cannot be composed.
-    """
-    composed, choices = _compose_sweep_config(loader, master, overrides)
-    arguments = [override for override in overrides if override.lstrip("+~").startswith("norm.")]
-    if arguments:
-        rest = [override for override in overrides if override not in arguments]
-        reference, _ = _compose_sweep_config(loader, master, rest)
-        arguments_set, expected = (
-            OmegaConf.to_container(config.norm, resolve=True) for config in (composed, reference)
-        )
-        # A formula's parameters and constants are the user's to add; `make_run_spec` checks it.
-        if not is_formula(arguments_set):
-            check_against_file("norm", arguments_set, expected)
-    return make_run_spec(composed, choices)
-
-
-def compose_specs(*combinations: Sequence[str]) -> list[RunSpec]:
-    """The runs that these combinations of overrides make of normlab's own options.
-
-    Raises:
-        ConfigError: one cannot be trained.
-    """
-    with composed_config([]) as (loader, master):
-        return [compose_spec(loader, master, overrides) for overrides in combinations]
-
-
 def has_result(spec: RunSpec) -> bool:
     """Whether the run is there with a result: finished, or diverged."""
     return spec.read_result() is not None
@@ -320,16 +286,6 @@ def _swept_values(override: Override) -> list[str]:
             f"in norm=glob(*rms*)."
         )
     return values
-
-
-def _compose_sweep_config(
-    loader: ConfigLoader, master: DictConfig, overrides: Sequence[str]
-) -> tuple[DictConfig, Mapping[str, str]]:
-    composed = loader.load_sweep_config(master, list(overrides))
-    choices = dict(composed.hydra.runtime.choices)
-    with open_dict(composed):
-        del composed["hydra"]
-    return composed, choices
 
 
 def _check_data(specs: Sequence[RunSpec]) -> dict[str, int]:

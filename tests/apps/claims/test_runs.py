@@ -30,7 +30,8 @@ from normlab.archive.study import Run
 from normlab.config import conf_folder
 from normlab.config.run_spec import RunSpec
 from normlab.norms import timing
-from normlab.study.plan import SweepRequest, compose_specs
+from normlab.study.composition import compose_specs
+from normlab.study.plan import SweepRequest
 
 CLAIMS = load_claims()
 EXPERIMENTS = sorted({one.experiment for one in CLAIMS.values() if one.experiment})

@@ -16,7 +16,8 @@ from normlab.config.compose import composed_config
 from normlab.config.gate import check_overrides
 from normlab.config.run_spec import RunSpec
 from normlab.errors import CommandParser, ConfigError, report_user_errors
-from normlab.study.plan import check_repeated_keys, compose_spec, expand_overrides
+from normlab.study.composition import RunComposer
+from normlab.study.plan import check_repeated_keys, expand_overrides
 from normlab.terminal import open_terminal
 from normlab.text import excerpt
 
@@ -158,8 +159,9 @@ def _compose_norms(overrides: Sequence[str], config_dir: Path | None) -> dict[st
     with composed_config([], config_dir) as (loader, master):
         check_overrides(overrides, [config_dir] if config_dir else [])
         check_repeated_keys(overrides)
+        composer = RunComposer(loader, master)
         for combination in expand_overrides(loader, overrides).combinations:
-            spec = compose_spec(loader, master, combination)
+            spec = composer.compose(combination)
             arguments = [
                 override.lstrip("+").replace("norm.", "", 1)
                 for override in combination

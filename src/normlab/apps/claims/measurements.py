@@ -23,7 +23,7 @@ from normlab.archive import tags
 from normlab.config.run_spec import RunSpec
 from normlab.errors import ConfigError, NormlabError
 from normlab.study.allocation import count_cores
-from normlab.study.plan import compose_specs
+from normlab.study.composition import compose_specs
 from normlab.text import suggest_closest
 
 Series = dict[str, list[float]]

@@ -15,7 +15,8 @@ from normlab.apps.claims.claim import Claim, Regime
 from normlab.config import conf_folder
 from normlab.config.safe_yaml import read_yaml
 from normlab.errors import ConfigError
-from normlab.study.plan import Plan, SweepRequest, compose_spec
+from normlab.study.composition import RunComposer
+from normlab.study.plan import Plan, SweepRequest
 from normlab.text import join_words
 
 
@@ -99,7 +100,7 @@ def define_budgets(sweep: SweepRequest, loader: ConfigLoader, master: DictConfig
     """
     first_arm = sweep.arms[0].split() if sweep.arms else []
     overrides = [*first_arm, "study=claims", "trainer.max_steps=1", "trainer.val_every=1"]
-    run = compose_spec(loader, master, overrides).id
+    run = RunComposer(loader, master).compose(overrides).id
     definitions: dict[str, Any] = {}
     for budget, values in _values_by_budget(sweep, master).items():
         plain_values = {str(key): str(value) for key, value in values.items()}

@@ -6,7 +6,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 from normlab.config.run_spec import RunSpec
-from normlab.study.plan import compose_specs
+from normlab.study.composition import compose_specs
 
 _NORMS = ("layernorm", "rmsnorm")
 _OVERRIDES = ("data=synthetic", "model=nanogpt", "placement=pre")

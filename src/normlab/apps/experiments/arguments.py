@@ -13,7 +13,8 @@ from omegaconf import DictConfig
 
 from normlab.config.run_spec import RunSpec
 from normlab.errors import ConfigError
-from normlab.study.plan import compose_spec, expand_overrides
+from normlab.study.composition import RunComposer
+from normlab.study.plan import expand_overrides
 
 # Keys that every measured experiment takes.
 _COMMON_KEYS = ("experiment", "study", "output_dir", "budget", "seed", "trainer.threads")
@@ -104,12 +105,13 @@ class MeasurementArguments:
         swept = [key for key in keys if key in self.values]
         single = {key: values[0] for key, values in self.values.items() if len(values) == 1}
         specs: dict[str, RunSpec] = {}
+        composer = RunComposer(self.loader, self.master)
         for combination in itertools.product(*(self.values[key] for key in swept)):
             chosen = dict(zip(swept, combination, strict=True))
             chosen |= {key.replace("__", "."): value for key, value in fixed.items()}
             rest = {key: value for key, value in single.items() if key.lstrip("+") not in chosen}
             overrides = [f"{key}={value}" for key, value in {**rest, **chosen}.items()]
-            spec = compose_spec(self.loader, self.master, overrides)
+            spec = composer.compose(overrides)
             # Without norms every placement is one network, with one id.
             specs.setdefault(spec.id, spec)
         return list(specs.values())

@@ -21,7 +21,8 @@ from normlab.config.compose import composed_config
 from normlab.config.gate import check_overrides
 from normlab.config.run_spec import RunSpec
 from normlab.errors import CommandParser, ConfigError, report_user_errors
-from normlab.study.plan import check_repeated_keys, compose_spec, expand_overrides
+from normlab.study.composition import RunComposer
+from normlab.study.plan import check_repeated_keys, expand_overrides
 from normlab.study.progress import Countdown
 from normlab.terminal import open_terminal
 
@@ -121,6 +122,7 @@ def _compose_models(overrides: Sequence[str], config_dir: Path | None) -> list[M
                 f"These overrides make {len(expanded.combinations)} models, and at most "
                 f"{MOST_MODELS} are measured at once; give fewer values."
             )
+        composer = RunComposer(loader, master)
         for combination in expanded.combinations:
             pairs = [word.partition("=") for word in combination]
             settings = tuple(
@@ -128,7 +130,7 @@ def _compose_models(overrides: Sequence[str], config_dir: Path | None) -> list[M
                 for key, _, value in pairs
                 if key in expanded.varied and key.lstrip("+") not in _RECORD_KEYS
             )
-            spec = compose_spec(loader, master, combination)
+            spec = composer.compose(combination)
             # Without norms every placement is one network, with one id.
             models.setdefault(spec.id, ModelSpec(spec, settings))
     return list(models.values())

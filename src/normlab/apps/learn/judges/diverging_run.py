@@ -16,7 +16,7 @@ from normlab.archive.record import RunRecord
 from normlab.config.gate import check_overrides
 from normlab.config.run_spec import RunSpec
 from normlab.errors import ConfigError, NormlabError
-from normlab.study.plan import compose_specs
+from normlab.study.composition import compose_specs
 from normlab.text import excerpt
 
 # What of the run must stay as it is: with fewer blocks or another rate it is another problem.
