@@ -182,7 +182,9 @@ def _missing_option_error(file: str, options: list[str]) -> ConfigError:
     group, _, option = file.rpartition("/")
     if "/" in group and not group.startswith("hydra/"):  # an option in a folder, as pre/no_skip
         group, _, option = file.partition("/")
-        options += _nested_options(group)
+        folder = conf_folder() / group
+        nested = folder.glob("*/*.yaml")
+        options += sorted(str(path.relative_to(folder).with_suffix("")) for path in nested)
     if not group:
         return ConfigError(f"there is no configuration named {option}; leave --config-name out.")
     if group == "norm" and option in _LEAKING:
@@ -198,12 +200,6 @@ def _missing_option_error(file: str, options: list[str]) -> ConfigError:
     return ConfigError(
         f"{group}={option} is not an option; {hint}{group} has {', '.join(options) or 'none'}{own}."
     )
-
-
-def _nested_options(group: str) -> list[str]:
-    """Options in the folders of a group of conf/, as `pre/no_skip`."""
-    folder = conf_folder() / group
-    return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.glob("*/*.yaml"))
 
 
 # What papers and other programs call our options.

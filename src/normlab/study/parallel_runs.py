@@ -67,10 +67,14 @@ class StudyLauncher(Launcher):
         """
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        configs = [
-            self._compose_job(overrides, number)
-            for number, overrides in enumerate(job_overrides, initial_job_idx)
-        ]
+        configs = []
+        for number, overrides in enumerate(job_overrides, initial_job_idx):
+            config = self.hydra_context.config_loader.load_sweep_config(
+                self.config, list(overrides)
+            )
+            with open_dict(config):
+                config.hydra.job.id = config.hydra.job.num = number
+            configs.append(config)
         if self.allocation is None or len(configs) == 1:
             return [
                 run_job(
@@ -90,12 +94,6 @@ class StudyLauncher(Launcher):
             )
             jobs.append(Job([index], [spec], threads, train_in_process, order))
         return ParallelRuns(self.allocation, jobs).train()
-
-    def _compose_job(self, overrides: Sequence[str], number: int) -> DictConfig:
-        config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
-        with open_dict(config):
-            config.hydra.job.id = config.hydra.job.num = number
-        return config
 
 
 @dataclass

@@ -105,17 +105,13 @@ def _train_queue(connection: Connection, order: StackOrder) -> list[str | Normla
         else:
             outcomes += train_stack(stack, order.command, displays)
         for outcome, display in zip(outcomes, displays, strict=True):
-            result = _describe_outcome(outcome, display)
+            result: str | NormlabError
+            if isinstance(outcome, RunLockedError):
+                display.say(str(outcome))
+                result = ELSEWHERE
+            else:
+                result = outcome.state if isinstance(outcome, RunRecord) else outcome
             if isinstance(result, str):
                 display.end(result)
             results.append(result)
     return results
-
-
-def _describe_outcome(outcome: Outcome, display: ConnectionDisplay) -> str | NormlabError:
-    if isinstance(outcome, RunRecord):
-        return outcome.state
-    if isinstance(outcome, RunLockedError):
-        display.say(str(outcome))
-        return ELSEWHERE
-    return outcome
