@@ -243,6 +243,7 @@ def expand_overrides(loader: ConfigLoader, arguments: Sequence[str]) -> Expanded
         else:
             value = fixed[key] = override.get_value_element_as_str()
             options.append([f"{key}={value}" if value else key])
+    # Before the product is written out: ten keys with ten values would fill the memory.
     _check_run_count([len(values) for values in options])
     return ExpandedOverrides(tuple(itertools.product(*options)), varied, fixed)
 
@@ -268,6 +269,8 @@ def compose_spec(loader: ConfigLoader, master: DictConfig, overrides: Sequence[s
         HydraException: an override cannot be composed.
     """
     composed, choices = _compose_sweep_config(loader, master, overrides)
+    # The schema leaves `norm` open, so a misspelt key of it would pass: what the norm's file has
+    # without these overrides says which keys there are, and of which type.
     arguments = [override for override in overrides if override.lstrip("+~").startswith("norm.")]
     if arguments:
         rest = [override for override in overrides if override not in arguments]
@@ -308,6 +311,7 @@ def _swept_values(override: Override) -> list[str]:
             f"{override.input_line} gives several values, but a command has one {key}; give one "
             f"value, and the others in further commands."
         )
+    # Not listed whole: range(0,10**12) is refused as soon as it has too many.
     values = list(map(str, itertools.islice(override.sweep_string_iterator(), MOST_RUNS + 1)))
     if len(values) > MOST_RUNS:
         raise ConfigError(

@@ -138,6 +138,7 @@ class StudyProgress(AbstractContextManager["StudyProgress"]):
 
     def start(self, run: int, stacked: int = 1) -> None:
         """Show that a run begins; of a stack of several, the line of one stands for all."""
+        # Without the id at its end, so that the rest fits whole into a narrow terminal.
         name = self.names[run].rpartition("-")[0]
         self.paces[run] = Pace(time.monotonic())
         if stacked > 1:
@@ -159,6 +160,7 @@ class StudyProgress(AbstractContextManager["StudyProgress"]):
         state = f"step {step}/{self.steps[run]}  loss {loss:.3f}  {speed} tok/s"
         left = ""  # unknown before the first step
         if self.steps_done:
+            # Until the last run ends, at the speed so far.
             steps_left = self.total_steps - sum(self.steps_at.values())
             seconds_left = (now - self.began) / self.steps_done * steps_left
             left = f"  {format_duration(seconds_left)} left"

@@ -54,6 +54,7 @@ def train_in_stacks(
     jobs = []
     for number, queue in enumerate(allocation.queues):
         environment = dict(os.environ)
+        # CUDA reads the variable when a process first uses a card, and never again.
         if allocation.cards:
             environment |= card_environment(number, environment.get("CUDA_VISIBLE_DEVICES"))
         order = StackOrder(
