@@ -89,6 +89,7 @@ ARITHMETIC: dict[str, Callable[..., float]] = {
     "**": operator.pow,
     "negative": operator.neg,
 }
+# `and_` and `or_` take values, so that both sides are computed: a mistake in one is always found.
 CONDITIONS: dict[str, Callable[..., bool]] = {
     "<": operator.lt,
     "<=": operator.le,
@@ -179,6 +180,7 @@ def evaluate_call(
     """
     try:
         value = functions[call.function](*values)
+        # Python's power of a negative number and a fraction is complex.
         if isinstance(value, complex):
             raise ValueError("a root of a negative number")
         if not math.isfinite(value):
@@ -208,6 +210,7 @@ def parse_expression(text: str, scope: Scope, sort: Sort = "number") -> Tree:
     text = one_line(text)
     _check_characters(text, scope.max_characters)
     try:
+        # Python warns of `1if 2else 3`; the user gets our error, and no warning beside it.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             body = ast.parse(text, mode="eval").body
@@ -217,6 +220,7 @@ def parse_expression(text: str, scope: Scope, sort: Sort = "number") -> Tree:
         at = Span(start, max((error.end_offset or 0) - 1, start + 1))
         message = error.msg.partition(". ")[0]
         raise ExpressionError(f"it cannot be read: {message}", f"{_ALLOWED} allowed", at) from error
+    # Python's parser raises one or the other, by what is nested: signs or powers.
     except (RecursionError, MemoryError) as error:
         raise _too_deep_error(scope.max_depth, Span(0, len(text))) from error
     return _TreeReader(text, scope).read_tree(body, sort, 1)
@@ -306,6 +310,7 @@ class _TreeReader:
     def _read_node(self, node: ast.expr, depth: int) -> Tree:
         at = _span_of(node)
         match node:
+            # True is an int too.
             case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
                 return _read_number(value, at)
             case ast.Name(id=name):
@@ -387,11 +392,14 @@ class _TreeReader:
 
 
 def _span_of(node: ast.expr) -> Span:
+    # Python counts bytes of UTF-8; the text is ASCII, so these are characters.
     return Span(node.col_offset, node.end_col_offset or node.col_offset)
 
 
 def _read_number(value: float, at: Span) -> Number:
     try:
+        # From here on all is float: 9**9**9 overflows at once, where Python would compute a whole
+        # number without end, and could not be interrupted.
         number = float(value)
     except OverflowError:
         number = math.inf

@@ -51,6 +51,7 @@ ELEMENTWISE: dict[str, Callable[..., float]] = {
     "cos": math.cos,
     "tanh": math.tanh,
     "erf": math.erf,
+    # By tanh and by exp(-|a|), for exp overflows from 710 on.
     "sigmoid": lambda a: (1 + math.tanh(a / 2)) / 2,
     "relu": lambda a: max(a, 0.0),
     "softplus": lambda a: max(a, 0.0) + math.log1p(math.exp(-abs(a))),
@@ -73,6 +74,7 @@ _PREDEFINED = ("x", "width", "index")
 class Kind(Flag):
     """Along what a value varies."""
 
+    # Bits, so that a call varies along the union of what its arguments vary along.
     NUMBER = 0
     FEATURE = 1
     TOKEN = 2
@@ -228,8 +230,10 @@ def _fold_constants(tree: Tree, numbers: Mapping[str, float]) -> Tree:
         return part
 
     def fold_call(part: Call, arguments: list[Tree]) -> Tree:
+        # Only the branch that is taken stays: a parameter in the other would get no gradient.
         if part.function == "where" and isinstance(arguments[0], Number):
             return arguments[1 if arguments[0].value else 2]
+        # Reductions are not in _OPERATIONS: one of a number is a mistake that _check_result finds.
         values = [argument.value for argument in arguments if isinstance(argument, Number)]
         if len(values) == len(arguments) and part.function in _OPERATIONS:
             return Number(evaluate_call(part, values, _OPERATIONS), part.at)

@@ -33,6 +33,7 @@ TRUST_VARIABLE = "NORMLAB_TRUST"
 # Modules whose classes may be named. Never what lies deeper: a module gives away all that it
 # imports, so `normlab.norms.formula.torch.hub.load` is a path too.
 MODULES = ("torch.nn", "normlab.norms", "normlab.model.placement", "normlab.model.streams")
+# A capital: Hydra would call a function of these modules as well.
 _CLASS = re.compile(r"[A-Z]\w*", re.ASCII)
 # What a file may set under `hydra`: what an experiment sweeps.
 SWEEPER_KEYS = ("arms", "params", "budgets")
@@ -119,6 +120,7 @@ def check_overrides(overrides: Sequence[str], folders: Sequence[Path] = ()) -> N
             package, or a group is read that conf/ does not have.
         ConfigError: see `check_folder`.
     """
+    # Search paths first: their folders decide below what Hydra takes for a group.
     searched = [*folders]
     for word in overrides:
         if re.sub(r"[\s+~]", "", word).startswith("hydra.searchpath="):
@@ -248,6 +250,7 @@ def _config_files(folder: Path, primary: str | None) -> Iterator[tuple[str, Path
     """Group and path of every file that Hydra could read, through links as Hydra goes."""
     _check_names(folder, primary)
     count = 0
+    # `train` as well, for the file that `primary` names may have it among its defaults.
     for name in dict.fromkeys(("train", (primary or "train").removesuffix(".yaml"))):
         path = folder / f"{name}.yaml"
         if path.exists():
@@ -294,6 +297,7 @@ def _check_names(folder: Path, primary: str | None) -> None:
 
 def _check_header(path: Path, text: str) -> None:
     """`# @package` may not lead into hydra's part; Hydra looks for it in the first characters."""
+    # Hydra reads the header from a cut text, where `# @package hydraulic` may end after `hydra`.
     for line in [*text[:_HEADER_CHARACTERS].splitlines(), *text.splitlines()]:
         if not re.match(r"\s*#+\s*@", line):
             continue

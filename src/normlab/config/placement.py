@@ -15,10 +15,12 @@ from omegaconf import MISSING
 from normlab.config.expressions import evaluate_condition, evaluate_expression
 
 SUBLAYERS = ("attention", "feedforward")
+# `head_norm` changes exactly these. Another site here would give one network two ids.
 HEAD_SITES = ("q", "k", "v")  # attention's alone
 SITES = ("input", "output", "stream", "inner", *HEAD_SITES)  # around and inside a sublayer
 SCALES = ("skip", "block_skip", "branch", "input_scale", "heads")
 END_SITES = ("embedding", "final")  # once a model
+# What norm=none is: with it a site is empty, so placements that only move norms are one network.
 _IDENTITY = "torch.nn.Identity"
 
 NormConfig = Mapping[str, Any]  # a `_target_` and its arguments
@@ -204,6 +206,7 @@ def _resolve_sublayer(
     norms = {
         site: _resolve_norm(value, settings.get("norm", norm)) for site, value in sites.items()
     }
+    # Without a norm there, what it would span must not tell two networks apart.
     has_head_norm = any(norms[site] for site in HEAD_SITES)
     factors = {item.name: getattr(placement.init, item.name) for item in fields(placement.init)}
     return ResolvedSublayer(

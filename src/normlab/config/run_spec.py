@@ -83,6 +83,7 @@ class RunSpec:
                 f"{self.folder} holds another run, {record.name}; move that to the folder it came "
                 f"from, or delete it, and the same command trains this one."
             )
+        # A record that says finished before the last step is not believed.
         has_ended = record.state == "diverged" or record.last_step == self.config.trainer.max_steps
         return record if has_ended else None
 
@@ -142,6 +143,7 @@ def make_run_spec(composed: DictConfig, choices: Mapping[str, str]) -> RunSpec:
         if not option.isprintable():
             raise ConfigError(f"{group}={option} cannot be printed; rename the file.")
     _drop_later_keys(plain)
+    # The choice goes with its keys: records of the first runs have neither.
     if "probes" not in plain:
         chosen.pop("probes", None)
     for group in ("norm", "placement"):
@@ -169,7 +171,8 @@ def make_run_spec(composed: DictConfig, choices: Mapping[str, str]) -> RunSpec:
     return RunSpec(config, plain, chosen, identifier, name)
 
 
-# Keys that came after the first runs, with the value that does what those did.
+# Keys that came after the first runs, with the value that does what those did. A new key has to be
+# added here, or every stored run gets another id and is trained again.
 _LATER_KEYS = {
     ("allow_leak",): False,
     ("model", "init", "scheme"): "normal",
@@ -200,6 +203,7 @@ def _irrelevant_choices(config: TrainConfig, network: ResolvedPlacement) -> dict
     depth = config.model.depth
     if network == resolve_placement(PlacementConfig(), config.norm, depth):
         return {"norm": "none", "placement": "any"}  # no norm, and nothing else either
+    # With a norm that is nobody's: the network is the same only where the norm stands nowhere.
     another = resolve_placement(config.placement, {"_target_": "another"}, depth)
     return {"norm": "any"} if network == another else {}
 

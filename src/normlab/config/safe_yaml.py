@@ -47,6 +47,7 @@ def read_text(path: Path) -> str:
             f"{MAX_BYTES:,} bytes."
         ) from error
     try:
+        # Line ends as in a file that is opened as text, which is how Hydra reads it.
         return content.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise ConfigError(
@@ -133,6 +134,7 @@ def _event_problem(event: yaml.Event) -> str:
     if isinstance(event, yaml.ScalarEvent) and len(event.value) > MAX_CHARACTERS:
         length = len(event.value)
         return f"has a key or value of {length:,} characters, more than {MAX_CHARACTERS:,}"
+    # implicit[0]: it is not between quotes, where it would be a text to YAML too.
     if isinstance(event, yaml.ScalarEvent) and event.implicit[0] and _OTHER_BASE.match(event.value):
         return (
             f"has {event.value}, which YAML 1.1 reads as a number of base 60 or 8; write it in "

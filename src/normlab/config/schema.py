@@ -119,6 +119,7 @@ class ModelConfig:
     kv_heads: int | None = None  # None: as many as heads
     context: int = 64
     positions: Positions = Positions.learned
+    # RoFormer's (2104.09864).
     rotary_base: float = 10000.0
     feedforward: FeedForwardKind = FeedForwardKind.gelu
     hidden_ratio: float = 4.0
@@ -200,6 +201,7 @@ class OptimizerConfig:
     """AdamW; weight decay falls on matrices only."""
 
     lr: float = 1e-3
+    # nanoGPT's for TinyShakespeare, as the weight decay is.
     betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
     eps: float = 1e-8
     weight_decay: float = 0.1
@@ -230,6 +232,7 @@ class TrainerConfig:
     max_steps: int = MISSING
     val_every: int = MISSING
     log_every: int = 10
+    # A checkpoint of the default model takes 11 ms: 0.04 % of the time (docs/reliability.md).
     save_seconds: float = 30.0  # from one checkpoint to the next
     gradient_clip: float | None = 1.0
     accumulate: int = 1

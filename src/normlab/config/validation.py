@@ -73,6 +73,7 @@ def _optional(rule: Rule) -> Rule:
 _POSITIVE = Rule("a number above 0", lambda value: math.isfinite(value) and value > 0)
 _AUTO_OR_COUNT = Rule(
     "auto or a whole number from 1",
+    # Not isinstance: True is an int too.
     lambda value: value == "auto" or (type(value) is int and value >= 1),
     ("auto",),
 )
@@ -110,6 +111,7 @@ _RULES: dict[str, Rule] = {
     "optimizer.betas": Rule(
         "two numbers from 0 to below 1",
         lambda value: (
+            # OmegaConf lets a list pass among the numbers of a list, and a list cannot be compared.
             len(value) == 2 and all(isinstance(beta, float) and 0 <= beta < 1 for beta in value)
         ),
     ),
@@ -157,6 +159,7 @@ def check_config(config: TrainConfig) -> None:
 
 
 def _check_shape(model: ModelConfig) -> None:
+    # An upper bound: attention's four matrices at full width, and SwiGLU's three.
     hidden = model.width * model.hidden_ratio + model.hidden_multiple
     if model.width * (4 * model.width + 3 * hidden) * model.depth > MAX_WEIGHTS:
         raise ConfigError(

@@ -70,6 +70,7 @@ def open_shakespeare(
 def _read_shakespeare(path: str | None) -> str:
     if path:
         start = Path(os.path.expanduser(path))
+        # os.path, for Path.is_file raises where a name is too long for the file system.
         files = [start / NAME, start / _OTHER_NAME] if os.path.isdir(start) else [start]
         for file in filter(os.path.isfile, files):
             return _read_checked_file(

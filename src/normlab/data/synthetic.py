@@ -23,6 +23,8 @@ from normlab.data.tokenizers import CharacterTokenizer, build_alphabet
 from normlab.errors import ConfigError
 
 _MOST_CONTEXTS = 2**15
+# How much is drawn at once: the memory of the urns, the steps of a block, its symbols. They decide
+# the order of the random numbers, so that another value gives other batches for the same seed.
 _URN_BYTES = 2**26
 _MOST_BLOCK_STEPS = 32
 _BLOCK_SYMBOLS = 2**18
@@ -82,7 +84,10 @@ class MarkovLanguage:
         # Time comes first, so that each step of the loop reads and writes whole rows.
         symbols = random.integers(self.vocabulary, size=(length, sequences))
         uniform = random.random(size=(length, sequences))
+        # Urns are flat, so that one index finds one: (sequences · contexts,) and, with the symbols
+        # that were drawn in their order, (sequences · contexts · length,).
         visits = np.zeros(sequences * contexts, dtype=np.int64)
+        # uint16 holds every symbol: a vocabulary is at most _MOST_CONTEXTS.
         successors = np.empty(sequences * contexts * length, dtype=np.uint16)
 
         first_urn = np.arange(sequences) * contexts
@@ -105,7 +110,7 @@ class MarkovLanguage:
     def bayes_loss(self, symbols: Symbols) -> NDArray[np.float64]:
         """The Bayes-optimal in-context predictor's loss on each symbol, nats, same shape."""
         nats = np.full(symbols.shape, np.log(self.vocabulary))
-        scored = symbols[:, self.order :]
+        scored = symbols[:, self.order :]  # (sequences, length - order)
         context = np.zeros_like(scored)
         for lag in range(self.order):
             context = context * self.vocabulary + symbols[:, lag : lag + scored.shape[1]]
@@ -180,6 +185,7 @@ class SyntheticSource:
     def floor_by_position(self) -> NDArray[np.float64]:
         """The floor of each position's target, (T,), nats; its mean is `floor`."""
         by_position: NDArray[np.float64] = self._language.bayes_loss(self._validation).mean(axis=0)
+        # The first symbol is no target.
         return by_position[1:]
 
     def batch(self, seed: int, step: int) -> Batch:
@@ -202,6 +208,7 @@ class SyntheticSource:
 
 
 def _make_batch(symbols: Symbols) -> Batch:
+    # Copies, for the caller may write into them, and the sequences are used again.
     return Batch(symbols[:, :-1].copy(), symbols[:, 1:].copy())
 
 

@@ -35,10 +35,8 @@ from normlab.errors import ConfigError, NormlabError
 CHUNK_BYTES = 2**22
 _EXPECTED = "give a file, a folder or a glob such as 'corpus/**/*.txt'"
 _CACHE_VERSION = 2
-_ID_TYPES = (
-    "<u2",
-    "<u4",
-)  # an array of Python's objects would follow the file's bytes as addresses
+# No other type: an array of Python's objects would follow the file's bytes as addresses.
+_ID_TYPES = ("<u2", "<u4")
 _log = logging.getLogger(__name__)
 
 # Text whose names, quotes and brackets a model would learn along with what they hold.
@@ -74,6 +72,7 @@ _SIGNATURES = (
     (b"PAR1\x15", "a Parquet table", _EXPORT),
     (b"ARROW1\0", "an Arrow table", _EXPORT),
     (b"SQLite format 3\0", "an SQLite database", _EXPORT),
+    # UTF-32 first: its mark begins with that of UTF-16.
     (codecs.BOM_UTF32_LE, "UTF-32", _CONVERT),
     (codecs.BOM_UTF16_LE, "UTF-16", _CONVERT),
     (codecs.BOM_UTF16_BE, "UTF-16", _CONVERT),
@@ -231,6 +230,7 @@ def read_text_chunks(files: Sequence[Path]) -> Iterator[str]:
             if text := text.removeprefix("\ufeff") if offset == 0 else text:
                 yield text
             offset += len(chunk)
+        # The file may end in the middle of a character.
         _decode_chunk(decoder, b"", file, offset)
 
 
@@ -244,6 +244,7 @@ def _structured_text_error(file: Path, kind: str) -> NormlabError:
 
 def _looks_like_json_lines(start: bytes) -> bool:
     """Whether the first complete lines of a file, up to three, are JSON objects."""
+    # Without the last piece: the chunk may have cut it.
     lines = [line for line in start.split(b"\n", 20)[:-1] if line.strip()][:3]
     try:
         return bool(lines) and all(isinstance(json.loads(line), dict) for line in lines)
@@ -258,6 +259,7 @@ def _read_chunks(file: Path) -> Iterator[bytes]:
     try:
         with file.open("rb") as stream:
             chunk = stream.read(CHUNK_BYTES)
+            # Whoever has renamed a file to .txt, as the error advises, wants it as it is.
             if file.suffix.lower() != ".txt" and _looks_like_json_lines(chunk):
                 raise _structured_text_error(file, "JSON lines")
             for signature, kind, advice in _SIGNATURES:
@@ -268,6 +270,7 @@ def _read_chunks(file: Path) -> Iterator[bytes]:
                     )
             offset = 0
             while chunk:
+                # A NUL is valid UTF-8, so that the decoder would not refuse it.
                 if (nul := chunk.find(b"\0")) >= 0:
                     raise _not_text_error(file, "a NUL byte", offset + nul)
                 yield chunk
@@ -336,6 +339,7 @@ def open_corpus(files: Sequence[Path], tokens: str, vocabulary: int) -> Corpus:
         NormlabError: a file is not text or cannot be read, no text at all, no space in the cache.
     """
     content = content_digest(files)
+    # Another version of the library may learn other tokens from the same text.
     rule = [tokens, vocabulary, importlib.metadata.version("tokenizers")] if tokens == "bpe" else []
     key = hashlib.sha256(json.dumps([_CACHE_VERSION, rule, content]).encode()).hexdigest()[:32]
     stem = cache_folder() / "corpora" / key

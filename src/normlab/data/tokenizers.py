@@ -92,10 +92,12 @@ class BytePairTokenizer:
                 f"data.tokens=bpe starts from: give {_SMALLEST_BPE} or more."
             )
         model = Tokenizer(models.BPE())
+        # A space before every piece would be part of what is decoded.
         model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         model.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
             vocab_size=vocabulary,
+            # All 256 bytes, also those that the text lacks: any other text can be encoded too.
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             special_tokens=[],
             show_progress=False,
@@ -178,6 +180,7 @@ def _check_bpe(model: dict[str, Any]) -> None:
 
 
 def _code_points(text: str) -> NDArray[np.uint32]:
+    # UTF-32 has one number for each character, which numpy reads without a loop.
     return np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
 
 

@@ -84,6 +84,7 @@ def read_command(arguments: Sequence[str]) -> list[str]:
     if options.cfg or options.help:
         options.multirun = False
     if options.config_path:
+        # Hydra would look for a relative one beside the file of its task, not in this folder.
         options.config_path = os.path.abspath(options.config_path)
     flags: list[str] = []
     for name, value in vars(options).items():

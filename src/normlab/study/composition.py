@@ -41,6 +41,8 @@ class RunComposer:
             HydraException: an override cannot be composed.
         """
         composed, choices = self._compose(overrides)
+        # The schema leaves `norm` open, so a misspelt key of it would pass: what the norm's file
+        # has without these overrides says which keys there are, and of which type.
         arguments = [word for word in overrides if word.lstrip("+~").startswith("norm.")]
         if arguments:
             reference, _ = self._compose([word for word in overrides if word not in arguments])

@@ -65,12 +65,17 @@ class StudyLauncher(Launcher):
         Raises:
             KeyboardInterrupt: a signal stopped them, and their states are saved.
         """
+        # As Hydra's own launcher does: `hydra:` and `now:` in a configuration are resolved by it.
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        configs = [
-            self._compose_job(overrides, number)
-            for number, overrides in enumerate(job_overrides, initial_job_idx)
-        ]
+        configs = []
+        for number, overrides in enumerate(job_overrides, initial_job_idx):
+            config = self.hydra_context.config_loader.load_sweep_config(
+                self.config, list(overrides)
+            )
+            with open_dict(config):
+                config.hydra.job.id = config.hydra.job.num = number
+            configs.append(config)
         if self.allocation is None or len(configs) == 1:
             return [
                 run_job(
@@ -90,12 +95,6 @@ class StudyLauncher(Launcher):
             )
             jobs.append(Job([index], [spec], threads, train_in_process, order))
         return ParallelRuns(self.allocation, jobs).train()
-
-    def _compose_job(self, overrides: Sequence[str], number: int) -> DictConfig:
-        config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
-        with open_dict(config):
-            config.hydra.job.id = config.hydra.job.num = number
-        return config
 
 
 @dataclass
@@ -176,9 +175,11 @@ class ParallelRuns:
     def _forward_signals(self) -> None:
         for job, worker in self.running:
             while job.stop_requests < min(2, len(self.signals)):
+                # The first asks to save and stop, the second to stop at once; more say nothing new.
                 job.stop_requests += 1
                 worker.request_stop(self.signals[0], at_once=job.stop_requests > 1)
         if len(self.signals) > 1:
+            # Only after the second signal: before that, saving takes the time that it takes.
             self.deadline = self.deadline or time.monotonic() + STOP_SECONDS
             if time.monotonic() > self.deadline:
                 self._kill()
@@ -189,6 +190,8 @@ class ParallelRuns:
 
     def _show_progress(self) -> None:
         sentinels = [worker.process.sentinel for _, worker in self.running]
+        # A connection whose other end is closed is always ready: once the result is here, only the
+        # end of the process is waited for, or this would be a busy loop.
         open_ends = [worker.connection for _, worker in self.running if not worker.has_result]
         wait([*open_ends, *sentinels], POLL_SECONDS)
         for job, worker in self.running:
@@ -222,6 +225,7 @@ class ParallelRuns:
             self._show_messages(job, worker)  # what it sent last
             self.running.remove((job, worker))
             results = worker.result
+            # A process that was stopped or died has one result, or none, for all of its runs.
             if not isinstance(results, list):
                 results = [results] * len(job.indices)
             job.results = [

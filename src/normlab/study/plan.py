@@ -242,6 +242,7 @@ def expand_overrides(loader: ConfigLoader, arguments: Sequence[str]) -> Expanded
         else:
             value = fixed[key] = override.get_value_element_as_str()
             options.append([f"{key}={value}" if value else key])
+    # Before the product is written out: ten keys with ten values would fill the memory.
     _check_run_count([len(values) for values in options])
     return ExpandedOverrides(tuple(itertools.product(*options)), varied, fixed)
 
@@ -274,6 +275,7 @@ def _swept_values(override: Override) -> list[str]:
             f"{override.input_line} gives several values, but a command has one {key}; give one "
             f"value, and the others in further commands."
         )
+    # Not listed whole: range(0,10**12) is refused as soon as it has too many.
     values = list(map(str, itertools.islice(override.sweep_string_iterator(), MOST_RUNS + 1)))
     if len(values) > MOST_RUNS:
         raise ConfigError(

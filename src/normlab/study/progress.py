@@ -138,6 +138,7 @@ class StudyProgress(AbstractContextManager["StudyProgress"]):
 
     def start(self, run: int, stacked: int = 1) -> None:
         """Show that a run begins; of a stack of several, the line of one stands for all."""
+        # Without the id at its end, so that the rest fits whole into a narrow terminal.
         name = self.names[run].rpartition("-")[0]
         self.paces[run] = Pace(time.monotonic())
         if stacked > 1:
@@ -157,7 +158,12 @@ class StudyProgress(AbstractContextManager["StudyProgress"]):
         self.speeds[run].append(tokens_per_second)
         speed = format_current_speed(tokens_per_second, self.speeds[run])
         state = f"step {step}/{self.steps[run]}  loss {loss:.3f}  {speed} tok/s"
-        left = self._time_left(now)
+        left = ""  # unknown before the first step
+        if self.steps_done:
+            # Until the last run ends, at the speed so far.
+            steps_left = self.total_steps - sum(self.steps_at.values())
+            seconds_left = (now - self.began) / self.steps_done * steps_left
+            left = f"  {format_duration(seconds_left)} left"
         if self.study_line is not None:
             ended = f"{self.ended}/{len(self.names)} runs{left}"
             self.lines.update(self.study_line, completed=sum(self.steps_at.values()), state=ended)
@@ -184,13 +190,6 @@ class StudyProgress(AbstractContextManager["StudyProgress"]):
         self.steps_at[run] = self.steps[run]
         if run in self.run_lines:
             self.lines.remove_task(self.run_lines.pop(run))
-
-    def _time_left(self, now: float) -> str:
-        """Time until the last run ends at the speed so far; nothing before the first step."""
-        if not self.steps_done or self.began is None:
-            return ""
-        left = self.total_steps - sum(self.steps_at.values())
-        return f"  {format_duration((now - self.began) / self.steps_done * left)} left"
 
     def _print(self, run: int, text: str) -> None:
         self.console.print(f"run {self._position(run)} {self.names[run]}  {text}")
@@ -232,7 +231,10 @@ def format_outcome(record: RunRecord, speeds: Sequence[float] | None = None) -> 
             mean = record.tokens_per_second or 0
             number = f"{mean:,.0f}" if speeds is None else format_current_speed(mean, speeds)
             speed = f"{number} tokens/s"
-            final, best = (_format_loss(part.val_loss) for part in (record.final, record.best))
+            final, best = (
+                "not finite" if part.val_loss is None else f"{part.val_loss:.4f}"
+                for part in (record.final, record.best)
+            )
             seconds = format_duration(record.train_seconds or 0)
             return f"val {final}  best {best} at step {record.best.step}  {speed}  {seconds}"
         case "diverged":
@@ -240,10 +242,6 @@ def format_outcome(record: RunRecord, speeds: Sequence[float] | None = None) -> 
                 f"[yellow]diverged[/] at step {record.diverged_step}: {escape(record.reason or '')}"
             )
     return f"[red]{record.state}[/]" + (f": {escape(record.reason)}" if record.reason else "")
-
-
-def _format_loss(value: float | None) -> str:
-    return "not finite" if value is None else f"{value:.4f}"
 
 
 def format_duration(seconds: float) -> str:

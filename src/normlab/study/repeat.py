@@ -43,6 +43,7 @@ def repeat_run(arguments: Sequence[str], command: str) -> None:
     """
     terminal = open_terminal()
     folder, changes = _read_arguments(arguments)
+    # Before anything in it is read: a link in a folder from elsewhere may lead anywhere.
     check_links(folder)
     before = RunRecord.read_for_user(folder)
     if before.state not in SETTLED_STATES:
@@ -61,6 +62,7 @@ def repeat_run(arguments: Sequence[str], command: str) -> None:
         terminal.print(f"note: {altered_files}", markup=False)
     terminal.print(f"repeats {folder} in {spec.folder}", markup=False)
     _set_threads(before)
+    # Alone or as a stack of one, as it was: the two round differently.
     if train_with_progress(spec, 1, 1, command, stacked=before.stacked) == ELSEWHERE:
         raise NormlabError(
             f"{spec.folder} is being trained by another process; repeat when it has ended."

@@ -54,6 +54,7 @@ def train_in_stacks(
     jobs = []
     for number, queue in enumerate(allocation.queues):
         environment = dict(os.environ)
+        # CUDA reads the variable when a process first uses a card, and never again.
         if allocation.cards:
             environment |= card_environment(number, environment.get("CUDA_VISIBLE_DEVICES"))
         order = StackOrder(
@@ -105,17 +106,13 @@ def _train_queue(connection: Connection, order: StackOrder) -> list[str | Normla
         else:
             outcomes += train_stack(stack, order.command, displays)
         for outcome, display in zip(outcomes, displays, strict=True):
-            result = _describe_outcome(outcome, display)
+            result: str | NormlabError
+            if isinstance(outcome, RunLockedError):
+                display.say(str(outcome))
+                result = ELSEWHERE
+            else:
+                result = outcome.state if isinstance(outcome, RunRecord) else outcome
             if isinstance(result, str):
                 display.end(result)
             results.append(result)
     return results
-
-
-def _describe_outcome(outcome: Outcome, display: ConnectionDisplay) -> str | NormlabError:
-    if isinstance(outcome, RunRecord):
-        return outcome.state
-    if isinstance(outcome, RunLockedError):
-        display.say(str(outcome))
-        return ELSEWHERE
-    return outcome

@@ -121,6 +121,7 @@ class StudySweeper(Sweeper):
         terminal = open_terminal()
         launcher = self._instantiate_launcher(len(pending)) if pending else None
         launch = self._prepare_launch(launcher, plan, specs) if launcher else Launch()
+        # Hydra and OmegaConf can lose a signal's exception that is raised within their cleanup.
         stopping.raise_swallowed()
         announce_plan(terminal, plan, len(pending), launch.description)
         if launch.note:
@@ -139,6 +140,7 @@ class StudySweeper(Sweeper):
                 f"its keys hydra.launcher.…, or leave hydra/launcher out."
             ) from error
         finally:
+            # Not in Hydra's on_multirun_end, which is not called where a job failed.
             problem = draw_study(terminal, plan, self.trained_experiments)
         _raise_failures(plan, specs, results, problem)
 
@@ -253,6 +255,7 @@ def _raise_failures(
     plan: Plan, pending: Sequence[RunSpec], results: Sequence[JobReturn], problem: str
 ) -> None:
     """Name every run that has no result, with what its job or else its record says of it."""
+    # All of them: Hydra prints the first failure only.
     errors: dict[str, str] = {}
     elsewhere = set()  # ids of runs that another process trains
     for spec, result in zip(pending, results, strict=False):
