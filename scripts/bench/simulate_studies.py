@@ -15,6 +15,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 
@@ -100,16 +101,12 @@ def report_differences(losses: Array) -> tuple[Mask, Mask]:
     return reported, (first == lowest) | (second == lowest)
 
 
+@cache
 def interpolate_quantiles(arms: int) -> PchipInterpolator:
     """The studentized range's 95 % quantile against 1 / degrees of freedom."""
-    if arms not in _QUANTILES:
-        freedoms = np.array([1e4, 1e3, 100, 50, 30, 20, 14, 10, 8, 6, 5, 4, 3, 2.5, 2, 1.5, 1])
-        values = [studentized_range.ppf(1 - LEVEL, arms, freedom) for freedom in freedoms]
-        _QUANTILES[arms] = PchipInterpolator(1 / freedoms, values)
-    return _QUANTILES[arms]
-
-
-_QUANTILES: dict[int, PchipInterpolator] = {}
+    freedoms = np.array([1e4, 1e3, 100, 50, 30, 20, 14, 10, 8, 6, 5, 4, 3, 2.5, 2, 1.5, 1])
+    values = [studentized_range.ppf(1 - LEVEL, arms, freedom) for freedom in freedoms]
+    return PchipInterpolator(1 / freedoms, values)
 
 
 def draw_losses(random: np.random.Generator, noise: Noise, shape: tuple[int, int, int]) -> Array:

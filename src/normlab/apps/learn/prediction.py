@@ -13,7 +13,6 @@ from pathlib import Path
 from normlab.analysis.arms import Arm
 from normlab.analysis.comparison import losses_by_seed
 from normlab.analysis.family import family_differences
-from normlab.analysis.learning_rates import analyse_learning_rates
 from normlab.analysis.result import StudyResult, analyse_study
 from normlab.analysis.statistics import LEVEL
 from normlab.apps.learn.content import Prediction
@@ -171,7 +170,9 @@ def _split_words(name: str) -> list[str]:
 def _arm_has(arm: Arm, words: Sequence[str]) -> bool:
     named = {arm.norm, arm.placement, f"norm={arm.norm}", f"placement={arm.placement}"}
     for key, value in arm.settings:
-        named |= {f"{key}={text}" for text in (value, _short(value))}
+        # Both as it is stored and as tables show it: lr=0.001 and lr=1e-3.
+        short = short_number(value) if isinstance(value, float) else value
+        named |= {f"{key}={value}", f"{key}={short}"}
     # A key may be written as on the command line: optimizer.lr=3e-3.
     return all(word in named or _last_key(word) in named for word in words)
 
@@ -182,14 +183,13 @@ def _last_key(word: str) -> str:
     return f"{key.rpartition('.')[2]}{equals}{value}"
 
 
-def _short(value: object) -> str:
-    return short_number(value) if isinstance(value, float) else str(value)
-
-
 def _measure_difference(prediction: Prediction, result: StudyResult) -> Measurement:
-    arms = _compared_arms(result)
+    rates, arms = result.rates, list(result.arms)
+    if rates is not None:
+        # As the report does: each arm at its best rate, on windows that did not choose that rate.
+        arms = [rated.best.arm for rated in rates.arms if rated.best]
+    compared = "val_loss" if rates is None else rates.compared_loss
     pair = (find_arm(prediction.arms[0], arms), find_arm(prediction.arms[1], arms))
-    compared = "val_loss" if result.rates is None else result.rates.compared_loss
     losses = [losses_by_seed(arm, compared) for arm in arms]
     for index in pair:
         if not losses[index]:
@@ -238,15 +238,8 @@ def _measure_difference(prediction: Prediction, result: StudyResult) -> Measurem
     )
 
 
-def _compared_arms(result: StudyResult) -> list[Arm]:
-    """The arms whose losses are compared: in a learning-rate study each at its best rate."""
-    if result.rates is None:
-        return list(result.arms)
-    return [rated.best.arm for rated in result.rates.arms if rated.best]
-
-
 def _measure_best_rate(prediction: Prediction, result: StudyResult) -> Measurement:
-    rates = analyse_learning_rates(result.arms)
+    rates = result.rates
     if rates is None:
         raise NormlabError(
             f"the study of {prediction.id} has fewer than three learning rates, so none is best."

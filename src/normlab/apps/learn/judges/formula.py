@@ -59,7 +59,7 @@ def judge_formula(path: Path) -> None:
             "the offset is one number for all features; it must be one per feature (per: feature).",
         )
     _check_start(norm, offset)
-    _check_values(norm, offset)
+    _check_values(norm)
 
 
 def _check_start(norm: nn.Module, offset: Tensor) -> None:
@@ -109,7 +109,7 @@ def _gemma_norm(
     return x / divisor * (one + offset)
 
 
-def _check_values(norm: nn.Module, offset: Tensor) -> None:
+def _check_values(norm: nn.Module) -> None:
     norm = norm.double()
     values = 0.5 * normal_tensor(_WIDTH, seed=91)
     with torch.no_grad():

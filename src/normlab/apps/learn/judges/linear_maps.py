@@ -45,7 +45,10 @@ def judge_layernorm_backward(module: Any) -> None:
             f"gradients of x, gain and bias.",
         )
     check_unchanged(_BACKWARD, tensors, before)
-    references = _autograd_gradients(x, output_gradient, gain)
+    # No gradient depends on the bias itself, so zeros do.
+    leaves = [tensor.clone().requires_grad_() for tensor in (x, gain, torch.zeros_like(gain))]
+    y = F.layer_norm(leaves[0], gain.shape, leaves[1], leaves[2], _EPS)
+    references = torch.autograd.grad(y, leaves, output_gradient)
     for name, gradient, reference in zip(("x", "gain", "bias"), gradients, references, strict=True):
         if isinstance(gradient, Tensor) and name != "x" and gradient.shape == x.shape:
             raise MistakeError(
@@ -64,12 +67,6 @@ def judge_layernorm_backward(module: Any) -> None:
                 f"the gradient of {name} is off by {share} (against autograd in float64)"
                 + (f": {variant.sentence}." if variant else "."),
             )
-
-
-def _autograd_gradients(x: Tensor, output_gradient: Tensor, gain: Tensor) -> tuple[Tensor, ...]:
-    leaves = [tensor.clone().requires_grad_() for tensor in (x, gain, torch.zeros_like(gain))]
-    y = F.layer_norm(leaves[0], gain.shape, leaves[1], leaves[2], _EPS)
-    return torch.autograd.grad(y, leaves, output_gradient)
 
 
 def _x_variants(name: str, x: Tensor, output_gradient: Tensor, gain: Tensor) -> list[Variant]:
@@ -171,15 +168,8 @@ def judge_fold_gain(module: Any) -> None:
             )
         check_unchanged(_FOLD, tensors, before)
         new_weight, new_bias = folded
-        if (
-            isinstance(new_weight, Tensor)
-            and rows != columns
-            and new_weight.shape
-            == (
-                columns,
-                rows,
-            )
-        ):
+        transposed = torch.Size((columns, rows))
+        if rows != columns and isinstance(new_weight, Tensor) and new_weight.shape == transposed:
             raise MistakeError("transposed", "the new weight is transposed; see F.linear.")
         check_result(f"the weight of {_FOLD}", new_weight, weight.shape, torch.float64)
         check_result(f"the bias of {_FOLD}", new_bias, (rows,), torch.float64)

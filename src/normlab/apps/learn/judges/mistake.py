@@ -157,7 +157,8 @@ def _find_line(error: BaseException) -> tuple[str, int]:
 
 def build_module(name: str, build: Callable[..., Any], *arguments: Any) -> nn.Module:
     """The `nn.Module` that the learner's class gives for these arguments."""
-    call = f"{name}({', '.join(map(describe_argument, arguments))})"
+    words = [str(value) if isinstance(value, int | float) else "…" for value in arguments]
+    call = f"{name}({', '.join(words)})"
     module = call_solution(call, build, *arguments)
     if not isinstance(module, nn.Module):
         raise MistakeError(
@@ -274,8 +275,3 @@ def describe_value(value: Any) -> str:
     if value is None:
         return "None"
     return f"a {type(value).__name__} ({excerpt(printable_line(repr(value)), 40)})"
-
-
-def describe_argument(value: Any) -> str:
-    """An argument as a learner would write it."""
-    return str(value) if isinstance(value, int | float) else "…"

@@ -198,12 +198,9 @@ class NormExercise:
         for count in (1, 2, 3):
             for changes in combinations(single, count):
                 if len({name for name, _ in changes}) == count:
-                    mistakes = [self._name_mistake(change) for change in changes]
+                    named = [_MISTAKES[change] for change in changes]
+                    mistakes = [_OTHER_SENTENCES.get((self.name, pair[0]), pair) for pair in named]
                     yield mistakes, replace(self.recipe, **dict(changes))  # type: ignore[arg-type]
-
-    def _name_mistake(self, change: tuple[str, object]) -> tuple[str, str]:
-        kind, sentence = _MISTAKES[change]
-        return _OTHER_SENTENCES.get((self.name, kind), (kind, sentence))
 
 
 _RMSNORM = NormExercise(
