@@ -117,6 +117,7 @@ def trains_without_norm(prediction: Prediction) -> bool:
         key, _, value = override.partition("=")
         if key == "norm" and "none" in value.split(","):
             return True
+    # An arm is written `none · pre` or `norm=none`; as a whole word, for simple_none is a norm.
     return any("none" in arm.replace("=", " ").split() for arm in prediction.arms)
 
 

@@ -86,6 +86,7 @@ def store_guess(prediction: Prediction, guess: float) -> bool:
     def change(progress: Progress) -> None:
         nonlocal is_first
         entry = progress.predictions.get(prediction.id)
+        # A guess after the result is known predicts nothing.
         is_first = entry is None or entry.measured is None
         if is_first:
             progress.predictions[prediction.id] = PredictionProgress(guess)
@@ -105,6 +106,7 @@ def store_measurement(
     def change(progress: Progress) -> None:
         entry = progress.predictions.setdefault(prediction.id, PredictionProgress(guess))
         entry.measured = measurement.value
+        # The file holds finite numbers only; one seed has no interval.
         entry.low, entry.high = (
             value if math.isfinite(value) else None for value in (measurement.low, measurement.high)
         )
@@ -119,6 +121,7 @@ def run_prediction(prediction: Prediction) -> Measurement:
     Raises:
         NormlabError: the study has not ended, or does not have the arms or the number.
     """
+    # A run that has its result is skipped, so a study that was stopped goes on where it was.
     code = run_study_command(study_arguments(prediction))
     if code != 0:
         raise NormlabError(
@@ -203,6 +206,7 @@ def _measure_difference(prediction: Prediction, result: StudyResult) -> Measurem
     low, high = difference.mean - difference.half, difference.mean + difference.half
 
     def score_guess(guess: float) -> Score:
+        # A guess of 0 has no sign: it is right inside the interval only.
         has_sign = guess * difference.mean > 0
         if math.isnan(difference.half):
             word = "the sign is right" if has_sign else "the sign is not right"
@@ -265,6 +269,7 @@ def _measure_best_rate(prediction: Prediction, result: StudyResult) -> Measureme
 
 def _grid_cell(rate: float, grid: Sequence[float]) -> tuple[float, float]:
     """From where to where a rate is the nearest of the grid, by ratio."""
+    # At an end of the grid the missing neighbour is as far off, by ratio, as the other one.
     index = list(grid).index(rate)
     below = grid[index - 1] if index > 0 else rate * rate / grid[index + 1]
     above = grid[index + 1] if index + 1 < len(grid) else rate * rate / grid[index - 1]

@@ -64,6 +64,7 @@ class CausalMixing(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, time, width) → (batch, time, width)."""
+        # (time, 1): how many tokens each mean is over.
         counts = torch.arange(1, x.shape[-2] + 1, dtype=x.dtype)[:, None]
         return torch.tanh(x.cumsum(-2) / counts @ self.weight) + 0.3
 
@@ -242,6 +243,7 @@ def _wiring_variants(
         if exercise.final
         else ("final-norm-extra", _EXTRA_FINAL_NORM)
     )
+    # First, because the loop below has this stack too, and would call its right wiring the mistake.
     yield Variant(
         final_kind,
         final_sentence,

@@ -42,6 +42,7 @@ def judge_formula(path: Path) -> None:
     try:
         check_formula("formula", config, _WIDTH)
         norm = norm_factory(config, "formula")(_WIDTH)
+        # On a norm of its own: the check leaves the parameters changed.
         check_contract(norm_factory(config, "formula")(_WIDTH), _WIDTH, "the formula")
     except ConfigError as error:
         raise MistakeError("configuration", str(error)) from error
@@ -116,6 +117,7 @@ def _check_values(norm: nn.Module) -> None:
         offset = next(norm.parameters())
         offset.copy_(values)
         small = normal_tensor(4, 6, _WIDTH, seed=92)
+        # Mean square 1e-6, which is ε: here it matters where ε stands, and whether it is 1e-5.
         small = 1e-3 * small / small.square().mean(-1, keepdim=True).sqrt()
         inputs = [normal_tensor(4, 6, _WIDTH, seed=93) + 2, small]
         outputs = [norm(x) for x in inputs]

@@ -165,6 +165,7 @@ def judge_find_the_leak(module: Any) -> None:
         before = x.clone()
         answer = call_solution(_CALL, function, case.function, x)
         check_unchanged(_CALL, {"x": x}, [before])
+        # Comparisons and any() of tensors give a tensor of one truth value.
         if isinstance(answer, Tensor) and answer.numel() == 1:
             answer = bool(answer)
         if not isinstance(answer, bool):

@@ -32,6 +32,7 @@ def judge_layernorm_backward(module: Any) -> None:
         MistakeError: the first mistake.
     """
     function = get_member(module, "layernorm_backward", "function")
+    # Mean 1, σ 2 and a gain off 1: what is left out of the formula changes the gradients.
     x = 2 * normal_tensor(3, 5, 8, seed=21) + 1
     output_gradient = normal_tensor(3, 5, 8, seed=22)
     gain = 1.5 + 0.5 * normal_tensor(8, seed=23)
@@ -50,6 +51,7 @@ def judge_layernorm_backward(module: Any) -> None:
     y = F.layer_norm(leaves[0], gain.shape, leaves[1], leaves[2], _EPS)
     references = torch.autograd.grad(y, leaves, output_gradient)
     for name, gradient, reference in zip(("x", "gain", "bias"), gradients, references, strict=True):
+        # Before the shape alone is refused: this one has a cause that can be named.
         if isinstance(gradient, Tensor) and name != "x" and gradient.shape == x.shape:
             raise MistakeError(
                 "sum-missing",
@@ -153,6 +155,8 @@ def judge_fold_gain(module: Any) -> None:
         MistakeError: the first mistake.
     """
     function = get_member(module, "fold_gain", "function")
+    # Square, so that a gain along the wrong axis broadcasts and is named; then oblong, where a
+    # transposed weight shows by its shape.
     for rows, columns in ((8, 8), (5, 8)):
         gain = 1.5 + 0.5 * normal_tensor(columns, seed=31)
         bias = normal_tensor(columns, seed=32)
@@ -192,6 +196,7 @@ def _check_folded(
             "wrong-axis",
             "the gain multiplies the rows of the weight; it belongs to the input features, which "
             "are its columns: W′[i, j] = W[i, j] · gain[j]",
+            # With more or fewer rows than gains torch refuses this product by itself.
             weight * gain[:, None] if square else weight,
         ),
         Variant("gain-inverse", "the weight is divided by the gain", weight / gain),
