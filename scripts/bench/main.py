@@ -154,6 +154,8 @@ def run_suite(suite: str, settings: Settings, folder: Path) -> None:
     from report import format_machine, format_markdown, write_report
 
     module, _, function = SUITES[suite].partition(":")
+    # A load above 0.5 before the start says that the machine was not quiet: see
+    # docs/performance.md.
     load, began = os.getloadavg()[0], time.perf_counter()
     with Console(stderr=True).status(f"{suite} …") as status:
 

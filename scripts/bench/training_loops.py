@@ -74,6 +74,7 @@ def make_plain_loop(
                 # (B·T, V), in fp32 as normlab computes its loss.
                 loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
             (loss / accumulate).backward()  # type: ignore[no-untyped-call]
+        # With foreach, as normlab's own training clips.
         nn.utils.clip_grad_norm_(model.parameters(), 1.0, foreach=True)
         optimizer.step()
         optimizer.zero_grad()

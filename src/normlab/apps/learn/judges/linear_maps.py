@@ -132,6 +132,7 @@ def _parameter_variants(
     centred = x - x.mean(-1, keepdim=True)
     normalized = centred / (centred.square().mean(-1, keepdim=True) + _EPS).sqrt()
 
+    # Of each token, (batch, time, width); the gradient is the sum over tokens, (width,).
     right = output_gradient * normalized if name == "gain" else output_gradient
     other = output_gradient if name == "gain" else output_gradient * normalized
     return [

@@ -74,12 +74,12 @@ class Recipe:
         if self.centred == "first":
             x, mean = x - mean, torch.zeros_like(mean)
         size = x.shape[-1]
+        # Each of shape (…, 1), and squared, because the root is taken below.
         square = {
             "rms": x.square().mean(-1, keepdim=True),
             "std": (x - mean).square().mean(-1, keepdim=True),
             "unbiased": (x - mean).square().sum(-1, keepdim=True) / (size - 1),
             "l2": x.square().sum(-1, keepdim=True),
-            # Squared, because the root follows.
             "l1": x.abs().mean(-1, keepdim=True).square(),
             "mean": mean.square(),
         }[self.statistic]
@@ -391,7 +391,7 @@ def check_tokens(name: str, norm: nn.Module) -> None:
             changed = x.clone()
             # Its mean and its size change, so a statistic of either kind does.
             changed[sequence, token] = 3 * changed[sequence, token] + 1
-            change = (norm(changed) - before).abs().amax(-1)
+            change = (norm(changed) - before).abs().amax(-1)  # (sequences, tokens)
             change[sequence, token] = 0
             if float(change.max()) <= 1e-6:
                 continue
