@@ -66,6 +66,7 @@ def measure_start(settings: Settings) -> Json:
     """Seconds until a command answers, and until README's first command trains."""
     with tempfile.TemporaryDirectory() as folder:
         settings.progress("training a small study to redraw")
+        # Without its last word, the new folder of each block: plot.py needs the study later.
         small = [*study_words(TINY, 20)[:-1], "study=small", f"output_dir={folder}"]
         TimedCommand("a small study", small).run_block()
         contenders = start_contenders(f"{folder}/small", settings.threads)

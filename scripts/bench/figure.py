@@ -50,6 +50,7 @@ def build_figure(result: Json, note: str) -> Figure:
         note = f"Median and quartiles. {note}"
     figure, body = sheet.create_sheet(result["title"], note, legend, sum(heights))
     grid = body.subplots(len(rows), columns, squeeze=False, height_ratios=heights).ravel()
+    # An odd number of panels in two columns leaves one place empty.
     for axes in grid[len(panels) :]:
         axes.remove()
     # Older files hold all keys, with empty lists and None; newer ones leave them out.
@@ -79,6 +80,7 @@ def draw_bars(axes: Axes, bars: list[Json], total: float | None) -> None:
     axes.set_xlim(0, 1.3 * largest)
     if total is None and smallest > 0 and largest / smallest > LOG_RANGE:
         axes.set_xscale("log")
+        # Over any range the shortest bar is seen, and the number behind the longest fits.
         low, high = smallest / 1.6, largest * (largest / smallest) ** 0.28
         axes.set_xlim(low, high)
         axes.minorticks_off()
@@ -119,6 +121,7 @@ def draw_lines(axes: Axes, lines: list[Json]) -> None:
 def draw_grid(axes: Axes, grid: Json) -> None:
     """Ratios, blue below 1 and red above, on a scale of powers of two; None is a gap."""
     logs = [[math.nan if v is None else math.log2(v) for v in row] for row in grid["values"]]
+    # The colours go from an eighth to eight times; white is 1.
     axes.imshow(logs, cmap="RdBu_r", norm=TwoSlopeNorm(0, -3, 3), aspect="auto", alpha=0.75)
     for y, values in enumerate(grid["values"]):
         for x, value in enumerate(values):

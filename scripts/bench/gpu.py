@@ -49,7 +49,7 @@ OPEN = "open"
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured: `FULL`, or on a CPU in a test, `TINY`."""
+    """How much is measured: `FULL`, or less in a test on a CPU."""
 
     device: str
     overrides: tuple[str, ...]  # of every run
@@ -114,6 +114,7 @@ def run_study(*overrides: str) -> tuple[float, Sequence[Run]]:
 def measure_stack(size: Size, runs: int, compiled: bool) -> str:
     """Run-steps a second of a stack at the nano shape."""
     stack, batches = build_stack(size, runs)
+    # Captures the CUDA graph, about a second that is no part of a step.
     stack.prepare(batches.batch(0))
     if compiled:
         began = time.perf_counter()
@@ -185,6 +186,8 @@ def measure_bandwidth(size: Size) -> str:
     shares = {}
     for name in [name for name in names if name != "none"][: size.norms]:
         norm = build_norm(name, width, size)
+        # All norms that are formulas share the code of one `forward`, and torch stops compiling it
+        # anew after 8 times.
         torch.compiler.reset()
         function = torch.compile(norm) if size.compiles else norm
         shares[name] = limit / time_norm(function, [x, *norm.parameters()], x, above)
@@ -212,6 +215,7 @@ def time_norm(
 @torch.enable_grad()
 def time_call(call: Callable[[], object]) -> float:
     """Seconds of a call, the median of several measurements."""
+    # torch's Timer waits for the device whenever it reads the clock.
     timer = Timer("call()", globals={"call": call})
     return float(timer.blocked_autorange(min_run_time=0.05).median)
 
@@ -299,6 +303,7 @@ def write_table(page: Path, card: str, results: dict[int, str]) -> None:
     part = re.search(r"<!-- gpu table -->\n(?P<table>.*?)<!-- end -->", text, re.DOTALL)
     if part is None:
         raise NormlabError(f"{page} has no part that begins with <!-- gpu table -->.")
+    # A row that is not measured now keeps its result, and the card and the day of that result.
     before = dict(re.findall(r"^\| (\d+) \|.*\| ([^|]*) \| [^|]* \|$", part["table"], re.MULTILINE))
     circumstances = dict(re.findall(r"^\| (\d+) \|.*\| ([^|]*) \|$", part["table"], re.MULTILINE))
     today = f"{card}, torch {torch.__version__}, {datetime.now(UTC):%Y-%m-%d}"

@@ -178,6 +178,7 @@ class WorkerProcess(Contender):
 
     def start(self) -> None:
         """Start the process, which sets itself up."""
+        # Not forked: its memory would begin with that of all that is imported here.
         self._pool = ProcessPoolExecutor(1, get_context("spawn"))
         # The process starts with the first submission, and inherits the variables of that moment.
         with patch.dict(os.environ, {**thread_variables(self.threads), **self.environment}):

@@ -76,6 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--docs", action="store_true", help="write what --out holds into docs/performance.md"
     )
     with report_user_errors():
+        # With parse_args a suite after an option, `step --quick norms`, would be unknown.
         options = parser.parse_intermixed_args(arguments)
         suites, settings = check_options(options)
         try:
@@ -122,6 +123,7 @@ def check_options(options: argparse.Namespace) -> tuple[list[str], Settings]:
     for override in overrides:
         if "scaling" in suites and override.partition("=")[0] in VARIED:
             raise ConfigError(f"{override} is what scaling varies by itself; leave it out.")
+    # Composed once now, so that a wrong key is told before minutes are spent.
     if overrides:
         from training_loops import compose_run
 
@@ -152,6 +154,8 @@ def run_suite(suite: str, settings: Settings, folder: Path) -> None:
     from report import format_machine, format_markdown, write_report
 
     module, _, function = SUITES[suite].partition(":")
+    # A load above 0.5 before the start says that the machine was not quiet: see
+    # docs/performance.md.
     load, began = os.getloadavg()[0], time.perf_counter()
     with Console(stderr=True).status(f"{suite} …") as status:
 

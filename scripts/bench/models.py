@@ -27,6 +27,7 @@ class MatrixProduct(NamedTuple):
     @property
     def flops(self) -> int:
         """Forward and backward, which is two more products of the same size."""
+        # Multiply and add for each row, inner index and column, in three products of the same size.
         return 6 * self.repeats * self.batch * self.rows * self.inner * self.columns
 
 
@@ -64,10 +65,12 @@ class Shape:
         """The matrix products of a step forward; attention over the full square."""
         attention, head = self.batch * self.heads, self.width // self.heads
         return [
+            # Queries, keys and values; scores; weights by values; the output projection.
             MatrixProduct(self.depth, 1, self.tokens, self.width, 3 * self.width),
             MatrixProduct(self.depth, attention, self.context, head, self.context),
             MatrixProduct(self.depth, attention, self.context, self.context, head),
             MatrixProduct(self.depth, 1, self.tokens, self.width, self.width),
+            # The feed-forward network's two matrices, and the head.
             MatrixProduct(self.depth, 1, self.tokens, self.width, 4 * self.width),
             MatrixProduct(self.depth, 1, self.tokens, 4 * self.width, self.width),
             MatrixProduct(1, 1, self.tokens, self.width, self.vocabulary),
@@ -150,6 +153,7 @@ class TutorialGPT(nn.Module):
             batch_first=True,
             norm_first=True,
         )
+        # With norm_first torch has no use for nested tensors, and warns where they are allowed.
         self.blocks = nn.TransformerEncoder(
             layer, shape.depth, nn.LayerNorm(shape.width), enable_nested_tensor=False
         )
@@ -160,6 +164,7 @@ class TutorialGPT(nn.Module):
         """(B, T) int64 → (B, T, V) logits."""
         time = tokens.shape[1]
         x = self.embedding(tokens) + self.positions.weight[:time]
+        # torch's is_causal is a hint, and asks for the mask as well.
         x = self.blocks(x, mask=self.mask[:time, :time], is_causal=True)
         return F.linear(x, self.embedding.weight)
 

@@ -181,6 +181,7 @@ def compute_limits(blocks: Sequence[Block]) -> list[float]:
 
 def time_over_limit(name: str) -> ComputeNumber:
     """A column: the time of a norm over the copy limit."""
+    # Made here and not in the loop, where every lambda would see the last name.
     return lambda blocks: ratio_spread(column(blocks, name), compute_limits(blocks))
 
 

@@ -102,6 +102,7 @@ def time_reader(folder: str, reader: str, points: int) -> RunBlock:
         count = READERS[reader](runs)
         seconds = time.perf_counter() - began
         if count != points:
+            # A reader that drops points would win.
             raise NormlabError(f"{count} of {points} points were read")
         return {"seconds": seconds, "points": count, "peak_mib": read_peak_memory()}
 

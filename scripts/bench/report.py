@@ -94,6 +94,7 @@ def read_report(path: Path) -> Json:
         report: Json = json.loads(path.read_text(encoding="utf-8"))
         if report["schema_version"] > SCHEMA_VERSION:
             raise ValueError(f"its schema version is {report['schema_version']}")
+        # What the page needs of it is there, or is missed now and not half way through the page.
         format_markdown(report)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise NormlabError(

@@ -15,6 +15,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 
@@ -30,9 +31,8 @@ from normlab.archive.files import write_text
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-Noise = Callable[
-    [np.random.Generator, Array], Array
-]  # standard normal (studies, arms, seeds) → noise
+# Standard normal (studies, arms, seeds) → noise.
+Noise = Callable[[np.random.Generator, Array], Array]
 
 ARMS, SEEDS = range(2, 9), range(3, 11)
 START, END = "<!-- simulation -->", "<!-- end of simulation -->"
@@ -62,7 +62,10 @@ def choose_rates(random: np.random.Generator, normal: Array) -> Array:
     """
     studies, arms, seeds = normal.shape
     curves = np.tile(5.0 * np.array([4, 1, 0, 1, 4]), (arms, 1))
+    # On a flat curve any of five rates is chosen, so the luckiest is; on the others it is nearly
+    # always the middle one.
     curves[0] = 0
+    # (studies, arms, rates, seeds).
     losses = random.standard_normal((studies, arms, 5, seeds)) + curves[None, :, :, None]
     chosen = (losses + random.standard_normal(losses.shape)).mean(-1).argmin(-1)
     tested = losses + random.standard_normal(losses.shape)
@@ -86,34 +89,36 @@ def report_differences(losses: Array) -> tuple[Mask, Mask]:
     """
     _, arms, seeds = losses.shape
     first, second = np.array(list(combinations(range(arms), 2))).T
+    # (studies, pairs, seeds): the runs of a seed are compared with each other.
     differences = losses[:, first] - losses[:, second]
     means = np.abs(differences.mean(-1))
     own = Variances(differences.var(-1, ddof=1), np.array(seeds - 1.0))
     p = 2 * stdtr(seeds - 1, -means / np.sqrt(own.variance / seeds))
+    # Of three intervals the widest counts, so each of the three has to leave out 0. Two arms are
+    # one pair, and all three are the paired t-test.
     reported: Mask = p < (OWN_LEVEL if arms > 2 else LEVEL)
     if arms > 2:
         pooled = pool_variances(own, arms)
         for shared in (pooled, moderate_variances(own, pooled.freedom)):
+            # Moderated variances have degrees of freedom of their own in each study, and the exact
+            # quantile takes about 0.1 s.
             quantiles = interpolate_quantiles(arms)(1 / shared.freedom)
             reported &= np.sqrt(2) * means / np.sqrt(shared.variance / seeds) > quantiles
     lowest = losses.mean(-1).argmin(-1)[:, None]
     return reported, (first == lowest) | (second == lowest)
 
 
+@cache
 def interpolate_quantiles(arms: int) -> PchipInterpolator:
     """The studentized range's 95 % quantile against 1 / degrees of freedom."""
-    if arms not in _QUANTILES:
-        freedoms = np.array([1e4, 1e3, 100, 50, 30, 20, 14, 10, 8, 6, 5, 4, 3, 2.5, 2, 1.5, 1])
-        values = [studentized_range.ppf(1 - LEVEL, arms, freedom) for freedom in freedoms]
-        _QUANTILES[arms] = PchipInterpolator(1 / freedoms, values)
-    return _QUANTILES[arms]
-
-
-_QUANTILES: dict[int, PchipInterpolator] = {}
+    freedoms = np.array([1e4, 1e3, 100, 50, 30, 20, 14, 10, 8, 6, 5, 4, 3, 2.5, 2, 1.5, 1])
+    values = [studentized_range.ppf(1 - LEVEL, arms, freedom) for freedom in freedoms]
+    return PchipInterpolator(1 / freedoms, values)
 
 
 def draw_losses(random: np.random.Generator, noise: Noise, shape: tuple[int, int, int]) -> Array:
     """Losses of studies whose arms have equal means: (studies, arms, seeds)."""
+    # (studies, 1, seeds): the same for all arms, so it cancels in their differences.
     seeds = 2 * random.standard_normal((shape[0], 1, shape[2]))
     return noise(random, random.standard_normal(shape)) + seeds
 
@@ -136,6 +141,7 @@ def measure_power(random: np.random.Generator, effect: float, studies: int) -> A
         for column, seeds in enumerate(SEEDS):
             losses = draw_losses(random, lambda _, normal: normal, (studies, arms, seeds))
             losses[:, 0] -= effect
+            # The pairs of arm 0 come first in `combinations`.
             table[row, column] = report_differences(losses)[0][:, : arms - 1].mean()
     return table
 
@@ -169,6 +175,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--page", type=Path, help="write the tables into this page, between marks")
     options = parser.parse_args()
+    # First, because a page without the part is better refused before the simulation than after.
     before, after = ("", "") if options.page is None else split_page(options.page, parser)
     random, start = np.random.default_rng(options.seed), time.perf_counter()
     parts = []

@@ -29,7 +29,8 @@ from normlab.training.hardware import resolve_hardware
 
 DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16}
 COPY_BYTES = 2**28  # larger than any cache
-# Kinds of operators, each named by the first pattern that matches.
+# Kinds of operators, each named by the first pattern that matches. KernelFunction is the autograd
+# function of normlab's own kernels.
 OPERATORS = {
     "products": r"aten::(mm|addmm|bmm|baddbmm|_scaled_dot_product\w*|mkldnn\w*)$",
     "norms": r"KernelFunction|layer_norm|rms_norm",
@@ -68,9 +69,12 @@ def make_plain_loop(
             batch = next(batches)
             inputs, targets = torch.from_numpy(batch.tokens), torch.from_numpy(batch.targets)
             with torch.autocast("cpu", torch.bfloat16) if half else contextlib.nullcontext():
+                # (B, T) → (B, T, V).
                 logits = model(inputs)
+                # (B·T, V), in fp32 as normlab computes its loss.
                 loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
             (loss / accumulate).backward()  # type: ignore[no-untyped-call]
+        # With foreach, as normlab's own training clips.
         nn.utils.clip_grad_norm_(model.parameters(), 1.0, foreach=True)
         optimizer.step()
         optimizer.zero_grad()
@@ -141,6 +145,7 @@ def train_run(overrides: Sequence[str], log_interval: int) -> RunBlock:
         # Without the first interval, which warms up, and the last, which ends in a validation.
         display, end = TimingDisplay(), steps + 2 * log_interval
         length = [
+            # One validation, in the last interval, and no saved state: neither is part of a step.
             f"trainer.max_steps={end}",
             f"trainer.val_every={end}",
             "trainer.save_seconds=1e9",
@@ -168,6 +173,7 @@ def profile_plain(overrides: Sequence[str]) -> RunBlock:
             train_steps(steps)
         spent = dict.fromkeys(OPERATORS, 0.0)
         for event in profiler.key_averages():
+            # Self time: that of an operator's callees is counted at the callees.
             spent[classify_operator(event.key)] += event.self_cpu_time_total
         total = sum(spent.values())
         return {"ms a step": ms, **{kind: time / total for kind, time in spent.items()}}

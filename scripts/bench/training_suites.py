@@ -172,6 +172,7 @@ def measure_profile(settings: Settings) -> Json:
             )
     samples = interleave(contenders, settings.choose_rounds(5, 2), settings.progress)
     shares = {
+        # The default binds this kind; else every lambda would see the last.
         kind: lambda blocks, kind=kind: quartile_spread(
             [100 * share for share in column(blocks, kind)]
         )

@@ -25,6 +25,7 @@ def write_pages(sources: Path, folder: Path) -> None:
     pages[_INDEX] = index_page(modules)
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.glob("*.md"):
+        # A page of a module that is gone would stay in the site and its search.
         if path.stem not in pages:
             path.unlink()
     for name, text in pages.items():
@@ -157,6 +158,7 @@ def item_text(item: griffe.DocstringElement) -> str:
 
 def escape_html(text: str) -> str:
     """The text with `<` outside of code escaped: `<run>` is no element."""
+    # The group makes `split` return the code too, at the odd places, where it stays as it is.
     code = re.compile(r"(`+[^`]+`+|^    .*$)", re.MULTILINE)
     parts = code.split(text)
     return "".join(

@@ -44,6 +44,7 @@ def cut_snippet(path: Path, name: str) -> str:
             )
         node = children[part]
     assert isinstance(node, ast.FunctionDef | ast.ClassDef)
+    # A definition's line is that of `def` or `class`, below its decorators.
     first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
     last = node.end_lineno or node.lineno
     return textwrap.dedent("\n".join(text.splitlines()[first - 1 : last]))

@@ -105,6 +105,7 @@ def visit_math(translator: Any, node: nodes.Element) -> None:
     if display == "block":  # wider than a phone, it scrolls by itself
         formula = f'<div class="math" tabindex="0" style="overflow-x: auto">{formula}</div>'
     translator.body.append(formula)
+    # Else Sphinx would write the formula's text as well, and ask for the end of the element.
     raise nodes.SkipNode
 
 

@@ -41,6 +41,7 @@ def find_commands() -> Iterator[str]:
     predictions = yaml.safe_load((COURSE / "predictions.yaml").read_text(encoding="utf-8"))
     guesses = {entry["id"]: entry.get("range", [1])[0] for entry in predictions}
     lines = [
+        # A command of a page may have a comment behind it.
         line.split("   #")[0].strip()
         for page in PAGES
         for block in _BLOCK.findall((COURSE / f"{page}.md").read_text(encoding="utf-8"))
@@ -56,6 +57,7 @@ def find_commands() -> Iterator[str]:
 def time_command(command: str, folder: Path) -> tuple[int, float, float]:
     """Its exit code, the seconds that passed, and the seconds of work of all cores."""
     arguments = shlex.split(command)
+    # The python and normlab-learn of this environment, whatever is first in PATH.
     arguments[0] = str(Path(sys.executable).with_name(arguments[0]))
     # Of the machine: the system counts a child's work only where its parent waits for it, and a
     # study's processes are not the children of the command that starts it.
@@ -78,6 +80,7 @@ def main() -> None:
     total = total_cpu = 0.0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "normlab"
+        # A run that has its result is skipped and takes no time; a clone has none.
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
         for command in commands:
             code, seconds, cpu = time_command(command, folder)

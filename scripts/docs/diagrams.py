@@ -126,6 +126,7 @@ def check_drawable(name: str, placement: ResolvedPlacement) -> None:
         for sublayer in block.values():
             sites = {site for site, norm in sublayer.norms.items() if norm is not None}
             scales = {key: scale.value for key, scale in sublayer.scales.items()}
+            # Every scale is 1, but the skip of a whole block, which most placements have at 0.
             unit = scales == {key: float(key != "block_skip") for key in scales}
             if not sites <= _DRAWN_SITES or not unit or block != placement.blocks[0]:
                 raise ValueError(f"placement={name} has more than a diagram shows")
@@ -165,7 +166,6 @@ def draw_placement(name: str) -> str:
     drawing.add_text(
         24, y + 28, "B sequences, T tokens, d features, V symbols; orange: a norm", "shape"
     )
-    drawing.right = max(drawing.right, 360)
     return drawing.to_svg(y + 44, entry.title, describe(placement))
 
 
@@ -215,6 +215,7 @@ def _draw_parallel(drawing: Drawing, y: float, wirings: list[ResolvedSublayer]) 
     for number, (name, wiring) in enumerate(zip(_LABELS, wirings, strict=True)):
         x = _BRANCH + number * _BRANCH_STEP
         bottom = _draw_branch(drawing, x, fork, name, wiring)
+        # Each sublayer has a sum of its own, below that of the one before.
         join = max(join + 10, bottom) + _GAP
         drawing.add_arrow([(x, bottom), (x, join), (_STREAM + 11, join)])
         drawing.add_text(_STREAM + 60, join - 6, _SUBLAYER_SHAPE, "shape")

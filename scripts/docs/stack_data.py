@@ -47,6 +47,7 @@ def measure_stacks(
         result = probe_models(["norm=rmsnorm", f"placement={','.join(normed)}", *varied])
         models += [(model.placement, model) for model in result.measurements]
     if NO_NORM in placements:
+        # Without a norm these placements are the same network, so one of them stands for all.
         result = probe_models(["norm=none", "placement=pre", *varied])
         models += [(NO_NORM, model) for model in result.measurements]
     records = [stack_record(placement, model, stds) for placement, model in models]

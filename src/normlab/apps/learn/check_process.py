@@ -26,12 +26,14 @@ _MEMORY_SENTENCE = (
 
 def main(exercise: str, path: Path, folder: Path) -> None:
     """Judge the file of this exercise; the verdict goes into `folder`."""
+    # Here and not above: the parent imports the names of the files from this module, without torch.
     import torch
 
     from normlab.apps.learn.judges import FILE_JUDGES, MODULE_JUDGES
     from normlab.apps.learn.judges.mistake import MistakeError, is_memory_error, name_error
 
     torch.set_num_threads(1)
+    # The parent's clock starts now: the import of torch is not the learner's time.
     write_text(folder / READY_FILE, "")
     _limit_resources()
     verdict: dict[str, object] = {"passed": True, "kind": "", "sentence": ""}
@@ -78,7 +80,10 @@ def _limit_resources() -> None:
 
         import psutil
 
+        # RLIMIT_AS counts addresses, of which torch maps more than it uses: so vms, and not rss.
         most = psutil.Process().memory_info().vms + _MOST_BYTES
+        # Standard output is a file of the parent, so this limits what is printed too. Python
+        # ignores SIGXFSZ, and a write beyond the limit raises an OSError with EFBIG.
         resource.setrlimit(resource.RLIMIT_FSIZE, (_LARGEST_FILE, _LARGEST_FILE))
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
@@ -107,6 +112,7 @@ def import_solution(path: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except SyntaxError as error:
+        # Bytes that are not UTF-8, and a null byte, are a SyntaxError to Python too.
         if not _is_text(path):
             raise MistakeError(
                 "no-text", f"{path.name} is not a text file in UTF-8; give your Python file."
@@ -115,7 +121,7 @@ def import_solution(path: Path) -> ModuleType:
             "syntax", f"line {error.lineno} of {path.name} is not Python: {error.msg}."
         ) from error
     except BaseException as error:  # exit, and KeyboardInterrupt, are the learner's own too
-        if is_memory_error(error):
+        if is_memory_error(error):  # `main` has a sentence for it
             raise
         call = f"{path.name}, while it is imported,"
         raise name_error(call, "import-fails", error) from error

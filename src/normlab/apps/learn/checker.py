@@ -83,12 +83,14 @@ def _start_process(exercise: str, path: Path, folder: Path) -> "Iterator[subproc
     # -P: a file named torch.py in the current folder must not take torch's place. -B: the learner's
     # folder holds what the learner writes, and no compiled files.
     command = [sys.executable, "-P", "-B", "-m", "normlab.apps.learn.check_process"]
-    # No GPU: what it maps would not fit into the limit of memory, and no exercise needs one.
+    # No GPU: what it maps would not fit into the limit of memory, and no exercise needs one. UTF-8,
+    # because that is how the output is read here; a lone surrogate is printed as a question mark.
     environment = {
         **os.environ,
         "PYTHONIOENCODING": "utf-8:replace",
         "CUDA_VISIBLE_DEVICES": "",
     }
+    # A file and no pipe: nobody reads while the check runs, and a full pipe would stop the process.
     with (folder / "printed").open("wb") as printed:
         try:
             process = subprocess.Popen(
@@ -140,6 +142,7 @@ def _wait_for_process(process: "subprocess.Popen[bytes]", folder: Path, limit: f
 
 def _read_verdict(folder: Path, code: int, late: _Late, limit: float) -> CheckResult:
     output = (folder / "printed").read_bytes()  # the process may not write much
+    # A character takes up to 4 bytes in UTF-8.
     printed = printable(output[: 4 * _MOST_PRINTED].decode("utf-8", "replace"))
     printed_excerpt = printed if len(printed) <= _MOST_PRINTED else f"{printed[:_MOST_PRINTED]}…"
     if late == "start":
@@ -164,6 +167,7 @@ def _read_verdict(folder: Path, code: int, late: _Late, limit: float) -> CheckRe
         last = [
             f"; it last printed: {excerpt(line, 200)}" for line in end.strip().splitlines()[-1:]
         ]
+        # A negative code is the number of the signal that ended it.
         name = "" if code >= 0 else _name_signal(-code)
         how = f"crashed ({name})" if name else f"ended with code {code}"
         if name == "SIGKILL":

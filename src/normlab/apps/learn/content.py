@@ -117,11 +117,13 @@ class Lesson:
 def content_folder() -> Path:
     """Where the lessons are: inside an installed package, or docs/learn of a checkout."""
     installed = _PACKAGE / "learn_content"
+    # The wheel carries docs/learn under this name; see pyproject.toml.
     return installed if installed.is_dir() else _PACKAGE.parents[1] / "docs" / "learn"
 
 
 def repository_path(path: str) -> str:
     """A path that a lesson or question names, relative to docs/learn, from the repository's top."""
+    # Not os.path: a link in Markdown has slashes on every system.
     return posixpath.normpath(f"docs/learn/{path}")
 
 
@@ -210,6 +212,7 @@ def _read_items(path: Path, kind: type[_T]) -> list[_T]:
         items: list[Any] = restore_value(list[kind], raw)  # type: ignore[valid-type]
         if not isinstance(items, list):
             raise ValueError("it is not a list")
+        # `restore_value` passes over them, and a misspelt `unit` would be a question without one.
         _refuse_unknown_keys(raw, items)
         ids = [item.id for item in items]
         repeated = sorted({id_ for id_ in ids if ids.count(id_) > 1})
@@ -219,6 +222,7 @@ def _read_items(path: Path, kind: type[_T]) -> list[_T]:
             if item.lesson not in LESSONS:
                 raise ValueError(f"{item.id} is of lesson {item.lesson}, not of 1 to 6")
     except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
+        # A YAML error has several lines, and a message is one.
         reason = " ".join(str(error).split())[:200]
         raise NormlabError(f"{path} is malformed ({reason}); restore the file.") from error
     return items

@@ -194,6 +194,7 @@ EXERCISES: dict[str, Exercise] = {
                 "stand; post puts them on the residual path.",
                 "Take norm: rmsnorm and placement: pre.",
             ),
+            # The check trains the run: about 20 s on two cores.
             seconds=180.0,
             suffix=".yaml",
         ),

@@ -146,6 +146,7 @@ def _show_lesson(writer: Writer, options: argparse.Namespace) -> None:
     day = date.today().isoformat()
 
     def change(progress: Progress) -> None:
+        # The day of the first time stays.
         progress.lessons.setdefault(str(lesson.number), day)
 
     update_progress(change)
@@ -316,12 +317,14 @@ def _check_solution(writer: Writer, options: argparse.Namespace) -> None:
     read_progress()  # a damaged file is reported before the check takes its time
     limit = exercise.seconds if options.seconds is None else options.seconds
     writer.print_text(f"measuring {path}, for at most {limit:g} s")
+    # Into a pipe too, the line comes before the check, which may take minutes.
     sys.stdout.flush()
     verdict = check_file(path, exercise, limit)
 
     def change(progress: Progress) -> None:
         entry = progress.exercise(exercise.name)
         entry.checks += 1
+        # A solution that is changed afterwards takes nothing away.
         entry.passed = entry.passed or verdict.passed
 
     update_progress(change)

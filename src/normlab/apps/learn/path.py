@@ -40,6 +40,7 @@ class FoldedTable(TableElement):
         for part in super().__rich_console__(console, options):
             if isinstance(part, Table):
                 for column in part.columns:
+                    # rich ends such a word with … by default, and the rest of a formula is lost.
                     column.overflow = "fold"
             yield part
 
@@ -150,6 +151,7 @@ def print_lesson(writer: Writer, lesson: Lesson, *, with_results: bool) -> None:
 
 def readable_markdown(text: str) -> str:
     """Markdown for a terminal: figures as text, paths from the repository's top, no HTML tags."""
+    # Before links: an image is a link with a mark before it.
     text = _IMAGE.sub(lambda image: f"Figure: {image[1]} ({repository_path(image[2])})", text)
     text = _LINK.sub(lambda link: f"[{link[1]}]({repository_path(link[2])})", text)
     return _HTML_TAG.sub("", text)

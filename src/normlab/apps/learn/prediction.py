@@ -13,7 +13,6 @@ from pathlib import Path
 from normlab.analysis.arms import Arm
 from normlab.analysis.comparison import losses_by_seed
 from normlab.analysis.family import family_differences
-from normlab.analysis.learning_rates import analyse_learning_rates
 from normlab.analysis.result import StudyResult, analyse_study
 from normlab.analysis.statistics import LEVEL
 from normlab.apps.learn.content import Prediction
@@ -87,6 +86,7 @@ def store_guess(prediction: Prediction, guess: float) -> bool:
     def change(progress: Progress) -> None:
         nonlocal is_first
         entry = progress.predictions.get(prediction.id)
+        # A guess after the result is known predicts nothing.
         is_first = entry is None or entry.measured is None
         if is_first:
             progress.predictions[prediction.id] = PredictionProgress(guess)
@@ -106,6 +106,7 @@ def store_measurement(
     def change(progress: Progress) -> None:
         entry = progress.predictions.setdefault(prediction.id, PredictionProgress(guess))
         entry.measured = measurement.value
+        # The file holds finite numbers only; one seed has no interval.
         entry.low, entry.high = (
             value if math.isfinite(value) else None for value in (measurement.low, measurement.high)
         )
@@ -120,6 +121,7 @@ def run_prediction(prediction: Prediction) -> Measurement:
     Raises:
         NormlabError: the study has not ended, or does not have the arms or the number.
     """
+    # A run that has its result is skipped, so a study that was stopped goes on where it was.
     code = run_study_command(study_arguments(prediction))
     if code != 0:
         raise NormlabError(
@@ -171,7 +173,9 @@ def _split_words(name: str) -> list[str]:
 def _arm_has(arm: Arm, words: Sequence[str]) -> bool:
     named = {arm.norm, arm.placement, f"norm={arm.norm}", f"placement={arm.placement}"}
     for key, value in arm.settings:
-        named |= {f"{key}={text}" for text in (value, _short(value))}
+        # Both as it is stored and as tables show it: lr=0.001 and lr=1e-3.
+        short = short_number(value) if isinstance(value, float) else value
+        named |= {f"{key}={value}", f"{key}={short}"}
     # A key may be written as on the command line: optimizer.lr=3e-3.
     return all(word in named or _last_key(word) in named for word in words)
 
@@ -182,14 +186,13 @@ def _last_key(word: str) -> str:
     return f"{key.rpartition('.')[2]}{equals}{value}"
 
 
-def _short(value: object) -> str:
-    return short_number(value) if isinstance(value, float) else str(value)
-
-
 def _measure_difference(prediction: Prediction, result: StudyResult) -> Measurement:
-    arms = _compared_arms(result)
+    rates, arms = result.rates, list(result.arms)
+    if rates is not None:
+        # As the report does: each arm at its best rate, on windows that did not choose that rate.
+        arms = [rated.best.arm for rated in rates.arms if rated.best]
+    compared = "val_loss" if rates is None else rates.compared_loss
     pair = (find_arm(prediction.arms[0], arms), find_arm(prediction.arms[1], arms))
-    compared = "val_loss" if result.rates is None else result.rates.compared_loss
     losses = [losses_by_seed(arm, compared) for arm in arms]
     for index in pair:
         if not losses[index]:
@@ -203,6 +206,7 @@ def _measure_difference(prediction: Prediction, result: StudyResult) -> Measurem
     low, high = difference.mean - difference.half, difference.mean + difference.half
 
     def score_guess(guess: float) -> Score:
+        # A guess of 0 has no sign: it is right inside the interval only.
         has_sign = guess * difference.mean > 0
         if math.isnan(difference.half):
             word = "the sign is right" if has_sign else "the sign is not right"
@@ -238,15 +242,8 @@ def _measure_difference(prediction: Prediction, result: StudyResult) -> Measurem
     )
 
 
-def _compared_arms(result: StudyResult) -> list[Arm]:
-    """The arms whose losses are compared: in a learning-rate study each at its best rate."""
-    if result.rates is None:
-        return list(result.arms)
-    return [rated.best.arm for rated in result.rates.arms if rated.best]
-
-
 def _measure_best_rate(prediction: Prediction, result: StudyResult) -> Measurement:
-    rates = analyse_learning_rates(result.arms)
+    rates = result.rates
     if rates is None:
         raise NormlabError(
             f"the study of {prediction.id} has fewer than three learning rates, so none is best."
@@ -272,6 +269,7 @@ def _measure_best_rate(prediction: Prediction, result: StudyResult) -> Measureme
 
 def _grid_cell(rate: float, grid: Sequence[float]) -> tuple[float, float]:
     """From where to where a rate is the nearest of the grid, by ratio."""
+    # At an end of the grid the missing neighbour is as far off, by ratio, as the other one.
     index = list(grid).index(rate)
     below = grid[index - 1] if index > 0 else rate * rate / grid[index + 1]
     above = grid[index + 1] if index + 1 < len(grid) else rate * rate / grid[index - 1]

@@ -131,6 +131,7 @@ def update_progress(change: Callable[[Progress], None]) -> Progress:
             progress = read_progress()
             change(progress)
             plain = {"schema_version": SCHEMA_VERSION, **asdict(progress)}
+            # The learner reads this file, so letters beyond ASCII are not escaped.
             text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
             write_text(path, _COMMENT + text)
     except OSError as error:
@@ -148,6 +149,7 @@ def reset_progress() -> Path | None:
         NormlabError: it cannot be renamed.
     """
     path = progress_path()
+    # On POSIX rename replaces a file of that name without a word: so microseconds.
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
     backup = path.with_name(f"{path.stem}-{stamp}{path.suffix}")
     try:

@@ -13,6 +13,7 @@ from normlab.errors import ConfigError
 from normlab.text import excerpt
 
 SKIP = "-"  # leaves a question out
+# 1,000 but not 0,302: after a 0 the comma can only be a decimal comma.
 _THOUSANDS = re.compile(r"[-−]?[1-9]\d{0,2}(,\d{3})+(\.\d+)?")
 
 
@@ -57,7 +58,8 @@ def _grade_number(question: Question, text: str) -> Grade:
         raise AnswerError(refuse_number(text, advice))
     assert question.answer is not None, "content checks it"
     assert question.tolerance is not None, "content checks it"
-    # A tolerance of 0 still forgives the last digit of a decimal number.
+    # A tolerance of 0 still forgives the last digit of a decimal number, and the limit itself is
+    # within: 0.4 − 0.3 is above 0.1 in binary.
     right = math.isclose(
         value, question.answer, rel_tol=1e-9, abs_tol=question.tolerance * (1 + 1e-9)
     )
@@ -136,6 +138,7 @@ def grade_answers(writer: Writer, questions: Sequence[Question], answers: str) -
             grades.append((question, grade_answer(question, word)))
         except AnswerError as error:
             raise ConfigError(f"--answers, question {number} ({question.id}): {error}") from error
+    # Only now: one answer that cannot be graded leaves nothing stored.
     for question, grade in grades:
         store_grade(question, grade.right)
         writer.print_text(
@@ -166,6 +169,7 @@ def ask_questions(
                 writer.print_text("\nThe quiz ends here; what you have answered is stored.")
                 return right, answered - (tries == 0)
             if answer.strip() == SKIP:
+                # Left out without a try, it was not answered.
                 answered -= tries == 0
                 writer.print_text(describe_answer(question))
                 break

@@ -88,6 +88,7 @@ class Writer:
                 )
                 for line in text.split("\n")
             )
+        # rich's markup would take the [x] of a tick for a tag and drop it.
         self._terminal.print(text, markup=False)
 
     def print_block(self, block: "RenderableType") -> None:
@@ -103,6 +104,7 @@ def fit_encoding(text: str) -> str:
     try:
         text.encode(sys.stdout.encoding or "ascii")
     except (UnicodeEncodeError, LookupError):
+        # Translated first: NFKD makes 2 of ², and x² would become x2.
         plain = unicodedata.normalize("NFKD", text.translate(_ASCII))
         return "".join(sign for sign in plain if not unicodedata.combining(sign))
     return text

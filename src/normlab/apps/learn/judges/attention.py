@@ -64,6 +64,7 @@ class Scores:
         k = self._normalize(k, k_gain, eps) if self.keys else k
         width = q.shape[-1]
         powers = {"root": 0.5, "none": 0.0, "width": 1.0, "fourth": 0.25, "times": -0.5}
+        # (B, H, T, T). math.pow, because ** of two numbers has the type Any.
         scores = q @ k.transpose(-2, -1) / math.pow(width, powers[self.scale])
         pairs = torch.ones(scores.shape[-2:], dtype=torch.bool)
         future = pairs.triu(1)
@@ -187,9 +188,11 @@ def judge_qk_norm(module: Any) -> None:
         MistakeError: the first mistake.
     """
     function = get_member(module, "attention_weights", "function")
+    # Different sizes, means off 0 and gains off 1: whatever is left out changes the weights.
     q = 3 * normal_tensor(*_SHAPE, seed=61) + 1
     k = 0.5 * normal_tensor(*_SHAPE, seed=62) - 0.5
     q_gain, k_gain = (1.5 + 0.5 * normal_tensor(_SHAPE[-1], seed=seed) for seed in (63, 64))
+    # The second pair is of the size of √ε = 3e-3, so that it matters where ε stands.
     inputs = [(q, k, 1e-5), (1e-3 * q, 1e-3 * k, 1e-5)]
     outputs = []
     for queries, keys, eps in inputs:
@@ -221,7 +224,8 @@ def judge_qk_norm(module: Any) -> None:
 def _check_weights(result: Any) -> Tensor:
     shape = (*_SHAPE[:3], _SHAPE[2])
     if isinstance(result, Tensor) and result.shape == torch.Size(shape):
-        # A token that may attend to nothing: the softmax of −∞ alone is NaN.
+        # A token that may attend to nothing: the softmax of −∞ alone is NaN. The queries for which
+        # every weight is NaN, in every sequence and head: (B, H, T, T) → (T,).
         empty = result.isnan().all(-1).all(0).all(0).nonzero().flatten().tolist()
         if empty == [0]:
             raise MistakeError(
@@ -242,6 +246,7 @@ def _check_weights(result: Any) -> Tensor:
 
 
 def _equal_with_infinities(value: Tensor, reference: Tensor) -> bool:
+    # Without its softmax the right mask leaves −∞, and −∞ minus −∞ is NaN.
     return torch.equal(value.isinf(), reference.isinf()) and is_same(
         value.masked_fill(value.isinf(), 0.0), reference.masked_fill(reference.isinf(), 0.0)
     )

@@ -64,6 +64,7 @@ class CausalMixing(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, time, width) → (batch, time, width)."""
+        # (time, 1): how many tokens each mean is over.
         counts = torch.arange(1, x.shape[-2] + 1, dtype=x.dtype)[:, None]
         return torch.tanh(x.cumsum(-2) / counts @ self.weight) + 0.3
 
@@ -183,7 +184,8 @@ def judge_stack(exercise: BlocksExercise, module: Any) -> None:
         norms.append(CountedNorm(width))
         return norms[-1]
 
-    blocks = make_blocks()
+    # Other weights in every sublayer, so that blocks or sublayers that are exchanged are seen.
+    blocks = [(CausalMixing(50 + 2 * l), PointwiseNetwork(51 + 2 * l)) for l in range(BLOCKS)]
     stack = build_module(exercise.name, build, WIDTH, blocks, build_norm)
     x = 3 * normal_tensor(2, 5, WIDTH, seed=41)
     before = x.clone()
@@ -199,11 +201,6 @@ def judge_stack(exercise: BlocksExercise, module: Any) -> None:
     copies = [norm for norm in kept if norm not in norms]
     _check_norms(exercise, [norm for norm in norms + copies if norm.calls or norm in kept])
     _check_registered(exercise, stack, blocks)
-
-
-def make_blocks() -> list[tuple[nn.Module, nn.Module]]:
-    """The sublayers of every block: attention's stand-in, and the feed-forward network's."""
-    return [(CausalMixing(50 + 2 * l), PointwiseNetwork(51 + 2 * l)) for l in range(BLOCKS)]
 
 
 def compute_stack(
@@ -246,6 +243,7 @@ def _wiring_variants(
         if exercise.final
         else ("final-norm-extra", _EXTRA_FINAL_NORM)
     )
+    # First, because the loop below has this stack too, and would call its right wiring the mistake.
     yield Variant(
         final_kind,
         final_sentence,

@@ -141,6 +141,7 @@ class SilentDisplay:
 
 
 def _override_value(value: Any) -> str:
+    # In Hydra's grammar null is no value, and None a word like any other.
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -126,6 +126,7 @@ def _check_weights(scale: Callable[..., Any], depth: int) -> None:
         for index, name in enumerate((*_UNSCALED, *_SCALED))
     }
     before = [weight.clone() for weight in weights.values()]
+    # The solution gets the dict itself, and may put other tensors into it.
     originals = dict(weights)
     scaled = call_solution(_SCALE, scale, weights, depth)
     check_unchanged(_SCALE, originals, before)
@@ -146,6 +147,7 @@ def _check_weights(scale: Callable[..., Any], depth: int) -> None:
             f"the matrices of {' and '.join(extra)} are scaled by {factors[extra[0]]:.3g}; "
             f"DeepNorm scales only {', '.join(_SCALED)}.",
         )
+    # β is below 1 at every depth, so a factor of 1 is a matrix that was left out.
     missing = [name for name in _SCALED if math.isclose(factors[name], 1, rel_tol=1e-5)]
     if missing:
         raise MistakeError(
@@ -165,6 +167,7 @@ def _check_weights(scale: Callable[..., Any], depth: int) -> None:
 def _measure_factor(name: str, scaled: Any, weight: Tensor) -> float:
     call = f"{name} of {_SCALE}"
     result = check_result(call, scaled, weight.shape, torch.float64)
+    # By least squares, so that a matrix which is no multiple has a factor to be compared with.
     factor = float((result * weight).sum() / weight.square().sum())
     if not is_same(result, factor * weight):
         raise MistakeError(

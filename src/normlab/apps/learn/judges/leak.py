@@ -48,11 +48,11 @@ def _layer_norm(x: Tensor) -> Tensor:
 
 
 def _over_time(x: Tensor) -> Tensor:
-    return x / (x.square().mean((-2, -1), keepdim=True) + 1e-5).sqrt()
+    return x / (x.square().mean((-2, -1), keepdim=True) + 1e-5).sqrt()  # divisor (batch, 1, 1)
 
 
 def _over_batch(x: Tensor) -> Tensor:
-    return x / (x.square().mean((0, -1), keepdim=True) + 1e-5).sqrt()
+    return x / (x.square().mean((0, -1), keepdim=True) + 1e-5).sqrt()  # divisor (1, time, 1)
 
 
 def _over_past(x: Tensor) -> Tensor:
@@ -165,6 +165,7 @@ def judge_find_the_leak(module: Any) -> None:
         before = x.clone()
         answer = call_solution(_CALL, function, case.function, x)
         check_unchanged(_CALL, {"x": x}, [before])
+        # Comparisons and any() of tensors give a tensor of one truth value.
         if isinstance(answer, Tensor) and answer.numel() == 1:
             answer = bool(answer)
         if not isinstance(answer, bool):

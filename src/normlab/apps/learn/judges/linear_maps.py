@@ -32,6 +32,7 @@ def judge_layernorm_backward(module: Any) -> None:
         MistakeError: the first mistake.
     """
     function = get_member(module, "layernorm_backward", "function")
+    # Mean 1, σ 2 and a gain off 1: what is left out of the formula changes the gradients.
     x = 2 * normal_tensor(3, 5, 8, seed=21) + 1
     output_gradient = normal_tensor(3, 5, 8, seed=22)
     gain = 1.5 + 0.5 * normal_tensor(8, seed=23)
@@ -45,8 +46,12 @@ def judge_layernorm_backward(module: Any) -> None:
             f"gradients of x, gain and bias.",
         )
     check_unchanged(_BACKWARD, tensors, before)
-    references = _autograd_gradients(x, output_gradient, gain)
+    # No gradient depends on the bias itself, so zeros do.
+    leaves = [tensor.clone().requires_grad_() for tensor in (x, gain, torch.zeros_like(gain))]
+    y = F.layer_norm(leaves[0], gain.shape, leaves[1], leaves[2], _EPS)
+    references = torch.autograd.grad(y, leaves, output_gradient)
     for name, gradient, reference in zip(("x", "gain", "bias"), gradients, references, strict=True):
+        # Before the shape alone is refused: this one has a cause that can be named.
         if isinstance(gradient, Tensor) and name != "x" and gradient.shape == x.shape:
             raise MistakeError(
                 "sum-missing",
@@ -64,12 +69,6 @@ def judge_layernorm_backward(module: Any) -> None:
                 f"the gradient of {name} is off by {share} (against autograd in float64)"
                 + (f": {variant.sentence}." if variant else "."),
             )
-
-
-def _autograd_gradients(x: Tensor, output_gradient: Tensor, gain: Tensor) -> tuple[Tensor, ...]:
-    leaves = [tensor.clone().requires_grad_() for tensor in (x, gain, torch.zeros_like(gain))]
-    y = F.layer_norm(leaves[0], gain.shape, leaves[1], leaves[2], _EPS)
-    return torch.autograd.grad(y, leaves, output_gradient)
 
 
 def _x_variants(name: str, x: Tensor, output_gradient: Tensor, gain: Tensor) -> list[Variant]:
@@ -133,6 +132,7 @@ def _parameter_variants(
     centred = x - x.mean(-1, keepdim=True)
     normalized = centred / (centred.square().mean(-1, keepdim=True) + _EPS).sqrt()
 
+    # Of each token, (batch, time, width); the gradient is the sum over tokens, (width,).
     right = output_gradient * normalized if name == "gain" else output_gradient
     other = output_gradient if name == "gain" else output_gradient * normalized
     return [
@@ -156,6 +156,8 @@ def judge_fold_gain(module: Any) -> None:
         MistakeError: the first mistake.
     """
     function = get_member(module, "fold_gain", "function")
+    # Square, so that a gain along the wrong axis broadcasts and is named; then oblong, where a
+    # transposed weight shows by its shape.
     for rows, columns in ((8, 8), (5, 8)):
         gain = 1.5 + 0.5 * normal_tensor(columns, seed=31)
         bias = normal_tensor(columns, seed=32)
@@ -171,15 +173,8 @@ def judge_fold_gain(module: Any) -> None:
             )
         check_unchanged(_FOLD, tensors, before)
         new_weight, new_bias = folded
-        if (
-            isinstance(new_weight, Tensor)
-            and rows != columns
-            and new_weight.shape
-            == (
-                columns,
-                rows,
-            )
-        ):
+        transposed = torch.Size((columns, rows))
+        if rows != columns and isinstance(new_weight, Tensor) and new_weight.shape == transposed:
             raise MistakeError("transposed", "the new weight is transposed; see F.linear.")
         check_result(f"the weight of {_FOLD}", new_weight, weight.shape, torch.float64)
         check_result(f"the bias of {_FOLD}", new_bias, (rows,), torch.float64)
@@ -202,6 +197,7 @@ def _check_folded(
             "wrong-axis",
             "the gain multiplies the rows of the weight; it belongs to the input features, which "
             "are its columns: W′[i, j] = W[i, j] · gain[j]",
+            # With more or fewer rows than gains torch refuses this product by itself.
             weight * gain[:, None] if square else weight,
         ),
         Variant("gain-inverse", "the weight is divided by the gain", weight / gain),

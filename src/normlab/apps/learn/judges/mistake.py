@@ -59,6 +59,7 @@ def is_memory_error(error: BaseException) -> bool:
 
 def normal_tensor(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
     """Independent N(0, 1) numbers of this shape, the same for every solution."""
+    # Drawn in float64 and cast: one seed gives other numbers in float32.
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
 
@@ -118,6 +119,7 @@ def name_error(call: str, kind: str, error: BaseException) -> MistakeError:
             f"{f'line {line} of {name}' if line else call} imports {error.name}, which is not "
             f"installed; the exercises need torch only.",
         )
+    # The limit of a file's size, which holds for what is printed too: see check_process.
     if isinstance(error, OSError) and error.errno == errno.EFBIG:
         return MistakeError(
             "prints-too-much",
@@ -132,7 +134,8 @@ def name_error(call: str, kind: str, error: BaseException) -> MistakeError:
     return MistakeError(kind, f"{call} raises {raised}{where}.{advice}")
 
 
-# By what an exception says: what to do.
+# By what an exception says: what to do. The words are those of torch's and Python's messages; in a
+# version with other words only the advice is missing.
 _ADVICE = {
     "size of tensor|must match": " A statistic of a token needs keepdim=True, so that it can be "
     "divided by.",
@@ -149,6 +152,7 @@ def _find_line(error: BaseException) -> tuple[str, int]:
     traceback = error.__traceback__
     while traceback is not None:
         frame = traceback.tb_frame
+        # Below the learner's line there may be frames of torch, whose lines help nobody.
         if frame.f_globals.get("__name__") == SOLUTION:
             name, line = Path(frame.f_code.co_filename).name, traceback.tb_lineno
         traceback = traceback.tb_next
@@ -157,7 +161,8 @@ def _find_line(error: BaseException) -> tuple[str, int]:
 
 def build_module(name: str, build: Callable[..., Any], *arguments: Any) -> nn.Module:
     """The `nn.Module` that the learner's class gives for these arguments."""
-    call = f"{name}({', '.join(map(describe_argument, arguments))})"
+    words = [str(value) if isinstance(value, int | float) else "…" for value in arguments]
+    call = f"{name}({', '.join(words)})"
     module = call_solution(call, build, *arguments)
     if not isinstance(module, nn.Module):
         raise MistakeError(
@@ -219,6 +224,7 @@ def relative_difference(value: Tensor, reference: Tensor) -> float:
     difference = (value.double() - reference.double()).square().mean().sqrt()
     scale = reference.double().square().mean().sqrt().clamp(min=1e-300)
     ratio = float(difference / scale)
+    # NaN (infinity minus infinity) is never larger than a limit, so it would pass as small.
     return ratio if ratio == ratio else float("inf")
 
 
@@ -274,8 +280,3 @@ def describe_value(value: Any) -> str:
     if value is None:
         return "None"
     return f"a {type(value).__name__} ({excerpt(printable_line(repr(value)), 40)})"
-
-
-def describe_argument(value: Any) -> str:
-    """An argument as a learner would write it."""
-    return str(value) if isinstance(value, int | float) else "…"

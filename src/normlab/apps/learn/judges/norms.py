@@ -70,9 +70,11 @@ class Recipe:
         if self.eps == "fixed":
             eps = _EPS
         mean = x.mean(-1, keepdim=True)
+        # LayerNorm's function as one change: learners who write it by mistake make one mistake.
         if self.centred == "first":
             x, mean = x - mean, torch.zeros_like(mean)
         size = x.shape[-1]
+        # Each of shape (…, 1), and squared, because the root is taken below.
         square = {
             "rms": x.square().mean(-1, keepdim=True),
             "std": (x - mean).square().mean(-1, keepdim=True),
@@ -195,15 +197,13 @@ class NormExercise:
     def mistaken_recipes(self) -> Iterator[tuple[list[tuple[str, str]], Recipe]]:
         """Every recipe with one, two or three mistakes: kinds and sentences, and the recipe."""
         single = [(name, value) for name, values in self.wrong.items() for value in values]
+        # The fewest mistakes that explain the output are named.
         for count in (1, 2, 3):
             for changes in combinations(single, count):
                 if len({name for name, _ in changes}) == count:
-                    mistakes = [self._name_mistake(change) for change in changes]
+                    named = [_MISTAKES[change] for change in changes]
+                    mistakes = [_OTHER_SENTENCES.get((self.name, pair[0]), pair) for pair in named]
                     yield mistakes, replace(self.recipe, **dict(changes))  # type: ignore[arg-type]
-
-    def _name_mistake(self, change: tuple[str, object]) -> tuple[str, str]:
-        kind, sentence = _MISTAKES[change]
-        return _OTHER_SENTENCES.get((self.name, kind), (kind, sentence))
 
 
 _RMSNORM = NormExercise(
@@ -306,6 +306,7 @@ class NoTorchNorm(TorchFunctionMode):
     ) -> Any:
         """Call what is no such norm."""
         name = getattr(func, "__name__", "")
+        # nn.RMSNorm and nn.LayerNorm call these functions too.
         if name in ("rms_norm", "layer_norm"):
             raise MistakeError(
                 "torch-norm", f"the solution calls torch's {name}; write it yourself."
@@ -337,6 +338,7 @@ def check_parameters(exercise: NormExercise, norm: nn.Module) -> None:
             f"{exercise.name}({WIDTH}) has the parameters {', '.join(parameters)}; it must have "
             f"{expected}, {'gain and bias' if exercise.recipe.bias else 'the gain'}.",
         )
+    # One number in brackets multiplies as one without.
     allowed = [shape, (1,)] if exercise.scalar_gain else [shape]
     for name, parameter in parameters.items():
         if not parameter.requires_grad:
@@ -359,6 +361,7 @@ def check_parameters(exercise: NormExercise, norm: nn.Module) -> None:
 
 def _find_gain(exercise: NormExercise, norm: nn.Module, width: int) -> str:
     """The name of the parameter that starts as the gain at this width, or nothing."""
+    # By its value, because learners name their parameters as they like.
     start = math.sqrt(width) if exercise.scalar_gain else 1.0
     for name, parameter in norm.named_parameters():
         if torch.allclose(parameter.detach().double(), torch.tensor(start).double(), rtol=1e-6):
@@ -369,6 +372,7 @@ def _find_gain(exercise: NormExercise, norm: nn.Module, width: int) -> str:
 def check_call(name: str, norm: nn.Module) -> None:
     """Refuse another shape, dtype, NaN, or an input that was changed."""
     norm = copy.deepcopy(norm).double()
+    # Whatever stands before the features: batches of sequences, tokens, one token.
     for shape in (SHAPE, (5, WIDTH), (WIDTH,)):
         x = normal_tensor(*shape)
         before = x.clone()
@@ -385,8 +389,9 @@ def check_tokens(name: str, norm: nn.Module) -> None:
         before = norm(x.clone())
         for sequence, token in ((0, 5), (1, 2)):
             changed = x.clone()
+            # Its mean and its size change, so a statistic of either kind does.
             changed[sequence, token] = 3 * changed[sequence, token] + 1
-            change = (norm(changed) - before).abs().amax(-1)
+            change = (norm(changed) - before).abs().amax(-1)  # (sequences, tokens)
             change[sequence, token] = 0
             if float(change.max()) <= 1e-6:
                 continue
@@ -439,6 +444,7 @@ def _set_parameters(
     with torch.no_grad():
         for name, parameter in norm.named_parameters():
             values = normal_tensor(*parameter.shape, seed=11 + (name != gain_name), dtype=dtype)
+            # A gain of ones and a bias of zeros would hide where they are applied, and whether.
             parameter.copy_(1.5 + 0.5 * values if name == gain_name else values)
             if name == gain_name:
                 gain = parameter.detach().clone()
@@ -460,6 +466,7 @@ def _take_samples(exercise: NormExercise, build: Callable[..., Any]) -> list[_Sa
     # ScaleNorm's ε is a limit of the length; only a token below it shows it.
     tiny = 1e-3 * small
     samples = []
+    # Two, because a norm that takes no notice of its eps is right for one of them.
     for eps in (_EPS, _OTHER_EPS):
         norm, gain, bias = _set_parameters(exercise, build, eps)
         for x in (ordinary + 2, small, tiny):
@@ -508,6 +515,7 @@ def _check_gradient(exercise: NormExercise, build: Callable[..., Any]) -> None:
     leaf = x.clone().requires_grad_()
     y = norm(leaf)
     gradients: tuple[Tensor | None, ...] = (None,) * len(roles)
+    # A forward pass under no_grad has no graph, and autograd.grad would raise.
     if y.requires_grad:
         leaves = [leaf, *norm.parameters()]
         gradients = torch.autograd.grad(y, leaves, output_gradient, allow_unused=True)
@@ -518,6 +526,7 @@ def _check_gradient(exercise: NormExercise, build: Callable[..., Any]) -> None:
                 "gradient-stopped",
                 f"no gradient reaches {role}; detach, no_grad, .data or .item() stops it.",
             )
+        # A scalar gain may have the shape (1,).
         reference = references[role].reshape(gradient.shape)
         if not is_same(gradient, reference):
             share = relative_difference(gradient, reference)
@@ -571,6 +580,7 @@ def _check_half_precision(exercise: NormExercise, build: Callable[..., Any]) -> 
             large = (300 * normal_tensor(2, 3, _HALF_WIDTH, seed=7).sign()).to(dtype)
             large_output = norm(large)
         exact = exercise.recipe.apply(large.double(), gain.double(), _to_double(bias), _EPS)
+        # fp16 ends at 65,504, and 300² is 90,000; bf16 has the range of fp32.
         if dtype is torch.float16 and relative_difference(large_output, exact) > 0.1:
             raise MistakeError(
                 "fp16-overflow",
@@ -614,6 +624,7 @@ def _check_casts(
 ) -> None:
     """The rounding in bf16: errors over the exact result in units of its 2⁻⁸, or bit for bit."""
     ones = torch.ones_like(gain)
+    # Normalized in fp32 and not yet multiplied: what both orders of casts begin with.
     unit = exercise.recipe.apply(x.float(), ones.float(), None, _EPS)
     exact = exercise.recipe.apply(x.double(), gain.double(), _to_double(bias), _EPS)
     if not exercise.rounds_before_gain:
@@ -627,8 +638,8 @@ def _check_casts(
             )
         return
     orders = {
-        "right": unit.to(x.dtype) * gain,
-        "gain-before-cast": (unit * gain.float()).to(x.dtype),
+        "right": unit.to(x.dtype) * gain,  # Llama's
+        "gain-before-cast": (unit * gain.float()).to(x.dtype),  # Gemma's
         "low-precision": exercise.recipe.apply(x, gain, None, _EPS),
     }
     shares = {kind: float((output == values).double().mean()) for kind, values in orders.items()}
