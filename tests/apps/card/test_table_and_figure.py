@@ -58,7 +58,7 @@ def test_every_number_of_the_card_is_a_row() -> None:
     assert found["tensors"] == "gain 8, alpha scalar"
     assert found["N(0,1)"] == "0.630 (-0.0100)"
     assert found["N(cx) = N(x), c > 0"] == "no (1.25)"
-    assert found["N(x + c1) = N(x)"] == "to eps (3e-4)"
+    assert found["N(x + c1) = N(x)"] == "to eps (3.4e-4)"
     assert found["median, smallest"] == "1.00, 1e-17"
     assert found["zeros"] == "0, ∂ 316"
     assert found["a NaN"] == "NaN, ∂ inf"
