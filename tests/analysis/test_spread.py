@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from normlab.analysis.formatting import format_number
+from normlab.analysis.formatting import format_number, format_rounded
 from normlab.analysis.statistics import Spread, quartile_spread, ratio_spread
 
 
@@ -63,6 +63,21 @@ def test_a_ratio_needs_a_partner_for_every_value() -> None:
 )
 def test_numbers_are_short(value: float | None, said: str) -> None:
     assert format_number(value) == said
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (0, "0"),
+        (0.01234, "0.012"),
+        (-2.5, "-2.50"),
+        (0.5, "0.50"),
+        (16.74, "16.7"),
+        (25123, "25,123"),
+    ],
+)
+def test_times_and_ratios_are_rounded(value: float, said: str) -> None:
+    assert format_rounded(value) == said
 
 
 def test_a_spread_says_its_quartiles_unless_it_has_none() -> None:

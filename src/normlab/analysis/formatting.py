@@ -25,6 +25,14 @@ def format_number(value: float | None) -> str:
     return f"{value:,.{digits}f}"
 
 
+def format_rounded(value: float) -> str:
+    """A time, speed or ratio, whose third digit is noise: `0.012`, `0.50`, `16.7`, `25,123`."""
+    size = abs(value)
+    if size >= 10 or value == 0:
+        return format_number(value)
+    return f"{value:.2f}" if size >= 0.1 else f"{value:.2g}"
+
+
 _MOST_NAMES = 3
 
 
