@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from normlab.analysis import sheet
-from normlab.analysis.formatting import format_rounded
+from normlab.analysis.formatting import format_timing
 from normlab.analysis.sheet import log_ticks
 from normlab.analysis.statistics import Spread
 from normlab.analysis.style import INK, figure_style
@@ -91,7 +91,7 @@ def draw_bars(axes: Axes, bars: list[Json], total: float | None) -> None:
         axes.plot([value.low, value.high], [row, row], color=INK, lw=1.0)
         end = max(value.high, value.median)
         label = axes.annotate(
-            format_rounded(value.median), (end, row), (4, 0), textcoords="offset points"
+            format_timing(value.median), (end, row), (4, 0), textcoords="offset points"
         )
         label.set(va="center", fontsize=7.5)
     axes.set_ylim(len(bars) - 0.4, -0.6)
@@ -125,7 +125,7 @@ def draw_grid(axes: Axes, grid: Json) -> None:
     axes.imshow(logs, cmap="RdBu_r", norm=TwoSlopeNorm(0, -3, 3), aspect="auto", alpha=0.75)
     for y, values in enumerate(grid["values"]):
         for x, value in enumerate(values):
-            text = "–" if value is None else format_rounded(value)
+            text = "–" if value is None else format_timing(value)
             label = axes.text(x, y, text, ha="center", va="center", fontsize=7.5)
             label.set_color("white" if abs(logs[y][x]) > 2.2 else INK)
     axes.set_xticks(range(len(grid["columns"])), grid["columns"], fontsize=7.5)

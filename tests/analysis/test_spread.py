@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from normlab.analysis.formatting import format_number, format_rounded
+from normlab.analysis.formatting import format_number, format_timing
 from normlab.analysis.statistics import Spread, quartile_spread, ratio_spread
 
 
@@ -77,7 +77,7 @@ def test_numbers_are_short(value: float | None, said: str) -> None:
     ],
 )
 def test_times_and_ratios_are_rounded(value: float, said: str) -> None:
-    assert format_rounded(value) == said
+    assert format_timing(value) == said
 
 
 def test_a_spread_says_its_quartiles_unless_it_has_none() -> None:

@@ -76,6 +76,7 @@ def test_a_run_is_what_hydra_composes(
         ["seed=1,2"],
         ["model.depth.x=3"],
         ["placement@trainer=pre"],
+        ["seed@trainer=3"],
         ["norm=rmsnrom"],
     ],
 )
@@ -103,3 +104,9 @@ def test_runs_that_differ_in_values_are_composed_once(
     assert hydra[0].count - before == 2
     assert len({spec.id for spec in specs}) == 12
     assert [spec.config.seed for spec in specs[:3]] == [0, 0, 1]
+
+
+def test_a_value_is_that_of_its_run_alone(hydra: tuple[CountingLoader, DictConfig]) -> None:
+    composer = RunComposer(*hydra)
+    assert composer.compose(["model.depth=7", "norm.eps=1e-3"]).config.model.depth == 7
+    assert composer.compose([]).plain == compose_alone(hydra, []).plain

@@ -25,8 +25,8 @@ def format_number(value: float | None) -> str:
     return f"{value:,.{digits}f}"
 
 
-def format_rounded(value: float) -> str:
-    """A time, speed or ratio, whose third digit is noise: `0.012`, `0.50`, `16.7`, `25,123`."""
+def format_timing(value: float) -> str:
+    """A time, a speed or a ratio of two, without digits that are noise: `0.012`, `0.50`, `16.7`."""
     size = abs(value)
     if size >= 10 or value == 0:
         return format_number(value)

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from normlab.analysis.formatting import format_rounded
+from normlab.analysis.formatting import format_timing
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Spread:
 
     def __str__(self) -> str:
         if self.count == 1:
-            return format_rounded(self.median)
-        median, low, high = map(format_rounded, (self.median, self.low, self.high))
+            return format_timing(self.median)
+        median, low, high = map(format_timing, (self.median, self.low, self.high))
         return f"{median} ({low}–{high})"
 
 

@@ -57,32 +57,29 @@ class RunComposer:
 
     def _compose(self, overrides: Sequence[str]) -> tuple[DictConfig, Mapping[str, str]]:
         """The configuration without `hydra`, and the option that was chosen of each group."""
+        values, others = [], []
         parsed = self._parser.parse_overrides(list(overrides))
-        values = [override for override in parsed if self._sets_value(override)]
-        others = [
-            word
-            for word, override in zip(overrides, parsed, strict=True)
-            if not self._sets_value(override)
-        ]
+        for word, override in zip(overrides, parsed, strict=True):
+            if self._sets_value(override):
+                values.append(override)
+            else:
+                others.append(word)
         composed, choices = self._compose_once(tuple(others))
         composed = deepcopy(composed)
         try:
             for override in values:
                 OmegaConf.update(composed, override.key_or_group, override.value())
-        except OmegaConfBaseException:  # Hydra names the override that is at fault
+        except OmegaConfBaseException:
+            # What is no key, or takes no such value: Hydra names the override that is at fault.
             return self._compose_once(tuple(overrides))
         return composed, choices
 
     def _sets_value(self, override: Override) -> bool:
-        """Whether this gives a key that is there a value, which changes no choice of a file."""
-        key = override.key_or_group
+        """Whether it sets a key, where others choose a file, or add or remove a key."""
         return (
             override.type is OverrideType.CHANGE
             and override.package is None
-            and not override.is_sweep_override()
-            and "/" not in key
-            and key.partition(".")[0] != "hydra"
-            and key not in self._groups
+            and override.key_or_group not in self._groups
         )
 
     def _compose_once(self, overrides: tuple[str, ...]) -> tuple[DictConfig, dict[str, str]]:
