@@ -4,10 +4,12 @@ import os
 import subprocess
 import sys
 import zipfile
-from importlib.metadata import entry_points
+from importlib.metadata import PackageNotFoundError, distribution, entry_points
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from normlab import config
 from normlab.apps.learn.exercises import EXERCISES
@@ -80,3 +82,19 @@ def test_a_checkout_uses_the_conf_at_its_top() -> None:
 def test_every_console_command_leads_to_a_function(name: str) -> None:
     (command,) = entry_points(group="console_scripts", name=name)
     assert callable(command.load())
+
+
+@pytest.mark.parametrize("python", ["3.11.0", "3.12.0", "3.13.0"])
+def test_what_is_pinned_is_for_the_first_release_of_every_python(python: str) -> None:
+    """Debian 12 has Python 3.11.2: a pin that asks for a later one ends its `make test`."""
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    refused = []
+    for pin in (Requirement(line) for line in lines if line and not line.startswith("#")):
+        try:
+            package = distribution(pin.name)
+        except PackageNotFoundError:  # of an extra that is not installed here
+            continue
+        needed = package.metadata["Requires-Python"] or ""
+        if python not in SpecifierSet(needed):
+            refused.append(f"{pin.name} {package.version} needs Python {needed}")
+    assert not refused
