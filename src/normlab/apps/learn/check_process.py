@@ -106,17 +106,19 @@ def import_solution(path: Path) -> ModuleType:
     spec = spec_from_file_location(SOLUTION, path)
     if spec is None or spec.loader is None:
         raise MistakeError("no-python", f"{path.name} is not a Python file; its name ends in .py.")
+    no_text = MistakeError(
+        "no-text", f"{path.name} is not a text file in UTF-8; give your Python file."
+    )
+    if b"\0" in path.read_bytes():  # a SyntaxError to Python, or a ValueError before 3.11.4
+        raise no_text
     module = module_from_spec(spec)
     # A dataclass looks for its module there.
     sys.modules[SOLUTION] = module
     try:
         spec.loader.exec_module(module)
     except SyntaxError as error:
-        # Bytes that are not UTF-8, and a null byte, are a SyntaxError to Python too.
-        if not _is_text(path):
-            raise MistakeError(
-                "no-text", f"{path.name} is not a text file in UTF-8; give your Python file."
-            ) from error
+        if not _is_utf8(path):  # a SyntaxError to Python too
+            raise no_text from error
         raise MistakeError(
             "syntax", f"line {error.lineno} of {path.name} is not Python: {error.msg}."
         ) from error
@@ -128,10 +130,12 @@ def import_solution(path: Path) -> ModuleType:
     return module
 
 
-def _is_text(path: Path) -> bool:
-    with suppress(UnicodeDecodeError):
-        return "\0" not in path.read_text(encoding="utf-8")
-    return False
+def _is_utf8(path: Path) -> bool:
+    try:
+        path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 if __name__ == "__main__":
