@@ -11,16 +11,10 @@ from multiprocessing.connection import wait
 from types import FrameType
 from typing import Any
 
-from hydra.core.utils import (
-    JobReturn,
-    JobStatus,
-    configure_log,
-    run_job,
-    setup_globals,
-)
+from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
 from normlab import output
 from normlab.archive.record import RunRecord
@@ -33,6 +27,7 @@ from normlab.study.workers import (
     ALREADY_TRAINED,
     POLL_SECONDS,
     STOP_SECONDS,
+    HydraJob,
     Stopped,
     TrainingOrder,
     Worker,
@@ -68,31 +63,16 @@ class StudyLauncher(Launcher):
         # As Hydra's own launcher does: `hydra:` and `now:` in a configuration are resolved by it.
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        configs = []
-        for number, overrides in enumerate(job_overrides, initial_job_idx):
-            config = self.hydra_context.config_loader.load_sweep_config(
-                self.config, list(overrides)
-            )
-            with open_dict(config):
-                config.hydra.job.id = config.hydra.job.num = number
-            configs.append(config)
-        if self.allocation is None or len(configs) == 1:
-            return [
-                run_job(
-                    hydra_context=self.hydra_context,
-                    task_function=self.task_function,
-                    config=config,
-                    job_dir_key="hydra.sweep.dir",
-                    job_subdir_key="hydra.sweep.subdir",
-                )
-                for config in configs
-            ]
+        ordered = [
+            HydraJob(self.config, overrides, number, self.hydra_context, self.task_function)
+            for number, overrides in enumerate(job_overrides, initial_job_idx)
+        ]
+        if self.allocation is None or len(ordered) == 1:
+            return [job.run() for job in ordered]
         jobs = []
-        for index, (config, spec) in enumerate(zip(configs, self.specs, strict=True)):
+        for index, (job, spec) in enumerate(zip(ordered, self.specs, strict=True)):
             threads = choose_threads(spec, self.allocation)
-            order = TrainingOrder(
-                config, self.hydra_context, self.task_function, threads, dict(os.environ)
-            )
+            order = TrainingOrder(job, threads, dict(os.environ))
             jobs.append(Job([index], [spec], threads, train_in_process, order))
         return ParallelRuns(self.allocation, jobs).train()
 
