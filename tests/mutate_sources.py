@@ -158,7 +158,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="normlab-mutations-") as folder:
         tree = Path(folder) / "tree"
         shutil.copytree(
-            ROOT, tree, ignore=shutil.ignore_patterns(".git", ".venv", "outputs", "__pycache__")
+            ROOT, tree, ignore=shutil.ignore_patterns(".venv", "outputs", "__pycache__")
         )
         limits: dict[str, float | None] = {}  # of each package; None where its tests are red
         for number, mutation in enumerate(drawn, 1):
