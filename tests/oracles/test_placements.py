@@ -96,7 +96,7 @@ def attention(block: Weights) -> Weights:
     theirs = {"to_q.weight": q, "to_k.weight": k, "to_v.weight": v}
     theirs["to_out.weight"] = block[at + "out.weight"]
     if at + "head_scale.gain" in block:
-        theirs["head_scale_params"] = block[at + "head_scale.gain"][None, :, None]
+        theirs["head_scale_params"] = block[at + "head_scale.gain"][None, :, None, None]
     for site, name in (("q", "q_rmsnorm"), ("k", "k_rmsnorm"), ("v", "value_rmsnorm")):
         if (gain := block.get(f"{at}{site}_norm.gain")) is not None:
             theirs[f"{name}.gamma"] = (gain - 1).expand(HEADS, 1, -1)

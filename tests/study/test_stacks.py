@@ -127,6 +127,32 @@ def test_a_norm_that_cannot_be_mapped_is_trained_alone(
     assert ".item()" in plan.obstacles[1]
 
 
+def test_a_constant_of_a_norm_called_as_that_of_a_projection_is_no_start(
+    specified: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`std` of a projection is how its weights are drawn; of a norm it may be what it computes."""
+    (tmp_path / "constant_norms.py").write_text(
+        "import torch\n"
+        "class Target(torch.nn.Module):\n"
+        "    def __init__(self, width, std):\n"
+        "        super().__init__()\n"
+        "        self.std = std\n"
+        "    def forward(self, x):\n"
+        "        return self.std * x\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    spec = compose_once(specified)
+    specs = []
+    for std in (0.1, 2.0):
+        norm = {"_target_": "constant_norms.Target", "std": std}
+        specs.append(
+            replace(
+                spec, config=replace(spec.config, norm=norm), plain={**spec.plain, "norm": norm}
+            )
+        )
+    assert plan_stacks(specs).groups == [[0], [1]]
+
+
 def test_a_group_is_split_evenly_and_no_process_waits() -> None:
     assert split_evenly(range(5), 2) == [[0], [1, 2], [3, 4]]
     assert split_evenly(range(4), 9) == [[0, 1, 2, 3]]

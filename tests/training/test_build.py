@@ -212,7 +212,7 @@ def test_gpas_damps_the_stream_and_not_its_gradient(specified: Callable) -> None
 def test_normformer_starts_its_heads_at_one_and_learns_them(specified: Callable) -> None:
     attention = model_of(specified, "normformer").blocks[0].attention.sublayer
     gain = attention.head_scale.gain
-    assert gain.shape == (2, 1)
+    assert gain.shape == (2,)
     assert (gain == 1).all()
     x = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(0)).double()
     with torch.no_grad():

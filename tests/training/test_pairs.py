@@ -58,6 +58,24 @@ def pair(specified: Callable) -> Callable[[str, str], RunSpec]:
     return combine
 
 
+@pytest.mark.parametrize(("norm", "placement"), SOME)
+def test_weight_decay_is_for_projections_and_embeddings_only(
+    norm: str, placement: str, pair: Callable[[str, str], RunSpec]
+) -> None:
+    """As conf/optimizer/adamw.yaml says; what has two dimensions or more is decayed."""
+    model = build_model(pair(norm, placement).config, 11)
+    decayed = {name for name, parameter in model.named_parameters() if parameter.dim() >= 2}
+    assert (
+        decayed
+        == {
+            f"{name}.weight"
+            for name, module in model.named_modules()
+            if isinstance(module, Linear | Embedding)
+        }
+        & dict(model.named_parameters()).keys()
+    )
+
+
 @pytest.fixture(scope="module")
 def batches() -> list[Batch]:
     data = {"kind": "synthetic", "batch_size": 4, "source": "markov", "vocabulary": 8, "order": 1}

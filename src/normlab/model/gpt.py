@@ -49,7 +49,7 @@ class Attention(nn.Module):
         self.q_norm = build_site(wiring.q, self.head_width if self.per_head else inner)
         self.k_norm = build_site(wiring.k, self.head_width if self.per_head else kv)
         self.v_norm = build_site(wiring.v, self.head_width if self.per_head else kv)
-        self.head_scale = build_scale(wiring.heads, head=(self.heads, 1))
+        self.head_scale = build_scale(wiring.heads, head=(self.heads,))
         self.inner_norm = build_site(wiring.inner, inner)
         out_std = (
             projection_std(shape.init, inner, shape.width) * output * wiring.init.get("out", 1.0)
@@ -71,9 +71,10 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, width) → (B, T, width)."""
         batch, time, _ = x.shape
-        # (B, T, H, D), then the heads side by side: (B, T, H·D).
-        mixed = self.head_scale(self._compute_attention(*self.project_heads(x)).permute(1, 2, 0, 3))
-        mixed = mixed.reshape(batch, time, -1)
+        heads = self._compute_attention(*self.project_heads(x))
+        # (B, T, D, H), then the heads side by side: (B, T, H·D).
+        mixed = self.head_scale(heads.permute(1, 2, 3, 0))
+        mixed = mixed.transpose(-2, -1).reshape(batch, time, -1)
         return F.dropout(self.out(self.inner_norm(mixed)), self.dropout, self.training)
 
     def project_heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

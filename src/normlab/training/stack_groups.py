@@ -25,6 +25,7 @@ from normlab.config.schema import AttentionKernel, TrainConfig
 from normlab.errors import ConfigError
 from normlab.model.contract import CONTEXT, VOCABULARY
 from normlab.model.gpt import GPT
+from normlab.model.initialization import Embedding, Linear
 from normlab.text import one_line
 from normlab.training.build import build_model
 from normlab.training.cuda_graph import compare_results
@@ -187,7 +188,8 @@ def describe_structure(model: nn.Module) -> list[Any]:
             if value is not None
         ]
         state.pop("_modules")
-        state.pop("std", None)  # of a projection: only the initial weights follow from it
+        if isinstance(module, Linear | Embedding):
+            state.pop("std")  # only the initial weights follow from it
         parts.append((name, type(module), tensors, _comparable(state)))
     return parts
 
