@@ -105,6 +105,32 @@ def test_a_line_is_the_mean_over_finished_seeds_of_the_running_mean(four_arms: S
     assert line.get_color() == "#0072B2"
 
 
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_a_running_mean_is_named_where_the_run_is_long_enough_for_one(
+    seeds: int, maker: Any
+) -> None:
+    for seed in range(seeds):
+        maker.run("rmsnorm", "pre", seed, steps=500)
+        maker.run("rmsnorm", "post", seed, steps=50)
+    study = read_study(maker.folder)
+    for placement, named in (("pre", True), ("post", False)):
+        runs = [run for run in study.runs if run.record.placement == placement]
+        figure = build(Study(study.folder, runs), "training_loss")
+        assert ("running mean" in note(figure)) == named
+
+
+def test_where_arms_have_their_own_best_rates_the_comparison_says_that_it_has_one(
+    four_arms: Study,
+) -> None:
+    plan = plan_of(four_arms)
+    with matplotlib.rc_context(RC):
+        notes = [
+            note(figures.comparison_figure(plan, own_rates=own_rates))
+            for own_rates in (False, True)
+        ]
+    assert ["learning_rate has each at its best" in words for words in notes] == [False, True]
+
+
 def test_a_band_spans_the_seeds_and_one_seed_shows_what_was_measured(four_arms: Study) -> None:
     axes = panel(build(four_arms, "training_loss"))
     assert len(axes.collections) == 3  # the arms with several finished seeds

@@ -210,7 +210,9 @@ def test_a_run_without_a_result_is_called_by_its_state(state: State) -> None:
     assert format_outcome(record) == f"[red]{state}[/]"
 
 
-def test_a_speed_that_was_recorded_is_not_said_to_be_about() -> None:
+def test_a_recorded_run_has_no_speed_for_it_may_have_been_unsteady() -> None:
     record = RunRecord("id", NAMES[0], "rmsnorm", "pre", "synthetic", 0, {}, {}, state="finished")
     record.tokens_per_second = 18_012.0
-    assert "  18,012 tokens/s  " in format_outcome(record)
+    record.train_seconds = 65.0
+    assert "tokens/s" not in format_outcome(record)
+    assert format_outcome(record).endswith("  1m 05s")

@@ -77,6 +77,12 @@ def mean_curve(runs: Sequence[Run], tag: str, *, smooth: bool = False) -> Curve 
     )
 
 
+def is_smoothed(runs: Sequence[Run], tag: str) -> bool:
+    """Whether the running mean of some run's curve is over more than a point."""
+    series = [finite for run in runs if (finite := finite_series(run, tag))]
+    return any(smoothing_window(len(run_series.steps)) > 1 for run_series in series)
+
+
 def piecewise_curve(run: Run, tag: str, *, smooth: bool = False) -> PiecewiseCurve:
     """The run's finite values; a running mean never reaches across a hole."""
     series = finite_series(run, tag)

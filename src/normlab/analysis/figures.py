@@ -26,6 +26,7 @@ from normlab.analysis.curves import (
     averaged_runs,
     ends_early,
     finite_series,
+    is_smoothed,
     loss_limits,
     mean_curve,
     piecewise_curve,
@@ -83,7 +84,7 @@ def _figure_drawers(result: StudyResult, folder: Path) -> dict[str, Callable[[],
     """What draws and saves each figure of a study, by its name."""
     planned, experiment = result.plan, result.experiment
     builds: dict[str, Callable[[], Figure]] = {
-        "comparison": partial(comparison_figure, planned),
+        "comparison": partial(comparison_figure, planned, own_rates=result.rates is not None),
         "training_loss": partial(training_loss_figure, planned),
         "validation_loss": partial(validation_loss_figure, planned),
         "final_validation_loss": partial(final_validation_loss_figure, planned),
@@ -131,11 +132,12 @@ def final_validation_loss_figure(planned: FigurePlan) -> Figure:
     return figure
 
 
-def comparison_figure(planned: FigurePlan) -> Figure:
+def comparison_figure(planned: FigurePlan, *, own_rates: bool = False) -> Figure:
     """Training curve, validation curve and final losses of one facet under one legend.
 
     Of several facets it shows the one with the lowest validation loss, or the one with the most
-    arms where they learn different data, whose losses do not compare; and says so.
+    arms where they learn different data, whose losses do not compare; and says so. `own_rates`:
+    another figure compares the arms each at its own best learning rate.
     """
     compare = len({learned_data(arm) for arm in planned.arms}) == 1
     facet = min(
@@ -150,6 +152,8 @@ def comparison_figure(planned: FigurePlan) -> Figure:
     heights = [_CURVES_HEIGHT, _rows_height(rows)]
     legend = panels.legend_entries(arms, look)
     note = f"{_curve_note(arms)}\n{_dots_note(arms)}{_hidden_arms_note(planned, planned.arms)}"
+    if own_rates:
+        note += "\nOne learning rate for all arms: the figure learning_rate has each at its best."
     figure, body = sheet.create_sheet(title, note, legend, sum(heights))
     # Grids of their own: long names below must not press the curves together.
     outer = body.add_gridspec(2, 1, height_ratios=heights)
@@ -204,15 +208,13 @@ def _curve_note(arms: Sequence[Arm]) -> str:
     missing = ""
     if any(ends_early(run) for arm in arms for run in arm.runs):
         missing = "\nA circle: steps beside it are missing."
+    smooth = is_smoothed([run for arm in arms for run in arm.runs], tags.TRAIN_LOSS)
+    training = "; training loss is a running mean" if smooth else ""
     if max(len(arm.runs) for arm in arms) > 1:
-        return (
-            "Curves: mean over seeds, the band from the lowest to the highest seed; "
-            f"training loss is a running mean.{missing}"
-        )
-    return (
-        "Curves: one seed; training loss is a running mean, faint behind it what was "
-        f"measured.{missing}"
-    )
+        curves = "mean over seeds, the band from the lowest to the highest seed"
+        return f"Curves: {curves}{training}.{missing}"
+    behind = ", faint behind it what was measured" if smooth else ""
+    return f"Curves: one seed{training}{behind}.{missing}"
 
 
 def _dots_note(arms: Sequence[Arm]) -> str:
@@ -554,12 +556,11 @@ def _metric_note(planned: FigurePlan, runs: Sequence[Run], tag: str) -> str:
     probe = tags.split_probe_tag(tag)
     meaning = tags.QUANTITIES.get(probe[0], "") if probe else ""
     lacking += f"\n{meaning.capitalize()}." if meaning else ""
+    smooth = " Running mean over a fortieth of the run." if is_smoothed(runs, tag) else ""
+    curves = "One seed"
     if max(len(arm.runs) for arm in planned.arms) > 1:
-        return (
-            f"Running mean over a fortieth of the run: its mean over finished seeds, the band from "
-            f"the lowest to the highest. × diverged.{lacking}"
-        )
-    return f"One seed; a running mean over a fortieth of the run. × diverged.{lacking}"
+        curves = "Mean over finished seeds, the band from the lowest to the highest"
+    return f"{curves}.{smooth} × diverged.{lacking}"
 
 
 def _explain_missing_tag(study: Study, tag: str) -> str:

@@ -295,9 +295,10 @@ def _probe_note(planned: FigurePlan, grid: _ProbeFields) -> str:
     most = max(field.runs for field in grid.values())
     mean = f"Mean over up to {most} seeds" if most > 1 else "One seed"
     lines = [
-        f"{mean}, from the first sublayer (below) to the last, two in a block. A column "
-        f"reaches half-way to the next measurement. Colours are the same for all arms, cut at "
-        f"{_CUT:g} % of the values at either end; grey: not finite, or not measured."
+        f"{mean}; from the first block (below) to the last, and within each in the order of "
+        f"computation, without what follows the last block. A column reaches half-way to the next "
+        f"measurement. Colours are the same for all arms, cut at {_CUT:g} % of the values at "
+        f"either end; grey: not finite, or not measured."
     ]
     probed = len({arm.label for arm in planned.arms if probed_quantities([arm])})
     if probed > MOST_ARMS:

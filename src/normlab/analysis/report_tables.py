@@ -27,6 +27,7 @@ from normlab.analysis.curves import (
     Curve,
     averaged_runs,
     describe_ending,
+    is_smoothed,
     last_finite_loss,
     mean_curve,
 )
@@ -315,8 +316,9 @@ def figure_tables(result: StudyResult) -> dict[str, tuple[Table, ...]]:
     """For the name of a figure the numbers that it shows, where they are known here."""
     arms = result.arms
     names = [Cell(arm.label, colour=result.look.colour(arm)) for arm in arms]
+    smooth = is_smoothed(result.study.runs, tags.TRAIN_LOSS)
     curves = {
-        "training_loss": (tags.TRAIN_LOSS, "Training loss, running mean"),
+        "training_loss": (tags.TRAIN_LOSS, f"Training loss{', running mean' if smooth else ''}"),
         "validation_loss": (tags.VALIDATION_LOSS, "Validation loss"),
     }
     tables: dict[str, tuple[Table, ...]] = {}

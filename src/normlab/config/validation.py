@@ -174,9 +174,11 @@ def _check_shape(model: ModelConfig) -> None:
             f"take one of {', '.join(map(str, divisors))} heads, or another width."
         )
     if model.kv_heads is not None and (model.kv_heads < 1 or model.heads % model.kv_heads):
+        divisors = [n for n in range(1, model.heads + 1) if model.heads % n == 0]
         raise ConfigError(
-            f"model.kv_heads={model.kv_heads} does not divide model.heads={model.heads}; "
-            f"each key and value head serves the same number of query heads."
+            f"model.kv_heads={model.kv_heads} does not divide model.heads={model.heads}; each key "
+            f"and value head serves the same number of query heads: take one of "
+            f"{', '.join(map(str, divisors))}."
         )
     if model.positions is Positions.rotary and model.width // model.heads % 2:
         raise ConfigError(

@@ -224,19 +224,20 @@ def format_current_speed(tokens_per_second: float, speeds: Sequence[float]) -> s
 def format_outcome(record: RunRecord, speeds: Sequence[float] | None = None) -> str:
     """How a run ended, in markup; `speeds` are the tokens/s while it trained, where they are known.
 
-    Without them the mean speed stands as it was recorded.
+    Without them there is no speed: whether it was steady is not known.
     """
     match record.state:
         case "finished":
-            mean = record.tokens_per_second or 0
-            number = f"{mean:,.0f}" if speeds is None else format_current_speed(mean, speeds)
-            speed = f"{number} tokens/s"
+            speed = ""
+            if speeds is not None:
+                mean = format_current_speed(record.tokens_per_second or 0, speeds)
+                speed = f"{mean} tokens/s  "
             final, best = (
                 "not finite" if part.val_loss is None else f"{part.val_loss:.4f}"
                 for part in (record.final, record.best)
             )
             seconds = format_duration(record.train_seconds or 0)
-            return f"val {final}  best {best} at step {record.best.step}  {speed}  {seconds}"
+            return f"val {final}  best {best} at step {record.best.step}  {speed}{seconds}"
         case "diverged":
             return (
                 f"[yellow]diverged[/] at step {record.diverged_step}: {escape(record.reason or '')}"
