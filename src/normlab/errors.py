@@ -14,7 +14,14 @@ from contextlib import contextmanager
 from traceback import walk_tb
 from typing import Any, NoReturn
 
-from normlab.text import LONGEST_PART, excerpt, printable, shorten_long_parts, suggest_closest
+from normlab.text import (
+    LONGEST_PART,
+    excerpt,
+    one_line,
+    printable,
+    shorten_long_parts,
+    suggest_closest,
+)
 
 
 class NormlabError(Exception):
@@ -30,6 +37,14 @@ class ConfigError(NormlabError):
     """The request itself cannot be carried out: a key, a value, a combination. Exit code 2."""
 
     exit_code = 2
+
+
+def describe_error(error: Exception) -> str:
+    """An error on one line, as a reason: with its class, unless it is normlab's or the system's."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror} ({error.filename})" if error.filename else error.strerror
+    message = one_line(error)
+    return message if isinstance(error, NormlabError) else f"{type(error).__name__}: {message}"
 
 
 @contextmanager
@@ -82,7 +97,7 @@ def _describe_failed_import(error: Exception) -> NormlabError | None:
     if not imported or packages[-1] == "normlab":
         return None
     library = imported[-1]
-    reason = excerpt(" ".join(str(error).split()))
+    reason = excerpt(one_line(error))
     # The value that the error quotes; a single digit may stand in any.
     quoted = [
         (len(value), name)

@@ -59,3 +59,20 @@ def test_a_launcher_that_refuses_its_keys_is_answered_in_a_sentence(
     answer = train_py("-m", *TINY, *launcher, "norm=rmsnorm", f"output_dir={tmp_path}")
     assert answer.code == 2
     assert "the launcher cannot start (ValueError: n_jobs == 0" in answer.err
+
+
+def test_a_launcher_whose_scheduler_is_missing_is_answered_in_a_sentence(
+    train_py: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Slurm's is, which raises a RuntimeError where there is no `srun`."""
+    from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
+
+    def launch(*arguments: object) -> None:
+        raise RuntimeError('Could not detect "srun"')
+
+    monkeypatch.setattr(JoblibLauncher, "launch", launch)
+    request = ("-m", *TINY, "hydra/launcher=joblib", "norm=rmsnorm", f"output_dir={tmp_path}")
+    answer = train_py(*request)
+    assert answer.code == 2
+    assert 'the launcher cannot start (RuntimeError: Could not detect "srun")' in answer.err
+    assert "Traceback" not in answer.err

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from normlab.analysis.arms import Arm
+from normlab.text import one_line
 
 # Okabe and Ito's palette: distinct with every kind of colour blindness.
 _BLUE, _VERMILLION, _GREEN = "#0072B2", "#D55E00", "#009E73"
@@ -119,7 +120,7 @@ def skip_failed_figure(what: str, left_out: list[str]) -> Iterator[None]:
     except Exception as error:  # a folder for its cache, a font, a broken package, our own fault
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         left_out.append(
             f"{what} could not be drawn ({type(error).__name__}: {reason}); all else is there."
         )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from normlab.errors import ConfigError
-from normlab.text import suggest_closest
+from normlab.text import one_line, suggest_closest
 
 _MOST_NAMES = 20  # of classes, in a message
 _MOST_OTHER_NUMBERS = 2**20  # of a norm, besides matrices of its width
@@ -99,7 +99,7 @@ def _root_cause(error: BaseException) -> str:
     """The first error of a chain, in one line."""
     while error.__cause__ is not None:
         error = error.__cause__
-    message = " ".join(str(error).split())
+    message = one_line(error)
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
@@ -167,7 +167,7 @@ def _compute_output(norm: nn.Module, x: Tensor, name: str, width: int) -> Tensor
     try:
         out = _apply_norm(norm, x)
     except Exception as error:
-        message = " ".join(str(error).split())
+        message = one_line(error)
         raise ConfigError(
             f"{name} cannot take {_describe_tensor(x)} ({type(error).__name__}: {message[:200]}); "
             f"a norm takes (…, {width}) and keeps its shape."

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
 
 from hydra.core.utils import JobReturn
 
@@ -26,8 +27,8 @@ from normlab.study.workers import (
 )
 from normlab.training import stopping
 
-# A run's record; or why it has none: another process trains it, or its folder cannot be written.
-Outcome = RunRecord | RunLockedError | NormlabError
+if TYPE_CHECKING:  # this process does without torch
+    from normlab.training.stack_follower import Outcome
 
 
 @dataclass(frozen=True)

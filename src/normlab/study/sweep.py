@@ -21,7 +21,7 @@ from rich.markup import escape
 from normlab.archive.record import RunRecord, check_study_name
 from normlab.archive.study import is_run_folder
 from normlab.config.run_spec import RunSpec
-from normlab.errors import ConfigError, NormlabError
+from normlab.errors import ConfigError, NormlabError, describe_error
 from normlab.study import workers
 from normlab.study.allocation import Machine, allocate_runs
 from normlab.study.parallel_runs import StudyLauncher
@@ -132,7 +132,8 @@ class StudySweeper(Sweeper):
                 results = train_in_stacks(specs, launch.alone, launch.stacks)
             elif launcher:
                 results = launcher.launch([overrides for overrides, _ in pending], 0)
-        except (ValueError, TypeError) as error:  # of another's launcher, as for n_jobs=0
+        except (ValueError, TypeError, RuntimeError) as error:
+            # Of another's launcher, as for n_jobs=0, or Slurm's where there is no Slurm.
             if isinstance(launcher, StudyLauncher):
                 raise
             raise ConfigError(
@@ -261,7 +262,7 @@ def _raise_failures(
     for spec, result in zip(pending, results, strict=False):
         error = workers.job_error(result)
         if error is not None:
-            errors[spec.id] = workers.describe_error(error)
+            errors[spec.id] = describe_error(error)
         elif result.status is JobStatus.COMPLETED and result.return_value == ELSEWHERE:
             elsewhere.add(spec.id)
     missing = [spec for spec in plan.specs if not has_result(spec)]

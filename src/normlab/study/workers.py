@@ -43,7 +43,7 @@ from normlab import output
 from normlab.archive.lock import RunLockedError
 from normlab.config.compose import register_schemas
 from normlab.config.run_spec import RunSpec, make_run_spec
-from normlab.errors import NormlabError, explain_failed_import
+from normlab.errors import NormlabError, describe_error, explain_failed_import
 from normlab.study.plan import ELSEWHERE
 from normlab.study.progress import StudyProgress
 from normlab.study.stack_allocation import StackRequest
@@ -493,12 +493,6 @@ def job_error(job: JobReturn) -> Exception | None:
         except Exception as error:
             return error
     return None
-
-
-def describe_error(error: Exception) -> str:
-    """An error on one line, with its class unless it is normlab's own."""
-    message = " ".join(str(error).split())
-    return str(error) if isinstance(error, NormlabError) else f"{type(error).__name__}: {message}"
 
 
 def describe_death(code: int | None) -> str:

@@ -29,10 +29,10 @@ from normlab.archive.record import (
 )
 from normlab.config.run_spec import RunSpec, changed_text_message
 from normlab.data import Source, build_source, unigram_loss
-from normlab.errors import NormlabError
+from normlab.errors import NormlabError, describe_error
 from normlab.model.contract import check_trained_causal
 from normlab.model.gpt import GPT, count_parameters
-from normlab.text import one_line, printable
+from normlab.text import printable
 from normlab.training import stopping
 from normlab.training.build import build_model
 from normlab.training.checkpoints import Checkpoints, SavedState, latest_state
@@ -148,7 +148,7 @@ def _record_outcome(spec: RunSpec, record: RunRecord, context: RunContext) -> No
 def record_failure(spec: RunSpec, record: RunRecord, error: Exception) -> None:
     """Record, and log, that a run failed by this error."""
     log.error("the run failed", exc_info=error)
-    record.state, record.reason = "failed", describe_failure(error)
+    record.state, record.reason = "failed", describe_error(error)
     if not (spec.folder / RUN_FILE).exists():
         record.reason = f"{spec.folder} vanished while the run was being trained"
     record.traceback = "".join(traceback.format_exception(error))
@@ -374,14 +374,6 @@ def record_result(record: RunRecord, progress: Progress, max_steps: int) -> None
     record.best = progress.best
     record.tokens_per_second = progress.tokens_per_second
     record.train_seconds = progress.train_seconds
-
-
-def describe_failure(error: Exception) -> str:
-    """An error as the reason of a failure, on one line."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror} ({error.filename})" if error.filename else error.strerror
-    text = one_line(error)
-    return text if isinstance(error, NormlabError) else f"{type(error).__name__}: {text}"
 
 
 def current_time() -> str:

@@ -46,6 +46,7 @@ from normlab.archive.versioned_json import FiniteNumber, finite_or_none
 from normlab.errors import ConfigError
 from normlab.norms import LayerNorm
 from normlab.norms.build import check_parameters, name_dtype
+from normlab.text import one_line
 
 # A singular value below this part of the largest is a direction the norm removes. The eps of
 # RMSNorm leaves about 1e-5 of it, the slope of tanh at four standard deviations 1e-3.
@@ -250,7 +251,7 @@ def measure_rounding(norm: nn.Module, width: int, name: str) -> Rounding:
         results = output_and_gradient(narrow, x, output_gradient)
     # Not every operation of torch has a kernel for half precision.
     except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:
-        return Rounding(name, problem=" ".join(str(error).split())[:120] or type(error).__name__)
+        return Rounding(name, problem=one_line(error, 120) or type(error).__name__)
     errors = []
     references = output_and_gradient(exact, x.double(), output_gradient.double())
     for result, reference in zip(results, references, strict=True):

@@ -38,6 +38,7 @@ from normlab.archive.study import Run, read_study
 from normlab.config.compose import composed_config
 from normlab.errors import ConfigError, NormlabError, explain_failed_import
 from normlab.study.plan import SweepRequest, make_plan
+from normlab.text import one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -422,7 +423,7 @@ def _try_measurement(name: str, options: StudyOptions) -> tuple[StoredMeasuremen
     except NormlabError as error:
         return None, str(error).rstrip(".")
     except Exception as error:  # whatever a measurement stumbles over: the others go on
-        message = " ".join(str(error).split())
+        message = one_line(error)
         return None, f"{name} could not be measured ({type(error).__name__}: {message})"
 
 

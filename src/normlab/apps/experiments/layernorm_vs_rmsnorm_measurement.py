@@ -27,6 +27,7 @@ from normlab.norms.timing import (
     count_calls_per_block,
     median_milliseconds,
 )
+from normlab.text import one_line
 
 EPS = 1e-5
 _NORMS: dict[str, type[nn.Module]] = {"layernorm": LayerNorm, "rmsnorm": RMSNorm}
@@ -175,7 +176,7 @@ def _build_calls(
         for _, forward_and_backward in compiled.values():
             forward_and_backward()
     except Exception as error:  # whatever a missing or broken compiler raises
-        message = " ".join(str(error).split())[:120]
+        message = one_line(error, 120)
         return calls, f"torch.compile does not work here ({type(error).__name__}: {message})"
     return calls | compiled, ""
 

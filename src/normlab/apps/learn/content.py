@@ -16,7 +16,7 @@ import yaml
 from normlab.archive.files import read_text
 from normlab.archive.versioned_json import restore_value
 from normlab.errors import ConfigError, NormlabError
-from normlab.text import excerpt, suggest_closest
+from normlab.text import excerpt, one_line, suggest_closest
 
 LESSONS = range(1, 7)
 QUIZ_FILE, PREDICTIONS_FILE = "quiz.yaml", "predictions.yaml"
@@ -223,7 +223,7 @@ def _read_items(path: Path, kind: type[_T]) -> list[_T]:
                 raise ValueError(f"{item.id} is of lesson {item.lesson}, not of 1 to 6")
     except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
         # A YAML error has several lines, and a message is one.
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise NormlabError(f"{path} is malformed ({reason}); restore the file.") from error
     return items
 

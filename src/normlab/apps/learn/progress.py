@@ -15,6 +15,7 @@ from filelock import FileLock
 from normlab.archive.files import read_text, write_text
 from normlab.archive.versioned_json import restore_value
 from normlab.errors import NormlabError
+from normlab.text import one_line
 
 LEARN_FOLDER = Path("outputs") / "learn"
 PROGRESS_FILE = "progress.yaml"
@@ -109,7 +110,7 @@ def read_progress() -> Progress:
             f"with `normlab-learn reset`."
         ) from error
     except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())[:200] or "it is nested too deeply"
+        reason = one_line(error, 200) or "it is nested too deeply"
         raise NormlabError(
             f"{path} is damaged ({reason}); fix it in an editor, or start over with "
             f"`normlab-learn reset`, which keeps the file under another name."

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from normlab.config.safe_yaml import read_yaml
 from normlab.errors import ConfigError
 from normlab.norms.build import name_dtype
-from normlab.text import excerpt, printable_line, suggest_closest
+from normlab.text import excerpt, one_line, printable_line, suggest_closest
 
 _T = TypeVar("_T")
 
@@ -128,7 +128,7 @@ def name_error(call: str, kind: str, error: BaseException) -> MistakeError:
         )
     reason = ""
     with suppress(Exception):  # an exception of the learner's own may have no text
-        reason = excerpt(" ".join(str(error).split()), 200).rstrip(".")
+        reason = excerpt(one_line(error), 200).rstrip(".")
     advice = next((text for words, text in _ADVICE.items() if re.search(words, reason)), "")
     raised = f"{type(error).__name__}{': ' * bool(reason)}{reason}"
     return MistakeError(kind, f"{call} raises {raised}{where}.{advice}")
