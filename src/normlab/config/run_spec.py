@@ -66,8 +66,11 @@ class RunSpec:
 
         Mix-LN of three blocks, for one, is Pre-LN.
         """
+        own = self.study_folder / self.name
+        if own.is_dir():  # first, because a look at all folders of a large study takes its time
+            return own
         existing = sorted(self.study_folder.glob(f"*-{self.id}"))
-        return existing[0] if existing else self.study_folder / self.name
+        return existing[0] if existing else own
 
     def read_result(self) -> RunRecord | None:
         """The record of this run, finished or diverged; None where it has no result yet.
