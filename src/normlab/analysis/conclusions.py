@@ -107,12 +107,12 @@ def describe_divergence(arms: Sequence[Arm]) -> list[str]:
     return words
 
 
-# Nats per token below the unigram loss within which a model has learned no more than that.
+# Nats per token below the unigram loss within which a model has learned little more than that.
 _NOTHING_LEARNED = 0.02
 
 
 def describe_unlearned(arms: Sequence[Arm]) -> Iterator[str]:
-    """Which arms ended at the loss of a model that ignores the context; nothing where none did."""
+    """Which arms ended near the loss of a model that ignores the context, or above it."""
     rows = []
     for arm in arms:
         losses = [
@@ -127,8 +127,9 @@ def describe_unlearned(arms: Sequence[Arm]) -> Iterator[str]:
             rows.append(f"{arm.label} ({len(unlearned)} of {len(losses)} runs)")
     if rows:
         yield (
-            f"No better than the unigram loss (token frequencies only): {join_first(rows)}. A "
-            f"comparison with such an arm says little about trained models."
+            f"Less than {_NOTHING_LEARNED:g} nats better than the unigram loss (token frequencies "
+            f"only), or worse: {join_first(rows)}. A comparison with such an arm says little about "
+            f"trained models."
         )
 
 

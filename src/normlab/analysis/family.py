@@ -159,24 +159,25 @@ def _difference(arms: Sequence[Losses], a: int, b: int) -> Difference:
 def _take_wider_tukey(
     difference: Difference, variances: Sequence[tuple[float, float]], arms: int, level: float
 ) -> Difference:
-    """The difference with Tukey's interval and p where they are the more careful ones.
+    """The difference with the widest interval and the largest p, its own or Tukey's.
 
-    Of several variances, each with its degrees of freedom, the one with the widest interval counts.
+    Each of several variances, with its degrees of freedom, has an interval and a p of Tukey's.
     """
     from scipy.stats import studentized_range
 
-    candidates = []
+    widest, largest_p = difference, difference.p
     for variance, freedom in variances:
         error = math.sqrt(variance / difference.pairs)
-        candidates.append((_tukey_quantile(level, arms, freedom) * error, error, freedom))
-    half, error, freedom = max(candidates, key=lambda candidate: candidate[0])
-    if half <= difference.half:
-        return difference
-    # The studentized range is in errors of one mean; a difference has √2 times that error.
-    statistic = math.sqrt(2) * abs(difference.mean) / error
-    # Scaled, so that p < 0.05 goes with the interval at `level`, also for a share of it.
-    p = float(studentized_range.sf(statistic, arms, freedom)) * LEVEL / level
-    return replace(difference, half=half, p=min(p, 1.0), error=error, freedom=freedom)
+        half = _tukey_quantile(level, arms, freedom) * error
+        if half > widest.half:
+            widest = replace(difference, half=half, error=error, freedom=freedom)
+        # The studentized range is in errors of one mean; a difference has √2 times that error.
+        statistic = math.sqrt(2) * abs(difference.mean) / error
+        # Scaled, so that p < 0.05 goes with the interval at `level`, also for a share of it. The
+        # largest, as of the widest interval: beyond 0.05 another one than that may be the largest.
+        p = float(studentized_range.sf(statistic, arms, freedom)) * LEVEL / level
+        largest_p = max(largest_p, min(p, 1.0))
+    return replace(widest, p=largest_p)
 
 
 @lru_cache

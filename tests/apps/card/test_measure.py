@@ -183,6 +183,22 @@ def test_the_deviation_of_rmsnorm_is_that_of_its_eps() -> None:
     assert 0.5 * 16 * 1e-5 < scale.deviation < 10 * 0.5 * 16 * 1e-5
 
 
+def test_a_norm_with_noise_is_compared_with_itself_under_the_same_noise() -> None:
+    """Two draws differ in every token, and no token has seen another."""
+
+    class Noisy(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.norm = RMSNorm(width)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.norm(x) * (1 + 0.1 * torch.randn_like(x))
+
+    card = card_of(Noisy)
+    assert not card.leaks
+    assert (card.gradcheck, card.second_gradcheck) == ("passes", "passes")
+
+
 def test_statistics_over_tokens_leak_and_a_running_mean_leaks_within_a_sequence() -> None:
     card = card_of(BatchNorm)
     assert card.leaks
