@@ -58,7 +58,7 @@ def test_a_launcher_that_refuses_its_keys_is_answered_in_a_sentence(
     launcher = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=0")
     answer = train_py("-m", *TINY, *launcher, "norm=rmsnorm", f"output_dir={tmp_path}")
     assert answer.code == 2
-    assert "the launcher cannot start (ValueError: n_jobs == 0" in answer.err
+    assert "the launcher failed (ValueError: n_jobs == 0" in answer.err
 
 
 def test_a_launcher_whose_scheduler_is_missing_is_answered_in_a_sentence(
@@ -74,5 +74,5 @@ def test_a_launcher_whose_scheduler_is_missing_is_answered_in_a_sentence(
     request = ("-m", *TINY, "hydra/launcher=joblib", "norm=rmsnorm", f"output_dir={tmp_path}")
     answer = train_py(*request)
     assert answer.code == 2
-    assert 'the launcher cannot start (RuntimeError: Could not detect "srun")' in answer.err
+    assert 'the launcher failed (RuntimeError: Could not detect "srun")' in answer.err
     assert "Traceback" not in answer.err

@@ -108,7 +108,7 @@ def describe_divergence(arms: Sequence[Arm]) -> list[str]:
 
 
 # Nats per token below the unigram loss within which a model has learned little more than that.
-_NOTHING_LEARNED = 0.02
+_LITTLE_LEARNED = 0.02
 
 
 def describe_unlearned(arms: Sequence[Arm]) -> Iterator[str]:
@@ -121,13 +121,13 @@ def describe_unlearned(arms: Sequence[Arm]) -> Iterator[str]:
         unlearned = [
             loss
             for unigram, loss in losses
-            if unigram is not None and loss is not None and loss > unigram - _NOTHING_LEARNED
+            if unigram is not None and loss is not None and loss > unigram - _LITTLE_LEARNED
         ]
         if unlearned:
             rows.append(f"{arm.label} ({len(unlearned)} of {len(losses)} runs)")
     if rows:
         yield (
-            f"Less than {_NOTHING_LEARNED:g} nats better than the unigram loss (token frequencies "
+            f"Less than {_LITTLE_LEARNED:g} nats better than the unigram loss (token frequencies "
             f"only), or worse: {join_first(rows)}. A comparison with such an arm says little about "
             f"trained models."
         )

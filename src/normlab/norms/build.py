@@ -167,10 +167,10 @@ def _compute_output(norm: nn.Module, x: Tensor, name: str, width: int) -> Tensor
     try:
         out = _apply_norm(norm, x)
     except Exception as error:
-        message = one_line(error)
+        reason = f"{type(error).__name__}: {one_line(error, 200)}"
         raise ConfigError(
-            f"{name} cannot take {_describe_tensor(x)} ({type(error).__name__}: {message[:200]}); "
-            f"a norm takes (…, {width}) and keeps its shape."
+            f"{name} cannot take {_describe_tensor(x)} ({reason}); a norm takes (…, {width}) and "
+            f"keeps its shape."
         ) from error
     if not isinstance(out, Tensor):
         raise ConfigError(f"{name} gave a {type(out).__name__}; a norm gives a tensor.")

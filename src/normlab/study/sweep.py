@@ -137,7 +137,7 @@ class StudySweeper(Sweeper):
             if isinstance(launcher, StudyLauncher):
                 raise
             raise ConfigError(
-                f"the launcher cannot start ({type(error).__name__}: {one_line(error)}); correct "
+                f"the launcher failed ({type(error).__name__}: {one_line(error)}); correct "
                 f"its keys hydra.launcher.…, or leave hydra/launcher out."
             ) from error
         finally:
