@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -165,8 +166,17 @@ _ASPECTS: dict[str, Callable[[Run], Any]] = {
 }
 
 
+def _source_digest(module: str, run: Run) -> str | None:
+    return run.record.sources.get(module)
+
+
 def _mixture_caveats(facets: Sequence[Facet]) -> Iterator[str]:
-    for aspect, value_of in _ASPECTS.items():
+    arms = _arms_by_label(facets).values()
+    modules = {name for arm in arms for run in arm.runs for name in run.record.sources}
+    aspects = dict(_ASPECTS)
+    for name in sorted(modules):
+        aspects[f"the source of {name}"] = partial(_source_digest, name)
+    for aspect, value_of in aspects.items():
         # By id: an arm that lacks a setting is in several facets, and its runs count once.
         mixed: dict[Any, dict[int, Run]] = defaultdict(dict)
         for facet in facets:

@@ -113,9 +113,9 @@ class RunRecord:
     is the resolved configuration as plain containers; `git` is the commit of normlab's own sources,
     with `dirty`, where they are a repository; `resumed_at` the steps at which the run went on after
     it was stopped; `data_digest` tells one text from another under the same name; `files` are the
-    digests of the small files beside this one; `floor` is the lowest loss any model can reach on
-    the data, in nats per token, or None where nobody knows it; `unigram` the lowest of one that
-    ignores the context.
+    digests of the small files beside this one; `sources` those of the source files of the user's
+    own classes, by module; `floor` is the lowest loss any model can reach on the data, in nats per
+    token, or None where nobody knows it; `unigram` the lowest of one that ignores the context.
     """
 
     id: str
@@ -137,6 +137,7 @@ class RunRecord:
     unigram: float | None = None
     data_digest: str | None = None
     files: dict[str, str] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
     parameters: int | None = None
     tokens_per_second: float | None = None
     train_seconds: float | None = None
@@ -256,7 +257,7 @@ class RunRecord:
         for key, loss in (("floor", self.floor), ("unigram", self.unigram)):
             if loss is not None and not 0 <= loss <= _LARGEST_LOSS:
                 raise ValueError(f"{key} is {loss}, not a loss from 0 to {_LARGEST_LOSS}")
-        for key in ("config", "choices", "versions", "hardware"):
+        for key in ("config", "choices", "versions", "sources", "hardware"):
             _check_size(key, getattr(self, key))
         names = (self.id, self.name, self.norm, self.placement, self.data)
         commit = self.git.commit if self.git else ""

@@ -17,11 +17,13 @@ from omegaconf import DictConfig
 
 from normlab.archive.files import check_study_files, sync_to_disk
 from normlab.archive.lock import supports_locks
+from normlab.archive.record import RunRecord
 from normlab.config.gate import check_sweep_entry
 from normlab.config.run_spec import RunSpec, changed_text_message
+from normlab.config.user_sources import changed_modules, digest_user_sources
 from normlab.errors import ConfigError, NormlabError
 from normlab.study.composition import RunComposer
-from normlab.text import excerpt, suggest_closest
+from normlab.text import excerpt, join_words, suggest_closest
 
 # What is the same for all runs of a command: where they go, and what an experiment asks for.
 _SINGLE_KEYS = (
@@ -307,9 +309,26 @@ def _check_data(specs: Sequence[RunSpec]) -> dict[str, int]:
             sources[key] = source.digest, source.vocabulary
         digest, vocabularies[spec.id] = sources[key]
         record = spec.read_result()
-        if record is not None and record.data_digest != digest:
-            raise ConfigError(changed_text_message(spec))
+        if record is not None:
+            if record.data_digest != digest:
+                raise ConfigError(changed_text_message(spec))
+            check_same_sources(spec, record)
     return vocabularies
+
+
+def check_same_sources(spec: RunSpec, record: RunRecord) -> None:
+    """Refuse a result of classes whose source files have changed since.
+
+    Raises:
+        ConfigError: naming the modules, and how to train with both sources.
+    """
+    if not record.sources:
+        return  # else torch would be imported for every user's class, where nothing is trained
+    if changed := changed_modules(record.sources, digest_user_sources(spec.plain)):
+        raise ConfigError(
+            f"{spec.folder}: {join_words(changed)} has changed since it was trained; give the new "
+            f"source a study of its own, study=…, or delete that folder to train the run again"
+        )
 
 
 def _sweep_error(name: str, value: Any, allowed: str) -> ConfigError:

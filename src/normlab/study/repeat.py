@@ -19,6 +19,7 @@ from normlab.errors import ConfigError, NormlabError
 from normlab.study.plan import (
     ELSEWHERE,
     check_repeated_keys,
+    check_same_sources,
     check_writable,
     make_study_folder,
 )
@@ -28,7 +29,7 @@ from normlab.terminal import open_terminal
 FLAG = "--from"
 _ALLOWED_KEYS = ("study", "output_dir")
 # What may differ between two records of the same run, and could explain other numbers.
-_CIRCUMSTANCES = ("versions", "git", "hardware", "precision", "device")
+_CIRCUMSTANCES = ("versions", "sources", "git", "hardware", "precision", "device")
 _CURVES = (tags.TRAIN_LOSS, tags.VALIDATION_LOSS)
 
 
@@ -61,6 +62,13 @@ def repeat_run(arguments: Sequence[str], command: str) -> None:
     if altered_files := describe_file_changes(folder, before):
         terminal.print(f"note: {altered_files}", markup=False)
     terminal.print(f"repeats {folder} in {spec.folder}", markup=False)
+    if (there := spec.read_result()) is not None:
+        check_same_sources(spec, there)
+        terminal.print(
+            f"note: {spec.folder} is a repeat from {there.started}, compared without training; "
+            f"delete it, or give another study=…, to train once more",
+            markup=False,
+        )
     _set_threads(before)
     # Alone or as a stack of one, as it was: the two round differently.
     if train_with_progress(spec, 1, 1, command, stacked=before.stacked) == ELSEWHERE:

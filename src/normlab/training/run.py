@@ -28,11 +28,12 @@ from normlab.archive.record import (
     write_run_file,
 )
 from normlab.config.run_spec import RunSpec, changed_text_message
+from normlab.config.user_sources import changed_modules, digest_user_sources
 from normlab.data import Source, build_source, unigram_loss
 from normlab.errors import NormlabError, describe_error
 from normlab.model.contract import check_trained_causal
 from normlab.model.gpt import GPT, count_parameters
-from normlab.text import printable
+from normlab.text import join_words, printable
 from normlab.training import stopping
 from normlab.training.build import build_model
 from normlab.training.checkpoints import Checkpoints, SavedState, latest_state
@@ -316,6 +317,7 @@ def start_record(spec: RunSpec, command: str) -> RunRecord:
         command=command,
         versions=package_versions(),
         git=git_state(),
+        sources=digest_user_sources(spec.plain),
         started=current_time(),
     )
 
@@ -327,6 +329,15 @@ def prepare_folder(spec: RunSpec, record: RunRecord) -> tuple[SavedState | None,
     a sentence for each state that cannot be used.
     """
     saved, problems = latest_state(spec.folder, spec.id)
+    before = None
+    # A damaged record is reported by whoever reads the study; the state does not need it.
+    with suppress(OSError, NormlabError):
+        before = RunRecord.read(spec.folder)
+    # The user may have mended, for one, the error that stopped it.
+    changed = changed_modules(before.sources, record.sources) if before else []
+    if saved is not None and changed:
+        problems.append(f"{join_words(changed)} has changed since; the run starts afresh")
+        saved = None
     if saved is not None:
         try:
             rewind_events(spec.folder, saved.event_sizes)
@@ -336,9 +347,7 @@ def prepare_folder(spec: RunSpec, record: RunRecord) -> tuple[SavedState | None,
     if saved is not None:
         record.resumed_at, record.data_digest = [saved.step], saved.data_digest
         record.step = saved.logged_steps
-        # A damaged record is reported by whoever reads the study; the state does not need it.
-        with suppress(OSError, NormlabError):
-            before = RunRecord.read(spec.folder)
+        if before is not None:
             record.started = before.started
             record.data_digest = before.data_digest or saved.data_digest
             record.hardware = before.hardware
