@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from traceback import walk_tb
 from typing import Any, NoReturn
 
@@ -39,12 +40,39 @@ class ConfigError(NormlabError):
     exit_code = 2
 
 
-def describe_error(error: Exception) -> str:
-    """An error on one line, as a reason: with its class, unless it is normlab's or the system's."""
+def describe_error(error: BaseException, most: int | None = None) -> str:
+    """An error on one line, as a reason: with its class, unless it is normlab's or the system's.
+
+    It ends with the line of the user's own code that raised it, where there is one. Of a message of
+    more than `most` characters only the first ones are shown.
+    """
+    if isinstance(error, NormlabError):
+        return one_line(error, most)
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror} ({error.filename})" if error.filename else error.strerror
-    message = one_line(error)
-    return message if isinstance(error, NormlabError) else f"{type(error).__name__}: {message}"
+        reason = f"{error.strerror} ({error.filename})" if error.filename else error.strerror
+    else:
+        message = one_line(error, most)
+        reason = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    return reason + _name_source_line(error)
+
+
+# What may stand between the program and a user's class.
+_FRAMEWORKS = ("normlab", "torch", "hydra", "omegaconf", "pytorch_lightning", "lightning_fabric")
+
+
+def _name_source_line(error: BaseException) -> str:
+    """`, at FILE, line N`: the innermost line of code that is not the program's; or nothing."""
+    lines = [
+        (frame.f_code.co_filename, number)
+        for frame, number in walk_tb(error.__traceback__)
+        if str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        not in (*_FRAMEWORKS, *sys.stdlib_module_names)
+    ]
+    # A package that the user's class calls, as numpy, says less than the line that calls it.
+    own = [line for line in lines if "site-packages" not in Path(line[0]).parts]
+    for file, number in (own or lines)[-1:]:
+        return f", at {file}, line {number}"
+    return ""
 
 
 @contextmanager

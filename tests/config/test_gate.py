@@ -11,6 +11,7 @@ import pytest
 
 from normlab.apps.claims.main import main as claims_main
 from normlab.config import gate
+from normlab.config.compose import composed_config
 from normlab.config.gate import UntrustedError, check_file, check_folder
 from normlab.config.safe_yaml import read_yaml
 from normlab.errors import ConfigError
@@ -386,6 +387,36 @@ def test_options_of_conf_count_as_often_as_they_are_reached(strangers: Path) -> 
     write(strangers, "norm/again.yaml", f"defaults: [{again}]\nx: 1")
     with pytest.raises(ConfigError, match="more than 200 files"):
         check_folder(strangers)
+
+
+UNNAMED = "The command does not name this file, but every file of "
+BAD = {
+    "a class": "_target_: mine.evil.X",
+    "no YAML": "_target_: [",
+    "a circle": "defaults: [theirs]\n_target_: torch.nn.Identity",
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_refused_file_that_the_command_does_not_name_says_what_to_do(
+    case: str, strangers: Path, train_py: Callable
+) -> None:
+    write(strangers, "norm/own.yaml", "_target_: torch.nn.Identity")
+    write(strangers, "norm/theirs.yaml", BAD[case])
+    searched = f"hydra.searchpath=[file://{strangers}]"
+    for folder, arguments in ((Path("mine"), ["--config-dir", "mine"]), (strangers, [searched])):
+        answer = train_py(*arguments, "norm=own", *TINY)
+        assert_refused(answer, strangers)
+        assert "norm/theirs" in answer.err
+        assert f"{UNNAMED}{folder} is checked" in answer.err
+        assert answer.err.endswith(f"correct it, or move it out of {folder}.\n")
+        for chosen in ("norm=theirs", "norm=own,theirs", "+norm@placement.attention.norm=theirs"):
+            named = train_py("-m", *arguments, chosen, *TINY)
+            assert_refused(named, strangers)
+            assert "norm/theirs" in named.err
+            assert UNNAMED not in named.err
+    with pytest.raises(ConfigError, match=UNNAMED), composed_config(["norm=own"], strangers):
+        pass
 
 
 def test_a_file_of_many_bytes_is_not_read(tmp_path: Path) -> None:

@@ -1,11 +1,17 @@
 """A norm lets no token see a later one, nor another sequence; and what else it promises."""
 
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from normlab.config import conf_folder
 from normlab.errors import ConfigError
-from normlab.norms.build import check_contract
+from normlab.norms.build import check_contract, find_untrained, norm_factory
 
 WIDTH = 8
 
@@ -120,3 +126,127 @@ def test_any_other_broken_promise_is_named(norm: nn.Module, word: str) -> None:
         check_contract(norm, WIDTH, "norm._target_=mine.Norm")
     assert str(refusal.value).startswith("norm._target_=mine.Norm ")
     assert "\n" not in str(refusal.value)
+
+
+def with_gain(forward: Callable[[nn.Module, Tensor], Tensor], **attributes: object) -> nn.Module:
+    """A norm with a learnable gain, these attributes and this forward pass."""
+
+    class Norm(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gain = nn.Parameter(torch.ones(WIDTH))
+            for name, value in attributes.items():
+                setattr(self, name, value)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return forward(self, x)
+
+    return Norm()
+
+
+@torch.no_grad()
+def without_gradient(norm: nn.Module, x: Tensor) -> Tensor:
+    return norm.gain * rms(x)
+
+
+def multiply(norm: nn.Module, x: Tensor) -> Tensor:
+    return norm.gain * rms(x)
+
+
+ones = partial(torch.ones, WIDTH)
+UNTRAINED = {
+    "detached": (with_gain(lambda n, x: n.gain.detach() * rms(x)), ["reach gain,"]),
+    "data": (with_gain(lambda n, x: n.gain.data * rms(x)), ["reach gain,"]),
+    "not used": (with_gain(lambda n, x: rms(x)), ["reach gain,"]),
+    "of two": (
+        with_gain(lambda n, x: n.a * rms(x), a=nn.Parameter(ones()), b=nn.Parameter(ones())),
+        ["reach gain and b,"],
+    ),
+    "within": (with_gain(multiply, part=nn.Linear(2, 2, bias=False)), ["reach part.weight,"]),
+    "the input": (with_gain(lambda n, x: n.gain * rms(x.detach())), ["reach its input,"]),
+    "everything": (with_gain(without_gradient), ["reach its input,", "reach gain,"]),
+    "a plain tensor": (with_gain(multiply, scale=ones()), ["holds scale outside"]),
+    "a plain tensor with a gradient": (
+        with_gain(lambda n, x: n.scale * multiply(n, x), scale=ones(requires_grad=True)),
+        ["holds scale outside"],
+    ),
+    "a list of parameters": (
+        with_gain(multiply, gains=[nn.Parameter(ones())]),
+        ["holds gains outside"],
+    ),
+    "a mapping of modules": (
+        with_gain(multiply, parts={"a": nn.LayerNorm(WIDTH)}),
+        ["holds parts outside"],
+    ),
+    "of a module within": (
+        with_gain(multiply, part=with_gain(multiply, scale=ones()).requires_grad_(False)),
+        ["holds part.scale outside"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("norm", "words"), UNTRAINED.values(), ids=UNTRAINED)
+def test_what_looks_as_if_it_were_trained_and_is_not_is_named(
+    norm: nn.Module, words: list[str]
+) -> None:
+    sentences = find_untrained(norm, WIDTH, "norm._target_=mine.Norm")
+    assert len(sentences) == len(words)
+    for sentence, word in zip(sentences, words, strict=True):
+        assert sentence.startswith("norm._target_=mine.Norm ")
+        assert word in sentence
+        assert "\n" not in sentence
+
+
+def frozen(norm: nn.Module) -> nn.Module:
+    return norm.requires_grad_(False)
+
+
+def with_buffer() -> nn.Module:
+    norm = with_gain(lambda n, x: n.scale * multiply(n, x))
+    norm.register_buffer("scale", ones(), persistent=False)
+    return norm
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm")
+def test_what_is_fixed_on_purpose_or_known_to_torch_gives_no_warning() -> None:
+    linear = partial(nn.Linear, WIDTH, WIDTH)
+    for norm in (
+        frozen(with_gain(lambda n, x: rms(x))),
+        with_buffer(),
+        with_gain(multiply, index=torch.arange(WIDTH), eps=1e-5, names=["a"]),
+        nn.utils.weight_norm(linear()),
+        nn.utils.spectral_norm(linear()),
+        nn.utils.parametrizations.weight_norm(linear()),
+        nn.utils.parametrizations.spectral_norm(linear()),
+        nn.Dropout(0.5),
+    ):
+        assert find_untrained(norm, WIDTH, "it") == [], norm
+
+
+def test_an_attribute_that_names_a_registered_tensor_gives_no_warning() -> None:
+    norm = with_gain(multiply)
+    norm.all = [norm.gain]
+    assert find_untrained(norm, WIDTH, "it") == []
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_no_norm_of_torch_gives_a_warning() -> None:
+    """Every class of torch.nn that a model may hold, built from the width and one more number."""
+    tried = set()
+    for name, kind in vars(nn).items():
+        if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+            continue
+        for arguments in ((), (WIDTH,), (WIDTH, WIDTH), (2, WIDTH)):
+            try:
+                check_contract(kind(*arguments), WIDTH, name)
+            except (ConfigError, TypeError, ValueError, AssertionError, RuntimeError):
+                continue
+            assert find_untrained(kind(*arguments), WIDTH, name) == []
+            tried.add(name)
+    assert tried >= {"LayerNorm", "RMSNorm", "Linear", "PReLU", "SiLU", "Dropout"}
+
+
+@pytest.mark.parametrize("path", sorted((conf_folder() / "norm").glob("*.yaml")), ids=str)
+def test_no_norm_of_the_catalogue_gives_a_warning(path: Path) -> None:
+    norm = norm_factory(OmegaConf.load(path))(16)
+    assert find_untrained(norm, 16, path.stem) == []

@@ -270,7 +270,7 @@ def test_runs_that_are_trained_alone_use_all_cards(
         checked = workers.CheckedRuns({"cuda"}, request)
         patched.setattr(workers, "call_in_process", lambda *_: checked)
         launch = sweep.StudySweeper._prepare_launch(SimpleNamespace(), launcher, plan, specs)
-    assert launch.note == "why"
+    assert launch.notes == ["why"]
     if queues is None:
         assert launch.stacks is None
         return

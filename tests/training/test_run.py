@@ -253,7 +253,7 @@ def test_a_run_that_fails_is_recorded_with_its_traceback(
     monkeypatch.setattr(training_run.LanguageModel, "training_step", broken)
     record, folder = trained("a")
     assert record.state == "failed"
-    assert record.reason == "ValueError: the model is broken"
+    assert record.reason.startswith("ValueError: the model is broken, at ")
     assert RunRecord.read(folder).state == "failed"
     assert "Traceback" in (folder / "train.log").read_text()
 

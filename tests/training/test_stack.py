@@ -19,6 +19,7 @@ from normlab.archive.record import RunRecord
 from normlab.config.run_spec import RunSpec
 from normlab.config.schema import OptimizerConfig
 from normlab.data import build_source
+from normlab.errors import NormlabError
 from normlab.norms import norms
 from normlab.training import stack as stack_module
 from normlab.training import stack_follower, stack_run
@@ -332,7 +333,7 @@ def test_a_run_fails_and_is_locked_alone(runs: Callable, monkeypatch: pytest.Mon
         [first, second, third], "c", [Breaking(), SilentDisplay(), SilentDisplay()]
     )
     assert [outcome.state for outcome in outcomes] == ["failed", "finished", "finished"]
-    assert outcomes[0].reason == "No space left on device"
+    assert outcomes[0].reason.startswith("No space left on device")
 
 
 def test_the_record_says_whether_there_was_a_graph_at_the_end(
@@ -451,3 +452,18 @@ def test_norms_that_take_bf16_as_it_is_can_be_mapped(
     for name, gradient in gradients.items():
         scale = float(wide[name].abs().max())
         assert float((gradient - wide[name]).abs().max()) < 0.05 * scale, name
+
+
+@pytest.mark.parametrize("other", [0, 1, 2])
+def test_a_run_whose_model_differs_in_a_number_that_is_no_tensor_is_refused(
+    other: int, specified: Callable
+) -> None:
+    """The runs of a stack are computed by one module, so such a run would get another's number."""
+    # With the usual weights the first loss is nearly that of a uniform guess, whatever the norm.
+    large = (*TINY, "model.init.std=0.5")
+    specs = [specified(*large, f"norm.eps={9.0 if row == other else 1e-5}") for row in range(3)]
+    source = build_source(specs[0].plain["data"], specs[0].config.model.context)
+    models = [build_stack_model(spec.config, source.vocabulary) for spec in specs]
+    mixed = Stack(models, [spec.config for spec in specs], torch.device("cpu"), "32-true")
+    with pytest.raises(NormlabError, match="not what it is for a run alone"):
+        mixed.prepare(StackBatches(source, mixed, 1).batch(0))

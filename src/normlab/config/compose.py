@@ -88,7 +88,7 @@ def composed_config(
     # Before Hydra reads anything: it acts on a file while it composes.
     check_overrides(overrides, folders)
     for folder in folders:
-        check_folder(folder)
+        check_folder(folder, overrides=overrides)
     search = []
     if config_dir is not None:
         path = str(config_dir.resolve()).replace("\\", "\\\\").replace("'", "\\'")

@@ -12,6 +12,7 @@ imported. The gate decides safety only: names, types and ranges stay with the sc
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -67,10 +68,12 @@ def check_config_dir(
         )
 
 
-def check_folder(folder: Path, primary: str | None = None) -> None:
+def check_folder(folder: Path, primary: str | None = None, overrides: Sequence[str] = ()) -> None:
     """Check every file of a folder from elsewhere that Hydra could read.
 
-    Those are the files of the groups that conf/ has, and the root file that `primary` names.
+    Those are the files of the groups that conf/ has, and the root file that `primary` names. Also
+    the ones that no override chooses: a list of defaults, a sweep or a glob may, and which these
+    are only Hydra knows, by reading them.
 
     Raises:
         UntrustedError: a file asks for what no file may ask for.
@@ -79,7 +82,8 @@ def check_folder(folder: Path, primary: str | None = None) -> None:
     defaults: dict[File, list[File]] = {}
     for group, path in _config_files(folder, primary):
         file = path.relative_to(folder).as_posix().removesuffix(".yaml")
-        defaults[file] = check_file(path, group)
+        with _explain_unchosen(folder, file, overrides):
+            defaults[file] = check_file(path, group)
     for file, entries in defaults.items():
         # A name may be one below the file's own folder, as Hydra has it, or of the whole folder.
         group_folder = file.rpartition("/")[0]
@@ -90,7 +94,23 @@ def check_folder(folder: Path, primary: str | None = None) -> None:
         ]
     counts: dict[File, int] = {}  # of files that were counted; 0 for those being counted
     for file in defaults:
-        _count_defaults(folder, file, defaults, counts)
+        with _explain_unchosen(folder, file, overrides):
+            _count_defaults(folder, file, defaults, counts)
+
+
+@contextmanager
+def _explain_unchosen(folder: Path, file: File, overrides: Sequence[str]) -> Iterator[None]:
+    """Say of a refused file that no override names why it is refused all the same."""
+    try:
+        yield
+    except ConfigError as error:
+        name = re.escape(file.rpartition("/")[2])
+        if not file.count("/") or any(re.search(rf"\b{name}\b", word) for word in overrides):
+            raise
+        raise type(error)(
+            f"{error} The command does not name this file, but every file of {folder} is checked "
+            f"before Hydra reads one; correct it, or move it out of {folder}."
+        ) from error
 
 
 def check_file(path: Path, group: str = "") -> list[File]:
@@ -124,7 +144,7 @@ def check_overrides(overrides: Sequence[str], folders: Sequence[Path] = ()) -> N
     searched = [*folders]
     for word in overrides:
         if re.sub(r"[\s+~]", "", word).startswith("hydra.searchpath="):
-            searched += _check_search_path(word)
+            searched += _check_search_path(word, overrides)
     for word in overrides:
         if len(word) > MAX_CHARACTERS:
             raise ConfigError(
@@ -468,7 +488,7 @@ def _count_defaults(
     return counts[file]
 
 
-def _check_search_path(word: str) -> list[Path]:
+def _check_search_path(word: str, overrides: Sequence[str]) -> list[Path]:
     """A folder is checked like that of --config-dir; anything else is imported to be read.
 
     Returns the folders.
@@ -489,7 +509,7 @@ def _check_search_path(word: str) -> list[Path]:
         if not separator or scheme == "file":
             if Path(path).is_dir():
                 folders.append(Path(path))
-                check_folder(Path(path))
+                check_folder(Path(path), overrides=overrides)
         elif not _is_trusted(path.replace("/", ".")):
             raise UntrustedError(
                 f"{excerpt(entry)} is not trusted, so it was not imported; give --config-dir a "

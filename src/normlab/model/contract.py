@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from normlab.errors import ConfigError, NormlabError
+from normlab.errors import ConfigError, NormlabError, describe_error
 from normlab.model.gpt import GPT
 
 VOCABULARY, CONTEXT = 16, 32  # of the models to try; what needs more tokens to leak is not seen
@@ -124,9 +124,8 @@ def _compute_logits(model: GPT, tokens: Tensor, name: str) -> Tensor:
             logits: Tensor = model(tokens)
     except Exception as error:
         raise ConfigError(
-            f"{name} cannot be run ({type(error).__name__}: {' '.join(str(error).split())[:200]}); "
-            f"its class takes the stream through a sublayer and gives the stream again, each token "
-            f"(batch, time, width)."
+            f"{name} cannot be run ({describe_error(error, 200)}); its class takes the stream "
+            f"through a sublayer and gives the stream again, each token (batch, time, width)."
         ) from error
     if logits.shape != expected or not logits.is_floating_point():
         raise ConfigError(

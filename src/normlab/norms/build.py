@@ -1,7 +1,7 @@
 """The factory that builds a norm from its config, and the contract that each norm is held to."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,8 +10,8 @@ from hydra.utils import instantiate
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from normlab.errors import ConfigError
-from normlab.text import one_line, suggest_closest
+from normlab.errors import ConfigError, describe_error
+from normlab.text import join_words, suggest_closest
 
 _MOST_NAMES = 20  # of classes, in a message
 _MOST_OTHER_NUMBERS = 2**20  # of a norm, besides matrices of its width
@@ -51,7 +51,7 @@ def norm_factory(config: Mapping[str, Any], key: str = "norm") -> Callable[[int]
                     f"{suggest_closest(name, classes, f'{module}.')}{module} has "
                     f"{', '.join(classes[:_MOST_NAMES])}{more}."
                 ) from error
-            reason = _root_cause(error)
+            reason = describe_error(_root_cause(error))
             advice = "its arguments are the other keys beside _target_"
             if "multiple values for argument" in reason:
                 advice = "it is given the width first, so leave the key of that argument out"
@@ -95,12 +95,11 @@ def _class_names(module: str) -> list[str]:
     )
 
 
-def _root_cause(error: BaseException) -> str:
-    """The first error of a chain, in one line."""
+def _root_cause(error: BaseException) -> BaseException:
+    """The first error of a chain."""
     while error.__cause__ is not None:
         error = error.__cause__
-    message = one_line(error)
-    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+    return error
 
 
 def check_contract(norm: nn.Module, width: int, name: str) -> None:
@@ -116,7 +115,9 @@ def check_contract(norm: nn.Module, width: int, name: str) -> None:
     check_parameters(norm, width, name)
     x = torch.randn(*_SHAPE, width, generator=torch.Generator().manual_seed(0))
     before = x.clone()
-    out = _compute_output(norm, x, name, width)
+    out = _apply_norm(norm, x, name)
+    if not isinstance(out, Tensor):
+        raise ConfigError(f"{name} gave a {type(out).__name__}; a norm gives a tensor.")
     if out.shape != x.shape or out.dtype != x.dtype:
         raise ConfigError(
             f"{name} made {_describe_tensor(out)} of {_describe_tensor(x)}; "
@@ -129,10 +130,10 @@ def check_contract(norm: nn.Module, width: int, name: str) -> None:
             f"{name} gives numbers that are not finite for a token of ordinary numbers, N(0, 1) at "
             f"width {width}; a norm is defined for those."
         )
-    if _leaks_tokens(norm, x):
+    if _leaks_tokens(norm, x, name):
         raise ConfigError(_explain_leak(norm, x, name))
     _perturb_parameters(norm)
-    if _leaks_tokens(norm.train(), x) or _leaks_tokens(norm.eval(), x):
+    if _leaks_tokens(norm.train(), x, name) or _leaks_tokens(norm.eval(), x, name):
         raise ConfigError(_explain_leak(norm, x, name))
 
 
@@ -163,26 +164,18 @@ def check_parameters(norm: nn.Module, width: int, name: str) -> None:
             )
 
 
-def _compute_output(norm: nn.Module, x: Tensor, name: str, width: int) -> Tensor:
-    try:
-        out = _apply_norm(norm, x)
-    except Exception as error:
-        reason = f"{type(error).__name__}: {one_line(error, 200)}"
-        raise ConfigError(
-            f"{name} cannot take {_describe_tensor(x)} ({reason}); a norm takes (…, {width}) and "
-            f"keeps its shape."
-        ) from error
-    if not isinstance(out, Tensor):
-        raise ConfigError(f"{name} gave a {type(out).__name__}; a norm gives a tensor.")
-    return out
-
-
 @torch.no_grad()
-def _apply_norm(norm: nn.Module, x: Tensor, seed: int = 0) -> Tensor:
+def _apply_norm(norm: nn.Module, x: Tensor, name: str, seed: int = 0) -> Tensor:
     """The output, with the same random numbers each time for a norm that draws some."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return norm(x)  # type: ignore[no-any-return]
+        try:
+            return norm(x)  # type: ignore[no-any-return]
+        except Exception as error:  # whatever a user's own class raises
+            raise ConfigError(
+                f"{name} cannot take {_describe_tensor(x)} ({describe_error(error, 200)}); a norm "
+                f"takes (…, {x.shape[-1]}) and keeps its shape."
+            ) from error
 
 
 @torch.no_grad()
@@ -193,32 +186,108 @@ def _perturb_parameters(norm: nn.Module) -> None:
         parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.25)
 
 
-def _leaks_tokens(norm: nn.Module, x: Tensor) -> bool:
+def _leaks_tokens(norm: nn.Module, x: Tensor, name: str) -> bool:
     # Each later token and another sequence. A check that changed the first token alone passed a
     # norm that added the next one: it saw what goes forward in time, and not what comes back.
     changes = ((0, 1), (0, 2), (0, 3), (2, 0))
-    if any(_reaches_other_tokens(norm, x, sequence, token) for sequence, token in changes):
+    if any(_reaches_other_tokens(norm, x, name, sequence, token) for sequence, token in changes):
         return True
     # A class may treat short sequences otherwise, as one that works on chunks of them.
     long = torch.randn(2, _LONG, x.shape[-1], generator=torch.Generator().manual_seed(0))
     tokens = (1, _LONG // 2, _LONG - 1)
-    return any(_reaches_other_tokens(norm, long, 0, token) for token in tokens)
+    return any(_reaches_other_tokens(norm, long, name, 0, token) for token in tokens)
 
 
-def _reaches_other_tokens(norm: nn.Module, x: Tensor, sequence: int, token: int) -> bool:
+def _reaches_other_tokens(norm: nn.Module, x: Tensor, name: str, sequence: int, token: int) -> bool:
     """Whether a token's vector reaches an earlier token of its sequence, or another sequence."""
     changed = x.clone()
     changed[sequence, token] = -100 * changed[sequence, token] + 3
-    before, after = _apply_norm(norm, x.clone()), _apply_norm(norm, changed)
+    before, after = _apply_norm(norm, x.clone(), name), _apply_norm(norm, changed, name)
     spared = torch.ones(x.shape[:-1], dtype=torch.bool)
     spared[sequence, token:] = False
     return not torch.allclose(after[spared], before[spared], rtol=1e-6, atol=1e-7, equal_nan=True)
 
 
+def find_untrained(norm: nn.Module, width: int, name: str) -> list[str]:
+    """Sentences about what of a norm is not trained, though it looks so; none if all of it is.
+
+    That is what no gradient reaches, and tensors that are neither parameters nor buffers. Nothing
+    of this is refused, for it may be meant. A parameter with `requires_grad=False` is frozen on
+    purpose.
+
+    Raises:
+        ConfigError: the norm `name` cannot be differentiated.
+    """
+    unknown = _unknown_tensors(norm)
+    x = torch.randn(*_SHAPE, width, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    trained = {key: value for key, value in norm.named_parameters() if value.requires_grad}
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            out = norm.train()(x * 1)  # no leaf, as in a model: it could be changed in place
+            # Not the plain sum, which is constant for LayerNorm.
+            loss = (out * torch.randn(out.shape)).sum()
+        gradients: Sequence[Tensor | None] = [None] * (1 + len(trained))
+        if loss.requires_grad:
+            gradients = torch.autograd.grad(loss, [x, *trained.values()], allow_unused=True)
+    except Exception as error:  # of a user's own class, whose backward pass may be its own
+        raise ConfigError(
+            f"{name} cannot be differentiated ({describe_error(error, 200)}); a norm is trained "
+            f"by the gradient of its output."
+        ) from error
+    sentences = []
+    of_input, *of_parameters = gradients
+    if of_input is None:
+        sentences.append(
+            f"{name} lets no gradient reach its input, so what stands before it is not trained "
+            f"through it; compute the output without torch.no_grad() and without detach()."
+        )
+    if unreached := [key for key, g in zip(trained, of_parameters, strict=True) if g is None]:
+        sentences.append(
+            f"{name} lets no gradient reach {join_words(unreached)}, and a parameter that none "
+            f"reaches is not trained; use it without torch.no_grad() and without detach(), or give "
+            f"it requires_grad=False if it is fixed on purpose."
+        )
+    # Those that the call has computed anew from parameters are no state: weight_norm keeps one.
+    unknown = [key for key in unknown if key in _unknown_tensors(norm)]
+    if unknown:
+        sentences.append(
+            f"{name} holds {join_words(unknown)} outside its parameters and buffers: such a tensor "
+            f"is not trained, not saved and not moved to the device of the model; make it a "
+            f"torch.nn.Parameter, or with register_buffer a buffer if it is constant."
+        )
+    return sentences
+
+
+def _unknown_tensors(norm: nn.Module) -> list[str]:
+    """The attributes of a module with floating-point tensors that it has not registered."""
+    registered = {id(tensor) for tensor in (*norm.parameters(), *norm.buffers())}
+    return [
+        f"{prefix}.{key}".lstrip(".")
+        for prefix, module in norm.named_modules()
+        for key, value in vars(module).items()
+        if any(
+            tensor.is_floating_point() and tensor.is_leaf and id(tensor) not in registered
+            for tensor in _list_tensors(value)
+        )
+    ]
+
+
+def _list_tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors of an attribute, also in a list or a mapping, and those of modules in it."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, nn.Module):
+        yield from (*value.parameters(), *value.buffers())
+    elif isinstance(value, list | tuple | Mapping):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _list_tensors(item)
+
+
 def _explain_leak(norm: nn.Module, x: Tensor, name: str) -> str:
     """Why another token's output changed; how many numbers a norm draws may depend on its input."""
     for mode in (norm.train(), norm.eval()):
-        first, second = _apply_norm(mode, x), _apply_norm(mode, x, seed=1)
+        first, second = _apply_norm(mode, x, name), _apply_norm(mode, x, name, seed=1)
         if not torch.allclose(first, second, equal_nan=True):
             return (
                 f"{name} draws random numbers, and which ones a token gets depends on the other "

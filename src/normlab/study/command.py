@@ -71,7 +71,7 @@ def read_command(arguments: Sequence[str]) -> list[str]:
     folders = [Path(path) for path in (options.config_dir, options.config_path) if path]
     for folder in folders:
         check_config_dir(folder)
-        check_folder(folder, options.config_name)
+        check_folder(folder, options.config_name, overrides)
     check_overrides(overrides, folders)
     check_repeated_keys(overrides, " with -m")
     for word in overrides:

@@ -55,12 +55,14 @@ def repeat_run(arguments: Sequence[str], command: str) -> None:
             f"{folder} cannot be repeated into itself; give another study=… or output_dir=…"
         )
     check_writable(spec.study_folder)
-    check_runs([spec], local=True)
+    warnings = check_runs([spec], local=True).warnings
     make_study_folder(spec.study_folder)
     if build_source(spec.plain["data"], spec.config.model.context).digest != before.data_digest:
         raise NormlabError(f"{folder} cannot be repeated: {describe_changed_text(spec)}.")
     if altered_files := describe_file_changes(folder, before):
         terminal.print(f"note: {altered_files}", markup=False)
+    for sentence in warnings:
+        terminal.print(f"note: {sentence}", markup=False)
     terminal.print(f"repeats {folder} in {spec.folder}", markup=False)
     if (there := spec.read_result()) is not None:
         check_same_sources(spec, there)

@@ -53,10 +53,13 @@ MeasurementExperiments = Mapping[str, MeasurementExperiment]
 
 @dataclass(frozen=True)
 class Launch:
-    """How the pending runs of a study are trained here, in words; and in stacks, if they are."""
+    """How the pending runs of a study are trained here, in words; and in stacks, if they are.
+
+    `notes` are sentences about it that the user should know.
+    """
 
     description: str = ""
-    note: str = ""
+    notes: Sequence[str] = ()
     stacks: StackAllocation | None = None
     alone: tuple[int, ...] = ()  # indices of runs that cannot be in a stack
 
@@ -124,8 +127,8 @@ class StudySweeper(Sweeper):
         # Hydra and OmegaConf can lose a signal's exception that is raised within their cleanup.
         stopping.raise_swallowed()
         announce_plan(terminal, plan, len(pending), launch.description)
-        if launch.note:
-            terminal.print(f"  note    {launch.note}", markup=False)
+        for note in launch.notes:
+            terminal.print(f"  note    {note}", markup=False)
         results: Sequence[JobReturn] = []
         try:
             if launch.stacks is not None:
@@ -166,9 +169,9 @@ class StudySweeper(Sweeper):
                     f"trainer.stack={stack} needs normlab's own launcher, and "
                     f"hydra/launcher={name} trains every run by itself; leave one of the two out."
                 )
-            workers.check_runs(pending, local=name in ("study", "basic"))
+            warnings = workers.check_runs(pending, local=name in ("study", "basic")).warnings
             make_study_folder(pending[0].study_folder)
-            return Launch()
+            return Launch(notes=warnings)
         # In a process of its own, for this one does without torch.
         check = workers.check_runs_in_process
         try:
@@ -182,15 +185,16 @@ class StudySweeper(Sweeper):
             raise checked
         make_study_folder(pending[0].study_folder)
         request, machine = checked.stacks, Machine.current()
+        notes = [*checked.warnings, *([request.note] if request and request.note else [])]
         if request is not None and (request.groups or len(request.cards) > 1):
             stacks = allocate_stacks(pending, plan.vocabularies, request, machine)
-            return Launch(str(stacks), request.note, stacks, tuple(request.alone))
+            return Launch(str(stacks), notes, stacks, tuple(request.alone))
         allocation = allocate_runs(pending, plan.vocabularies, checked.devices, machine)
         launcher.specs = pending
         # A GPU's context and kernels are made once, in this process, for all runs.
         if allocation.jobs > 1 or checked.devices == {"cpu"}:
             launcher.allocation = allocation
-        return Launch(str(allocation), request.note if request else "")
+        return Launch(str(allocation), notes)
 
 
 def announce_plan(terminal: Console, plan: Plan, pending: int, allocation: str = "") -> None:

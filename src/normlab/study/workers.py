@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stderr, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -156,11 +156,13 @@ def train_with_progress(
 class CheckedRuns:
     """What is certain about runs before they train: their devices, and how they can be stacked.
 
-    `stacks` is None where each is trained alone, as it was always done.
+    `stacks` is None where each is trained alone, as it was always done. `warnings` are sentences
+    about what will not be trained, though it looks so.
     """
 
     devices: set[str]
     stacks: StackRequest | None = None
+    warnings: list[str] = field(default_factory=list)
 
 
 def check_runs(pending: Sequence[RunSpec], local: bool) -> CheckedRuns:
@@ -176,11 +178,11 @@ def check_runs(pending: Sequence[RunSpec], local: bool) -> CheckedRuns:
     from normlab.training.build import check_networks
     from normlab.training.hardware import resolve_device
 
-    check_networks(pending)
+    warnings = check_networks(pending)
     if not local:
-        return CheckedRuns(set())
+        return CheckedRuns(set(), warnings=warnings)
     devices = {resolve_device(spec.config.trainer) for spec in pending}
-    return CheckedRuns(devices, _request_stacks(pending, devices))
+    return CheckedRuns(devices, _request_stacks(pending, devices), warnings)
 
 
 def _request_stacks(pending: Sequence[RunSpec], devices: set[str]) -> StackRequest | None:

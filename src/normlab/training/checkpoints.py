@@ -1,7 +1,6 @@
 """Checkpoints, written atomically: `last.ckpt`, the one before it, and `best.ckpt`."""
 
 import errno
-import math
 import os
 import pickletools
 import re
@@ -103,7 +102,6 @@ class Checkpoints(pl.Callback):
         self.save_seconds = spec.config.trainer.save_seconds
         self.recorder = recorder
         self.resumed = resumed
-        self.best = float("inf")
         self._saved_at = time.monotonic()
 
     @property
@@ -136,9 +134,9 @@ class Checkpoints(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Keep the weights if they are the best so far."""
-        loss = float(module.validation_loss.all_windows)  # type: ignore[union-attr, arg-type]
-        if loss < self.best:
-            self.best = loss
+        loss = module.validation_loss.all_windows  # type: ignore[union-attr]
+        # The recorder has not recorded it yet: it comes after this callback.
+        if self.recorder.progress.is_improved_by(loss):  # type: ignore[arg-type]
             self.write_best(trainer.global_step, module.state_dict())
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -177,7 +175,6 @@ class Checkpoints(pl.Callback):
             **self._model_content(weights),
             "optimizer": optimizer,
             "recorder": self.recorder.state_dict(),
-            "best": self.best,
             "random": random,
             "events": self.recorder.logger.file_sizes(),
             "data": self.data_digest,
@@ -191,7 +188,7 @@ class Checkpoints(pl.Callback):
         content = saved.content
         restore_weights(saved, module, trainer.optimizers[0])
         _set_schedule(trainer.lr_scheduler_configs[0].scheduler, saved.step)
-        self.restore_progress(saved)
+        self.recorder.restore_state(saved.plain.recorder, saved.waiting)
         if isinstance(content.get("scaler"), dict):
             trainer.precision_plugin.load_state_dict(content["scaler"])
         # Lightning's own way back, `fit(ckpt_path=…)`, was tried: it counts the batches of a step
@@ -202,11 +199,6 @@ class Checkpoints(pl.Callback):
         steps.ready = steps.completed = saved.step
         skip_batches(trainer, saved.step * trainer.accumulate_grad_batches)
         _set_random_state(content["random"], module.device)
-
-    def restore_progress(self, saved: SavedState) -> None:
-        """Give the recorder, and the lowest loss, what they were at a saved state."""
-        self.recorder.restore_state(saved.plain.recorder, saved.waiting)
-        self.best = float(saved.content["best"])
 
     def _model_content(self, weights: Mapping[str, Any]) -> dict[str, Any]:
         return {"format": FORMAT, "id": self.run_id, "state_dict": weights}
@@ -379,7 +371,7 @@ def _check_tensors(content: Any) -> None:
 
 def _check_state(content: dict[str, Any]) -> _PlainState:
     """What a state to go on from has beside weights. Raises ValueError or another error."""
-    for key in ("recorder", "optimizer", "best", "random"):
+    for key in ("recorder", "optimizer", "random"):
         if key not in content:
             raise ValueError(f"{key} is missing")
     plain: dict[str, Any] = {
@@ -389,8 +381,6 @@ def _check_state(content: dict[str, Any]) -> _PlainState:
         key: value for key, value in content["recorder"].items() if key not in ("losses", "norms")
     }
     state: _PlainState = restore_value(_PlainState, plain)
-    if type(content["best"]) is not float or math.isnan(content["best"]):
-        raise ValueError("best is no loss")
     losses, norms = (content["recorder"][key] for key in ("losses", "norms"))
     waiting = 0 if losses is None else len(losses)
     for series in (losses, norms):

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from normlab.errors import NormlabError
-from normlab.text import one_line
+from normlab.errors import NormlabError, describe_error
 from normlab.training.hardware import Hardware
 
 # Seconds that torch.compile takes for a small model: of one run (11 to 31 measured), and mapped
@@ -87,8 +86,8 @@ def compile_where_it_pays(
 def compiler_error(subject: str, error: Exception) -> NormlabError:
     """The sentence about what the compiler raised, about anything that it lacks."""
     return NormlabError(
-        f"{subject} cannot be compiled here ({type(error).__name__}: {one_line(error, 300)}); a "
-        f"CPU needs a C++ compiler for it, a GPU Triton; take trainer.compile=false."
+        f"{subject} cannot be compiled here ({describe_error(error, 300)}); a CPU needs a C++ "
+        f"compiler for it, a GPU Triton; take trainer.compile=false."
     )
 
 

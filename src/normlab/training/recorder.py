@@ -50,6 +50,11 @@ class Progress:
     tokens: int = 0
     train_seconds: float = 0.0
 
+    def is_improved_by(self, loss: float) -> bool:
+        """Whether a validation loss is lower than all before it."""
+        best = self.best.val_loss
+        return math.isfinite(loss) and (best is None or loss < best)
+
     @property
     def tokens_per_second(self) -> float | None:
         """Speed of training alone, without validation and checkpoints."""
@@ -202,14 +207,11 @@ class Recorder(pl.Callback):
             number if math.isfinite(number) else None
             for number in (loss.all_windows, loss.selection, loss.test)
         )
-        best = progress.best
-        if math.isfinite(loss.all_windows) and (
-            best.val_loss is None or loss.all_windows < best.val_loss
-        ):
-            progress.best = best = BestNumbers(loss.all_windows, step)
+        if progress.is_improved_by(loss.all_windows):
+            progress.best = BestNumbers(loss.all_windows, step)
         self.logger.write_scalar(tags.VALIDATION_LOSS, loss.all_windows, step)
-        if best.val_loss is not None:
-            self.logger.write_scalar(tags.BEST_VALIDATION_LOSS, best.val_loss, step)
+        if progress.best.val_loss is not None:
+            self.logger.write_scalar(tags.BEST_VALIDATION_LOSS, progress.best.val_loss, step)
 
     def _flush(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if not self._losses:

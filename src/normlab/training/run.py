@@ -35,7 +35,7 @@ from normlab.model.contract import check_trained_causal
 from normlab.model.gpt import GPT, count_parameters
 from normlab.text import join_words, printable
 from normlab.training import stopping
-from normlab.training.build import build_model
+from normlab.training.build import build_model, describe_untrained
 from normlab.training.checkpoints import Checkpoints, SavedState, latest_state
 from normlab.training.compilation import (
     CompilationEstimate,
@@ -203,6 +203,9 @@ def describe_training(
     record.hardware = describe_machine(hardware)
     write_run_file(spec.folder, record, VOCABULARY_FILE, source.tokenizer.to_json())
     log.info("%s: %d parameters, %s", record.name, parameters, hardware)
+    if not spec.config.allow_leak:  # as in check_networks, by which the study shows them once
+        for sentence in describe_untrained(spec.config):
+            log.warning("%s", sentence)
 
 
 def open_run_files(

@@ -65,7 +65,8 @@ class Stack:
         self.device, self.precision = device, precision
         self.configs = list(configs)
         self.parameters, self.buffers, self.shared = stack_tensors(models, device)
-        # A copy: the runs' own models stay on the CPU, where their states are saved from.
+        # The runs' own models stay on the CPU, where their states are saved from.
+        self._models = list(models)
         self.template = copy.deepcopy(models[0]).to(device)
         self.optimizer = StackedAdamW(
             {name: p.detach() for name, p in self.parameters.items()},
@@ -136,17 +137,19 @@ class Stack:
         return seconds
 
     def _check_losses(self) -> None:
-        """Compare the first and the last run with the same run computed alone."""
+        """Compare the first run, and one of every network, with its own model.
+
+        The template is the first run's: a number that is no tensor would be the first one's for all
+        runs. `stack_groups.describe_structure` keeps such runs apart by what a module says of
+        itself; this sees the rest, where it changes the loss by more than `compare_results` allows.
+        """
+        networks = {repr((c.norm, c.placement, c.model)): row for row, c in enumerate(self.configs)}
         with torch.no_grad():
             losses = self._map_loss((0, 0), self._tokens, self._targets, "mean")
-            for row in sorted({0, self.runs - 1}):
-                weights, buffers = (
-                    {name: tensor[row] for name, tensor in table.items()}
-                    for table in (self.parameters, self.buffers)
-                )
-                alone = self._compute_loss(
-                    weights, buffers, self._tokens[row], self._targets[row], "mean"
-                )
+            for row in sorted({0, *networks.values()}):
+                model = copy.deepcopy(self._models[row]).to(self.device)
+                with self._autocast():
+                    alone = token_loss(model(self._tokens[row]), self._targets[row], "mean")
                 if problem := compare_results([losses[row]], [alone]):
                     raise NormlabError(
                         f"the stack's loss is not what it is for a run alone ({problem}); "

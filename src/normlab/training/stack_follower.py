@@ -337,9 +337,10 @@ class StackFollower(pl.Callback):
         for row, member, files in runs:
             with member.isolate_failures():
                 loss, step = losses[row], files.recorder.progress.step
+                is_improved = files.recorder.progress.is_improved_by(loss.all_windows)
                 files.recorder.record_validation(loss, step)
-                if loss.all_windows < files.best:
-                    files.best, member.best_step = loss.all_windows, step
+                if is_improved:
+                    member.best_step = step
                     improved.append(row)
         if not improved:
             return

@@ -22,11 +22,10 @@ from torch import Tensor, nn
 from normlab.archive.record import NEUTRAL_KEYS
 from normlab.config.run_spec import RunSpec
 from normlab.config.schema import AttentionKernel, TrainConfig
-from normlab.errors import ConfigError
+from normlab.errors import ConfigError, describe_error
 from normlab.model.contract import CONTEXT, VOCABULARY
 from normlab.model.gpt import GPT
 from normlab.model.initialization import Embedding, Linear
-from normlab.text import one_line
 from normlab.training.build import build_model
 from normlab.training.cuda_graph import compare_results
 from normlab.training.hardware import single_thread
@@ -209,9 +208,7 @@ def find_model_obstacle(config: TrainConfig) -> str:
         stack = Stack(models, configs, torch.device("cpu"), "32-true")
         losses, gradients = stack.losses_and_gradients((tokens, targets))
     except (RuntimeError, TypeError, ValueError, NotImplementedError, AttributeError) as error:
-        return (
-            f"its model cannot be mapped over runs ({type(error).__name__}: {one_line(error, 200)})"
-        )
+        return f"its model cannot be mapped over runs ({describe_error(error, 200)})"
     for row, model in enumerate(models):
         loss = nn.functional.cross_entropy(model(tokens[row]).flatten(0, 1), targets[row].flatten())
         parameters = dict(model.named_parameters())

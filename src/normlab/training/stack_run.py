@@ -274,7 +274,7 @@ def _open_member(member: Member, source: Source, hardware: Hardware) -> None:
         context = RunContext(member.display, member.saved)
         member.files = open_run_files(spec, record, context, source)
         if member.saved is not None:
-            member.files.restore_progress(member.saved)
+            member.files.recorder.restore_state(member.saved.plain.recorder, member.saved.waiting)
         member.module, member.optimizer = module, optimizer
 
 

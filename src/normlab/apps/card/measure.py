@@ -43,7 +43,7 @@ from normlab.apps.card.record import (
 )
 from normlab.archive.steadiness import speed_variation
 from normlab.archive.versioned_json import FiniteNumber, finite_or_none
-from normlab.errors import ConfigError
+from normlab.errors import ConfigError, describe_error
 from normlab.norms import LayerNorm
 from normlab.norms.build import check_parameters, name_dtype
 from normlab.text import one_line
@@ -120,7 +120,7 @@ def check_norm(norm: nn.Module, name: str, width: int) -> None:
             problem = _find_problem(module, input_.requires_grad_())
         except Exception as error:
             raise ConfigError(
-                f"norm={name} fails on an input of shape {where}: {_describe_error(error)}"
+                f"norm={name} fails on an input of shape {where}: {describe_error(error, 200)}"
             ) from error
         if problem:
             raise ConfigError(
@@ -200,7 +200,7 @@ def measure_extremes(norm: nn.Module, width: int, name: str = "norm") -> tuple[E
             )
         except Exception as error:
             raise ConfigError(
-                f"norm={name} fails on the input {input_name}: {_describe_error(error)}"
+                f"norm={name} fails on the input {input_name}: {describe_error(error, 200)}"
             ) from error
         of_all = torch.cat([g.flatten() for g in gradients if g is not None])
         reach = None if x.isfinite().all() else _reach_of_bad_feature(y)
@@ -213,10 +213,6 @@ def measure_extremes(norm: nn.Module, width: int, name: str = "norm") -> tuple[E
 def _trained_parameters(norm: nn.Module) -> list[nn.Parameter]:
     # autograd refuses a parameter that is frozen.
     return [parameter for parameter in norm.parameters() if parameter.requires_grad]
-
-
-def _describe_error(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def _kind_of(values: Tensor) -> str:
