@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from normlab.analysis.formatting import format_loss
-from normlab.analysis.learning_rates import OTHER_WINDOWS, LearningRates
+from normlab.analysis.learning_rates import OTHER_WINDOWS, STABLE_UP_TO, LearningRates
 from normlab.analysis.runs_csv import RUNS_FILE
 from normlab.analysis.statistics import mean_interval
 from normlab.analysis.summary import ArmSummary
@@ -105,8 +105,7 @@ def rates_table(rates: LearningRates) -> Table:
     windows = f"\n({OTHER_WINDOWS}); " if rates.halved else ";\n"
     caption = (
         f"Over the {len(rates.grid)} learning rates that all arms share: each at the best of them"
-        f"{windows}LR sensitivity (arXiv 2309.14322);\nstable up to: no run diverged there or "
-        "below."
+        f"{windows}LR sensitivity (arXiv 2309.14322);\n{STABLE_UP_TO}."
     )
     table = _empty_table(
         ("best lr", "tuned loss", "sensitivity", "stable up to", "diverged"), caption
