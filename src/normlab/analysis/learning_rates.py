@@ -122,7 +122,7 @@ class RatedArm:
 
     @property
     def largest_stable(self) -> float | None:
-        """The largest rate of the grid at which every run learned, and none diverged there or below.
+        """The largest rate of the grid at which every run learned, and none diverged up to it.
 
         None if there is no such rate. An arm that learned at a rate, and nothing at a larger one,
         is not stable beyond, whether it diverged there or not; one that learned nothing at a rate
