@@ -233,11 +233,16 @@ def _merge_rates(arms: Sequence[Arm]) -> list[Arm]:
 def _runs_by_rate(arm: Arm) -> dict[float, list[Run]]:
     by_rate: dict[float, list[Run]] = defaultdict(list)
     for run in arm.with_state(*SETTLED_STATES):
-        optimizer = run.record.config.get("optimizer")
-        rate = optimizer.get("lr") if isinstance(optimizer, dict) else None
-        if isinstance(rate, int | float):
-            by_rate[float(rate)].append(run)
+        if (rate := learning_rate(run)) is not None:
+            by_rate[rate].append(run)
     return by_rate
+
+
+def learning_rate(run: Run) -> float | None:
+    """The run's peak learning rate; None where its record has none."""
+    optimizer = run.record.config.get("optimizer")
+    rate = optimizer.get("lr") if isinstance(optimizer, dict) else None
+    return float(rate) if isinstance(rate, int | float) else None
 
 
 def _rate_point(rate: float, arm: Arm, initial: Mapping[int, float], halved: bool) -> RatePoint:
