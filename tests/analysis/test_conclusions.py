@@ -1,20 +1,26 @@
 """A verdict says what the losses give, and no more."""
 
 import math
+from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 from scipy import stats
 
 from normlab.analysis.arms import group_runs, split_facets
 from normlab.analysis.comparison import compare_arms, losses_by_seed, mostly_diverged
+from normlab.analysis.conclusions import MOST_SENTENCES
 from normlab.analysis.curves import describe_ending
 from normlab.analysis.family import family_differences
 from normlab.analysis.formatting import format_interval
+from normlab.analysis.report_tables import comparisons_table as report_comparisons
 from normlab.analysis.report_tables import diverged_table
 from normlab.analysis.result import AnalysisSettings, StudyResult, analyse_study
+from normlab.analysis.terminal_tables import comparisons_table
 from normlab.archive.events import Events
 from normlab.archive.record import FinalNumbers, GitState, RunRecord
 from normlab.archive.study import Run, Study
@@ -288,6 +294,62 @@ def test_two_hundred_arms_are_a_handful_of_sentences() -> None:
     assert sentence.startswith("norm0 · pre has the lowest mean, 1.5000 ± ")
     assert "lower than 199 of 199 others" in sentence
     assert len(sentence) < 400
+
+
+def many_arms(count: int, *, widths: int = 1) -> StudyResult:
+    rng = np.random.default_rng(0)
+    runs = []
+    for width in range(widths):
+        for at in range(count):
+            losses = 1.5 + at / 100 + rng.normal(0, 1e-3, 3)
+            runs += arm(list(losses), f"norm{at}", "pre", config={"model": {"width": width}})
+    return judged(runs)
+
+
+def printed(result: StudyResult, width: int) -> str:
+    table = comparisons_table(result)
+    assert table is not None
+    console = Console(width=width, record=True, file=StringIO())
+    console.print(table)
+    return console.export_text()
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+@pytest.mark.parametrize("widths", [1, 3])
+def test_where_sentences_leave_numbers_out_the_terminal_has_those_of_the_report(
+    width: int, widths: int
+) -> None:
+    result = many_arms(7, widths=widths)
+    text = printed(result, width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    report = report_comparisons(result)
+    assert report is not None
+    assert len(report.rows) == 6 * widths
+    titles = [column.title for column in report.columns[-5:]]
+    assert titles == ["lower by", "p", "seeds paired", "outcome", "detectable"]
+    # As a list in a narrow window, a number stands behind its name and not in a column.
+    words = " ".join(text.replace("·", " ").split())
+    for row in report.rows:
+        for cell in row[-5:]:
+            assert cell.text in words
+        assert row[1].text.replace("·", " ").split()[0] in words
+    if widths > 1:
+        assert [f"width={at}" in text for at in range(widths)] == [True] * widths
+
+
+def test_the_table_of_many_comparisons_says_that_it_is_a_part() -> None:
+    text = printed(many_arms(50), 80)
+    assert "The first 40 of 49; report.html has all." in text
+    assert len([line for line in text.splitlines() if line.startswith("   norm")]) == 40
+
+
+def test_comparisons_that_are_sentences_are_no_table_unless_an_experiment_has_its_own() -> None:
+    few = many_arms(MOST_SENTENCES + 1)
+    assert len(few.comparisons) == MOST_SENTENCES
+    assert comparisons_table(few) is None
+    assert comparisons_table(replace(few, story=("In its own words.",))) is not None
+    assert comparisons_table(many_arms(1)) is None
 
 
 def test_many_facets_are_counted() -> None:

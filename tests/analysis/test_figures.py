@@ -119,16 +119,54 @@ def test_a_running_mean_is_named_where_the_run_is_long_enough_for_one(
         assert ("running mean" in note(figure)) == named
 
 
-def test_where_arms_have_their_own_best_rates_the_comparison_says_that_it_has_one(
-    four_arms: Study,
+@pytest.mark.parametrize(
+    ("rates", "said"),
+    [
+        ((3e-3,), ""),
+        (
+            (3e-3, 1e-2),
+            "Only lr=3e-3 is shown; training_loss, validation_loss and final_validation_loss show "
+            "the other rates too.",
+        ),
+        (
+            (1e-3, 3e-3, 1e-2),
+            "Only lr=3e-3 is shown; the figure learning_rate has each arm at its own best rate.",
+        ),
+    ],
+)
+def test_the_comparison_of_a_study_says_which_of_several_learning_rates_it_shows(
+    rates: tuple[float, ...],
+    said: str,
+    maker: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
-    plan = plan_of(four_arms)
-    with matplotlib.rc_context(RC):
-        notes = [
-            note(figures.comparison_figure(plan, own_rates=own_rates))
-            for own_rates in (False, True)
-        ]
-    assert ["learning_rate has each at its best" in words for words in notes] == [False, True]
+    for rate in rates:
+        for norm in ("rmsnorm", "layernorm"):
+            level = 1.5 + abs(rate - 3e-3)
+            maker.run(norm, config={"optimizer": {"lr": rate}}, level=level, steps=100)
+    drawn: dict[str, Figure] = {}
+
+    def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+        drawn[name] = figure
+        return []
+
+    monkeypatch.setattr(sheet, "save_figure", save)
+    figures.draw_figures(analyse_study(read_study(maker.folder)), tmp_path)
+    assert ("learning_rate" in drawn) == (len(rates) == 3)
+    words = note(drawn["comparison"])
+    assert ("is shown" in words) == bool(said)
+    assert said in words.replace("\n", " ")
+
+
+def test_a_rate_that_no_name_has_is_said_too(maker: Any) -> None:
+    """Of many settings few name a facet, and its title has those alone."""
+    for at, rate in enumerate((1e-3, 3e-3), 1):
+        settings = {"model": {"depth": at, "width": at, "heads": at}, "optimizer": {"lr": rate}}
+        maker.run(config=settings, steps=100)
+    figure = build(read_study(maker.folder), "comparison")
+    assert "lr" not in figure.subfigs[0].texts[0].get_text()
+    assert "is shown; training_loss" in note(figure)
 
 
 def test_a_band_spans_the_seeds_and_one_seed_shows_what_was_measured(four_arms: Study) -> None:
@@ -159,6 +197,52 @@ def test_a_cross_marks_the_last_finite_step_of_a_diverged_run(four_arms: Study) 
         assert sorted(np.asarray(line.get_xdata())[0] for line in crosses) == [119, 229]
         low, high = axes.get_ylim()
         assert all(low < np.asarray(line.get_ydata())[0] < high for line in crosses)
+
+
+@pytest.mark.parametrize("name", ["comparison", "training_loss", "validation_loss"])
+def test_a_run_is_drawn_up_to_the_step_at_which_it_diverged(name: str, maker: Any) -> None:
+    """Some steps follow, because losses are read in groups."""
+    record = maker.run("rmsnorm", "post", steps=0, state="diverged", name="late")
+    record.step, record.diverged_step = 30, 20
+    record.write(maker.folder / record.name)
+    with SummaryWriter(str(maker.folder / record.name)) as writer:
+        for step in range(1, 30):
+            writer.add_scalar(tags.TRAIN_LOSS, 2.0 + step, step)
+        writer.add_scalar(tags.VALIDATION_LOSS, 90.0, 30)
+    maker.run(steps=50)
+    figure = build(read_study(maker.folder), name)
+    panels_of_steps = [axes for axes in figure.axes if axes.get_xlabel() == panels.STEP_LABEL]
+    for axes in panels_of_steps:
+        (cross,) = [line for line in axes.lines if line.get_marker() == "x"]
+        assert list(np.asarray(cross.get_xdata())) == [20]
+        assert not cross.get_clip_on()  # at the edge of a panel it is whole
+        (alone,) = [
+            line for line in axes.lines
+            if line.get_alpha() == 0.8 and line.get_color() == cross.get_color()
+        ]  # fmt: skip
+        is_training = axes.get_title("left") != "Validation loss" and name != "validation_loss"
+        assert max(np.asarray(alone.get_xdata())) == (20 if is_training else 0)
+        # Of one validation there is no line, and so a mark.
+        assert (alone.get_marker() in ("", "None")) == is_training
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_where_every_run_diverged_the_final_losses_have_no_scale_and_say_why(
+    several: bool, maker: Any
+) -> None:
+    for rate in (1e-3, 1e-2) if several else (1e-3,):
+        maker.run("rmsnorm", config={"optimizer": {"lr": rate}}, diverge_at=60, floor=0.5)
+        maker.run("none", "any", config={"optimizer": {"lr": rate}}, diverge_at=20, floor=0.5)
+    study = read_study(maker.folder)
+    for figure, title in (
+        (build(study, "comparison"), "Final validation loss"),
+        (build(study, "final_validation_loss"), "lr=1e-2" if several else ""),
+    ):
+        axes = panel(figure, title)
+        assert axes.get_xlabel() == "no run has finished"
+        assert list(axes.get_xticks()) == []
+        assert not [text for text in texts(axes) if "floor" in text]
+        assert {"diverged at step 60", "diverged at step 20"} <= {*texts(axes)}
 
 
 def test_a_spike_does_not_press_the_other_curves_flat(four_arms: Study) -> None:

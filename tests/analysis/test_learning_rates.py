@@ -8,8 +8,9 @@ from scipy import stats
 from learning_rate_runs import INITIAL, runs_by_rate, study_of_arms
 from normlab.analysis.arms import group_runs
 from normlab.analysis.learning_rates import LearningRates, RatedArm, analyse_learning_rates
+from normlab.analysis.report_tables import figure_tables
 from normlab.analysis.result import analyse_study
-from normlab.archive.record import FinalNumbers
+from normlab.archive.record import FinalNumbers, short_number
 
 U = {1e-3: [2.0, 2.1], 1e-2: [1.5, 1.7], 1e-1: [3.0, None]}
 
@@ -77,6 +78,45 @@ def test_the_largest_stable_rate_has_no_divergence_at_or_below_it() -> None:
     island = {1e-3: [2.0], 1e-2: [None], 1e-1: [1.9]}
     assert only(runs_by_rate(island)).largest_stable == 1e-3
     assert only(runs_by_rate({1e-3: [None], 1e-2: [1.0], 1e-1: [1.0]})).largest_stable is None
+
+
+UNIGRAM = 3.0
+
+
+@pytest.mark.parametrize(
+    ("losses", "largest"),
+    [
+        ({1e-3: [2.0], 1e-2: [2.98], 1e-1: [3.5]}, 1e-2),  # 0.02 below is enough
+        ({1e-3: [2.0], 1e-2: [2.99], 1e-1: [2.0]}, 1e-3),  # not stable again beyond
+        ({1e-3: [2.0], 1e-2: [2.0, 3.0], 1e-1: [2.0]}, 1e-3),  # of two seeds one
+        ({1e-3: [3.0], 1e-2: [2.0], 1e-1: [3.0]}, 1e-2),  # the smallest was only too slow
+        ({1e-3: [3.0], 1e-2: [None], 1e-1: [2.0]}, None),
+        ({1e-3: [3.0], 1e-2: [3.0], 1e-1: [3.0]}, None),
+    ],
+)
+def test_a_rate_at_which_nothing_is_learned_is_not_stable(
+    losses: dict[float, list[float | None]], largest: float | None
+) -> None:
+    runs = runs_by_rate(losses)
+    for run in runs:
+        run.record.unigram = UNIGRAM
+    assert only(runs).largest_stable == largest
+    words = "no rate" if largest is None else short_number(largest)
+    result = analyse_study(study_of_arms(runs))
+    (sentence,) = [line for line in result.sentences if line.startswith("Largest stable")]
+    assert sentence.endswith(f"below the unigram loss): {words} for every arm.")
+
+
+def test_the_report_counts_by_rate_what_learned_nothing() -> None:
+    runs = runs_by_rate({1e-3: [2.0, 2.0], 1e-2: [None, 3.0], 1e-1: [None, None]})
+    for run in runs:
+        run.record.unigram = UNIGRAM
+    _, by_rate = figure_tables(analyse_study(study_of_arms(runs)))["learning_rate"]
+    assert [cell.text for cell in by_rate.rows[0][1:]] == [
+        "2.0000 ± 0.0000",
+        "3.0000, 1 of 2 diverged, 1 of 2 learned nothing",
+        "2 of 2 diverged",
+    ]
 
 
 def test_the_best_rate_is_not_chosen_by_survivors() -> None:
@@ -196,7 +236,7 @@ def test_an_arm_has_learned_nothing_where_it_has_not_at_its_best_rate() -> None:
         for run in runs:
             run.record.unigram = unigram
         sentences = analyse_study(study_of_arms(runs)).sentences
-        return [sentence for sentence in sentences if "unigram loss" in sentence]
+        return [sentence for sentence in sentences if sentence.startswith("Less than")]
 
     assert unlearned(3.0) == []
     assert "rmsnorm · pre (1 of 1 runs)" in unlearned(1.5)[0]

@@ -212,6 +212,20 @@ def test_below_the_table_stands_what_it_shows_and_what_weakens_it(maker: Any) ->
     assert told.index("params") < told.index(verdict) < told.index(warning) < told.index("figures ")
 
 
+def test_the_terminal_has_the_differences_that_the_verdict_only_counts(maker: Any) -> None:
+    for at in range(7):
+        for seed in range(3):
+            maker.run(f"norm{at}", seed=seed, level=1.5 + at / 10, steps=100)
+    told = plot(maker.folder).stdout
+    result = write_study_report(maker.folder).result
+    for comparison in result.comparisons:
+        by = f"{-comparison.difference.mean:.4f} ± {comparison.difference.half:.4f}"
+        (row,) = [line for line in told.splitlines() if by in line]
+        assert comparison.other.name in row
+        assert comparison.outcome in row
+    assert told.index(row) < told.index("ends lower than")
+
+
 def test_in_a_window_sentences_are_wrapped_and_indented(
     maker: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -101,6 +101,18 @@ def test_a_study_over_three_rates_gets_the_figure(
     assert [one.count("learning_rate") for one in names] == [1, 0]
 
 
+def test_panels_without_a_best_rate_or_a_sensitivity_have_no_scale_and_say_why() -> None:
+    lost: dict[float, list[float | None]] = {rate: [None, None] for rate in PRE}
+    rates = analyse_learning_rates(group_runs(study_of_arms(runs_by_rate(lost)).runs))
+    assert rates is not None
+    figure = figures.learning_rate_figure("study", rates)
+    _, tuned, sensitivity = figure.axes
+    assert (tuned.get_xlabel(), sensitivity.get_xlabel()) == (
+        *("no arm has a best rate", "no arm has one"),
+    )
+    assert [list(axes.get_xticks()) for axes in (tuned, sensitivity)] == [[], []]
+
+
 def test_the_table_has_best_rate_tuned_loss_sensitivity_and_stability() -> None:
     from rich.console import Console
 

@@ -15,9 +15,13 @@ from normlab.analysis.arms import Arm, Facet
 from normlab.analysis.family import family_differences
 from normlab.analysis.statistics import LEVEL, Difference, Outcome, mean_or_infinity
 from normlab.archive.record import SETTLED_STATES
+from normlab.archive.study import Run
 
 # The floor is that of the very windows that are validated; this is far beyond rounding.
 FLOOR_TOLERANCE = 0.01  # nats per token
+
+# Nats per token below the unigram loss within which a model has learned little more than that.
+LITTLE_LEARNED = 0.02
 
 # Over all validation windows, or over one half of them; as `FinalNumbers` has them.
 FinalLoss = Literal["val_loss", "selection_loss", "test_loss"]
@@ -109,6 +113,15 @@ def mostly_diverged(arm: Arm) -> bool:
     """
     diverged, settled = arm.with_state("diverged"), arm.with_state(*SETTLED_STATES)
     return 2 * len(diverged) >= max(1, len(settled))  # an arm without results has not diverged
+
+
+def is_unlearned(run: Run) -> bool:
+    """Whether it finished near the unigram loss, or above it; false where that is not known."""
+    record = run.record
+    unigram, loss = record.unigram, record.final.val_loss
+    if record.state != "finished" or unigram is None or loss is None:
+        return False
+    return loss > unigram - LITTLE_LEARNED
 
 
 def is_below_floor(arm: Arm) -> bool:

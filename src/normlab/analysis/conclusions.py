@@ -9,8 +9,10 @@ from collections.abc import Iterator, Sequence
 
 from normlab.analysis.arms import Arm, split_facets
 from normlab.analysis.comparison import (
+    LITTLE_LEARNED,
     Comparison,
     FinalLoss,
+    is_unlearned,
     learned_data,
     losses_by_seed,
     mostly_diverged,
@@ -107,27 +109,16 @@ def describe_divergence(arms: Sequence[Arm]) -> list[str]:
     return words
 
 
-# Nats per token below the unigram loss within which a model has learned little more than that.
-_LITTLE_LEARNED = 0.02
-
-
 def describe_unlearned(arms: Sequence[Arm]) -> Iterator[str]:
     """Which arms ended near the loss of a model that ignores the context, or above it."""
     rows = []
     for arm in arms:
-        losses = [
-            (run.record.unigram, run.record.final.val_loss) for run in arm.with_state("finished")
-        ]
-        unlearned = [
-            loss
-            for unigram, loss in losses
-            if unigram is not None and loss is not None and loss > unigram - _LITTLE_LEARNED
-        ]
-        if unlearned:
-            rows.append(f"{arm.label} ({len(unlearned)} of {len(losses)} runs)")
+        finished = arm.with_state("finished")
+        if unlearned := sum(map(is_unlearned, finished)):
+            rows.append(f"{arm.label} ({unlearned} of {len(finished)} runs)")
     if rows:
         yield (
-            f"Less than {_LITTLE_LEARNED:g} nats better than the unigram loss (token frequencies "
+            f"Less than {LITTLE_LEARNED:g} nats better than the unigram loss (token frequencies "
             f"only), or worse: {join_first(rows)}. A comparison with such an arm says little about "
             f"trained models."
         )
@@ -344,7 +335,7 @@ def describe_sensitivities(rates: LearningRates) -> Iterator[str]:
 
 
 def describe_stable_rates(rates: LearningRates) -> Iterator[str]:
-    """Up to which learning rate no run diverged, by rate, the largest first."""
+    """Up to which learning rate each arm trains stably, by rate, the largest first."""
     if not rates.grid:
         return
     names: dict[float, list[str]] = defaultdict(list)
@@ -356,5 +347,6 @@ def describe_stable_rates(rates: LearningRates) -> Iterator[str]:
         whose = join_first(names[rate]) if len(names) > 1 else "every arm"
         words.append(f"{short_number(rate) if rate else 'no rate'}{end} for {whose}")
     yield (
-        f"Largest learning rate at which no run diverged, nor at a smaller one: {'; '.join(words)}."
+        f"Largest stable learning rate (no run diverged there or below, and every run ended "
+        f"{LITTLE_LEARNED:g} nats or more below the unigram loss): {'; '.join(words)}."
     )

@@ -131,8 +131,15 @@ def _lacks_its_end(run: Run, tag: str, series: Series) -> bool:
 
 
 def finite_series(run: Run, tag: str) -> Series | None:
-    """The run's series up to its first value that is not finite; None where that is nothing."""
+    """The run's series up to its first value that is not finite; None where that is nothing.
+
+    A loss ends at the step at which the run diverged.
+    """
     series = run.events.scalars.get(tag)
+    if series and run.record.state == "diverged" and tag in (tags.TRAIN_LOSS, tags.VALIDATION_LOSS):
+        # Losses are read in groups, so some steps have followed before the divergence was seen.
+        end = int(np.searchsorted(series.steps, run.record.end_step, side="right"))
+        series = Series(series.steps[:end], series.values[:end])
     return (series and series.until_divergence()) or None  # an empty Series is false
 
 

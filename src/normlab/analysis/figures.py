@@ -37,6 +37,7 @@ from normlab.analysis.learning_rates import (
     LearningRates,
     RatedArm,
     RatePoint,
+    learning_rate,
 )
 from normlab.analysis.result import (
     MOST_FACETS,
@@ -136,8 +137,9 @@ def comparison_figure(planned: FigurePlan, *, own_rates: bool = False) -> Figure
     """Training curve, validation curve and final losses of one facet under one legend.
 
     Of several facets it shows the one with the lowest validation loss, or the one with the most
-    arms where they learn different data, whose losses do not compare; and says so. `own_rates`:
-    another figure compares the arms each at its own best learning rate.
+    arms where they learn different data, whose losses do not compare; and says so, and which of
+    several learning rates that is. `own_rates`: another figure compares the arms each at its own
+    best one.
     """
     compare = len({learned_data(arm) for arm in planned.arms}) == 1
     facet = min(
@@ -152,8 +154,7 @@ def comparison_figure(planned: FigurePlan, *, own_rates: bool = False) -> Figure
     heights = [_CURVES_HEIGHT, _rows_height(rows)]
     legend = panels.legend_entries(arms, look)
     note = f"{_curve_note(arms)}\n{_dots_note(arms)}{_hidden_arms_note(planned, planned.arms)}"
-    if own_rates:
-        note += "\nOne learning rate for all arms: the figure learning_rate has each at its best."
+    note += _shown_rate_note(facet, planned, own_rates)
     figure, body = sheet.create_sheet(title, note, legend, sum(heights))
     # Grids of their own: long names below must not press the curves together.
     outer = body.add_gridspec(2, 1, height_ratios=heights)
@@ -167,6 +168,22 @@ def comparison_figure(planned: FigurePlan, *, own_rates: bool = False) -> Figure
     validation.set_ylabel("")
     validation.tick_params(labelleft=False)
     return figure
+
+
+def _shown_rate_note(facet: Facet, planned: FigurePlan, own_rates: bool) -> str:
+    """A line for the learning rate of a facet, where others have another."""
+    rates, shown = (
+        {rate for arm in arms for run in arm.runs if (rate := learning_rate(run)) is not None}
+        for arms in (planned.arms, facet.arms)
+    )
+    if not shown or not (own_rates or rates > shown):
+        return ""
+    others = (
+        "the figure learning_rate has each arm at its own best rate"
+        if own_rates
+        else "training_loss, validation_loss and final_validation_loss show the other rates too"
+    )
+    return f"\nOnly lr={' and '.join(map(short_number, sorted(shown)))} is shown; {others}."
 
 
 def _curves_figure(planned: FigurePlan, title: str, draw_panel: _Panel) -> Figure:
@@ -397,7 +414,8 @@ def _draw_arm_rows(
     across.set_xlim(*_sensitivity_limits(arms))
     trained = [rated for rated in arms if rated.best]
     losses = [list(rated.tuned.values()) for rated in trained]
-    tuned.set_xlim(*panels.final_limits([rated.arm for rated in trained], losses))
+    if limits := panels.final_limits([rated.arm for rated in trained], losses):
+        tuned.set_xlim(*limits)
     for row, rated in enumerate(arms):
         if rated.best is not None:
             panels.draw_seed_values(tuned, rated.arm, look, row, list(rated.tuned.values()))
@@ -407,11 +425,18 @@ def _draw_arm_rows(
         values = list(rated.sensitivity.values())
         if values:
             panels.draw_seed_values(across, rated.arm, look, row, values)
-    for axes in (tuned, across):
+    sensitive = any(rated.sensitivity for rated in arms)
+    for axes, has_values, otherwise in (
+        (tuned, trained, "no arm has a best rate"),
+        (across, sensitive, "no arm has one"),
+    ):
         axes.set_ylim(len(arms) - 0.4, -0.6)
         sheet.name_rows(axes, [rated.name for rated in arms], _NAMES_WIDTH)
-        axes.set_xlabel("nats per token")
-        axes.xaxis.set_major_locator(MaxNLocator(5))
+        if has_values:
+            axes.set_xlabel("nats per token")
+            axes.xaxis.set_major_locator(MaxNLocator(5))
+        else:
+            panels.omit_scale(axes, otherwise)
     across.tick_params(labelleft=False)
 
 

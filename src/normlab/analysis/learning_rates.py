@@ -16,7 +16,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from normlab.analysis.arms import Arm, name_arms
-from normlab.analysis.comparison import FinalLoss, losses_by_seed, mostly_diverged
+from normlab.analysis.comparison import (
+    FinalLoss,
+    is_unlearned,
+    losses_by_seed,
+    mostly_diverged,
+)
 from normlab.analysis.formatting import join_first
 from normlab.analysis.statistics import mean_interval, mean_or_infinity
 from normlab.archive import tags
@@ -27,6 +32,7 @@ FEWEST_RATES = 3
 
 # What is said of losses on the half of the validation windows that did not choose a setting.
 OTHER_WINDOWS = "on the windows that did not choose it"
+STABLE_UP_TO = "stable up to: no run diverged there or below, and every run learned there"
 
 _RATE_NAMES = ("lr", "optimizer.lr")  # the setting as `group_runs` names it
 
@@ -58,6 +64,11 @@ class RatePoint:
     def mean(self) -> float:
         """Mean over the finished seeds, or NaN."""
         return mean_interval(list(self.losses.values()))[0]
+
+    @property
+    def unlearned(self) -> int:
+        """How many runs finished and learned nothing, or hardly anything."""
+        return sum(map(is_unlearned, self.arm.runs))
 
     @property
     def ranking_loss(self) -> float:
@@ -111,15 +122,18 @@ class RatedArm:
 
     @property
     def largest_stable(self) -> float | None:
-        """The largest rate of the grid such that no run diverged at it nor at a smaller one.
+        """The largest rate of the grid at which every run learned, and none diverged up to it.
 
-        A run that ends with a high loss is stable. None if a run at the smallest rate diverged.
+        None if there is no such rate. An arm that learned at a rate, and nothing at a larger one,
+        is not stable beyond, whether it diverged there or not; one that learned nothing at a rate
+        below may only have been too slow.
         """
         stable = None
         for point in self.shared:
-            if point.diverged:
+            if point.diverged or (stable is not None and point.unlearned):
                 break
-            stable = point.rate
+            if not point.unlearned:
+                stable = point.rate
         return stable
 
     @property
@@ -219,11 +233,16 @@ def _merge_rates(arms: Sequence[Arm]) -> list[Arm]:
 def _runs_by_rate(arm: Arm) -> dict[float, list[Run]]:
     by_rate: dict[float, list[Run]] = defaultdict(list)
     for run in arm.with_state(*SETTLED_STATES):
-        optimizer = run.record.config.get("optimizer")
-        rate = optimizer.get("lr") if isinstance(optimizer, dict) else None
-        if isinstance(rate, int | float):
-            by_rate[float(rate)].append(run)
+        if (rate := learning_rate(run)) is not None:
+            by_rate[rate].append(run)
     return by_rate
+
+
+def learning_rate(run: Run) -> float | None:
+    """The run's peak learning rate; None where its record has none."""
+    optimizer = run.record.config.get("optimizer")
+    rate = optimizer.get("lr") if isinstance(optimizer, dict) else None
+    return float(rate) if isinstance(rate, int | float) else None
 
 
 def _rate_point(rate: float, arm: Arm, initial: Mapping[int, float], halved: bool) -> RatePoint:

@@ -72,7 +72,7 @@ def draw_final_losses(
     arms: Sequence[Arm],
     look: Look,
     rows: Sequence[str],
-    limits: tuple[float, float],
+    limits: tuple[float, float] | None,
     *,
     numbers: bool = True,
     names_width: float = 2.6,
@@ -80,13 +80,17 @@ def draw_final_losses(
     """Final validation loss of every arm: each seed a small dot, the mean, its 95 % t-interval.
 
     `rows` are the arms' names from top to bottom; an arm without a finished run says how it ended.
-    `limits` are those of the loss axis. With `numbers`, mean and interval stand beside the row.
-    Names take at most `names_width` inches.
+    `limits` are those of the loss axis, None where no run has finished. With `numbers`, mean and
+    interval stand beside the row. Names take at most `names_width` inches.
     """
     axes.set_ylim(len(rows) - 0.1, -0.6)  # downwards: the first row is the highest
     name_rows(axes, rows, names_width)
-    axes.set_xlabel(LOSS_LABEL if numbers else "nats per token")
-    axes.set_xlim(*limits)
+    if limits is None:
+        omit_scale(axes, "no run has finished")
+    else:
+        axes.set_xlabel(LOSS_LABEL if numbers else "nats per token")
+        axes.set_xlim(*limits)
+        _draw_final_floor(axes, arms, len(rows) - 0.3)
     across = axes.get_yaxis_transform()
     for arm in arms:
         row = rows.index(arm.name)
@@ -107,7 +111,12 @@ def draw_final_losses(
                 va="center",
                 fontsize=8.5,
             )
-    _draw_final_floor(axes, arms, len(rows) - 0.3)
+
+
+def omit_scale(axes: Axes, reason: str) -> None:
+    """Leave out the horizontal scale of a panel without values, and say in its place why."""
+    axes.set_xticks([])
+    axes.set_xlabel(reason)
 
 
 def row_names(arms: Sequence[Arm]) -> list[str]:
@@ -120,8 +129,10 @@ def row_names(arms: Sequence[Arm]) -> list[str]:
 
 def final_limits(
     arms: Sequence[Arm], losses: Sequence[Sequence[float]] | None = None
-) -> tuple[float, float]:
+) -> tuple[float, float] | None:
     """Limits of the final loss, in nats per token: every seed, and the floor if it is near.
+
+    None where there is no loss.
 
     An interval from two or three seeds can be many times wider than what was measured; it is cut
     at the edge rather than allowed to press the dots together. `losses` are drawn in place of the
@@ -130,7 +141,7 @@ def final_limits(
     losses = losses or [arm.final_losses for arm in arms]
     values = [value for of_arm in losses for value in of_arm]
     if not values:
-        return 0.0, 1.0
+        return None
     low, high = min(values), max(values)
     span = max(high - low, 0.02 * abs(high))
     for of_arm in losses:
@@ -237,19 +248,23 @@ def _draw_single_runs(
     for run in single_runs(arm):
         alone = piecewise_curve(run, tag, smooth=smooth)
         for piece in alone.pieces:
+            # A single point is no line, and would not be seen.
+            marker = look.marker(arm) if len(piece[0]) == 1 else ""
             (line,) = axes.plot(
-                *piece, color=colour, ls=look.line(arm), lw=1.0, alpha=0.8, zorder=2.5
-            )
+                *piece, color=colour, ls=look.line(arm), lw=1.0, marker=marker, ms=3.2, alpha=0.8,
+                zorder=2.5,
+            )  # fmt: skip
             add_tooltip(line, f"{run.record.name}, {run.record.state}")
         for point in alone.open:
             _mark_open_end(axes, *point, colour)
         end = last_finite_loss(run)
         if end:
             step, loss = end
-            top = limits[1] - 0.03 * (limits[1] - limits[0])  # a × at the edge would be half cut
+            top = limits[1] - 0.03 * (limits[1] - limits[0])
             (cross,) = axes.plot(
                 [step], [min(loss, top)], "x", color=colour, mew=1.8, ms=7, zorder=5
             )
+            cross.set_clip_on(False)  # at an edge it would be half cut
             add_tooltip(
                 cross, f"{run.record.name}: diverged; {loss:.4f} at step {step} before it did"
             )

@@ -156,13 +156,15 @@ def read_nats(option: str, text: str) -> float:
 
 def print_report(report: StudyReport) -> None:
     """Print a report: the tables, what they show, what was left out, and where the files are."""
-    from normlab.analysis.terminal_tables import rates_table, summary_table
+    from normlab.analysis.terminal_tables import comparisons_table, rates_table, summary_table
     from normlab.terminal import open_terminal
 
     result, console = report.result, open_terminal()
     console.print(summary_table(result.summaries))
     if result.rates is not None:
         console.print(rates_table(result.rates))
+    if (comparisons := comparisons_table(result)) is not None:
+        console.print(comparisons)
     if result.story:
         _print_sentence(console, "", " ".join(result.story))
     for sentence in result.sentences:

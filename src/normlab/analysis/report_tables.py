@@ -17,6 +17,7 @@ from normlab.analysis.arms import (
     format_value,
     run_identity,
 )
+from normlab.analysis.comparison import LITTLE_LEARNED
 from normlab.analysis.convergence import (
     ABOVE_FLOOR,
     SPIKE_SIGMAS,
@@ -34,6 +35,7 @@ from normlab.analysis.curves import (
 from normlab.analysis.formatting import format_loss, format_probability
 from normlab.analysis.learning_rates import (
     OTHER_WINDOWS,
+    STABLE_UP_TO,
     LearningRates,
     RatedArm,
     RatePoint,
@@ -407,8 +409,7 @@ def _tuned_table(rates: LearningRates, names: Sequence[Cell], arms: Sequence[Rat
     windows = f" ({OTHER_WINDOWS})" if rates.halved else ""
     caption = (
         f"Over the {len(rates.grid)} learning rates that all arms share: final validation loss at "
-        f"the best of them{windows}; LR sensitivity (arXiv 2309.14322); stable up to: no run "
-        "diverged there or below."
+        f"the best of them{windows}; LR sensitivity (arXiv 2309.14322); {STABLE_UP_TO}."
     )
     columns = (Column("arm"), *number_columns(*headings))
     return Table(caption, columns, tuple(rows))
@@ -425,7 +426,10 @@ def _losses_by_rate_table(names: Sequence[Cell], arms: Sequence[RatedArm]) -> Ta
         Column("arm"),
         *number_columns(*(f"lr={short_number(rate)}" for rate in rates)),
     )
-    caption = "Final validation loss of the finished runs by learning rate, and what diverged."
+    caption = (
+        "Final validation loss of the finished runs by learning rate, what diverged, and what "
+        f"learned nothing: less than {LITTLE_LEARNED:g} nats per token below the unigram loss."
+    )
     return Table(caption, columns, tuple(rows))
 
 
@@ -433,10 +437,9 @@ def _rate_point_cell(point: RatePoint | None) -> Cell:
     if point is None:
         return number_cell(None)
     cell = interval_cell(mean_interval(list(point.losses.values())))
-    if not point.diverged:
-        return cell
-    lost = f"{point.diverged} of {len(point.arm.runs)} diverged"
-    return Cell(f"{cell.text}, {lost}" if point.losses else lost, cell.value)
+    counts = ((point.diverged, "diverged"), (point.unlearned, "learned nothing"))
+    lost = [f"{count} of {len(point.arm.runs)} {what}" for count, what in counts if count]
+    return Cell(", ".join([cell.text] * bool(point.losses) + lost), cell.value)
 
 
 def _rate_cell(rate: float | None) -> Cell:

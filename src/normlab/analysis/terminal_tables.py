@@ -10,8 +10,12 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from normlab.analysis import report_tables
+from normlab.analysis.arms import SEPARATOR
+from normlab.analysis.conclusions import MOST_SENTENCES
 from normlab.analysis.formatting import format_loss
-from normlab.analysis.learning_rates import OTHER_WINDOWS, LearningRates
+from normlab.analysis.learning_rates import OTHER_WINDOWS, STABLE_UP_TO, LearningRates
+from normlab.analysis.result import StudyResult
 from normlab.analysis.runs_csv import RUNS_FILE
 from normlab.analysis.statistics import mean_interval
 from normlab.analysis.summary import ArmSummary
@@ -105,8 +109,7 @@ def rates_table(rates: LearningRates) -> Table:
     windows = f"\n({OTHER_WINDOWS}); " if rates.halved else ";\n"
     caption = (
         f"Over the {len(rates.grid)} learning rates that all arms share: each at the best of them"
-        f"{windows}LR sensitivity (arXiv 2309.14322);\nstable up to: no run diverged there or "
-        "below."
+        f"{windows}LR sensitivity (arXiv 2309.14322);\n{STABLE_UP_TO}."
     )
     table = _empty_table(
         ("best lr", "tuned loss", "sensitivity", "stable up to", "diverged"), caption
@@ -120,6 +123,33 @@ def rates_table(rates: LearningRates) -> Table:
             _format_rate(rated.largest_stable),
             f"{rated.diverged} of {len(rated.arm.runs)}" if rated.diverged else "0",
         )
+    return table
+
+
+def comparisons_table(result: StudyResult) -> Table | None:
+    """Each facet's lowest arm against its others, the numbers as in the report.
+
+    None where every comparison has a sentence of its own, which has these numbers.
+    """
+    report = report_tables.comparisons_table(result)
+    if report is None or not (result.story or len(report.rows) > MOST_SENTENCES):
+        return None
+    caption = (
+        "Lower by: how far the first arm ends below the indented one, nats per token.\n"
+        "Interval and p hold for all pairs of arms together, over equal seeds.\n"
+        "Detectable: the true difference that 4 of 5 such studies report."
+    )
+    if len(report.rows) > MOST_ROWS:
+        caption += f"\nThe first {MOST_ROWS} of {len(report.rows)}; report.html has all."
+    table = _empty_table(("lower by", "p", "pairs", "outcome", "detectable"), caption)
+    heading = ""
+    for comparison, row in zip(result.comparisons[:MOST_ROWS], report.rows, strict=False):
+        lowest = SEPARATOR.join(filter(None, [comparison.best.name, comparison.facet]))
+        if lowest != heading:
+            heading = lowest
+            table.add_row(Text(lowest, style="bold"))
+        # Before these five are names, which stand in the heading and the first column here.
+        table.add_row(Text(f"  {comparison.other.name}"), *(cell.text for cell in row[-5:]))
     return table
 
 

@@ -30,7 +30,7 @@ from normlab.apps.claims.runs import ClaimData
 from normlab.archive import tags
 from normlab.archive.study import Run
 
-YES, ABSENT, NO, UNKNOWN, VACUOUS, OUTSIDE = MEANINGS
+YES, ABSENT, NO, UNKNOWN, VACUOUS, OUTSIDE, UNMEASURED = MEANINGS
 A, B = "norm=rmsnorm", "norm=layernorm"
 
 
@@ -185,6 +185,44 @@ def test_a_regime_names_arms_that_have_learned_only_where_that_is_asked() -> Non
     for test in (Diverges(A, B), Level(A, 1.0, 2.0)):
         judged = judge_claim(test, ClaimData(), regime=regime)
         assert judged.regime == "runs of at least 500 steps (a paper)"
+
+
+@pytest.mark.parametrize(
+    ("data", "word"),
+    [
+        (ClaimData(problem="there is no file"), UNMEASURED),
+        (ClaimData(), UNMEASURED),
+        (ClaimData((make_run("dyt", 0, 1.0),)), UNMEASURED),  # of another arm
+        (ClaimData((make_run("rmsnorm", 0, 1.0, state="running"),)), UNMEASURED),
+        (ClaimData((make_run("rmsnorm", 0, 1.0),)), UNKNOWN),  # the other arm is missing
+        (ClaimData(tuple(make_arm("rmsnorm", [None]))), UNKNOWN),
+        (ClaimData((make_run("rmsnorm", 0, 1.0, state="failed"),)), UNKNOWN),
+    ],
+)
+def test_a_claim_of_which_nothing_was_trained_is_not_measured(data: ClaimData, word: str) -> None:
+    verdict = judge_claim(Lower(A, B, 0.02), data)
+    assert (verdict.word, verdict.value) == (word, None)
+    assert verdict.reason
+
+
+def test_a_claim_without_its_values_is_not_measured_and_with_others_than_numbers_is() -> None:
+    assert judge_claim(Value("x", low=1.0), make_claim_data(y=[2.0])).word == UNMEASURED
+    assert judge_claim(Value("x", low=1.0), make_claim_data()).word == UNMEASURED
+    assert judge_claim(Value("x", low=1.0), make_claim_data(x=[math.nan])).word == UNKNOWN
+
+
+def test_where_shorter_runs_have_ended_the_claim_is_measured() -> None:
+    arms = [
+        make_run(norm, seed, 1.0, steps=steps, state=state)
+        for norm in ("rmsnorm", "layernorm")
+        for seed in range(3)
+        for steps, state in ((100, "finished"), (200, "running"))
+    ]
+    verdict = judge_claim(Lower(A, B, 0.02), ClaimData(tuple(arms)))
+    assert [horizon.word for horizon in verdict.horizons] == [ABSENT, UNKNOWN]
+    none = [run for run in arms if run.record.state == "running"]
+    verdict = judge_claim(Lower(A, B, 0.02), ClaimData(tuple(none)))
+    assert [horizon.word for horizon in verdict.horizons] == [UNMEASURED]
 
 
 def test_every_word_has_a_meaning() -> None:
@@ -537,7 +575,7 @@ CASES = [
     (Value("x", high=1.1), [-5.0, -5.0, -5.0], YES),
     (Exact("x", 1e-11), [1e-15, 0.0], YES),
     (Exact("x", 1e-11), [1e-15, 1e-3], NO),
-    (Value("y", high=1.0), [1.0], UNKNOWN),
+    (Value("y", high=1.0), [1.0], UNMEASURED),
 ]
 
 

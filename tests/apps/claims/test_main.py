@@ -121,8 +121,8 @@ def test_runs_are_trained_once_and_a_study_that_fails_leaves_the_others(
         # After six steps no arm has learned anything.
         "one": "vacuous",
         "two": "vacuous",
-        "three": "cannot tell",
-        "four": "cannot tell",
+        "three": "not measured",
+        "four": "not measured",
         "five": "reproduced",
     }
     assert "model.heads=3 does not divide" in found["three"].reason
@@ -154,7 +154,7 @@ def test_runs_are_trained_once_and_a_study_that_fails_leaves_the_others(
     one = read_record(results, ClaimsRecord).verdicts
     assert [one.name for one in one] == sorted(found)
     now = {one.name: one for one in one}["one"]
-    assert now.word == "cannot tell"
+    assert now.word == "not measured"
     assert now.reason == "2 of 2 runs with norm=rmsnorm have not ended (not trained yet)"
     assert now.runs.missing == 4
 
@@ -176,7 +176,7 @@ def test_measurements_are_kept_and_one_that_fails_leaves_the_others(
     assert found["one"].word == "reproduced"
     assert found["two"].reason == "broken could not be measured (RuntimeError: no such device)"
     assert found["three"].reason == "not finite was not measured; there are x"
-    assert "3 claims at budget=quick: 1 reproduced, 2 cannot tell." in out
+    assert "3 claims at budget=quick: 1 reproduced, 2 not measured." in out
 
     path = Path("outputs/claims/measured/counted-quick.json")
     assert read_record(path, StoredMeasurement).series == {"x": [1.0, 1.01, 0.99]}

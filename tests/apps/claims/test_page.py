@@ -96,7 +96,7 @@ def test_the_pages_show_each_claim_at_the_largest_budget_that_measured_it() -> N
     shown = combine_budgets([quick, standard])
     assert {v.name: (v.budget, v.word) for v in shown.verdicts} == {
         "both": ("standard", "reproduced"),
-        "not_yet": ("quick", "cannot tell"),
+        "not_yet": ("quick", "not measured"),
         "only_quick": ("quick", "refuted"),
     }
     assert shown.budget == "quick or standard"
@@ -105,11 +105,12 @@ def test_the_pages_show_each_claim_at_the_largest_budget_that_measured_it() -> N
 
 def test_the_tally_counts(report: ClaimsRecord) -> None:
     assert tally_verdicts(report) == (
-        "6 claims at budget=quick: 2 reproduced, 1 not reproduced, 1 refuted, 2 cannot tell."
+        "6 claims at budget=quick: 2 reproduced, 1 not reproduced, 1 refuted, 1 cannot tell, "
+        "1 not measured."
     )
     assert (
         tally_verdicts(ClaimsRecord("quick", report.verdicts[5:]))
-        == "1 claim at budget=quick: 1 cannot tell."
+        == "1 claim at budget=quick: 1 not measured."
     )
 
 
@@ -189,6 +190,9 @@ def test_the_figure_has_every_claim(report: ClaimsRecord, tmp_path: Path) -> Non
     png, svg = draw_claims(report, tmp_path)
     assert png.stat().st_size > 10_000
     text = svg.read_text()
+    # Of what is not measured there is the word in its row, and no mark that a legend could name.
+    assert text.count("<!-- not measured -->") == 1
+    assert text.count("<!-- cannot tell -->") == 2
     again = draw_claims(report, tmp_path / "again")
     assert again[0].read_bytes() == png.read_bytes()
     assert text.count("<g") > 20

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
 from html_page import Page
 from learning_rate_runs import runs_by_rate
@@ -12,8 +13,10 @@ from normlab.analysis.arms import group_runs
 from normlab.analysis.experiment import StudyExperiment
 from normlab.analysis.plot import print_report, write_study_report
 from normlab.analysis.result import analyse_study
+from normlab.analysis.style import Look
 from normlab.apps.experiments import TRAINED_EXPERIMENTS
-from normlab.apps.experiments.trials import best_trial_of_arms, read_trials
+from normlab.apps.experiments.trial_panels import draw_best_rates
+from normlab.apps.experiments.trials import best_trial_of_arms, group_trials, read_trials
 from normlab.archive.study import Study, read_study
 from normlab.data import build_source, unigram_loss
 
@@ -112,6 +115,17 @@ def test_without_a_rate_at_which_all_finish_none_is_shared(maker: Any) -> None:
     words = told(maker)
     assert "There is no rate at which every arm finishes" in words
     assert write_study_report(maker.folder, TRAINED_EXPERIMENTS).figures
+
+
+@pytest.mark.parametrize("finishes", [False, True])
+def test_best_losses_have_a_scale_where_an_arm_finishes(maker: Any, finishes: bool) -> None:
+    norms(maker, 1, none=(None, None), pre=(2.4 if finishes else None, None))
+    arms = group_runs(read_study(maker.folder).runs)
+    axes = Figure().add_subplot()
+    draw_best_rates(axes, group_trials(read_trials(arms), "name"), Look.of(arms))
+    assert "finishes at no rate" in [text.get_text() for text in axes.texts]
+    assert (axes.get_xlabel() == "no arm finishes at any rate") == (not finishes)
+    assert bool(len(axes.get_xticks())) == finishes
 
 
 def test_who_is_no_better_than_frequencies_is_named(maker: Any) -> None:

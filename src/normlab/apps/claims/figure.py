@@ -20,6 +20,7 @@ from normlab.apps.claims.page import describe_value
 from normlab.apps.claims.record import ClaimsRecord, ClaimVerdict, Range, Verdict
 
 # Colour, mark and filling of every word; the marks differ for those who cannot tell the colours.
+# Of what is not measured there is no number to mark.
 LOOKS: dict[Verdict, tuple[str, str, str]] = {
     "reproduced": ("#0072B2", "o", "full"),
     "not reproduced": ("#B26E00", "s", "full"),
@@ -27,6 +28,7 @@ LOOKS: dict[Verdict, tuple[str, str, str]] = {
     "cannot tell": ("#6E6E6E", "o", "none"),
     "vacuous": ("#6E6E6E", "x", "full"),
     "out of regime": ("#6E6E6E", "D", "none"),
+    "not measured": ("#6E6E6E", "", "none"),
 }
 _CLAIMED, _ABSENT = "#CDE7DC", "#E3E3E3"
 
@@ -58,13 +60,14 @@ def draw_claims(record: ClaimsRecord, folder: Path, name: str = "claims") -> lis
 
 
 def create_legend(published: Artist) -> tuple[list[Artist], list[str]]:
-    """The handles and labels of every word, the shaded ranges, and the published number's."""
+    """The handles and labels of every marked word, the shaded ranges, the published number's."""
+    marked = {word: look for word, look in LOOKS.items() if look[1]}
     handles: list[Artist] = [
         Line2D([], [], color=colour, marker=mark, fillstyle=filling, ms=5)  # type: ignore[arg-type]
-        for colour, mark, filling in LOOKS.values()
+        for colour, mark, filling in marked.values()
     ]
     handles += [published, Patch(color=_CLAIMED), Patch(color=_ABSENT)]
-    return handles, [*LOOKS, "published", "as claimed", "no effect"]
+    return handles, [*marked, "published", "as claimed", "no effect"]
 
 
 def range_shades(verdict: ClaimVerdict) -> list[tuple[Range, str]]:

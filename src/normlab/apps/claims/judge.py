@@ -10,7 +10,8 @@ With the 95 % interval I and the claim's margin m:
 | a ratio, a slope     | I in the range  | I within m of no effect | I wholly outside |
 | a value, an equation | I in the range  | does not exist          | I wholly outside |
 
-They are tried in the order of the columns. Anything else is "cannot tell".
+They are tried in the order of the columns. Anything else is "cannot tell", or "not measured" where
+there is neither a run that ended nor a value.
 Before the rule come objections, which leave a result without a verdict: runs shorter or smaller
 than those that the claim is about ("out of regime"), no arm that has learned ("vacuous"), one that
 should have and has not, or a margin that no result could reach ("out of regime"), and an arm that
@@ -187,7 +188,7 @@ def range_around(value: float, margin: float) -> Range:
 def judge_claim(
     name: str, claim: Claim, data: ClaimData, *, date: str, machine: str
 ) -> ClaimVerdict:
-    """What the data say of a claim. Where they say nothing: `cannot tell`, and why.
+    """What the data say of a claim. Where they say nothing: `cannot tell`, or `not measured`.
 
     `date` and `machine` are of the runs where these have none; a measurement has its own.
     """
@@ -195,6 +196,11 @@ def judge_claim(
     compared = _runs_of_arms(claim, data)
     ranges = verdict_ranges(claim.test)
     horizons = judge_lengths(claim, data, ranges)
+    if not _is_measured(claim, data):
+        horizons = [
+            replace(horizon, word="not measured") if horizon.word == "cannot tell" else horizon
+            for horizon in horizons
+        ]
     # Longer runs are nearer to those that were published.
     in_regime = [horizon for horizon in horizons if horizon.word != "out of regime"]
     last = (in_regime or horizons)[-1]
@@ -226,6 +232,13 @@ def judge_claim(
         role=claim.role.value,
         trained=_describe_trained(compared),
     )
+
+
+def _is_measured(claim: Claim, data: ClaimData) -> bool:
+    """Whether there is anything of what the claim looks at: its values, or a run that ended."""
+    if data.measurement is not None:
+        return bool(data.measurement.series.get(getattr(claim.test, "of", "")))
+    return any(run.record.state in _ENDED_STATES for run in _runs_of_arms(claim, data))
 
 
 def judge_lengths(claim: Claim, data: ClaimData, ranges: VerdictRanges) -> list[HorizonVerdict]:

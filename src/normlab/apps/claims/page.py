@@ -29,6 +29,7 @@ _COLOURS = {
     "cannot tell": "dim",
     "vacuous": "dim",
     "out of regime": "dim",
+    "not measured": "dim",
 }
 
 

@@ -14,7 +14,13 @@ from normlab.errors import NormlabError
 SCHEMA_VERSION = 1
 
 Verdict = Literal[
-    "reproduced", "not reproduced", "refuted", "cannot tell", "vacuous", "out of regime"
+    "reproduced",
+    "not reproduced",
+    "refuted",
+    "cannot tell",
+    "vacuous",
+    "out of regime",
+    "not measured",
 ]
 MEANINGS: dict[Verdict, str] = {
     "reproduced": "the 95 % interval lies where the claim says: beyond the margin on its side, or "
@@ -24,12 +30,15 @@ MEANINGS: dict[Verdict, str] = {
     "refuted": "the interval lies beyond the margin on the other side, or for a claim of a value "
     "or of equality wholly outside",
     "cannot tell": "the interval reaches over a border; or it is not judged, because of one seed, "
-    "runs that are missing, failed or diverged, or a best learning rate at the end of the grid",
+    "some runs that are missing, runs that failed or diverged, or a best learning rate at the end "
+    "of the grid",
     "vacuous": "no arm has learned, so the losses say nothing about trained models; what was "
     "measured is printed, not judged",
     "out of regime": "the runs are shorter or smaller than those that the claim is about, an arm "
     "that must learn has not, or no result could be larger than the margin; what was measured is "
     "printed, not judged",
+    "not measured": "there is nothing to judge: none of its runs has ended, or its measurement is "
+    "missing",
 }
 
 

@@ -76,10 +76,14 @@ def draw_best_rates(axes: Axes, arms: dict[str, list[Trial]], look: Look) -> Non
     axes.set_title("Each at its own best rate")
     axes.set_ylim(len(rows) - 0.4, -0.6)
     sheet.name_rows(axes, list(rows), _NAMES_WIDTH)
-    axes.set_xlabel(f"final validation {panels.LOSS_LABEL}")
     finished = [trial for trial in rows.values() if trial]
     losses = [list(trial.losses.values()) for trial in finished]
-    axes.set_xlim(*panels.final_limits([trial.arm for trial in finished], losses))
+    limits = panels.final_limits([trial.arm for trial in finished], losses)
+    if limits is None:
+        panels.omit_scale(axes, "no arm finishes at any rate")
+    else:
+        axes.set_xlabel(f"final validation {panels.LOSS_LABEL}")
+        axes.set_xlim(*limits)
     # x in shares of the panel, y in rows.
     across = axes.get_yaxis_transform()
     for row, trial in enumerate(rows.values()):
