@@ -191,12 +191,14 @@ def test_sums_over_tokens_do_not_depend_on_the_number_of_threads(norm):
             assert torch.equal(one, other)
 
 
-def test_it_can_be_differentiated_twice():
+@pytest.mark.parametrize("transposed", [False, True], ids=["contiguous", "transposed"])
+def test_it_can_be_differentiated_twice(transposed):
     norm = stirred(RMSNorm(8))
-    x = draw(5, 8).requires_grad_()
+    x = draw(8, 8).requires_grad_()
 
     def penalty(norm, x):
-        (by_x,) = torch.autograd.grad(norm(x).square().sum(), x, create_graph=True)
+        out = norm(x.t() if transposed else x)
+        (by_x,) = torch.autograd.grad(out.square().sum(), x, create_graph=True)
         return torch.autograd.grad(by_x.square().sum(), [x, *norm.parameters()])
 
     exact = copy.deepcopy(norm).double()

@@ -200,3 +200,25 @@ def test_the_first_point_that_is_another_is_named(
     record = RunRecord("", "run", "rmsnorm", "pre", "synthetic", 0, {}, {}, "finished")
     described = repeat._describe_difference(tmp_path / "old", record, tmp_path / "new", record)
     assert described == difference
+
+
+def test_a_study_that_cannot_be_one_is_the_commands_fault(first: Path, train_py: Callable) -> None:
+    answer = train_py("--from", str(first), "study=my repeat")
+    assert answer.code == 2
+    assert "study='my repeat' cannot be the name of a folder" in answer.err
+    assert "damaged" not in answer.err
+
+
+def test_a_folder_may_have_an_equals_sign_and_a_study_a_long_name(
+    first: Path, train_py: Callable
+) -> None:
+    study = first.parents[1] / ("a" * 64)
+    record = RunRecord.read(first)
+    record.config["study"] = study.name
+    record.write(first)
+    folder = first.parents[1] / "a=b"
+    first.parent.rename(study)
+    study.rename(folder)
+    answer = train_py("--from", str(folder / first.name), f"output_dir={folder.parent}/again")
+    assert "the same, to the bit" in answer.out, answer.err
+    assert [path.name for path in (folder.parent / "again").iterdir()] == ["a" * 57 + "-repeat"]

@@ -3,10 +3,12 @@
 import csv
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from normlab.archive.record import RunRecord
+from normlab.study import workers
 from normlab.study.plan import Plan
 from tiny_run import TINY
 
@@ -257,3 +259,31 @@ def test_a_result_without_its_curves_is_trained_again(
     (events,) = tmp_path.glob("*/*/events.out.tfevents*")
     assert events.stat().st_size
     assert "No run has finished" not in again.out
+
+
+def test_a_folder_of_the_job_is_refused(train_py: Callable, tmp_path: Path) -> None:
+    answer = train_py("hydra.job.chdir=true", *TINY, f"output_dir={tmp_path}")
+    assert answer.code == 2
+    assert "hydra.job.chdir=true is not allowed" in answer.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_is_edited_meanwhile_trains_no_other_run(
+    train_py: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each job is composed as it begins; the second finds another file than the plan."""
+    option = tmp_path / "own" / "norm" / "mine.yaml"
+    option.parent.mkdir(parents=True)
+    option.write_text("_target_: normlab.norms.RMSNorm\neps: 1e-5\n")
+    train = workers.train_with_progress
+
+    def train_and_edit(*arguments: Any, **keywords: Any) -> str:
+        option.write_text("_target_: normlab.norms.RMSNorm\neps: 1e-2\n")
+        return train(*arguments, **keywords)
+
+    monkeypatch.setattr(workers, "train_with_progress", train_and_edit)
+    own = ("--config-dir", str(option.parents[1]), "-m", "norm=mine", "seed=0,1", "jobs=1")
+    answer = train_py(*own, "hydra/launcher=basic", *TINY, f"output_dir={tmp_path / 'o'}")
+    assert answer.code == 1
+    assert "a file of the configuration has changed since the command began" in answer.err
+    assert [r.seed for r in records(tmp_path / "o" / "synthetic")] == [0]

@@ -48,6 +48,20 @@ def test_a_norm_on_the_command_line_stands_beside_the_arms() -> None:
     ]
 
 
+def test_arms_on_the_command_line_take_every_list_of_hydra() -> None:
+    request = SweepRequest(arms=ARMS)
+    with composed_config([]) as (loader, _):
+        arms, _ = request.expand_arms(["norm=glob(*rms*)", "placement=pre"], "quick", loader)
+        assert ("norm=rmsnorm", "placement=pre") in arms
+        assert len(arms) > len(ARMS) + 1
+        for word, said in {
+            "norm=interval(0,3)": "is not a list of values",
+            "norm=range(0,1000000000)": "gives more than 10,000 values",
+        }.items():
+            with pytest.raises(ConfigError, match=said):
+                request.expand_arms([word], "quick", loader)
+
+
 def test_a_budget_brings_its_sizes_and_the_command_line_wins() -> None:
     asked = SweepRequest(params={"optimizer.lr": 7, "data": "text"}, budgets=SIZES)
     assert asked.expand_arms([], "quick")[1] == ["seed=0", "optimizer.lr=7", "data=text"]
@@ -60,7 +74,11 @@ def test_a_budget_brings_its_sizes_and_the_command_line_wins() -> None:
 
 @pytest.mark.parametrize(
     ("given", "budget", "said"),
-    [(["budget=quick,full"], "quick", "budget=quick,full"), ([], "standard", "budget=standard")],
+    [
+        (["budget=quick,full"], "quick", "budget=quick,full"),
+        (["budget=glob(*)"], "quick", "budget=glob(*)"),
+        ([], "standard", "budget=standard"),
+    ],
 )
 def test_a_budget_without_a_size_is_refused(given: list[str], budget: str, said: str) -> None:
     with pytest.raises(ConfigError) as caught:

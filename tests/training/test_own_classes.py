@@ -5,9 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from normlab.errors import ConfigError, describe_error
-from normlab.training.build import check_networks
+from normlab.training.build import build_model, check_networks
 from normlab.training.run import train
 from normlab.training.stack_run import train_stack
 from tiny_run import TINY, SilentDisplay
@@ -81,6 +82,38 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
         return f"{name}.Own", next((n for n, line in enumerate(lines, 1) if "# HERE" in line), 0)
 
     return write_module
+
+
+RANDOM = """
+class Own(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.mix = nn.Linear(width, width)
+        self.order = torch.randperm(width)
+
+    def forward(self, x):
+        return self.mix(x) + x[..., self.order]
+"""
+
+
+def test_what_a_class_draws_when_it_is_built_is_the_seeds(
+    write: Write, specified: Callable
+) -> None:
+    target, _ = write(RANDOM)
+    words = (*TINY, "norm=none", f"norm._target_={target}")
+
+    def draw(seed: int) -> list[torch.Tensor]:
+        model = build_model(specified(*words, f"seed={seed}").config, 8)
+        norm = next(module for module in model.modules() if type(module).__name__ == "Own")
+        return [norm.mix.weight.detach(), norm.order]
+
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    first = draw(0)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(7)  # another run in this process
+    assert all(map(torch.equal, first, draw(0)))
+    assert not any(map(torch.equal, first, draw(1)))
 
 
 FAILING = {

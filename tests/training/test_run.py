@@ -17,7 +17,8 @@ from normlab.training import run as training_run
 from normlab.training.build import build_model
 from normlab.training.checkpoints import load_weights
 from normlab.training.run import train
-from tiny_run import TINY, InterruptingDisplay, SilentDisplay
+from normlab.training.stack_run import train_single
+from tiny_run import TINY, InterruptingDisplay, SilentDisplay, keep_last
 
 
 @pytest.fixture
@@ -302,3 +303,15 @@ def test_a_full_disk_is_called_by_its_name(
     assert "No space left on device" in (record.reason or "")
     assert not list((folder / "checkpoints").glob("*"))
     assert not list((folder / "checkpoints").glob(".*"))
+
+
+@pytest.mark.parametrize("stacked", [False, True], ids=["alone", "in a stack"])
+def test_a_run_whose_last_update_ruins_the_weights_has_diverged(
+    stacked: bool, specified: Callable, tmp_path: Path
+) -> None:
+    words = ("optimizer.lr=1e30", "schedule.warmup=0", "trainer.max_steps=1", "norm=none")
+    spec = specified(*keep_last((*TINY, *words, f"output_dir={tmp_path}")))
+    record = (train_single if stacked else train)(spec, "the command", SilentDisplay())
+    assert (record.state, record.diverged_step) == ("diverged", 1)
+    assert record.reason == "the validation loss after step 1 is not finite"
+    assert record.final.val_loss is None

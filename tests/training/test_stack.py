@@ -99,12 +99,15 @@ def test_the_update_is_that_of_adamw() -> None:
         OptimizerConfig(lr=1e-3),
         OptimizerConfig(lr=1e-2, betas=[0.5, 0.9], eps=1e-3, weight_decay=0.7),
         OptimizerConfig(lr=3e-2, betas=[0.0, 0.999], weight_decay=0.0),
+        # In single precision 1 - beta would be 0, or off by 19 %.
+        OptimizerConfig(lr=1e-2, betas=[0.99999999, 0.99999999]),
+        OptimizerConfig(lr=1e-2, betas=[0.9999998, 0.9999998]),
     ]
     shapes = {"matrix": (4, 3), "gain": (3,), "scale": ()}
-    values = {name: torch.randn(3, *shape) for name, shape in shapes.items()}
+    values = {name: torch.randn(5, *shape) for name, shape in shapes.items()}
     stacked = {name: value.clone() for name, value in values.items()}
-    optimizer = StackedAdamW(stacked, settings, [float("inf"), 0.3, float("inf")])
-    gradients = [{name: torch.randn(3, *shape) for name, shape in shapes.items()} for _ in range(5)]
+    optimizer = StackedAdamW(stacked, settings, [float("inf"), 0.3, *[float("inf")] * 3])
+    gradients = [{name: torch.randn(5, *shape) for name, shape in shapes.items()} for _ in range(5)]
     norms = []
     for step, of_step in enumerate(gradients, 1):
         optimizer.prepare_step(step, [s.lr / step for s in settings])

@@ -1042,17 +1042,17 @@ const QUIZ = [
    {
     "text": "Those without a norm, at 1e-2 and at 0.03",
     "correct": true,
-    "explanation": "There are 2 of 3 runs at 1e-2, and 3 of 3 at 0.03. The hollow point at 1e-2 is the run that did not diverge."
+    "explanation": "There are 4 of 5 runs at 1e-2, and 5 of 5 at 0.03. The hollow point at 1e-2 is the run that did not diverge."
    },
    {
     "text": "Those without a norm, at 0.03 alone",
     "correct": false,
-    "explanation": "There is another cross at 1e-2, where 2 of 3 runs diverged."
+    "explanation": "There is another cross at 1e-2, where 4 of 5 runs diverged."
    },
    {
     "text": "Those without a norm and those of Post-LN, at 0.03",
     "correct": false,
-    "explanation": "Post-LN ends at 3.3484 there. It has learned only how frequent letters are, but its loss is finite and it has no cross."
+    "explanation": "Post-LN ends at 3.3443 there. It has learned only how frequent letters are, but its loss is finite and it has no cross."
    },
    {
     "text": "Those of Post-LN, at all rates from 3e-3 on",

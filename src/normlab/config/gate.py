@@ -157,7 +157,7 @@ def check_overrides(overrides: Sequence[str], folders: Sequence[Path] = ()) -> N
         if not all(map(_is_package, packages.split(":"))):
             raise UntrustedError(
                 f"{excerpt(word)} is not allowed: the file of an option is merged into the run's "
-                f"own keys, as in norm@placement.attention.norm=dyt, and not into hydra."
+                f"own keys, as in +norm@placement.attention.norm=dyt, and not into hydra."
             )
         if key.partition("/")[0] in (*_group_names(), "hydra") and "." not in key:
             if ".." in value or re.search(r"(^|[\s,(\[{'\"])[/~]", value):

@@ -53,6 +53,8 @@ def _apply_kernels(
     kernels: "Kernels", torch_function: TorchFunction, x: Tensor, *parameters: Tensor
 ) -> Tensor:
     if torch.is_grad_enabled():
+        # Here, not in the function: what it saves has to be its input, for second derivatives.
+        x = x.contiguous()
         return _KernelFunction.apply(kernels, torch_function, x, *parameters)  # type: ignore[no-any-return, no-untyped-call]
     return kernels.forward(x.contiguous(), parameters)
 
@@ -113,7 +115,6 @@ class _KernelFunction(torch.autograd.Function):
     def forward(
         ctx: Any, kernels: "Kernels", torch_function: TorchFunction, x: Tensor, *parameters: Tensor
     ) -> Tensor:
-        x = x.contiguous()  # a kernel gets an address, and knows no strides
         ctx.kernels, ctx.torch_function = kernels, torch_function
         ctx.save_for_backward(x, *parameters)
         return kernels.forward(x, parameters)

@@ -57,7 +57,7 @@ class SweepRequest:
         return f"{name}-{budget}" if self.budgets else name
 
     def expand_arms(
-        self, arguments: Sequence[str], budget: str
+        self, arguments: Sequence[str], budget: str, loader: ConfigLoader | None = None
     ) -> tuple[list[Overrides], list[str]]:
         """The arms, and every other override: the command line's, before the experiment's own.
 
@@ -77,7 +77,7 @@ class SweepRequest:
             return [()], [*swept, *arguments]
         named = {_override_key(word) for arm in arms for word in arm}
         additions = [
-            _split_alternatives(word) for word in arguments if _override_key(word) in named
+            _split_alternatives(word, loader) for word in arguments if _override_key(word) in named
         ]
         if additions:
             arms += [arm for arm in itertools.product(*additions) if arm not in arms]
@@ -113,7 +113,11 @@ class SweepRequest:
     def _values_of_budget(self, argument: str, budget: str) -> Mapping[str, Any]:
         if not self.budgets:
             return {}
-        if "," in argument or budget not in self.budgets:
+        # Any syntax: of budget=glob(*) Hydra composes the default, and would sweep over all.
+        is_sweep = bool(argument) and (
+            OverridesParser.create().parse_override(argument).is_sweep_override()
+        )
+        if is_sweep or budget not in self.budgets:
             raise ConfigError(
                 f"{argument or f'budget={budget}'} is no size of this experiment; "
                 f"{suggest_closest(budget, self.budgets, 'budget=')}give one of "
@@ -165,6 +169,8 @@ def make_plan(
     arguments: Sequence[str],
     study: str,
     arms: Sequence[tuple[str, ...]] = ((),),
+    *,
+    with_data: bool = True,
 ) -> Plan:
     """Expand, compose and check every combination of the arguments, for every arm.
 
@@ -195,7 +201,7 @@ def make_plan(
             continue
         seen[spec.id] = spec
         plan.runs.append((overrides, spec))
-    plan.vocabularies = _check_data(plan.specs)
+    plan.vocabularies = _check_data(plan.specs) if with_data else {}
     return plan
 
 
@@ -341,12 +347,12 @@ def _override_key(override: str) -> str:
     return override.split("=")[0].lstrip("+~")
 
 
-def _split_alternatives(override: str) -> list[str]:
+def _split_alternatives(override: str, loader: ConfigLoader | None) -> list[str]:
     """`norm=a,b` as `norm=a` and `norm=b`."""
-    parsed = OverridesParser.create().parse_override(override)
+    (parsed,) = OverridesParser.create(config_loader=loader).parse_overrides([override])
     if not parsed.is_sweep_override():
         return [override]
-    return [f"{_override_key(override)}={value}" for value in parsed.sweep_string_iterator()]
+    return [f"{_override_key(override)}={value}" for value in _swept_values(parsed)]
 
 
 def check_writable(folder: Path) -> None:

@@ -10,6 +10,8 @@ from normlab.archive.record import (
     CONFIG_FILE,
     SETTLED_STATES,
     RunRecord,
+    check_output_dir,
+    check_study_name,
     describe_file_change,
     describe_file_changes,
 )
@@ -102,7 +104,9 @@ def _read_arguments(arguments: Sequence[str]) -> tuple[Path, dict[str, str]]:
         at = next(n for n, word in enumerate(words) if word.startswith(f"{FLAG}="))
         words[at : at + 1] = words[at].split("=", 1)
     at = words.index(FLAG)
-    if at + 1 >= len(words) or not words[at + 1] or "=" in words[at + 1]:
+    named = words[at + 1] if at + 1 < len(words) else ""
+    # A folder may have a = in its name; a key=value that is none was meant to follow the folder.
+    if not named or ("=" in named and not Path(named).is_dir()):
         raise ConfigError(f"{FLAG} needs a run's folder, as in {FLAG} outputs/<study>/<run>.")
     folder = Path(words[at + 1])
     changes = {}
@@ -116,11 +120,15 @@ def _read_arguments(arguments: Sequence[str]) -> tuple[Path, dict[str, str]]:
                 f"{' and '.join(f'{name}=…' for name in _ALLOWED_KEYS)} may be given."
             )
         changes[key] = value
+    if "study" in changes:
+        check_study_name(changes["study"])
+    if "output_dir" in changes:
+        check_output_dir(changes["output_dir"])
     return folder, changes
 
 
 def _read_spec(folder: Path, before: RunRecord, changes: dict[str, str]) -> RunSpec:
-    changes = {"study": f"{before.config.get('study')}-repeat", **changes}
+    changes = {"study": f"{str(before.config.get('study'))[:57]}-repeat", **changes}
     spec = read_run_spec(folder, before.choices, changes)
     if spec.id != before.id and (problem := describe_file_change(folder, before, CONFIG_FILE)):
         raise NormlabError(f"{folder} cannot be repeated: {problem}, and asks for another run.")

@@ -103,15 +103,20 @@ class StudySweeper(Sweeper):
             ConfigError: a combination cannot be trained; nothing was trained.
             NormlabError: runs failed; the others have their results, and so has the study.
         """
+        if self.config.hydra.job.chdir:
+            raise ConfigError(
+                "hydra.job.chdir=true is not allowed, for output_dir and data.path are relative to "
+                "the folder of the command; leave it out."
+            )
         budget = str(self.config.hydra.runtime.choices.get("budget"))
-        arms, overrides = self.request.expand_arms(arguments, budget)
+        loader = self.hydra_context.config_loader
+        arms, overrides = self.request.expand_arms(arguments, budget, loader)
         study = str(self.config.study)
         if not any(argument.startswith("study=") for argument in arguments):
             study = self.request.study_name(study, budget)
         check_study_name(study)
         for key in ("sweep", "run"):
             check_writable(Path(str(self.config.hydra[key].dir)))
-        loader = self.hydra_context.config_loader
         if self.config.measure is not None:
             workers.stop_fork_server()  # nothing is trained
             run_experiment = self.measurement_experiments[self.config.measure.name]
@@ -122,7 +127,7 @@ class StudySweeper(Sweeper):
         pending = plan.pending()
         specs = [spec for _, spec in pending]
         terminal = open_terminal()
-        launcher = self._instantiate_launcher(len(pending)) if pending else None
+        launcher = self._instantiate_launcher(specs) if pending else None
         launch = self._prepare_launch(launcher, plan, specs) if launcher else Launch()
         # Hydra and OmegaConf can lose a signal's exception that is raised within their cleanup.
         stopping.raise_swallowed()
@@ -148,10 +153,14 @@ class StudySweeper(Sweeper):
             problem = draw_study(terminal, plan, self.trained_experiments)
         _raise_failures(plan, specs, results, problem)
 
-    def _instantiate_launcher(self, runs: int) -> Launcher:
+    def _instantiate_launcher(self, pending: Sequence[RunSpec]) -> Launcher:
         return Plugins.instance().instantiate_launcher(
             hydra_context=self.hydra_context,
-            task_function=partial(self.task_function, runs=runs),  # type: ignore[call-arg]
+            task_function=partial(  # type: ignore[call-arg]
+                self.task_function,
+                runs=len(pending),
+                planned=frozenset(spec.id for spec in pending),
+            ),
             config=self.config,
         )
 

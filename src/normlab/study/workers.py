@@ -97,7 +97,10 @@ def import_training() -> None:
 
 
 def train_job(
-    composed: DictConfig, runs: int = 1, display: "ConnectionDisplay | None" = None
+    composed: DictConfig,
+    runs: int = 1,
+    planned: frozenset[str] | None = None,
+    display: "ConnectionDisplay | None" = None,
 ) -> str:
     """Hydra's task: train a run of a study of `runs`, unless it has a result. Returns its state.
 
@@ -105,6 +108,12 @@ def train_job(
     reports, where it is not this process that shows it.
     """
     spec = make_run_spec(composed, HydraConfig.get().runtime.choices)
+    # Jobs are composed as they begin, from files that may have been edited since the plan.
+    if planned is not None and spec.id not in planned:
+        raise NormlabError(
+            "a file of the configuration has changed since the command began, and asks for another "
+            f"run ({spec.name}); nothing was trained"
+        )
     if spec.read_result() is not None:
         return ALREADY_TRAINED
     job = HydraConfig.get().job

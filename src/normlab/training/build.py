@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from normlab.config.placement import ResolvedPlacement, ResolvedSublayer, resolve_placement
 from normlab.config.run_spec import RunSpec
 from normlab.config.schema import ModelConfig, TrainConfig
@@ -35,7 +37,10 @@ def build_model(config: TrainConfig, vocabulary: int) -> GPT:
         residual=_find_residual_class(network.target),
         order=network.order,
     )
-    return GPT(config.model, placement, vocabulary, config.seed)
+    # What a norm's or a placement's own class draws is the run's too, not of what came before it.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return GPT(config.model, placement, vocabulary, config.seed)
 
 
 def check_networks(specs: Iterable[RunSpec]) -> list[str]:

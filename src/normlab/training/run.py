@@ -375,6 +375,10 @@ def record_result(record: RunRecord, progress: Progress, max_steps: int) -> None
             f"training ended at step {progress.step} of {max_steps}, and nothing says why; the "
             f"same command goes on with it."
         )
+    if not diverged and progress.val_loss is None:  # of the last update alone
+        progress.diverged_step = progress.step
+        progress.reason = f"the validation loss after step {progress.step} is not finite"
+        diverged = True
     record.state = "diverged" if diverged else "finished"
     record.step, record.reason = progress.step, progress.reason
     record.diverged_step = progress.diverged_step

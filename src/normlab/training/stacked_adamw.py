@@ -14,7 +14,7 @@ from torch import Tensor
 from normlab.config.schema import OptimizerConfig
 
 # Rows of `StackedAdamW.numbers`.
-_KEEP, _STEP_SIZE, _ROOT, _BETA1, _BETA2, _EPS, _LIMIT = range(7)
+_KEEP, _STEP_SIZE, _ROOT, _NEW1, _BETA2, _NEW2, _EPS, _LIMIT = range(8)
 
 
 class StackedAdamW:
@@ -22,7 +22,7 @@ class StackedAdamW:
 
     Attributes:
         first, second: the moments by parameter name, each of the parameter's shape (R, …).
-        numbers: (7, R), what the next update takes from the settings and the step.
+        numbers: (8, R), what the next update takes from the settings and the step.
         untouched: names of parameters that got no gradient, which AdamW leaves as they are.
     """
 
@@ -38,7 +38,7 @@ class StackedAdamW:
         self.first = {name: torch.zeros_like(p) for name, p in parameters.items()}
         self.second = {name: torch.zeros_like(p) for name, p in parameters.items()}
         self.untouched: set[str] = set()
-        self.numbers = torch.zeros(7, len(settings), device=example.device, dtype=example.dtype)
+        self.numbers = torch.zeros(8, len(settings), device=example.device, dtype=example.dtype)
         self._betas = np.array([own.betas for own in settings]).T
         self._eps = np.array([own.eps for own in settings])
         self._weight_decays = np.array([own.weight_decay for own in settings])
@@ -47,11 +47,12 @@ class StackedAdamW:
     def prepare_step(self, step: int, rates: Sequence[float]) -> None:
         """Set the learning rate of each run for its update number `step`, from 1."""
         rate, betas = np.array(rates), self._betas
-        numbers = np.empty((7, len(rate)))
+        numbers = np.empty((8, len(rate)))
         numbers[_KEEP] = 1 - rate * self._weight_decays
         numbers[_STEP_SIZE] = rate / (1 - betas[0] ** step)
         numbers[_ROOT] = np.sqrt(1 - betas[1] ** step)
-        numbers[_BETA1], numbers[_BETA2] = betas
+        # 1 - beta here: of a beta close to 1 single precision keeps no digits of it.
+        numbers[_NEW1], numbers[_NEW2], numbers[_BETA2] = *(1 - betas), betas[1]
         numbers[_EPS], numbers[_LIMIT] = self._eps, self._limits
         self.numbers.copy_(torch.from_numpy(numbers), non_blocking=True)
 
@@ -71,14 +72,14 @@ class StackedAdamW:
 
     def _update_parameter(self, name: str, gradient: Tensor) -> None:
         parameter, first, second = self.parameters[name], self.first[name], self.second[name]
-        keep, step_size, root, beta1, beta2, eps = (
+        keep, step_size, root, new1, beta2, new2, eps = (
             _per_run(row, parameter) for row in self.numbers[:_LIMIT]
         )
         # Of a single run, so without the dimension of the runs: weight decay is for matrices only.
         if parameter.dim() > 2:
             parameter.mul_(keep)
-        first.lerp_(gradient, (1 - beta1).expand_as(first))
-        second.mul_(beta2).add_(gradient.square() * (1 - beta2))
+        first.lerp_(gradient, new1.expand_as(first))
+        second.mul_(beta2).add_(gradient.square() * new2)
         parameter.sub_(step_size * first / (second.sqrt() / root + eps))
 
     def select_runs(self, rows: Sequence[int], parameters: Mapping[str, Tensor]) -> None:

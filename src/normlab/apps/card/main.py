@@ -15,6 +15,7 @@ from normlab.apps.results import folder_name, print_files, save_results
 from normlab.config.compose import composed_config
 from normlab.config.gate import check_overrides
 from normlab.config.run_spec import RunSpec
+from normlab.config.validation import MAX_THREADS
 from normlab.errors import CommandParser, ConfigError, report_user_errors
 from normlab.study.composition import RunComposer
 from normlab.study.plan import check_repeated_keys, expand_overrides
@@ -48,8 +49,14 @@ def write_norm_cards(options: argparse.Namespace) -> None:
     # The parser has no defaults for these: with --against a flag that was given is refused.
     threads = _THREADS if options.threads is None else options.threads
     seconds = _SECONDS if options.seconds is None else options.seconds
-    if threads < 1:
-        raise ConfigError(f"--threads {threads} is not allowed; it must be 1 or more.")
+    if not 1 <= threads <= MAX_THREADS:
+        raise ConfigError(
+            f"--threads {threads} is not allowed; it must be from 1 to {MAX_THREADS}."
+        )
+    if not 0 < seconds < float("inf"):
+        raise ConfigError(
+            f"--seconds {seconds} is not allowed; it must be more than 0, and finite."
+        )
     specs = _compose_norms(options.overrides, options.config_dir)
     folder = options.out or _RESULTS / folder_name(list(specs), "card")
     # A class in the current folder is imported, as it is by train.py there.

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra.core.override_parser.types import Quote, QuotedString
+
 from normlab.analysis.arms import flatten_keys
 from normlab.apps.claims.claim import Claim
 from normlab.apps.claims.measurements import (
@@ -99,9 +101,9 @@ class StudyOptions:
     def overrides(self, experiment: str) -> list[str]:
         """The overrides for `train.py`, the output folder quoted for Hydra."""
         folder = str(self.output_dir)
-        # Hydra's grammar takes a space, and more, only in quotes.
-        if not re.fullmatch(r"[\w./+-]+", folder):
-            folder = "'{}'".format(folder.replace("\\", "\\\\").replace("'", "\\'"))
+        # Hydra's grammar takes a space, a letter beyond ASCII, and more, only in quotes.
+        if not re.fullmatch(r"[\w./+-]+", folder, re.ASCII):
+            folder = QuotedString(folder, Quote.single).with_quotes()
         return [f"experiment={experiment}", f"budget={self.budget}", f"output_dir={folder}"]
 
     def arguments(self, experiment: str) -> list[str]:
@@ -155,7 +157,9 @@ class PlannedStudy:
         )
 
 
-def plan_study(experiment: str, options: StudyOptions, *, with_runs: bool = True) -> PlannedStudy:
+def plan_study(
+    experiment: str, options: StudyOptions, *, with_runs: bool = True, with_data: bool = True
+) -> PlannedStudy:
     """The runs of an experiment. One that cannot be composed, or has no data, says why.
 
     Without runs it needs no data, and has what is known of its budgets alone.
@@ -173,7 +177,7 @@ def plan_study(experiment: str, options: StudyOptions, *, with_runs: bool = True
                 return PlannedStudy(**budgets)
             arms, swept = sweep.expand_arms(overrides, options.budget)
             study = sweep.study_name(str(master.study), options.budget)
-            plan = make_plan(loader, master, swept, study, arms)
+            plan = make_plan(loader, master, swept, study, arms, with_data=with_data)
     except NormlabError as error:
         return PlannedStudy(problem=str(error).rstrip("."), **budgets)
     records = {}
@@ -330,7 +334,7 @@ def read_claim_data(
         NormlabError: a file is damaged.
     """
     experiments = dict.fromkeys(c.experiment for c in claims.values() if c.experiment)
-    studies = {name: plan_study(name, options, with_runs=False) for name in experiments}
+    studies = {name: plan_study(name, options, with_data=False) for name in experiments}
     archives = {}
     for name in experiments:
         with suppress(FileNotFoundError):
@@ -356,6 +360,12 @@ def read_claim_data(
         if archive is None:
             path = archive_path(source, claim.experiment, options.budget)
             data[name] = replace(basis, problem=f"{path} does not exist")
+        elif {run.record.id for run in archive.runs} != study.records.keys():
+            path = archive_path(source, claim.experiment, options.budget)
+            problem = study.problem or (
+                f"{path} holds other runs than experiment={claim.experiment} asks for now"
+            )
+            data[name] = replace(basis, problem=problem)
         else:
             data[name] = replace(
                 basis, runs=archive.runs, date=archive.date, machine=archive.machine

@@ -44,6 +44,12 @@ class MeasurementArguments:
         """
         expanded = expand_overrides(loader, overrides)
         values = {key: [value] for key, value in expanded.fixed.items()} | {**expanded.varied}
+        # ++model.depth=4 is model.depth=4; +norm.key=… needs its sign.
+        known = (*_COMMON_KEYS, *allowed_keys)
+        values = {
+            bare if (bare := key.lstrip("+")) in known else key: of_key
+            for key, of_key in values.items()
+        }
         for key in values:
             bare = key.lstrip("+~")
             if bare in (*_COMMON_KEYS, *allowed_keys) or f"{bare.split('.')[0]}." in allowed_keys:
