@@ -398,3 +398,12 @@ def test_a_token_far_from_zero_is_centred_exactly(width: int) -> None:
         torchs = (F.layer_norm(x, (width,)) - exact).abs().mean()
         assert ours <= 1.25 * torchs
         assert ours < 1e-7  # torch's own is 3e-5 at an offset of 1000
+
+
+def test_a_token_too_wide_for_the_stack_of_a_thread_is_computed_by_torch():
+    width = 2_200_000  # a row of gelu's and of its gradient's numbers would not fit
+    expression = "gain * gelu(x) / sqrt(mean(gelu(x)**2) + 1e-5)"
+    norm = Formula(width, expression, {"gain": {"init": 1}})
+    x = draw(1, width)
+    y, *_ = forward_and_back(norm, x, torch.ones_like(x))
+    assert_close(y.square().mean(), torch.tensor(1.0), rtol=1e-4, atol=0)

@@ -1,5 +1,6 @@
 """A norm lets no token see a later one, nor another sequence; and what else it promises."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -250,3 +251,15 @@ def test_no_norm_of_torch_gives_a_warning() -> None:
 def test_no_norm_of_the_catalogue_gives_a_warning(path: Path) -> None:
     norm = norm_factory(OmegaConf.load(path))(16)
     assert find_untrained(norm, 16, path.stem) == []
+
+
+@pytest.mark.parametrize("persistent", [True, False])
+def test_a_buffer_that_no_saved_state_may_hold_is_refused(persistent: bool) -> None:
+    """A state with such numbers is taken for a damaged one, and the run begins anew."""
+    norm = nn.Identity()
+    norm.register_buffer("limit", torch.tensor(math.inf), persistent=persistent)
+    if not persistent:
+        check_contract(norm, 8, "norm=mine")
+        return
+    with pytest.raises(ConfigError, match="norm=mine starts with limit that is not finite"):
+        check_contract(norm, 8, "norm=mine")

@@ -81,9 +81,15 @@ def _are_supported(x: Tensor, parameters: tuple[Tensor, ...]) -> bool:
     )
 
 
+# Features of a token: a row of them lies on the thread's stack for each costly operation.
+_WIDEST = 2**16
+
+
 @lru_cache(maxsize=256)
 def _compile_kernels(formula: FormulaSource, dtype: torch.dtype) -> "Kernels | None":
     expression, width, parameters, constants, period = formula
+    if width > _WIDEST:
+        return None
     learned = {name: {"init": 0, "per": per} for name, per in parameters}
     parsed = parse_formula(width, expression, learned, dict(constants))
     kinds = {name: parameter.kind for name, parameter in parsed.parameters.items()}

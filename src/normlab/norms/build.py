@@ -157,10 +157,12 @@ def check_parameters(norm: nn.Module, width: int, name: str) -> None:
                 f"{name} does not fix the size of {parameter}; a norm takes its size from the "
                 f"width."
             )
-        if not value.isfinite().all():
+    for key, value in norm.state_dict().items():
+        # Of a module's own extra state nothing is known.
+        if isinstance(value, Tensor) and not value.isfinite().all():
             raise ConfigError(
-                f"{name} starts with {parameter} that is not finite at width {width}; "
-                f"give it a finite start."
+                f"{name} starts with {key} that is not finite at width {width}; give it a finite "
+                f"start, or of a buffer leave it out of the saved states, with persistent=False."
             )
 
 

@@ -112,7 +112,7 @@ class StudySweeper(Sweeper):
         loader = self.hydra_context.config_loader
         arms, overrides = self.request.expand_arms(arguments, budget, loader)
         study = str(self.config.study)
-        if not any(argument.startswith("study=") for argument in arguments):
+        if not any(argument.lstrip("+").startswith("study=") for argument in arguments):
             study = self.request.study_name(study, budget)
         check_study_name(study)
         for key in ("sweep", "run"):
