@@ -192,7 +192,7 @@ class Broken(torch.nn.Module):
         self.why = why
 
     def forward(self, x):
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() and x.shape[:2] == (4, 16):  # of a batch of TINY
             raise RuntimeError(self.why)
         return x
 """

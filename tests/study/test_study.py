@@ -74,7 +74,7 @@ class Broken(torch.nn.Module):
         super().__init__()
 
     def forward(self, x):
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() and x.shape[:2] == (4, 16):  # of a batch of TINY
             raise RuntimeError("no gradient, please")
         return x
 """
