@@ -164,3 +164,40 @@ def test_facets_are_named_where_only_arms_without_the_setting_are_shown() -> Non
     planned = plan_figures("study", group_runs(runs))
     assert [facet.title for facet in planned.ranked] == ["foo=1", "foo=2"]
     assert all("bad" not in {arm.norm for arm in facet.arms} for facet in planned.ranked)
+
+
+NEUTRAL = {"save_seconds": 60, "log_every": 5, "gradient_checkpointing": True}
+
+
+@pytest.mark.parametrize("key", NEUTRAL)
+def test_a_key_that_changes_no_result_makes_no_arm(key: str) -> None:
+    plain = {"max_steps": 100, "save_seconds": 30, "log_every": 10, "gradient_checkpointing": False}
+    before = [run("rmsnorm", "pre", seed, trainer=plain) for seed in (0, 1)]
+    after = [run("rmsnorm", "pre", seed, trainer={**plain, key: NEUTRAL[key]}) for seed in (2, 3)]
+    (arm,) = group_runs([*before, *after])
+    assert len(arm.runs) == 4
+
+
+@pytest.mark.parametrize("change", [{"margin": 0.01}, {"jobs": 1}, {"trainer": NEUTRAL}], ids=str)
+def test_a_run_trained_again_with_probes_is_one_seed(change: dict[str, Any]) -> None:
+    before = run("rmsnorm", "pre", 0, margin=None, trainer={"save_seconds": 30})
+    again = run(
+        "rmsnorm",
+        "pre",
+        0,
+        **{"margin": None, "trainer": {"save_seconds": 30}, **change},
+        probes={"every": 10},
+    )
+    before.record.state = again.record.state = "finished"
+    for runs in ([before, again], [again, before]):
+        (arm,) = group_runs(runs)
+        assert arm.runs == (again,)
+
+
+@pytest.mark.parametrize("state", ["interrupted", "running", "failed"])
+def test_a_repeat_without_a_result_hides_no_finished_run(state: Any) -> None:
+    before, again = run(), run(probes={"every": 10})
+    before.record.state, again.record.state = "finished", state
+    for runs in ([before, again], [again, before]):
+        (arm,) = group_runs(runs)
+        assert arm.runs == (before,)

@@ -232,6 +232,32 @@ def test_facets_are_compared_within_themselves() -> None:
     assert all(sentence.startswith("At lr=") for sentence in found.sentences)
 
 
+def test_arms_that_learned_several_texts_are_not_compared() -> None:
+    """Also where they learned the same ones: their means are of no text."""
+    arms = [
+        arm([level, level + 0.01], *words, data_digest="a")
+        + arm([level - 0.9, level - 0.89], *words, first=2, data_digest="b")
+        for level, words in ((1.9, PRE), (2.0, POST))
+    ]
+    result = judged(*arms)
+    assert result.comparisons == ()
+    (warning,) = [line for line in result.warnings if "different data" in line]
+    assert "rmsnorm · pre" in warning
+    assert "rmsnorm · post" in warning
+
+
+@pytest.mark.parametrize("state", ["interrupted", "running", "failed"])
+@pytest.mark.parametrize("alone", [False, True], ids=["beside finished runs", "alone"])
+def test_a_run_that_has_not_opened_its_text_ends_no_comparison(state: str, alone: bool) -> None:
+    words, seed = (LAYER, 0) if alone else (PRE, 2)
+    unopened = run(None, *words, seed=seed, state=state, diverged_step=None, data_digest=None)
+    arms = [arm([level, level + 0.01], *name, data_digest="a") for name, level in
+            ((PRE, 1.9), (POST, 2.0))]  # fmt: skip
+    result = judged(*arms, [unopened])
+    assert len(result.comparisons) == 1
+    assert "different data" not in " ".join(result.warnings)
+
+
 def test_losses_on_different_data_are_not_compared() -> None:
     found = judged(
         arm([1.90, 1.91], *PRE, data_digest="a"), arm([0.90, 0.91], *POST, data_digest="b")
@@ -459,7 +485,7 @@ def test_probes_in_some_runs_are_a_warning_about_speed() -> None:
 
 
 def test_runs_of_one_seed_count_once() -> None:
-    again = run(2.0, config={"logger": {"flush": 1}})
+    again = run(2.0, config={"data": {"seed": 1}})
     (only,) = group_runs([run(1.0), again, run(3.0, seed=1)])
     assert losses_by_seed(only) == {0: 1.5, 1: 3.0}
 

@@ -275,3 +275,36 @@ def test_many_steps_are_written_with_all_digits(maker: Any) -> None:
     long = Convergence(2.0, False, (replace(row, steps=(1_234_567.0,)),), ())
     (sentence,) = describe_convergence(long)
     assert "rmsnorm · pre 1234567." in sentence
+
+
+def test_the_target_is_below_the_floor_only_where_it_is_below_all_floors(maker: Any) -> None:
+    for kind, floor, level in (("a", 0.5, 0.6), ("b", 1.2, 1.3)):
+        for norm in ("rmsnorm", "layernorm"):
+            maker.run(
+                norm,
+                name=f"{norm}{kind}",
+                level=level,
+                floor=floor,
+                config={"data": {"kind": kind}},
+            )
+    said = " ".join(analyse(maker, target=0.9).sentences)
+    assert "below the floor" not in said
+    said = " ".join(analyse(maker, target=0.4).sentences)
+    assert "The target of 0.4000 nats per token is below the floor, 0.5000" in said
+
+
+def test_the_arm_that_is_called_faster_has_reached_the_target_earlier(maker: Any) -> None:
+    """The medians are equal, and the log-rank test tells the arms apart."""
+    reached = {"layernorm": [100] * 4 + [150] * 3, "rmsnorm": [50] * 3 + [100] * 4}
+    for norm in reached:
+        for seed in range(7):
+            maker.run(norm, seed=seed, steps=150)
+    study = read_study(maker.folder)
+    for run in study.runs:
+        at = reached[run.record.norm][run.record.seed]
+        losses = np.array([2.0 if step < at else 1.0 for step in (0, 50, 100, 150)])
+        run.events.scalars[tags.VALIDATION_LOSS] = Series(np.array([0, 50, 100, 150]), losses)
+    result = analyse_study(study, settings=AnalysisSettings(target=1.5))
+    first, second = (row.steps for row in sorted(result.convergence.arms, key=lambda r: r.arm.norm))
+    assert log_rank_p(first, second) < 0.05
+    assert "layernorm · pre reaches it in fewer steps" not in " ".join(result.sentences)

@@ -279,3 +279,15 @@ def test_an_arm_without_a_best_rate_is_not_named_with_a_best_loss() -> None:
     (sentence,) = [line for line in result.sentences if line.startswith("LR sensitivity")]
     assert "rmsnorm · pre" in sentence
     assert "inf" not in sentence
+
+
+def test_seeds_that_are_missing_at_the_compared_rates_are_a_warning() -> None:
+    """One seed at a rate that widened the grid: the others have it at other rates only."""
+    a = runs_by_rate({3e-4: [1.0], 1e-3: [1.05, 1.4, 1.4], 3e-3: [1.2, 1.25, 1.3], 1e-2: [2, 2, 2]})
+    b = runs_by_rate(
+        {3e-4: [1.4, 1.4, 1.4], 1e-3: [1.1, 1.5, 1.5], 3e-3: [1.3, 1.3, 1.4], 1e-2: [2, 2, 2]},
+        "layernorm",
+    )
+    warnings = analyse_study(study_of_arms(a, b)).warnings
+    assert any("Only one seed finished" in warning and "rmsnorm" in warning for warning in warnings)
+    assert any("lacks seed=1,2" in warning for warning in warnings)

@@ -13,6 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from normlab.archive import study as study_module
 from normlab.archive import tags
+from normlab.archive.lock import lock_run
 from normlab.archive.record import RunRecord, read_result
 from normlab.archive.study import read_run, read_study
 from normlab.errors import NormlabError
@@ -99,6 +100,39 @@ def test_a_run_may_go_on_while_it_is_read(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(study_module, "read_events", finishing)
     found = read_run(run)
     assert (found.record.state, found.left_out) == ("running", [])
+
+
+def test_a_run_that_ends_while_it_is_read_was_not_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make(tmp_path / "run", record("running"), train=3, val=0)
+    with lock_run(tmp_path, "0"):
+        assert read_run(run).record.state == "running"
+    assert read_run(run).record.state == "interrupted"
+    read = study_module.read_events
+
+    def finishing(folder: Path, *how: Any) -> Any:
+        found = read(folder, *how)
+        make(run, record("finished"))
+        return found
+
+    monkeypatch.setattr(study_module, "read_events", finishing)
+    assert read_run(run).record.state == "finished"
+
+
+def test_a_run_that_was_not_closed_is_not_rebuilt_as_finished(tmp_path: Path) -> None:
+    """As one that failed after its last step, because its model sees later tokens."""
+    run = make(tmp_path / "run", record("failed"))
+    (run / "run.json").unlink()
+    events_of(run).unlink()
+    with SummaryWriter(str(run)) as writer:
+        writer.add_text("record", f"```json\n{json.dumps(asdict(record('running')))}\n```")
+        for step in range(STEPS + 1):
+            writer.add_scalar(tags.TRAIN_LOSS, 2.0, step)
+        writer.add_scalar(tags.VALIDATION_LOSS, 2.0, STEPS)
+    found = read_run(run).record
+    assert found.state != "finished"
+    assert found.final.val_loss is None
 
 
 def test_a_rebuilt_run_that_is_not_whole_claims_no_final_loss(tmp_path: Path) -> None:

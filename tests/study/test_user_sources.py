@@ -159,7 +159,7 @@ def test_an_interrupted_run_of_another_source_starts_afresh(
 
     ended = train(spec, "the command", Display())
     assert (ended.state, ended.resumed_at) == ("finished", [])
-    assert said == ["own_norms has changed since; the run starts afresh"]
+    assert said == ["the source of own_norms has changed since; the run starts afresh"]
 
 
 def test_a_repeat_names_the_source_and_is_not_shown_as_trained_twice(

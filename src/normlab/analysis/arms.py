@@ -7,7 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from normlab.archive.record import NEUTRAL_KEYS, RunRecord, arm_name_parts, short_number
+from normlab.archive.record import (
+    NEUTRAL_KEYS,
+    NEUTRAL_TRAINER_KEYS,
+    SETTLED_STATES,
+    RunRecord,
+    arm_name_parts,
+    short_number,
+)
 from normlab.archive.study import Run
 from normlab.text import printable_line
 
@@ -15,6 +22,7 @@ SEPARATOR = " · "
 
 # A budget names arms: it decides how long they train. Probes measure, and change no number.
 _IGNORED_GROUPS = {*NEUTRAL_KEYS, "hydra", "probes"} - {"budget"}
+_IGNORED_KEYS = {f"trainer.{key}" for key in NEUTRAL_TRAINER_KEYS}
 _NAME_GROUPS = ("norm", "placement")
 _MOST_SETTINGS = 3  # settings in the name of an arm, unless it takes more to tell the arms apart
 
@@ -141,18 +149,27 @@ def name_arms(arms: Sequence[Arm]) -> list[Arm]:
 def _drop_repeated_runs(runs: Iterable[Run]) -> list[Run]:
     """The runs, and of one that was trained without probes and again with them, the latter.
 
-    Both have the same numbers: together they would be two seeds where there is one.
+    Both have the same numbers: together they would be two seeds where there is one. One without a
+    result takes the place of none that has one.
     """
+
+    def rank(run: Run) -> tuple[bool, bool]:
+        return run.record.state in SETTLED_STATES, "probes" in run.record.config
+
     by_identity: dict[str, Run] = {}
     for run in runs:
-        if "probes" in run.record.config or run_identity(run) not in by_identity:
+        other = by_identity.get(run_identity(run))
+        if other is None or rank(run) > rank(other):
             by_identity[run_identity(run)] = run
     return list(by_identity.values())
 
 
 def run_identity(run: Run) -> str:
     """What decides a run's numbers: the same, whether it was trained with probes or without."""
-    config = {key: item for key, item in run.record.config.items() if key != "probes"}
+    without = {*NEUTRAL_KEYS, "probes"}
+    config = {key: item for key, item in run.record.config.items() if key not in without}
+    if isinstance(trainer := config.get("trainer"), dict):
+        config["trainer"] = {k: v for k, v in trainer.items() if k not in NEUTRAL_TRAINER_KEYS}
     return _json_text([run.record.norm, run.record.placement, run.record.seed, config])
 
 
@@ -224,7 +241,9 @@ def _naming_settings(run: Run) -> dict[str, Any]:
     return {
         key: item
         for key, item in settings.items()
-        if _key_group(key) not in ignored and key.split(".")[-1] != "seed"
+        if _key_group(key) not in ignored
+        and key not in _IGNORED_KEYS
+        and key.split(".")[-1] != "seed"
     }
 
 

@@ -7,7 +7,13 @@ from itertools import pairwise
 from typing import Any
 
 from normlab.analysis.arms import Arm, Facet, format_value
-from normlab.analysis.comparison import is_below_floor, is_invalid, learned_data, losses_by_seed
+from normlab.analysis.comparison import (
+    is_below_floor,
+    is_invalid,
+    learned_data,
+    learned_several,
+    losses_by_seed,
+)
 from normlab.analysis.formatting import join_first
 from normlab.analysis.statistics import mean_interval
 from normlab.archive import tags
@@ -24,7 +30,7 @@ def find_caveats(
     the runs at the best rate alone.
     """
     sentences = [
-        *_seed_caveats(facets),
+        *_seed_caveats(compared_facets),
         *_init_caveats(study.runs),
         *_leak_caveats(facets),
         *_floor_caveats(facets),
@@ -233,12 +239,11 @@ def _precision_caveats(facets: Sequence[Facet]) -> Iterator[str]:
 
 
 def _data_caveats(facets: Sequence[Facet]) -> Iterator[str]:
-    labels = [
-        arm.label
-        for facet in facets
-        if len({learned_data(arm) for arm in facet.arms}) > 1
-        for arm in facet.arms
-    ]
+    labels = []
+    for facet in facets:
+        arms = [arm for arm in facet.arms if arm.with_state(*SETTLED_STATES)]
+        if len({learned_data(arm) for arm in arms}) > 1 or any(map(learned_several, arms)):
+            labels += [arm.label for arm in arms]
     if labels:
         yield (
             f"Losses on different data do not compare, and are not compared: {join_first(labels)}."

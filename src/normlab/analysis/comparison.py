@@ -88,7 +88,8 @@ def comparable_arms(facet: Facet, loss: FinalLoss = "val_loss") -> list[list[Arm
     by_data: dict[str, list[tuple[float, Arm]]] = defaultdict(list)
     for arm in facet.arms:
         losses = losses_by_seed(arm, loss)
-        if losses and not (mostly_diverged(arm) or is_below_floor(arm) or is_invalid(arm)):
+        excluded = mostly_diverged(arm) or is_below_floor(arm) or is_invalid(arm)
+        if losses and not (excluded or learned_several(arm)):
             by_data[learned_data(arm)].append((mean_or_infinity(list(losses.values())), arm))
     return [
         [arm for _, arm in sorted(ranked, key=lambda row: row[0])] for ranked in by_data.values()
@@ -142,9 +143,20 @@ def is_invalid(arm: Arm) -> bool:
 def learned_data(arm: Arm) -> str:
     """What the arm's runs learned: only where it is equal do losses compare."""
     descriptions = set()
-    for run in arm.runs:
+    # A run that was stopped before it opened its data says nothing of them.
+    opened = [
+        run
+        for run in arm.runs
+        if run.record.data_digest is not None or run.record.state in SETTLED_STATES
+    ]
+    for run in opened or arm.runs:
         data = run.record.config.get("data")
         # Where a text lies does not matter; the digest tells whether it is the same.
         options = {**data, "path": None} if isinstance(data, dict) else {}
         descriptions.add(json.dumps([run.record.data_digest, options], sort_keys=True, default=str))
     return "\n".join(sorted(descriptions))
+
+
+def learned_several(arm: Arm) -> bool:
+    """Whether the arm's own runs learned different data, as where a text was changed meanwhile."""
+    return "\n" in learned_data(arm)  # JSON itself has no line break

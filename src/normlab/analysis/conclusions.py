@@ -156,7 +156,7 @@ def explain_no_comparison(arms: Sequence[Arm], study_arms: Sequence[Arm], loss: 
         if max(by_data.values(), default=0) > 1:
             return (
                 "Fewer than two arms can be compared: the others mostly diverged, are below the "
-                "floor, or were trained without the check for leaks."
+                "floor, were trained without the check for leaks, or learned several texts."
             )
     return (
         "No two arms that can be compared share their other settings, so none are compared; sweep "

@@ -59,7 +59,7 @@ NEUTRAL_KEYS = (
     *("study", "output_dir", "jobs", "margin", "target"),
     *("measure", "figure", "logger", "budget"),
 )
-_NEUTRAL_TRAINER_KEYS = ("log_every", "save_seconds", "gradient_checkpointing")
+NEUTRAL_TRAINER_KEYS = ("log_every", "save_seconds", "gradient_checkpointing")
 
 _STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -327,7 +327,7 @@ def compute_run_id(config: Mapping[str, Any]) -> str:
     """Eight hexadecimal digits of the resolved configuration, without what cannot matter."""
     decisive = {key: value for key, value in config.items() if key not in NEUTRAL_KEYS}
     trainer = config.get("trainer", {})
-    decisive["trainer"] = {k: v for k, v in trainer.items() if k not in _NEUTRAL_TRAINER_KEYS}
+    decisive["trainer"] = {k: v for k, v in trainer.items() if k not in NEUTRAL_TRAINER_KEYS}
     # Any change of this text gives every stored run another id, and has it trained again.
     text = json.dumps(decisive, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:8]

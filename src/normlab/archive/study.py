@@ -185,6 +185,9 @@ def read_run(folder: Path, curves: Collection[str] | None = None) -> Run:
     # A run that says that it is running, and that no process trains, was killed.
     study, locks = folder.parent, folder.parent / LOCKS_FOLDER
     if record.state == "running" and locks.is_dir() and not is_run_locked(study, record.id):
+        later, _ = _read_record(folder)
+        if later and later.state != "running":  # it ended while its events were read
+            return read_run(folder, curves)
         record.state, record.step = "interrupted", _last_step(events)
         record.reason = f"killed at about step {record.step}"
     if record.state in SETTLED_STATES:  # any other run writes its files anew when it goes on
@@ -311,6 +314,8 @@ def _read_final_losses(record: RunRecord, events: Events) -> FinalNumbers:
     train = scalars.get(tags.TRAIN_LOSS)
     if record.state == "diverged":
         return FinalNumbers(train_loss=_last_loss(train and train.until_divergence()))
+    if record.state != "finished":
+        return FinalNumbers()
     halves = {key: _last_loss(scalars.get(tag)) for key, tag in _HALVES.items()}
     return FinalNumbers(_last_loss(scalars.get(tags.VALIDATION_LOSS)), _last_loss(train), **halves)
 
@@ -333,7 +338,7 @@ def _infer_state(record: RunRecord, events: Events) -> None:
     elif closed and _last_loss(closing) is None:
         record.state, record.diverged_step = "diverged", record.step
         record.reason = "it ended without a final loss"
-    elif closed if last is None else record.step >= last:
+    elif closed and (last is None or record.step >= last):
         record.state = "finished"
 
 

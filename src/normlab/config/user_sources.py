@@ -13,8 +13,8 @@ from typing import Any
 
 from hydra.utils import get_object
 
-# Their versions are in every record.
-_OTHERS = {"torch", "normlab", *sys.stdlib_module_names}
+# Not the user's: their versions are in every record.
+_NOT_USERS = {"torch", "normlab", *sys.stdlib_module_names}
 
 
 def digest_user_sources(config: Mapping[str, Any]) -> dict[str, str]:
@@ -28,14 +28,14 @@ def digest_user_sources(config: Mapping[str, Any]) -> dict[str, str]:
     targets = {*_find_targets(config.get("norm")), *_find_targets(config.get("placement"))}
     modules = set()
     for target in targets:
-        if target.partition(".")[0] not in _OTHERS:
+        if target.partition(".")[0] not in _NOT_USERS:
             with suppress(Exception):  # of anybody's module; building the norm says what is wrong
-                found = get_object(target)
-                modules |= {item.__module__ for item in getattr(found, "__mro__", [found])}
+                named = get_object(target)  # a class or a function
+                modules |= {item.__module__ for item in getattr(named, "__mro__", [named])}
     digests = {
         module: _digest_source(sys.modules[module])
         for module in sorted(modules)
-        if module.partition(".")[0] not in _OTHERS
+        if module.partition(".")[0] not in _NOT_USERS
     }
     return {module: digest for module, digest in digests.items() if digest}
 

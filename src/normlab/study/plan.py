@@ -332,8 +332,9 @@ def check_same_sources(spec: RunSpec, record: RunRecord) -> None:
         return  # else torch would be imported for every user's class, where nothing is trained
     if changed := changed_modules(record.sources, digest_user_sources(spec.plain)):
         raise ConfigError(
-            f"{spec.folder}: {join_words(changed)} has changed since it was trained; give the new "
-            f"source a study of its own, study=…, or delete that folder to train the run again"
+            f"{spec.folder}: the source of {join_words(changed)} has changed since it was trained; "
+            f"give the new source a study of its own, study=…, or delete that folder to train the "
+            f"run again"
         )
 
 

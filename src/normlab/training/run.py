@@ -339,7 +339,9 @@ def prepare_folder(spec: RunSpec, record: RunRecord) -> tuple[SavedState | None,
     # The user may have mended, for one, the error that stopped it.
     changed = changed_modules(before.sources, record.sources) if before else []
     if saved is not None and changed:
-        problems.append(f"{join_words(changed)} has changed since; the run starts afresh")
+        problems.append(
+            f"the source of {join_words(changed)} has changed since; the run starts afresh"
+        )
         saved = None
     if saved is not None:
         try:

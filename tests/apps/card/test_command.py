@@ -82,7 +82,11 @@ CASES = {
     "norm._target_=torch.nn.NoSuchNorm": ["torch.nn.NoSuchNorm"],
     "norm=[": ["norm=[", "key=value"],
     "--width=0": ["--width 0", "from 2"],
-    "--threads=0": ["--threads 0", "1 or more"],
+    "--threads=0": ["--threads 0", "from 1 to 1024"],
+    "--threads=1000000": ["--threads 1000000", "from 1 to 1024"],
+    "--seconds=nan": ["--seconds nan", "0 or more, and finite"],
+    "--seconds=-1": ["--seconds -1", "0 or more, and finite"],
+    "--seconds=inf": ["--seconds inf", "0 or more, and finite"],
     "--config-dir=nowhere": ["--config-dir nowhere", "not a folder"],
 }
 WITHOUT_EFFECT = {"--out": "here", "--threads": "2", "--seconds": "0.8"}

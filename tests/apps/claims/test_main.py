@@ -294,6 +294,14 @@ def test_verdicts_are_recomputed_from_exported_runs(call: Call, tmp_path: Path, 
     assert read_record(results, ClaimsRecord) == before
     assert not list(Path("outputs").rglob("run.json"))
 
+    # Nor are the runs of another experiment judged as those of this one.
+    experiment(mine, "tiny", "trainer.max_steps=4,6", "trainer.val_every=2", "optimizer.lr=1e-2")
+    call(*words, "--from", "kept")
+    first, _ = read_record(results, ClaimsRecord).verdicts
+    assert first.word == "not measured"
+    assert "holds other runs than experiment=tiny asks for now" in first.reason
+    experiment(mine, "tiny", "trainer.max_steps=4,6", "trainer.val_every=2")
+
     # A run that is gone, or a file, is not passed over.
     Path("kept/measured/counted-quick.json").unlink()
     Path("kept/tiny-quick.jsonl.gz").unlink()

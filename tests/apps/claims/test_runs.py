@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from claim_evidence import make_arm
 from normlab.apps.claims import measurements, step_time
@@ -107,6 +108,12 @@ def test_a_place_with_spaces_is_quoted_for_hydra_and_for_the_shell() -> None:
         StudyOptions("quick", Path("outputs/claims")).arguments("x")[-1]
         == "output_dir=outputs/claims"
     )
+
+
+@pytest.mark.parametrize("folder", ["résultats", "it's", "back\\slash", "end\\", "a b"])
+def test_any_place_reaches_hydra_as_it_is(folder: str) -> None:
+    word = StudyOptions("quick", Path(folder)).arguments("x")[-1]
+    assert OverridesParser.create().parse_override(word).value() == folder
 
 
 def test_every_number_that_a_claim_asks_for_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,6 +49,15 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(LayerNormVsRmsNormSettings.ROUNDS, "quick", 2)
 
 
+def test_a_key_with_two_signs_is_the_key(train_py: Callable, tmp_path: Path) -> None:
+    words = [f"++{word}" if word[:5] in ("seed=", "model") else word for word in VANISHING]
+    answer = train_py(*words, f"output_dir={tmp_path}")
+    assert answer.code == 0, answer.err
+    settings = read_record(tmp_path / "gradient_vanishing-quick/gradient_vanishing.json").settings
+    assert settings["seeds"] == [0, 1]
+    assert "16 wide" in answer.out.splitlines()[-1]
+
+
 def test_numbers_figure_and_paragraph_then_a_redraw(
     train_py: Callable,
     tmp_path: Path,

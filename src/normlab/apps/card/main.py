@@ -53,10 +53,8 @@ def write_norm_cards(options: argparse.Namespace) -> None:
         raise ConfigError(
             f"--threads {threads} is not allowed; it must be from 1 to {MAX_THREADS}."
         )
-    if not 0 < seconds < float("inf"):
-        raise ConfigError(
-            f"--seconds {seconds} is not allowed; it must be more than 0, and finite."
-        )
+    if not 0 <= seconds < float("inf"):
+        raise ConfigError(f"--seconds {seconds} is not allowed; it must be 0 or more, and finite.")
     specs = _compose_norms(options.overrides, options.config_dir)
     folder = options.out or _RESULTS / folder_name(list(specs), "card")
     # A class in the current folder is imported, as it is by train.py there.

@@ -45,14 +45,14 @@ class MeasurementArguments:
         expanded = expand_overrides(loader, overrides)
         values = {key: [value] for key, value in expanded.fixed.items()} | {**expanded.varied}
         # ++model.depth=4 is model.depth=4; +norm.key=… needs its sign.
-        known = (*_COMMON_KEYS, *allowed_keys)
+        allowed = (*_COMMON_KEYS, *allowed_keys)
         values = {
-            bare if (bare := key.lstrip("+")) in known else key: of_key
+            bare if (bare := key.lstrip("+")) in allowed else key: of_key
             for key, of_key in values.items()
         }
         for key in values:
             bare = key.lstrip("+~")
-            if bare in (*_COMMON_KEYS, *allowed_keys) or f"{bare.split('.')[0]}." in allowed_keys:
+            if bare in allowed or f"{bare.split('.')[0]}." in allowed_keys:
                 continue
             names = [f"{name}*" if name.endswith(".") else name for name in allowed_keys]
             raise ConfigError(
