@@ -110,6 +110,12 @@ def test_normlabs_and_torchs_classes_have_their_versions(specified: Callable) ->
     assert digest_user_sources(specified("norm=layernorm").plain) == {}
 
 
+@pytest.mark.parametrize("name", [None, "nowhere", 3])
+def test_a_class_that_names_no_module_has_no_digest(own: OwnNorm, name: object) -> None:
+    own.write("own_norms", SOURCE + f"\n    __module__ = {name!r}\n")
+    assert set(digests()) == {"own_base"}
+
+
 def test_a_class_that_cannot_be_imported_has_no_digest(own: OwnNorm) -> None:
     own.write("own_norms", "raise SystemError\n")
     assert digests() == {}

@@ -34,8 +34,9 @@ def digest_user_sources(config: Mapping[str, Any]) -> dict[str, str]:
                 modules |= {item.__module__ for item in getattr(named, "__mro__", [named])}
     digests = {
         module: _digest_source(sys.modules[module])
-        for module in sorted(modules)
-        if module.partition(".")[0] not in _NOT_USERS
+        for module in sorted(map(str, modules))
+        # A class may name a module that there is not, or none at all.
+        if module in sys.modules and module.partition(".")[0] not in _NOT_USERS
     }
     return {module: digest for module, digest in digests.items() if digest}
 
