@@ -97,6 +97,7 @@ def test_a_figure_that_fails_costs_a_sentence(maker: Any, monkeypatch: pytest.Mo
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+from normlab.archive import tags
 from normlab.archive.files import replace_atomically
 
 study = Path(sys.argv[1])
@@ -262,6 +263,8 @@ def test_event_files_alone_give_the_same_figures(maker: Any) -> None:
     first = pixels(write_study_report(maker.folder).figures)
     with SummaryWriter(str(folder)) as writer:
         writer.add_text("record", f"```json\n{json.dumps(asdict(record))}\n```")
+        # What a run writes when it has ended well.
+        writer.add_scalar(tags.FINAL_VALIDATION_LOSS, record.final.val_loss, 100)
     (folder / "run.json").unlink()
     second = write_study_report(maker.folder)
     assert pixels(second.figures) == first
