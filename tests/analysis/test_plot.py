@@ -11,6 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 import normlab
 from normlab.analysis.plot import main, print_report, write_study_report
 from normlab.analysis.terminal_tables import summary_table
+from normlab.archive import tags
 from normlab.errors import NormlabError
 
 SOURCE = Path(normlab.__path__[0]).parent
@@ -97,7 +98,6 @@ def test_a_figure_that_fails_costs_a_sentence(maker: Any, monkeypatch: pytest.Mo
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from normlab.archive import tags
 from normlab.archive.files import replace_atomically
 
 study = Path(sys.argv[1])
