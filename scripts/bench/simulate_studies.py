@@ -25,7 +25,13 @@ from scipy.interpolate import PchipInterpolator
 from scipy.special import stdtr
 from scipy.stats import studentized_range
 
-from normlab.analysis.family import OWN_LEVEL, Variances, moderate_variances, pool_variances
+from normlab.analysis.family import (
+    FEWEST_SEEDS_ALONE,
+    OWN_LEVEL,
+    Variances,
+    moderate_variances,
+    pool_variances,
+)
 from normlab.analysis.statistics import LEVEL
 from normlab.archive.files import write_text
 
@@ -36,6 +42,11 @@ Noise = Callable[[np.random.Generator, Array], Array]
 
 ARMS, SEEDS = range(2, 9), range(3, 11)
 START, END = "<!-- simulation -->", "<!-- end of simulation -->"
+
+
+def leave_equal(random: np.random.Generator, normal: Array) -> Array:
+    """All arms have the same noise."""
+    return normal
 
 
 def scale_arms(share: float, factor: float) -> Noise:
@@ -73,7 +84,7 @@ def choose_rates(random: np.random.Generator, normal: Array) -> Array:
 
 
 WITHOUT_DIFFERENCE: dict[str, Noise] = {
-    "equal noise": lambda random, normal: normal,
+    "equal noise": leave_equal,
     "one arm with 5 times the noise": scale_arms(0, 5),
     "one arm with a tenth of the noise": scale_arms(0, 0.1),
     "half of the arms with 3 times the noise": scale_arms(0.5, 3),
@@ -94,12 +105,13 @@ def report_differences(losses: Array) -> tuple[Mask, Mask]:
     means = np.abs(differences.mean(-1))
     own = Variances(differences.var(-1, ddof=1), np.array(seeds - 1.0))
     p = 2 * stdtr(seeds - 1, -means / np.sqrt(own.variance / seeds))
-    # Of three intervals the widest counts, so each of the three has to leave out 0. Two arms are
-    # one pair, and all three are the paired t-test.
+    # Of several intervals the widest counts, so each of them has to leave out 0. Two arms are one
+    # pair, which has the paired t-test alone.
     reported: Mask = p < (OWN_LEVEL if arms > 2 else LEVEL)
     if arms > 2:
         pooled = pool_variances(own, arms)
-        for shared in (pooled, moderate_variances(own, pooled.freedom)):
+        moderated = moderate_variances(own, pooled.freedom)
+        for shared in [moderated] if seeds >= FEWEST_SEEDS_ALONE else [moderated, pooled]:
             # Moderated variances have degrees of freedom of their own in each study, and the exact
             # quantile takes about 0.1 s.
             quantiles = interpolate_quantiles(arms)(1 / shared.freedom)
@@ -134,15 +146,22 @@ def measure_errors(random: np.random.Generator, noise: Noise, studies: int) -> A
     return table
 
 
-def measure_power(random: np.random.Generator, effect: float, studies: int) -> Array:
-    """How often one arm that is `effect` standard deviations lower is reported against another."""
-    table = np.zeros((len(ARMS), len(SEEDS)))
+def measure_power(
+    random: np.random.Generator, noise: Noise, effect: float, noisy: int, studies: int
+) -> Array:
+    """How often the last arm, `effect` standard deviations lower, is reported against another.
+
+    The first `noisy` arms are not among these others. NaN where that leaves none.
+    """
+    table = np.full((len(ARMS), len(SEEDS)), np.nan)
     for row, arms in enumerate(ARMS):
+        pairs = list(combinations(range(arms), 2))
+        counted = [at for at, (a, b) in enumerate(pairs) if a >= noisy and b == arms - 1]
         for column, seeds in enumerate(SEEDS):
-            losses = draw_losses(random, lambda _, normal: normal, (studies, arms, seeds))
-            losses[:, 0] -= effect
-            # The pairs of arm 0 come first in `combinations`.
-            table[row, column] = report_differences(losses)[0][:, : arms - 1].mean()
+            losses = draw_losses(random, noise, (studies, arms, seeds))
+            losses[:, -1] -= effect
+            if counted:
+                table[row, column] = report_differences(losses)[0][:, counted].mean()
     return table
 
 
@@ -151,6 +170,8 @@ def format_table(table: Array) -> str:
     lines = ["| arms | " + " | ".join(f"{seeds} seeds" for seeds in SEEDS) + " |"]
     lines.append("|---:" * (len(SEEDS) + 1) + "|")
     for arms, row in zip(ARMS, table, strict=True):
+        if np.isnan(row).all():
+            continue
         lines.append(f"| {arms} | " + " | ".join(f"{100 * share:.1f}" for share in row) + " |")
     return "\n".join(lines)
 
@@ -185,11 +206,16 @@ def main() -> None:
             f"**No difference, {name}**: % of studies that report one; largest "
             f"{100 * table.max():.1f}.\n\n{format_table(table)}"
         )
-    for effect in (2, 4):
-        table = measure_power(random, effect, options.studies)
+    for effect, noise, noisy, beside in (
+        (2, leave_equal, 0, ""),
+        (4, leave_equal, 0, ""),
+        (4, scale_arms(0, 20), 1, ", beside an arm with 20 times the noise"),
+    ):
+        table = measure_power(random, noise, effect, noisy, options.studies)
+        others = " from the other arms" if noisy else ""
         parts.append(
-            f"**One arm lower by {effect} standard deviations of the noise**: % of its differences "
-            f"that are reported.\n\n{format_table(table)}"
+            f"**One arm lower by {effect} standard deviations of the noise{beside}**: % of its "
+            f"differences{others} that are reported.\n\n{format_table(table)}"
         )
     parts.append(
         f"{options.studies:,} studies a cell, seed {options.seed}, "

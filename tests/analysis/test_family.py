@@ -70,23 +70,25 @@ def test_two_arms_are_compared_by_the_paired_t_test() -> None:
     assert difference.mean + difference.half == pytest.approx(interval.high)
 
 
-def test_the_widest_of_three_intervals_and_the_largest_p_count() -> None:
+@pytest.mark.parametrize("seeds", [3, 4])
+def test_the_widest_interval_and_the_largest_p_count(seeds: int) -> None:
+    """Of the pair's own and Tukey's, moderated; with three seeds the pooled one too."""
     for seed in range(5):
-        losses = _draw_arms(4, 4, seed)
+        losses = _draw_arms(4, seeds, seed)
         own = _pair_variances(losses)
         pooled = pool_variances(own, 4)
         moderated = moderate_variances(own, pooled.freedom)
         pairs = list(combinations(range(4), 2))
         found = family_differences(_by_seed(losses), pairs)
         for at, pair in enumerate(pairs):
-            error = math.sqrt(own.variance[at] / 4)
-            halves = [stats.t.ppf(1 - OWN_LEVEL / 2, 3) * error]
-            ps = [2 * stats.t.sf(abs(found[pair].mean) / error, 3) * LEVEL / OWN_LEVEL]
+            error = math.sqrt(own.variance[at] / seeds)
+            halves = [stats.t.ppf(1 - OWN_LEVEL / 2, seeds - 1) * error]
+            ps = [2 * stats.t.sf(abs(found[pair].mean) / error, seeds - 1) * LEVEL / OWN_LEVEL]
             for variance, freedom in (
-                (pooled.variance[0], pooled.freedom[0]),
                 (moderated.variance[at], moderated.freedom[at]),
-            ):
-                half_error = math.sqrt(variance / 4 / 2)
+                (pooled.variance[0], pooled.freedom[0]),
+            )[: 1 if seeds == 4 else 2]:
+                half_error = math.sqrt(variance / seeds / 2)
                 halves.append(stats.studentized_range.ppf(1 - LEVEL, 4, freedom) * half_error)
                 ps.append(
                     stats.studentized_range.sf(abs(found[pair].mean) / half_error, 4, freedom)
@@ -107,14 +109,11 @@ def test_of_four_families_each_has_a_quarter_of_the_level() -> None:
         own_t = stats.t.ppf(1 - OWN_LEVEL / 4 / 2, 4) * error
         own_p = LEVEL / OWN_LEVEL * 4 * 2 * stats.t.sf(abs(difference.mean) / error, 4)
         intervals = [(own_t, own_p)]
-        for variance, freedom in (
-            (pooled.variance[0], pooled.freedom[0]),
-            (moderated.variance[at], moderated.freedom[at]),
-        ):
-            error = math.sqrt(variance / 5 / 2)
-            half = stats.studentized_range.ppf(1 - LEVEL / 4, 3, freedom) * error
-            p = 4 * stats.studentized_range.sf(abs(difference.mean) / error, 3, freedom)
-            intervals.append((half, p))
+        error = math.sqrt(moderated.variance[at] / 5 / 2)
+        freedom = moderated.freedom[at]
+        half = stats.studentized_range.ppf(1 - LEVEL / 4, 3, freedom) * error
+        p = 4 * stats.studentized_range.sf(abs(difference.mean) / error, 3, freedom)
+        intervals.append((half, p))
         halves, ps = zip(*intervals, strict=True)
         assert difference.half == pytest.approx(max(halves))
         assert difference.p == pytest.approx(min(1, max(ps)))
@@ -146,7 +145,7 @@ def test_moderation_follows_how_far_the_variances_agree() -> None:
     random, freedom = np.random.default_rng(1), np.array(8.0)
     chi = random.chisquare(8, 2000) / 8
     equal = moderate_variances(Variances(3 * chi, freedom), np.array([math.inf]))
-    assert equal.variance == pytest.approx(np.full(2000, 3.0), rel=0.12)
+    assert equal.variance == pytest.approx(np.full(2000, 3.0), rel=0.2)
     assert equal.freedom.min() > 100
     unlike = np.exp(random.normal(0, 4, 2000)) * chi
     own = moderate_variances(Variances(unlike, freedom), np.array([math.inf]))
@@ -160,9 +159,22 @@ def test_moderation_recovers_the_prior_that_variances_were_drawn_from() -> None:
     true = prior * prior_freedom / random.chisquare(prior_freedom, 50_000)
     sample = true * random.chisquare(4, 50_000) / 4
     moderated = moderate_variances(Variances(sample, np.array(4.0)), np.array([math.inf]))
-    assert moderated.freedom[0] - 4 == pytest.approx(prior_freedom, rel=0.05)
-    expected = (prior_freedom * prior + 4 * sample) / (prior_freedom + 4)
+    counted = prior_freedom / 2  # half the prior's weight
+    assert moderated.freedom[0] - 4 == pytest.approx(counted, rel=0.05)
+    expected = (counted * prior + 4 * sample) / (counted + 4)
     assert moderated.variance == pytest.approx(expected, rel=0.03)
+
+
+def test_a_noisy_arm_leaves_the_intervals_of_the_others_nearly_as_they_are() -> None:
+    """Post-LN in which one run of five learns nothing, beside arms that are equal to 0.01."""
+    random = np.random.default_rng(6)
+    quiet = random.normal([[2.0], [2.1], [2.2]], 0.01, (3, 5))
+    noisy = np.array([2.3, 3.3, 2.32, 2.31, 2.29])
+    alone = family_differences(_by_seed(quiet), [(0, 1)])[0, 1]
+    beside = family_differences(_by_seed(np.vstack([quiet, noisy])), [(0, 1), (0, 3)])
+    assert beside[0, 1].half < 3 * alone.half
+    assert beside[0, 1].outcome_within() == "lower"
+    assert beside[0, 3].outcome_within() == "cannot tell"
 
 
 def test_equal_arms_say_nothing_about_the_noise_of_others() -> None:
