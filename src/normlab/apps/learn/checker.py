@@ -33,13 +33,11 @@ class CheckResult:
 
     Attributes:
         passed: whether the solution is right.
-        kind: of the mistake, in kebab case; empty where there is none.
-        sentence: the mistake, with numbers.
+        sentence: the mistake, with numbers; empty where there is none.
         printed: what the file wrote to the terminal.
     """
 
     passed: bool
-    kind: str
     sentence: str
     printed: str = ""
 
@@ -148,7 +146,6 @@ def _read_verdict(folder: Path, code: int, late: _Late, limit: float) -> CheckRe
     if late == "start":
         return CheckResult(
             False,
-            "start",
             f"the check could not start within {_MOST_START_SECONDS:g} s, because torch was still "
             f"being imported; try again when the machine is less busy.",
             printed_excerpt,
@@ -156,7 +153,6 @@ def _read_verdict(folder: Path, code: int, late: _Late, limit: float) -> CheckRe
     if late == "time":
         return CheckResult(
             False,
-            "time",
             f"the check was stopped after {limit:g} s; is there a loop that does not end?",
             printed_excerpt,
         )
@@ -168,22 +164,15 @@ def _read_verdict(folder: Path, code: int, late: _Late, limit: float) -> CheckRe
             f"; it last printed: {excerpt(line, 200)}" for line in end.strip().splitlines()[-1:]
         ]
         # A negative code is the number of the signal that ended it.
-        name = "" if code >= 0 else _name_signal(-code)
+        name = ""
+        if code < 0:
+            name = next((s.name for s in signal.Signals if s == -code), f"signal {-code}")
         how = f"crashed ({name})" if name else f"ended with code {code}"
         if name == "SIGKILL":
             how = "was killed (SIGKILL), by the file or because memory ran out,"
         return CheckResult(
             False,
-            "process-ended",
             f"the process that ran the file {how} before the check was over{''.join(last)}.",
             printed_excerpt,
         )
-    return CheckResult(verdict["passed"], verdict["kind"], verdict["sentence"], printed_excerpt)
-
-
-def _name_signal(number: int) -> str:
-    """`SIGSEGV` for 11."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
+    return CheckResult(verdict["passed"], verdict["sentence"], printed_excerpt)
