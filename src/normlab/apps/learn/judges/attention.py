@@ -15,7 +15,7 @@ from normlab.apps.learn.judges.mistake import (
     get_member,
     is_same,
     normal_tensor,
-    raise_known_mistakes,
+    raise_mistakes,
     relative_difference,
 )
 
@@ -167,7 +167,7 @@ def judge_qk_norm(module: Any) -> None:
         results = [wrong.compute(a, b, q_gain, k_gain, eps) for a, b, eps in inputs]
         return all(map(_equal_with_infinities, outputs, results))
 
-    raise_known_mistakes(_MISTAKES, is_made, difference)
+    raise_mistakes(_MISTAKES, is_made, difference)
     raise MistakeError(
         f"the weights are not those of QK-norm, and not of a mistake that is known here. "
         f"{difference}"

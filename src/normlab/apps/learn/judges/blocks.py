@@ -19,7 +19,7 @@ from normlab.apps.learn.judges.mistake import (
     format_percent,
     get_member,
     is_same,
-    name_known_mistake,
+    name_mistake,
     normal_tensor,
     relative_difference,
 )
@@ -221,7 +221,7 @@ def _raise_wiring_mistake(
     y: Tensor,
     right: Tensor,
 ) -> None:
-    sentence = name_known_mistake(y, _wiring_mistakes(exercise, blocks, x))
+    sentence = name_mistake(y, _wiring_mistakes(exercise, blocks, x))
     share = format_percent(relative_difference(y, right))
     raise MistakeError(
         f"{sentence}. The output differs by {share}."

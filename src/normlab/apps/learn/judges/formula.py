@@ -13,7 +13,7 @@ from normlab.apps.learn.judges.mistake import (
     format_percent,
     is_same,
     normal_tensor,
-    raise_known_mistakes,
+    raise_mistakes,
     read_configuration,
     relative_difference,
 )
@@ -108,7 +108,7 @@ def _check_values(norm: nn.Module) -> None:
     if all(map(is_same, outputs, references)):
         return
     share = format_percent(max(map(relative_difference, outputs, references)))
-    raise_known_mistakes(
+    raise_mistakes(
         _MISTAKES,
         lambda changes: all(map(is_same, outputs, compute(changes))),
         f"The output differs by {share}.",

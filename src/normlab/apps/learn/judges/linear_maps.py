@@ -13,7 +13,7 @@ from normlab.apps.learn.judges.mistake import (
     format_percent,
     get_member,
     is_same,
-    name_known_mistake,
+    name_mistake,
     normal_tensor,
     relative_difference,
 )
@@ -57,7 +57,7 @@ def judge_layernorm_backward(module: Any) -> None:
         if not is_same(gradient, reference):
             inputs = (x, output_gradient, gain)
             mistakes = _x_mistakes(*inputs) if name == "x" else _parameter_mistakes(name, *inputs)
-            sentence = name_known_mistake(gradient, mistakes)
+            sentence = name_mistake(gradient, mistakes)
             share = format_percent(relative_difference(gradient, reference))
             raise MistakeError(
                 f"the gradient of {name} is off by {share} (against autograd in float64)"
@@ -191,9 +191,9 @@ def _check_folded(
         ),
     ]
     if is_same(new_weight, right_weight):
-        sentence = name_known_mistake(new_bias, biases)
+        sentence = name_mistake(new_bias, biases)
     else:
-        sentence = name_known_mistake(new_weight, weights)
+        sentence = name_mistake(new_weight, weights)
     raise MistakeError(
         f"W′n + b′ differs from W(gain · n + bias) by {share}{f': {sentence}' if sentence else ''}."
     )

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import combinations
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -66,13 +67,13 @@ def call_solution(
     call: str,
     function: Callable[..., Any],
     *arguments: Any,
-    unchanged: Mapping[str, Tensor] | None = None,
+    unchanged: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> Any:
     """What the solution returns; an exception becomes a mistake. `call` is how it is written.
 
     `unchanged` are tensors, by name, that the call must not change in place.
     """
-    before = {name: tensor.clone() for name, tensor in (unchanged or {}).items()}
+    before = {name: tensor.clone() for name, tensor in unchanged.items()}
     try:
         result = function(*arguments)
     except MistakeError:  # the judge's own, from inside the call
@@ -91,7 +92,7 @@ def call_solution(
         raise MistakeError(f"{call} is async and gives no value; write def without async.")
     if inspect.isgenerator(result):
         raise MistakeError(f"{call} gives a generator, because it has a yield; use return.")
-    for name, tensor in (unchanged or {}).items():
+    for name, tensor in unchanged.items():
         if not torch.equal(tensor, before[name]):
             raise MistakeError(f"{call} changes {name} in place; it must make a new tensor.")
     return result
@@ -206,12 +207,12 @@ def is_same(value: Tensor, reference: Tensor) -> bool:
     return value.shape == reference.shape and relative_difference(value, reference) <= TOLERANCE
 
 
-def name_known_mistake(value: Tensor, mistakes: Iterable[tuple[str, Tensor]]) -> str:
+def name_mistake(value: Tensor, mistakes: Iterable[tuple[str, Tensor]]) -> str:
     """The sentence of the first mistake that computes this value, or nothing."""
     return next((sentence for sentence, wrong in mistakes if is_same(value, wrong)), "")
 
 
-def raise_known_mistakes(
+def raise_mistakes(
     mistakes: Mapping[str, Mapping[str, Any]],
     is_made: Callable[[dict[str, Any]], bool],
     difference: str,

@@ -24,7 +24,7 @@ from normlab.apps.learn.judges.mistake import (
     get_member,
     is_same,
     normal_tensor,
-    raise_known_mistakes,
+    raise_mistakes,
     relative_difference,
 )
 from normlab.norms.build import name_dtype
@@ -443,7 +443,7 @@ def _check_values(exercise: NormExercise, build: Callable[..., Any]) -> None:
     if is_made({}):
         return
     difference = _describe_difference(exercise, samples)
-    raise_known_mistakes(exercise.mistakes, is_made, difference, most=3)
+    raise_mistakes(exercise.mistakes, is_made, difference, most=3)
     raise MistakeError(
         f"the output is not that of {exercise.name}, and not one with a mistake that is known "
         f"here. {difference}"
