@@ -1,17 +1,6 @@
 """Put published claims to the test: python scripts/claims.py claim=rmsnorm_parity budget=quick."""
 
-import sys
-
-try:
-    from normlab.cli import claims
-except ModuleNotFoundError as missing:
-    sys.exit(
-        f"normlab: {missing.name} is not installed for {sys.executable}; run `make demo` once, "
-        "then this command with .venv/bin/python in place of python."
-    )
-except KeyboardInterrupt:  # before normlab.cli, which handles signals, was there
-    sys.stderr.write("stopped\n")
-    sys.exit(130)
+from run_command import run_command
 
 if __name__ == "__main__":
-    claims()
+    run_command("claims")

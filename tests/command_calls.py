@@ -39,7 +39,7 @@ def read_refusal(script: str, word: str, *heavy: str) -> str:
     None of the `heavy` modules may have been imported for that.
     """
     code = (
-        f"import runpy, sys; sys.argv = [{script!r}, {word!r}]\n"
+        f"import runpy, sys; sys.argv = [{script!r}, {word!r}]; sys.path.insert(0, 'scripts')\n"
         "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
         "except SystemExit: pass\n"
         f"print({set(heavy)!r} & set(sys.modules))"

@@ -44,7 +44,7 @@ def make_example_card(name: str, *, time: float = 1.5, width: int = 8) -> Card:
         gradcheck="passes",
         second_gradcheck="refuses",
         speed=Speed(
-            (8, 256, width), 1, 20, (0.5, 1.5), Ratio(time, 0.9 * time, 1.2 * time),
+            (8, 256, width), 1, 20, (0.5, 1.5), Ratio(time, 0.9 * time, 1.2 * time, 0.05),
             Ratio(2 * time, 1.9 * time, 2.2 * time, 0.12),
         ),
         curves=Curves(

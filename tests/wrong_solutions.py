@@ -1,4 +1,4 @@
-"""Wrong solutions that learners write, the kind of the mistake, and words of its sentence."""
+"""Wrong solutions that learners write, and words of the sentence that names the mistake."""
 
 from dataclasses import dataclass
 from textwrap import dedent, indent
@@ -10,7 +10,6 @@ IMPORTS = "import torch\nimport torch.nn.functional as F\nfrom torch import nn\n
 class Wrong:
     exercise: str
     name: str
-    kind: str
     words: tuple[str, ...]
     source: str
 
@@ -32,24 +31,20 @@ GAIN_AND_BIAS = f"{GAIN}\nself.bias = nn.Parameter(torch.zeros(width))"
 SCALAR = "self.gain = nn.Parameter(torch.tensor(float(width)).sqrt())"
 
 
-def rmsnorm(name: str, kind: str, words: tuple[str, ...], forward: str, init: str = GAIN) -> Wrong:
-    return Wrong("rmsnorm", name, kind, words, norm_class("RMSNorm", forward, init))
+def rmsnorm(name: str, words: tuple[str, ...], forward: str, init: str = GAIN) -> Wrong:
+    return Wrong("rmsnorm", name, words, norm_class("RMSNorm", forward, init))
 
 
-def layernorm(name: str, kind: str, words: tuple[str, ...], forward: str) -> Wrong:
+def layernorm(name: str, words: tuple[str, ...], forward: str) -> Wrong:
     source = norm_class("LayerNorm", forward, GAIN_AND_BIAS)
-    return Wrong("layernorm", name, kind, words, source)
+    return Wrong("layernorm", name, words, source)
 
 
-def scalenorm(
-    name: str, kind: str, words: tuple[str, ...], forward: str, init: str = SCALAR
-) -> Wrong:
-    return Wrong("scalenorm", name, kind, words, norm_class("ScaleNorm", forward, init))
+def scalenorm(name: str, words: tuple[str, ...], forward: str, init: str = SCALAR) -> Wrong:
+    return Wrong("scalenorm", name, words, norm_class("ScaleNorm", forward, init))
 
 
-def stack(
-    exercise: str, name: str, kind: str, words: tuple[str, ...], sublayer: str, end: str
-) -> Wrong:
+def stack(exercise: str, name: str, words: tuple[str, ...], sublayer: str, end: str) -> Wrong:
     """A stack whose sublayers compute an expression of x, f, n (its norm) and m (another norm)."""
     class_name = {"preln_block": "PreLNStack", "postln_block": "PostLNStack"}[exercise]
     source = f"""{IMPORTS}
@@ -66,11 +61,11 @@ class {class_name}(nn.Module):
             x = {sublayer}
         return {end}
 """
-    return Wrong(exercise, name, kind, words, source)
+    return Wrong(exercise, name, words, source)
 
 
-def function(exercise: str, name: str, kind: str, words: tuple[str, ...], source: str) -> Wrong:
-    return Wrong(exercise, name, kind, words, IMPORTS + dedent(source))
+def function(exercise: str, name: str, words: tuple[str, ...], source: str) -> Wrong:
+    return Wrong(exercise, name, words, IMPORTS + dedent(source))
 
 
 LLAMA_END = ".type_as(x) * self.gain.type_as(x)"
@@ -80,38 +75,32 @@ WRONG: list[Wrong] = [
     # RMSNorm
     rmsnorm(
         "eps_outside",
-        "eps-outside",
         ("ε stands outside the root",),
         f"w = x.float()\nreturn (w / ({ROOT_MEAN}.sqrt() + self.eps)){LLAMA_END}",
     ),
     rmsnorm(
         "eps_forgotten",
-        "eps-missing",
         ("ε has no effect",),
         f"w = x.float()\nreturn (w / {ROOT_MEAN}.sqrt()){LLAMA_END}",
     ),
     rmsnorm(
         "eps_constant",
-        "eps-fixed",
         ("ε is 1e-5 whatever eps",),
         f"w = x.float()\nreturn (w * torch.rsqrt({ROOT_MEAN} + 1e-5)){LLAMA_END}",
     ),
     rmsnorm(
         "over_time",
-        "token-leak",
         ("token 0 sees token 5, the future", "dim=-1"),
         "m = x.pow(2).mean(1 if x.dim() > 2 else 0, keepdim=True)\n"
         "return x * torch.rsqrt(m + self.eps) * self.gain",
     ),
     rmsnorm(
         "over_everything",
-        "token-leak",
         ("token 0 sees token 5",),
         "return x * torch.rsqrt(x.pow(2).mean() + self.eps) * self.gain",
     ),
     rmsnorm(
         "over_batch",
-        "sequence-leak",
         ("sequence 1 sees sequence 0",),
         "axis = 0 if x.dim() > 2 else -1\n"
         "m = x.pow(2).mean((axis, -1), keepdim=True) if axis == 0 else "
@@ -120,211 +109,179 @@ WRONG: list[Wrong] = [
     ),
     rmsnorm(
         "mean_removed",
-        "mean-removed",
         ("the mean is subtracted",),
         f"w = x.float()\nm = {ROOT_MEAN}\n"
         f"return ((w - w.mean(-1, keepdim=True)) * torch.rsqrt(m + self.eps)){LLAMA_END}",
     ),
     rmsnorm(
         "layernorm",
-        "mean-removed",
         ("the norm subtracts the mean: that is LayerNorm; this norm does not",),
         "w = x.float()\nw = w - w.mean(-1, keepdim=True)\n"
         f"return (w * torch.rsqrt({ROOT_MEAN} + self.eps)){LLAMA_END}",
     ),
     rmsnorm(
         "layernorm_with_eps_outside",
-        "eps-outside+mean-removed",
-        ("ε stands outside the root", "that is LayerNorm"),
+        ("ε stands outside the root", "; and ", "that is LayerNorm"),
         "w = x.float()\nw = w - w.mean(-1, keepdim=True)\n"
         f"return (w / ({ROOT_MEAN}.sqrt() + self.eps)){LLAMA_END}",
     ),
     rmsnorm(
         "bias_too",
-        "too-many-parameters",
         ("has the parameters gain, bias; it must have 1, the gain.",),
         "return x",
         GAIN_AND_BIAS,
     ),
     rmsnorm(
         "root_forgotten",
-        "root-missing",
         ("its root is missing",),
         f"w = x.float()\nreturn (w / ({ROOT_MEAN} + self.eps)){LLAMA_END}",
     ),
     rmsnorm(
         "sum_in_place_of_mean",
-        "sum-for-mean",
         ("Euclidean length",),
         "w = x.float()\ns = w.pow(2).sum(-1, keepdim=True)\n"
         f"return (w / (s + self.eps).sqrt()){LLAMA_END}",
     ),
     rmsnorm(
         "standard_deviation_unbiased_eps_outside",
-        "eps-outside+unbiased-variance",
-        ("ε stands outside the root", "x.std() or √x.var(), which removes the mean and"),
+        ("ε stands outside the root", "; and ", "x.std() or √x.var(), which removes the mean and"),
         f"w = x.float()\nreturn (w / (w.std(-1, keepdim=True) + self.eps)){LLAMA_END}",
     ),
     rmsnorm(
         "gain_frozen",
-        "not-trained",
         ("gain has requires_grad=False; it must be trained",),
         f"w = x.float()\nreturn (w * torch.rsqrt({ROOT_MEAN} + self.eps)){LLAMA_END}",
         "self.gain = nn.Parameter(torch.ones(width), requires_grad=False)",
     ),
     rmsnorm(
         "gain_forgotten",
-        "gain-missing",
         ("has 0 parameters of 1", "nn.Parameter of 8 ones"),
         f"w = x.float()\nreturn (w * torch.rsqrt({ROOT_MEAN} + self.eps)).type_as(x)",
         "pass",
     ),
     rmsnorm(
         "gain_not_a_parameter",
-        "gain-missing",
         ("a plain tensor is not trained",),
         f"w = x.float()\nreturn (w * torch.rsqrt({ROOT_MEAN} + self.eps)){LLAMA_END}",
         "self.gain = torch.ones(width)",
     ),
     rmsnorm(
         "gain_not_applied",
-        "gain-missing",
         ("the gain is not applied",),
         f"w = x.float()\nreturn (w * torch.rsqrt({ROOT_MEAN} + self.eps)).type_as(x)",
     ),
     rmsnorm(
         "gain_of_zeros",
-        "gain-start",
         ("begins with 0", "8 ones"),
         f"w = x.float()\nreturn (w * torch.rsqrt({ROOT_MEAN} + self.eps)){LLAMA_END}",
         "self.gain = nn.Parameter(torch.zeros(width))",
     ),
     rmsnorm(
         "gain_of_one_number",
-        "gain-shape",
         ("shape ()", "8 ones"),
         f"w = x.float()\nreturn (w * torch.rsqrt({ROOT_MEAN} + self.eps)){LLAMA_END}",
         "self.gain = nn.Parameter(torch.tensor(1.0))",
     ),
     rmsnorm(
         "gain_before_cast",
-        "gain-before-cast",
         ("the gain is applied before the cast", "Gemma's order"),
         f"w = x.float()\n"
         f"return (w * torch.rsqrt({ROOT_MEAN} + self.eps) * self.gain.float()).type_as(x)",
     ),
     rmsnorm(
         "never_fp32_overflows",
-        "low-precision",
         ("computed in bfloat16",),
         "return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * self.gain",
     ),
     rmsnorm(
         "squares_in_half_precision",
-        "fp16-overflow",
         ("300² is infinite", "x.float()"),
         "w = x if x.dtype is torch.float16 else x.float()\n"
         f"return (w * torch.rsqrt({ROOT_MEAN} + self.eps)){LLAMA_END}",
     ),
     rmsnorm(
         "returns_fp32",
-        "dtype",
         ("gives float32; the output must have the dtype of the input, float64",),
         f"w = x.float()\nreturn w * torch.rsqrt({ROOT_MEAN} + self.eps) * self.gain.float()",
     ),
     rmsnorm(
         "fp32_gain_gives_fp32",
-        "float32-gain",
         ("an input in bfloat16, with its gain in float32, gives float32", ".type_as(x)"),
         f"w = x.float()\nreturn (w * torch.rsqrt({ROOT_MEAN} + self.eps)).type_as(x) * self.gain",
     ),
     rmsnorm(
         "keepdim_forgotten",
-        "raises",
         ("RuntimeError", "keepdim=True"),
         "return x * torch.rsqrt(x.pow(2).mean(-1) + self.eps) * self.gain",
     ),
     rmsnorm(
         "statistic_detached",
-        "gradient",
         ("the gradient of x is off by", "detach"),
         f"w = x.float()\nm = {ROOT_MEAN}.detach()\n"
         f"return (w * torch.rsqrt(m + self.eps)){LLAMA_END}",
     ),
     rmsnorm(
         "no_gradient",
-        "gradient-stopped",
         ("no gradient reaches x", "no_grad"),
         f"with torch.no_grad():\n    w = x.float()\n"
         f"    return (w * torch.rsqrt({ROOT_MEAN} + self.eps)){LLAMA_END}",
     ),
     rmsnorm(
         "changes_its_input",
-        "in-place",
         ("changes its input in place",),
         "x.mul_(torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps))\nreturn x * self.gain",
     ),
     rmsnorm(
         "returns_nothing",
-        "not-a-tensor",
         ("gives None", "`return`"),
         "x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * self.gain",
     ),
     rmsnorm(
         "returns_the_statistic",
-        "shape",
         ("shape (2, 6, 1)",),
         "return torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps)",
     ),
     rmsnorm(
         "gain_plus_one",
-        "gain-plus-one",
         ("multiplied by 1 + gain",),
         f"w = x.float()\nreturn (w * torch.rsqrt({ROOT_MEAN} + self.eps)).type_as(x) "
         "* (1 + self.gain)",
     ),
     rmsnorm(
         "eps_squared",
-        "eps-squared",
         ("ε² is added under the root",),
         f"w = x.float()\nreturn (w / ({ROOT_MEAN} + self.eps**2).sqrt()){LLAMA_END}",
     ),
     rmsnorm(
         "divided_by_rsqrt",
-        "root-multiplies",
         ("multiplied by the root", "rsqrt is 1/root already"),
         f"w = x.float()\nreturn (w / torch.rsqrt({ROOT_MEAN} + self.eps)){LLAMA_END}",
     ),
     rmsnorm(
         "mean_squared",
-        "square-of-mean",
         ("mean(x)²", "before the mean"),
         "w = x.float()\nm = w.mean(-1, keepdim=True).pow(2)\n"
         f"return (w * torch.rsqrt(m + self.eps)){LLAMA_END}",
     ),
     rmsnorm(
         "torch_function",
-        "torch-norm",
         ("torch's rms_norm", "write it yourself"),
         f"return F.rms_norm(x.float(), x.shape[-1:], eps=self.eps){LLAMA_END}",
     ),
     rmsnorm(
         "torch_module",
-        "torch-norm",
         ("torch's rms_norm", "write it yourself"),
         f"return nn.RMSNorm(x.shape[-1], self.eps, False)(x){LLAMA_END}",
     ),
     rmsnorm(
         "axes_counted_from_the_left",
-        "raises",
         ("shape (5, 8) raises IndexError", "Use dim=-1: the last axis."),
         "return x * torch.rsqrt(x.pow(2).mean(2, keepdim=True) + self.eps) * self.gain",
     ),
-    rmsnorm("returns_nan", "nan", ("gives NaN",), "return (x - 100).sqrt() * self.gain"),
+    rmsnorm("returns_nan", ("gives NaN",), "return (x - 100).sqrt() * self.gain"),
     # LayerNorm
     layernorm(
         "unbiased",
-        "unbiased-variance",
         ("n − 1", "unbiased=False"),
         "w = x.float()\nv = w.var(-1, keepdim=True)\n"
         "y = (w - w.mean(-1, keepdim=True)) / (v + self.eps).sqrt()\n"
@@ -332,22 +289,19 @@ WRONG: list[Wrong] = [
     ),
     layernorm(
         "annotated_transformer",
-        "unbiased-variance+eps-outside",
-        ("n − 1", "ε stands outside the root"),
+        ("n − 1", "; and ", "ε stands outside the root"),
         "w = x.float()\n"
         "y = (w - w.mean(-1, keepdim=True)) / (w.std(-1, keepdim=True) + self.eps)\n"
         "return (y * self.gain + self.bias).to(x.dtype)",
     ),
     layernorm(
         "mean_not_removed",
-        "mean-not-removed",
         ("the mean is not subtracted",),
         "w = x.float()\nv = w.var(-1, keepdim=True, unbiased=False)\n"
         "return (w / (v + self.eps).sqrt() * self.gain + self.bias).to(x.dtype)",
     ),
     layernorm(
         "rms_of_x",
-        "rms-for-deviation",
         ("divided by its RMS",),
         "w = x.float()\nm = w.pow(2).mean(-1, keepdim=True)\n"
         "y = (w - w.mean(-1, keepdim=True)) / (m + self.eps).sqrt()\n"
@@ -355,14 +309,12 @@ WRONG: list[Wrong] = [
     ),
     layernorm(
         "bias_not_added",
-        "bias-missing",
         ("the bias is not added",),
         "w = x.float()\nc = w - w.mean(-1, keepdim=True)\n"
         "return (c / (c.pow(2).mean(-1, keepdim=True) + self.eps).sqrt() * self.gain).to(x.dtype)",
     ),
     layernorm(
         "bias_before_gain",
-        "bias-before-gain",
         ("the bias is added before the gain",),
         "w = x.float()\nc = w - w.mean(-1, keepdim=True)\n"
         "y = c / (c.pow(2).mean(-1, keepdim=True) + self.eps).sqrt()\n"
@@ -370,14 +322,12 @@ WRONG: list[Wrong] = [
     ),
     layernorm(
         "torch_function",
-        "torch-norm",
         ("torch's layer_norm", "write it yourself"),
         "return F.layer_norm(x, x.shape[-1:], self.gain, self.bias, self.eps)",
     ),
     *(
         layernorm(
             f"axis_{name}",
-            "raises",
             ("raises IndexError", "Use dim=-1: the last axis."),
             f"c = x - x.mean({axis}, keepdim=True)\n"
             f"y = c / (c.pow(2).mean({axis}, keepdim=True) + self.eps).sqrt()\n"
@@ -387,7 +337,6 @@ WRONG: list[Wrong] = [
     ),
     layernorm(
         "over_tokens_too",
-        "token-leak",
         ("token 0 sees token 5",),
         "axes = (-2, -1) if x.dim() > 1 else (-1,)\n"
         "c = x - x.mean(axes, keepdim=True)\n"
@@ -396,7 +345,6 @@ WRONG: list[Wrong] = [
     ),
     layernorm(
         "one_pass_variance",
-        "one-pass-variance",
         ("tokens of mean 1000", "mean(x²) − mean(x)²", "Subtract the mean first"),
         "w = x.float()\nm = w.mean(-1, keepdim=True)\n"
         "v = w.pow(2).mean(-1, keepdim=True) - m.pow(2)\n"
@@ -405,7 +353,6 @@ WRONG: list[Wrong] = [
     ),
     layernorm(
         "fp32_gain_gives_fp32",
-        "float32-gain",
         ("with its gain and bias in float32, gives float32",),
         "w = x.float()\nc = w - w.mean(-1, keepdim=True)\n"
         "y = c / (c.pow(2).mean(-1, keepdim=True) + self.eps).sqrt()\n"
@@ -413,7 +360,6 @@ WRONG: list[Wrong] = [
     ),
     layernorm(
         "half_precision",
-        "low-precision",
         ("in bfloat16 the error is",),
         "w = x if x.dtype is torch.bfloat16 else x.float()\nc = w - w.mean(-1, keepdim=True)\n"
         "y = c / (c.pow(2).mean(-1, keepdim=True) + self.eps).sqrt()\n"
@@ -422,7 +368,6 @@ WRONG: list[Wrong] = [
     # ScaleNorm
     scalenorm(
         "gain_of_width_8",
-        "gain-start",
         ("ScaleNorm(64) has no parameter that starts as the gain",),
         "w = x.float()\nlength = w.norm(dim=-1, keepdim=True).clamp(min=self.eps)\n"
         "return (self.gain * w / length).type_as(x)",
@@ -430,7 +375,6 @@ WRONG: list[Wrong] = [
     ),
     scalenorm(
         "mean_in_place_of_sum",
-        "mean-for-sum",
         ("divides by the Euclidean length",),
         "w = x.float()\n"
         "return (self.gain * w / w.pow(2).mean(-1, keepdim=True).sqrt().clamp(min=self.eps))"
@@ -438,14 +382,12 @@ WRONG: list[Wrong] = [
     ),
     scalenorm(
         "eps_added",
-        "eps-outside",
         ("lower limit of the length",),
         "w = x.float()\n"
         "return (self.gain * w / (w.norm(dim=-1, keepdim=True) + self.eps)).to(x.dtype)",
     ),
     scalenorm(
         "gain_starts_at_1",
-        "gain-start",
         ("√8", "begins with 1"),
         "w = x.float()\n"
         "return (self.gain * w / w.norm(dim=-1, keepdim=True).clamp(min=self.eps)).to(x.dtype)",
@@ -453,7 +395,6 @@ WRONG: list[Wrong] = [
     ),
     scalenorm(
         "fp32_gain_gives_fp32",
-        "float32-gain",
         ("with its gain in float32, gives float32",),
         "w = x.float()\n"
         "return self.gain * (w / w.norm(dim=-1, keepdim=True).clamp(min=self.eps)).to(x.dtype)",
@@ -461,35 +402,28 @@ WRONG: list[Wrong] = [
     ),
     scalenorm(
         "gain_per_feature",
-        "gain-shape",
         ("shape (8,)", "one number"),
         "w = x.float()\n"
         "return (self.gain * w / w.norm(dim=-1, keepdim=True).clamp(min=self.eps)).to(x.dtype)",
         "self.gain = nn.Parameter(torch.full((width,), width**0.5))",
     ),
     # Pre-LN and Post-LN
-    stack(
-        "preln_block", "no_final_norm", "final-norm-missing", ("final norm",), "x + f(n(x))", "x"
-    ),
-    stack("preln_block", "post", "post", ("residual path", "Post-LN"), "n(x + f(x))", "x"),
+    stack("preln_block", "no_final_norm", ("final norm",), "x + f(n(x))", "x"),
+    stack("preln_block", "post", ("residual path", "Post-LN"), "n(x + f(x))", "x"),
     stack(
         "preln_block",
         "residual_around_norm",
-        "residual-around-norm",
         ("starts after the norm",),
         "(lambda h: h + f(h))(n(x))",
         "self.final(x)",
     ),
-    stack(
-        "preln_block", "no_residual", "residual-missing", ("f(N(x))",), "f(n(x))", "self.final(x)"
-    ),
-    stack("preln_block", "output", "output-norm", ("x + N(f(x))",), "x + n(f(x))", "self.final(x)"),
-    stack("preln_block", "sandwich", "sandwich", ("sandwich",), "x + m(f(n(x)))", "self.final(x)"),
-    stack("preln_block", "no_norm", "norm-missing", ("no norm",), "x + f(x)", "self.final(x)"),
+    stack("preln_block", "no_residual", ("computes f(N(x)). The",), "f(n(x))", "self.final(x)"),
+    stack("preln_block", "output", ("x + N(f(x))",), "x + n(f(x))", "self.final(x)"),
+    stack("preln_block", "sandwich", ("sandwich",), "x + m(f(n(x)))", "self.final(x)"),
+    stack("preln_block", "no_norm", ("no norm",), "x + f(x)", "self.final(x)"),
     stack(
         "preln_block",
         "unused_norms",
-        "norms-count",
         ("there are 9 norms. Of 9 norms", "never called: norms 5, 6, 7, 8.", "5 in all"),
         "x + f(n(x))",
         "self.final(x)",
@@ -497,7 +431,6 @@ WRONG: list[Wrong] = [
     stack(
         "preln_block",
         "two_norms_in_a_row",
-        "norms-count",
         ("there are 9 norms", "each is called once", "5 in all"),
         "x + f(n(m(x)))",
         "self.final(x)",
@@ -506,7 +439,6 @@ WRONG: list[Wrong] = [
         Wrong(
             "preln_block",
             f"one_norm_for_{places}_sublayers",
-            "norms-shared",
             (f"one norm object is shared by {places} places. Of", "norm 1 is called"),
             IMPORTS
             + dedent(f"""
@@ -530,7 +462,6 @@ WRONG: list[Wrong] = [
     Wrong(
         "preln_block",
         "one_norm_twice",
-        "norms-shared",
         (
             "one norm object is shared by 2 places",
             "norm 1 is called 2 times; never called: norm 2.",
@@ -554,7 +485,6 @@ WRONG: list[Wrong] = [
     stack(
         "preln_block",
         "norm_on_the_stream",
-        "norm-on-stream",
         ("N(x) + f(x)",),
         "n(x) + f(x)",
         "self.final(x)",
@@ -562,7 +492,6 @@ WRONG: list[Wrong] = [
     stack(
         "postln_block",
         "norm_on_the_stream",
-        "norm-on-stream",
         ("N(x) + f(x)",),
         "n(x) + f(x)",
         "x",
@@ -570,7 +499,6 @@ WRONG: list[Wrong] = [
     Wrong(
         "preln_block",
         "plain_list",
-        "not-registered",
         ("nn.ModuleList",),
         IMPORTS
         + dedent("""
@@ -587,20 +515,18 @@ WRONG: list[Wrong] = [
                 return self.final(x)
         """),
     ),
-    stack("postln_block", "pre", "pre", ("which is Pre-LN",), "x + f(n(x))", "x"),
+    stack("postln_block", "pre", ("which is Pre-LN",), "x + f(n(x))", "x"),
     stack(
         "postln_block",
         "final_norm_too",
-        "final-norm-extra",
         ("normalized already",),
         "n(x + f(x))",
         "self.final(x)",
     ),
-    stack("postln_block", "no_residual", "residual-missing-post", ("N(f(x))",), "n(f(x))", "x"),
+    stack("postln_block", "no_residual", ("N(f(x))",), "n(f(x))", "x"),
     stack(
         "postln_block",
         "also_before",
-        "pre-and-post",
         ("N(x + f(N(x)))",),
         "m(x + f(n(x)))",
         "x",
@@ -610,7 +536,6 @@ WRONG: list[Wrong] = [
         function(
             "qk_norm",
             name,
-            kind,
             words,
             f"""
             def normalize(z, gain, eps):
@@ -622,10 +547,9 @@ WRONG: list[Wrong] = [
                 return {end}
             """,
         )
-        for name, kind, words, axis, body, end in (
+        for name, words, axis, body, end in (
             (
                 "keys_forgotten",
-                "key-norm-missing",
                 ("the keys must be too",),
                 "-1",
                 "s = normalize(q, q_gain, eps) @ k.mT / q.shape[-1] ** 0.5",
@@ -633,7 +557,6 @@ WRONG: list[Wrong] = [
             ),
             (
                 "scale_forgotten",
-                "scale-missing",
                 ("not divided by √D",),
                 "-1",
                 "s = normalize(q, q_gain, eps) @ normalize(k, k_gain, eps).mT",
@@ -642,23 +565,20 @@ WRONG: list[Wrong] = [
             *(
                 (
                     name,
-                    kind,
                     words,
                     "-1",
                     f"s = normalize(q, q_gain, eps) @ normalize(k, k_gain, eps).mT {scale}",
                     "s.masked_fill(future, -torch.inf).softmax(-1)",
                 )
-                for name, kind, words, scale in (
-                    ("scale_twice", "scale-twice", ("by D in place of √D",), "/ q.shape[-1]"),
+                for name, words, scale in (
+                    ("scale_twice", ("by D in place of √D",), "/ q.shape[-1]"),
                     (
                         "scale_multiplied",
-                        "scale-multiplied",
                         ("are multiplied by √D",),
                         "* q.shape[-1] ** 0.5",
                     ),
                     (
                         "scale_of_fourth_root",
-                        "scale-fourth-root",
                         ("by the root of √D",),
                         "/ q.shape[-1] ** 0.25",
                     ),
@@ -667,30 +587,26 @@ WRONG: list[Wrong] = [
             *(
                 (
                     name,
-                    kind,
                     words,
                     "-1",
                     "s = normalize(q, q_gain, eps) @ normalize(k, k_gain, eps).mT / 8**0.5",
                     f"s.masked_fill(torch.ones(5, 5, dtype=torch.bool){mask}, -torch.inf)"
                     ".softmax(-1)",
                 )
-                for name, kind, words, mask in (
+                for name, words, mask in (
                     (
                         "mask_reversed",
-                        "mask-reversed",
                         ("the mask is reversed", "token 0 sees token 4, the future. The"),
                         ".tril(-1)",
                     ),
                     (
                         "mask_of_the_past_and_itself",
-                        "mask-reversed",
                         ("token 0 sees token 4, the future; the last token",),
                         ".tril()",
                     ),
-                    ("mask_of_itself", "mask-itself", ("hides the token itself too",), ".triu()"),
+                    ("mask_of_itself", ("hides the token itself too",), ".triu()"),
                     (
                         "mask_too_late",
-                        "mask-shifted",
                         ("token 0 attends to token 1",),
                         ".triu(2)",
                     ),
@@ -698,7 +614,6 @@ WRONG: list[Wrong] = [
             ),
             (
                 "mask_forgotten",
-                "mask-missing",
                 ("token 3 attends to token 4",),
                 "-1",
                 "s = normalize(q, q_gain, eps) @ normalize(k, k_gain, eps).mT / q.shape[-1] ** 0.5",
@@ -706,7 +621,6 @@ WRONG: list[Wrong] = [
             ),
             (
                 "over_tokens",
-                "wrong-axis-tokens",
                 ("over the tokens",),
                 "-2",
                 "s = normalize(q, q_gain, eps) @ normalize(k, k_gain, eps).mT / q.shape[-1] ** 0.5",
@@ -714,7 +628,6 @@ WRONG: list[Wrong] = [
             ),
             (
                 "all_heads",
-                "all-heads-together",
                 ("all heads together",),
                 "(1, 3)",
                 "s = normalize(q, q_gain, eps) @ normalize(k, k_gain, eps).mT / q.shape[-1] ** 0.5",
@@ -722,7 +635,6 @@ WRONG: list[Wrong] = [
             ),
             (
                 "mask_multiplied_before",
-                "mask-product",
                 ("multiplied by 0 before the softmax", "−∞"),
                 "-1",
                 "s = normalize(q, q_gain, eps) @ normalize(k, k_gain, eps).mT / q.shape[-1] ** 0.5",
@@ -730,7 +642,6 @@ WRONG: list[Wrong] = [
             ),
             (
                 "mask_after",
-                "mask-after-softmax",
                 ("after the softmax", "do not add up to 1"),
                 "-1",
                 "s = normalize(q, q_gain, eps) @ normalize(k, k_gain, eps).mT / q.shape[-1] ** 0.5",
@@ -738,8 +649,7 @@ WRONG: list[Wrong] = [
             ),
             (
                 "euclidean_length",
-                "sum-for-mean+eps-missing",
-                ("Euclidean length", "ε has no effect"),
+                ("Euclidean length", "; and ", "ε has no effect"),
                 "-1",
                 "q, k = F.normalize(q, dim=-1) * q_gain, F.normalize(k, dim=-1) * k_gain\n"
                 "                s = q @ k.mT / q.shape[-1] ** 0.5",
@@ -747,7 +657,6 @@ WRONG: list[Wrong] = [
             ),
             (
                 "euclidean_length_with_eps",
-                "sum-for-mean",
                 ("Euclidean length",),
                 "-1",
                 "l = lambda z, g: z / (z.pow(2).sum(-1, keepdim=True) + eps).sqrt() * g\n"
@@ -756,7 +665,6 @@ WRONG: list[Wrong] = [
             ),
             (
                 "softmax_forgotten",
-                "softmax-missing",
                 ("the softmax is missing",),
                 "-1",
                 "s = normalize(q, q_gain, eps) @ normalize(k, k_gain, eps).mT / q.shape[-1] ** 0.5",
@@ -769,7 +677,6 @@ WRONG: list[Wrong] = [
         function(
             "layernorm_backward",
             name,
-            kind,
             words,
             f"""
             def layernorm_backward(output_gradient, x, gain, eps):
@@ -781,38 +688,33 @@ WRONG: list[Wrong] = [
                 return dx, {dgain}, output_gradient.sum((0, 1))
             """,
         )
-        for name, kind, words, dx, dgain in (
+        for name, words, dx, dgain in (
             (
                 "constants",
-                "statistics-constant",
                 ("is off by", "treated as constants"),
                 "g / s",
                 "(output_gradient * n).sum((0, 1))",
             ),
             (
                 "no_variance",
-                "variance-term-missing",
                 ("through the variance",),
                 "(g - g.mean(-1, keepdim=True)) / s",
                 "(output_gradient * n).sum((0, 1))",
             ),
             (
                 "two_percent",
-                "backward-off",
                 ("the gradient of x is off by 2 %",),
                 "1.02 * (g - g.mean(-1, keepdim=True) - n * (g * n).mean(-1, keepdim=True)) / s",
                 "(output_gradient * n).sum((0, 1))",
             ),
             (
                 "gain_of_x",
-                "not-normalized",
                 ("the gradient of gain", "by the normalized x̂"),
                 "(g - g.mean(-1, keepdim=True) - n * (g * n).mean(-1, keepdim=True)) / s",
                 "(output_gradient * x).sum((0, 1))",
             ),
             (
                 "gain_not_summed",
-                "sum-missing",
                 ("shape (3, 5, 8)", "summed over all tokens"),
                 "(g - g.mean(-1, keepdim=True) - n * (g * n).mean(-1, keepdim=True)) / s",
                 "output_gradient * n",
@@ -821,29 +723,25 @@ WRONG: list[Wrong] = [
     ),
     # Folding
     *(
-        function("fold_gain", name, kind, words, f"def fold_gain(gain, bias, weight): {body}")
-        for name, kind, words, body in (
+        function("fold_gain", name, words, f"def fold_gain(gain, bias, weight): {body}")
+        for name, words, body in (
             (
                 "rows",
-                "wrong-axis",
                 ("multiplies the rows",),
                 "return weight * gain[: len(weight), None], weight @ bias",
             ),
             (
                 "bias_lost",
-                "bias-missing",
                 ("bias is lost",),
                 "return weight * gain, torch.zeros(len(weight)).double()",
             ),
             (
                 "bias_after_gain",
-                "bias-with-gain",
                 ("before folding",),
                 "return weight * gain, (weight * gain) @ bias",
             ),
             (
                 "in_place",
-                "in-place",
                 ("changes weight in place",),
                 "weight *= gain; return weight, weight @ bias",
             ),
@@ -854,7 +752,6 @@ WRONG: list[Wrong] = [
         function(
             "deepnorm_init",
             name,
-            kind,
             words,
             f"""
             def deepnorm_constants(depth):
@@ -865,31 +762,27 @@ WRONG: list[Wrong] = [
                 return {{name: {weights} for name, w in weights.items()}}
             """,
         )
-        for name, kind, words, constants, weights in (
+        for name, words, constants, weights in (
             (
                 "sign",
-                "beta-inverse",
                 ("the exponent's sign is wrong",),
                 "(2 * depth) ** 0.25, (8 * depth) ** 0.25",
                 "w",
             ),
             (
                 "encoder_decoder",
-                "encoder-decoder",
                 ("behind an encoder",),
                 "(3 * depth) ** 0.25, (12 * depth) ** -0.25",
                 "w",
             ),
             (
                 "all_scaled",
-                "query-key-scaled",
                 ("query and key are scaled by",),
                 "(2 * depth) ** 0.25, (8 * depth) ** -0.25",
                 "beta * w",
             ),
             (
                 "value_forgotten",
-                "not-scaled",
                 ("the matrices of value are not scaled",),
                 "(2 * depth) ** 0.25, (8 * depth) ** -0.25",
                 "beta * w if name in ('out', 'up', 'down') else w",
@@ -898,11 +791,10 @@ WRONG: list[Wrong] = [
     ),
     # The leak
     *(
-        function("find_the_leak", name, kind, words, source)
-        for name, kind, words, source in (
+        function("find_the_leak", name, words, source)
+        for name, words, source in (
             (
                 "last_token_only",
-                "one-token-tried",
                 ("token 2 reads token 3", "every token"),
                 """
                 def sees_future(function, x):
@@ -913,7 +805,6 @@ WRONG: list[Wrong] = [
             ),
             (
                 "small_change",
-                "missed-maximum",
                 ("only a large change", "and must be True, because"),
                 """
                 def sees_future(function, x):
@@ -927,7 +818,6 @@ WRONG: list[Wrong] = [
             ),
             (
                 "later_tokens_too",
-                "past-is-allowed",
                 ("must be False, because a token depends on earlier ones only, which is allowed.",),
                 """
                 def sees_future(function, x):
@@ -943,7 +833,6 @@ WRONG: list[Wrong] = [
             ),
             (
                 "other_sequences",
-                "batch-is-no-future",
                 ("other sequences", "that sequence only."),
                 """
                 def sees_future(function, x):
@@ -959,7 +848,6 @@ WRONG: list[Wrong] = [
             ),
             (
                 "always_false",
-                "missed",
                 ("is False for RMSNorm over time",),
                 "def sees_future(function, x): return False",
             ),
@@ -970,7 +858,6 @@ WRONG: list[Wrong] = [
         function(
             "beat_rmsnorm",
             name,
-            kind,
             words,
             f"""
             class MyNorm(nn.Module):
@@ -982,36 +869,31 @@ WRONG: list[Wrong] = [
                     return self.gain * {value}
             """,
         )
-        for name, kind, words, value in (
+        for name, words, value in (
             (
                 "rmsnorm_itself",
-                "not-better",
                 ("RMSNorm has", "at least 5 times"),
                 "x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5)",
             ),
-            ("tanh", "scale-dependent", ("N(cx) = N(x) does not hold",), "torch.tanh(x)"),
+            ("tanh", ("N(cx) = N(x) does not hold",), "torch.tanh(x)"),
             (
                 "larger_output",
-                "output-size",
                 ("a larger output alone would win",),
                 "50 * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5)",
             ),
             (
                 "eps_missing",
-                "zeros",
                 ("for a token of zeros the output is not finite", "add an ε"),
                 "0.8 * x / x.abs().mean(-1, keepdim=True)",
             ),
             (
                 "statistic_detached",
-                "gradient",
                 ("the gradient of x by autograd is off by", "detach"),
                 "(0.8 * x.float() / (x.float().abs().mean(-1, keepdim=True).detach() + 1e-5))"
                 ".type_as(x)",
             ),
             (
                 "gain_detached",
-                "gradient",
                 ("the gradient of gain by autograd is off by",),
                 "self.gain.detach() * 0.8 * x / (x.abs().mean(-1, keepdim=True) + 1e-5)",
             ),
@@ -1026,17 +908,15 @@ parameters: {}
 constants: {}
 """
 OFFSET = "{offset: {init: 0, per: feature}}"
-# Name, kind, words, and the file.
+# Name, words, and the file.
 WRONG_FORMULAS = [
     (
         "eps_outside",
-        "eps-outside",
         "ε stands outside the root",
         FORMULA.format("(1 + offset) * x / (sqrt(mean(x**2)) + eps)", OFFSET, "{eps: 1e-6}"),
     ),
     (
         "gain_at_1",
-        "offset-start",
         "starts at 1",
         FORMULA.format(
             "(1 + offset) * x / sqrt(mean(x**2) + eps)",
@@ -1046,19 +926,16 @@ WRONG_FORMULAS = [
     ),
     (
         "one_forgotten",
-        "one-missing",
         "it must be 1 + w",
         FORMULA.format("offset * x / sqrt(mean(x**2) + eps)", OFFSET, "{eps: 1e-6}"),
     ),
     (
         "llama_eps",
-        "eps-value",
         "Gemma's is 1e-6",
         FORMULA.format("(1 + offset) * x / sqrt(mean(x**2) + eps)", OFFSET, "{eps: 1e-5}"),
     ),
     (
         "scalar",
-        "parameter-shape",
         "per: feature",
         FORMULA.format(
             "(1 + offset) * x / sqrt(mean(x**2) + eps)",
@@ -1068,15 +945,13 @@ WRONG_FORMULAS = [
     ),
     (
         "no_function",
-        "configuration",
         "expression",
         FORMULA.format("(1 + offset) * x / root(mean(x**2) + eps)", OFFSET, "{eps: 1e-6}"),
     ),
     (
         "a_class",
-        "no-formula",
         "_target_ is normlab.norms.RMSNorm",
         "_target_: normlab.norms.RMSNorm",
     ),
-    ("no_yaml", "configuration", "is not YAML", "expression: [x"),
+    ("no_yaml", "is not YAML", "expression: [x"),
 ]

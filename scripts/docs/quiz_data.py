@@ -25,7 +25,7 @@ def figure_files(path: Path = QUIZ) -> list[Path]:
         NormlabError: a question names a figure that does not exist.
     """
     files = []
-    for question in read_questions(path=path) if path.is_file() else []:
+    for question in read_questions(path=path):
         if question.kind == "figure":
             file = (LEARN / question.figure).resolve()
             if not file.is_file():
@@ -38,9 +38,9 @@ def figure_files(path: Path = QUIZ) -> list[Path]:
 
 
 def quiz_script(path: Path = QUIZ) -> str:
-    """The script: one constant with all questions, none where there is no file."""
-    questions = read_questions(path=path) if path.is_file() else []
-    text = json.dumps([asdict(question) for question in questions], ensure_ascii=False, indent=1)
+    """The script: one constant with all questions."""
+    questions = [asdict(question) for question in read_questions(path=path)]
+    text = json.dumps(questions, ensure_ascii=False, indent=1)
     # `</` would end the element if the script were ever put into a page.
     text = text.replace("</", "<\\/")
     return f"// Written by scripts/docs/quiz_data.py from quiz.yaml.\nconst QUIZ = {text};\n"

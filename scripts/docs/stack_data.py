@@ -25,7 +25,6 @@ NO_NORM = "none"
 # Embeddings of standard deviation 1 and projections whose scale does not fall with depth, so that
 # depth and the standard deviation of the projections are all that varies.
 FIXED = ("model.tie=false", "model.init.embedding=1", "model.init.output=1", "data.batch_size=4")
-_SEPARATOR = "const STACKS = "
 
 
 def measure_stacks(
@@ -84,13 +83,8 @@ def stack_script(records: list[dict[str, Any]]) -> str:
     return (
         "// Written by python scripts/docs/stack_data.py: models at initialization, seed 0, "
         f"norm=rmsnorm,\n// {' '.join(FIXED)}.\n"
-        f'{_SEPARATOR}{{"axes": {axes}, "models": [\n{lines}\n]}};\n'
+        f'const STACKS = {{"axes": {axes}, "models": [\n{lines}\n]}};\n'
     )
-
-
-def read_script(text: str) -> Any:
-    """The constant of the script."""
-    return json.loads(text.partition(_SEPARATOR)[2].rstrip().removesuffix(";"))
 
 
 if __name__ == "__main__":

@@ -49,9 +49,10 @@ def plot() -> None:
 
     def import_command() -> _Command:
         from normlab.analysis.plot import main
-        from normlab.apps.experiments import TRAINED_EXPERIMENTS, redraw
+        from normlab.apps.experiments import TRAINED_EXPERIMENTS
+        from normlab.apps.experiments.report import redraw_report
 
-        return partial(main, experiments=TRAINED_EXPERIMENTS, redraw_measurement=redraw)
+        return partial(main, experiments=TRAINED_EXPERIMENTS, redraw_measurement=redraw_report)
 
     _run_command(import_command)
 

@@ -15,7 +15,7 @@ from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from torch.utils.tensorboard import SummaryWriter
 
 from normlab.analysis.plot import main
-from normlab.apps.card.record import read_cards
+from normlab.apps.experiments.record import read_record
 from normlab.archive import event_file, tags
 from normlab.archive.events import read_events
 from normlab.archive.files import replace_atomically
@@ -176,11 +176,11 @@ def test_losses_that_no_events_bear_out_are_in_no_table(
     ],
     ids=["levels", "objects", "32 MB", "digits", "exponent", "surrogate"],
 )
-@pytest.mark.parametrize("name", ["run.json", "card.json"])
+@pytest.mark.parametrize("name", ["run.json", "precision.json"])
 def test_json_without_an_end_is_refused(name: str, text: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(NormlabError, match=r"is damaged|is larger"):
-        RunRecord.read_for_user(tmp_path) if name == "run.json" else read_cards(tmp_path / name)
+        RunRecord.read_for_user(tmp_path) if name == "run.json" else read_record(tmp_path / name)
 
 
 def test_a_text_of_blanks_is_read_in_linear_time(tmp_path: Path) -> None:

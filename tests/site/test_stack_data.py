@@ -1,5 +1,6 @@
 """The page's numbers of stacks are those of the models: a sample is measured again."""
 
+import json
 import math
 
 import pytest
@@ -11,10 +12,10 @@ from stack_data import (
     PLACEMENTS,
     SCRIPT,
     measure_stacks,
-    read_script,
 )
 
-DATA = read_script(SCRIPT.read_text(encoding="utf-8"))
+SOURCE = SCRIPT.read_text(encoding="utf-8").partition("const STACKS = ")[2]
+DATA = json.loads(SOURCE.rstrip().removesuffix(";"))
 
 
 def test_there_is_one_model_for_every_position_of_the_controls() -> None:

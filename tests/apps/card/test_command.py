@@ -7,7 +7,8 @@ import pytest
 
 from command_calls import Call, make_command_caller, read_refusal
 from normlab.apps.card.main import main
-from normlab.apps.card.record import read_cards
+from normlab.apps.card.record import Card
+from normlab.archive.versioned_json import restore_value
 
 ROOT = Path(__file__).resolve().parents[2]
 FAST = ("--width", "16", "--seconds", "0")
@@ -29,10 +30,11 @@ def test_norms_side_by_side_become_a_table_numbers_and_a_figure(call: Call, tmp_
     folder = Path("outputs/cards/rmsnorm-none")
     assert (code, err) == (0, "")
     assert sorted(path.name for path in folder.iterdir()) == ["card.json", "card.png", "card.svg"]
-    cards = read_cards(folder / "card.json")
+    raw = json.loads((folder / "card.json").read_text())
+    cards = [restore_value(Card, card) for card in raw["cards"]]
     assert [(card.name, card.width) for card in cards] == [("rmsnorm", 16), ("none", 16)]
     assert cards[0].config == {"_target_": "normlab.norms.RMSNorm", "eps": 1e-5, "cast": "gemma"}
-    assert json.loads((folder / "card.json").read_text())["versions"]["torch"]
+    assert raw["versions"]["torch"]
     assert "rmsnorm" in out
     assert f"figure   {folder / 'card.png'}" in out
 
@@ -65,9 +67,9 @@ def test_a_norm_of_ones_own_and_its_arguments(
     arguments = ("norm=my_norm", "norm.eps=1e-3,1e-2", "--config-dir", str(mine), "--out", "here")
     code, _, err = call(*arguments, *FAST)
     assert (code, err) == (0, "")
-    cards = read_cards(Path("here/card.json"))
-    assert [card.name for card in cards] == ["my_norm eps=0.001", "my_norm eps=0.01"]
-    slopes = [card.extremes[0].steepest for card in cards]
+    cards = json.loads(Path("here/card.json").read_text())["cards"]
+    assert [card["name"] for card in cards] == ["my_norm eps=0.001", "my_norm eps=0.01"]
+    slopes = [card["extremes"][0]["steepest"] for card in cards]
     assert slopes == pytest.approx([2 / 1e-3**0.5, 2 / 1e-2**0.5])
 
 

@@ -12,11 +12,11 @@ import torch
 
 from html_page import Page
 from normlab.analysis import plot
-from normlab.apps.experiments import gradient_vanishing_measurement, redraw
+from normlab.apps.experiments import gradient_vanishing_measurement
 from normlab.apps.experiments import main as measure
 from normlab.apps.experiments.layernorm_vs_rmsnorm import LayerNormVsRmsNormSettings
 from normlab.apps.experiments.record import read_record
-from normlab.apps.experiments.report import Report
+from normlab.apps.experiments.report import Report, redraw_report
 
 VANISHING = (
     "experiment=gradient_vanishing",
@@ -92,7 +92,7 @@ def test_numbers_figure_and_paragraph_then_a_redraw(
     page = folder / "report.html"
     before = page.read_bytes()
     page.unlink()
-    plot.main([str(folder)], redraw_measurement=redraw)
+    plot.main([str(folder)], redraw_measurement=redraw_report)
     redrawn = capfd.readouterr().out
     assert redrawn.splitlines()[-1] == answer.out.splitlines()[-1]
     assert f"report   {page}" in redrawn
@@ -130,7 +130,7 @@ def test_a_measurement_has_no_curves_to_draw(
     with pytest.raises(SystemExit) as left:
         plot.main(
             [str(tmp_path / "gradient_vanishing-quick"), "--metric", "train/loss"],
-            redraw_measurement=redraw,
+            redraw_measurement=redraw_report,
         )
     assert left.value.code == 1
     assert "holds a measurement and no curves" in capfd.readouterr().err

@@ -22,7 +22,7 @@ from normlab.apps.experiments.precision import (
 )
 from normlab.apps.experiments.precision_measurement import (
     FORMULAS,
-    build_module,
+    MODULES,
     compare_outputs,
     describe_format,
     measure_norm,
@@ -60,7 +60,7 @@ def test_the_formats_are_those_of_their_definitions() -> None:
 def test_the_formula_is_the_function_of_the_norm(norm: str, normal: torch.Tensor) -> None:
     x = 3 * normal + 1
     with torch.no_grad():
-        expected = build_module(norm, 64, 1e-3).double()(x)
+        expected = MODULES[norm](64, eps=1e-3).double()(x)
     torch.testing.assert_close(FORMULAS[norm](x, 1e-3), expected)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from command_calls import Call, make_command_caller
 from normlab.apps.learn import content
+from normlab.apps.learn.content import LESSONS
 from normlab.apps.learn.main import main
 
 QUIZ = """
@@ -66,10 +67,10 @@ PREDICTIONS = """
 
 @pytest.fixture
 def learn_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with lessons 1 and 2, a quiz and predictions, in place of docs/learn."""
+    """A folder with lessons, a quiz and predictions, in place of docs/learn."""
     folder = tmp_path / "content"
     folder.mkdir()
-    for number in (1, 2):
+    for number in LESSONS:
         (folder / f"lesson{number}.md").write_text(
             f"# Lesson {number}: Title {number}\n\n## Predict\n\nA *guess* with √d. "
             "![A curve](../figures/curve.png)\n\n## Run\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n"

@@ -48,7 +48,7 @@ def test_a_file_that_loops_prints_and_has_children_is_stopped_in_time(tmp_path: 
         "while True: pass\n",
     )
     verdict = check_file(path, EXERCISES["fold_gain"], seconds=3.0)
-    assert (verdict.passed, verdict.kind) == (False, "time")
+    assert not verdict.passed
     assert "stopped after 3 s; is there a loop that does not end?" in verdict.sentence
     assert verdict.printed == "hello from the file\n"
     pid = int(child.read_text())
@@ -67,7 +67,7 @@ def test_what_a_file_has_started_ends_with_it(tmp_path: Path) -> None:
         f"open({str(child)!r}, 'w').write(str(p.pid))\n",
     )
     verdict = check_file(path, EXERCISES["fold_gain"], seconds=30.0)
-    assert verdict.kind == "not-defined"
+    assert "defines no function fold_gain" in verdict.sentence
     pid = int(child.read_text())
     with suppress(psutil.NoSuchProcess):
         started = psutil.Process(pid)
@@ -82,36 +82,34 @@ def test_a_file_that_takes_too_much_memory_is_a_sentence(tmp_path: Path) -> None
         tmp_path, "import torch\nlarge = torch.empty(2**30)  # 4 GiB, none of it touched\n"
     )
     verdict = check_file(path, EXERCISES["fold_gain"], seconds=30.0)
-    assert (verdict.passed, verdict.kind) == (False, "memory"), verdict
+    assert not verdict.passed
+    assert "takes more memory than 3 GiB" in verdict.sentence
 
 
 @pytest.mark.parametrize(
-    ("text", "kind", "words"),
+    ("text", "words"),
     [
         (
             "x = 1\nwhile True:\n    print('x' * 10**6)\n",
-            "prints-too-much",
             "line 3 of fold_gain.py prints or writes too much",
         ),
-        ("import ctypes\nctypes.string_at(0)\n", "process-ended", "crashed (SIGSEGV)"),
-        ("import os\nos._exit(0)\n", "process-ended", "the file ended with code 0 before"),
+        ("import ctypes\nctypes.string_at(0)\n", "crashed (SIGSEGV)"),
+        ("import os\nos._exit(0)\n", "the file ended with code 0 before"),
         (
             "import os\nos.kill(os.getpid(), 9)\n",
-            "process-ended",
             "was killed (SIGKILL), by the file or because memory ran out, before",
         ),
         (
             "import threading, time\nthreading.Thread(target=time.sleep, args=(600,)).start()\n",
-            "not-defined",
             "defines no function fold_gain",
         ),
     ],
 )
 def test_a_file_that_ends_its_process_or_prints_without_end_is_a_sentence(
-    text: str, kind: str, words: str, tmp_path: Path
+    text: str, words: str, tmp_path: Path
 ) -> None:
     verdict = check_file(write_solution(tmp_path, text), EXERCISES["fold_gain"], seconds=30.0)
-    assert (verdict.passed, verdict.kind) == (False, kind), verdict
+    assert not verdict.passed
     assert words in verdict.sentence
 
 
@@ -135,99 +133,89 @@ def test_the_command_checks_a_right_file_and_stores_that_it_passed(learn: Call) 
 
 
 @pytest.mark.parametrize(
-    ("text", "kind", "word"),
+    ("text", "word"),
     [
-        ("def fold_gain(:\n", "syntax", "line 1 of fold_gain.py is not Python"),
+        ("def fold_gain(:\n", "line 1 of fold_gain.py is not Python"),
         (
             "import torch\nimport nopackage\n",
-            "package-missing",
             "line 2 of fold_gain.py imports nopackage, which",
         ),
         (
             "x = 1\ny = x / 0\n",
-            "import-fails",
             "ZeroDivisionError: division by zero (line 2 of fold_gain.py).",
         ),
         (
             "import sys\nsys.exit(0)\n",
-            "exits",
             "fold_gain.py, while it is imported, ends the program (line 2 of fold_gain.py); remove "
             "the call of exit.",
         ),
-        ("raise BaseException('x')\n", "import-fails", "raises BaseException: x (line 1 of"),
-        ("raise KeyboardInterrupt\n", "import-fails", "raises KeyboardInterrupt (line 1 of"),
-        ("input()\n", "import-fails", "(line 1 of fold_gain.py)"),
-        ("\0", "no-text", "fold_gain.py is not a text file"),
+        ("raise BaseException('x')\n", "raises BaseException: x (line 1 of"),
+        ("raise KeyboardInterrupt\n", "raises KeyboardInterrupt (line 1 of"),
+        ("input()\n", "(line 1 of fold_gain.py)"),
+        ("\0", "fold_gain.py is not a text file"),
     ],
 )
 def test_a_file_that_cannot_be_imported_is_a_sentence(
-    text: str, kind: str, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    text: str, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.path", [])
     with pytest.raises(MistakeError) as raised:
         import_solution(write_solution(tmp_path, text))
-    assert raised.value.kind == kind, raised.value.sentence
-    assert word in raised.value.sentence
+    assert word in str(raised.value)
 
 
 @pytest.mark.parametrize(
-    ("text", "kind", "word"),
+    ("text", "word"),
     [
-        ("def another(gain): pass\n", "not-defined", "defines no function fold_gain"),
-        ("fold_gain = 3\n", "not-defined", "fold_gain is a int (3); it must be a function"),
-        ("def fold_gian(a, b, c): pass\n", "not-defined", "did you mean fold_gian?"),
-        ("def fold_gain(): pass\n", "raises", "takes 0 positional arguments"),
+        ("def another(gain): pass\n", "defines no function fold_gain"),
+        ("fold_gain = 3\n", "fold_gain is a int (3); it must be a function"),
+        ("def fold_gian(a, b, c): pass\n", "did you mean fold_gian?"),
+        ("def fold_gain(): pass\n", "takes 0 positional arguments"),
         (
             "def fold_gain(g, b, w): return (w * g).float(), w @ b\n",
-            "dtype",
             "gives float32; the output must have the dtype of the input, float64",
         ),
-        ("def fold_gain(g, b, w): return w * g / 0 * 0, w @ b\n", "nan", "gives NaN"),
-        ("def fold_gain(g, b, w): return w\n", "not-two", "it must give two tensors"),
-        ("def fold_gain(g, b, w): return [g, 'x']\n", "shape", "gives a tensor of shape (8,)"),
-        ("def fold_gain(g, b, w): raise MemoryError\n", "memory", "3 GiB"),
-        ("def fold_gain(g, b, w): exit(0)\n", "exits", "ends the program (line 1 of fold_gain.py)"),
+        ("def fold_gain(g, b, w): return w * g / 0 * 0, w @ b\n", "gives NaN"),
+        ("def fold_gain(g, b, w): return w\n", "it must give two tensors"),
+        ("def fold_gain(g, b, w): return [g, 'x']\n", "gives a tensor of shape (8,)"),
+        ("def fold_gain(g, b, w): raise MemoryError\n", "3 GiB"),
+        ("def fold_gain(g, b, w): exit(0)\n", "ends the program (line 1 of fold_gain.py)"),
         (
             "def fold_gain(g, b, w): raise BaseException('x')\n",
-            "raises",
             "raises BaseException: x (line 1 of fold_gain.py).",
         ),
-        ("def fold_gain(g, b, w): raise KeyboardInterrupt\n", "raises", "raises KeyboardInterrupt"),
+        ("def fold_gain(g, b, w): raise KeyboardInterrupt\n", "raises KeyboardInterrupt"),
         (
             "class E(Exception):\n    __str__ = None\n\ndef fold_gain(g, b, w): raise E\n",
-            "raises",
             "raises E (line 4 of fold_gain.py).",
         ),
         (
             "def fold_gain(g, b, w): return fold_gain(g, b, w)\n",
-            "raises",
             "RecursionError: maximum recursion depth exceeded (line 1 of fold_gain.py). A function "
             "calls itself without end.",
         ),
-        ("class fold_gain: pass\n", "not-defined", "fold_gain is a class; it must be a function"),
-        ("async def fold_gain(g, b, w): return w\n", "async", "write def without async"),
-        ("async def fold_gain(g, b, w): yield w\n", "async", "write def without async"),
-        ("def fold_gain(g, b, w): yield w\n", "generator", "has a yield; use return"),
-        ("def fold_gain(g, b, w): raise KeyError('x')\n", "raises", "raises KeyError: 'x'"),
+        ("class fold_gain: pass\n", "fold_gain is a class; it must be a function"),
+        ("async def fold_gain(g, b, w): return w\n", "write def without async"),
+        ("async def fold_gain(g, b, w): yield w\n", "write def without async"),
+        ("def fold_gain(g, b, w): yield w\n", "has a yield; use return"),
+        ("def fold_gain(g, b, w): raise KeyError('x')\n", "raises KeyError: 'x'"),
         (
             "def fold_gain(g, b, w):\n    y = 1\n    return weihgt\n",
-            "raises",
             "raises NameError: name 'weihgt' is not defined (line 3 of fold_gain.py).",
         ),
         (
             "def fold_gain(g, b, w):\n    import nopackage\n",
-            "package-missing",
             "line 2 of fold_gain.py imports nopackage, which is not installed; the exercises need "
             "torch only.",
         ),
     ],
 )
 def test_a_solution_that_cannot_be_measured_is_a_sentence(
-    text: str, kind: str, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    text: str, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_solution(tmp_path, text)
     verdict = judge_in_this_process("fold_gain", path, tmp_path, monkeypatch)
-    assert (verdict["passed"], verdict["kind"]) == (False, kind), verdict
+    assert not verdict["passed"]
     assert word in verdict["sentence"]
 
 
@@ -253,7 +241,7 @@ def test_an_init_without_that_of_module_is_told_what_to_call(
 def test_a_process_that_ends_without_a_verdict_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "printed").write_bytes(b"one\n\x1b[31mlast words\n")
     verdict = checker._read_verdict(tmp_path, -9, late="", limit=1.0)
-    assert verdict.kind == "process-ended"
+    assert not verdict.passed
     assert "ran out, before the check was over; it last printed:" in verdict.sentence
     assert "\x1b" not in verdict.printed
 
@@ -263,7 +251,7 @@ def test_a_check_that_could_not_start_in_time_says_so(
 ) -> None:
     monkeypatch.setattr(checker, "_MOST_START_SECONDS", 0.0)
     verdict = check_file(write_solution(tmp_path, ""), EXERCISES["fold_gain"], seconds=30.0)
-    assert (verdict.passed, verdict.kind) == (False, "start")
+    assert not verdict.passed
     assert verdict.sentence == (
         "the check could not start within 0 s, because torch was still being imported; try again "
         "when the machine is less busy."
@@ -272,7 +260,7 @@ def test_a_check_that_could_not_start_in_time_says_so(
 
 def test_what_a_file_prints_is_cut(tmp_path: Path) -> None:
     (tmp_path / "printed").write_bytes(b"x" * 10**6)
-    (tmp_path / "verdict.json").write_text('{"passed": true, "kind": "", "sentence": ""}')
+    (tmp_path / "verdict.json").write_text('{"passed": true, "sentence": ""}')
     verdict = checker._read_verdict(tmp_path, 0, late="", limit=1.0)
     assert verdict.passed
     assert len(verdict.printed) == 2001
@@ -310,7 +298,7 @@ def test_a_wrong_solution_leaves_with_1_and_its_sentence(
     learn: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learn("start", "rmsnorm")
-    wrong = CheckResult(False, "eps-outside", "ε stands outside the root.")
+    wrong = CheckResult(False, "ε stands outside the root.")
     monkeypatch.setattr(checker, "check_file", lambda *_: wrong)
     code, out, err = learn("check", "rmsnorm")
     assert (code, err) == (1, "")
@@ -328,7 +316,7 @@ def test_a_solution_that_passed_once_stays_passed(
 ) -> None:
     learn("start", "rmsnorm")
     for passed in (True, False):
-        verdict = CheckResult(passed, "", "wrong")
+        verdict = CheckResult(passed, "wrong")
         monkeypatch.setattr(checker, "check_file", lambda *_, verdict=verdict: verdict)
         learn("check", "rmsnorm")
     entry = read_progress().exercises["rmsnorm"]

@@ -42,9 +42,10 @@ def judge_path(path: Path) -> None:
 def test_a_wrong_solution_is_told_its_mistake(wrong: Wrong) -> None:
     with pytest.raises(MistakeError) as raised:
         judge_source(wrong.exercise, wrong.source)
-    assert raised.value.kind == wrong.kind, raised.value.sentence
     for word in wrong.words:
-        assert word in raised.value.sentence
+        assert word in str(raised.value)
+    # A mistake that is named beside the right one is wrong too.
+    assert ("; and " in str(raised.value)) == ("; and " in wrong.words)
 
 
 def test_the_message_on_the_page_of_exercises_is_what_the_judge_says() -> None:
@@ -52,7 +53,7 @@ def test_the_message_on_the_page_of_exercises_is_what_the_judge_says() -> None:
     wrong = next(wrong for wrong in WRONG if wrong.name == "eps_outside")
     with pytest.raises(MistakeError) as raised:
         judge_source(wrong.exercise, wrong.source)
-    assert f"rmsnorm: not right yet: {raised.value.sentence}" in page
+    assert f"rmsnorm: not right yet: {raised.value!s}" in page
 
 
 @pytest.mark.parametrize(
@@ -74,30 +75,26 @@ def test_a_skeleton_is_not_right_yet(name: str) -> None:
         judge_path(EXERCISES[name].skeleton)
 
 
-def test_there_are_enough_solutions_and_kinds_of_mistakes() -> None:
+def test_there_are_enough_solutions() -> None:
     per_exercise = {name: 0 for name in EXERCISES if name not in FILE_JUDGES}
     for wrong in WRONG:
         per_exercise[wrong.exercise] += 1
     assert min(per_exercise.values()) >= 2
     assert len(WRONG) >= 30
-    assert len({wrong.kind for wrong in WRONG}) >= 8
     assert {exercise for exercise, _, _ in RIGHT} == set(MODULE_JUDGES)
     assert {*MODULE_JUDGES, *FILE_JUDGES} == set(EXERCISES)
 
 
 @pytest.mark.parametrize(
-    ("kind", "word", "text"),
+    ("word", "text"),
     [pytest.param(*row, id=name) for name, *row in WRONG_FORMULAS],
 )
-def test_a_wrong_formula_is_told_its_mistake(
-    kind: str, word: str, text: str, tmp_path: Path
-) -> None:
+def test_a_wrong_formula_is_told_its_mistake(word: str, text: str, tmp_path: Path) -> None:
     path = tmp_path / "formula.yaml"
     path.write_text(text)
     with pytest.raises(MistakeError) as raised:
         FILE_JUDGES["formula"](path)
-    assert raised.value.kind == kind, raised.value.sentence
-    assert word in raised.value.sentence
+    assert word in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -149,30 +146,25 @@ def run_record(
 
 
 @pytest.mark.parametrize(
-    ("record", "kind", "word"),
+    ("record", "word"),
     [
-        (run_record("diverged"), "diverged", "diverges at step 113"),
-        (run_record("failed"), "failed", "did not finish"),
-        (run_record("finished", 2.079), "nothing-learned", "2.079 nats"),
+        (run_record("diverged"), "diverges at step 113"),
+        (run_record("failed"), "did not finish"),
+        (run_record("finished", 2.079), "2.079 nats"),
         (
             run_record("diverged", norm="none", placement="post"),
-            "diverged",
             "The first fault remains: norm is none",
         ),
         (
             run_record("finished", 2.072, placement="post"),
-            "nothing-learned",
             "The second fault remains: with placement: post",
         ),
     ],
 )
-def test_a_run_that_diverges_or_learns_nothing_is_not_mended(
-    record: RunRecord, kind: str, word: str
-) -> None:
+def test_a_run_that_diverges_or_learns_nothing_is_not_mended(record: RunRecord, word: str) -> None:
     with pytest.raises(MistakeError) as raised:
         judge_run(record)
-    assert raised.value.kind == kind
-    assert word in raised.value.sentence
+    assert word in str(raised.value)
 
 
 def test_a_run_that_learns_is_mended() -> None:
@@ -180,54 +172,50 @@ def test_a_run_that_learns_is_mended() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "kind", "word"),
+    ("before", "after", "word"),
     [
-        ("optimizer.lr: 0.02", "optimizer.lr: 0.001", "other-problem", "it must stay 0.02"),
-        ("model.depth: 16", "model.depth: 4", "other-problem", "model.depth is 4"),
-        ("trainer.max_steps: 240", "", "other-problem", "max_steps is missing"),
-        ("norm: rmsnorm", "norm: rmsnrm", "configuration", "did you mean norm=rmsnorm"),
-        ("norm: rmsnorm", "norm rmsnorm: {", "configuration", "is not YAML"),
-        ("schedule.warmup: 0.05", "schedule.warmupp: 0.05", "configuration", "warmup"),
-        ("norm: rmsnorm", "norm: ../rmsnorm", "configuration", "is not allowed"),
-        ("norm: rmsnorm", "norm: rmsnorm\nhydra.sweep.dir: x", "configuration", "not a key of a"),
-        ("norm: rmsnorm", "norm: {_target_: os.system}", "configuration", ""),
+        ("optimizer.lr: 0.02", "optimizer.lr: 0.001", "it must stay 0.02"),
+        ("model.depth: 16", "model.depth: 4", "model.depth is 4"),
+        ("trainer.max_steps: 240", "", "max_steps is missing"),
+        ("norm: rmsnorm", "norm: rmsnrm", "did you mean norm=rmsnorm"),
+        ("norm: rmsnorm", "norm rmsnorm: {", "is not YAML"),
+        ("schedule.warmup: 0.05", "schedule.warmupp: 0.05", "warmup"),
+        ("norm: rmsnorm", "norm: ../rmsnorm", "is not allowed"),
+        ("norm: rmsnorm", "norm: rmsnorm\nhydra.sweep.dir: x", "not a key of a"),
+        ("norm: rmsnorm", "norm: {_target_: os.system}", ""),
     ],
 )
 def test_another_problem_or_a_wrong_key_is_refused_before_training(
-    before: str, after: str, kind: str, word: str, tmp_path: Path
+    before: str, after: str, word: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "nan_at_step_100.yaml"
     path.write_text(MENDED.replace(before, after))
     with pytest.raises(MistakeError) as raised:
         compose_run(path, tmp_path)
-    assert raised.value.kind == kind, raised.value.sentence
-    assert word in raised.value.sentence
+    assert word in str(raised.value)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("changes", "kind", "word"),
+    ("changes", "word"),
     [
-        ({}, "diverged", "The first fault remains: norm is none"),
+        ({}, "The first fault remains: norm is none"),
         (
             {"placement: post": "placement: pre"},
-            "diverged",
             "The first fault remains: norm is none",
         ),
         (
             {"gradient_clip: null": "gradient_clip: 1.0", "warmup: 0.5": "warmup: 0.05"},
-            "diverged",
             "The first fault remains: norm is none",
         ),
         (
             {"norm: none": "norm: rmsnorm"},
-            "nothing-learned",
             "The second fault remains: with placement: post",
         ),
     ],
 )
 def test_with_one_fault_mended_the_run_shows_the_other(
-    changes: dict[str, str], kind: str, word: str, tmp_path: Path
+    changes: dict[str, str], word: str, tmp_path: Path
 ) -> None:
     text = EXERCISES[TRAINED].skeleton.read_text()
     for before, after in changes.items():
@@ -237,8 +225,7 @@ def test_with_one_fault_mended_the_run_shows_the_other(
     path.write_text(text)
     with pytest.raises(MistakeError) as raised:
         judge_nan_at_step_100(path)
-    assert raised.value.kind == kind
-    assert word in raised.value.sentence
+    assert word in str(raised.value)
 
 
 @pytest.mark.slow

@@ -42,7 +42,7 @@ def test_the_path_shows_lessons_minutes_and_what_is_done(learn: Call) -> None:
     code, out, err = learn()
     assert (code, err) == (0, "")
     assert "[ ] Lesson 1: Title 1, about 3 min" in out
-    assert "lesson3.md is missing" in out
+    assert "[ ] Lesson 3: Title 3, about 3 min" in out
     assert "    [ ] predict none-against-rmsnorm" in out
     assert "    [ ] quiz 1: 0 of 2 right" in out
     assert all(f"[ ] exercise {name}" in out for name in EXERCISES)
@@ -147,7 +147,10 @@ def test_code_is_not_broken_in_a_narrow_terminal(
     assert line in learn("lesson", "1")[1].splitlines()
 
 
-def test_a_lesson_that_is_missing_is_a_sentence_and_not_noted(learn: Call) -> None:
+def test_a_lesson_that_is_missing_is_a_sentence_and_not_noted(
+    learn: Call, learn_content: Path
+) -> None:
+    (learn_content / "lesson4.md").unlink()
     code, _, err = learn("lesson", "4")
     assert code == 1
     assert "lesson4.md is missing; restore it" in err

@@ -282,13 +282,6 @@ def test_a_guess_outside_the_range_is_refused_with_the_range(
     assert read_progress().predictions == {}
 
 
-def test_a_range_of_one_number_is_a_damaged_file(learn_content: Path) -> None:
-    path = learn_content / "predictions.yaml"
-    path.write_text(path.read_text().replace("arms: []", "arms: []\n  range: [0]"))
-    with pytest.raises(NormlabError, match="the range of how-many-diverge must be two numbers"):
-        read_predictions()
-
-
 @pytest.mark.slow
 def test_a_prediction_runs_its_study_and_is_scored(learn: Call, learn_content: Path) -> None:
     path = learn_content / "predictions.yaml"

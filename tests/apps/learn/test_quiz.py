@@ -8,7 +8,8 @@ import pytest
 from command_calls import Call
 from normlab.apps.learn.content import read_questions
 from normlab.apps.learn.progress import read_progress
-from normlab.apps.learn.quiz import AnswerError, grade_answer, parse_number
+from normlab.apps.learn.quiz import grade_answer, parse_number
+from normlab.errors import ConfigError
 
 Type = Callable[[str], None]
 
@@ -37,23 +38,22 @@ def test_an_answer_is_right_within_its_tolerance(
 @pytest.mark.parametrize("answer", ["", "0", "3", "-1", "two", "1.0", "9" * 5000])
 def test_nonsense_is_no_answer(answer: str, learn_content: Path) -> None:
     choice = next(question for question in read_questions() if question.id == "what-vanishes")
-    with pytest.raises(AnswerError, match="type a number from 1 to 2") as raised:
+    with pytest.raises(ConfigError, match="type a number from 1 to 2") as raised:
         grade_answer(choice, answer)
     assert len(str(raised.value)) < 300
 
 
 def test_an_empty_line_is_named_as_such(learn_content: Path) -> None:
     for question in read_questions(1):
-        with pytest.raises(AnswerError, match=r"^an empty line is not an? "):
+        with pytest.raises(ConfigError, match=r"^an empty line is not an? "):
             grade_answer(question, "")
 
 
 @pytest.mark.parametrize("text", ["1,000", " -1,234 ", "−12,345,678", "999,000.5"])
 def test_a_comma_that_may_separate_thousands_is_not_read(text: str, learn_content: Path) -> None:
-    assert parse_number(text) is None
     question = next(question for question in read_questions() if question.id == "output-rms")
     plain = text.strip().replace(",", "")
-    with pytest.raises(AnswerError, match=f"separate thousands; write {plain} without a comma"):
+    with pytest.raises(ConfigError, match=f"separate thousands; write {plain} without a comma"):
         grade_answer(question, text)
 
 
@@ -63,12 +63,13 @@ def test_a_comma_that_may_separate_thousands_is_not_read(text: str, learn_conten
 def test_a_comma_is_read_as_a_point_where_it_cannot_separate_thousands(
     text: str, value: float
 ) -> None:
-    assert parse_number(text) == value
+    assert parse_number(text, "") == value
 
 
 @pytest.mark.parametrize("text", ["", "x", "nan", "inf", "-inf", "1e999", "1 2"])
-def test_what_is_no_finite_number_is_none(text: str) -> None:
-    assert parse_number(text) is None
+def test_what_is_no_finite_number_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="is not a number; type one"):
+        parse_number(text, "type one")
 
 
 def test_the_explanation_is_that_of_the_choice_that_was_made(learn_content: Path) -> None:

@@ -10,6 +10,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -46,6 +47,7 @@ from normlab.archive.versioned_json import FiniteNumber, finite_or_none
 from normlab.errors import ConfigError, describe_error
 from normlab.norms import LayerNorm
 from normlab.norms.build import check_parameters, name_dtype
+from normlab.norms.timing import Call, build_gradient_call, median_milliseconds
 from normlab.text import one_line
 
 # A singular value below this part of the largest is a direction the norm removes. The eps of
@@ -380,7 +382,12 @@ def measure_speed(norm: nn.Module, width: int, threads: int, seconds: float) -> 
     """
     x = normal_input(_TIMED_BATCH, _TIMED_TOKENS, width, seed=14).float().requires_grad_()
     output_gradient = normal_input(_TIMED_BATCH, _TIMED_TOKENS, width, seed=15).float()
-    modules = LayerNorm(width), copy.deepcopy(norm)
+    calls: list[Call] = []
+    for module in (LayerNorm(width), copy.deepcopy(norm)):
+        # Forward as in training: x needs a gradient, so the norm keeps what backward takes.
+        calls.append(partial(module, x))
+        leaves = [x, *_trained_parameters(module)]
+        calls.append(build_gradient_call(module, leaves, x, output_gradient))
     rounds: list[list[float]] = []
     threads_before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -389,7 +396,7 @@ def measure_speed(norm: nn.Module, width: int, threads: int, seconds: float) -> 
         while len(rounds) < _FEWEST_ROUNDS + _UNCOUNTED_ROUNDS or (
             len(rounds) < _MOST_ROUNDS and time.perf_counter() - began < seconds
         ):
-            rounds.append([s for m in modules for s in _call_seconds(m, x, output_gradient)])
+            rounds.append([median_milliseconds(call, 1) for call in calls])
     finally:
         torch.set_num_threads(threads_before)
     # Of LayerNorm and of the norm: forward, and forward with backward; a value for every round.
@@ -398,25 +405,10 @@ def measure_speed(norm: nn.Module, width: int, threads: int, seconds: float) -> 
         shape=tuple(x.shape),
         threads=threads,
         rounds=len(forward),
-        layernorm_milliseconds=(
-            statistics.median(base_forward) * 1000,
-            statistics.median(base_both) * 1000,
-        ),
+        layernorm_milliseconds=(statistics.median(base_forward), statistics.median(base_both)),
         forward=_ratio_of_times(forward, base_forward),
         both=_ratio_of_times(both, base_both),
     )
-
-
-def _call_seconds(norm: nn.Module, x: Tensor, output_gradient: Tensor) -> tuple[float, float]:
-    """Of one call forward, and of one forward and backward."""
-    # Forward as in training: x needs a gradient, so the norm keeps what its backward pass takes.
-    began = time.perf_counter()
-    norm(x)
-    forward = time.perf_counter() - began
-    leaves = [x, *_trained_parameters(norm)]
-    began = time.perf_counter()
-    torch.autograd.grad(norm(x), leaves, output_gradient, allow_unused=True)
-    return forward, time.perf_counter() - began
 
 
 def _ratio_of_times(times: Sequence[float], base: Sequence[float]) -> Ratio:

@@ -9,12 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from normlab.archive.steadiness import is_steady
-from normlab.archive.versioned_json import (
-    FiniteNumber,
-    read_versioned_json,
-    restore_value,
-    write_versioned_json,
-)
+from normlab.archive.versioned_json import FiniteNumber, write_versioned_json
 
 SCHEMA_VERSION = 1
 CARD_FILE = "card.json"
@@ -113,18 +108,18 @@ class Rounding:
 class Ratio:
     """A time over LayerNorm's in the same round: median and quartiles over the rounds.
 
-    `variation` is that of the times, the larger of both; None in cards of older versions.
+    `variation` is that of the times, the larger of both.
     """
 
     median: float
     low: float
     high: float
-    variation: FiniteNumber = None
+    variation: float
 
     @property
     def is_comparable(self) -> bool:
-        """Whether the times were steady over the measurement; older cards do not tell."""
-        return self.variation is None or is_steady(self.variation)
+        """Whether the times were steady over the measurement."""
+        return is_steady(self.variation)
 
 
 @dataclass(frozen=True)
@@ -194,17 +189,3 @@ def write_cards(folder: Path, cards: list[Card], versions: dict[str, str]) -> Pa
     """Write `card.json`, all of it or nothing. Raises OSError."""
     plain = {"versions": versions, "cards": [asdict(card) for card in cards]}
     return write_versioned_json(folder / CARD_FILE, plain, SCHEMA_VERSION)
-
-
-def read_cards(path: Path) -> list[Card]:
-    """The cards in a file that `write_cards` wrote.
-
-    Raises:
-        FileNotFoundError: it does not exist.
-        NormlabError: it is damaged, or was written by a newer normlab.
-    """
-
-    def parse(raw: Any) -> list[Card]:
-        return [restore_value(Card, card, "card") for card in raw["cards"]]
-
-    return read_versioned_json(path, SCHEMA_VERSION, parse, "measure again")

@@ -8,7 +8,6 @@ Nothing heavy is imported here: Hydra's commands start in a second, torch takes 
 
 from collections.abc import Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from normlab.analysis.experiment import StudyExperiment
@@ -33,19 +32,6 @@ def run_measured_experiment(
     from normlab.apps.experiments.main import run_experiment
 
     run_experiment(loader, master, overrides, study)
-
-
-def redraw(folder: Path, metric: str | None = None) -> bool:
-    """Draw anew what a measured experiment left in a folder; False where it left nothing.
-
-    `metric` is the scalar that the command asked for, which a measurement does not have.
-
-    Raises:
-        NormlabError: the numbers cannot be read, the results not be written, or `metric` is set.
-    """
-    from normlab.apps.experiments.report import redraw_report
-
-    return redraw_report(folder, metric)
 
 
 def trained_experiment(name: str) -> StudyExperiment:

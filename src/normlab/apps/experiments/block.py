@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COMPLETE = "pre"  # the placement of the block with all its parts
-_PANELS_HEIGHT, _ROW_HEIGHT = 2.9, 0.27  # inches
 _MOST_TICKS = 12
 
 
@@ -48,27 +47,21 @@ class VariantLook(Look):
 def draw_figure(result: StudyResult) -> "Figure":
     """Final loss at every rate, the gradient by depth at the start, each arm at its own best."""
     # Matplotlib, which the sentences do not need.
-    from normlab.analysis import panels, sheet
+    from normlab.analysis import panels
     from normlab.apps.experiments import trial_panels
 
     trials, hidden_note = trial_panels.lowest_arms(read_trials(result.arms))
     arms = group_trials(trials, "name")
     placements = sorted({trial.arm.placement for trial in trials})
     look = VariantLook(norm_colours(sorted(arms)), placement_styles(placements))
-    heights = [_PANELS_HEIGHT, 0.85 + _ROW_HEIGHT * len(arms)]
     legend = panels.legend_entries([arm[0].arm for arm in arms.values()], look, endings=False)
     spread = "Every seed a small dot, the line their mean; below the 95 % t-interval."
     note = trial_panels.write_note(trials, spread, "One seed: no interval.") + hidden_note
     title = f"What each part of a block does: {result.study.name}"
-    figure, body = sheet.create_sheet(title, note, legend, sum(heights))
-    # Grids of their own: long names below must not press the panels together.
-    outer = body.add_gridspec(2, 1, height_ratios=heights)
-    top = outer[0].subgridspec(1, 2)
-    all_rates = body.add_subplot(top[0])
-    all_rates.set_title("Final loss at every rate")
-    trial_panels.draw_losses_by_rate(all_rates, trials, trials, look)
-    _draw_gradients(body.add_subplot(top[1]), arms, look)
-    trial_panels.draw_best_rates(body.add_subplot(outer[1].subgridspec(1, 1)[0]), arms, look)
+    figure, losses, gradients = trial_panels.create_sheet(title, note, legend, arms, look)
+    losses.set_title("Final loss at every rate")
+    trial_panels.draw_losses_by_rate(losses, trials, trials, look)
+    _draw_gradients(gradients, arms, look)
     return figure
 
 

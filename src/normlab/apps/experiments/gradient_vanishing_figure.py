@@ -20,7 +20,6 @@ from normlab.apps.experiments.formatting import format_short
 from normlab.apps.experiments.gradient_vanishing import DepthProfile, GradientVanishing
 from normlab.apps.experiments.record import MeasurementRecord
 from normlab.apps.experiments.signal_theory import UNIT_RMS_NORMS
-from normlab.archive.record import short_number
 from normlab.text import count_noun
 
 _ROWS = {  # by quantity: the row's name and its y-axis
@@ -128,8 +127,7 @@ def _draw_panel(axes: Axes, curves: Sequence[ProfileCurve], quantity: str) -> No
     _name_curves(axes, depth, curves, quantity)
     axes.set_xticks(range(0, depth + 1, max(1, math.ceil(depth / 4))))
     axes.minorticks_off()
-    ticks = log_ticks(*axes.get_ylim())
-    axes.set_yticks(ticks, [short_number(tick) for tick in ticks])
+    axes.set_yticks(log_ticks(*axes.get_ylim()))
 
 
 def _draw_curve(axes: Axes, curve: ProfileCurve, quantity: str) -> None:

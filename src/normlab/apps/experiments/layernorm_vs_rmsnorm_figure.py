@@ -21,7 +21,6 @@ from normlab.apps.experiments.layernorm_vs_rmsnorm import (
     NormalizedInput,
 )
 from normlab.apps.experiments.record import MeasurementRecord
-from normlab.archive.record import short_number
 from normlab.archive.steadiness import NOT_COMPARABLE
 from normlab.archive.versioned_json import none_to_nan
 
@@ -116,8 +115,7 @@ def _draw_invariances(axes: Axes, numbers: LayerNormVsRmsNorm) -> None:
     axes.set_yticks(range(len(names)), names, fontsize=6.8)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlim(_LEAST_CHANGE, 100)
-    ticks = [1e-16, 1e-12, 1e-8, 1e-4, 1]
-    axes.set_xticks(ticks, [short_number(tick) for tick in ticks])
+    axes.set_xticks([1e-16, 1e-12, 1e-8, 1e-4, 1])
     axes.minorticks_off()
 
 
@@ -183,9 +181,7 @@ def _format_time_axes(axes: Axes, rows: Sequence[str], labels: Sequence[str]) ->
     axes.tick_params(axis="y", length=0)
     low, high = axes.get_xlim()
     axes.set_xlim(min(low, 0.5), max(high, 2.0))
-    low, high = axes.get_xlim()
-    ticks = log_ticks(low, high)
-    axes.set_xticks(ticks, [short_number(tick) for tick in ticks])
+    axes.set_xticks(log_ticks(*axes.get_xlim()))
     axes.minorticks_off()
 
 

@@ -23,20 +23,17 @@ from normlab.text import join_words
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_CURVES_HEIGHT, _ROW_HEIGHT = 2.9, 0.27  # inches
-
 
 def draw_figure(result: StudyResult) -> "Figure":
     """Training at a shared rate, final loss at every rate, and each arm at its own best."""
     # Matplotlib, which the sentences do not need.
-    from normlab.analysis import panels, sheet
+    from normlab.analysis import panels
     from normlab.analysis.style import Look
     from normlab.apps.experiments import trial_panels
 
     trials, hidden_note = trial_panels.lowest_arms(read_trials(result.arms))
     arms = group_trials(trials, "name")
     look = Look.of([trial.arm for trial in trials])
-    heights = [_CURVES_HEIGHT, 0.85 + _ROW_HEIGHT * len(arms)]
     handles, _ = panels.legend_entries([arm[0].arm for arm in arms.values()], look)
     spread = (
         "Every seed a small dot; on the left the band from the lowest to the highest seed; below "
@@ -44,15 +41,11 @@ def draw_figure(result: StudyResult) -> "Figure":
     )
     note = trial_panels.write_note(trials, spread, "One seed: no interval.") + hidden_note
     title = f"Does it need a norm? {result.study.name}"
-    figure, body = sheet.create_sheet(title, note, (handles, list(arms)), sum(heights))
-    # Grids of their own: long names below must not press the curves together.
-    outer = body.add_gridspec(2, 1, height_ratios=heights)
-    top = outer[0].subgridspec(1, 2)
-    trial_panels.draw_shared_rate(body.add_subplot(top[0]), trials, look)
-    all_rates = body.add_subplot(top[1])
-    all_rates.set_title("Final loss at every rate")
-    trial_panels.draw_losses_by_rate(all_rates, trials, trials, look)
-    trial_panels.draw_best_rates(body.add_subplot(outer[1].subgridspec(1, 1)[0]), arms, look)
+    legend = (handles, list(arms))
+    figure, curves, losses = trial_panels.create_sheet(title, note, legend, arms, look)
+    trial_panels.draw_shared_rate(curves, trials, look)
+    losses.set_title("Final loss at every rate")
+    trial_panels.draw_losses_by_rate(losses, trials, trials, look)
     return figure
 
 

@@ -24,7 +24,6 @@ from normlab.apps.experiments.precision import (
     PrecisionCurve,
 )
 from normlab.apps.experiments.record import MeasurementRecord
-from normlab.archive.record import short_number
 
 _COLOURS = {"fp32": "#4D4D4D", "bf16": "#0072B2", "fp16": "#D55E00"}
 _EPS_COLOURS = dict(zip(EPS, ("#009E73", "#CC79A7", "#8C510A"), strict=True))
@@ -101,8 +100,7 @@ def _format_axes(
     axes.set_xlim(positions[0], positions[-1])
     axes.set_ylim(*limits)
     for axis, ends in ((axes.xaxis, (positions[0], positions[-1])), (axes.yaxis, limits)):
-        ticks = log_ticks(*ends, most=7)
-        axis.set_ticks(ticks, [short_number(tick) for tick in ticks])
+        axis.set_ticks(log_ticks(*ends, most=7))
     axes.minorticks_off()
 
 

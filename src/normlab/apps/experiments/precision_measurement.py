@@ -57,16 +57,13 @@ FORMULAS: dict[str, Callable[[Tensor, float], Tensor]] = {
     "scalenorm": scale_norm,
     "dyt": dynamic_tanh,
 }
-_WITH_EPS: dict[str, Callable[..., nn.Module]] = {
+# The norms as normlab has them: gains of 1, biases of 0.
+MODULES: dict[str, Callable[..., nn.Module]] = {
     "rmsnorm": RMSNorm,
     "layernorm": LayerNorm,
     "scalenorm": ScaleNorm,
+    "dyt": lambda width, eps: DynamicTanh(width),
 }
-
-
-def build_module(norm: str, width: int, eps: float) -> nn.Module:
-    """The norm as normlab has it: gains of 1, biases of 0."""
-    return DynamicTanh(width) if norm == "dyt" else _WITH_EPS[norm](width, eps=eps)
 
 
 def measure(settings: PrecisionSettings, report_step: Callable[[str], None]) -> Precision:
@@ -108,7 +105,7 @@ def measure_norm(norm: str, eps: float, inputs: Sequence[Tensor]) -> list[Precis
     Each input is (tokens, width) float64.
     """
     width = inputs[0].shape[-1]
-    formula, module = FORMULAS[norm], build_module(norm, width, eps)
+    formula, module = FORMULAS[norm], MODULES[norm](width, eps=eps)
     curves = []
     for dtype in DTYPES:
         ways: dict[str, Callable[[Tensor], Tensor]] = {WIDE: module}

@@ -60,7 +60,13 @@ def write_report(record: MeasurementRecord, folder: Path) -> Report:
 
 
 def redraw_report(folder: Path, metric: str | None) -> bool:
-    """See `normlab.apps.experiments.redraw`."""
+    """Draw anew what a measured experiment left in a folder; False where it left nothing.
+
+    `metric` is the scalar that the command asked for, which a measurement does not have.
+
+    Raises:
+        NormlabError: the numbers cannot be read, the results not be written, or `metric` is set.
+    """
     from normlab.terminal import open_terminal
 
     path = find_record(folder)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter
 
 from normlab.analysis import panels, sheet
@@ -21,7 +22,8 @@ from normlab.apps.experiments.trials import (
 )
 
 _MOST_ARMS = 12  # in a figure
-_NAMES_WIDTH = 2.4  # inches, of the rows of the best rates
+# Inches: the panels above the rows of the best rates, a row, and its name.
+_PANELS_HEIGHT, _ROW_HEIGHT, _NAMES_WIDTH = 2.9, 0.27, 2.4
 # Shares of the span of losses that stay free: below, above, and for every row of crosses.
 _BELOW, _ABOVE, _CROSSES = 0.06, 0.04, 0.07
 
@@ -55,6 +57,20 @@ def write_note(trials: Sequence[Trial], several_seeds: str, single_seed: str) ->
 
 def _unigram_losses(trials: Iterable[Trial]) -> list[float]:
     return sorted({trial.unigram for trial in trials if trial.unigram is not None})
+
+
+def create_sheet(
+    title: str, note: str, legend: sheet.Legend, arms: dict[str, list[Trial]], look: Look
+) -> tuple[Figure, Axes, Axes]:
+    """A figure of the arms at their own best rates, and two empty panels above these."""
+    heights = [_PANELS_HEIGHT, 0.85 + _ROW_HEIGHT * len(arms)]
+    figure, body = sheet.create_sheet(title, note, legend, sum(heights))
+    # Grids of their own: long names below must not press the panels together.
+    outer = body.add_gridspec(2, 1, height_ratios=heights)
+    top, below = outer[0].subgridspec(1, 2), outer[1].subgridspec(1, 1)
+    left, right = body.add_subplot(top[0]), body.add_subplot(top[1])
+    draw_best_rates(body.add_subplot(below[0]), arms, look)
+    return figure, left, right
 
 
 def draw_shared_rate(axes: Axes, trials: Sequence[Trial], look: Look) -> None:

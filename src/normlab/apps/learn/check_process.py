@@ -36,20 +36,18 @@ def main(exercise: str, path: Path, folder: Path) -> None:
     # The parent's clock starts now: the import of torch is not the learner's time.
     write_text(folder / READY_FILE, "")
     _limit_resources()
-    verdict: dict[str, object] = {"passed": True, "kind": "", "sentence": ""}
+    mistake = ""
     try:
         if exercise in FILE_JUDGES:
             FILE_JUDGES[exercise](path)
         else:
             MODULE_JUDGES[exercise](import_solution(path))
-    except MistakeError as mistake:
-        verdict = _failure(mistake.kind, mistake.sentence)
+    except MistakeError as error:
+        mistake = str(error)
     except BaseException as error:  # whatever a learner's class does that the judge does not expect
-        if is_memory_error(error):
-            verdict = _failure("memory", _MEMORY_SENTENCE)
-        else:
-            named = name_error("the solution", "raises", error)
-            verdict = _failure(named.kind, named.sentence)
+        is_memory = is_memory_error(error)
+        mistake = _MEMORY_SENTENCE if is_memory else str(name_error("the solution", error))
+    verdict = {"passed": not mistake, "sentence": mistake}
     write_text(folder / RESULT_FILE, json.dumps(verdict))
 
 
@@ -67,10 +65,6 @@ def _end_process() -> None:
         with suppress(Exception):  # the file may have closed or replaced them
             stream.flush()
     os._exit(0)
-
-
-def _failure(kind: str, sentence: str) -> dict[str, object]:
-    return {"passed": False, "kind": kind, "sentence": sentence}
 
 
 def _limit_resources() -> None:
@@ -105,10 +99,8 @@ def import_solution(path: Path) -> ModuleType:
     sys.path.append(str(path.parent))
     spec = spec_from_file_location(SOLUTION, path)
     if spec is None or spec.loader is None:
-        raise MistakeError("no-python", f"{path.name} is not a Python file; its name ends in .py.")
-    no_text = MistakeError(
-        "no-text", f"{path.name} is not a text file in UTF-8; give your Python file."
-    )
+        raise MistakeError(f"{path.name} is not a Python file; its name ends in .py.")
+    no_text = MistakeError(f"{path.name} is not a text file in UTF-8; give your Python file.")
     if b"\0" in path.read_bytes():  # a SyntaxError to Python, or a ValueError before 3.11.4
         raise no_text
     module = module_from_spec(spec)
@@ -120,13 +112,12 @@ def import_solution(path: Path) -> ModuleType:
         if not _is_utf8(path):  # a SyntaxError to Python too
             raise no_text from error
         raise MistakeError(
-            "syntax", f"line {error.lineno} of {path.name} is not Python: {error.msg}."
+            f"line {error.lineno} of {path.name} is not Python: {error.msg}."
         ) from error
     except BaseException as error:  # exit, and KeyboardInterrupt, are the learner's own too
         if is_memory_error(error):  # `main` has a sentence for it
             raise
-        call = f"{path.name}, while it is imported,"
-        raise name_error(call, "import-fails", error) from error
+        raise name_error(f"{path.name}, while it is imported,", error) from error
     return module
 
 

@@ -33,13 +33,11 @@ class CheckResult:
 
     Attributes:
         passed: whether the solution is right.
-        kind: of the mistake, in kebab case; empty where there is none.
-        sentence: the mistake, with numbers.
+        sentence: the mistake, with numbers; empty where there is none.
         printed: what the file wrote to the terminal.
     """
 
     passed: bool
-    kind: str
     sentence: str
     printed: str = ""
 
@@ -146,44 +144,29 @@ def _read_verdict(folder: Path, code: int, late: _Late, limit: float) -> CheckRe
     printed = printable(output[: 4 * _MOST_PRINTED].decode("utf-8", "replace"))
     printed_excerpt = printed if len(printed) <= _MOST_PRINTED else f"{printed[:_MOST_PRINTED]}…"
     if late == "start":
-        return CheckResult(
-            False,
-            "start",
+        sentence = (
             f"the check could not start within {_MOST_START_SECONDS:g} s, because torch was still "
-            f"being imported; try again when the machine is less busy.",
-            printed_excerpt,
+            f"being imported; try again when the machine is less busy."
         )
-    if late == "time":
-        return CheckResult(
-            False,
-            "time",
-            f"the check was stopped after {limit:g} s; is there a loop that does not end?",
-            printed_excerpt,
-        )
-    try:
-        verdict = json.loads(read_text(folder / RESULT_FILE))
-    except (OSError, ValueError):
-        end = printable(output[-_MOST_PRINTED:].decode("utf-8", "replace"))
-        last = [
-            f"; it last printed: {excerpt(line, 200)}" for line in end.strip().splitlines()[-1:]
-        ]
-        # A negative code is the number of the signal that ended it.
-        name = "" if code >= 0 else _name_signal(-code)
-        how = f"crashed ({name})" if name else f"ended with code {code}"
+    elif late == "time":
+        sentence = f"the check was stopped after {limit:g} s; is there a loop that does not end?"
+    else:
+        try:
+            verdict = json.loads(read_text(folder / RESULT_FILE))
+            return CheckResult(verdict["passed"], verdict["sentence"], printed_excerpt)
+        except (OSError, ValueError):
+            sentence = _describe_end(output, code)
+    return CheckResult(False, sentence, printed_excerpt)
+
+
+def _describe_end(output: bytes, code: int) -> str:
+    """How a process ended that has left no verdict, and the last line that it printed."""
+    how = f"ended with code {code}"
+    if code < 0:  # the number of the signal that ended it
+        name = next((s.name for s in signal.Signals if s == -code), f"signal {-code}")
+        how = f"crashed ({name})"
         if name == "SIGKILL":
             how = "was killed (SIGKILL), by the file or because memory ran out,"
-        return CheckResult(
-            False,
-            "process-ended",
-            f"the process that ran the file {how} before the check was over{''.join(last)}.",
-            printed_excerpt,
-        )
-    return CheckResult(verdict["passed"], verdict["kind"], verdict["sentence"], printed_excerpt)
-
-
-def _name_signal(number: int) -> str:
-    """`SIGSEGV` for 11."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
+    end = printable(output[-_MOST_PRINTED:].decode("utf-8", "replace")).strip()
+    last = f"; it last printed: {excerpt(end.splitlines()[-1], 200)}" if end else ""
+    return f"the process that ran the file {how} before the check was over{last}."

@@ -106,27 +106,12 @@ def _build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _read_optional_content(writer: Writer) -> tuple[list[Question], list[Prediction]]:
-    """Questions and predictions; where a file cannot be used, a note, and none of them."""
-    questions: list[Question] = []
-    predictions: list[Prediction] = []
-    try:
-        questions = read_questions()
-    except NormlabError as error:
-        writer.print_text(f"note: {error}")
-    try:
-        predictions = read_predictions()
-    except NormlabError as error:
-        writer.print_text(f"note: {error}")
-    return questions, predictions
-
-
 def _show_path(writer: Writer, options: argparse.Namespace) -> None:
     from normlab.apps.learn.path import print_path
 
     _note_missing_progress(writer)
     progress = read_progress()
-    print_path(writer, progress, *_read_optional_content(writer))
+    print_path(writer, progress, read_questions(), read_predictions())
 
 
 def _note_missing_progress(writer: Writer) -> None:
@@ -369,7 +354,7 @@ def _show_boxes(writer: Writer, options: argparse.Namespace) -> None:
         _store_answer(*options.answer)
     _note_missing_progress(writer)
     progress = read_progress()
-    print_boxes(writer, progress, *_read_optional_content(writer))
+    print_boxes(writer, progress, read_questions(), read_predictions())
 
 
 def _store_answer(box: str, text: str) -> None:

@@ -24,7 +24,6 @@ from normlab.apps.learn.content import (
 from normlab.apps.learn.exercises import EXERCISES
 from normlab.apps.learn.progress import LEARN_FOLDER, Progress
 from normlab.apps.learn.writer import Writer, fit_encoding
-from normlab.errors import NormlabError
 
 _IMAGE = re.compile(r"!\[([^\]]*)\]\(([^)\s]+)\)")
 # A link to a file, and no call of an element in code, such as norms[0](x).
@@ -73,11 +72,7 @@ def print_path(
     """Every lesson with its minutes, predictions, quiz and exercises; then the boxes."""
     writer.print_text("Six lessons on normalization. Each: predict, run, see, explain, check.\n")
     for number in LESSONS:
-        try:
-            lesson = read_lesson(number)
-            title, minutes = lesson.title, f", about {lesson.minutes} min"
-        except NormlabError as error:
-            title, minutes = str(error), ""
+        lesson = read_lesson(number)
         measured = {
             prediction.id: is_measured(progress, prediction)
             for prediction in predictions
@@ -88,7 +83,9 @@ def print_path(
         is_done = is_opened and right == total and all(measured.values())
         opened = ", opened" if is_opened and not is_done else ""
         writer.print_text(
-            f"{format_tick(is_done)} Lesson {number}: {title}{minutes}{opened}", "    "
+            f"{format_tick(is_done)} Lesson {number}: {lesson.title}, about {lesson.minutes} min"
+            f"{opened}",
+            "    ",
         )
         for id_, done in measured.items():
             writer.print_text(f"    {format_tick(done)} predict {id_}", "        ")

@@ -17,7 +17,7 @@ from normlab.analysis.result import StudyResult, analyse_study
 from normlab.analysis.statistics import LEVEL
 from normlab.apps.learn.content import Prediction
 from normlab.apps.learn.progress import PredictionProgress, Progress, update_progress
-from normlab.apps.learn.quiz import parse_number, refuse_number
+from normlab.apps.learn.quiz import parse_number
 from normlab.apps.study_process import run_study_command
 from normlab.archive.record import short_number
 from normlab.archive.study import read_study
@@ -68,9 +68,7 @@ def parse_guess(prediction: Prediction, text: str) -> float:
     Raises:
         ConfigError: it is not a number, or not in the prediction's range.
     """
-    guess = parse_number(text)
-    if guess is None:
-        raise ConfigError(refuse_number(text, "give a guess such as 0.3, -0.05 or 1e-3."))
+    guess = parse_number(text, "give a guess such as 0.3, -0.05 or 1e-3.")
     if prediction.range and not prediction.range[0] <= guess <= prediction.range[1]:
         low, high = prediction.range
         raise ConfigError(

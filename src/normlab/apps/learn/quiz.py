@@ -25,15 +25,11 @@ class Grade:
     explanation: str
 
 
-class AnswerError(Exception):
-    """What was typed is not an answer to the question: a sentence."""
-
-
 def grade_answer(question: Question, answer: str) -> Grade:
     """Compare an answer, a choice's number or a number, with the question's.
 
     Raises:
-        AnswerError: it is neither.
+        ConfigError: it is neither.
     """
     text = answer.strip()
     if question.kind == "numeric":
@@ -43,7 +39,7 @@ def grade_answer(question: Question, answer: str) -> Grade:
     except ValueError:
         number = 0
     if not 1 <= number <= len(question.choices):
-        raise AnswerError(
+        raise ConfigError(
             f"{excerpt(text) or 'an empty line'} is not an answer here; type a number from 1 to "
             f"{len(question.choices)}, or {SKIP} to leave the question out."
         )
@@ -52,10 +48,9 @@ def grade_answer(question: Question, answer: str) -> Grade:
 
 
 def _grade_number(question: Question, text: str) -> Grade:
-    value = parse_number(text)
-    if value is None:
-        advice = f"type one such as 0.3 or 1e-3, or {SKIP} to leave the question out."
-        raise AnswerError(refuse_number(text, advice))
+    value = parse_number(
+        text, f"type one such as 0.3 or 1e-3, or {SKIP} to leave the question out."
+    )
     assert question.answer is not None, "content checks it"
     assert question.tolerance is not None, "content checks it"
     # A tolerance of 0 still forgives the last digit of a decimal number, and the limit itself is
@@ -66,29 +61,26 @@ def _grade_number(question: Question, text: str) -> Grade:
     return Grade(right, question.explanation if right else describe_answer(question))
 
 
-def parse_number(text: str) -> float | None:
-    """A finite number as people write it (a comma for the point is read too), or None.
+def parse_number(text: str, advice: str) -> float:
+    """A finite number as people write it; a comma for the point is read too.
 
-    1,000 is not read: its comma may separate thousands.
+    Raises:
+        ConfigError: it is not a number, and what to do is the `advice`; or it is like 1,000, whose
+            comma may separate thousands.
     """
-    if _THOUSANDS.fullmatch(text.strip()):
-        return None
-    try:
-        value = float(text.strip().replace(",", ".").replace("−", "-"))
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-def refuse_number(text: str, advice: str) -> str:
-    """The sentence about a text that `parse_number` does not read; `advice` is what to do."""
     text = text.strip()
     if _THOUSANDS.fullmatch(text):
-        return (
+        raise ConfigError(
             f"{excerpt(text)} has a comma that may separate thousands; write "
             f"{excerpt(text.replace(',', ''))} without a comma."
         )
-    return f"{excerpt(text) or 'an empty line'} is not a number; {advice}"
+    try:
+        value = float(text.replace(",", ".").replace("−", "-"))
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ConfigError(f"{excerpt(text) or 'an empty line'} is not a number; {advice}")
+    return value
 
 
 def describe_answer(question: Question) -> str:
@@ -136,7 +128,7 @@ def grade_answers(writer: Writer, questions: Sequence[Question], answers: str) -
             continue
         try:
             grades.append((question, grade_answer(question, word)))
-        except AnswerError as error:
+        except ConfigError as error:
             raise ConfigError(f"--answers, question {number} ({question.id}): {error}") from error
     # Only now: one answer that cannot be graded leaves nothing stored.
     for question, grade in grades:
@@ -175,7 +167,7 @@ def ask_questions(
                 break
             try:
                 grade = grade_answer(question, answer)
-            except AnswerError as error:
+            except ConfigError as error:
                 writer.print_text(str(error))
                 continue
             tries += 1

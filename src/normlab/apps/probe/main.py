@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from normlab.apps.probe.record import ProbedModel, ProbeResult, model_record, write_probe_result
+from normlab.apps.probe.record import ProbedModel, ProbeResult, write_probe_result
 from normlab.apps.probe.slopes import fit_slopes
 from normlab.apps.probe.table import print_result
 from normlab.apps.results import folder_name, print_files, save_results
+from normlab.archive.versioned_json import FiniteNumber, finite_or_none
 from normlab.config.compose import composed_config
 from normlab.config.gate import check_overrides
 from normlab.config.run_spec import RunSpec
@@ -168,6 +169,16 @@ def _measure_model(model: ModelSpec, sources: dict[str, Any]) -> ProbedModel:
     source = sources[key]
     network = build_model(config, source.vocabulary)
     # The first batch that a training run with this seed would take.
-    values = probe_initialization(network, to_tensors(source.batch(config.seed, 0)))
-    arm = spec.choices["norm"], spec.choices["placement"], model.settings
-    return model_record(arm, config.model.depth, config.seed, values)
+    batch = to_tensors(source.batch(config.seed, 0))
+    values: dict[str, dict[str, FiniteNumber]] = {}
+    for (quantity, site), value in probe_initialization(network, batch).items():
+        values.setdefault(quantity, {})[site] = finite_or_none(value)
+    return ProbedModel(
+        norm=spec.choices["norm"],
+        placement=spec.choices["placement"],
+        settings=model.settings,
+        depth=config.model.depth,
+        seed=config.seed,
+        loss=values.pop("loss")["model"],
+        values=values,
+    )

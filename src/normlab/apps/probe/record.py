@@ -3,20 +3,12 @@
 A number that is not finite is None, for JSON has neither NaN nor infinity.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from normlab.archive import tags
-from normlab.archive.versioned_json import (
-    FiniteNumber,
-    finite_or_none,
-    none_to_nan,
-    read_versioned_json,
-    restore_value,
-    write_versioned_json,
-)
+from normlab.archive.versioned_json import FiniteNumber, none_to_nan, write_versioned_json
 
 SCHEMA_VERSION = 1
 PROBE_FILE = "probe.json"
@@ -110,30 +102,6 @@ class ProbeResult:
         return next((s for s in self.slopes if (s.arm, s.name, s.depth) == key), None)
 
 
-def model_record(
-    arm: tuple[str, str, Sequence[str]], depth: int, seed: int, values: Mapping[Any, float]
-) -> ProbedModel:
-    """The record of values by (quantity, site), with the loss as (`loss`, `model`)."""
-    by_quantity: dict[str, dict[str, FiniteNumber]] = {}
-    for (quantity, site), value in values.items():
-        by_quantity.setdefault(quantity, {})[site] = finite_or_none(value)
-    loss = by_quantity.pop("loss")["model"]
-    return ProbedModel(arm[0], arm[1], tuple(arm[2]), depth, seed, loss, by_quantity)
-
-
 def write_probe_result(folder: Path, result: ProbeResult, origin: dict[str, Any]) -> Path:
     """Write `probe.json` atomically, with the keys of `origin`. Raises OSError."""
     return write_versioned_json(folder / PROBE_FILE, {**origin, **asdict(result)}, SCHEMA_VERSION)
-
-
-def read_probe_result(path: Path) -> ProbeResult:
-    """The result that `write_probe_result` wrote.
-
-    Raises:
-        FileNotFoundError: it is not there.
-        NormlabError: it is damaged, or was written by a newer normlab.
-    """
-    result: ProbeResult = read_versioned_json(
-        path, SCHEMA_VERSION, lambda raw: restore_value(ProbeResult, raw), "measure again"
-    )
-    return result

@@ -11,13 +11,11 @@ from normlab.apps.learn.judges.mistake import (
     MistakeError,
     call_solution,
     check_result,
-    check_unchanged,
-    combine_mistakes,
     format_percent,
     get_member,
     is_same,
     normal_tensor,
-    raise_known_mistake,
+    raise_mistakes,
     relative_difference,
 )
 
@@ -87,98 +85,56 @@ class Scores:
         return y * gain if self.gain else y
 
 
-_MISTAKES: list[tuple[str, str, dict[str, Any]]] = [
+# By sentence: the choices that the mistake changes.
+_MISTAKES: dict[str, dict[str, Any]] = {
+    "neither queries nor keys are normalized": {"queries": False, "keys": False},
+    "only the queries are normalized; the keys must be too": {"keys": False},
+    "only the keys are normalized; the queries must be too": {"queries": False},
     (
-        "qk-norm-missing",
-        "neither queries nor keys are normalized",
-        {"queries": False, "keys": False},
-    ),
-    ("key-norm-missing", "only the queries are normalized; the keys must be too", {"keys": False}),
-    (
-        "query-norm-missing",
-        "only the keys are normalized; the queries must be too",
-        {"queries": False},
-    ),
-    (
-        "wrong-axis-tokens",
         "the statistic is taken over the tokens, so a token sees later ones; it must be taken over "
-        "the features of one head (dim=-1)",
-        {"axis": "token"},
-    ),
+        "the features of one head (dim=-1)"
+    ): {"axis": "token"},
     (
-        "wrong-axis-heads",
         "the statistic is taken over the heads; it must be taken over the features of one head "
-        "(dim=-1)",
-        {"axis": "head"},
-    ),
+        "(dim=-1)"
+    ): {"axis": "head"},
     (
-        "all-heads-together",
         "the statistic is taken over the features of all heads together, as OLMo 2 does; here each "
-        "head has its own",
-        {"axis": "all"},
-    ),
-    ("scale-missing", "the products are not divided by √D", {"scale": "none"}),
+        "head has its own"
+    ): {"axis": "all"},
+    "the products are not divided by √D": {"scale": "none"},
+    "the products are divided by D in place of √D, as by a division by √D that is done twice": {
+        "scale": "width"
+    },
+    "the products are multiplied by √D; they must be divided by it": {"scale": "times"},
+    "the products are divided by the root of √D; they must be divided by √D": {"scale": "fourth"},
+    "the gains are not applied": {"gain": False},
+    "the causal mask is missing: token 3 attends to token 4": {"mask": "none"},
+    _REVERSED_MASK: {"mask": "reversed"},
     (
-        "scale-twice",
-        "the products are divided by D in place of √D, as by a division by √D that is done twice",
-        {"scale": "width"},
-    ),
-    (
-        "scale-multiplied",
-        "the products are multiplied by √D; they must be divided by it",
-        {"scale": "times"},
-    ),
-    (
-        "scale-fourth-root",
-        "the products are divided by the root of √D; they must be divided by √D",
-        {"scale": "fourth"},
-    ),
-    ("gain-missing", "the gains are not applied", {"gain": False}),
-    (
-        "mask-missing",
-        "the causal mask is missing: token 3 attends to token 4",
-        {"mask": "none"},
-    ),
-    ("mask-reversed", _REVERSED_MASK, {"mask": "reversed"}),
-    (
-        "mask-shifted",
         "the mask leaves one token of the future: token 0 attends to token 1; it must be "
-        "ones.triu(1)",
-        {"mask": "shifted"},
-    ),
+        "ones.triu(1)"
+    ): {"mask": "shifted"},
     (
-        "mask-product",
         "the scores of the future are multiplied by 0 before the softmax, so they still get a "
-        "weight, exp(0) = 1 of the sum; set them to −∞",
-        {"mask": "product"},
-    ),
+        "weight, exp(0) = 1 of the sum; set them to −∞"
+    ): {"mask": "product"},
     (
-        "mask-after-softmax",
         "the mask comes after the softmax, so the weights of a token do not add up to 1; set the "
-        "scores to −∞ before it",
-        {"mask": "after"},
-    ),
+        "scores to −∞ before it"
+    ): {"mask": "after"},
     (
-        "sum-for-mean",
         "the vectors are divided by their Euclidean length, the root of the sum of squares; the "
-        "root of their mean is required, RMSNorm",
-        {"statistic": "sum"},
-    ),
-    ("mean-removed", "the mean is subtracted; RMSNorm does not subtract it", {"centred": True}),
+        "root of their mean is required, RMSNorm"
+    ): {"statistic": "sum"},
+    "the mean is subtracted; RMSNorm does not subtract it": {"centred": True},
     (
-        "softmax-axis",
-        "the softmax runs over the queries; the weights of one query over the keys must add up "
-        "to 1",
-        {"softmax": "queries"},
-    ),
-    ("softmax-missing", "the softmax is missing", {"softmax": "none"}),
-    (
-        "eps-outside",
-        "ε stands outside the root; it must be inside, √(mean x² + ε)",
-        {"eps": "outside"},
-    ),
-    ("eps-missing", "ε has no effect", {"eps": "missing"}),
-]
+        "the softmax runs over the queries; the weights of one query over the keys must add up to 1"
+    ): {"softmax": "queries"},
+    "the softmax is missing": {"softmax": "none"},
+    "ε stands outside the root; it must be inside, √(mean x² + ε)": {"eps": "outside"},
+    "ε has no effect": {"eps": "missing"},
+}
 
 
 def judge_qk_norm(module: Any) -> None:
@@ -197,9 +153,7 @@ def judge_qk_norm(module: Any) -> None:
     outputs = []
     for queries, keys, eps in inputs:
         tensors = {"q": queries, "k": keys, "q_gain": q_gain, "k_gain": k_gain}
-        before = [tensor.clone() for tensor in tensors.values()]
-        result = call_solution(_CALL, function, *tensors.values(), eps)
-        check_unchanged(_CALL, tensors, before)
+        result = call_solution(_CALL, function, *tensors.values(), eps, unchanged=tensors)
         outputs.append(_check_weights(result))
     right = Scores()
     references = [right.compute(a, b, q_gain, k_gain, eps) for a, b, eps in inputs]
@@ -213,11 +167,10 @@ def judge_qk_norm(module: Any) -> None:
         results = [wrong.compute(a, b, q_gain, k_gain, eps) for a, b, eps in inputs]
         return all(map(_equal_with_infinities, outputs, results))
 
-    raise_known_mistake(combine_mistakes(_MISTAKES), is_made, difference)
+    raise_mistakes(_MISTAKES, is_made, difference)
     raise MistakeError(
-        "other-function",
         f"the weights are not those of QK-norm, and not of a mistake that is known here. "
-        f"{difference}",
+        f"{difference}"
     )
 
 
@@ -229,15 +182,13 @@ def _check_weights(result: Any) -> Tensor:
         empty = result.isnan().all(-1).all(0).all(0).nonzero().flatten().tolist()
         if empty == [0]:
             raise MistakeError(
-                "mask-itself",
                 "token 0 has no token to attend to, so its weights are NaN: the mask hides the "
-                "token itself too; mask later tokens only, ones.triu(1).",
+                "token itself too; mask later tokens only, ones.triu(1)."
             )
         if empty == [_SHAPE[2] - 1]:
             raise MistakeError(
-                "mask-reversed",
                 f"{_REVERSED_MASK}; the last token has nothing to attend to, so its weights are "
-                f"NaN. Mask later tokens, ones.triu(1).",
+                f"NaN. Mask later tokens, ones.triu(1)."
             )
         # Scores before the softmax are infinite at masked places: that has a sentence of its own.
         check_result(_CALL, result.masked_fill(result == -torch.inf, 0.0), shape, torch.float64)

@@ -13,15 +13,13 @@ from torch import Tensor, nn
 
 from normlab.apps.learn.judges.mistake import (
     MistakeError,
-    Variant,
     build_module,
     call_solution,
     check_result,
-    check_unchanged,
-    find_variant,
     format_percent,
     get_member,
     is_same,
+    name_mistake,
     normal_tensor,
     relative_difference,
 )
@@ -188,11 +186,10 @@ def judge_stack(exercise: BlocksExercise, module: Any) -> None:
     blocks = [(CausalMixing(50 + 2 * l), PointwiseNetwork(51 + 2 * l)) for l in range(BLOCKS)]
     stack = build_module(exercise.name, build, WIDTH, blocks, build_norm)
     x = 3 * normal_tensor(2, 5, WIDTH, seed=41)
-    before = x.clone()
     call = f"{exercise.name} of an input of shape {tuple(x.shape)}"
     with torch.no_grad():
-        y = check_result(call, call_solution(call, stack, x), x.shape, torch.float64)
-        check_unchanged(call, {"its input": x}, [before])
+        y = call_solution(call, stack, x, unchanged={"its input": x})
+        check_result(call, y, x.shape, torch.float64)
         right = compute_stack(exercise.wiring, exercise.final, blocks, x)
         if not is_same(y, right):
             _raise_wiring_mistake(exercise, blocks, x, y, right)
@@ -224,61 +221,50 @@ def _raise_wiring_mistake(
     y: Tensor,
     right: Tensor,
 ) -> None:
-    variant = find_variant(y, _wiring_variants(exercise, blocks, x))
+    sentence = name_mistake(y, _wiring_mistakes(exercise, blocks, x))
     share = format_percent(relative_difference(y, right))
     raise MistakeError(
-        variant.kind if variant else "other-function",
-        f"{variant.sentence}. The output differs by {share}."
-        if variant
+        f"{sentence}. The output differs by {share}."
+        if sentence
         else f"the output differs from that of {exercise.name} by {share}, and is that of no "
-        f"wiring that is known here.",
+        f"wiring that is known here."
     )
 
 
-def _wiring_variants(
+def _wiring_mistakes(
     exercise: BlocksExercise, blocks: Sequence[tuple[nn.Module, nn.Module]], x: Tensor
-) -> Iterator[Variant]:
-    final_kind, final_sentence = (
-        ("final-norm-missing", "the final norm after the last block is missing")
-        if exercise.final
-        else ("final-norm-extra", _EXTRA_FINAL_NORM)
-    )
+) -> Iterator[tuple[str, Tensor]]:
+    """Sentences about stacks that are wrong, and what each computes."""
+    wiring, final = exercise.wiring, exercise.final
+    other_final = "the final norm after the last block is missing" if final else _EXTRA_FINAL_NORM
     # First, because the loop below has this stack too, and would call its right wiring the mistake.
-    yield Variant(
-        final_kind,
-        final_sentence,
-        compute_stack(exercise.wiring, not exercise.final, blocks, x),
-    )
-    for final in (exercise.final, not exercise.final):
-        for kind, (sentence, _) in _WIRINGS.items():
-            addition = "" if final == exercise.final else f"; and {final_sentence}"
-            yield Variant(kind, sentence + addition, compute_stack(kind, final, blocks, x))
-        swapped = [(second, first) for first, second in blocks]
-        yield Variant(
-            "order-swapped",
+    yield other_final, compute_stack(wiring, not final, blocks, x)
+    for has_final in (final, not final):
+        for key, (sentence, _) in _WIRINGS.items():
+            addition = "" if has_final == final else f"; and {other_final}"
+            yield sentence + addition, compute_stack(key, has_final, blocks, x)
+        yield (
             "the feed-forward network comes before attention; attention comes first",
-            compute_stack(exercise.wiring, final, swapped, x),
+            compute_stack(wiring, has_final, [block[::-1] for block in blocks], x),
         )
-    yield Variant(
-        "embedding-norm",
+    yield (
         "there is a norm before the first block; the first block gets the input as it is",
-        compute_stack(exercise.wiring, exercise.final, blocks, normalize(x)),
+        compute_stack(wiring, final, blocks, normalize(x)),
     )
-    yield Variant(
-        "blocks-missing",
+    yield (
         f"only the first of {BLOCKS} blocks is applied",
-        compute_stack(exercise.wiring, exercise.final, blocks[:1], x),
+        compute_stack(wiring, final, blocks[:1], x),
     )
 
 
 def _check_norms(exercise: BlocksExercise, norms: Sequence[CountedNorm]) -> None:
     """Refuse norms that are shared, unused, or of another width."""
     if any(norm.width != WIDTH for norm in norms):
-        raise MistakeError("norm-width", f"a norm has another width than the stream, {WIDTH}.")
+        raise MistakeError(f"a norm has another width than the stream, {WIDTH}.")
     called = sum(norm.calls > 0 for norm in norms)
     if not exercise.final and called > exercise.norms:
         # The norm of what is normalized already is the same again: only the count shows it.
-        raise MistakeError("final-norm-extra", f"{_EXTRA_FINAL_NORM}.")
+        raise MistakeError(f"{_EXTRA_FINAL_NORM}.")
     if len(norms) != exercise.norms or any(norm.calls != 1 for norm in norms):
         final = " and a final one" if exercise.final else ""
         # By their number in the order of building.
@@ -293,12 +279,11 @@ def _check_norms(exercise: BlocksExercise, norms: Sequence[CountedNorm]) -> None
         most = max((norm.calls for norm in norms), default=0)
         shared = f"one norm object is shared by {most} places" if most > 1 else ""
         raise MistakeError(
-            "norms-shared" if shared else "norms-count",
             f"the output is right, but {shared or f'there are {len(norms)} norms'}. Of "
             f"{len(norms)} norms that were built with build_norm, counted from 1 as they are "
             f"built, {'; '.join(calls) or 'each is called once'}. {BLOCKS} blocks have two norms "
             f"each{final}, {exercise.norms} in all, each with a gain of its own and called once: "
-            f"call build_norm once for each place.",
+            f"call build_norm once for each place."
         )
 
 
@@ -311,7 +296,6 @@ def _check_registered(
     sublayers = [sublayer for block in blocks for sublayer in block]
     if norms < exercise.norms or any(sublayer not in modules for sublayer in sublayers):
         raise MistakeError(
-            "not-registered",
             "some sublayers or norms are no submodules, so the optimizer would not train them; "
-            "keep modules in attributes or in an nn.ModuleList, not in a plain list.",
+            "keep modules in attributes or in an nn.ModuleList, not in a plain list."
         )

@@ -51,22 +51,21 @@ def judge_beat_rmsnorm(module: Any) -> None:
         check_norm(norm, "MyNorm", WIDTH)
     except ConfigError as error:
         # The sentence begins with the option of card.py, which the learner has not given.
-        raise MistakeError("no-norm", str(error).removeprefix("norm=")) from error
+        raise MistakeError(str(error).removeprefix("norm=")) from error
     _check_ordinary_output(norm)
     _check_scale(norm)
     _check_gradient(norm)
     ours, rmsnorm = (outlier_median(module) for module in (norm, RMSNorm(WIDTH)))
     if ours < TIMES_BETTER * rmsnorm:
         raise MistakeError(
-            "not-better",
             f"on a token with one feature of 1000 the median of |y| is {ours:.3g}; RMSNorm has "
             f"{rmsnorm:.3g}, and at least {TIMES_BETTER:g} times as much is required, "
-            f"{TIMES_BETTER * rmsnorm:.3g}.",
+            f"{TIMES_BETTER * rmsnorm:.3g}."
         )
     zeros = call_solution("MyNorm of a token of zeros", norm, torch.zeros(1, 2, WIDTH))
     if not zeros.isfinite().all():
         raise MistakeError(
-            "zeros", "for a token of zeros the output is not finite; add an ε to the divisor."
+            "for a token of zeros the output is not finite; add an ε to the divisor."
         )
 
 
@@ -81,9 +80,8 @@ def _check_ordinary_output(norm: nn.Module) -> None:
     low, high = _ORDINARY_RMS
     if ordinary.rms is None or not low <= ordinary.rms <= high:
         raise MistakeError(
-            "output-size",
             f"on tokens of N(0, 1) the output has RMS {ordinary.rms or 0:.3g}; it must be from "
-            f"{low} to {high}, or a larger output alone would win.",
+            f"{low} to {high}, or a larger output alone would win."
         )
 
 
@@ -91,10 +89,9 @@ def _check_scale(norm: nn.Module) -> None:
     (scale,) = [row for row in measure_invariances(norm, WIDTH) if row.name == _SCALE]
     if scale.verdict not in ("yes", "to eps"):
         raise MistakeError(
-            "scale-dependent",
             f"N(cx) = N(x) does not hold: the sides differ by {scale.deviation or 0:.2g} of the "
             f"RMS. A norm that depends on the size of its input, as tanh does, has another task "
-            f"here; divide by a statistic of the token.",
+            f"here; divide by a statistic of the token."
         )
 
 
@@ -134,8 +131,7 @@ def _check_gradient(norm: nn.Module) -> None:
         error = median(values)
         if error > _GRADIENT_ERROR:
             raise MistakeError(
-                "gradient",
                 f"the gradient of {name} by autograd is off by {format_percent(error)} from the "
                 f"difference quotient of the output; a part of the forward pass is cut off by "
-                f"detach, no_grad, .data or .item().",
+                f"detach, no_grad, .data or .item()."
             )

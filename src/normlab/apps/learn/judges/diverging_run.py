@@ -4,6 +4,7 @@ It has two faults: there is no norm, so the run diverges; and with a norm the pl
 learns nothing at this depth and rate, which only a run that does not diverge can show.
 """
 
+import json
 import math
 import re
 import tempfile
@@ -70,17 +71,19 @@ def compose_run(path: Path, folder: Path) -> RunSpec:
     settings = read_configuration(path)
     if not isinstance(settings, Mapping) or not settings:
         raise MistakeError(
-            "no-settings",
-            "the file holds no settings; each line is a key: value, as norm: rmsnorm.",
+            "the file holds no settings; each line is a key: value, as norm: rmsnorm."
         )
     for key, value in FIXED_KEYS.items():
         if settings.get(key) != value:
             raise MistakeError(
-                "other-problem",
                 f"{key} is {settings.get(key, 'missing')}; it must stay {value}: the exercise is "
-                f"to train this model at this rate.",
+                f"to train this model at this rate."
             )
-    chosen = [f"{key}={_override_value(value)}" for key, value in settings.items()]
+    chosen = [
+        # Hydra writes null, true and false as JSON does.
+        f"{key}={json.dumps(value) if isinstance(value, bool | None) else value}"
+        for key, value in settings.items()
+    ]
     overrides = [*_BASE_SETTINGS, *chosen, f"output_dir={folder}", "study=exercise"]
     try:
         for key in settings:
@@ -91,7 +94,7 @@ def compose_run(path: Path, folder: Path) -> RunSpec:
         check_overrides(chosen)
         return compose_specs(overrides)[0]
     except NormlabError as error:
-        raise MistakeError("configuration", str(error)) from error
+        raise MistakeError(str(error)) from error
 
 
 def judge_run(record: RunRecord) -> None:
@@ -108,13 +111,12 @@ def judge_run(record: RunRecord) -> None:
             "at the warm-up"
         )
         raise MistakeError(
-            "diverged",
             f"the run diverges at step {record.diverged_step}: {record.reason}. The first fault "
-            f"remains: {cause}. A second fault cannot be seen before this one is mended.",
+            f"remains: {cause}. A second fault cannot be seen before this one is mended."
         )
     loss = record.final.val_loss
     if record.state != "finished" or loss is None or not math.isfinite(loss):
-        raise MistakeError("failed", f"the run did not finish ({record.state}: {record.reason}).")
+        raise MistakeError(f"the run did not finish ({record.state}: {record.reason}).")
     if loss > MOST_LOSS:
         cause = (
             "with placement: post every norm stands on the residual path, and 16 blocks do not "
@@ -123,10 +125,9 @@ def judge_run(record: RunRecord) -> None:
             else "look at placement, trainer.gradient_clip and schedule.warmup"
         )
         raise MistakeError(
-            "nothing-learned",
             f"the run does not diverge any more, and has learned nothing: its validation loss is "
             f"{loss:.3f} nats, that of a uniform guess is {math.log(8):.3f}, and below {MOST_LOSS} "
-            f"is required. The second fault remains: {cause}.",
+            f"is required. The second fault remains: {cause}."
         )
 
 
@@ -138,10 +139,3 @@ class SilentDisplay:
 
     def say(self, sentence: str) -> None:
         """Nothing is shown."""
-
-
-def _override_value(value: Any) -> str:
-    # In Hydra's grammar null is no value, and None a word like any other.
-    if value is None:
-        return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,6 +1,7 @@
 """Gemma's RMSNorm as a formula in YAML."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,14 @@ from torch import Tensor, nn
 
 from normlab.apps.learn.judges.mistake import (
     MistakeError,
-    combine_mistakes,
     format_percent,
     is_same,
     normal_tensor,
-    raise_known_mistake,
+    raise_mistakes,
     read_configuration,
     relative_difference,
 )
+from normlab.apps.learn.judges.norms import Recipe
 from normlab.config.formula import check_formula, is_formula
 from normlab.errors import ConfigError
 from normlab.norms import norm_factory
@@ -35,9 +36,8 @@ def judge_formula(path: Path) -> None:
     if not is_formula(config):
         target = config.get("_target_") if isinstance(config, Mapping) else config
         raise MistakeError(
-            "no-formula",
             f"_target_ is {target}; a formula has `_target_: normlab.norms.Formula` and an "
-            f"expression.",
+            f"expression."
         )
     try:
         check_formula("formula", config, _WIDTH)
@@ -45,19 +45,17 @@ def judge_formula(path: Path) -> None:
         # On a norm of its own: the check leaves the parameters changed.
         check_contract(norm_factory(config, "formula")(_WIDTH), _WIDTH, "the formula")
     except ConfigError as error:
-        raise MistakeError("configuration", str(error)) from error
+        raise MistakeError(str(error)) from error
     parameters = dict(norm.named_parameters())
     if len(parameters) != 1:
         raise MistakeError(
-            "parameters",
             f"the formula has {len(parameters)} parameters ({', '.join(parameters) or 'none'}); it "
-            f"must have one, the offset w.",
+            f"must have one, the offset w."
         )
     (offset,) = parameters.values()
     if tuple(offset.shape) != (_WIDTH,):
         raise MistakeError(
-            "parameter-shape",
-            "the offset is one number for all features; it must be one per feature (per: feature).",
+            "the offset is one number for all features; it must be one per feature (per: feature)."
         )
     _check_start(norm, offset)
     _check_values(norm)
@@ -69,45 +67,25 @@ def _check_start(norm: nn.Module, offset: Tensor) -> None:
     if start != 0:
         size = float(norm(normal_tensor(4, 6, _WIDTH)).detach().square().mean().sqrt())
         raise MistakeError(
-            "offset-start",
             f"the parameter starts at {start:g}, and the output has RMS {size:.3g} at the start; "
-            f"Gemma's offset starts at 0 and is added to 1.",
+            f"Gemma's offset starts at 0 and is added to 1."
         )
 
 
-# By mistake: kind, sentence, and what it changes: (root, ε, factor) of one token's feature.
-_FORMULA_MISTAKES: list[tuple[str, str, dict[str, Any]]] = [
-    ("eps-outside", "ε stands outside the root; it must be inside", {"eps": "outside"}),
-    ("eps-missing", "ε has no effect", {"eps": "missing"}),
-    ("eps-value", "ε is 1e-5; Gemma's is 1e-6", {"number": 1e-5}),
-    ("one-missing", "the factor is w; it must be 1 + w", {"one": 0.0}),
-    ("mean-removed", "the mean is subtracted; RMSNorm does not subtract it", {"centred": True}),
-    ("root-missing", "x is divided by the mean square; its root is missing", {"root": False}),
-    (
-        "sum-for-mean",
-        "x is divided by the root of the sum of squares; the root of the mean is required",
-        {"sum": True},
-    ),
-]
-
-
-def _gemma_norm(
-    x: Tensor,
-    offset: Tensor,
-    eps: str = "inside",
-    number: float = _EPS,
-    one: float = 1.0,
-    centred: bool = False,
-    root: bool = True,
-    sum: bool = False,  # noqa: A002
-) -> Tensor:
-    """(…, width) → (…, width); with the default choices Gemma's RMSNorm (2403.08295)."""
-    if centred:
-        x = x - x.mean(-1, keepdim=True)
-    square = x.square().mean(-1, keepdim=True) * (x.shape[-1] if sum else 1)
-    inside = square + (number if eps == "inside" else 0.0)
-    divisor = (inside.sqrt() if root else inside) + (number if eps == "outside" else 0.0)
-    return x / divisor * (one + offset)
+# Gemma's RMSNorm (2403.08295), whose gain is 1 + offset.
+_GEMMA = Recipe(False, "rms", "inside", gain="offset")
+# By sentence: the choices that the mistake changes. The recipe's fixed ε is 1e-5.
+_MISTAKES: dict[str, dict[str, Any]] = {
+    "ε stands outside the root; it must be inside": {"eps": "outside"},
+    "ε has no effect": {"eps": "missing"},
+    "ε is 1e-5; Gemma's is 1e-6": {"eps": "fixed"},
+    "the factor is w; it must be 1 + w": {"gain": "once"},
+    "the mean is subtracted; RMSNorm does not subtract it": {"centred": "first"},
+    "x is divided by the mean square; its root is missing": {"root": "missing"},
+    "x is divided by the root of the sum of squares; the root of the mean is required": {
+        "statistic": "l2"
+    },
+}
 
 
 def _check_values(norm: nn.Module) -> None:
@@ -121,20 +99,20 @@ def _check_values(norm: nn.Module) -> None:
         small = 1e-3 * small / small.square().mean(-1, keepdim=True).sqrt()
         inputs = [normal_tensor(4, 6, _WIDTH, seed=93) + 2, small]
         outputs = [norm(x) for x in inputs]
-    references = [_gemma_norm(x, values) for x in inputs]
+
+    def compute(changes: dict[str, Any]) -> list[Tensor]:
+        recipe = replace(_GEMMA, **changes)
+        return [recipe.apply(x, values, None, _EPS) for x in inputs]
+
+    references = compute({})
     if all(map(is_same, outputs, references)):
         return
     share = format_percent(max(map(relative_difference, outputs, references)))
-
-    def is_made(options: dict[str, Any]) -> bool:
-        return all(
-            is_same(y, _gemma_norm(x, values, **options))
-            for x, y in zip(inputs, outputs, strict=True)
-        )
-
-    difference = f"The output differs by {share}."
-    raise_known_mistake(combine_mistakes(_FORMULA_MISTAKES), is_made, difference)
+    raise_mistakes(
+        _MISTAKES,
+        lambda changes: all(map(is_same, outputs, compute(changes))),
+        f"The output differs by {share}.",
+    )
     raise MistakeError(
-        "other-function",
-        f"the output differs by {share} from Gemma's RMSNorm, x / √(mean x² + 1e-6) · (1 + w).",
+        f"the output differs by {share} from Gemma's RMSNorm, x / √(mean x² + 1e-6) · (1 + w)."
     )

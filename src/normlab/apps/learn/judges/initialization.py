@@ -11,7 +11,6 @@ from normlab.apps.learn.judges.mistake import (
     MistakeError,
     call_solution,
     check_result,
-    check_unchanged,
     describe_value,
     get_member,
     is_same,
@@ -23,48 +22,28 @@ _SCALE = "scale_weights(weights, depth)"
 _SCALED, _UNSCALED = ("value", "out", "up", "down"), ("query", "key")
 _DEPTHS = (1, 6, 48)
 
-# What is mistaken for α or β: the kind, a sentence, and the number for L blocks.
-_WRONG_ALPHAS: list[tuple[str, str, Callable[[int], float]]] = [
-    (
-        "alpha-inverse",
-        "the exponent's sign is wrong: α grows with depth",
-        lambda n: (2 * n) ** -0.25,
+# What is mistaken for α or β: a sentence, and the number for L blocks.
+_WRONG_ALPHAS: dict[str, Callable[[int], float]] = {
+    "the exponent's sign is wrong: α grows with depth": lambda n: (2 * n) ** -0.25,
+    "this is β; the two are swapped": lambda n: (8 * n) ** -0.25,
+    "this is α of a decoder that stands behind an encoder, (3L)^¼; a decoder alone has (2L)^¼": (
+        lambda n: (3 * n) ** 0.25
     ),
-    ("alpha-is-beta", "this is β; the two are swapped", lambda n: (8 * n) ** -0.25),
+    "L counts blocks; here it counted sublayers, two a block": lambda n: (4 * n) ** 0.25,
+    "the factor 2 is missing": lambda n: n**0.25,
+    "the exponent is ½ in place of ¼": lambda n: (2 * n) ** 0.5,
+}
+_WRONG_BETAS: dict[str, Callable[[int], float]] = {
+    "the exponent's sign is wrong: β falls with depth": lambda n: (8 * n) ** 0.25,
+    "this is 1/α; β has another factor, 8": lambda n: (2 * n) ** -0.25,
     (
-        "encoder-decoder",
-        "this is α of a decoder that stands behind an encoder, (3L)^¼; a decoder alone has (2L)^¼",
-        lambda n: (3 * n) ** 0.25,
-    ),
-    (
-        "sublayers-for-blocks",
-        "L counts blocks; here it counted sublayers, two a block",
-        lambda n: (4 * n) ** 0.25,
-    ),
-    ("factor-missing", "the factor 2 is missing", lambda n: n**0.25),
-    ("square-root", "the exponent is ½ in place of ¼", lambda n: (2 * n) ** 0.5),
-]
-_WRONG_BETAS: list[tuple[str, str, Callable[[int], float]]] = [
-    ("beta-inverse", "the exponent's sign is wrong: β falls with depth", lambda n: (8 * n) ** 0.25),
-    (
-        "beta-from-alpha",
-        "this is 1/α; β has another factor, 8",
-        lambda n: (2 * n) ** -0.25,
-    ),
-    (
-        "encoder-decoder",
         "this is β of a decoder that stands behind an encoder, (12L)^−¼; a decoder alone has "
-        "(8L)^−¼",
-        lambda n: (12 * n) ** -0.25,
-    ),
-    (
-        "sublayers-for-blocks",
-        "L counts blocks; here it counted sublayers, two a block",
-        lambda n: (16 * n) ** -0.25,
-    ),
-    ("factor-missing", "the factor 8 is missing", lambda n: n**-0.25),
-    ("square-root", "the exponent is −½ in place of −¼", lambda n: (8 * n) ** -0.5),
-]
+        "(8L)^−¼"
+    ): lambda n: (12 * n) ** -0.25,
+    "L counts blocks; here it counted sublayers, two a block": lambda n: (16 * n) ** -0.25,
+    "the factor 8 is missing": lambda n: n**-0.25,
+    "the exponent is −½ in place of −¼": lambda n: (8 * n) ** -0.5,
+}
 
 
 def judge_deepnorm_init(module: Any) -> None:
@@ -88,8 +67,7 @@ def _read_constants(value: Any) -> tuple[float, float]:
         alpha, beta = (float(number) for number in value)
     except (TypeError, ValueError) as error:
         raise MistakeError(
-            "not-two",
-            f"{_CONSTANTS} gives {describe_value(value)}; it must give two numbers, α and β.",
+            f"{_CONSTANTS} gives {describe_value(value)}; it must give two numbers, α and β."
         ) from error
     return alpha, beta
 
@@ -98,7 +76,7 @@ def _check_constant(
     name: str,
     values: tuple[float, ...],
     right: Callable[[int], float],
-    wrong: list[tuple[str, str, Callable[[int], float]]],
+    wrong: dict[str, Callable[[int], float]],
 ) -> None:
     def equals(function: Callable[[int], float]) -> bool:
         return all(
@@ -108,15 +86,10 @@ def _check_constant(
 
     if equals(right):
         return
-    kind, text = "other-constant", ""
-    for wrong_kind, sentence, function in wrong:
-        if equals(function):
-            kind, text = wrong_kind, f": {sentence}"
-            break
+    sentence = next((sentence for sentence, function in wrong.items() if equals(function)), "")
     raise MistakeError(
-        kind,
         f"{name} is {values[-1]:.4g} for {_DEPTHS[-1]} blocks; it must be "
-        f"{right(_DEPTHS[-1]):.4g}{text}.",
+        f"{right(_DEPTHS[-1]):.4g}{f': {sentence}' if sentence else ''}."
     )
 
 
@@ -125,16 +98,13 @@ def _check_weights(scale: Callable[..., Any], depth: int) -> None:
         name: normal_tensor(4, 4, seed=70 + index)
         for index, name in enumerate((*_UNSCALED, *_SCALED))
     }
-    before = [weight.clone() for weight in weights.values()]
     # The solution gets the dict itself, and may put other tensors into it.
     originals = dict(weights)
-    scaled = call_solution(_SCALE, scale, weights, depth)
-    check_unchanged(_SCALE, originals, before)
+    scaled = call_solution(_SCALE, scale, weights, depth, unchanged=originals)
     if not isinstance(scaled, dict) or set(scaled) != set(originals):
         names = ", ".join(map(str, scaled)) if isinstance(scaled, dict) else describe_value(scaled)
         raise MistakeError(
-            "not-all-weights",
-            f"{_SCALE} gives {names}; it must give a dict with the keys {', '.join(originals)}.",
+            f"{_SCALE} gives {names}; it must give a dict with the keys {', '.join(originals)}."
         )
     factors = {
         name: _measure_factor(name, scaled[name], weight) for name, weight in originals.items()
@@ -143,24 +113,21 @@ def _check_weights(scale: Callable[..., Any], depth: int) -> None:
     extra = [name for name in _UNSCALED if not math.isclose(factors[name], 1, rel_tol=1e-5)]
     if extra:
         raise MistakeError(
-            "query-key-scaled",
             f"the matrices of {' and '.join(extra)} are scaled by {factors[extra[0]]:.3g}; "
-            f"DeepNorm scales only {', '.join(_SCALED)}.",
+            f"DeepNorm scales only {', '.join(_SCALED)}."
         )
     # β is below 1 at every depth, so a factor of 1 is a matrix that was left out.
     missing = [name for name in _SCALED if math.isclose(factors[name], 1, rel_tol=1e-5)]
     if missing:
         raise MistakeError(
-            "not-scaled",
             f"the matrices of {', '.join(missing)} are not scaled; DeepNorm multiplies "
-            f"{', '.join(_SCALED)} by β.",
+            f"{', '.join(_SCALED)} by β."
         )
     for name in _SCALED:
         if not math.isclose(factors[name], beta, rel_tol=1e-5):
             raise MistakeError(
-                "wrong-factor",
                 f"the matrix of {name} is multiplied by {factors[name]:.4g} for {depth} blocks; it "
-                f"must be by β = {beta:.4g}.",
+                f"must be by β = {beta:.4g}."
             )
 
 
@@ -170,7 +137,5 @@ def _measure_factor(name: str, scaled: Any, weight: Tensor) -> float:
     # By least squares, so that a matrix which is no multiple has a factor to be compared with.
     factor = float((result * weight).sum() / weight.square().sum())
     if not is_same(result, factor * weight):
-        raise MistakeError(
-            "not-a-factor", f"{call} is not the matrix times a number; it must be, of {name}."
-        )
+        raise MistakeError(f"{call} is not the matrix times a number; it must be, of {name}.")
     return factor

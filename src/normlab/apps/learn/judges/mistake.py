@@ -7,12 +7,12 @@ A judge is a function of the learner's module. It returns where the solution is 
 import errno
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any, TypeVar
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,32 +22,15 @@ from normlab.errors import ConfigError
 from normlab.norms.build import name_dtype
 from normlab.text import excerpt, one_line, printable_line, suggest_closest
 
-_T = TypeVar("_T")
-
 # A solution may compute in fp32 (relative error 1e-7) although its input is float64; the smallest
 # mistake that is judged, an unbiased variance at width 64, changes the output by 8e-3.
 TOLERANCE = 1e-4
-
 
 SOLUTION = "solution"  # the name of the learner's file as a module
 
 
 class MistakeError(Exception):
-    """A mistake in a solution: its `kind`, in kebab case, and a sentence with what was measured."""
-
-    def __init__(self, kind: str, sentence: str) -> None:
-        super().__init__(sentence)
-        self.kind = kind
-        self.sentence = sentence
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A wrong solution that is known: what it computes, and the sentence that names it."""
-
-    kind: str
-    sentence: str
-    value: Tensor
+    """A mistake in a solution: a sentence with what was measured."""
 
 
 def is_memory_error(error: BaseException) -> bool:
@@ -70,68 +53,74 @@ def get_member(module: Any, name: str, kind: str) -> Any:
     if member is None:
         names = [key for key in vars(module) if not key.startswith("_")]
         raise MistakeError(
-            "not-defined",
             f"the file defines no {kind} {name}; {suggest_closest(name, names)}the skeleton has "
-            f"its first line.",
+            f"its first line."
         )
     is_class = inspect.isclass(member)
     if not callable(member) or is_class != (kind == "class"):
         given = "a class" if is_class else describe_value(member)
-        raise MistakeError("not-defined", f"{name} is {given}; it must be a {kind}.")
+        raise MistakeError(f"{name} is {given}; it must be a {kind}.")
     return member
 
 
-def call_solution(call: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """What the solution returns; an exception becomes a mistake. `call` is how it is written."""
+def call_solution(
+    call: str,
+    function: Callable[..., Any],
+    *arguments: Any,
+    unchanged: Mapping[str, Tensor] = MappingProxyType({}),
+) -> Any:
+    """What the solution returns; an exception becomes a mistake. `call` is how it is written.
+
+    `unchanged` are tensors, by name, that the call must not change in place.
+    """
+    before = {name: tensor.clone() for name, tensor in unchanged.items()}
     try:
         result = function(*arguments)
     except MistakeError:  # the judge's own, from inside the call
         raise
     except NotImplementedError as error:
         raise MistakeError(
-            "not-written",
-            f"{call} is not written yet: it raises NotImplementedError, as in the skeleton.",
+            f"{call} is not written yet: it raises NotImplementedError, as in the skeleton."
         ) from error
     except BaseException as error:  # exit, and KeyboardInterrupt, are the learner's own too
         if is_memory_error(error):
             raise
-        raise name_error(call, "raises", error) from error
+        raise name_error(call, error) from error
     if inspect.iscoroutine(result):
         result.close()  # else Python warns that nobody has waited for it
     if inspect.iscoroutine(result) or inspect.isasyncgen(result):
-        raise MistakeError("async", f"{call} is async and gives no value; write def without async.")
+        raise MistakeError(f"{call} is async and gives no value; write def without async.")
     if inspect.isgenerator(result):
-        raise MistakeError(
-            "generator", f"{call} gives a generator, because it has a yield; use return."
-        )
+        raise MistakeError(f"{call} gives a generator, because it has a yield; use return.")
+    for name, tensor in unchanged.items():
+        if not torch.equal(tensor, before[name]):
+            raise MistakeError(f"{call} changes {name} in place; it must make a new tensor.")
     return result
 
 
-def name_error(call: str, kind: str, error: BaseException) -> MistakeError:
+def name_error(call: str, error: BaseException) -> MistakeError:
     """The mistake that an exception shows, with the line of the learner's file that raised it."""
     name, line = _find_line(error)
     where = f" (line {line} of {name})" if line else ""
     if isinstance(error, SystemExit):
-        return MistakeError("exits", f"{call} ends the program{where}; remove the call of exit.")
+        return MistakeError(f"{call} ends the program{where}; remove the call of exit.")
     if isinstance(error, ModuleNotFoundError):
         return MistakeError(
-            "package-missing",
             f"{f'line {line} of {name}' if line else call} imports {error.name}, which is not "
-            f"installed; the exercises need torch only.",
+            f"installed; the exercises need torch only."
         )
     # The limit of a file's size, which holds for what is printed too: see check_process.
     if isinstance(error, OSError) and error.errno == errno.EFBIG:
         return MistakeError(
-            "prints-too-much",
             f"{f'line {line} of {name}' if line else call} prints or writes too much, without "
-            f"end; remove it.",
+            f"end; remove it."
         )
     reason = ""
     with suppress(Exception):  # an exception of the learner's own may have no text
         reason = excerpt(one_line(error), 200).rstrip(".")
     advice = next((text for words, text in _ADVICE.items() if re.search(words, reason)), "")
     raised = f"{type(error).__name__}{': ' * bool(reason)}{reason}"
-    return MistakeError(kind, f"{call} raises {raised}{where}.{advice}")
+    return MistakeError(f"{call} raises {raised}{where}.{advice}")
 
 
 # By what an exception says: what to do. The words are those of torch's and Python's messages; in a
@@ -165,9 +154,7 @@ def build_module(name: str, build: Callable[..., Any], *arguments: Any) -> nn.Mo
     call = f"{name}({', '.join(words)})"
     module = call_solution(call, build, *arguments)
     if not isinstance(module, nn.Module):
-        raise MistakeError(
-            "not-a-module", f"{name} gives {describe_value(module)}; it must be an nn.Module."
-        )
+        raise MistakeError(f"{name} gives {describe_value(module)}; it must be an nn.Module.")
     return module
 
 
@@ -176,47 +163,34 @@ def read_configuration(path: Path) -> Any:
     try:
         return read_yaml(path)
     except ConfigError as error:
-        raise MistakeError("configuration", str(error)) from error
+        raise MistakeError(str(error)) from error
 
 
 def check_result(call: str, value: Any, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """The value, when it is a finite tensor of this shape and dtype."""
     if not isinstance(value, Tensor):
         raise MistakeError(
-            "not-a-tensor",
-            f"{call} gives {describe_value(value)}; it must give a tensor (is `return` missing?).",
+            f"{call} gives {describe_value(value)}; it must give a tensor (is `return` missing?)."
         )
     if value.shape != torch.Size(shape):
         raise MistakeError(
-            "shape",
-            f"{call} gives a tensor of shape {tuple(value.shape)}; it must have {tuple(shape)}.",
+            f"{call} gives a tensor of shape {tuple(value.shape)}; it must have {tuple(shape)}."
         )
     if value.dtype != dtype:
         raise MistakeError(
-            "dtype",
             f"{call} gives {name_dtype(value.dtype)}; the output must have the dtype of the "
             f"input, {name_dtype(dtype)} (a product of a half-precision tensor and an fp32 tensor "
-            f"is fp32).",
+            f"is fp32)."
         )
     if value.isnan().any():
         raise MistakeError(
-            "nan", f"{call} gives NaN for ordinary numbers, N(0, 1); it must give finite numbers."
+            f"{call} gives NaN for ordinary numbers, N(0, 1); it must give finite numbers."
         )
     if value.isinf().any():
         raise MistakeError(
-            "infinite",
-            f"{call} gives an infinity for ordinary numbers, N(0, 1); it must give finite numbers.",
+            f"{call} gives an infinity for ordinary numbers, N(0, 1); it must give finite numbers."
         )
     return value
-
-
-def check_unchanged(call: str, tensors: Mapping[str, Tensor], before: Sequence[Tensor]) -> None:
-    """Refuse a call that has changed its inputs in place; `before` are copies, in order."""
-    for (name, tensor), copy in zip(tensors.items(), before, strict=True):
-        if not torch.equal(tensor, copy):
-            raise MistakeError(
-                "in-place", f"{call} changes {name} in place; it must make a new tensor."
-            )
 
 
 def relative_difference(value: Tensor, reference: Tensor) -> float:
@@ -233,39 +207,32 @@ def is_same(value: Tensor, reference: Tensor) -> bool:
     return value.shape == reference.shape and relative_difference(value, reference) <= TOLERANCE
 
 
-def find_variant(value: Tensor, variants: Iterable[Variant]) -> Variant | None:
-    """The first known mistake that computes this value, or None."""
-    return next((variant for variant in variants if is_same(value, variant.value)), None)
+def name_mistake(value: Tensor, mistakes: Iterable[tuple[str, Tensor]]) -> str:
+    """The sentence of the first mistake that computes this value, or nothing."""
+    return next((sentence for sentence, wrong in mistakes if is_same(value, wrong)), "")
 
 
-def combine_mistakes(
-    mistakes: Sequence[tuple[str, str, dict[str, Any]]],
-) -> Iterator[tuple[list[tuple[str, str]], dict[str, Any]]]:
-    """Each mistake alone, then each pair: kinds and sentences, and what they change together."""
-    for count in (1, 2):
-        for combination in combinations(mistakes, count):
-            named = [(kind, sentence) for kind, sentence, _ in combination]
-            yield (
-                named,
-                {key: value for _, _, change in combination for key, value in change.items()},
-            )
-
-
-def raise_known_mistake(
-    candidates: Iterable[tuple[Sequence[tuple[str, str]], _T]],
-    is_made: Callable[[_T], bool],
+def raise_mistakes(
+    mistakes: Mapping[str, Mapping[str, Any]],
+    is_made: Callable[[dict[str, Any]], bool],
     difference: str,
+    most: int = 2,
 ) -> None:
-    """Raise the first of these mistakes that the solution makes; return where it makes none.
+    """Raise the fewest mistakes, at most `most`, that explain the solution; return where none do.
 
-    Each candidate is the kinds and sentences of one or more mistakes, and what `is_made` judges.
+    `mistakes` are, by sentence, the choices that they change; `is_made` says whether the solution
+    computes what these changes together do.
     """
-    for named, candidate in candidates:
-        if is_made(candidate):
-            raise MistakeError(
-                "+".join(kind for kind, _ in named),
-                f"{'; and '.join(sentence for _, sentence in named)}. {difference}",
-            )
+    for count in range(1, most + 1):
+        for combination in combinations(mistakes.items(), count):
+            keys = [key for _, changes in combination for key in changes]
+            if len(set(keys)) < len(keys):  # two values of one choice
+                continue
+            if is_made(
+                {key: of_key for _, changes in combination for key, of_key in changes.items()}
+            ):
+                sentences = "; and ".join(sentence for sentence, _ in combination)
+                raise MistakeError(f"{sentences}. {difference}")
 
 
 def format_percent(share: float) -> str:
