@@ -15,7 +15,8 @@ from normlab.archive.record import (
     describe_file_change,
     describe_file_changes,
 )
-from normlab.config.run_spec import RunSpec, describe_changed_text, read_run_spec
+from normlab.config.run_spec import RunSpec, describe_changed_text
+from normlab.config.specify import read_run_spec
 from normlab.data import build_source
 from normlab.errors import ConfigError, NormlabError
 from normlab.study.plan import (

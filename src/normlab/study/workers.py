@@ -42,7 +42,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from normlab import output
 from normlab.archive.lock import RunLockedError
 from normlab.config.compose import register_schemas
-from normlab.config.run_spec import RunSpec, make_run_spec
+from normlab.config.run_spec import RunSpec
+from normlab.config.specify import make_run_spec
 from normlab.errors import NormlabError, describe_error, explain_failed_import
 from normlab.study.plan import ELSEWHERE
 from normlab.study.progress import StudyProgress

@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import torch
 
-from normlab.config.run_spec import GROUPS, read_run_spec
 from normlab.config.schema import ModelConfig
+from normlab.config.specify import GROUPS, read_run_spec
 from normlab.errors import NormlabError
 from normlab.training.build import build_model, check_networks
 from normlab.training.checkpoints import different_weights, load_weights
