@@ -15,7 +15,8 @@ from normlab import config
 from normlab.apps.experiments import MEASURED_EXPERIMENTS, TRAINED_EXPERIMENTS
 from normlab.config.compose import register_schemas
 from normlab.config.gate import TRUST_VARIABLE
-from normlab.config.run_spec import RunSpec, make_run_spec
+from normlab.config.run_spec import RunSpec
+from normlab.config.specify import make_run_spec
 from normlab.study.command import main
 from normlab.study.composition import RunComposer
 from tiny_run import keep_last

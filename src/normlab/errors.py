@@ -56,6 +56,11 @@ def describe_error(error: BaseException, most: int | None = None) -> str:
     return reason + _name_source_line(error)
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, without its period; the class where there is none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
 # What may stand between the program and a user's class.
 _FRAMEWORKS = ("normlab", "torch", "hydra", "omegaconf", "pytorch_lightning", "lightning_fabric")
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from normlab import config
-from normlab.config.run_spec import GROUPS
+from normlab.config.specify import GROUPS
 
 FILES = sorted(
     path.relative_to(config.conf_folder()) for path in config.conf_folder().rglob("*.yaml")

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from normlab.archive.record import run_name, short_number
+from normlab.errors import ConfigError
 
 
 def test_where_results_are_kept_does_not_change_who_a_run_is(composed: Callable) -> None:
@@ -85,3 +86,26 @@ def test_a_study_is_named_by_its_data_unless_the_user_names_it(
     overrides: list[str], study: str, specified: Callable
 ) -> None:
     assert specified(*overrides).config.study == study
+
+
+@pytest.mark.parametrize(
+    ("data", "override"),
+    [
+        ("synthetic", "data.kind=wikipedia"),
+        ("synthetic", "data.batch_size=0"),
+        ("synthetic", "data.vocabulary=1"),
+        ("synthetic", "data.order=0"),
+        ("synthetic", "data.concentration=0.0"),
+        ("synthetic", "data.concentration=nan"),
+        ("synthetic", "data.validation_windows=0"),
+        ("shakespeare", "data.validation_windows=0"),
+        ("shakespeare", "data.validation_fraction=0.0"),
+        ("shakespeare", "data.validation_fraction=1.0"),
+        ("synthetic", "seed=-1"),
+    ],
+)
+def test_values_of_data_out_of_range_are_refused(
+    data: str, override: str, specified: Callable
+) -> None:
+    with pytest.raises(ConfigError, match=rf"^{override} is not allowed; it must be "):
+        specified(f"data={data}", override)

@@ -20,7 +20,8 @@ from omegaconf import open_dict
 
 from normlab import config
 from normlab.config.compose import register_schemas
-from normlab.config.run_spec import RunSpec, make_run_spec
+from normlab.config.run_spec import RunSpec
+from normlab.config.specify import make_run_spec
 from normlab.training import run
 from normlab.training.checkpoints import Checkpoints
 from normlab.training.recorder import Progress, Recorder

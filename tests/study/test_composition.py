@@ -8,7 +8,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, open_dict
 
 from normlab.config.compose import composed_config
-from normlab.config.run_spec import RunSpec, make_run_spec
+from normlab.config.run_spec import RunSpec
+from normlab.config.specify import make_run_spec
 from normlab.study.composition import RunComposer
 
 

@@ -12,7 +12,7 @@ from omegaconf import open_dict
 
 from normlab.archive.record import RunRecord
 from normlab.config.compose import composed_config
-from normlab.config.run_spec import make_run_spec
+from normlab.config.specify import make_run_spec
 from normlab.training.run import train
 from tiny_run import TINY, SilentDisplay, keep_last
 

@@ -299,9 +299,9 @@ def test_each_process_gets_the_stacks_of_its_card(
     queues = [[[0, 1], [4]], [[2, 3]]]
     stack_process.train_in_stacks(specs, [4], StackAllocation(queues, 1, 2))
     assert [job.indices for job in jobs] == [[0, 1, 4], [2, 3]]
-    assert [job.order.environment["CUDA_VISIBLE_DEVICES"] for job in jobs] == ["3", "5"]
-    assert [job.order.alone for job in jobs] == [[False, True], [False]]
-    assert [[run.id for run in stack] for stack in jobs[0].order.stacks] == [["0", "1"], ["4"]]
+    assert [job.environment["CUDA_VISIBLE_DEVICES"] for job in jobs] == ["3", "5"]
+    assert [job.train.args[1] for job in jobs] == [[False, True], [False]]
+    assert [[run.id for run in stack] for stack in jobs[0].train.args[0]] == [["0", "1"], ["4"]]
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "x", "1.5", "null"])

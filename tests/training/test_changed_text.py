@@ -69,5 +69,5 @@ def test_a_state_that_does_not_tell_its_text_is_still_gone_on_from(stopped: RunS
     torch.save(older, path)
     saved, left_out = latest_state(stopped.folder, stopped.id)
     assert saved is not None
-    assert (saved.data_digest, left_out) == (None, [])
+    assert (saved.plain.data, left_out) == (None, [])
     assert train(stopped, "the command", SilentDisplay()).resumed_at == [saved.step]

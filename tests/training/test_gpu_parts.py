@@ -13,7 +13,7 @@ from normlab.errors import ConfigError
 from normlab.model.contract import check_trained_causal
 from normlab.norms import RMSNorm, norms
 from normlab.training.build import build_model
-from normlab.training.compilation import estimate_compilation
+from normlab.training.compilation import decide_compilation
 from normlab.training.cuda_graph import capture_step, compare_changes, compare_results
 from normlab.training.hardware import (
     free_card_memory,
@@ -75,11 +75,13 @@ def test_a_graph_that_changes_the_state_otherwise_is_noticed() -> None:
 
 
 def test_compilation_pays_where_it_saves_more_than_it_takes() -> None:
-    short, long = (estimate_compilation(0.01, steps, stacked=True) for steps in (500, 50_000))
-    assert (short.pays, long.pays) == (False, True)
-    assert str(short).startswith("not compiled: compiling takes about 60 s, and would save about 3")
-    assert str(long).startswith("compiled: compiling takes about 60 s, and would save about 300 s")
-    assert not estimate_compilation(0.01, 5_000, stacked=False).pays
+    pays, sentence = decide_compilation(0.01, 500, stacked=True)
+    assert not pays
+    assert sentence.startswith("not compiled: compiling takes about 60 s, and would save about 3")
+    pays, sentence = decide_compilation(0.01, 50_000, stacked=True)
+    assert pays
+    assert sentence.startswith("compiled: compiling takes about 60 s, and would save about 300 s")
+    assert not decide_compilation(0.01, 5_000, stacked=False)[0]
 
 
 def test_auto_compiles_nothing_on_a_cpu(specified: Callable) -> None:

@@ -18,7 +18,6 @@ from normlab.config.run_spec import RunSpec
 from normlab.model.gpt import Block
 from normlab.training import hardware, run, stack_run
 from normlab.training.build import build_model
-from normlab.training.compilation import CompilationEstimate
 from normlab.training.hardware import resolve_hardware
 from normlab.training.lightning import pl
 from normlab.training.module import LanguageModel, prepare_uncompiled_step
@@ -60,7 +59,7 @@ def test_checkpointed_blocks_are_computed_again_and_the_run_is_the_same(
         return forward(self, stream)
 
     monkeypatch.setattr(Block, "forward", counted)
-    monkeypatch.setattr(run, "_check_trained_model", lambda *_: None)  # it computes nothing again
+    monkeypatch.setattr(run, "check_trained_model", lambda *_: None)  # it computes nothing again
     plain, again = here("plain"), here("again", "trainer.gradient_checkpointing=true")
     assert plain.id == again.id
     assert run.train(plain, "", SilentDisplay()).state == "finished"
@@ -122,8 +121,8 @@ def compiled_if_faster(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "resolve_hardware", automatic)
         monkeypatch.setattr(
             module,
-            "estimate_compilation",
-            lambda *_, **__: CompilationEstimate(cost=1.0, saving=2.0),
+            "decide_compilation",
+            lambda *_, **__: (True, "compiled"),
         )
 
 

@@ -21,13 +21,7 @@ from pathlib import Path
 import psutil
 from filelock import FileLock, Timeout
 
-from normlab.archive.files import (
-    LOCKS_FOLDER,
-    check_links,
-    process_exists,
-    read_text,
-    write_text,
-)
+from normlab.archive.files import LOCKS_FOLDER, check_links, process_exists, read_text, write_text
 from normlab.archive.versioned_json import parse_json, restore_value
 from normlab.errors import NormlabError
 

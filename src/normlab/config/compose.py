@@ -21,18 +21,14 @@ from hydra.errors import (
     SearchPathException,
 )
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import (
-    InterpolationResolutionError,
-    OmegaConfBaseException,
-    ValidationError,
-)
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException, ValidationError
 from yaml import YAMLError
 
 from normlab.config import conf_folder
 from normlab.config.gate import check_config_dir, check_folder, check_overrides
 from normlab.config.messages import unknown_key_error, validation_reason
 from normlab.config.schema import DATA, TrainConfig, default_study_name
-from normlab.errors import ConfigError
+from normlab.errors import ConfigError, first_line
 from normlab.text import excerpt, one_line, printable, suggest_closest
 
 # In conf/, but no choice of a run: claims are for scripts/claims.py.
@@ -147,6 +143,7 @@ def explain_error(error: Exception) -> ConfigError:
 
 def _explain_python_error(error: Exception) -> ConfigError | None:
     """What Hydra lets through of Python's own errors; None for another error."""
+    is_circular = isinstance(error, RecursionError) or "Recursive interpolation" in str(error)
     match error:
         case ValueError() | TypeError() if re.search(
             "must be a string or a list|is not iterable", str(error)
@@ -160,25 +157,31 @@ def _explain_python_error(error: Exception) -> ConfigError | None:
                 f"the environment has no variable {error.args[0]}, which hydra.job.env_copy names; "
                 f"set it, or leave it out."
             )
-        case RecursionError() | InterpolationResolutionError() if _is_circular(error):
+        case RecursionError() | InterpolationResolutionError() if is_circular:
             return ConfigError(
                 "the configuration leads back to itself, by a list of defaults or an interpolation "
                 "${…}; remove the entry that closes the circle."
             )
         case InterpolationResolutionError(full_key=key):
-            reason = str(error).splitlines()[0].rstrip(".")
             return ConfigError(
-                f"{key or 'a key'} has an interpolation ${{…}} that cannot be resolved ({reason}); "
-                f"write the value itself."
+                f"{key or 'a key'} has an interpolation ${{…}} that cannot be resolved "
+                f"({first_line(error)}); write the value itself."
             )
     return None
 
 
-def _is_circular(error: Exception) -> bool:
-    return isinstance(error, RecursionError) or "Recursive interpolation" in str(error)
-
-
 _LEAKING = ("batchnorm", "powernorm")  # asked for by name, they deserve the reason
+# What papers and other programs call our options.
+_OPTION_SYNONYMS = {
+    "placement": {
+        **dict.fromkeys(("prenorm", "preln"), "pre"),
+        **dict.fromkeys(("postnorm", "postln"), "post"),
+        # Peri-LN (2502.02732) is the sandwich of CogView (2105.13290).
+        **dict.fromkeys(("perinorm", "periln", "sandwichln"), "sandwich"),
+    },
+    "norm": {"rms": "rmsnorm", "ln": "layernorm", "identity": "none", "dynamictanh": "dyt"},
+    "data": {"tinyshakespeare": "shakespeare", "markov": "synthetic"},
+}
 
 
 def _missing_option_error(file: str, options: list[str]) -> ConfigError:
@@ -196,31 +199,16 @@ def _missing_option_error(file: str, options: list[str]) -> ConfigError:
             f"future ones it has to predict; norm has {', '.join(options)}."
         )
     # The very name in another group says more than a similar one in this.
-    hint = _suggest_other_group(option) or _suggest_synonym(group, option, options)
+    hint = _suggest_other_group(option)
+    synonym = _OPTION_SYNONYMS.get(group, {}).get(re.sub(r"[-_ ]", "", option.lower()), "")
+    if not hint and synonym in options:
+        hint = f"did you mean {group}={synonym}? "
     hint = hint or suggest_closest(option, options, f"{group}=")
     # A user's folder may choose nothing of Hydra's.
     own = "" if group.startswith("hydra") else f", and --config-dir DIR adds those in DIR/{group}/"
     return ConfigError(
         f"{group}={option} is not an option; {hint}{group} has {', '.join(options) or 'none'}{own}."
     )
-
-
-# What papers and other programs call our options.
-_OPTION_SYNONYMS = {
-    "placement": {
-        **dict.fromkeys(("prenorm", "preln"), "pre"),
-        **dict.fromkeys(("postnorm", "postln"), "post"),
-        # Peri-LN (2502.02732) is the sandwich of CogView (2105.13290).
-        **dict.fromkeys(("perinorm", "periln", "sandwichln"), "sandwich"),
-    },
-    "norm": {"rms": "rmsnorm", "ln": "layernorm", "identity": "none", "dynamictanh": "dyt"},
-    "data": {"tinyshakespeare": "shakespeare", "markov": "synthetic"},
-}
-
-
-def _suggest_synonym(group: str, option: str, options: list[str]) -> str:
-    name = _OPTION_SYNONYMS.get(group, {}).get(re.sub(r"[-_ ]", "", option.lower()), "")
-    return f"did you mean {group}={name}? " if name in options else ""
 
 
 def _suggest_other_group(option: str) -> str:
@@ -274,8 +262,7 @@ def _schema_error(cause: OmegaConfBaseException, message: str) -> ConfigError:
     if str(cause.full_key).rpartition(".")[2] in allowed:  # the key is there
         if message.startswith("Error merging override ~"):
             return ConfigError(f"{where}{cause.full_key} cannot be removed; give it a value.")
-        reason = str(cause).splitlines()[0].rstrip(".")
-        return ConfigError(f"{where}{cause.full_key} cannot be read ({reason}).")
+        return ConfigError(f"{where}{cause.full_key} cannot be read ({first_line(cause)}).")
     return ConfigError(f"{where}{unknown_key_error(str(cause.full_key), allowed)}")
 
 

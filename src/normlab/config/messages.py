@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf.errors import ValidationError
 
 from normlab.config.schema import DATA, TrainConfig
-from normlab.errors import ConfigError
+from normlab.errors import ConfigError, first_line
 from normlab.text import excerpt, suggest_closest
 
 # What other programs call our keys.
@@ -59,7 +59,7 @@ def errors_about(prefix: str) -> Iterator[None]:
 
 def validation_reason(cause: ValidationError) -> str:
     """What a key must be, from OmegaConf's refusal of its type."""
-    line = str(cause).splitlines()[0].rstrip(".")
+    line = first_line(cause)
     expected = re.search(r"expected one of \[(.*)\]", line)
     if expected:
         value = re.search(r"Invalid value '(.*?)'", line)

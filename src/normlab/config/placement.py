@@ -212,8 +212,8 @@ def _resolve_sublayer(
     return ResolvedSublayer(
         norms,
         {key: _resolve_scale(settings[key], names) for key in SCALES},
-        _enum_value(settings["reads"]),
-        _enum_value(settings["head_norm"]) if has_head_norm else "head",
+        settings["reads"].value,
+        settings["head_norm"].value if has_head_norm else "head",
         {
             key: evaluate_expression(value, **names)
             for key, value in factors.items()
@@ -235,7 +235,3 @@ def _resolve_scale(value: Any, names: Mapping[str, float]) -> Scale:
             evaluate_expression(value.get("init", 1.0), **names), value.get("per", "scalar")
         )
     return Scale(evaluate_expression(value, **names))
-
-
-def _enum_value(value: Any) -> str:
-    return str(value.value if isinstance(value, Enum) else value)

@@ -66,17 +66,10 @@ def read_yaml(path: Path) -> Any:
 
 
 def parse_yaml(path: Path, text: str) -> Any:
-    """The same for a text that was read already; `path` is for the messages.
-
-    Raises:
-        ConfigError: it is not YAML, or is beyond the bounds.
-    """
+    """The same for a text that was read already; `path` is for the messages. Raises ConfigError."""
     try:
-        _check_events(path, text)
-        root = yaml.compose(text, yaml.SafeLoader)
-        if root is None:
+        if not _check_events(path, text):
             return {}
-        _count_nodes(path, root, {})
         # OmegaConf's reader is the one that Hydra will use: it must not see another content.
         plain = OmegaConf.to_container(OmegaConf.load(StringIO(text)), resolve=False)
     except yaml.YAMLError as error:
@@ -108,16 +101,29 @@ def check_numbers(path: Path, value: Any, key: str = "") -> None:
         )
 
 
-def _check_events(path: Path, text: str) -> None:
-    """Bounds that hold before anything is built: the parser's events need no recursion."""
-    depth = nodes = documents = 0
+def _check_events(path: Path, text: str) -> int:
+    """Bounds that hold before anything is built: the parser's events need no recursion.
+
+    Returns the number of nodes, an alias as all that it stands for.
+    """
+    nodes = documents = 0
+    open_collections: list[tuple[str | None, int]] = []  # their anchor, the nodes before them
+    sizes: dict[str | None, int] = {}  # nodes of every anchor; of a scalar 1
     for event in yaml.parse(text, yaml.SafeLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent)
-        depth -= isinstance(event, yaml.CollectionEndEvent)
-        nodes += isinstance(event, yaml.NodeEvent)
+        if isinstance(event, yaml.AliasEvent):
+            if any(anchor == event.anchor for anchor, _ in open_collections):
+                raise ConfigError(f"{path} has an alias that holds itself; write the value out.")
+            nodes += sizes.get(event.anchor, 1)
+        nodes += isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent)
         documents += isinstance(event, yaml.DocumentStartEvent)
+        if isinstance(event, yaml.CollectionStartEvent):
+            open_collections.append((event.anchor, nodes - 1))
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = open_collections.pop()
+            if anchor is not None:
+                sizes[anchor] = nodes - before
         problem = _event_problem(event)
-        if depth > MAX_DEPTH:
+        if len(open_collections) > MAX_DEPTH:
             problem = f"is nested more than {MAX_DEPTH} levels deep; write it flatter"
         if documents > 1:
             problem = "holds more than one YAML document; keep the first"
@@ -125,7 +131,11 @@ def _check_events(path: Path, text: str) -> None:
             mark = event.start_mark
             raise ConfigError(f"{path}, line {mark.line + 1 if mark else 1}: the file {problem}.")
         if nodes > MAX_NODES:
-            raise _too_many_nodes(path)
+            raise ConfigError(
+                f"{path} stands for more than {MAX_NODES:,} keys and values, aliases written out; "
+                f"divide it into several files."
+            )
+    return nodes
 
 
 def _event_problem(event: yaml.Event) -> str:
@@ -141,34 +151,3 @@ def _event_problem(event: yaml.Event) -> str:
             f"decimal, or between quotes as a text"
         )
     return ""
-
-
-def _count_nodes(path: Path, node: yaml.Node, counts: dict[int, int]) -> int:
-    """Nodes of this tree with every alias expanded. Each node is visited once.
-
-    `counts` holds those of the nodes that were counted, and 0 for those on the way from the root.
-    """
-    if id(node) in counts:
-        if counts[id(node)] == 0:
-            raise ConfigError(f"{path} has an alias that holds itself; write the value out.")
-        return counts[id(node)]
-    counts[id(node)] = 0
-    children: list[yaml.Node] = []
-    if isinstance(node, yaml.SequenceNode):
-        children = node.value
-    elif isinstance(node, yaml.MappingNode):
-        children = [child for pair in node.value for child in pair]
-    total = 1
-    for child in children:
-        total += _count_nodes(path, child, counts)
-        if total > MAX_NODES:
-            raise _too_many_nodes(path)
-    counts[id(node)] = total
-    return total
-
-
-def _too_many_nodes(path: Path) -> ConfigError:
-    return ConfigError(
-        f"{path} stands for more than {MAX_NODES:,} keys and values, aliases written out; "
-        f"divide it into several files."
-    )

@@ -7,11 +7,11 @@ before anything heavy is imported.
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
@@ -291,17 +291,6 @@ DATA: dict[str, type[DataConfig]] = {
     "shakespeare": ShakespeareData,
     "text": TextData,
 }
-
-
-def merge_with_schema(plain: Mapping[str, Any]) -> DictConfig:
-    """A full configuration in plain containers, as read from a file, with the schema's types.
-
-    Raises:
-        OmegaConfBaseException: a key or a value does not fit.
-        KeyError: there is no such kind of data.
-    """
-    schema = OmegaConf.structured(TrainConfig(data=DATA[plain["data"]["kind"]]()))
-    return cast(DictConfig, OmegaConf.merge(schema, dict(plain)))
 
 
 def default_study_name(*, _root_: DictConfig) -> str:

@@ -20,12 +20,7 @@ from omegaconf.errors import (
 from normlab.archive.record import check_output_dir, check_study_name
 from normlab.config.expressions import evaluate_condition, evaluate_expression
 from normlab.config.formula import check_formula, is_formula
-from normlab.config.messages import (
-    errors_about,
-    unknown_key_error,
-    validation_reason,
-    value_error,
-)
+from normlab.config.messages import errors_about, unknown_key_error, validation_reason, value_error
 from normlab.config.placement import (
     END_SITES,
     SCALES,
@@ -36,7 +31,7 @@ from normlab.config.placement import (
     SublayerConfig,
     resolve_placement,
 )
-from normlab.config.schema import ModelConfig, Positions, TrainConfig
+from normlab.config.schema import DATA, ModelConfig, Positions, TrainConfig
 from normlab.errors import ConfigError
 from normlab.text import excerpt
 
@@ -92,7 +87,6 @@ _RULES: dict[str, Rule] = {
     "trainer.val_every": _count(),
     "trainer.log_every": _count(),
     "trainer.accumulate": _count(MAX_BATCH),
-    "data.batch_size": _count(MAX_BATCH),
     "jobs": _AUTO_OR_COUNT,
     "trainer.stack": _AUTO_OR_COUNT,
     "margin": _optional(_POSITIVE),
@@ -138,16 +132,26 @@ _RULES: dict[str, Rule] = {
     "trainer.divergence_limit": Rule("above 1", lambda value: value > 1),
 }
 
+# Of the keys of data, which depend on its kind.
+_DATA_RULES: dict[str, Rule] = {
+    "kind": Rule(f"one of {', '.join(DATA)}", lambda value: value in DATA, tuple(DATA)),
+    "batch_size": _count(MAX_BATCH),
+    "vocabulary": Rule(
+        f"a whole number from 2 to {MAX_COUNT}", lambda value: 2 <= value <= MAX_COUNT
+    ),
+    "order": _count(),
+    "concentration": Rule("above 0 and below 1e6", lambda value: 0 < value < 1e6),
+    "validation_fraction": Rule("above 0 and below 1", lambda value: 0 < value < 1),
+    "validation_windows": _optional(_count()),
+}
+
 
 def check_config(config: TrainConfig) -> None:
-    """Refuse a configuration that cannot be trained.
-
-    Raises:
-        ConfigError: the first thing that is wrong with it.
-    """
+    """Refuse a configuration that cannot be trained. Raises ConfigError."""
     check_study_name(config.study)
     check_output_dir(config.output_dir)
-    for key, rule in _RULES.items():
+    of_data = {f"data.{key}": _DATA_RULES[key] for key in vars(config.data) if key in _DATA_RULES}
+    for key, rule in {**_RULES, **of_data}.items():
         value = reduce(getattr, key.split("."), cast(Any, config))
         if not rule.accepts(value):
             raise value_error(key, value, rule.allowed, rule.names)
@@ -283,21 +287,15 @@ def _check_expression(key: str, value: Any, **names: float) -> None:
         evaluate_expression(value, **names)
 
 
-def parse_block_rules(rules: Mapping[str, Any]) -> dict[str, BlockRule]:
-    """The rules of `placement.blocks` by name, typed.
+def parse_block_rule(key: str, rule: Any) -> BlockRule:
+    """A rule of `placement.blocks`, typed; `key` is where it stands.
 
     Hydra cannot put a mapping from the command line where a dictionary of typed rules is expected,
     so that `placement.blocks` is open in the schema and gets its types here.
 
     Raises:
-        ConfigError: a rule has an unknown key, a value of the wrong type, or no condition.
+        ConfigError: it has an unknown key, a value of the wrong type, or no condition.
     """
-    return {
-        str(name): _parse_rule(f"placement.blocks.{name}", rule) for name, rule in rules.items()
-    }
-
-
-def _parse_rule(key: str, rule: Any) -> BlockRule:
     if not isinstance(rule, Mapping):
         raise ConfigError(
             f"{key}={rule} is not a rule; a rule is a mapping with where (a condition on l and L, "

@@ -3,15 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from normlab.data.sources import (
-    IGNORED,
-    Batch,
-    Source,
-    Tokenizer,
-    check_choice,
-    check_minimum,
-    unigram_loss,
-)
+from normlab.data.sources import IGNORED, Batch, Source, Tokenizer, unigram_loss
 from normlab.data.tokenizers import tokenizer_from_json
 
 __all__ = [
@@ -30,17 +22,16 @@ def build_source(options: Mapping[str, Any], context: int) -> Source:
 
     Args:
         options: `kind` (synthetic, shakespeare or text) and that kind's own keys, as in conf/data;
-            a key left out has its default.
+            a key left out has its default. Their types and ranges have been checked
+            (`config.validation`).
         context: T, the length of a batch's sequences, in tokens.
 
     Raises:
-        ConfigError: a kind or a value that is not allowed, or a corpus too short for `context`.
+        ConfigError: values that do not fit together, or a corpus too short for `context`.
         NormlabError: a file that is missing, damaged or not text, a download or a cache that fails.
     """
-    check_minimum("model.context", context, 1)
     arguments = dict(options)
-    kind = arguments.pop("kind", None)
-    check_choice("data.kind", kind, ("synthetic", "shakespeare", "text"))
+    kind = arguments.pop("kind")
     # Imported late: urllib and tokenizers take as long as the start of a short sweep.
     if kind == "synthetic":
         from normlab.data.synthetic import SyntheticSource

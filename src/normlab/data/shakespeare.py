@@ -17,7 +17,7 @@ from threading import Thread
 import numpy as np
 
 from normlab.archive.files import replace_atomically
-from normlab.data.sources import Corpus, CorpusSource, check_corpus_options, corpus_digest
+from normlab.data.sources import Corpus, CorpusSource, corpus_digest
 from normlab.data.text import cache_folder, report_cache_errors
 from normlab.data.tokenizers import CharacterTokenizer
 from normlab.errors import NormlabError
@@ -50,10 +50,9 @@ def open_shakespeare(
     the user's cache, then a download into the cache.
 
     Raises:
-        ConfigError: a value out of range.
+        ConfigError: a split is too short for `context`.
         NormlabError: the file does not exist, is another text, or cannot be downloaded.
     """
-    check_corpus_options(batch_size, validation_fraction, validation_windows)
     text = _read_shakespeare(path)
     tokenizer = CharacterTokenizer.from_text([text])
     ids = tokenizer.encode_corpus(text).astype(np.uint16)

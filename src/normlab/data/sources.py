@@ -8,13 +8,12 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, NamedTuple, Protocol, overload
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from normlab.errors import ConfigError
-from normlab.text import suggest_closest
 
 IGNORED = -100
 """The target of a position that is not scored; the default `ignore_index` of cross-entropies."""
@@ -89,7 +88,7 @@ def unigram_loss(source: Source) -> float:
     return max(float(-(shares * np.log(shares)).sum()), source.floor or 0.0)
 
 
-# --- Random numbers and range checks ------------------------------------------------------------
+# --- Random numbers -----------------------------------------------------------------------------
 
 
 class RandomUse(IntEnum):
@@ -100,44 +99,10 @@ class RandomUse(IntEnum):
 
 
 def random_generator(use: RandomUse, seed: int, index: int) -> np.random.Generator:
-    """The generator of block or batch `index` for `use` under `seed`; independent of all others.
-
-    Raises:
-        ConfigError: `seed` is negative.
-    """
-    if seed < 0:
-        raise ConfigError(f"seed={seed} is negative: give 0 or more.")
+    """The generator of block or batch `index` for `use` under `seed`; independent of all others."""
     # SeedSequence mixes the three, so that neighbouring seeds and steps give unrelated numbers.
     entropy = np.random.SeedSequence([use, seed, index])
     return np.random.Generator(np.random.PCG64(entropy))
-
-
-def check_minimum(key: str, value: int, lowest: int) -> int:
-    """Return `value`; ConfigError where it is below `lowest`."""
-    if value < lowest:
-        raise ConfigError(f"{key}={value} is too small: give {lowest} or more.")
-    return value
-
-
-def check_between(key: str, value: float, low: float, high: float) -> None:
-    """ConfigError where `value` is not strictly between `low` and `high`."""
-    if not low < value < high:
-        raise ConfigError(f"{key}={value} is out of range: give a number between {low} and {high}.")
-
-
-def check_choice(key: str, value: str | None, allowed: Sequence[str]) -> None:
-    """ConfigError where `value` is not `allowed`."""
-    if value not in allowed:
-        hint = suggest_closest(str(value), allowed)
-        raise ConfigError(f"{key}={value} is not known: {hint}choose one of {', '.join(allowed)}.")
-
-
-def check_corpus_options(batch_size: int, fraction: float, windows: int | None) -> None:
-    """ConfigError where a value is out of range; cheap, so it can go before a corpus is read."""
-    check_minimum("data.batch_size", batch_size, 1)
-    check_between("data.validation_fraction", fraction, 0, 1)
-    if windows is not None:
-        check_minimum("data.validation_windows", windows, 1)
 
 
 # --- Windows of a corpus ------------------------------------------------------------------------
@@ -178,7 +143,7 @@ class CorpusSource:
         validation_windows: how many windows of it to validate on, evenly spaced; None for all.
 
     Raises:
-        ConfigError: a value out of range, a split shorter than `context` + 1 or of one token only.
+        ConfigError: a split is shorter than `context` + 1, or of one token only.
     """
 
     def __init__(
@@ -191,13 +156,12 @@ class CorpusSource:
         validation_fraction: float,
         validation_windows: int | None,
     ) -> None:
-        check_corpus_options(batch_size, validation_fraction, validation_windows)
         # Rounded as nanoGPT does it, so that its split of TinyShakespeare is this one.
         cut = int((1 - validation_fraction) * len(corpus.ids))
-        self._train, held_out = corpus.ids[:cut], corpus.ids[cut:]
-        _check_length(name, context, len(self._train), len(held_out))
-        _check_variety(name, corpus.tokenizer, training=self._train, validation=held_out)
-        self._validation = ValidationWindows(held_out, context, validation_windows)
+        self._train, self._held_out = corpus.ids[:cut], corpus.ids[cut:]
+        _check_length(name, context, len(self._train), len(self._held_out))
+        _check_variety(name, corpus.tokenizer, training=self._train, validation=self._held_out)
+        self._windows = validation_windows
         self._offsets = np.arange(context + 1)
         self.batch_size = batch_size
         self.tokenizer = corpus.tokenizer
@@ -216,46 +180,33 @@ class CorpusSource:
         return Batch(windows[:, :-1].astype(np.int64), windows[:, 1:].astype(np.int64))
 
     def validation(self) -> Sequence[Batch]:
-        """The validation split, about 8192 tokens a batch, each read when it is indexed."""
-        return self._validation
+        """The validation split, about 8192 tokens a batch."""
+        return validation_batches(self._held_out, len(self._offsets) - 1, self._windows)
 
 
-class ValidationWindows(Sequence[Batch]):
+def validation_batches(ids: Ids, context: int, count: int | None) -> list[Batch]:
     """Non-overlapping windows that score each token of a split but the first exactly once.
 
     The last window ends where the split ends; what the one before has scored is IGNORED in it.
     With `count`, that many of the windows, evenly spaced.
     """
-
-    def __init__(self, ids: Ids, context: int, count: int | None) -> None:
-        windows = -(-(len(ids) - 1) // context)
-        chosen = np.arange(windows)
-        if count is not None and count < windows:
-            # Of two or more, the first and the last window are among them.
-            chosen = np.arange(count) * (windows - 1) // max(1, count - 1)
-        self._ids = ids
-        self._scored_from = chosen * context
-        self._starts = np.minimum(self._scored_from, len(ids) - 1 - context)
-        self._offsets = np.arange(context + 1)
-        self._batch_size = max(1, VALIDATION_TOKENS // context)
-
-    def __len__(self) -> int:
-        return -(-len(self._starts) // self._batch_size)
-
-    @overload
-    def __getitem__(self, index: int) -> Batch: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Batch]: ...
-    def __getitem__(self, index: int | slice) -> Batch | list[Batch]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(len(self))[index]]
-        first = range(len(self))[index] * self._batch_size
-        chosen = slice(first, first + self._batch_size)
-        positions = self._starts[chosen, None] + self._offsets  # (B, T + 1)
-        windows = self._ids[positions].astype(np.int64)
-        targets = windows[:, 1:].copy()
-        targets[positions[:, :-1] < self._scored_from[chosen, None]] = IGNORED
-        return Batch(windows[:, :-1].copy(), targets)
+    windows = -(-(len(ids) - 1) // context)
+    chosen = np.arange(windows)
+    if count is not None and count < windows:
+        # Of two or more, the first and the last window are among them.
+        chosen = np.arange(count) * (windows - 1) // max(1, count - 1)
+    scored_from = chosen * context
+    starts = np.minimum(scored_from, len(ids) - 1 - context)
+    size = max(1, VALIDATION_TOKENS // context)
+    batches = []
+    for first in range(0, len(starts), size):
+        part = slice(first, first + size)
+        positions = starts[part, None] + np.arange(context + 1)  # (B, T + 1)
+        tokens = ids[positions].astype(np.int64)
+        targets = tokens[:, 1:].copy()
+        targets[positions[:, :-1] < scored_from[part, None]] = IGNORED
+        batches.append(Batch(tokens[:, :-1].copy(), targets))
+    return batches
 
 
 def _check_length(name: str, context: int, train: int, validation: int) -> None:

@@ -10,15 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from normlab.data.sources import (
-    VALIDATION_TOKENS,
-    Batch,
-    RandomUse,
-    check_between,
-    check_choice,
-    check_minimum,
-    random_generator,
-)
+from normlab.data.sources import VALIDATION_TOKENS, Batch, RandomUse, random_generator
 from normlab.data.tokenizers import CharacterTokenizer, build_alphabet
 from normlab.errors import ConfigError
 
@@ -150,7 +142,7 @@ class SyntheticSource:
         validation_windows: how many sequences to validate on.
 
     Raises:
-        ConfigError: a value out of range.
+        ConfigError: values that do not make a language.
     """
 
     def __init__(
@@ -163,13 +155,12 @@ class SyntheticSource:
         concentration: float = 0.2,
         validation_windows: int | None = 256,
     ) -> None:
-        self.batch_size = check_minimum("data.batch_size", batch_size, 1)
-        self.vocabulary = check_minimum("data.vocabulary", vocabulary, 2)
+        self.batch_size = batch_size
+        self.vocabulary = vocabulary
         if validation_windows is None:
             raise ConfigError(
                 "data.validation_windows=null: the language is endless; give a number."
             )
-        check_minimum("data.validation_windows", validation_windows, 1)
         self._language = _build_language(source, vocabulary, order, concentration, context)
         self._length = context + 1
         fitting = _BLOCK_SYMBOLS // (self.batch_size * self._length)
@@ -215,15 +206,12 @@ def _make_batch(symbols: Symbols) -> Batch:
 def _build_language(
     source: str, vocabulary: int, order: int, concentration: float, context: int
 ) -> Language:
-    check_choice("data.source", source, ("markov", "random"))
     if source == "random":
         if vocabulary > _MOST_CONTEXTS:
             raise ConfigError(
                 f"data.vocabulary={vocabulary} is too large: stay at or below {_MOST_CONTEXTS}."
             )
         return UniformLanguage(vocabulary)
-    check_minimum("data.order", order, 1)
-    check_between("data.concentration", concentration, 0, 1e6)
     if order > context:
         raise ConfigError(
             f"data.order={order} needs more symbols than model.context={context} shows: "

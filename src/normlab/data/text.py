@@ -21,14 +21,7 @@ import numpy as np
 from platformdirs import user_cache_path
 
 from normlab.archive.files import replace_atomically, suggest_closest_path, write_text
-from normlab.data.sources import (
-    Corpus,
-    CorpusSource,
-    Ids,
-    check_choice,
-    check_corpus_options,
-    corpus_digest,
-)
+from normlab.data.sources import Corpus, CorpusSource, Ids, corpus_digest
 from normlab.data.tokenizers import BytePairTokenizer, CharacterTokenizer, tokenizer_from_json
 from normlab.errors import ConfigError, NormlabError
 
@@ -91,13 +84,11 @@ def open_text(
     """The files that `path` (a file, a folder or a glob) means, in windows of `context` tokens.
 
     Raises:
-        ConfigError: a value out of range, no path, too little text for `context`, one symbol only.
+        ConfigError: no path, too little text for `context`, one symbol only.
         NormlabError: a file that is missing or no plain UTF-8 text, a cache that cannot be written.
     """
     if not path:
         raise ConfigError("data=text needs data.path=…: give a file, a folder or a glob.")
-    check_corpus_options(batch_size, validation_fraction, validation_windows)
-    check_choice("data.tokens", tokens, ("characters", "bpe"))
     return CorpusSource(
         open_corpus(find_corpus_files(path), tokens, vocabulary),
         f"data.path={path}",
@@ -309,11 +300,7 @@ def cache_folder() -> Path:
 
 @contextmanager
 def report_cache_errors() -> Iterator[None]:
-    """Turn the disk's refusal into one sentence.
-
-    Raises:
-        NormlabError: the body raised OSError.
-    """
+    """Turn the disk's refusal into one sentence. Raises NormlabError."""
     try:
         yield
     except OSError as error:

@@ -134,11 +134,7 @@ class BytePairTokenizer:
 
 
 def tokenizer_from_json(text: str) -> Tokenizer:
-    """Rebuild the tokenizer that `to_json` described.
-
-    Raises:
-        NormlabError: `text` is damaged.
-    """
+    """Rebuild the tokenizer that `to_json` described. Raises NormlabError."""
     try:
         return _rebuild_tokenizer(json.loads(text))
     except Exception as error:  # the tokenizers library raises bare Exception

@@ -25,11 +25,7 @@ class Program:
 
 
 def forward_program(tree: Tree, kinds: Mapping[str, Kind], width: int) -> Program:
-    """Kernel of y = formula(x).
-
-    Raises:
-        UnsupportedError: torch has to compute it.
-    """
+    """Kernel of y = formula(x). Raises UnsupportedError."""
     return Program({"y": _lower_tree(tree, kinds, Graph(width))}, {})
 
 

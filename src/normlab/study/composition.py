@@ -12,7 +12,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from normlab.config.compose import composed_config
 from normlab.config.formula import is_formula
-from normlab.config.run_spec import RunSpec, make_run_spec
+from normlab.config.run_spec import RunSpec
+from normlab.config.specify import make_run_spec
 from normlab.config.validation import check_against_file
 
 

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from types import FrameType
 from typing import Any
 
@@ -29,7 +29,6 @@ from normlab.study.workers import (
     STOP_SECONDS,
     HydraJob,
     Stopped,
-    TrainingOrder,
     Worker,
     describe_death,
     train_in_process,
@@ -72,8 +71,7 @@ class StudyLauncher(Launcher):
         jobs = []
         for index, (job, spec) in enumerate(zip(ordered, self.specs, strict=True)):
             threads = choose_threads(spec, self.allocation)
-            order = TrainingOrder(job, threads, dict(os.environ))
-            jobs.append(Job([index], [spec], threads, train_in_process, order))
+            jobs.append(Job([index], [spec], threads, job.train, dict(os.environ)))
         return ParallelRuns(self.allocation, jobs).train()
 
 
@@ -81,15 +79,15 @@ class StudyLauncher(Launcher):
 class Job:
     """Runs to be trained in one process, by their indices: a single one, or those of stacks.
 
-    `function` gets the connection and the order, and returns the result of each run: a list, or of
-    a single run the result itself.
+    `train` gets the connection, and returns the result of each run: a list, or of a single run the
+    result itself.
     """
 
     indices: Sequence[int]
     specs: Sequence[RunSpec]
     threads: int
-    function: Callable[..., Any]
-    order: Any
+    train: Callable[[Connection], Any]
+    environment: dict[str, str]
     results: list[JobReturn] = field(default_factory=list)
     stop_requests: int = 0
 
@@ -150,7 +148,8 @@ class ParallelRuns:
             job = self.waiting.popleft()
             if len(job.indices) == 1:  # of more, the process says which begin
                 self.progress.start(job.indices[0])
-            self.running.append((job, Worker(job.function, job.order)))
+            worker = Worker(train_in_process, job.train, job.threads, job.environment)
+            self.running.append((job, worker))
 
     def _forward_signals(self) -> None:
         for job, worker in self.running:

@@ -160,7 +160,7 @@ class Plan:
 
     def pending(self) -> list[tuple[list[str], RunSpec]]:
         """The runs that are not there yet."""
-        return [(overrides, spec) for overrides, spec in self.runs if not has_result(spec)]
+        return [(overrides, spec) for overrides, spec in self.runs if spec.read_result() is None]
 
 
 def make_plan(
@@ -266,11 +266,6 @@ def _check_run_count(counts: Sequence[int]) -> None:
         )
 
 
-def has_result(spec: RunSpec) -> bool:
-    """Whether the run is there with a result: finished, or diverged."""
-    return spec.read_result() is not None
-
-
 def _swept_values(override: Override) -> list[str]:
     key = override.get_key_element()
     if not override.is_discrete_sweep():
@@ -323,11 +318,7 @@ def _check_data(specs: Sequence[RunSpec]) -> dict[str, int]:
 
 
 def check_same_sources(spec: RunSpec, record: RunRecord) -> None:
-    """Refuse a result of classes whose source files have changed since.
-
-    Raises:
-        ConfigError: naming the modules, and how to train with both sources.
-    """
+    """Refuse a result of classes whose source files have changed since. Raises ConfigError."""
     if not record.sources:
         return  # else torch would be imported for every user's class, where nothing is trained
     if changed := changed_modules(record.sources, digest_user_sources(spec.plain)):

@@ -15,7 +15,8 @@ from normlab.archive.record import (
     describe_file_change,
     describe_file_changes,
 )
-from normlab.config.run_spec import RunSpec, describe_changed_text, read_run_spec
+from normlab.config.run_spec import RunSpec, describe_changed_text
+from normlab.config.specify import read_run_spec
 from normlab.data import build_source
 from normlab.errors import ConfigError, NormlabError
 from normlab.study.plan import (
@@ -73,7 +74,10 @@ def repeat_run(arguments: Sequence[str], command: str) -> None:
             f"delete it, or give another study=…, to train once more",
             markup=False,
         )
-    _set_threads(before)
+    if before.threads is not None:  # its bits depend on them
+        import torch
+
+        torch.set_num_threads(before.threads)
     # Alone or as a stack of one, as it was: the two round differently.
     if train_with_progress(spec, 1, 1, command, stacked=before.stacked) == ELSEWHERE:
         raise NormlabError(
@@ -88,14 +92,6 @@ def repeat_run(arguments: Sequence[str], command: str) -> None:
     if difference:
         raise NormlabError(f"not the same: {difference}")
     terminal.print("the same, to the bit")
-
-
-def _set_threads(before: RunRecord) -> None:
-    """Take as many threads as the run had, for its bits depend on them."""
-    import torch
-
-    if before.threads is not None:
-        torch.set_num_threads(before.threads)
 
 
 def _read_arguments(arguments: Sequence[str]) -> tuple[Path, dict[str, str]]:

@@ -30,7 +30,6 @@ from normlab.study.plan import (
     Plan,
     SweepRequest,
     check_writable,
-    has_result,
     make_plan,
     make_study_folder,
 )
@@ -278,7 +277,7 @@ def _raise_failures(
             errors[spec.id] = describe_error(error)
         elif result.status is JobStatus.COMPLETED and result.return_value == ELSEWHERE:
             elsewhere.add(spec.id)
-    missing = [spec for spec in plan.specs if not has_result(spec)]
+    missing = [spec for spec in plan.specs if spec.read_result() is None]
     rows = [
         f"  {spec.name}: {errors.get(spec.id) or _recorded_reason(spec)}"
         for spec in missing

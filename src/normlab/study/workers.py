@@ -29,20 +29,15 @@ from typing import Any
 import psutil
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.singleton import Singleton
-from hydra.core.utils import (
-    JobReturn,
-    JobRuntime,
-    JobStatus,
-    run_job,
-    setup_globals,
-)
+from hydra.core.utils import JobReturn, JobRuntime, JobStatus, run_job, setup_globals
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from normlab import output
 from normlab.archive.lock import RunLockedError
 from normlab.config.compose import register_schemas
-from normlab.config.run_spec import RunSpec, make_run_spec
+from normlab.config.run_spec import RunSpec
+from normlab.config.specify import make_run_spec
 from normlab.errors import NormlabError, describe_error, explain_failed_import
 from normlab.study.plan import ELSEWHERE
 from normlab.study.progress import StudyProgress
@@ -314,11 +309,7 @@ class Worker:
 
 
 def call_in_process(function: Callable[..., Any], *arguments: Any) -> Any:
-    """`function(connection, *arguments)` in a process of its own.
-
-    Raises:
-        ProcessDiedError: the process sent no result.
-    """
+    """`function(connection, *arguments)` in a process of its own. Raises ProcessDiedError."""
     worker = Worker(function, *arguments)
     try:
         while not worker.has_result and worker.process.is_alive():
@@ -405,37 +396,37 @@ class HydraJob:
             job_subdir_key="hydra.sweep.subdir",
         )
 
+    def train(self, connection: Connection) -> str | NormlabError:
+        """Carry it out in a process of its own: what it returned, or why it failed."""
+        # Hydra keeps the name in a singleton of each process; run_job puts it into the result.
+        Singleton.instance(JobRuntime).set("name", self.master.hydra.job.name)
+        result = self.run(display=ConnectionDisplay(connection))
+        error = job_error(result)
+        if error is None:
+            return str(result.return_value)
+        # Only what can travel: an error of some package's own becomes a sentence.
+        return error if isinstance(error, NormlabError) else NormlabError(describe_error(error))
 
-@dataclass(frozen=True)
-class TrainingOrder:
-    """A job, and how its process carries it out."""
 
-    job: HydraJob
-    threads: int
-    environment: dict[str, str]
-
-
-def train_in_process(connection: Connection, order: TrainingOrder) -> str | NormlabError | Stopped:
-    """Carry out a job: what it returned, or why it failed."""
+def train_in_process(
+    connection: Connection,
+    train: Callable[[Connection], Any],
+    threads: int,
+    environment: Mapping[str, str],
+) -> Any:
+    """What `train(connection)` returns, in a process that follows its parent; or `Stopped`."""
     follow_parent(connection)
     try:
-        prepare_process(order.environment)
+        prepare_process(environment)
         import_training()
         import torch
 
-        torch.set_num_threads(order.threads)
-        # Hydra keeps the name in a singleton of each process; run_job puts it into the result.
-        Singleton.instance(JobRuntime).set("name", order.job.master.hydra.job.name)
-        result = order.job.run(display=ConnectionDisplay(connection))
+        torch.set_num_threads(threads)
+        return train(connection)
     except KeyboardInterrupt as interruption:
         return Stopped(stopping.signal_of(interruption))
     finally:
         stopping.ignore_signals()
-    error = job_error(result)
-    if error is None:
-        return str(result.return_value)
-    # Only what can travel: an error of some package's own becomes a sentence.
-    return error if isinstance(error, NormlabError) else NormlabError(describe_error(error))
 
 
 def follow_parent(connection: Connection) -> None:

@@ -15,15 +15,10 @@ import torch
 from torch import Tensor
 
 from normlab.archive.files import LARGEST_TEXT, open_to_read, replace_atomically
-from normlab.archive.record import (
-    BEST_CHECKPOINT,
-    LAST_CHECKPOINT,
-    PREVIOUS_CHECKPOINT,
-    RUN_FILE,
-)
+from normlab.archive.record import BEST_CHECKPOINT, LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, RUN_FILE
 from normlab.archive.versioned_json import restore_value
 from normlab.config.run_spec import RunSpec
-from normlab.errors import NormlabError
+from normlab.errors import NormlabError, first_line
 from normlab.training import stopping
 from normlab.training.lightning import pl
 from normlab.training.recorder import PlainRecorderState, Recorder
@@ -38,8 +33,14 @@ _ALLOWED_NAMES = re.compile(
 
 
 @dataclass
-class _PlainState:
-    """What of a state to go on from is neither a tensor nor the optimizer's."""
+class PlainState:
+    """What of a state to go on from is neither a tensor nor the optimizer's.
+
+    Attributes:
+        step: optimizer steps that are done.
+        events: bytes of each event file that belong to these steps.
+        data: which text it was trained on; None where nobody could know, as in older states.
+    """
 
     step: int
     events: dict[str, int]
@@ -53,7 +54,7 @@ class SavedState:
 
     path: Path
     content: dict[str, Any]
-    plain: _PlainState
+    plain: PlainState
 
     @property
     def step(self) -> int:
@@ -64,16 +65,6 @@ class SavedState:
     def logged_steps(self) -> int:
         """Those of them that are in the event files; the others are still to be logged."""
         return self.plain.recorder.progress.step
-
-    @property
-    def data_digest(self) -> str | None:
-        """Which text it was trained on; None where nobody could know, as in older states."""
-        return self.plain.data
-
-    @property
-    def event_sizes(self) -> dict[str, int]:
-        """Bytes of each event file that belong to these steps."""
-        return self.plain.events
 
     @property
     def waiting(self) -> tuple[Tensor, Tensor] | None:
@@ -273,7 +264,7 @@ def latest_state(folder: Path, run_id: str) -> tuple[SavedState | None, list[str
         try:
             plain = _check_state(content)
         except Exception as error:  # as above: whatever stands in place of what is expected
-            problems.append(f"{path} holds no state to go on from ({_first_line(error)})")
+            problems.append(f"{path} holds no state to go on from ({first_line(error)})")
             continue
         return SavedState(path, content, plain), problems
     return None, problems
@@ -295,7 +286,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise
     except Exception as error:  # a damaged file raises a dozen kinds
         raise NormlabError(
-            f"{path} is damaged or no checkpoint of normlab's ({_first_line(error)}); a run writes "
+            f"{path} is damaged or no checkpoint of normlab's ({first_line(error)}); a run writes "
             f"{LAST_CHECKPOINT} and {BEST_CHECKPOINT} in its folder."
         ) from error
     if content["format"] > FORMAT:
@@ -369,7 +360,7 @@ def _check_tensors(content: Any) -> None:
                 raise ValueError(f"a tensor of {shape} numbers has fewer in the file")
 
 
-def _check_state(content: dict[str, Any]) -> _PlainState:
+def _check_state(content: dict[str, Any]) -> PlainState:
     """What a state to go on from has beside weights. Raises ValueError or another error."""
     for key in ("recorder", "optimizer", "random"):
         if key not in content:
@@ -380,7 +371,7 @@ def _check_state(content: dict[str, Any]) -> _PlainState:
     plain["recorder"] = {
         key: value for key, value in content["recorder"].items() if key not in ("losses", "norms")
     }
-    state: _PlainState = restore_value(_PlainState, plain)
+    state: PlainState = restore_value(PlainState, plain)
     losses, norms = (content["recorder"][key] for key in ("losses", "norms"))
     waiting = 0 if losses is None else len(losses)
     for series in (losses, norms):
@@ -461,10 +452,6 @@ def _set_schedule(schedule: Any, step: int) -> None:
     # A schedule that loads its state leaves the rates of its optimizer as they are.
     for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def load_weights(path: Path) -> dict[str, Any]:

@@ -6,12 +6,9 @@ seconds and three. They were measured on an H100 with torch 2.11 (docs/stacks.md
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-
-import torch
 
 from normlab.errors import NormlabError, describe_error
-from normlab.training.hardware import Hardware
+from normlab.training.hardware import Hardware, wait_for_cuda
 
 # Seconds that torch.compile takes for a small model: of one run (11 to 31 measured), and mapped
 # over a stack (40 to 70).
@@ -24,39 +21,27 @@ STACK_SPEEDUP = 2.5
 _TIMED_STEPS = 3
 
 
-@dataclass(frozen=True)
-class CompilationEstimate:
-    """What torch.compile would take, and save over the rest of a run; in seconds."""
+def decide_compilation(step_seconds: float, steps: int, stacked: bool) -> tuple[bool, str]:
+    """Whether compiling pays for `steps` more steps that take `step_seconds` each without it.
 
-    cost: float
-    saving: float
-
-    @property
-    def pays(self) -> bool:
-        """Whether it saves more than it takes."""
-        return self.saving > self.cost
-
-    def __str__(self) -> str:
-        decision = "compiled" if self.pays else "not compiled"
-        return (
-            f"{decision}: compiling takes about {self.cost:.0f} s, and would save about "
-            f"{self.saving:.0f} s (trainer.compile decides otherwise)"
-        )
-
-
-def estimate_compilation(step_seconds: float, steps: int, stacked: bool) -> CompilationEstimate:
-    """The estimate for `steps` more steps that take `step_seconds` each without compilation."""
+    Also a sentence about it.
+    """
     cost, speedup = (STACK_SECONDS, STACK_SPEEDUP) if stacked else (RUN_SECONDS, RUN_SPEEDUP)
-    return CompilationEstimate(cost, step_seconds * steps * (1 - 1 / speedup))
+    saving = step_seconds * steps * (1 - 1 / speedup)
+    pays = saving > cost
+    return pays, (
+        f"{'compiled' if pays else 'not compiled'}: compiling takes about {cost:.0f} s, and would "
+        f"save about {saving:.0f} s (trainer.compile decides otherwise)"
+    )
 
 
 def compile_where_it_pays(
     hardware: Hardware,
-    estimate: Callable[[], CompilationEstimate],
+    decide: Callable[[], tuple[bool, str]],
     compile_now: Callable[[], None],
     say: Callable[[str], None],
 ) -> bool:
-    """Compile where the settings ask for it, or leave it open and the estimate says that it pays.
+    """Compile where the settings ask for it, or leave it open and `decide` says that it pays.
 
     Returns whether that was done. `say` is called with what a user should know of it.
 
@@ -66,9 +51,9 @@ def compile_where_it_pays(
     if not (hardware.compile or hardware.compile_if_faster):
         return False
     if hardware.compile_if_faster:
-        estimated = estimate()
-        say(str(estimated))
-        if not estimated.pays:
+        pays, sentence = decide()
+        say(sentence)
+        if not pays:
             return False
     began = time.perf_counter()
     try:
@@ -91,16 +76,11 @@ def compiler_error(subject: str, error: Exception) -> NormlabError:
     )
 
 
-def time_step(step: Callable[[], object], device: torch.device) -> float:
+def time_step(step: Callable[[], object]) -> float:
     """The seconds of a step, which has been taken before."""
-    _wait_for(device)
+    wait_for_cuda()
     began = time.perf_counter()
     for _ in range(_TIMED_STEPS):
         step()
-    _wait_for(device)
+    wait_for_cuda()
     return (time.perf_counter() - began) / _TIMED_STEPS
-
-
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

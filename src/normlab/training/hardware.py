@@ -11,6 +11,7 @@ from functools import cache
 from importlib.metadata import version
 from typing import Any
 
+import psutil
 import torch
 
 import normlab
@@ -202,7 +203,7 @@ def describe_machine(hardware: Hardware) -> dict[str, Any]:
         "system": platform.platform(),
         "cpu": hardware.cpu,
         "cores": os.cpu_count(),
-        "memory_gib": _memory_gib(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "kernels": _name_cpu_kernels(),
         "threads": hardware.threads,
         "compile": hardware.compile,
@@ -215,13 +216,6 @@ def _name_cpu_kernels() -> str:
 
     `ATEN_CPU_CAPABILITY` changes torch's choice, `MKL_CBWR` that of MKL's matrix products.
     """
-    words = [torch.backends.cpu.get_cpu_capability()]
-    words += [f"MKL_CBWR={value}" for value in [os.environ.get("MKL_CBWR")] if value]
-    return ", ".join(words)
-
-
-def _memory_gib() -> float | None:
-    try:
-        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
-    except (AttributeError, ValueError, OSError):
-        return None
+    kernels = str(torch.backends.cpu.get_cpu_capability())
+    mkl = os.environ.get("MKL_CBWR")
+    return f"{kernels}, MKL_CBWR={mkl}" if mkl else kernels

@@ -11,6 +11,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from normlab.errors import NormlabError
 from normlab.training.stopping import Terminated
@@ -80,6 +81,22 @@ def raise_signals() -> Iterator[None]:
         raise NormlabError(f"a class of the run left the program (exit {error.code})") from error
 
 
+def create_trainer(device: str, **options: Any) -> "pl.Trainer":
+    """A Trainer on one device (cpu, cuda or mps) that writes no file and shows nothing itself."""
+    return pl.Trainer(
+        accelerator={"cuda": "gpu"}.get(device, device),
+        devices=1,
+        # Not the one of Slurm, torchrun or MPI: what they start is a run of its own.
+        plugins=[LightningEnvironment()],
+        check_val_every_n_epoch=None,
+        inference_mode=False,  # as within fit: a model is compiled for one of them
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **options,
+    )
+
+
 with without_launcher_variables():
     import pytorch_lightning as pl
     from pytorch_lightning.loggers import TensorBoardLogger
@@ -91,4 +108,4 @@ with without_launcher_variables():
     # Whoever imported it before may have left it the rank of a launcher.
     LightningEnvironment().set_global_rank(0)
 
-__all__ = ["LightningEnvironment", "TensorBoardLogger", "pl"]
+__all__ = ["TensorBoardLogger", "pl"]

@@ -243,10 +243,13 @@ class Recorder(pl.Callback):
         progress.tokens += tokens
         speed = tokens / seconds
         first = progress.step
-        for offset, (loss, norm) in enumerate(zip(losses, norms, strict=True)):
-            self._check_divergence(loss, norm, first + offset)
+        for step, (loss, norm) in enumerate(zip(losses, norms, strict=True), first):
+            self._check_divergence(loss, norm, step)
+            self.logger.write_scalar(tags.TRAIN_LOSS, loss, step)
         progress.step = first + len(losses)
-        self._write(losses, norms[-1], rate, first, speed)
+        self.logger.write_scalar(tags.GRADIENT_NORM, norms[-1], progress.step - 1)
+        self.logger.write_scalar(tags.LEARNING_RATE, rate, progress.step)
+        self.logger.write_scalar(tags.TOKENS_PER_SECOND, speed, progress.step - 1)
         self._show(progress.step, losses[-1], speed)
 
     def _show(self, step: int, loss: float, speed: float) -> None:
@@ -271,13 +274,3 @@ class Recorder(pl.Callback):
             )
         else:
             progress.train_loss = loss
-
-    def _write(
-        self, losses: list[float], norm: float, rate: float, first: int, speed: float
-    ) -> None:
-        for offset, loss in enumerate(losses):
-            self.logger.write_scalar(tags.TRAIN_LOSS, loss, first + offset)
-        last = first + len(losses) - 1
-        self.logger.write_scalar(tags.GRADIENT_NORM, norm, last)
-        self.logger.write_scalar(tags.LEARNING_RATE, rate, last + 1)
-        self.logger.write_scalar(tags.TOKENS_PER_SECOND, speed, last)

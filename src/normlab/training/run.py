@@ -7,7 +7,6 @@ import shutil
 import traceback
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
@@ -37,12 +36,7 @@ from normlab.text import join_words, printable
 from normlab.training import stopping
 from normlab.training.build import build_model, describe_untrained
 from normlab.training.checkpoints import Checkpoints, SavedState, latest_state
-from normlab.training.compilation import (
-    CompilationEstimate,
-    compile_where_it_pays,
-    estimate_compilation,
-    time_step,
-)
+from normlab.training.compilation import compile_where_it_pays, decide_compilation, time_step
 from normlab.training.hardware import (
     Hardware,
     describe_machine,
@@ -51,7 +45,7 @@ from normlab.training.hardware import (
     resolve_hardware,
 )
 from normlab.training.lightning import (
-    LightningEnvironment,
+    create_trainer,
     pl,
     quiet_lightning,
     raise_signals,
@@ -102,27 +96,13 @@ def unwritable_error(spec: RunSpec, error: OSError) -> NormlabError:
     )
 
 
-@dataclass(frozen=True)
-class RunContext:
-    """What surrounds a run: who watches, and the state it goes on from."""
-
-    display: Display
-    saved: SavedState | None
-
-
 def _train_locked(spec: RunSpec, command: str, display: Display) -> RunRecord:
     record = start_record(spec, command)
-    saved, problems = prepare_folder(spec, record)
-    with log_to(spec.folder / LOG_FILE):
-        for sentence in problems:
-            log.warning("%s", sentence)
-            display.say(sentence)
-        if saved is not None:
-            display.say(f"continues from step {saved.step}")
-        # Also while a failure is recorded: TensorBoard's writer thread may report its own error
-        # later.
-        with quiet_lightning():
-            _record_outcome(spec, record, RunContext(display, saved))
+    saved = prepare_folder(spec, record, display)
+    # Quiet also while a failure is recorded: TensorBoard's writer thread may report its own error
+    # later.
+    with log_to(spec.folder / LOG_FILE), quiet_lightning():
+        _record_outcome(spec, record, display, saved)
     record.ended = current_time()
     record.write(spec.folder)
     if record.state in SETTLED_STATES:
@@ -131,9 +111,11 @@ def _train_locked(spec: RunSpec, command: str, display: Display) -> RunRecord:
     return record
 
 
-def _record_outcome(spec: RunSpec, record: RunRecord, context: RunContext) -> None:
+def _record_outcome(
+    spec: RunSpec, record: RunRecord, display: Display, saved: SavedState | None
+) -> None:
     try:
-        _train_model(spec, record, context)
+        _train_model(spec, record, display, saved)
     except (KeyboardInterrupt, InterruptedTrainingError) as error:
         signum = stopping.signal_of(error)
         record.state, record.ended = "interrupted", current_time()
@@ -155,8 +137,10 @@ def record_failure(spec: RunSpec, record: RunRecord, error: Exception) -> None:
     record.traceback = "".join(traceback.format_exception(error))
 
 
-def _train_model(spec: RunSpec, record: RunRecord, context: RunContext) -> None:
-    config, display = spec.config, context.display
+def _train_model(
+    spec: RunSpec, record: RunRecord, display: Display, saved: SavedState | None
+) -> None:
+    config = spec.config
     # Bits depend on the number of threads, so a run that goes on keeps what it began with.
     hardware = resolve_hardware(config.trainer, record.threads)
     cores = os.cpu_count()
@@ -168,7 +152,7 @@ def _train_model(spec: RunSpec, record: RunRecord, context: RunContext) -> None:
     model = build_model(config, source.vocabulary)
     model.gradient_checkpointing = config.trainer.gradient_checkpointing
     describe_training(spec, record, source, count_parameters(model), hardware)
-    checkpoints = open_run_files(spec, record, context, source)
+    checkpoints = open_run_files(spec, record, display, saved, source)
     recorder, logger = checkpoints.recorder, checkpoints.recorder.logger
     module = LanguageModel(model, config)
     # Dropout draws from here on: whatever a norm's constructor drew is forgotten.
@@ -181,7 +165,7 @@ def _train_model(spec: RunSpec, record: RunRecord, context: RunContext) -> None:
             # A continued run that ends before its first new step is at the step that was logged.
             record.step = max(record.step, recorder.progress.step)
         if recorder.progress.diverged_step is None and not config.allow_leak:
-            _check_trained_model(module, windows, hardware)
+            check_trained_model(module, windows, hardware.precision)
         record_result(record, recorder.progress, config.trainer.max_steps)
         logger.write_end(record)
 
@@ -209,7 +193,7 @@ def describe_training(
 
 
 def open_run_files(
-    spec: RunSpec, record: RunRecord, context: RunContext, source: Source
+    spec: RunSpec, record: RunRecord, display: Display, saved: SavedState | None, source: Source
 ) -> Checkpoints:
     """Begin, or go on with, the run's event file; what writes it and the states.
 
@@ -217,17 +201,17 @@ def open_run_files(
     """
     trainer = spec.config.trainer
     logger = RunLogger(spec.folder, spec.config.logger)
-    if context.saved is None:
+    if saved is None:
         logger.write_start(record)
     recorder = Recorder(
         logger,
-        context.display,
+        display,
         interval=trainer.log_every,
         limit=trainer.divergence_limit * math.log(source.vocabulary),
         accumulate=trainer.accumulate,
         scaled=record.precision == "16-mixed",
     )
-    return Checkpoints(spec, source.digest, recorder, context.saved)
+    return Checkpoints(spec, source.digest, recorder, saved)
 
 
 def _fit_model(
@@ -254,38 +238,29 @@ def _fit_model(
     callbacks: list[pl.Callback] = [checkpoints, recorder]
     if spec.config.probes.every is not None:
         callbacks.append(Probes(spec.config.probes.every, settings.max_steps, recorder))
-    trainer = pl.Trainer(
-        accelerator={"cuda": "gpu"}.get(hardware.device, hardware.device),
-        devices=1,
-        # Not the one of Slurm, torchrun or MPI: what they start is a run of its own.
-        plugins=[LightningEnvironment()],
-        precision=hardware.precision,  # type: ignore[arg-type]
+    trainer = create_trainer(
+        hardware.device,
+        precision=hardware.precision,
         max_steps=settings.max_steps,
         max_epochs=-1,
         accumulate_grad_batches=accumulate,
         # Lightning counts batches here, not optimizer steps.
         val_check_interval=settings.val_every * accumulate,
-        check_val_every_n_epoch=None,
         # The validation loss at initialization is a point of the curve.
         num_sanity_val_steps=0 if checkpoints.resumed else -1,
         logger=recorder.logger,
         callbacks=callbacks,
-        inference_mode=False,  # as within fit: a model is compiled for one of them
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
         log_every_n_steps=settings.max_steps + 1,
     )
     training = to_tensors(source.batch(spec.config.seed, 0))
 
-    def estimate() -> CompilationEstimate:
-        step = prepare_uncompiled_step(trainer, module, training)
-        seconds = time_step(step, trainer.strategy.root_device) * accumulate
-        return estimate_compilation(seconds, settings.max_steps - done, stacked=False)
+    def decide() -> tuple[bool, str]:
+        seconds = time_step(prepare_uncompiled_step(trainer, module, training)) * accumulate
+        return decide_compilation(seconds, settings.max_steps - done, stacked=False)
 
     record.hardware["compile"] = compile_where_it_pays(
         hardware,
-        estimate,
+        decide,
         lambda: compile_model(trainer, module, training, windows.pairs[0], hardware.graphs),
         recorder.display.say,
     )
@@ -296,14 +271,11 @@ def _fit_model(
             trainer.validate(module, windows, verbose=False)
 
 
-def _check_trained_model(
-    module: LanguageModel, windows: ValidationBatches, hardware: Hardware
-) -> None:
+def check_trained_model(module: LanguageModel, windows: ValidationBatches, precision: str) -> None:
     """Try the trained model on two windows; NormlabError if it sees what it has to predict."""
     tokens = windows.pairs[0][0][:2].to(next(module.parameters()).device)
-    check_trained_causal(
-        cast(GPT, module.model), tokens, torch.bfloat16 if "bf16" in hardware.precision else None
-    )
+    autocast = torch.bfloat16 if "bf16" in precision else None
+    check_trained_causal(cast(GPT, module.model), tokens, autocast)
 
 
 def start_record(spec: RunSpec, command: str) -> RunRecord:
@@ -325,11 +297,11 @@ def start_record(spec: RunSpec, command: str) -> RunRecord:
     )
 
 
-def prepare_folder(spec: RunSpec, record: RunRecord) -> tuple[SavedState | None, list[str]]:
-    """A folder to train in: as it was at the last saved state, or else empty.
+def prepare_folder(spec: RunSpec, record: RunRecord, display: Display) -> SavedState | None:
+    """Make a folder to train in: as it was at the last saved state, which is returned, or empty.
 
-    Whatever was logged after that state is taken back, for it would double the curves. Also returns
-    a sentence for each state that cannot be used.
+    Whatever was logged after that state is taken back, for it would double the curves. States that
+    cannot be used are shown and logged.
     """
     saved, problems = latest_state(spec.folder, spec.id)
     before = None
@@ -345,16 +317,16 @@ def prepare_folder(spec: RunSpec, record: RunRecord) -> tuple[SavedState | None,
         saved = None
     if saved is not None:
         try:
-            rewind_events(spec.folder, saved.event_sizes)
+            rewind_events(spec.folder, saved.plain.events)
         except (OSError, NormlabError) as error:
             problems.append(f"{error}; the run starts afresh")
             saved = None
     if saved is not None:
-        record.resumed_at, record.data_digest = [saved.step], saved.data_digest
+        record.resumed_at, record.data_digest = [saved.step], saved.plain.data
         record.step = saved.logged_steps
         if before is not None:
             record.started = before.started
-            record.data_digest = before.data_digest or saved.data_digest
+            record.data_digest = before.data_digest or saved.plain.data
             record.hardware = before.hardware
             record.resumed_at = [*before.resumed_at, saved.step]
     if saved is None and spec.folder.exists():
@@ -362,7 +334,13 @@ def prepare_folder(spec: RunSpec, record: RunRecord) -> tuple[SavedState | None,
     remove_drafts(spec.folder)
     config = yaml.safe_dump(spec.plain, sort_keys=False)
     write_run_file(spec.folder, record, CONFIG_FILE, config)
-    return saved, problems
+    with log_to(spec.folder / LOG_FILE):
+        for sentence in problems:
+            log.warning("%s", sentence)
+            display.say(sentence)
+    if saved is not None:
+        display.say(f"continues from step {saved.step}")
+    return saved
 
 
 def record_result(record: RunRecord, progress: Progress, max_steps: int) -> None:

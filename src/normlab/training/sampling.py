@@ -7,8 +7,7 @@ from typing import Any, cast
 
 import torch
 
-from normlab.config.run_spec import GROUPS, read_run_spec
-from normlab.config.schema import ModelConfig
+from normlab.config.specify import GROUPS, read_run_spec
 from normlab.errors import NormlabError
 from normlab.training.build import build_model, check_networks
 from normlab.training.checkpoints import different_weights, load_weights
@@ -35,8 +34,11 @@ def continue_tokens(
     """
     spec = read_run_spec(folder, dict.fromkeys(GROUPS, "stored"))
     weights = load_weights(checkpoint)
-    # Before anything of the size that the configuration asks for is made.
-    if _minimal_weights(spec.config.model, vocabulary) > _stored_weights(weights):
+    # Before anything of the size that the configuration asks for is made: such a model has at least
+    # one matrix of each kind.
+    shape = spec.config.model
+    block = shape.width * (shape.width + shape.hidden_width)
+    if vocabulary * shape.width + shape.depth * block > _stored_weights(weights):
         raise _other_model_error(checkpoint, folder, "it has too few weights")
     check_networks([spec])
     model = build_model(spec.config, vocabulary)
@@ -60,12 +62,6 @@ def continue_tokens(
             f"another with --checkpoint."
         ) from error
     return cast(list[int], tokens[0].tolist())
-
-
-def _minimal_weights(shape: ModelConfig, vocabulary: int) -> int:
-    """As many weights as a model of this shape has at least: one matrix of each kind."""
-    block = shape.width * (shape.width + shape.hidden_width)
-    return vocabulary * shape.width + shape.depth * block
 
 
 def _stored_weights(weights: Mapping[str, Any]) -> int:

@@ -132,7 +132,7 @@ class Stack:
         """The seconds of a prepared step; weights and moments are left as they were."""
         state = self._state_tensors()
         before = [tensor.clone() for tensor in state]
-        seconds = time_step(self._update, self.device)
+        seconds = time_step(self._update)
         restore_tensors(state, before)
         return seconds
 
@@ -189,10 +189,8 @@ class Stack:
         size = self._sequences_at_once(len(batch[0]))
         parts = []
         self.template.eval()
-        for part in zip(
-            *(torch.split(tensor.to(self.device), size) for tensor in batch), strict=True
-        ):
-            tokens, targets = part
+        split = (torch.split(tensor.to(self.device), size) for tensor in batch)
+        for tokens, targets in zip(*split, strict=True):
             losses = self._map_loss((None, None), tokens, targets, "none")
             parts.append(losses.view(-1, *targets.shape))
         self.template.train()
@@ -284,31 +282,17 @@ def stack_tensors(
 
     What does not differ, as the mask of attention, is held once.
     """
-    tables = [
-        (
-            dict(model.named_parameters()),
-            dict(model.named_buffers()),
-        )
-        for model in models
-    ]
-    trained = {name for name, p in tables[0][0].items() if p.requires_grad}
-    parameters = {
-        name: torch.stack([of_model[name].detach() for of_model, _ in tables])
-        .to(device)
-        .requires_grad_()
-        for name in tables[0][0]
-        if name in trained
-    }
-    fixed = [
-        {**{n: p.detach() for n, p in own.items() if n not in trained}, **buffers}
-        for own, buffers in tables
-    ]
+    tables = [{**dict(m.named_parameters()), **dict(m.named_buffers())} for m in models]
+    trained = {name for name, p in models[0].named_parameters() if p.requires_grad}
+    parameters: Tensors = {}
     different: Tensors = {}
     shared: Tensors = {}
-    for name, first in fixed[0].items():
-        values = [of_model[name].to(first.device) for of_model in fixed]
-        if all(torch.equal(first, value) for value in values):
-            shared[name] = first.to(device)
+    for name, first in tables[0].items():
+        values = [table[name].detach().to(first.device) for table in tables]
+        if name in trained:
+            parameters[name] = torch.stack(values).to(device).requires_grad_()
+        elif all(torch.equal(first, value) for value in values):
+            shared[name] = values[0].to(device)
         else:
             different[name] = torch.stack(values).to(device)
     return parameters, different, shared

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,8 +14,6 @@ from normlab.archive.lock import RunLockedError
 from normlab.archive.record import LOG_FILE, RunRecord
 from normlab.config.run_spec import RunSpec
 from normlab.errors import NormlabError
-from normlab.model.contract import check_trained_causal
-from normlab.model.gpt import GPT
 from normlab.training import stopping
 from normlab.training.checkpoints import Checkpoints, SavedState, skip_batches
 from normlab.training.hardware import wait_for_cuda
@@ -23,6 +21,7 @@ from normlab.training.lightning import pl
 from normlab.training.module import LanguageModel, ValidationBatches, ValidationLoss
 from normlab.training.recorder import Display, Progress
 from normlab.training.run import (
+    check_trained_model,
     current_time,
     log,
     log_to,
@@ -170,9 +169,7 @@ class StackFollower(pl.Callback):
         # On the CPU, where the run's own model and the windows are.
         weights = row_weights(row, self.stack.parameters)
         member.module.load_state_dict(_module_state(member, weights))
-        tokens = self.windows.pairs[0][0][:2]
-        autocast = torch.bfloat16 if "bf16" in self.stack.precision else None
-        check_trained_causal(cast(GPT, member.module.model), tokens, autocast)
+        check_trained_model(member.module, self.windows, self.stack.precision)
 
     def on_sanity_check_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Have a signal during the first validation noted as any other."""

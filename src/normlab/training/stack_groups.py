@@ -132,31 +132,16 @@ def find_difference(first: RunSpec, second: RunSpec) -> str:
 
 def _find_setting_difference(first: RunSpec, second: RunSpec) -> str:
     if first.config.data != second.config.data:
-        keys = _flatten(first.plain["data"]), _flatten(second.plain["data"])
-        return f"data.{_first_difference(*keys)}"
-    compared_otherwise = (*_KEYS_COMPARED_BY_MODEL, "data")
-    flat, other = (
-        {
-            key: value
-            for key, value in _flatten(spec.plain).items()
-            if not _is_below(key, (*NEUTRAL_KEYS, *_KEYS_THAT_MAY_DIFFER, *compared_otherwise))
-        }
-        for spec in (first, second)
-    )
-    return _first_difference(flat, other)
+        return f"data.{_first_difference(first.plain['data'], second.plain['data'])}"
+    ignored = (*NEUTRAL_KEYS, *_KEYS_THAT_MAY_DIFFER, *_KEYS_COMPARED_BY_MODEL, "data")
+    return _first_difference(first.plain, second.plain, lambda key: not _is_below(key, ignored))
 
 
 def _find_model_difference(first: RunSpec, second: RunSpec) -> str:
     """The key by which the models of two runs differ in more than the values of tensors."""
-    flat, other = (
-        {
-            key: item
-            for key, item in _flatten(spec.plain).items()
-            if _is_below(key, _KEYS_COMPARED_BY_MODEL)
-        }
-        for spec in (first, second)
+    key = _first_difference(
+        first.plain, second.plain, lambda key: _is_below(key, _KEYS_COMPARED_BY_MODEL)
     )
-    key = _first_difference(flat, other)
     same_init = first.config.model.init == second.config.model.init
     if not key and same_init:
         return ""
@@ -221,11 +206,7 @@ def find_model_obstacle(config: TrainConfig) -> str:
 
 
 def check_explicit_request(size: int, specs: Sequence[RunSpec], plan: StackPlan) -> None:
-    """Refuse `trainer.stack=N` where no two runs can share a stack.
-
-    Raises:
-        ConfigError: naming the key that stands in the way.
-    """
+    """Refuse `trainer.stack=N` where no two runs can share a stack. Raises ConfigError."""
     if len(specs) < 2 or any(len(group) > 1 for group in plan.groups):
         return
     reason = next(iter(plan.obstacles.values()), "")
@@ -253,11 +234,16 @@ def _flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _first_difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
-    """The first key that two mappings do not share with the same value; empty if there is none."""
+def _first_difference(
+    first: Mapping[str, Any],
+    second: Mapping[str, Any],
+    is_compared: Callable[[str], bool] = lambda key: True,
+) -> str:
+    """The first nested key without the same value in both; empty if there is none."""
+    flat, other = _flatten(first), _flatten(second)
     missing = object()
-    for key in {**first, **second}:
-        if first.get(key, missing) != second.get(key, missing):
+    for key in {**flat, **other}:
+        if is_compared(key) and flat.get(key, missing) != other.get(key, missing):
             return key
     return ""
 

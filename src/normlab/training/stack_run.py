@@ -25,11 +25,10 @@ from normlab.model.gpt import count_parameters
 from normlab.text import one_line
 from normlab.training import stopping
 from normlab.training.checkpoints import restore_weights
-from normlab.training.compilation import compile_where_it_pays, estimate_compilation
+from normlab.training.compilation import compile_where_it_pays, decide_compilation
 from normlab.training.hardware import Hardware, resolve_device, resolve_hardware
 from normlab.training.lightning import (
-    LightningEnvironment,
-    pl,
+    create_trainer,
     quiet_lightning,
     raise_signals,
     without_launcher_variables,
@@ -37,9 +36,7 @@ from normlab.training.lightning import (
 from normlab.training.module import LanguageModel, ValidationBatches
 from normlab.training.recorder import Display
 from normlab.training.run import (
-    RunContext,
     describe_training,
-    log,
     log_to,
     open_run_files,
     prepare_folder,
@@ -47,12 +44,7 @@ from normlab.training.run import (
     unwritable_error,
 )
 from normlab.training.stack import Stack, StackBatches, StackModule
-from normlab.training.stack_follower import (
-    Member,
-    Outcome,
-    StackFollower,
-    optimized_parameters,
-)
+from normlab.training.stack_follower import Member, Outcome, StackFollower, optimized_parameters
 from normlab.training.stack_groups import (
     build_stack_model,
     find_model_obstacle,
@@ -83,7 +75,8 @@ def train_stack(
                 _train_or_record_interruption(pending, command)
     finally:
         torch.set_num_threads(threads)
-    return [_outcome_of(member) for member in members]
+    # A run that was not interrupted has ended.
+    return [member.outcome for member in members if member.outcome is not None]
 
 
 def train_single(spec: RunSpec, command: str, display: Display) -> RunRecord:
@@ -132,20 +125,16 @@ def _lock_member(member: Member, locks: ExitStack) -> None:
         member.outcome = unwritable_error(spec, error)
 
 
-def _outcome_of(member: Member) -> Outcome:
-    assert member.outcome is not None, "a run that was not interrupted has ended"
-    return member.outcome
-
-
 def _train_members(members: Sequence[Member], command: str) -> None:
     """Train them in one stack for each step at which they go on."""
-    stacks: dict[tuple[int, int], list[Member]] = defaultdict(list)
+    stacks: dict[tuple[int, int], list[Member]] = defaultdict(list)  # by done and logged steps
     for member in members:
         _prepare_member(member, command)
         # They differ after a kill while states were being saved, or where runs come from several
         # stacks.
         if member.outcome is None:
-            stacks[member.first_step, _waiting_steps(member)].append(member)
+            logged = member.saved.logged_steps if member.saved else 0
+            stacks[member.first_step, logged].append(member)
     for together in stacks.values():
         # Give back what a stack before this one held on the device.
         gc.collect()
@@ -158,25 +147,13 @@ def _train_members(members: Sequence[Member], command: str) -> None:
             _train_members(half, command)
 
 
-def _waiting_steps(member: Member) -> int:
-    """How many steps of the saved state are still to be logged."""
-    saved = member.saved
-    return 0 if saved is None else saved.step - saved.logged_steps
-
-
 def _prepare_member(member: Member, command: str) -> None:
     spec = member.spec
     member.files = member.module = member.optimizer = None
     member.saved = member.best_step = None
     member.record = start_record(spec, command)
     try:
-        member.saved, problems = prepare_folder(spec, member.record)
-        with log_to(spec.folder / LOG_FILE):
-            for sentence in problems:
-                log.warning("%s", sentence)
-                member.display.say(sentence)
-        if member.saved is not None:
-            member.display.say(f"continues from step {member.saved.step}")
+        member.saved = prepare_folder(spec, member.record, member.display)
     except OSError as error:
         member.outcome = unwritable_error(spec, error)
 
@@ -237,9 +214,7 @@ def _fit_members(members: list[Member]) -> None:
     stack.prepare(batches.batch(min(stack.step, batches.count - 1)))
     compile_where_it_pays(
         hardware,
-        lambda: estimate_compilation(
-            stack.step_seconds(), batches.count - stack.step, stacked=True
-        ),
+        lambda: decide_compilation(stack.step_seconds(), batches.count - stack.step, stacked=True),
         stack.compile_step,
         members[0].display.say,
     )
@@ -271,8 +246,7 @@ def _open_member(member: Member, source: Source, hardware: Hardware) -> None:
         optimizer = module.configure_optimizers()["optimizer"]
         if member.saved is not None:
             restore_weights(member.saved, module, optimizer)
-        context = RunContext(member.display, member.saved)
-        member.files = open_run_files(spec, record, context, source)
+        member.files = open_run_files(spec, record, member.display, member.saved, source)
         if member.saved is not None:
             member.files.recorder.restore_state(member.saved.plain.recorder, member.saved.waiting)
         member.module, member.optimizer = module, optimizer
@@ -292,21 +266,14 @@ def _restore_stack(stack: Stack, members: Sequence[Member]) -> None:
 
 def _fit_stack(follower: StackFollower, batches: StackBatches, hardware: Hardware) -> None:
     stack, settings = follower.stack, follower.settings
-    trainer = pl.Trainer(
-        accelerator={"cuda": "gpu"}.get(hardware.device, hardware.device),
-        devices=1,
-        plugins=[LightningEnvironment()],
+    trainer = create_trainer(
+        hardware.device,
         precision="32-true",  # the stack has its own autocast
         max_epochs=1,
         val_check_interval=settings.val_every,
-        check_val_every_n_epoch=None,
         num_sanity_val_steps=0 if stack.step else -1,
         logger=False,
         callbacks=[follower],
-        inference_mode=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
     )
     with stopping.defer_signals(), raise_signals():
         trainer.fit(StackModule(stack), batches, follower.windows)

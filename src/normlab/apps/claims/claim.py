@@ -274,17 +274,12 @@ def read_claim(path: Path) -> Claim:
         ConfigError: it cannot be read, or a key or a value of it does not fit.
     """
     raw = read_yaml(path)
+    required = "statement, source, published, setup, differs, unit, test"
     if not isinstance(raw, dict):
-        raise _claim_error(
-            path, "it must hold statement, source, published, setup, differs, unit, test"
-        )
+        raise _claim_error(path, f"it must hold {required}")
     for key in ("test", "published"):
         if raw.get(key) is None:
-            raise _claim_error(
-                path,
-                f"{key} is missing; a claim holds statement, source, published, setup, differs, "
-                f"unit, test",
-            )
+            raise _claim_error(path, f"{key} is missing; a claim holds {required}")
     test, published = raw.pop("test"), raw.pop("published")
     kind = test.get("kind") if isinstance(test, dict) else test
     # A kind that is a list or a mapping has no hash to be looked up by.

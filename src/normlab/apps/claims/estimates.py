@@ -39,6 +39,7 @@ from normlab.archive import tags
 from normlab.archive.record import NEUTRAL_KEYS
 from normlab.archive.steadiness import is_steady, speed_variation
 from normlab.archive.study import Run
+from normlab.archive.versioned_json import none_to_nan
 from normlab.text import count_noun
 
 # Keys by which arms are named, and keys that say nothing about what was trained.
@@ -392,8 +393,8 @@ def select_readers(
     if not is_chosen or quantity is not Quantity.final or not has_halves(finished):
         return read, read
     return (
-        lambda run: _number(run.record.final.selection_loss),
-        lambda run: _number(run.record.final.test_loss),
+        lambda run: none_to_nan(run.record.final.selection_loss),
+        lambda run: none_to_nan(run.record.final.test_loss),
     )
 
 
@@ -401,15 +402,11 @@ def run_quantity(run: Run, quantity: Quantity) -> float:
     """One run's number; NaN where it has none."""
     match quantity:
         case Quantity.final:
-            return _number(run.record.final.val_loss)
+            return none_to_nan(run.record.final.val_loss)
         case Quantity.growth:
             return _variance_growth(run)
         case Quantity.acceleration:
             return _variance_acceleration(run)
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
 
 
 def _variance_growth(run: Run) -> float:

@@ -59,11 +59,7 @@ class UntrainedMeasurement:
 
 
 def check_measurement(name: str, claim: str) -> None:
-    """Refuse a measurement that does not exist.
-
-    Raises:
-        ConfigError: naming those that do.
-    """
+    """Refuse a measurement that does not exist. Raises ConfigError."""
     if name not in MEASUREMENTS:
         raise ConfigError(
             f"claim={claim} asks for measurement={name}, which does not exist; "
@@ -90,11 +86,7 @@ def read_measurement(name: str, budget: str, folder: Path) -> StoredMeasurement 
 
 
 def take_measurement(name: str, budget: str, folder: Path) -> StoredMeasurement:
-    """Measure, and store it.
-
-    Raises:
-        NormlabError: it cannot be written.
-    """
+    """Measure, and store it. Raises NormlabError."""
     from normlab.training.hardware import single_thread
 
     measurement = MEASUREMENTS[name]

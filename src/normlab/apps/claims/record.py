@@ -4,7 +4,7 @@ The verdicts and what they mean stand here; the rules that decide are in `judge`
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -159,16 +159,8 @@ class ClaimVerdict(IntervalVerdict):
         history = [*older.earlier]
         # Of the same hash the newer verdict takes the older one's place.
         if older.digest != self.digest:
-            history.append(
-                EarlierVerdict(
-                    word=older.word,
-                    value=older.value,
-                    low=older.low,
-                    high=older.high,
-                    digest=older.digest,
-                    date=older.date,
-                )
-            )
+            kept = {key.name: getattr(older, key.name) for key in fields(EarlierVerdict)}
+            history.append(EarlierVerdict(**kept))
         # Two records of one claim may share a part of its history.
         history += [verdict for verdict in self.earlier if verdict not in history]
         return replace(self, earlier=tuple(history))
@@ -256,7 +248,7 @@ class StoredMeasurement:
     date: str = ""
 
 
-Record = TypeVar("Record", ClaimsRecord, StoredMeasurement)
+Record = TypeVar("Record")
 
 
 OUTPUT_REMEDY = "give another place with output_dir=…"  # for what is in the output folder
@@ -264,10 +256,8 @@ DOCS_REMEDY = "make it writable, or leave out --docs"
 EXPORT_REMEDY = "give another folder with --export"
 
 
-def write_record(
-    path: Path, record: ClaimsRecord | StoredMeasurement, remedy: str = OUTPUT_REMEDY
-) -> None:
-    """Write a record atomically; `remedy` ends the sentence of the error.
+def write_record(path: Path, record: Any, remedy: str = OUTPUT_REMEDY) -> None:
+    """Write a record, which is a dataclass, atomically; `remedy` ends the sentence of the error.
 
     Raises:
         NormlabError: it cannot be written.
@@ -278,14 +268,15 @@ def write_record(
         raise unwritable_error(path, error, remedy) from error
 
 
-def read_record(path: Path, kind: type[Record]) -> Record:
-    """The record that `write_record` wrote.
+def read_record(
+    path: Path, kind: type[Record], remedy: str = "delete it, and it is made again"
+) -> Record:
+    """The record that `write_record` wrote; `remedy` ends the sentence of an error.
 
     Raises:
         FileNotFoundError: there is none.
         NormlabError: it is damaged, or of a newer normlab.
     """
-    remedy = "delete it, and it is made again"
     record: Record = read_versioned_json(
         path, SCHEMA_VERSION, lambda raw: restore_value(kind, raw), remedy
     )

@@ -8,18 +8,16 @@ says so.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from normlab.apps.claims.claim import Claim, Regime, Test
 from normlab.apps.claims.judge import RULES_VERSION
-from normlab.apps.claims.record import ClaimVerdict, unwritable_error
+from normlab.apps.claims.record import ClaimVerdict, read_record, write_record
 from normlab.archive.record import short_commit
-from normlab.archive.versioned_json import read_versioned_json, restore_value, write_versioned_json
 
-SCHEMA_VERSION = 1
 REGISTER_FILE = "registered.json"
 
 
@@ -88,30 +86,18 @@ def read_register(folder: Path) -> Register:
     Raises:
         NormlabError: it is damaged, or of a newer normlab.
     """
-    path, remedy = folder / REGISTER_FILE, "restore it from version control"
     try:
-        register: Register = read_versioned_json(
-            path, SCHEMA_VERSION, lambda raw: restore_value(Register, raw), remedy
-        )
+        return read_record(folder / REGISTER_FILE, Register, "restore it from version control")
     except FileNotFoundError:
         return Register()
-    return register
 
 
 def write_register(folder: Path, register: Register) -> Path:
-    """Write the register atomically, and return its path.
-
-    Raises:
-        NormlabError: it cannot be written.
-    """
+    """Write the register atomically, and return its path. Raises NormlabError."""
     path = folder / REGISTER_FILE
     ordered = Register({name: register.claims[name] for name in sorted(register.claims)})
-    try:
-        return write_versioned_json(path, asdict(ordered), SCHEMA_VERSION)
-    except OSError as error:
-        raise unwritable_error(
-            path, error, "make it writable, for claims are registered there"
-        ) from error
+    write_record(path, ordered, "make it writable, for claims are registered there")
+    return path
 
 
 def mark_registration(

@@ -27,6 +27,9 @@ SCHEMA_VERSION = 1
 # Bytes of the text of a file: a hundred runs of 5000 steps have five million.
 _LARGEST_TEXT = 2**28
 
+# The curves that claims look at: losses, and how the stream's variance grows.
+_ARCHIVED_TAGS = (tags.TRAIN_LOSS, tags.VALIDATION_LOSS, tags.probe_tag(tags.STREAM_VARIANCE, ""))
+
 # Of a record, what says nothing of the result, and what tells about the machine that made it.
 _LEFT_OUT = ("traceback", "command", "git", "hardware", "files", "started", "ended")
 
@@ -61,11 +64,7 @@ def describe_origin(runs: Sequence[Run]) -> tuple[str, str]:
 
 
 def write_archive(path: Path, runs: Sequence[Run], remedy: str = OUTPUT_REMEDY) -> None:
-    """Write all runs, atomically; the same runs give the same bytes.
-
-    Raises:
-        NormlabError: it cannot be written; `remedy` ends the sentence.
-    """
+    """Write all runs, atomically; the same runs give the same bytes. Raises NormlabError."""
     date, machine = describe_origin(runs)
     head = {"schema_version": SCHEMA_VERSION, "date": date, "machine": machine, "runs": len(runs)}
     lines = [head, *map(_plain_run, sorted(runs, key=lambda run: run.record.name))]
@@ -88,7 +87,7 @@ def _plain_run(run: Run) -> dict[str, Any]:
     scalars = {
         tag: _plain_series(series)
         for tag, series in sorted(run.events.scalars.items())
-        if _is_archived(tag)
+        if tag.startswith(_ARCHIVED_TAGS)
     }
     return {"record": {**record, "config": config}, "scalars": scalars}
 
@@ -106,13 +105,6 @@ def _plain_series(series: Series) -> dict[str, Any]:
     }
 
 
-def _is_archived(tag: str) -> bool:
-    probed = tags.split_probe_tag(tag)
-    return tag in (tags.TRAIN_LOSS, tags.VALIDATION_LOSS) or bool(
-        probed and probed[0] == tags.STREAM_VARIANCE
-    )
-
-
 def read_archive(path: Path) -> ArchivedRuns:
     """The runs of a file.
 
@@ -125,7 +117,14 @@ def read_archive(path: Path) -> ArchivedRuns:
         head, *rest = lines
         if head["schema_version"] != SCHEMA_VERSION or head["runs"] != len(rest):
             raise ValueError("its first line does not fit the others")
-        runs = tuple(_restore_run(path, raw) for raw in rest)
+        runs = tuple(
+            Run(
+                path,
+                RunRecord.parse(raw["record"]),
+                Events({tag: _restore_series(series) for tag, series in raw["scalars"].items()}),
+            )
+            for raw in rest
+        )
         return ArchivedRuns(runs, str(head["date"]), str(head["machine"]))
     # It is an OSError too, and the caller has an answer to it.
     except FileNotFoundError:
@@ -147,12 +146,6 @@ def _decompress(content: bytes) -> str:
     if decoder.unconsumed_tail or not decoder.eof:
         raise ValueError("it is cut off, or larger than such files are")
     return text.decode()
-
-
-def _restore_run(path: Path, raw: Any) -> Run:
-    record = RunRecord.parse(raw["record"])
-    scalars = {str(tag): _restore_series(series) for tag, series in raw["scalars"].items()}
-    return Run(path, record, Events(scalars))
 
 
 def _restore_series(raw: Mapping[str, Any]) -> Series:
