@@ -1,5 +1,6 @@
 """Ctrl-C while a command imports, or while it works, ends it without a traceback."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -65,6 +66,34 @@ SIGNALS = pytest.mark.parametrize(
 def test_a_signal_during_imports_is_a_word_and_no_traceback(name: str, signum: int) -> None:
     done = interrupted(CALLS[name], "normlab.archive.files", signum=signum)
     assert (done.returncode, done.stdout, done.stderr) == (-signum, "", "stopped\n")
+
+
+@pytest.mark.parametrize("path", ["train.py", "scripts/plot.py", "scripts/claims.py"])
+def test_bytes_that_are_no_text_are_one_sentence(path: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / path, b"output_dir=out\xff"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "output_dir=out\ufffd has the byte 0xff, which is no text in UTF-8" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_byte_that_is_typed_and_is_no_text_is_no_answer(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts/learn.py", "quiz"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"},
+        input=b"\xff\n",
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert "\ufffd is not an answer here" in done.stdout.decode()
 
 
 def test_a_second_ctrl_c_does_not_interrupt_the_answer_to_the_first() -> None:

@@ -15,7 +15,7 @@ from functools import partial
 from importlib import import_module
 
 from normlab import output
-from normlab.errors import report_user_errors
+from normlab.errors import ConfigError, report_user_errors
 from normlab.text import excerpt
 from normlab.training import stopping
 
@@ -99,6 +99,7 @@ def _run_command(import_command: Callable[[], _Command], trains: bool = False) -
     _prepare_environment()
     try:
         with report_user_errors():
+            _check_encoding()
             command = import_command()
         # From here on, what is half-written is tidied away before the end.
         stopping.raise_on_signals()
@@ -145,6 +146,19 @@ def _report_lost_output(trains: bool) -> None:
         rest = "; all else was done" if trains else ""
         sys.stderr.write(f"normlab: standard output cannot be written ({lost.strerror}){rest}.\n")
         sys.exit(0 if trains else 1)
+
+
+def _check_encoding() -> None:
+    """Refuse an argument with bytes that are no text: neither records nor tables can hold it."""
+    for word in sys.argv[1:]:
+        try:
+            word.encode()
+        except UnicodeEncodeError as error:
+            given = os.fsencode(word[error.start : error.end])
+            raise ConfigError(
+                f"{excerpt(word)} has the byte 0x{given[0]:02x}, which is no text in UTF-8; write "
+                f"it in UTF-8, and rename a file or folder of such a name."
+            ) from error
 
 
 def _check_threads() -> None:

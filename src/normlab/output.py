@@ -1,4 +1,4 @@
-"""Standard output and error that never raise: a command does not fail where it cannot write them.
+"""Standard streams that never raise: a command does not fail where it cannot write or decode them.
 
 A character that the terminal's encoding lacks is shown by the nearest that it has. Where nothing
 can be written any more (a reader that has left, a full disk, a closed descriptor) the rest is
@@ -46,13 +46,15 @@ class _Descriptor(io.RawIOBase):
 
 
 def secure_streams() -> None:
-    """Let neither standard stream of this process raise; one that was replaced is left alone."""
+    """Let no standard stream of this process raise; one that was replaced is left alone."""
     _open_closed_descriptors()
     codecs.register_error(_SIMPLIFY, _encode_simpler)
     if sys.stdout is sys.__stdout__:
         sys.stdout = _secure_stream(sys.stdout, 1, _SIMPLIFY)
     if sys.stderr is sys.__stderr__:
         sys.stderr = _secure_stream(sys.stderr, 2, "backslashreplace")
+    if sys.stdin is sys.__stdin__ and isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # as a byte that is typed and is not UTF-8
 
 
 def write_failure(stream: TextIO | None) -> OSError | None:

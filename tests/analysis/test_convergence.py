@@ -307,4 +307,6 @@ def test_the_arm_that_is_called_faster_has_reached_the_target_earlier(maker: Any
     result = analyse_study(study, settings=AnalysisSettings(target=1.5))
     first, second = (row.steps for row in sorted(result.convergence.arms, key=lambda r: r.arm.norm))
     assert log_rank_p(first, second) < 0.05
-    assert "layernorm · pre reaches it in fewer steps" not in " ".join(result.sentences)
+    sentences = " ".join(result.sentences)
+    assert "layernorm · pre reaches it in fewer steps" not in sentences
+    assert "rmsnorm · pre reaches it in fewer steps than layernorm · pre (p = " in sentences

@@ -148,6 +148,17 @@ def test_everything_is_over_the_grid_that_all_arms_share() -> None:
     assert "rmsnorm · pre has lr=1 besides" in warning
 
 
+def test_over_one_shared_rate_there_is_no_sensitivity_and_that_is_said() -> None:
+    wide = {1e-3: [2.0, 2.1], 1e-2: [1.9, 2.0], 1e-1: [1.5, 1.6]}
+    narrow = {1e-1: [2.0, 2.1], 2e-1: [1.9, 2.0], 3e-1: [1.9, 2.1]}
+    rates = found(runs_by_rate(wide), runs_by_rate(narrow, "layernorm"))
+    assert rates.grid == (1e-1,)
+    assert [rated.sensitivity for rated in rates.arms] == [{}, {}]
+    warnings = " ".join(rates.warnings)
+    assert "The arms share one learning rate alone, so that there is no LR sensitivity." in warnings
+    assert "are not in the LR sensitivity" not in warnings
+
+
 @pytest.mark.parametrize("best", [1e-3, 1e-1])
 def test_a_best_rate_at_the_edge_is_a_warning(best: float) -> None:
     losses = {rate: [1.0 if rate == best else 2.0] for rate in U}

@@ -91,6 +91,17 @@ def test_the_command_draws_it_and_says_where(
     assert not (probed.folder / "runs.csv").exists()
 
 
+@pytest.mark.parametrize("flag", ["--margin", "--target"])
+def test_what_means_nothing_to_a_metric_is_refused(
+    flag: str, probed: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        main([str(probed.folder), "--metric", "val/loss", flag, "0.1"])
+    assert left.value.code == 2
+    assert f"normlab: {flag} 0.1 is about validation losses" in capsys.readouterr().err
+    assert not (probed.folder / "figures").exists()
+
+
 def test_a_metric_of_arms_that_the_other_figures_leave_out_is_drawn(
     maker: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

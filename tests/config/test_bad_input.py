@@ -68,6 +68,7 @@ CASES = {
     "placement.reads=nothing": ["placement.reads=nothing", "stream", "block"],
     "placement.order=sideways": ["placement.order=sideways", "feedforward_first"],
     "placement=pre/no_skp": ["placement=pre/no_skp", "sandwich"],
+    "placement.init.output=1/l": ["placement.init.output", "l is unknown", "out and down"],
     "placement.init.value=0/0": ["placement.init.value", "0/0"],
     "placement.attention.skp=1": ["placement.attention.skp", "did you mean", "skip"],
     "placement.feedforward.qk=true": ["placement.feedforward.qk", "input"],
@@ -133,6 +134,12 @@ def test_a_request_that_cannot_be_met_is_one_sentence(
         assert word in answer.err
     assert not answer.out
     assert not (tmp_path / "outputs").exists()
+
+
+def test_an_empty_value_is_the_value_of_its_key(train_py: Callable, tmp_path: Path) -> None:
+    answer = train_py("data=text", "data.path=", f"output_dir={tmp_path / 'outputs'}")
+    assert answer.code == 2
+    assert answer.err.startswith("normlab: data=text needs data.path=…: give a file, a folder")
 
 
 LONG = {"a word": "x" * 3000, "words": "ab " * 1000, "a list": "ab, " * 750}

@@ -1,14 +1,16 @@
 """The sentence: four runs, one comparison, nothing trained twice, nothing lost when one fails."""
 
 import csv
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from normlab.archive.lock import lock_run
 from normlab.archive.record import RunRecord
-from normlab.study import workers
+from normlab.study import sweep, workers
 from normlab.study.plan import Plan
 from tiny_run import TINY
 
@@ -48,6 +50,27 @@ def test_the_sentence_trains_four_runs_and_compares_them(
     more = train_py(*SENTENCE, "seed=0,1", *TINY, f"output_dir={tmp_path}")
     assert "4 already there, 4 to train" in more.out
     assert len(records(study)) == 8
+
+
+def test_a_run_that_another_process_ends_while_tables_are_drawn_is_said_to_be_missing(
+    train_py: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("-m", "norm=rmsnorm,layernorm", "hydra/launcher=basic", *TINY)
+    assert train_py(*words, f"output_dir={tmp_path / 'other'}").code == 0
+    (other,) = (tmp_path / "other/synthetic").glob("layernorm-*")
+    study, draw = tmp_path / "here/synthetic", sweep.draw_study
+
+    def end_run_and_draw(*arguments: Any) -> str:
+        problem = draw(*arguments)
+        shutil.copytree(other, study / other.name)
+        return problem
+
+    monkeypatch.setattr(sweep, "draw_study", end_run_and_draw)
+    with lock_run(study, RunRecord.read(other).id):
+        answer = train_py(*words, f"output_dir={tmp_path / 'here'}")
+    assert answer.code == 1
+    assert "1 of 2 runs are not there yet, for another process trains them: " in answer.err
+    assert f"tables and figures are without {other.name}; " in answer.err
 
 
 def test_a_run_that_another_process_ends_meanwhile_stops_nothing(

@@ -255,6 +255,18 @@ def test_a_run_killed_after_its_last_step_only_writes_its_end(
     assert_same_run(spec.folder, whole)
 
 
+def test_a_run_killed_after_it_has_diverged_only_writes_its_end(here: Callable) -> None:
+    # The losses stay far above the limit, and finite: other states are refused.
+    high = ("optimizer.lr=10", "schedule.warmup=0", "trainer.max_steps=40")
+    spec, copy = here("diverged", *high), here("killed", *high)
+    assert run(spec).state == "diverged"
+    shutil.copytree(spec.study_folder, copy.study_folder)
+    killed = replace(RunRecord.read(copy.folder), state="running", diverged_step=None, reason=None)
+    killed.write(copy.folder)
+    assert run(copy).diverged_step == RunRecord.read(spec.folder).diverged_step
+    assert_same_run(copy.folder, spec.folder)
+
+
 def test_a_run_goes_on_though_its_record_is_damaged(copied: Callable, whole: Path) -> None:
     spec = copied("cut", after=4)
     record = spec.folder / "run.json"

@@ -1,10 +1,12 @@
 """A stack of runs: each is the run that it is alone, whatever happens to it or to the others."""
 
 import os
+import shutil
 import signal
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -268,6 +270,19 @@ def test_a_run_that_diverges_is_stopped_and_disturbs_none(runs: Callable) -> Non
     stack(runs("without"))
     for spec, reference in zip(runs("stacked"), runs("without"), strict=True):
         assert_close_runs(spec.folder, reference.folder)
+
+
+def test_a_stack_killed_after_a_run_of_it_has_diverged_only_writes_its_end(runs: Callable) -> None:
+    # The losses stay far above the limit, and finite: other states are refused.
+    high = ("optimizer.lr=10", "schedule.warmup=0", "trainer.max_steps=40")
+    whole, killed = (runs(place, *((f"seed={s}", *high) for s in (0, 1))) for place in ("a", "b"))
+    assert [record.state for record in stack(whole)] == ["diverged"] * 2
+    shutil.copytree(whole[0].study_folder, killed[0].study_folder)
+    for spec in killed:
+        replace(RunRecord.read(spec.folder), state="running", diverged_step=None).write(spec.folder)
+    stack(killed)
+    for one, other in zip(killed, whole, strict=True):
+        assert_same_run(one.folder, other.folder)
 
 
 def test_a_loss_that_stays_above_the_limit_is_a_divergence_of_its_run(

@@ -264,18 +264,26 @@ def _compare_steps(convergence: Convergence) -> Iterator[str]:
     for facet, rows in groups:
         first, *others = sorted(rows, key=lambda row: (row.median_steps, -row.reached))
         tests = len(groups) * math.comb(len(rows), 2)
-        adjusted = [
-            (row.arm.name, tests * log_rank_p(first.steps, row.steps))
-            for row in others
+        adjusted = [(row, tests * log_rank_p(first.steps, row.steps)) for row in others]
+        different = [(row, p) for row, p in adjusted if p < LEVEL]
+        at = f"At {facet.title}, " if facet.title else ""
+        later = [
+            f"{row.arm.name} (p {format_probability(p)})"
+            for row, p in different
             if _is_earlier(first.steps, row.steps)
         ]
-        later = [f"{name} (p {format_probability(p)})" for name, p in adjusted if p < LEVEL]
         if later:
-            at = f"At {facet.title}, " if facet.title else ""
             yield (
                 f"{at}{first.arm.name} reaches it in fewer steps than {join_first(later)}, by the "
                 f"log-rank test."
             )
+        for row, p in different:
+            # Of equal medians, also of two that were not reached, the test alone says which.
+            if row.median_steps == first.median_steps and _is_earlier(row.steps, first.steps):
+                yield (
+                    f"{at}{row.arm.name} reaches it in fewer steps than {first.arm.name} "
+                    f"(p {format_probability(p)}), by the log-rank test."
+                )
 
 
 def _comparable_rows(convergence: Convergence, facet: Facet) -> Iterable[list[ArmConvergence]]:

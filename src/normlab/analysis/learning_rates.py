@@ -111,8 +111,11 @@ class RatedArm:
     def sensitivity(self) -> dict[int, float]:
         """LR sensitivity by seed, in nats per token: of seeds with a result at every rate.
 
-        A seed of which no run finished has none: an arm that never trains is not insensitive.
+        A seed of which no run finished has none: an arm that never trains is not insensitive. Over
+        one rate alone there is none.
         """
+        if len(self.shared) < 2:
+            return {}
         by_seed = {}
         for seed in sorted({seed for point in self.shared for seed in point.losses}):
             losses = [point.capped.get(seed, math.nan) for point in self.shared]
@@ -284,6 +287,8 @@ def _rate_warnings(arms: Sequence[RatedArm], few: Sequence[str]) -> Iterator[str
             f"The arms do not share one grid of learning rates; sensitivity and best rates are "
             f"over the {len(arms[0].grid)} that all have: {join_first(extra)}."
         )
+    if len(arms[0].grid) == 1:
+        yield "The arms share one learning rate alone, so that there is no LR sensitivity."
     edges = [
         f"{rated.name} at lr={short_number(rate)}"
         for rated in arms
@@ -297,7 +302,8 @@ def _rate_warnings(arms: Sequence[RatedArm], few: Sequence[str]) -> Iterator[str
     lacking = [
         rated.name
         for rated in arms
-        if {seed for point in rated.shared for seed in point.losses} - rated.sensitivity.keys()
+        if len(rated.shared) > 1
+        and {seed for point in rated.shared for seed in point.losses} - rated.sensitivity.keys()
     ]
     if lacking:
         yield (

@@ -124,6 +124,13 @@ def main(
     )
     with report_user_errors():
         arguments = parser.parse_args(argv)
+        if arguments.metric is not None:
+            for flag, value in (("--margin", arguments.margin), ("--target", arguments.target)):
+                if value is not None:
+                    raise ConfigError(
+                        f"{flag} {value:g} is about validation losses, and --metric draws one "
+                        f"scalar alone; leave one of the two out."
+                    )
         if redraw_measurement and redraw_measurement(arguments.study, arguments.metric):
             return
         if arguments.metric is None:

@@ -124,8 +124,8 @@ def explain_error(error: Exception) -> ConfigError:
     sweep = re.match(r"Ambiguous value for argument '(.*)'", str(error))
     if sweep:
         return ConfigError(
-            f"{sweep[1]} lists several values to compare, and --cfg shows one configuration; give "
-            f"it one value."
+            f"{sweep[1]} lists several values to compare, and --cfg and hydra.mode=RUN take one "
+            f"configuration; give it one value."
         )
     package = re.match(r"In '(.*)': Could not override '(\w+)@(.+)\.\2'", str(error))
     if package:

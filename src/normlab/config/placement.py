@@ -91,13 +91,17 @@ class BlockRule(AttentionConfig):
 
 @dataclass
 class PlacementInit:
-    """Factors of the standard deviation at initialization: numbers, or expressions in L and l."""
+    """Factors of the standard deviation at initialization: numbers, or expressions in L and l.
+
+    `output`, of all projections that write to the stream, is in L alone; `out` and `down`, by which
+    it is multiplied, are of the same projections.
+    """
 
     value: Any = 1.0
     out: Any = 1.0
     up: Any = 1.0
     down: Any = 1.0
-    output: Any = None  # null: model.init.output
+    output: Any = None  # in L; null: model.init.output
 
 
 @dataclass

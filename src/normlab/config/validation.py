@@ -229,7 +229,12 @@ def _check_placement(placement: PlacementConfig, depth: int) -> None:
     for end in END_SITES:
         _check_site(f"placement.{end}", getattr(placement, end))
     for name, value in vars(placement.init).items():
-        _check_in_blocks(f"placement.init.{name}", value, depth)
+        if name != "output":
+            _check_in_blocks(f"placement.init.{name}", value, depth)
+    if (output := placement.init.output) is not None:
+        # As model.init.output, which it replaces.
+        key = "placement.init.output (one factor for all blocks; out and down may depend on l)"
+        _check_expression(key, output, L=depth)
     for key, layer in _placement_layers(placement):
         if layer.norm is not None:
             _check_norm(f"{key}.norm", layer.norm)

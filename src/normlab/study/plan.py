@@ -249,7 +249,7 @@ def expand_overrides(loader: ConfigLoader, arguments: Sequence[str]) -> Expanded
             options.append([f"{key}={value}" for value in values])
         else:
             value = fixed[key] = override.get_value_element_as_str()
-            options.append([f"{key}={value}" if value else key])
+            options.append([key if override.is_delete() and not value else f"{key}={value}"])
     # Before the product is written out: ten keys with ten values would fill the memory.
     _check_run_count([len(values) for values in options])
     return ExpandedOverrides(tuple(itertools.product(*options)), varied, fixed)

@@ -37,7 +37,7 @@ from normlab.study.progress import format_outcome
 from normlab.study.stack_allocation import StackAllocation, allocate_stacks
 from normlab.study.stack_process import train_in_stacks
 from normlab.terminal import has_fixed_width, open_terminal
-from normlab.text import one_line, printable_line
+from normlab.text import join_words, one_line, printable_line
 from normlab.training import stopping
 
 if TYPE_CHECKING:
@@ -148,9 +148,11 @@ class StudySweeper(Sweeper):
                 f"its keys hydra.launcher.…, or leave hydra/launcher out."
             ) from error
         finally:
+            # Before the tables: what another process ends while they are drawn is not in them.
+            missing = [spec for _, spec in plan.pending()]
             # Not in Hydra's on_multirun_end, which is not called where a job failed.
             problem = draw_study(terminal, plan, self.trained_experiments)
-        _raise_failures(plan, specs, results, problem)
+        _raise_failures(plan, missing, specs, results, problem)
 
     def _instantiate_launcher(self, pending: Sequence[RunSpec]) -> Launcher:
         return Plugins.instance().instantiate_launcher(
@@ -265,9 +267,13 @@ def draw_study(terminal: Console, plan: Plan, experiments: "StudyExperiments") -
 
 
 def _raise_failures(
-    plan: Plan, pending: Sequence[RunSpec], results: Sequence[JobReturn], problem: str
+    plan: Plan,
+    missing: Sequence[RunSpec],
+    pending: Sequence[RunSpec],
+    results: Sequence[JobReturn],
+    problem: str,
 ) -> None:
-    """Name every run that has no result, with what its job or else its record says of it."""
+    """Name every missing run, with what its job or else its record says of it."""
     # All of them: Hydra prints the first failure only.
     errors: dict[str, str] = {}
     elsewhere = set()  # ids of runs that another process trains
@@ -277,17 +283,18 @@ def _raise_failures(
             errors[spec.id] = describe_error(error)
         elif result.status is JobStatus.COMPLETED and result.return_value == ELSEWHERE:
             elsewhere.add(spec.id)
-    missing = [spec for spec in plan.specs if spec.read_result() is None]
     rows = [
         f"  {spec.name}: {errors.get(spec.id) or _recorded_reason(spec)}"
         for spec in missing
         if spec.id not in elsewhere
     ]
-    left = len(missing) - len(rows)
+    left = [spec.name for spec in missing if spec.id in elsewhere]
     if left:
+        names = join_words(left if len(left) <= 3 else [*left[:2], f"{len(left) - 2} more"])
         waiting = (
-            f"{left} of {len(plan.specs)} runs are not there yet, for another process trains "
-            f"them; once that has ended, the same command trains what is missing and draws all."
+            f"{len(left)} of {len(plan.specs)} runs are not there yet, for another process trains "
+            f"them: tables and figures are without {names}; once that has ended, the same command "
+            f"trains what is missing and draws all."
         )
         problem = f"{waiting} {problem}".strip()
     if rows:

@@ -109,6 +109,8 @@ class Checkpoints(pl.Callback):
         stopping.defer_signals_again()  # Lightning has just taken the signals
         if self.resumed is not None:
             self._restore_state(trainer, module, self.resumed)
+            if self.recorder.progress.diverged_step is not None:
+                trainer.should_stop = True  # it was killed before its record was written
         self._saved_at = time.monotonic()
 
     def on_train_batch_start(

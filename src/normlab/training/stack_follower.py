@@ -179,6 +179,10 @@ class StackFollower(pl.Callback):
         """Start the clock; begin at the step of the saved states."""
         stopping.defer_signals_again()  # Lightning has just taken the signals
         skip_batches(trainer, self.stack.step)
+        # Killed after their last states, before their records were written.
+        if diverged := [run for run in self.active if run.progress.diverged_step is not None]:
+            self._end_diverged(diverged)
+            self._drop_ended(trainer)
         self._clock = time.perf_counter() - self._elapsed
         self._saved_at = time.perf_counter()
 

@@ -82,7 +82,10 @@ def test_an_arm_that_no_run_has_stops_before_anything_trains(call: Call, tmp_pat
     experiment(mine, "tiny")
     write(mine, "one", experiment="tiny", test={**LOWER, "a": "norm=rmsnrom"})
     write(mine, "two", experiment="tiny", test={**LOWER, "a": "rmsnorm"})
-    for name, said in (("one", "has norm=rmsnrom; its arms are norm="), ("two", "names no arm")):
+    for name, said in (
+        ("one", "has norm=rmsnrom at budget=quick; its arms are norm="),
+        ("two", "names no arm"),
+    ):
         code, out, err = call(f"claim={name}", "--config-dir", "mine")
         assert code == 2
         assert f"claim={name}: " in err
@@ -305,6 +308,7 @@ def test_verdicts_are_recomputed_from_exported_runs(call: Call, tmp_path: Path, 
     # A run that is gone, or a file, is not passed over.
     Path("kept/measured/counted-quick.json").unlink()
     Path("kept/tiny-quick.jsonl.gz").unlink()
+    results.unlink()
     call(*words, "--from", "kept")
     reasons = [verdict.reason for verdict in read_record(results, ClaimsRecord).verdicts]
     assert reasons == [
@@ -315,6 +319,70 @@ def test_verdicts_are_recomputed_from_exported_runs(call: Call, tmp_path: Path, 
     code, _, err = call(*words, "--from", "kept")
     assert code == 1
     assert err.startswith("normlab: kept/tiny-quick.jsonl.gz is damaged")
+
+
+def test_a_verdict_stays_where_its_data_are_missing(
+    call: Call, tmp_path: Path, ours: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = tmp_path / "mine"
+    measured(mine, "one", "counted")
+    words = ("claim=one", "--config-dir", "mine")
+    results = Path("outputs/claims/claims-quick.json")
+    call(*words)
+    before = read_record(results, ClaimsRecord)
+    monkeypatch.setattr(measurements, "MEASUREMENTS", {"counted": UntrainedMeasurement(broken)})
+    shutil.rmtree("outputs/claims/measured")
+    code, out, err = call(*words)
+    assert (code, err) == (0, "")
+    (verdict,) = before.verdicts
+    assert (
+        f"note: one: the verdict of {verdict.date} stays (reproduced), for its data are not "
+        f"complete here (counted could not be measured (RuntimeError: no such device))"
+    ) in " ".join(out.split())
+    assert read_record(results, ClaimsRecord) == before
+    # Not where the claim has changed since.
+    test = {"kind": "value", "of": "x", "low": 0.8, "high": 1.1}
+    write(mine, "one", measurement="counted", test=test)
+    _, out, _ = call(*words)
+    assert "stays" not in out
+    (verdict,) = read_record(results, ClaimsRecord).verdicts
+    assert verdict.word == "not measured"
+    assert [earlier.word for earlier in verdict.earlier] == ["reproduced"]
+
+
+@pytest.mark.parametrize(
+    ("test", "message"),
+    [
+        (
+            {**LOWER, "a": "norm=rmsnrom"},
+            "no run of experiment=tiny has norm=rmsnrom at budget=quick; its arms are norm=",
+        ),
+        ({**LOWER, "margin": 9.0}, "test.margin=9 is not allowed; losses lie between"),
+    ],
+)
+def test_a_claim_that_no_run_can_decide_is_not_registered(
+    test: dict[str, object], message: str, call: Call, tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine"
+    experiment(mine, "tiny")
+    write(mine, "one", experiment="tiny", test=test)
+    code, out, err = call("claim=one", "--config-dir", "mine", "--register")
+    assert (code, out) == (2, "")
+    assert err.startswith("normlab: claim=one: ")
+    assert err.count("\n") == 1
+    assert message in err
+    assert not (mine / "claim" / "registered.json").exists()
+
+
+def test_a_claim_about_data_that_are_not_here_is_registered(call: Call, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    (tmp_path / "text.txt").write_text("x" * 10_000)
+    experiment(mine, "tiny", "data=text", "data.path=text.txt")
+    write(mine, "one", experiment="tiny", test=LOWER)
+    (tmp_path / "text.txt").unlink()
+    code, out, err = call("claim=one", "--config-dir", "mine", "--register")
+    assert (code, err) == (0, "")
+    assert "1 registered" in out
 
 
 def test_a_changed_test_is_named_beside_its_earlier_verdict(

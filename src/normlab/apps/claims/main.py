@@ -40,7 +40,9 @@ from normlab.apps.claims.registry import (
     write_register,
 )
 from normlab.apps.claims.runs import (
+    PlannedStudy,
     StudyOptions,
+    check_arms,
     collect_claim_data,
     export_claim_data,
     plan_study,
@@ -176,6 +178,15 @@ def judge_claims(request: ClaimsRequest) -> ClaimsRecord:
     merged = earlier.update(record) if earlier else record
     write_record(request.record_path, merged)
     print_verdicts(terminal, record)
+    stored = {verdict.name: verdict for verdict in merged.verdicts}
+    for verdict in record.verdicts:
+        if verdict.lacks_data and not (earlier_verdict := stored[verdict.name]).lacks_data:
+            terminal.print(
+                f"note: {verdict.name}: the verdict of {earlier_verdict.date} stays "
+                f"({earlier_verdict.label}), for its data are not complete here "
+                f"({verdict.reason})",
+                markup=False,
+            )
     if request.export is not None:
         remedy = EXPORT_REMEDY if request.docs is None else DOCS_REMEDY
         for path in export_claim_data(claims, data, options, request.export, remedy):
@@ -192,7 +203,8 @@ def register_claims(request: ClaimsRequest) -> Register:
     """Write the hashes of the claims into the register beside their files; nothing is trained.
 
     Raises:
-        ConfigError: an experiment cannot be composed, or reaches the regime of a claim nowhere.
+        ConfigError: an experiment cannot be composed, has no run of an arm that a claim names, or
+            reaches its regime or its margin nowhere.
         NormlabError: the register is damaged, or cannot be written.
     """
     from normlab.training.hardware import git_state
@@ -200,9 +212,7 @@ def register_claims(request: ClaimsRequest) -> Register:
     state = git_state() or GitState(commit="")
     register = earlier = read_register(request.claims_folder)
     experiments = dict.fromkeys(claim.experiment for claim in request.claims.values())
-    studies = {
-        name: plan_study(name, request.options, with_runs=False) for name in experiments if name
-    }
+    studies = {name: _plan_registration(name, request.options) for name in experiments if name}
     for name, claim in request.claims.items():
         if claim.experiment is None:
             definitions: Mapping[str, object] = define_measurement(str(claim.measurement))
@@ -210,6 +220,7 @@ def register_claims(request: ClaimsRequest) -> Register:
             study = studies[claim.experiment]
             if study.problem:
                 raise ConfigError(f"claim={name} cannot be registered: {study.problem}.")
+            check_arms(name, claim, study, request.options.budget)
             check_attainable(name, claim, study.reach, study.losses)
             definitions = study.definitions
         hashes = hash_claim(claim, definitions)
@@ -224,6 +235,12 @@ def register_claims(request: ClaimsRequest) -> Register:
     same = len(request.claims) - len(changed)
     terminal.print(f"{path}: {len(changed)} registered, {same} as before; commit it", markup=False)
     return register
+
+
+def _plan_registration(experiment: str, options: StudyOptions) -> PlannedStudy:
+    """The study as it is composed, with its data where they are here: a test needs none."""
+    study = plan_study(experiment, options)
+    return plan_study(experiment, options, with_data=False) if study.problem else study
 
 
 def _write_figures(request: ClaimsRequest, record: ClaimsRecord, terminal: "Console") -> None:

@@ -154,8 +154,18 @@ class ClaimVerdict(IntervalVerdict):
     trained: str = ""
     budget: str = ""
 
+    @property
+    def lacks_data(self) -> bool:
+        """Whether runs or a measurement were missing where it was judged."""
+        return self.word == "not measured" or self.runs.missing > 0
+
     def follow(self, older: "ClaimVerdict") -> "ClaimVerdict":
-        """This verdict, with the older one's history and that one, where it is of another hash."""
+        """This verdict, with the older one's history and that one, where it is of another hash.
+
+        Where this one lacks data, an older one of the same hash that has them stays.
+        """
+        if self.lacks_data and not older.lacks_data and self.digest and self.digest == older.digest:
+            return replace(older, registration=self.registration)
         history = [*older.earlier]
         # Of the same hash the newer verdict takes the older one's place.
         if older.digest != self.digest:

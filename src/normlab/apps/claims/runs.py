@@ -157,13 +157,8 @@ class PlannedStudy:
         )
 
 
-def plan_study(
-    experiment: str, options: StudyOptions, *, with_runs: bool = True, with_data: bool = True
-) -> PlannedStudy:
-    """The runs of an experiment. One that cannot be composed, or has no data, says why.
-
-    Without runs it needs no data, and has what is known of its budgets alone.
-    """
+def plan_study(experiment: str, options: StudyOptions, *, with_data: bool = True) -> PlannedStudy:
+    """The runs of an experiment. One that cannot be composed, or has no data, says why."""
     overrides = options.overrides(experiment)
     budgets: dict[str, Any] = {}
     try:
@@ -173,8 +168,6 @@ def plan_study(
             sweep.check_types()
             budgets["reach"] = find_reach(sweep, master)
             budgets["definitions"] = define_budgets(sweep, loader, master)
-            if not with_runs:
-                return PlannedStudy(**budgets)
             arms, swept = sweep.expand_arms(overrides, options.budget)
             study = sweep.study_name(str(master.study), options.budget)
             plan = make_plan(loader, master, swept, study, arms, with_data=with_data)
@@ -277,8 +270,8 @@ def collect_claim_data(
     studies = {experiment: plan_study(experiment, options) for experiment in experiments}
     for name, claim in claims.items():
         if claim.experiment is not None:
-            _check_arms(name, claim, studies[claim.experiment])
             study = studies[claim.experiment]
+            check_arms(name, claim, study, options.budget)
             check_attainable(name, claim, study.reach, study.losses)
     stored = {
         name: read_measurement(name, options.budget, options.output_dir) for name in measurements
@@ -437,8 +430,12 @@ def _try_measurement(name: str, options: StudyOptions) -> tuple[StoredMeasuremen
         return None, f"{name} could not be measured ({type(error).__name__}: {message})"
 
 
-def _check_arms(name: str, claim: Claim, study: PlannedStudy) -> None:
-    """Refuse, before anything is trained, an arm that no run of the claim's study has."""
+def check_arms(name: str, claim: Claim, study: PlannedStudy, budget: str) -> None:
+    """Refuse an arm that no run of the claim's study has; `budget` is the study's.
+
+    Raises:
+        ConfigError: naming the arm and those that the study has.
+    """
     if study.problem:
         return
     for arm in claim.arms:
@@ -452,6 +449,6 @@ def _check_arms(name: str, claim: Claim, study: PlannedStudy) -> None:
                 for record in study.records.values()
             )
             raise ConfigError(
-                f"claim={name}: no run of experiment={claim.experiment} has {arm}; its arms are "
-                f"{', '.join(arms)}."
+                f"claim={name}: no run of experiment={claim.experiment} has {arm} at "
+                f"budget={budget}; its arms are {', '.join(arms)}."
             )
