@@ -68,7 +68,9 @@ def _list_loader_groups(loader: ConfigLoader) -> str:
                     found = options.setdefault(group.name, set())
                     found.update(file.stem for file in group.glob("*.yaml"))
     width = max(map(len, options))
-    lines = [f"  {group:<{width}}  {', '.join(sorted(options[group]))}" for group in sorted(options)]
+    lines = [
+        f"  {group:<{width}}  {', '.join(sorted(options[group]))}" for group in sorted(options)
+    ]
     return printable("\n".join(lines))
 
 
