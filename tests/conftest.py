@@ -17,6 +17,7 @@ from normlab.config.compose import register_schemas
 from normlab.config.gate import TRUST_VARIABLE
 from normlab.config.run_spec import RunSpec
 from normlab.config.specify import make_run_spec
+from normlab.study import workers
 from normlab.study.command import main
 from normlab.study.composition import RunComposer
 from tiny_run import keep_last
@@ -78,6 +79,12 @@ def no_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
 
 
+@pytest.fixture
+def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw no figures of a study, which take most of the time of a tiny one."""
+    monkeypatch.setattr("normlab.analysis.figures.draw_figures", lambda *arguments: [])
+
+
 @dataclass
 class CommandResult:
     code: int
@@ -89,7 +96,12 @@ class CommandResult:
 def train_py(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Callable[..., CommandResult]:
-    """Calls the main function of train.py with these arguments, in this process."""
+    """Calls the main function of train.py with these arguments, in this process.
+
+    The fork server outlives a command that was refused: to import torch again takes 7 s of the
+    processor. `test_start.py` tests that it is stopped.
+    """
+    monkeypatch.setattr(workers, "stop_fork_server", lambda: None)
 
     def call(*arguments: str) -> CommandResult:
         monkeypatch.setattr(sys, "argv", ["train.py", *keep_last(arguments)])

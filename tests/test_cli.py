@@ -106,8 +106,15 @@ def test_a_second_ctrl_c_does_not_interrupt_the_answer_to_the_first() -> None:
     assert (done.returncode, done.stderr) == (-signal.SIGINT, b"")
 
 
-@SIGNALS
-@pytest.mark.parametrize("replaced", [True, False], ids=["replaced", "swallowed"])
+@pytest.mark.parametrize(
+    ("signum", "replaced"),
+    [
+        pytest.param(signal.SIGINT, True, id="SIGINT-replaced"),
+        pytest.param(signal.SIGTERM, True, id="SIGTERM-replaced"),
+        pytest.param(signal.SIGINT, False, id="SIGINT-swallowed"),
+        pytest.param(signal.SIGTERM, False, id="SIGTERM-swallowed", marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_whose_exception_a_library_loses_still_stops_the_study(
     signum: int, replaced: bool, tmp_path: Path
 ) -> None:

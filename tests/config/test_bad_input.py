@@ -150,8 +150,16 @@ ECHOED = (
 )
 
 
-@pytest.mark.parametrize("kind", LONG)
-@pytest.mark.parametrize("request_", ECHOED)
+# What repeats a value does not look at its words: one kind everywhere, all kinds where it is parsed
+# by Hydra, as a number, as a path, and before Hydra.
+LONG_CASES = [(request, "a word") for request in ECHOED] + [
+    (request, kind)
+    for request in ("norm=VALUE", "model.width=VALUE", "data=text data.path=VALUE", "--from VALUE")
+    for kind in ("words", "a list")
+]
+
+
+@pytest.mark.parametrize(("request_", "kind"), LONG_CASES)
 def test_a_long_value_does_not_come_back_whole(
     request_: str, kind: str, train_py: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,13 +25,13 @@ DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 TRAINED = [torch.float32, torch.bfloat16]
 
 # Few, since each is compiled: with and without what remains after a kernel's wide registers.
-WIDTHS = (1, 2, 3, 8, 12, 16, 33, 64)
+WIDTHS = (1, 3, 16, 33)
 
 NORMS = pytest.mark.parametrize("name", FILES)
 LEADING = st.lists(st.integers(1, 4), max_size=3)
 SIZES = st.sampled_from([0.0, *(10.0**exponent for exponent in range(-6, 7))])
 SEEDS = st.integers(0, 2**31)
-few = settings(deadline=None, max_examples=25, derandomize=True)
+few = settings(deadline=None, max_examples=15, derandomize=True)
 
 
 @cache

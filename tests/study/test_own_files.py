@@ -16,6 +16,8 @@ from normlab.config.specify import make_run_spec
 from normlab.training.run import train
 from tiny_run import TINY, SilentDisplay, keep_last
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 PAGE = Path(__file__).parents[2] / "docs" / "adding_a_norm.md"
 FILES = re.findall(r"```yaml\n# mine/((\w+)/(\w+)\.yaml)\n(.*?)```", PAGE.read_text(), re.DOTALL)
 

@@ -16,6 +16,8 @@ from normlab.study import repeat
 from normlab.study.plan import ELSEWHERE
 from tiny_run import TINY
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 MINE = ("norm=layernorm", "placement=mixln", "norm.eps=1e-4", "seed=3", "model.dropout=0.1")
 
 

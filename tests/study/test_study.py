@@ -73,6 +73,7 @@ def test_a_run_that_another_process_ends_while_tables_are_drawn_is_said_to_be_mi
     assert f"tables and figures are without {other.name}; " in answer.err
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_run_that_another_process_ends_meanwhile_stops_nothing(
     train_py: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,6 +130,7 @@ def test_a_run_that_fails_leaves_the_others_and_the_figures(
     assert (study / "figures" / "comparison.png").is_file()
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_without_a_norm_two_placements_are_one_run(train_py: Callable, tmp_path: Path) -> None:
     answer = train_py("-m", "norm=none", "placement=pre,post", *TINY, f"output_dir={tmp_path}")
     assert answer.code == 0
@@ -208,6 +210,7 @@ def test_a_sweep_of_learning_rates_names_no_run_and_yields_to_the_command_line(
     assert all("sweep" not in {**r.choices, **r.config} for r in records(tmp_path / "rates"))
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_norm_of_ones_own_needs_a_file_and_nothing_else(
     train_py: Callable, tmp_path: Path
 ) -> None:
@@ -244,6 +247,7 @@ def test_missing_real_text_is_said_before_anything_is_written(
     assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_text_that_changed_is_not_taken_for_the_one_that_was_trained_on(
     train_py: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -269,6 +273,7 @@ def test_where_shakespeare_lies_does_not_change_who_a_run_is(specified: Callable
     assert specified("data=text", "data.path=a").id != specified("data=text", "data.path=b").id
 
 
+@pytest.mark.usefixtures("without_figures")
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"")])
 def test_a_result_without_its_curves_is_trained_again(
     damage: Callable[[Path], object], train_py: Callable, tmp_path: Path
@@ -291,6 +296,7 @@ def test_a_folder_of_the_job_is_refused(train_py: Callable, tmp_path: Path) -> N
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_file_that_is_edited_meanwhile_trains_no_other_run(
     train_py: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

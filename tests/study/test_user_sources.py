@@ -13,6 +13,8 @@ from normlab.config.user_sources import digest_user_sources
 from normlab.training.run import train
 from tiny_run import TINY, InterruptingDisplay, SilentDisplay
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 BASE = """
 import torch
 

@@ -13,6 +13,8 @@ from normlab.training.run import train
 from normlab.training.stack_run import train_stack
 from tiny_run import TINY, SilentDisplay
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 HEAD = """\
 import functools, json
 import numpy

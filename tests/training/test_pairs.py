@@ -32,7 +32,7 @@ NORMS, PLACEMENTS = files("norm"), files("placement")
 # Every norm and every placement at least once; the slow test takes all pairs.
 SOME = [(norm, "pre") for norm in NORMS]
 SOME += [("rmsnorm", name) for name in PLACEMENTS if name != "pre"]
-STEPS = 20
+STEPS = 8
 SMALL = (*TINY, "model.depth=4", "model.width=32", "model.context=8", f"trainer.max_steps={STEPS}")
 
 Batch = tuple[Tensor, Tensor]

@@ -394,7 +394,8 @@ def fix_layout(figure: Figure) -> None:
     if widen_hidden_curves(figure) and isinstance(figure, Sheet):
         figure.add_note(HIDDEN_NOTE)
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # or saving would lay out once more
+    # Or saving would lay out once more; with "none" it would still draw for that, without a layout.
+    figure.set_layout_engine(None)
     for part in _nested_subfigures(figure):
         part.bbox_relative.set_points(np.round(part.bbox_relative.get_points(), 4))
     for axes in figure.axes:

@@ -12,7 +12,6 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.object_type import ObjectType
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
@@ -54,13 +53,20 @@ def list_groups() -> str:
 # the cache this was a third of the time of composing.
 @lru_cache(maxsize=1)
 def _list_loader_groups(loader: ConfigLoader) -> str:
-    groups = loader.get_group_options("", ObjectType.GROUP)
-    groups = [group for group in groups if group not in _HIDDEN_GROUPS]
-    width = max(map(len, groups))
-    lines = []
-    for group in groups:
-        options = loader.get_group_options(group, ObjectType.CONFIG)
-        lines.append(f"  {group:<{width}}  {', '.join(options)}")
+    # Not from `loader.get_group_options`, which reads the configuration anew for every group: all
+    # of them took 0.1 s of every command.
+    options: dict[str, set[str]] = {}
+    for element in loader.get_search_path().get_path():
+        folder = str(element.path).removeprefix("file://")
+        if "://" not in folder:  # what is not a folder holds Hydra's own groups, and the schema
+            for group in Path(folder).iterdir():
+                if group.is_dir() and group.name not in _HIDDEN_GROUPS:
+                    found = options.setdefault(group.name, set())
+                    found.update(file.stem for file in group.glob("*.yaml"))
+    width = max(map(len, options))
+    lines = [
+        f"  {group:<{width}}  {', '.join(sorted(options[group]))}" for group in sorted(options)
+    ]
     return printable("\n".join(lines))
 
 
