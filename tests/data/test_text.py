@@ -37,7 +37,7 @@ def corpus(tmp_path):
 
 
 def whole(source):
-    return source.tokenizer.decode(np.concatenate([source._train, source._validation._ids]))
+    return source.tokenizer.decode(np.concatenate([source._train, source._held_out]))
 
 
 def open_text(path, context=8, **options):

@@ -1255,7 +1255,7 @@ const QUIZ = [
     "explanation": "That is the number for five seeds."
    },
    {
-    "text": "In 56.9 % of studies",
+    "text": "In 56.7 % of studies",
     "correct": true,
     "explanation": "With five seeds it is 98.8 %. So \"cannot tell\" after three seeds says little."
    },

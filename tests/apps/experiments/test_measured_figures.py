@@ -18,6 +18,7 @@ from example_measurements import (
     stream_profile,
 )
 from figure_texts import overlapping_words, visible_words, words_outside
+from normlab.analysis.sheet import fix_layout
 from normlab.analysis.style import RC
 from normlab.apps.experiments import (
     gradient_vanishing_figure,
@@ -41,9 +42,9 @@ def drawn(numbers: GradientVanishing | LayerNormVsRmsNorm | Precision) -> Figure
         Precision: precision_figure.draw_figure,
     }
     with matplotlib.rc_context(RC):
-        sheet = sheets[type(numbers)](measurement_record(numbers))
-        sheet.draw_without_rendering()
-    return sheet
+        figure = sheets[type(numbers)](measurement_record(numbers))
+        fix_layout(figure)  # as where it is written: it labels the ticks
+    return figure
 
 
 def every_way(widths: tuple[int, ...]) -> LayerNormVsRmsNorm:
