@@ -85,6 +85,21 @@ def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("normlab.analysis.figures.draw_figures", lambda *arguments: [])
 
 
+@pytest.fixture
+def draw_only(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Draw of a study the figures of these names alone."""
+    from normlab.analysis import figures
+
+    every = figures._figure_drawers
+
+    def select(*names: str) -> None:
+        monkeypatch.setattr(
+            figures, "_figure_drawers", lambda *of: {name: every(*of)[name] for name in names}
+        )
+
+    return select
+
+
 @dataclass
 class CommandResult:
     code: int

@@ -1,5 +1,6 @@
 """A curve that does not show its whole run never passes as one that does."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ def legend(study: Path) -> list[str]:
     return [t.get_text() for part in figure.subfigs for l in part.legends for t in l.get_texts()]
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_shortened_curve_is_in_no_mean_and_is_marked_everywhere(maker: Any) -> None:
     records = [maker.run(seed=seed, steps=100) for seed in range(3)]
     assert circles(axes(maker.folder)) == []
@@ -153,6 +155,7 @@ def test_where_a_shortened_run_diverged_is_not_claimed(maker: Any) -> None:
     assert legend(maker.folder) == ["rmsnorm · pre (diverged at step 80; curve incomplete)"]
 
 
+@pytest.mark.usefixtures("without_figures")
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_an_interrupted_run_is_drawn_open_and_not_counted(seeds: int, maker: Any) -> None:
     for seed in range(seeds - 1):
@@ -170,7 +173,10 @@ def test_an_interrupted_run_is_drawn_open_and_not_counted(seeds: int, maker: Any
     assert f"{record.name} at step 60" in told
 
 
-def test_a_run_being_written_is_drawn_open_without_a_complaint(maker: Any) -> None:
+def test_a_run_being_written_is_drawn_open_without_a_complaint(
+    maker: Any, draw_only: Callable
+) -> None:
+    draw_only("training_loss")
     record = maker.run(steps=60, state="running")
     cut(maker.folder / record.name, 0.9)
     assert len(circles(axes(maker.folder))) == 1
@@ -178,7 +184,10 @@ def test_a_run_being_written_is_drawn_open_without_a_complaint(maker: Any) -> No
 
 
 @pytest.mark.parametrize("name", ["$\\frac{$", "a$b$c", "<b>", "[bold]", "σ\n"])
-def test_a_name_is_drawn_as_it_is(name: str, maker: Any) -> None:
+def test_a_name_is_drawn_as_it_is(name: str, maker: Any, draw_only: Callable) -> None:
+    draw_only("training_loss", "final_validation_loss")  # in a legend, and at an axis
     record: RunRecord = maker.run(norm=name, name="run", steps=50)
     assert record.norm == name
-    assert write_study_report(maker.folder).result.arms[0].norm == name
+    done = write_study_report(maker.folder)
+    assert done.result.arms[0].norm == name
+    assert (len(done.figures), done.left_out) == (4, [])

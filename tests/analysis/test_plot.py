@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -48,14 +49,16 @@ def test_figures_are_ours_whatever_a_user_has_set_for_matplotlib(
     maker: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     maker.run(steps=50)
-    assert plot(maker.folder).returncode == 0
-    figures = {path.name: path.read_bytes() for path in (maker.folder / "figures").iterdir()}
-    for path in (maker.folder / "figures").iterdir():
+    main([str(maker.folder), "--metric", "train/loss"])
+    folder = maker.folder / "figures" / "metrics"
+    figures = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert len(figures) == 2
+    for path in folder.iterdir():
         path.unlink()
     own = tmp_path_factory.mktemp("own")
     (own / "matplotlibrc").write_text("text.usetex: True\nfont.family: serif\nsavefig.dpi: 10\n")
     done = subprocess.run(
-        [sys.executable, SCRIPT, maker.folder],
+        [sys.executable, SCRIPT, maker.folder, "--metric", "train/loss"],
         cwd=own,  # the first place that matplotlib looks for settings in
         capture_output=True,
         text=True,
@@ -69,30 +72,29 @@ def test_figures_are_ours_whatever_a_user_has_set_for_matplotlib(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert {path.name: path.read_bytes() for path in (maker.folder / "figures").iterdir()} == (
-        figures
-    )
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == figures
 
 
-def test_a_figure_that_fails_costs_a_sentence(maker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_figure_that_fails_costs_a_sentence(
+    maker: Any, monkeypatch: pytest.MonkeyPatch, draw_only: Callable
+) -> None:
     from normlab.analysis import figures
 
+    draw_only("training_loss", "validation_loss")
     maker.run(steps=50)
 
     def training_loss(planned: object) -> None:
         raise RuntimeError("no such font")
 
-    monkeypatch.setattr(figures, "training_loss_figure", training_loss)
-    done = write_study_report(maker.folder)
-    assert {path.stem for path in done.figures} == {
-        *("comparison", "validation_loss", "final_validation_loss")
-    }
+    with monkeypatch.context() as failing:
+        failing.setattr(figures, "training_loss_figure", training_loss)
+        done = write_study_report(maker.folder)
+    assert {path.stem for path in done.figures} == {"validation_loss"}
     (sentence,) = done.left_out
     assert "training_loss" in sentence
     assert "no such font" in sentence
     assert "no such font" in done.page.read_text()
-    monkeypatch.undo()
-    assert len(write_study_report(maker.folder).figures) == 8  # and is tried again
+    assert len(write_study_report(maker.folder).figures) == 4  # and is tried again
 
 
 KILLED = """
@@ -109,12 +111,15 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_what_a_killed_writer_left_beside_the_figures_is_swept(maker: Any) -> None:
+def test_what_a_killed_writer_left_beside_the_figures_is_swept(
+    maker: Any, draw_only: Callable
+) -> None:
+    draw_only("comparison")
     maker.run(steps=50)
     environment = {"PYTHONPATH": str(SOURCE), "PATH": ""}
     subprocess.run([sys.executable, "-c", KILLED, maker.folder], env=environment, check=False)
     assert len(list(maker.folder.rglob(".*.part"))) == 2
-    assert plot(maker.folder).returncode == 0
+    write_study_report(maker.folder)
     assert not list(maker.folder.rglob(".*.part"))
 
 
@@ -146,12 +151,13 @@ def test_the_script_ends_with_that_sentence_and_no_traceback(tmp_path: Path) -> 
     assert "missing" in done.stderr
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_within_the_margin_of_the_command_arms_end_the_same(
     maker: Any, capfd: pytest.CaptureFixture
 ) -> None:
     for seed in range(5):
-        maker.run("rmsnorm", seed=seed, level=1.5 + 0.01 * seed)
-        maker.run("layernorm", seed=seed, level=1.5 + 0.01 * seed)
+        maker.run("rmsnorm", seed=seed, level=1.5 + 0.01 * seed, steps=100)
+        maker.run("layernorm", seed=seed, level=1.5 + 0.01 * seed, steps=100)
     main([str(maker.folder)])
     assert "end the same" not in capfd.readouterr().out
     main([str(maker.folder), "--margin", "1"])
@@ -190,10 +196,12 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(
     assert message.count("\n") == 1
 
 
-def test_report_gives_what_the_end_of_a_sweep_shows(maker: Any) -> None:
+def test_report_gives_what_the_end_of_a_sweep_shows(maker: Any, draw_only: Callable) -> None:
+    draw_only("comparison")
     maker.run(steps=100)
     done = write_study_report(maker.folder)
     assert [arm.label for arm in done.result.summaries] == ["rmsnorm · pre"]
+    assert [path.name for path in done.figures] == ["comparison.png", "comparison.svg"]
     assert all(path.is_file() for path in [done.csv, *done.figures])
     assert done.left_out == []
     assert summary_table(done.result.summaries).row_count == 1
@@ -201,10 +209,14 @@ def test_report_gives_what_the_end_of_a_sweep_shows(maker: Any) -> None:
         write_study_report(maker.folder / "nothing")
 
 
-def test_below_the_table_stands_what_it_shows_and_what_weakens_it(maker: Any) -> None:
+def test_below_the_table_stands_what_it_shows_and_what_weakens_it(
+    maker: Any, draw_only: Callable, capfd: pytest.CaptureFixture
+) -> None:
+    draw_only("comparison")
     for norm, level in (("rmsnorm", 1.5), ("layernorm", 1.6)):
         maker.run(norm, level=level, steps=100)
-    told = plot(maker.folder).stdout
+    main([str(maker.folder)])
+    told = capfd.readouterr().out
     verdict, target = [line for line in told.splitlines() if line.startswith("- ")]
     assert target == "- No run reached the target of 1.5300 nats per token, 0.1 above the floor."
     assert "rmsnorm · pre ends lowest" in verdict
@@ -213,12 +225,16 @@ def test_below_the_table_stands_what_it_shows_and_what_weakens_it(maker: Any) ->
     assert told.index("params") < told.index(verdict) < told.index(warning) < told.index("figures ")
 
 
-def test_the_terminal_has_the_differences_that_the_verdict_only_counts(maker: Any) -> None:
+@pytest.mark.usefixtures("without_figures")
+def test_the_terminal_has_the_differences_that_the_verdict_only_counts(
+    maker: Any, capfd: pytest.CaptureFixture
+) -> None:
     for at in range(7):
         for seed in range(3):
             maker.run(f"norm{at}", seed=seed, level=1.5 + at / 10, steps=100)
-    told = plot(maker.folder).stdout
-    result = write_study_report(maker.folder).result
+    done = write_study_report(maker.folder)
+    print_report(done)
+    told, result = capfd.readouterr().out, done.result
     for comparison in result.comparisons:
         by = f"{-comparison.difference.mean:.4f} ± {comparison.difference.half:.4f}"
         (row,) = [line for line in told.splitlines() if by in line]
@@ -227,6 +243,7 @@ def test_the_terminal_has_the_differences_that_the_verdict_only_counts(maker: An
     assert told.index(row) < told.index("ends lower than")
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_in_a_window_sentences_are_wrapped_and_indented(
     maker: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -241,6 +258,7 @@ def test_in_a_window_sentences_are_wrapped_and_indented(
     assert all(len(line) <= 80 for line in lines[at : at + 2])
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_what_is_piped_keeps_to_columns(
     maker: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -257,7 +275,8 @@ def pixels(figures: list[Path]) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in figures if path.suffix == ".png"}
 
 
-def test_event_files_alone_give_the_same_figures(maker: Any) -> None:
+def test_event_files_alone_give_the_same_figures(maker: Any, draw_only: Callable) -> None:
+    draw_only("comparison", "final_validation_loss")
     record = maker.run(steps=100, config={"trainer": {"max_steps": 100}})
     folder = maker.folder / record.name
     first = pixels(write_study_report(maker.folder).figures)

@@ -1,6 +1,7 @@
 """An experiment's paragraph says what its numbers give, and changes with them."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from matplotlib.figure import Figure
 
 from html_page import Page
 from learning_rate_runs import runs_by_rate
+from normlab.analysis import figures
 from normlab.analysis.arms import group_runs
 from normlab.analysis.experiment import StudyExperiment
 from normlab.analysis.plot import print_report, write_study_report
@@ -110,11 +112,14 @@ def test_what_cannot_be_told_is_said_so(maker: Any) -> None:
     assert "No run of" in words
 
 
-def test_without_a_rate_at_which_all_finish_none_is_shared(maker: Any) -> None:
+def test_without_a_rate_at_which_all_finish_none_is_shared(
+    maker: Any, draw_only: Callable
+) -> None:
+    draw_only("norm_comparison")
     norms(maker, 1, none=(2.4, None), pre=(None, 2.2))
     words = told(maker)
     assert "There is no rate at which every arm finishes" in words
-    assert write_study_report(maker.folder, TRAINED_EXPERIMENTS).figures
+    assert len(write_study_report(maker.folder, TRAINED_EXPERIMENTS).figures) == 2
 
 
 @pytest.mark.parametrize("finishes", [False, True])
@@ -192,6 +197,7 @@ def test_depths_that_cannot_be_told_apart_say_what_could_have_been(maker: Any) -
     assert " detectable)" in words
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_the_sentences_are_a_paragraph_on_the_terminal_and_a_list_on_the_page(
     maker: Any, capfd: pytest.CaptureFixture
 ) -> None:
@@ -208,32 +214,27 @@ def test_the_sentences_are_a_paragraph_on_the_terminal_and_a_list_on_the_page(
     ]
 
 
-def test_figures_are_drawn_and_drawn_again_when_numbers_change(maker: Any) -> None:
+def test_figures_are_drawn_and_drawn_again_when_numbers_change(
+    maker: Any, draw_only: Callable
+) -> None:
+    draw_only("prenorm_vs_postnorm")
     depths(maker, 1, {4: 0.1})
-    name = "prenorm_vs_postnorm.png"
-    first = {
-        path.name: path for path in write_study_report(maker.folder, TRAINED_EXPERIMENTS).figures
-    }
-    assert first[name].stat().st_size > 20_000
-    before = first[name].read_bytes()
+    drawn, _ = write_study_report(maker.folder, TRAINED_EXPERIMENTS).figures
+    assert drawn.name == "prenorm_vs_postnorm.png"
+    before = drawn.read_bytes()
+    assert len(before) > 20_000
     trained(
         maker, "layernorm post", None, 2, rate=1e-2, depth=4, warmup=0.2,
         figure="prenorm_vs_postnorm",
     )  # fmt: skip
-    assert {
-        path.name: path for path in write_study_report(maker.folder, TRAINED_EXPERIMENTS).figures
-    }[name].read_bytes() != before
+    assert write_study_report(maker.folder, TRAINED_EXPERIMENTS).figures[0].read_bytes() != before
 
 
 def test_a_study_of_two_experiments_or_without_a_result_has_no_sentences(maker: Any) -> None:
     trained(maker, "layernorm pre", None)
-    study = read_study(maker.folder)
-    assert "No run has finished" in " ".join(analyse_study(study, TRAINED_EXPERIMENTS).sentences)
-    assert not [
-        path
-        for path in write_study_report(maker.folder, TRAINED_EXPERIMENTS).figures
-        if "norm_comparison" in path.name
-    ]
+    result = analyse_study(read_study(maker.folder), TRAINED_EXPERIMENTS)
+    assert "No run has finished" in " ".join(result.sentences)
+    assert "norm_comparison" not in figures._figure_drawers(result, maker.folder)
     trained(maker, "layernorm post", 2.0, figure="prenorm_vs_postnorm")
     assert find_experiment(read_study(maker.folder)) is None
     assert find_experiment(Study(Path("empty"), [])) is None
