@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 
 from normlab.archive.record import RunRecord, read_result
+from normlab.training import stopping
 from tiny_run import TINY, keep_last
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -130,6 +131,8 @@ def environment_here(**more: str) -> dict[str, str]:
 
 
 def _train(arguments: tuple[str, ...], files: list[Path]) -> None:
+    # The fork server may be that of an earlier command, which has blocked them in it.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, stopping.SIGNALS)
     for descriptor, path in enumerate(files, start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
     os.chdir(ROOT)
