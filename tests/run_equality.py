@@ -24,18 +24,27 @@ def read_curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
     }
 
 
-def list_steps(folder: Path, tag: str) -> list[int]:
-    """The steps of all points as they stand in the files, doubled ones too."""
+def list_all_steps(folder: Path) -> dict[str, list[int]]:
+    """The steps of all points by tag, as they stand in the files, doubled ones too."""
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-    events = [e for f in sorted(folder.glob("events.*")) for e in EventFileLoader(str(f)).Load()]
-    return [e.step for e in events if any(v.tag == tag for v in e.summary.value)]
+    found: dict[str, list[int]] = {}
+    for file in sorted(folder.glob("events.*")):
+        for event in EventFileLoader(str(file)).Load():
+            for value in event.summary.value:
+                found.setdefault(value.tag, []).append(event.step)
+    return found
+
+
+def list_steps(folder: Path, tag: str) -> list[int]:
+    return list_all_steps(folder).get(tag, [])
 
 
 def assert_same_run(one: Path, other: Path) -> None:
     assert read_curves(one) == read_curves(other)
+    ours, theirs = list_all_steps(one), list_all_steps(other)
     for tag in CURVES:  # none doubled, none missing, and in order, as TensorBoard reads them
-        assert list_steps(one, tag) == list_steps(other, tag)
+        assert ours.get(tag) == theirs.get(tag)
     for name in ("last.ckpt", "best.ckpt"):
         ours, theirs = (read_checkpoint(folder / "checkpoints" / name) for folder in (one, other))
         keys = ["state_dict", "step"]

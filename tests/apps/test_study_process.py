@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from normlab.apps.study_process import run_study_command
+
 STUDY = """
 import signal, sys, time
 from pathlib import Path
@@ -47,3 +49,8 @@ def test_a_study_gets_one_signal_and_time_to_save(send, signum: int, tmp_path: P
     send(command.pid, signum)
     assert command.wait(60) != 0
     assert (tmp_path / "received").read_text() == "SIGTERM"
+
+
+def test_the_exit_code_is_that_of_train_py(capfd: pytest.CaptureFixture) -> None:
+    assert run_study_command(["norm=rmsnrom"]) == 2
+    assert "did you mean norm=rmsnorm?" in capfd.readouterr().err

@@ -119,7 +119,7 @@ def expressions(draw_, depth=3):
 
 
 @given(expressions(), st.integers(1, 70))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_any_formula_gives_what_torch_gives(expression, tokens):
     whole = f"tanh(({expression}) / 4) + gain * x + shift"
     learned = {"gain": {"init": 0.8}, "shift": {"init": 0.1, "per": "scalar"}}

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from normlab.analysis import figures
@@ -47,11 +48,13 @@ def test_a_signal_stops_in_words_and_draws_what_is_there(
     # A second state is one after some steps; the first validation already leaves a best one.
     while len(list(study.glob("*/checkpoints/previous.ckpt"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.1)
+    started = psutil.Process(process.pid).children(recursive=True)
     send(process.pid, signum)
     out, err = process.communicate(timeout=60)
     assert process.returncode == code
+    assert psutil.wait_procs(started, 5)[1] == []
     assert "its process" not in out  # it ended as it should
-    assert "saving, then stopping" in err
+    assert err.count("saving, then stopping") == 1
     assert "stopped; the same command goes on where it was" in err
     assert "Traceback" not in err
     records = [RunRecord.read(path.parent) for path in study.glob("*/run.json")]
@@ -72,17 +75,17 @@ def signals() -> Iterator[None]:
         signal.signal(signum, handler)
 
 
-@pytest.mark.parametrize(
-    ("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
-)
 @pytest.mark.usefixtures("signals")
 def test_stopped_with_nothing_but_figures_left_it_says_so(
-    signum: int, code: int, train_py: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train_py: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draw_only: Callable
 ) -> None:
+    draw_only("comparison")
     command = ["-m", *TINY, f"output_dir={tmp_path}"]
-    with monkeypatch.context() as stopped:
-        stopped.setattr(figures, "draw_figures", lambda *_: os.kill(os.getpid(), signum))
-        answer = train_py(*command)
-    assert (answer.code, answer.err) == (code, "stopped; the same command draws the figures\n")
+    # The first has trained its run, the others find it there.
+    for signum, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)):
+        with monkeypatch.context() as stopped:
+            stopped.setattr(figures, "draw_figures", lambda *_, s=signum: os.kill(os.getpid(), s))
+            answer = train_py(*command)
+        assert (answer.code, answer.err) == (code, "stopped; the same command draws the figures\n")
     assert train_py(*command).code == 0
     assert (tmp_path / "synthetic" / "figures" / "comparison.png").is_file()

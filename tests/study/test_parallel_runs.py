@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from normlab.archive.record import RunRecord
+from normlab.errors import ConfigError
 from run_equality import assert_same_run
 from study_process import STUDY, Ended, Process, end_processes, read_records, shell_code
 from tiny_run import TINY
@@ -108,7 +109,7 @@ def test_a_run_whose_process_is_killed_fails_alone_and_goes_on(tmp_path: Path) -
     ("signum", "times"),
     [
         pytest.param(signal.SIGINT, 2, id="SIGINT-twice", marks=pytest.mark.slow),
-        pytest.param(signal.SIGTERM, 1, id="SIGTERM-once"),
+        pytest.param(signal.SIGTERM, 1, id="SIGTERM-once", marks=pytest.mark.slow),
         pytest.param(signal.SIGINT, 1, id="SIGINT-once", marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, 2, id="SIGTERM-twice", marks=pytest.mark.slow),
     ],
@@ -223,16 +224,21 @@ def test_every_failure_is_listed(
     assert [r.norm for r in read_records(tmp_path / "o" / "synthetic").values()] == ["rmsnorm"]
 
 
-@pytest.mark.parametrize("value", ["0", "-1", "x", "true", "1.5", "null", "[1]"])
 def test_a_number_of_runs_that_makes_no_sense_is_one_sentence(
-    value: str, train_py: Callable, tmp_path: Path
+    train_py: Callable, tmp_path: Path
 ) -> None:
-    answer = train_py(*STUDY, f"jobs={value}", f"output_dir={tmp_path}/o")
+    answer = train_py(*STUDY, "jobs=0", f"output_dir={tmp_path}/o")
     assert answer.code == 2
-    assert "jobs=" in answer.err
+    assert "jobs=0 " in answer.err
     assert "auto or a whole number from 1" in answer.err
     assert answer.err.count("\n") == 1
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("value", ["-1", "x", "true", "1.5", "null", "[1]"])
+def test_what_is_no_number_of_runs_is_refused(value: str, specified: Callable) -> None:
+    with pytest.raises(ConfigError, match=r"jobs=.* auto or a whole number from 1"):
+        specified(f"jobs={value}")
 
 
 def test_the_number_of_runs_at_once_is_no_part_of_a_run(specified: Callable) -> None:

@@ -60,6 +60,28 @@ def runs(specified: Callable, tmp_path: Path) -> Callable[..., list[RunSpec]]:
     return specs_in
 
 
+@pytest.fixture(scope="module")
+def undisturbed(
+    specified: Callable, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], list[RunSpec]]:
+    """The runs of `OWN`, trained once to their end: as one stack (`stacked`), or each `alone`."""
+    place = tmp_path_factory.mktemp("undisturbed")
+    trained: dict[str, list[RunSpec]] = {}
+
+    def train_once(how: str) -> list[RunSpec]:
+        if how not in trained:
+            folder = f"output_dir={place / how}"
+            trained[how] = [specified(*HARD, *overrides, folder) for overrides in OWN]
+            if how == "stacked":
+                stack(trained[how])
+            else:
+                for spec in trained[how]:
+                    train(spec, "the command", SilentDisplay())
+        return trained[how]
+
+    return train_once
+
+
 def stack(specs: list[RunSpec], after: int | None = None) -> list[RunRecord]:
     displays = [SilentDisplay() for _ in specs]
     if after is not None:
@@ -136,11 +158,9 @@ def test_the_update_is_that_of_adamw() -> None:
             torch.testing.assert_close(optimizer.second[name][row], state["exp_avg_sq"])
 
 
-def test_the_runs_of_a_stack_are_those_that_they_are_alone(runs: Callable) -> None:
-    records = stack(runs("stacked"))
-    assert [record.state for record in records] == ["finished"] * 3
-    for spec, reference in zip(runs("stacked"), runs("alone"), strict=True):
-        train(reference, "the command", SilentDisplay())
+def test_the_runs_of_a_stack_are_those_that_they_are_alone(undisturbed: Callable) -> None:
+    for spec, reference in zip(undisturbed("stacked"), undisturbed("alone"), strict=True):
+        assert RunRecord.read(spec.folder).state == "finished"
         assert_close_runs(spec.folder, reference.folder)
         hardware = RunRecord.read(spec.folder).hardware
         assert hardware["stack"]["runs"] == 3
@@ -160,8 +180,9 @@ def test_the_runs_of_a_stack_are_those_that_they_are_alone(runs: Callable) -> No
 
 
 @pytest.mark.parametrize("after", [3, 8])
-def test_a_stopped_stack_goes_on_as_if_it_had_never_stopped(after: int, runs: Callable) -> None:
-    stack(runs("whole"))
+def test_a_stopped_stack_goes_on_as_if_it_had_never_stopped(
+    after: int, runs: Callable, undisturbed: Callable
+) -> None:
     with pytest.raises(KeyboardInterrupt):
         stack(runs("stopped"), after)
     for spec in runs("stopped"):
@@ -169,15 +190,15 @@ def test_a_stopped_stack_goes_on_as_if_it_had_never_stopped(after: int, runs: Ca
         assert record.state == "interrupted"
         assert "SIGTERM" in (record.reason or "")
     stack(runs("stopped"))
-    for spec, whole in zip(runs("stopped"), runs("whole"), strict=True):
+    for spec, whole in zip(runs("stopped"), undisturbed("stacked"), strict=True):
         assert_same_run(spec.folder, whole.folder)
         assert RunRecord.read(spec.folder).resumed_at != []
 
 
 def test_a_stack_stopped_before_its_first_step_is_validated_once(
-    runs: Callable, monkeypatch: pytest.MonkeyPatch
+    runs: Callable, undisturbed: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stack(runs("whole"))
+    whole = undisturbed("stacked")
     validate = StackModule.on_validation_epoch_end
 
     def stop_after(module: StackModule) -> None:
@@ -199,8 +220,8 @@ def test_a_stack_stopped_before_its_first_step_is_validated_once(
     monkeypatch.setattr(RunLogger, "write_scalar", note_step)
     stack(runs("stopped"))
     assert 0 not in steps
-    for spec, whole in zip(runs("stopped"), runs("whole"), strict=True):
-        assert_same_run(spec.folder, whole.folder)
+    for spec, reference in zip(runs("stopped"), whole, strict=True):
+        assert_same_run(spec.folder, reference.folder)
 
 
 def test_a_continued_stack_stopped_at_once_is_at_the_step_that_was_logged(
@@ -242,7 +263,7 @@ def test_numbers_that_are_recorded_later_are_the_same(
     assert (later.step, later.reason) == (at_once.step, at_once.reason)
 
 
-def test_a_run_goes_on_alone_or_in_another_stack(runs: Callable) -> None:
+def test_a_run_goes_on_alone_or_in_another_stack(runs: Callable, undisturbed: Callable) -> None:
     with pytest.raises(KeyboardInterrupt):
         stack(runs("moved"), 6)
     first, second, third = runs("moved")
@@ -252,12 +273,13 @@ def test_a_run_goes_on_alone_or_in_another_stack(runs: Callable) -> None:
         train(runs("begun")[0], "the command", InterruptingDisplay(3))
     stack(runs("begun"))  # one from its state, the others from the beginning
     for place in ("moved", "begun"):
-        for spec, reference in zip(runs(place), runs("alone"), strict=True):
-            train(reference, "the command", SilentDisplay())
+        for spec, reference in zip(runs(place), undisturbed("alone"), strict=True):
             assert_close_runs(spec.folder, reference.folder)
 
 
-def test_a_run_that_diverges_is_stopped_and_disturbs_none(runs: Callable) -> None:
+def test_a_run_that_diverges_is_stopped_and_disturbs_none(
+    runs: Callable, undisturbed: Callable
+) -> None:
     own = (*OWN, DIVERGING)
     *records, diverged = stack(runs("stacked", *own))
     assert [record.state for record in records] == ["finished"] * 3
@@ -267,8 +289,7 @@ def test_a_run_that_diverges_is_stopped_and_disturbs_none(runs: Callable) -> Non
     assert (diverged.diverged_step, diverged.reason) == (alone.diverged_step, alone.reason)
     assert (diverged.final.val_loss, diverged.best.step) == (None, 0)
     assert diverged.best.val_loss == pytest.approx(alone.best.val_loss)
-    stack(runs("without"))
-    for spec, reference in zip(runs("stacked"), runs("without"), strict=True):
+    for spec, reference in zip(runs("stacked"), undisturbed("stacked"), strict=True):
         assert_close_runs(spec.folder, reference.folder)
 
 

@@ -49,6 +49,12 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(LayerNormVsRmsNormSettings.ROUNDS, "quick", 2)
 
 
+@pytest.fixture
+def without_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("normlab.apps.experiments.report.draw_figure", lambda *_: [])
+
+
+@pytest.mark.usefixtures("without_figure")
 def test_a_key_with_two_signs_is_the_key(train_py: Callable, tmp_path: Path) -> None:
     words = [f"++{word}" if word[:5] in ("seed=", "model") else word for word in VANISHING]
     answer = train_py(*words, f"output_dir={tmp_path}")
@@ -123,6 +129,7 @@ def test_other_settings_or_damage_measure_again(
     assert read_record(path).settings["seeds"] == [3]
 
 
+@pytest.mark.usefixtures("without_figure")
 def test_a_measurement_has_no_curves_to_draw(
     train_py: Callable, tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:

@@ -112,9 +112,7 @@ def test_what_cannot_be_told_is_said_so(maker: Any) -> None:
     assert "No run of" in words
 
 
-def test_without_a_rate_at_which_all_finish_none_is_shared(
-    maker: Any, draw_only: Callable
-) -> None:
+def test_without_a_rate_at_which_all_finish_none_is_shared(maker: Any, draw_only: Callable) -> None:
     draw_only("norm_comparison")
     norms(maker, 1, none=(2.4, None), pre=(None, 2.2))
     words = told(maker)
