@@ -393,7 +393,8 @@ def fix_layout(figure: Figure) -> None:
     mark_cut_curves(figure)
     if widen_hidden_curves(figure) and isinstance(figure, Sheet):
         figure.add_note(HIDDEN_NOTE)
-    figure.draw_without_rendering()
+    if (engine := figure.get_layout_engine()) is not None:
+        engine.execute(figure)
     # Or saving would lay out once more; with "none" it would still draw for that, without a layout.
     figure.set_layout_engine(None)
     for part in _nested_subfigures(figure):

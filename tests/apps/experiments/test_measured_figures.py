@@ -44,6 +44,7 @@ def drawn(numbers: GradientVanishing | LayerNormVsRmsNorm | Precision) -> Figure
     with matplotlib.rc_context(RC):
         figure = sheets[type(numbers)](measurement_record(numbers))
         fix_layout(figure)  # as where it is written: it labels the ticks
+        figure.draw_without_rendering()  # where texts stand is known once they are drawn
     return figure
 
 
