@@ -56,4 +56,4 @@ def test_eight_seeds_end_in_a_stack_where_they_end_alone(
     difference = paired_difference(final_losses(stacked), final_losses(alone))
     assert abs(difference.mean) + difference.half <= MARGIN
     # They are other computations, whose losses differ in the last digits.
-    assert difference.mean != 0
+    assert difference.spread > 0
