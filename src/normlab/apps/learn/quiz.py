@@ -51,8 +51,8 @@ def _grade_number(question: Question, text: str) -> Grade:
     value = parse_number(
         text, f"type one such as 0.3 or 1e-3, or {SKIP} to leave the question out."
     )
-    assert question.answer is not None, "content checks it"
-    assert question.tolerance is not None, "content checks it"
+    assert question.answer is not None, "a test of the quiz checks it"
+    assert question.tolerance is not None, "a test of the quiz checks it"
     # A tolerance of 0 still forgives the last digit of a decimal number, and the limit itself is
     # within: 0.4 − 0.3 is above 0.1 in binary.
     right = math.isclose(
