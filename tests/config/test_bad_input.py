@@ -339,6 +339,14 @@ def test_the_multirun_flag_may_stand_anywhere(train_py: Callable, tmp_path: Path
     assert train_py("-m", "--cfg", "job").out.startswith("seed: 0")
 
 
+@pytest.mark.parametrize("word", ["--cfg=job", "hydra.mode=RUN"])
+def test_several_values_where_one_configuration_is_meant(train_py: Callable, word: str) -> None:
+    answer = train_py(word, "seed=0,1")
+    assert answer.code == 2
+    assert "seed=0,1 lists several values" in answer.err
+    assert word.partition("=")[0] in answer.err
+
+
 @pytest.mark.parametrize(
     ("override", "hint"),
     {
