@@ -378,8 +378,11 @@ def check_output_dir(path: str) -> None:
     """Refuse a path that no folder can have; the user may choose any other.
 
     Raises:
-        ConfigError: it holds what cannot be printed, or is too long.
+        ConfigError: it is empty, holds what cannot be printed, or is too long.
     """
+    # From a variable of the shell that is not set, more often than meant.
+    if not path:
+        raise ConfigError("output_dir= is empty; give the folder for studies, . for this one.")
     size = max(len(name.encode()) for name in path.split("/"))
     if not path.isprintable() or size > _LONGEST_NAME or len(path.encode()) > _LONGEST_PATH:
         raise ConfigError(

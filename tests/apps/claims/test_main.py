@@ -341,6 +341,22 @@ def test_verdicts_are_recomputed_from_exported_runs(call: Call, tmp_path: Path, 
     assert err.startswith("normlab: kept/tiny-quick.jsonl.gz is damaged")
 
 
+def test_an_export_of_all_runs_is_not_replaced_by_one_of_some(
+    call: Call, tmp_path: Path, ours: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = tmp_path / "mine"
+    experiment(mine, "tiny")
+    write(mine, "one", experiment="tiny", test=LOWER)
+    monkeypatch.setattr(runs, "run_study_command", lambda arguments: 1)
+    exported = tmp_path / "kept" / "tiny-quick.jsonl.gz"
+    exported.parent.mkdir()
+    exported.write_bytes(b"all")
+    code, out, _ = call("claim=one", "--config-dir", "mine", "--export", "kept")
+    assert code == 0
+    assert "note: tiny: its runs are not exported, for some have no result yet" in out
+    assert exported.read_bytes() == b"all"
+
+
 def test_a_verdict_stays_where_its_data_are_missing(
     call: Call, tmp_path: Path, ours: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -189,8 +189,14 @@ def judge_claims(request: ClaimsRequest) -> ClaimsRecord:
             )
     if request.export is not None:
         remedy = EXPORT_REMEDY if request.docs is None else DOCS_REMEDY
-        for path in export_claim_data(claims, data, options, request.export, remedy):
+        paths, left_out = export_claim_data(claims, data, options, request.export, remedy)
+        for path in paths:
             terminal.print(f"export   {path}", markup=False)
+        for experiment in left_out:
+            terminal.print(
+                f"note: {experiment}: its runs are not exported, for some have no result yet",
+                markup=False,
+            )
     try:
         _write_figures(request, merged, terminal)
     except OSError as error:

@@ -372,15 +372,20 @@ def export_claim_data(
     options: StudyOptions,
     folder: Path,
     remedy: str,
-) -> list[Path]:
-    """Write the runs and measurements that claims rest on, and return the files.
+) -> tuple[list[Path], list[str]]:
+    """Write the runs and measurements that claims rest on.
 
-    An experiment without runs leaves none. `remedy` ends the sentence of an error.
+    Of an experiment that has runs without a result nothing is written, so that the file of an
+    earlier command, which may have had all, stays. `remedy` ends the sentence of an error.
+
+    Returns:
+        the files, and the experiments that were left out.
 
     Raises:
         NormlabError: one cannot be written.
     """
     paths = []
+    left_out = []
     runs: dict[str, tuple[Run, ...]] = {}
     for name, claim in claims.items():
         measurement = data[name].measurement
@@ -392,10 +397,13 @@ def export_claim_data(
         if data[name].runs and (claim.needs_probes or experiment not in runs):
             runs[experiment] = data[name].runs
     for experiment, members in runs.items():
+        if any(run.record.state not in SETTLED_STATES for run in members):
+            left_out.append(experiment)
+            continue
         path = archive_path(folder, experiment, options.budget)
         write_archive(path, members, remedy)
         paths.append(path)
-    return list(dict.fromkeys(paths))
+    return list(dict.fromkeys(paths)), left_out
 
 
 def _print_plan(
