@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from learn_content.evidence import Evidence, evidence
-from learn_content.evidence_studies import DOCS, assert_recorded
+from learn_content.evidence_studies import DOCS, assert_recorded, stated_difference
 from learn_content.learn_pages import LEARN, compose_overrides
 from normlab.apps.probe.main import probe_models
 from normlab.archive import tags
@@ -122,11 +122,17 @@ def two_blocks_or_eight() -> Evidence:
 
 @evidence("sixteen-and-thirty-two-blocks")
 def sixteen_and_thirty_two_blocks() -> Evidence:
-    assert_recorded("experiments.md", "0.3147 ± 0.1734", "0.6347 ± 0.2919", "0.6037 ± 0.2993")
-    grows = 0.6037 > 0.6347
-    overlap = abs(0.6347 - 0.6037) < 0.2919 + 0.2993
-    assert_recorded("../conf/experiment/prenorm_vs_postnorm.yaml", "150")
-    return Evidence([grows, not overlap, not grows and overlap], numbers={"8": 8, "150": 150})
+    recorded = {4: (0.1806, 0.0259), 8: (0.1717, 0.0273), 16: (0.4246, 0.5593)}
+    assert_recorded("experiments.md", *(f"{mean} ± {half}" for mean, half in recorded.values()))
+    differences = [stated_difference(mean, half) for mean, half in recorded.values()]
+    low = max(difference.mean - difference.half for difference in differences)
+    high = min(difference.mean + difference.half for difference in differences)
+    grows = low > high
+    same = differences[-1].outcome_within(0.01) == "the same"
+    assert_recorded("../conf/experiment/prenorm_vs_postnorm.yaml", "max_steps: 300")
+    return Evidence(
+        [grows, same, not grows and not same], numbers={"4": 4, "8": 8, "16": 16, "300": 300}
+    )
 
 
 @evidence("drawback-of-pre-ln")

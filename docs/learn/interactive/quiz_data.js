@@ -874,22 +874,22 @@ const QUIZ = [
   "id": "sixteen-and-thirty-two-blocks",
   "lesson": 4,
   "kind": "choice",
-  "question": "In the experiment `prenorm_vs_postnorm` Pre-LN ends lower than Post-LN by 0.3147 with 4 blocks, 0.6347 with 8 and 0.6037 with 16. What follows for 32?",
+  "question": "In the experiment `prenorm_vs_postnorm` Pre-LN ends lower than Post-LN by 0.1806 ± 0.0259 with 4 blocks, 0.1717 ± 0.0273 with 8 and 0.4246 ± 0.5593 with 16. What follows for 32?",
   "choices": [
    {
-    "text": "The advantage grows with depth, as the first two numbers show, so with 32 blocks it is more than 0.6347.",
+    "text": "The advantage grows with depth, as the last two numbers show, so with 32 blocks it is more than 0.4246.",
     "correct": false,
-    "explanation": "From 8 to 16 blocks it does not grow. With 16 blocks Post-LN has learned little more than frequencies, and it cannot get worse than that."
+    "explanation": "From 4 to 8 blocks it does not grow, and the interval at 16 blocks holds both of the other values."
    },
    {
-    "text": "Post-LN becomes better again. The advantage has its peak at 8 blocks and falls from there on.",
+    "text": "With many blocks the placements are the same, for with 16 the interval contains zero.",
     "correct": false,
-    "explanation": "The two last numbers differ by less than their intervals. This is no trend."
+    "explanation": "An interval that contains zero and is this wide is no equality. With 16 blocks one Post-LN run of five learned token frequencies only."
    },
    {
-    "text": "Nothing certain. Differences saturate, since a loss has an upper bound in practice, and 150 steps judge only the start.",
+    "text": "Nothing certain. The intervals show no trend over depth, and 300 steps judge only the start.",
     "correct": true,
-    "explanation": "The intervals at 8 and 16 blocks overlap. A longer run or a smaller rate can change the picture."
+    "explanation": "All three intervals have values in common. A longer run, a smaller rate or more seeds can change the picture."
    }
   ],
   "answer": null,
@@ -1081,7 +1081,7 @@ const QUIZ = [
    {
     "text": "At 3e-3, with warm-up",
     "correct": true,
-    "explanation": "It ends at 2.6160 there. Without warm-up the same rate is the worst of the four."
+    "explanation": "It ends at 2.4653 there. Without warm-up the same rate ends far above 1e-3."
    },
    {
     "text": "At 3e-3, without warm-up",
