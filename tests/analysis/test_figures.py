@@ -301,6 +301,19 @@ def test_final_losses_stand_best_first_with_every_seed(four_arms: Study) -> None
     assert all(low < x < high for line in seeds for x in np.asarray(line.get_xdata()))
 
 
+def test_the_mean_of_the_runs_that_are_left_says_how_many_diverged(maker: Any) -> None:
+    for lr in (1e-3, 3e-3, 1e-2):
+        maker.run("rmsnorm", "post", 0, level=2.5, config={"optimizer": {"lr": lr}})
+        for seed in range(3):
+            diverge_at = 60 if lr == 1e-2 and seed else None
+            changes = {"diverge_at": diverge_at, "config": {"optimizer": {"lr": lr}}}
+            maker.run("none", "pre", seed, **changes)
+    figure = build(read_study(maker.folder), "final_validation_loss")
+    told = [text for axes in figure.axes for text in texts(axes) if "diverged" in text]
+    assert told == ["2 of 3 diverged"]
+    assert "2 of 3 diverged" in texts(panel(figure, "lr=1e-2"))
+
+
 def test_an_interval_of_two_seeds_does_not_press_the_dots_together(maker: Any) -> None:
     for seed in range(2):
         maker.run("rmsnorm", "pre", seed, level=1.5)

@@ -1,5 +1,6 @@
 """The files beside run.json: damage to them changes no number, and is told all the same."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def run(tmp_path: Path) -> Path:
 
 def test_what_was_written_is_there_and_nothing_is_told(run: Path) -> None:
     assert {name: (run / name).read_text(encoding="utf-8") for name in TEXTS} == TEXTS
-    assert read_run(run).left_out == []
+    assert read_study(run.parent).left_out == []
     assert describe_folder_changes(run) == ""
 
 
@@ -47,18 +48,16 @@ def test_any_flipped_bit_is_told_and_the_curves_stay_whole(name: str, bit: int, 
     content = bytearray((run / name).read_bytes())
     content[bit // 8] ^= 1 << bit % 8
     (run / name).write_bytes(bytes(content))
-    found = read_run(run)
-    assert found.complete
-    (sentence,) = found.left_out
+    assert read_run(run).complete
+    (sentence,) = read_study(run.parent).left_out
     assert sentence.startswith(f"{run}: {name} is not what the run wrote; ")
-    assert read_study(run.parent).left_out == [sentence]
     assert describe_folder_changes(run) == sentence
 
 
 @pytest.mark.parametrize("name", [*TEXTS, *CHECKPOINTS])
 def test_what_is_missing_is_told(name: str, run: Path) -> None:
     (run / name).unlink()
-    assert f"{run}: {name} is missing; " in read_run(run).left_out[0]
+    assert f"{run}: {name} is missing; " in read_study(run.parent).left_out[0]
 
 
 def test_all_of_a_run_is_one_sentence(run: Path) -> None:
@@ -66,10 +65,28 @@ def test_all_of_a_run_is_one_sentence(run: Path) -> None:
         (run / name).unlink()
     (run / "config.yaml").unlink()
     (run / "config.yaml").mkdir()
-    (sentence,) = read_run(run).left_out
+    (sentence,) = read_study(run.parent).left_out
     directory = "config.yaml cannot be read (Is a directory)"
     assert f"{directory}, checkpoints/last.ckpt is missing" in sentence
     assert "checkpoints/best.ckpt is missing" in sentence
+
+
+def test_what_is_missing_of_many_runs_is_one_sentence(run: Path) -> None:
+    for number in (1, 2):
+        other = shutil.copytree(run, run.parent / f"other{number}")
+        record = RunRecord.read(other)
+        record.name = other.name
+        record.write(other)
+    for name in CHECKPOINTS:
+        for path in run.parent.glob(f"*/{name}"):
+            path.unlink()
+    (run.parent / "other1" / "config.yaml").unlink()
+    both = "checkpoints/last.ckpt is missing, checkpoints/best.ckpt is missing"
+    left_out = read_study(run.parent).left_out
+    assert [sentence.partition(";")[0] for sentence in left_out] == [
+        f"{run.parent / 'other1'}: config.yaml is missing, {both}",
+        f"{run.parent / 'other2'} and 1 more of its study: {both}",
+    ]
 
 
 @pytest.mark.parametrize("state", ["running", "interrupted", "failed"])
@@ -78,7 +95,7 @@ def test_a_run_that_goes_on_writes_them_anew_and_is_not_reproached(state: Any, r
     record.state = state
     record.write(run)
     (run / "config.yaml").write_text("")
-    assert read_run(run).left_out == []
+    assert read_study(run.parent).left_out == []
 
 
 def test_a_record_without_digests_is_read_as_before(run: Path) -> None:
@@ -87,4 +104,4 @@ def test_a_record_without_digests_is_read_as_before(run: Path) -> None:
     record.write(run)
     for name in (*TEXTS, *CHECKPOINTS):
         (run / name).unlink()
-    assert read_run(run).left_out == []
+    assert read_study(run.parent).left_out == []

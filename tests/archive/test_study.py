@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,21 @@ def test_runs_are_sorted_by_name_and_their_sentences_gathered(tmp_path: Path) ->
     assert [run.record.name for run in study.runs] == ["a", "b"]
     assert len(study.left_out) == 2
     assert "no curves" in study.left_out[0]
+
+
+def test_a_copy_of_a_run_is_no_second_run_and_the_whole_one_counts(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        make(tmp_path / name, None, [4.0], {1: 3.0}, closing=3.0)
+        record(name, steps=1, state="finished", step=1).write(tmp_path / name)
+        shutil.copytree(tmp_path / name, tmp_path / f"0-copy-of-{name}")
+    for events in (tmp_path / "b").glob("events*"):
+        events.unlink()
+    study = read_study(tmp_path)
+    assert [run.folder.name for run in study.runs] == ["a", "0-copy-of-b"]
+    assert study.left_out == [
+        f"{tmp_path / '0-copy-of-a'} was left out: it is a copy of the run {tmp_path / 'a'}.",
+        f"{tmp_path / 'b'} was left out: it is a copy of the run {tmp_path / '0-copy-of-b'}.",
+    ]
 
 
 def test_events_that_end_before_the_record_are_told(tmp_path: Path) -> None:

@@ -97,6 +97,7 @@ def draw_final_losses(
         values = arm.final_losses
         if values:
             draw_seed_values(axes, arm, look, row, values)
+            _count_diverged(axes, arm, row)
         else:
             text = axes.text(
                 0.025, row, describe_ending(arm), transform=across, va="center", fontsize=8
@@ -111,6 +112,29 @@ def draw_final_losses(
                 va="center",
                 fontsize=8.5,
             )
+
+
+def _count_diverged(axes: Axes, arm: Arm, row: int) -> None:
+    """Beside the mean how many runs it is without, because they diverged.
+
+    By its dots alone an arm of one run that survived looks like one that always ends there.
+    """
+    diverged = len(arm.with_state("diverged"))
+    if not diverged:
+        return
+    mean, _ = mean_interval(arm.final_losses)
+    left, right = axes.get_xlim()
+    inwards = 1 if mean < (left + right) / 2 else -1
+    axes.annotate(
+        f"{diverged} of {len(arm.runs)} diverged",
+        xy=(mean, row),
+        xytext=(-4 * inwards, -4.5),
+        textcoords="offset points",
+        ha="left" if inwards > 0 else "right",
+        va="top",
+        fontsize=7,
+        color=GREY,
+    )
 
 
 def omit_scale(axes: Axes, reason: str) -> None:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -422,8 +422,8 @@ def describe_file_change(folder: Path, record: RunRecord, name: str) -> str:
     return "" if digest == record.files[name] else f"{name} is not what the run wrote"
 
 
-def describe_file_changes(folder: Path, record: RunRecord) -> str:
-    """One sentence about all files of a run that are missing or changed; empty where none is.
+def list_file_changes(folder: Path, record: RunRecord) -> list[str]:
+    """What is wrong with the files of a run that are missing or changed, as in `x is missing`.
 
     Of checkpoints only the presence is checked, and only for finished runs.
     """
@@ -434,11 +434,20 @@ def describe_file_changes(folder: Path, record: RunRecord) -> str:
     if record.files and record.state == "finished":
         for name in (LAST_CHECKPOINT, BEST_CHECKPOINT):
             problems += [] if (folder / name).is_file() else [f"{name} is missing"]
-    if not any(problems):
+    return [problem for problem in problems if problem]
+
+
+def describe_file_changes(folder: Path, problems: Sequence[str], others: int = 0) -> str:
+    """One sentence about what `list_file_changes` found; empty where that is nothing.
+
+    `others` is the number of further runs of which the same holds.
+    """
+    if not problems:
         return ""
+    runs, each = (f" and {others} more of its study", "these runs") if others else ("", "this run")
     return (
-        f"{folder}: {', '.join(filter(None, problems))}; tables and figures do without, but "
-        f"scripts/sample.py and --from may give something else than this run."
+        f"{folder}{runs}: {', '.join(problems)}; tables and figures do without, but "
+        f"scripts/sample.py and --from may give something else than {each}."
     )
 
 
@@ -451,4 +460,4 @@ def describe_folder_changes(folder: Path) -> str:
             f"{folder / RUN_FILE} cannot be read, so nothing tells whether the run's other files "
             f"are what it wrote."
         )
-    return describe_file_changes(folder, record)
+    return describe_file_changes(folder, list_file_changes(folder, record))

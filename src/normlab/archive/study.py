@@ -26,6 +26,7 @@ from normlab.archive.record import (
     FinalNumbers,
     RunRecord,
     describe_file_changes,
+    list_file_changes,
 )
 from normlab.archive.versioned_json import parse_json
 from normlab.errors import NormlabError
@@ -55,6 +56,7 @@ class Run:
     Attributes:
         complete: whether the curves hold everything that was written of the run so far.
         left_out: a sentence for whatever could not be read.
+        changed_files: what is wrong with its other files, where it has ended.
     """
 
     folder: Path
@@ -62,6 +64,7 @@ class Run:
     events: Events
     complete: bool = True
     left_out: list[str] = field(default_factory=list)
+    changed_files: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -101,8 +104,44 @@ def read_study(folder: Path, curves: Collection[str] | None = None) -> Study:
         raise NormlabError(f"No run in {folder} can be read. {' '.join(left_out)}")
     if not runs:
         raise NormlabError(_describe_missing_runs(folder, subfolders))
-    runs.sort(key=lambda run: run.record.name)
-    return Study(folder, runs, [line for run in runs for line in run.left_out] + left_out)
+    runs, copies = _separate_copies(runs)
+    told = [line for run in runs for line in run.left_out]
+    return Study(folder, runs, told + _describe_changed_files(runs) + copies + left_out)
+
+
+def _separate_copies(found: list[Run]) -> tuple[list[Run], list[str]]:
+    """Every run once, by name, and a sentence for each folder that is a copy of another.
+
+    Two rows of `runs.csv` would otherwise be two seeds for whoever averages them.
+    """
+    # Of copies the whole one, then that in the folder in which it was trained.
+    ranked = sorted(
+        found,
+        key=lambda run: (
+            run.record.state not in SETTLED_STATES,
+            not run.complete,
+            run.folder.name != run.record.name,
+        ),
+    )
+    runs: dict[tuple[str, str], Run] = {}
+    sentences = []
+    for run in ranked:
+        kept = runs.setdefault((run.record.id, run.record.name), run)
+        if kept is not run:
+            sentences.append(f"{run.folder} was left out: it is a copy of the run {kept.folder}.")
+    return sorted(runs.values(), key=lambda run: run.record.name), sorted(sentences)
+
+
+def _describe_changed_files(runs: list[Run]) -> list[str]:
+    """A sentence for each thing that is wrong with files, however many runs it concerns."""
+    by_change: dict[tuple[str, ...], list[Run]] = {}
+    for run in runs:
+        by_change.setdefault(tuple(run.changed_files), []).append(run)
+    return [
+        describe_file_changes(changed[0].folder, problems, len(changed) - 1)
+        for problems, changed in by_change.items()
+        if problems
+    ]
 
 
 def is_run_folder(folder: Path) -> bool:
@@ -190,9 +229,9 @@ def read_run(folder: Path, curves: Collection[str] | None = None) -> Run:
             return read_run(folder, curves)
         record.state, record.step = "interrupted", _last_step(events)
         record.reason = f"killed at about step {record.step}"
-    if record.state in SETTLED_STATES:  # any other run writes its files anew when it goes on
-        left_out += filter(None, [describe_file_changes(folder, record)])
-    return Run(folder, record, events, not gaps, left_out)
+    # A run in any other state writes its files anew when it goes on.
+    changed = list_file_changes(folder, record) if record.state in SETTLED_STATES else []
+    return Run(folder, record, events, not gaps, left_out, changed)
 
 
 def _read_record(folder: Path) -> tuple[RunRecord | None, str]:

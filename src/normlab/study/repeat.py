@@ -14,6 +14,7 @@ from normlab.archive.record import (
     check_study_name,
     describe_file_change,
     describe_file_changes,
+    list_file_changes,
 )
 from normlab.config.run_spec import RunSpec, describe_changed_text
 from normlab.config.specify import read_run_spec
@@ -62,7 +63,7 @@ def repeat_run(arguments: Sequence[str], command: str) -> None:
     make_study_folder(spec.study_folder)
     if build_source(spec.plain["data"], spec.config.model.context).digest != before.data_digest:
         raise NormlabError(f"{folder} cannot be repeated: {describe_changed_text(spec)}.")
-    if altered_files := describe_file_changes(folder, before):
+    if altered_files := describe_file_changes(folder, list_file_changes(folder, before)):
         terminal.print(f"note: {altered_files}", markup=False)
     for sentence in warnings:
         terminal.print(f"note: {sentence}", markup=False)
