@@ -15,6 +15,7 @@ from normlab.analysis.curves import averaged_runs, describe_ending, single_runs
 from normlab.analysis.plot import write_study_report
 from normlab.analysis.result import analyse_study
 from normlab.analysis.style import RC
+from normlab.archive import tags
 from normlab.archive.record import RunRecord
 from normlab.archive.study import read_study
 
@@ -55,7 +56,8 @@ def circles(drawn: Axes) -> list[float]:
 
 def legend(study: Path) -> list[str]:
     with matplotlib.rc_context(RC):
-        figure = figures.training_loss_figure(analyse_study(read_study(study)).plan)
+        plan = analyse_study(read_study(study)).plan
+        figure = figures.loss_figure(plan, "Training loss", tags.TRAIN_LOSS)
     return [t.get_text() for part in figure.subfigs for l in part.legends for t in l.get_texts()]
 
 

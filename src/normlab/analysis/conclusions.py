@@ -38,17 +38,21 @@ def describe_comparisons(comparisons: Sequence[Comparison]) -> list[str]:
     for comparison in comparisons:
         of_facet[comparison.facet, comparison.best.label].append(comparison)
     groups = list(of_facet.values())
-    if all(math.isnan(comparison.p) for comparison in comparisons):  # too few seeds for a test
+    if all(
+        math.isnan(comparison.difference.p) for comparison in comparisons
+    ):  # too few seeds for a test
         # Of several budgets or settings, the one that trained best comes first.
         groups.sort(key=lambda together: mean_or_infinity(together[0].best.final_losses))
         words = [_describe_untested(together) for together in groups]
     elif len(comparisons) <= MOST_SENTENCES:
-        order = sorted(comparisons, key=lambda pair: (pair.outcome == "cannot tell", pair.p))
+        order = sorted(
+            comparisons, key=lambda pair: (pair.outcome == "cannot tell", pair.difference.p)
+        )
         words = [describe_comparison(comparison) for comparison in order]
     else:
 
         def rank(group: _Comparisons) -> tuple[bool, float]:
-            tested = [pair.p for pair in group if not math.isnan(pair.p)]
+            tested = [pair.difference.p for pair in group if not math.isnan(pair.difference.p)]
             return not _has_difference(group), min(tested, default=math.inf)
 
         words = [_summarise_facet(group) for group in sorted(groups, key=rank)]
@@ -225,7 +229,7 @@ def _facet_prefix(facet: str) -> str:
 def _describe_untested(together: _Comparisons) -> str:
     """A facet in which no two arms have two seeds."""
     best, nearest = together[0].best, together[0]
-    loss = mean_interval(list(losses_by_seed(best, nearest.loss).values()))[0]
+    loss = mean_interval(losses_by_seed(best, nearest.loss).values())[0]
     difference = nearest.difference.mean
     gap = format_interval(abs(difference), math.nan)
     suffix = f", the nearest of {len(together)} others" if len(together) > 1 else ""
@@ -263,7 +267,7 @@ def _summarise_facet(together: _Comparisons) -> str:
         words.append(f"is the same within {first.margin:g} as {len(same)} ({join_first(same)})")
     if open_ := names["cannot tell"]:
         words.append(f"cannot be told from {len(open_)} ({join_first(open_)})")
-    loss = format_interval(*mean_interval(list(losses_by_seed(best, first.loss).values())))
+    loss = format_interval(*mean_interval(losses_by_seed(best, first.loss).values()))
     return (
         f"{_facet_prefix(first.facet)}{best.name} has the lowest mean, {loss} nats per token"
         f"{_describe_excluded_runs(best)}; it {' and '.join(words)}."
@@ -318,7 +322,7 @@ def describe_best_rates(rates: LearningRates) -> Iterator[str]:
 def describe_sensitivities(rates: LearningRates) -> Iterator[str]:
     """How much each arm suffers from other rates than its best, the least sensitive first."""
     rows = [
-        (*mean_interval(list(rated.sensitivity.values())), rated)
+        (*mean_interval(rated.sensitivity.values()), rated)
         for rated in rates.arms
         if rated.sensitivity and rated.best
     ]

@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from normlab.analysis.arms import Arm, name_arms
+from normlab.analysis.arms import Arm, merge_arms, name_arms
 from normlab.analysis.comparison import (
     FinalLoss,
     is_unlearned,
@@ -63,7 +63,7 @@ class RatePoint:
     @property
     def mean(self) -> float:
         """Mean over the finished seeds, or NaN."""
-        return mean_interval(list(self.losses.values()))[0]
+        return mean_interval(self.losses.values())[0]
 
     @property
     def unlearned(self) -> int:
@@ -73,7 +73,7 @@ class RatePoint:
     @property
     def ranking_loss(self) -> float:
         """What the best rate is chosen by: the mean of `ranking`, or `mean` without any."""
-        return mean_interval(list(self.ranking.values()))[0] if self.ranking else self.mean
+        return mean_interval(self.ranking.values())[0] if self.ranking else self.mean
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ class RatedArm:
     @property
     def tuned_mean(self) -> float:
         """Mean of `tuned`; infinite without any, to stand last."""
-        return mean_or_infinity(list(self.tuned.values()))
+        return mean_or_infinity(self.tuned.values())
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ def analyse_learning_rates(study_arms: Sequence[Arm]) -> LearningRates | None:
             _rate_point(rate, replace(arm, runs=tuple(runs_at[rate])), initial, halved)
             for rate in sorted(runs_at)
         )
-        mean = mean_interval(list(initial.values()))[0]
+        mean = mean_interval(initial.values())[0]
         rated_arms.append(RatedArm(arm, points, grid, mean))
     few = [arm.label for arm, runs_at in by_rate if len(runs_at) < FEWEST_RATES]
     return LearningRates(tuple(rated_arms), grid, halved, tuple(_rate_warnings(rated_arms, few)))
@@ -223,14 +223,11 @@ def has_halves(runs: Iterable[Run]) -> bool:
 
 def _merge_rates(arms: Sequence[Arm]) -> list[Arm]:
     """The arms without their learning rate: those that differ in nothing else are one."""
-    runs: dict[str, list[Run]] = defaultdict(list)
-    first: dict[str, Arm] = {}
-    for arm in arms:
-        settings = tuple(setting for setting in arm.settings if setting[0] not in _RATE_NAMES)
-        together = Arm(arm.norm, arm.placement, settings, ())  # its label names every setting
-        first.setdefault(together.label, together)
-        runs[together.label] += arm.runs
-    return name_arms([replace(arm, runs=tuple(runs[label])) for label, arm in first.items()])
+    without_rate = [
+        replace(arm, settings=tuple(s for s in arm.settings if s[0] not in _RATE_NAMES))
+        for arm in arms
+    ]
+    return name_arms(merge_arms(without_rate))
 
 
 def _runs_by_rate(arm: Arm) -> dict[float, list[Run]]:

@@ -32,7 +32,7 @@ from normlab.analysis.curves import (
     last_finite_loss,
     mean_curve,
 )
-from normlab.analysis.formatting import format_loss, format_probability
+from normlab.analysis.formatting import format_interval, format_probability
 from normlab.analysis.learning_rates import (
     OTHER_WINDOWS,
     STABLE_UP_TO,
@@ -99,7 +99,7 @@ def number_cell(value: float | None, spec: str = ".4f") -> Cell:
 
 def interval_cell(pair: tuple[float, float]) -> Cell:
     """A mean and half the width of its interval, sorted by the mean."""
-    return Cell(format_loss(*pair), pair[0])
+    return Cell(format_interval(*pair), pair[0])
 
 
 def speed_cell(tokens_per_second: float | None, is_comparable: bool) -> Cell:
@@ -399,8 +399,8 @@ def _tuned_table(rates: LearningRates, names: Sequence[Cell], arms: Sequence[Rat
         (
             name,
             _rate_cell(rated.best_rate),
-            interval_cell(mean_interval(list(rated.tuned.values()))),
-            interval_cell(mean_interval(list(rated.sensitivity.values()))),
+            interval_cell(mean_interval(rated.tuned.values())),
+            interval_cell(mean_interval(rated.sensitivity.values())),
             _rate_cell(rated.largest_stable),
             Cell(f"{rated.diverged} of {len(rated.arm.runs)}", rated.diverged),
         )
@@ -436,7 +436,7 @@ def _losses_by_rate_table(names: Sequence[Cell], arms: Sequence[RatedArm]) -> Ta
 def _rate_point_cell(point: RatePoint | None) -> Cell:
     if point is None:
         return number_cell(None)
-    cell = interval_cell(mean_interval(list(point.losses.values())))
+    cell = interval_cell(mean_interval(point.losses.values()))
     counts = ((point.diverged, "diverged"), (point.unlearned, "learned nothing"))
     lost = [f"{count} of {len(point.arm.runs)} {what}" for count, what in counts if count]
     return Cell(", ".join([cell.text] * bool(point.losses) + lost), cell.value)
@@ -497,7 +497,7 @@ def comparisons_table(result: StudyResult) -> Table | None:
             *([Cell(comparison.facet)] if at else []),
             # The difference is best − other, and negative where the best is lower.
             interval_cell((-comparison.difference.mean, comparison.difference.half)),
-            _probability_cell(comparison.p),
+            _probability_cell(comparison.difference.p),
             Cell(str(comparison.difference.pairs), comparison.difference.pairs),
             Cell(comparison.outcome),
             number_cell(comparison.difference.detectable),

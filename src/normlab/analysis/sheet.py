@@ -315,15 +315,16 @@ def grid_shape(count: int) -> tuple[int, int]:
     return math.ceil(count / columns), columns
 
 
-def create_panels(body: SubFigure, titles: Sequence[str]) -> Iterator[Axes]:
+def create_panels(body: SubFigure, titles: Sequence[str]) -> list[Axes]:
     """A panel for every title, sharing both axes; labels only at the outer ones."""
     rows, columns = grid_shape(len(titles))
     grid = body.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
-    for axes in grid[len(titles) :]:
-        axes.remove()
     for axes, title in zip(grid, titles, strict=False):
         axes.set_title(panel_title(title, columns))
-        yield axes
+    for axes in grid[len(titles) :]:
+        axes.remove()
+    label_outer_panels(body)
+    return list(grid[: len(titles)])
 
 
 def panel_title(title: str, columns: int) -> str:
@@ -367,8 +368,10 @@ def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
     fix_layout(figure)
     png, svg = folder / f"{name}.png", folder / f"{name}.svg"
     # Without matplotlib's version and the date, or the same figure would be another file.
-    _write_image(figure, png, {"Software": None})
-    _write_image(figure, svg, {"Date": None, "Creator": None})
+    with replace_atomically(png) as draft:
+        figure.savefig(draft, format="png", metadata={"Software": None})
+    with replace_atomically(svg) as draft:
+        figure.savefig(draft, format="svg", metadata={"Date": None, "Creator": None})
     write_text(svg, _TOOLTIP_GROUP.sub(r"<g><title>\1</title>", svg.read_text(encoding="utf-8")))
     return [png, svg]
 
@@ -397,24 +400,12 @@ def fix_layout(figure: Figure) -> None:
         engine.execute(figure)
     # Or saving would lay out once more; with "none" it would still draw for that, without a layout.
     figure.set_layout_engine(None)
-    for part in _nested_subfigures(figure):
+    # Of parts of parts too.
+    for part in cast("list[SubFigure]", figure.findobj(SubFigure)):
         part.bbox_relative.set_points(np.round(part.bbox_relative.get_points(), 4))
     for axes in figure.axes:
         left, bottom, width, height = np.round(axes.get_position().bounds, 4)
         axes.set_position((left, bottom, width, height))
-
-
-def _nested_subfigures(figure: Figure | SubFigure) -> Iterator[SubFigure]:
-    """The parts of a figure, and theirs."""
-    for part in figure.subfigs:
-        yield part
-        yield from _nested_subfigures(part)
-
-
-def _write_image(figure: Figure, path: Path, metadata: dict[str, str | None]) -> None:
-    kind = path.suffix[1:]  # the draft beside it has another suffix
-    with replace_atomically(path) as draft:
-        figure.savefig(draft, format=kind, metadata=metadata)
 
 
 def _legend_shape(labels: Sequence[str], width: float) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from rich.text import Text
 from normlab.analysis import report_tables
 from normlab.analysis.arms import SEPARATOR
 from normlab.analysis.conclusions import MOST_SENTENCES
-from normlab.analysis.formatting import format_loss
+from normlab.analysis.formatting import format_interval
 from normlab.analysis.learning_rates import OTHER_WINDOWS, STABLE_UP_TO, LearningRates
 from normlab.analysis.result import StudyResult
 from normlab.analysis.runs_csv import RUNS_FILE
@@ -95,8 +95,8 @@ def summary_table(summaries: Sequence[ArmSummary]) -> Table:
         table.add_row(
             Text(summary.label),
             _count_seeds(summary),
-            format_loss(*summary.best_val),
-            format_loss(*summary.final_val),
+            format_interval(*summary.best_val),
+            format_interval(*summary.final_val),
             f"{summary.diverged} of {summary.runs}" if summary.diverged else "0",
             *([speed] if speeds else []),
             "" if summary.parameters is None else f"{summary.parameters:,}",
@@ -118,8 +118,8 @@ def rates_table(rates: LearningRates) -> Table:
         table.add_row(
             Text(rated.name),
             _format_rate(rated.best_rate),
-            format_loss(*mean_interval(list(rated.tuned.values()))),
-            format_loss(*mean_interval(list(rated.sensitivity.values()))),
+            format_interval(*mean_interval(rated.tuned.values())),
+            format_interval(*mean_interval(rated.sensitivity.values())),
             _format_rate(rated.largest_stable),
             f"{rated.diverged} of {len(rated.arm.runs)}" if rated.diverged else "0",
         )
