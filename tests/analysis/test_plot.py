@@ -204,7 +204,7 @@ def test_report_gives_what_the_end_of_a_sweep_shows(maker: Any, draw_only: Calla
     draw_only("comparison")
     maker.run(steps=100)
     done = write_study_report(maker.folder)
-    assert [arm.label for arm in done.result.summaries] == ["rmsnorm · pre"]
+    assert [summary.arm.label for summary in done.result.summaries] == ["rmsnorm · pre"]
     assert [path.name for path in done.figures] == ["comparison.png", "comparison.svg"]
     assert all(path.is_file() for path in [done.csv, *done.figures])
     assert done.left_out == []

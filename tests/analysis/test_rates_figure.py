@@ -117,10 +117,10 @@ def test_the_table_has_best_rate_tuned_loss_sensitivity_and_stability() -> None:
     from rich.console import Console
 
     study = study_of_arms(runs_by_rate(PRE), runs_by_rate(NONE, "none", "any"))
-    rates = analyse_study(study).rates
-    assert rates is not None
+    result = analyse_study(study)
+    assert result.rates is not None
     console = Console(width=80, record=True, file=StringIO())
-    console.print(rates_table(rates))
+    console.print(rates_table(result.rates, result.look))
     first, second = [line for line in console.export_text().splitlines() if "·" in line or
                      line.startswith(" none")]  # fmt: skip
     assert first.split()[3:5] == ["1e-2", "1.6000"]

@@ -241,7 +241,7 @@ _Limits = tuple[float, float]
 def learning_rate_figure(study: str, rates: LearningRates) -> Figure:
     """Final loss over the learning rate, a panel a facet; below it sensitivity and tuned loss."""
     rated = {arm_rates.arm.label: arm_rates for arm_rates in rates.arms}
-    ranked = sorted(rates.arms, key=lambda arm_rates: arm_rates.tuned_mean)
+    ranked = rates.ranked
     all_facets = split_facets([arm_rates.arm for arm_rates in rates.arms])
     visible_facets = _best_facets(all_facets, ranked, rated)
     rows, curves = ranked[:MOST_RATE_ROWS], [arm for facet in visible_facets for arm in facet.arms]

@@ -185,6 +185,11 @@ class LearningRates:
     warnings: tuple[str, ...]
 
     @property
+    def ranked(self) -> list[RatedArm]:
+        """The arms, lowest mean loss at its best rate first, those without a best rate last."""
+        return sorted(self.arms, key=lambda rated: rated.tuned_mean)
+
+    @property
     def compared_loss(self) -> FinalLoss:
         """The loss by which arms are compared at their best rates."""
         return "test_loss" if self.halved else "val_loss"

@@ -172,7 +172,7 @@ def print_report(report: StudyReport) -> None:
     result, console = report.result, open_terminal()
     console.print(summary_table(result.summaries))
     if result.rates is not None:
-        console.print(rates_table(result.rates))
+        console.print(rates_table(result.rates, result.look))
     if (comparisons := comparisons_table(result)) is not None:
         console.print(comparisons)
     if result.story:
