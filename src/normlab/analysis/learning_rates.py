@@ -14,6 +14,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from normlab.analysis.arms import Arm, merge_arms, name_arms
 from normlab.analysis.comparison import (
@@ -44,26 +45,27 @@ class RatePoint:
     Attributes:
         rate: the learning rate.
         arm: the runs at this rate.
-        losses: by seed, of the runs that finished.
         capped: by seed, min(loss, initial loss), the initial loss for a run that diverged; without
             the seeds whose initial loss is not known.
         ranking: as `capped`, by the losses that the best rate is chosen by.
         tested: by seed, the losses that arms are compared by.
-        diverged: how many runs diverged.
     """
 
     rate: float
     arm: Arm
-    losses: Mapping[int, float]
     capped: Mapping[int, float]
     ranking: Mapping[int, float]
     tested: Mapping[int, float]
-    diverged: int
+
+    @cached_property
+    def losses(self) -> Mapping[int, float]:
+        """By seed, of the runs that finished."""
+        return losses_by_seed(self.arm)
 
     @property
-    def mean(self) -> float:
-        """Mean over the finished seeds, or NaN."""
-        return mean_interval(self.losses.values())[0]
+    def diverged(self) -> int:
+        """How many runs diverged."""
+        return len(self.arm.with_state("diverged"))
 
     @property
     def unlearned(self) -> int:
@@ -72,8 +74,8 @@ class RatePoint:
 
     @property
     def ranking_loss(self) -> float:
-        """What the best rate is chosen by: the mean of `ranking`, or `mean` without any."""
-        return mean_interval(self.ranking.values())[0] if self.ranking else self.mean
+        """What the best rate is chosen by: the mean of `ranking`, or of `losses` without any."""
+        return mean_interval((self.ranking or self.losses).values())[0]
 
 
 @dataclass(frozen=True)
@@ -260,7 +262,7 @@ def _rate_point(rate: float, arm: Arm, initial: Mapping[int, float], halved: boo
 
     chosen_by = losses_by_seed(arm, "selection_loss") if halved else losses
     tested = losses_by_seed(arm, "test_loss") if halved else losses
-    return RatePoint(rate, arm, losses, cap(losses), cap(chosen_by), tested, len(lost))
+    return RatePoint(rate, arm, cap(losses), cap(chosen_by), tested)
 
 
 def _initial_losses(arm: Arm) -> dict[int, float]:

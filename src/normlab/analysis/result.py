@@ -132,7 +132,7 @@ def analyse_study(
     merged = arms if rates is None else [rated.arm for rated in rates.arms]
     # Groups of seeds are looked for at the best rates (`facets`): a mean over all rates depends on
     # which rates a seed survived, and once made two groups of one.
-    caveats = find_caveats(study, split_facets(merged), facets)
+    caveats = find_caveats(study.runs, split_facets(merged), facets)
     warnings = [*(rates.warnings if rates else ()), *caveats]
     result = StudyResult(
         study=study,

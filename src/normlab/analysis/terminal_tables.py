@@ -159,11 +159,9 @@ def _empty_table(headings: Sequence[str], caption: str) -> Table:
 def _count_seeds(arm: Arm) -> str:
     """How many finished; the failed and interrupted are named, for nobody else would."""
     finished = len(arm.with_state("finished"))
-    words = [f"{finished} of {len(arm.runs)}" if finished < len(arm.runs) else str(finished)]
-    for state in ("failed", "interrupted"):
-        if ended := arm.with_state(state):
-            words.append(f"{len(ended)} {state}")
-    return ", ".join(words)
+    count = f"{finished} of {len(arm.runs)}" if finished < len(arm.runs) else str(finished)
+    others = [(len(arm.with_state(state)), state) for state in ("failed", "interrupted")]
+    return ", ".join([count, *(f"{number} {state}" for number, state in others if number)])
 
 
 def _count_diverged(diverged: int, arm: Arm) -> str:
