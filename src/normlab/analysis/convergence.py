@@ -127,9 +127,8 @@ def _measure_arm(arm: Arm, target: float | None) -> ArmConvergence:
             for run, step, time in zip(runs, steps, times, strict=True)
         ]
     counts = [count_spikes(training_losses(run)) for run in runs]
-    counts_known = [count for count in counts if count is not None]
-    is_complete = bool(counts) and len(counts_known) == len(counts)
-    spikes = sum(counts_known) if is_complete else None
+    known = [count for count in counts if count is not None]
+    spikes = sum(known) if counts and len(known) == len(counts) else None
     return ArmConvergence(arm, len(runs), tuple(steps), tuple(seconds), spikes)
 
 

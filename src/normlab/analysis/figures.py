@@ -119,11 +119,13 @@ def final_validation_loss_figure(planned: FigurePlan) -> Figure:
     alone = len(titles) == 1
     # One order for all panels: a mean over facets would rank an arm by where it survived.
     rows = panels.row_names(arms) if alone else list(dict.fromkeys(arm.name for arm in arms))
-    height = sheet.grid_shape(len(titles))[0] * _rows_height(rows, 0.27 if alone else 0.2)
+    shape = sheet.grid_shape(len(titles))
+    height = shape[0] * _rows_height(rows, 0.27 if alone else 0.2)
     title = f"Final validation loss: {planned.study}"
     note = _dots_note(arms) + _hidden_arms_note(planned, arms)
     figure, body = sheet.create_sheet(title, note, None, height)
-    for axes, facet in zip(sheet.create_panels(body, titles), planned.ranked, strict=True):
+    grid = body.add_gridspec(*shape)
+    for axes, facet in zip(sheet.create_panels(grid, titles), planned.ranked, strict=True):
         panels.draw_final_losses(axes, facet.arms, planned.look, rows, limits, numbers=alone)
     return figure
 
@@ -188,7 +190,7 @@ def _facet_sheet(planned: FigurePlan, title: str, note: str) -> tuple[Figure, li
     legend = panels.legend_entries(planned.arms, planned.look, endings=len(titles) == 1)
     height = 4.0 if columns == 1 else rows * 2.1
     figure, body = sheet.create_sheet(f"{title}: {planned.study}", note, legend, height)
-    return figure, sheet.create_panels(body, titles)
+    return figure, sheet.create_panels(body.add_gridspec(rows, columns), titles)
 
 
 def _hidden_arms_note(planned: FigurePlan, arms: Sequence[Arm]) -> str:
@@ -260,7 +262,7 @@ def learning_rate_figure(study: str, rates: LearningRates) -> Figure:
     figure, body = sheet.create_sheet(title, note, legend, above + below)
     # Two grids: long names below must not press the curves together.
     outer = body.add_gridspec(2, 1, height_ratios=[above, below])
-    _draw_rate_facets(body, outer[0].subgridspec(lines, columns), visible_facets, rated, look)
+    _draw_rate_facets(outer[0].subgridspec(lines, columns), visible_facets, rated, look)
     _draw_arm_rows(body, outer[1].subgridspec(1, 2), rows, look)
     return figure
 
@@ -280,44 +282,36 @@ def _best_facets(
 
 
 def _draw_rate_facets(
-    body: SubFigure,
-    grid: GridSpecBase,
-    facets: Sequence[Facet],
-    rated: Mapping[str, RatedArm],
-    look: Look,
+    grid: GridSpecBase, facets: Sequence[Facet], rated: Mapping[str, RatedArm], look: Look
 ) -> None:
     arms = [rated[arm.label] for facet in facets for arm in facet.arms]
-    limits, columns = _rate_limits(arms), grid.ncols
-    first: Axes | None = None
-    for at, facet in enumerate(facets):
-        # The last row may not be full: the lowest panel of a column has none below it.
-        cell, lowest = grid[at // columns, at % columns], at + columns >= len(facets)
-        title = sheet.panel_title(facet.title, columns)
-        axes = body.add_subplot(cell, title=title, sharex=first, sharey=first)
-        first = first or axes
+    limits, titles = _rate_limits(arms), [facet.title for facet in facets]
+    for axes, facet in zip(sheet.create_panels(grid, titles), facets, strict=True):
         _draw_rate_panel(axes, [rated[arm.label] for arm in facet.arms], look, limits)
-        _set_rate_ticks(axes, arms, sparse=columns == 3)
-        axes.set_xlabel("learning rate" if lowest else "")
-        axes.set_ylabel(panels.LOSS_LABEL if at % columns == 0 else "")
-        axes.tick_params(labelleft=at % columns == 0, labelbottom=lowest)
+        _set_rate_ticks(axes, arms, sparse=grid.ncols == 3)
+        axes.set_xlabel("learning rate")
+        axes.set_ylabel(panels.LOSS_LABEL)
 
 
 def _draw_rate_panel(axes: Axes, arms: Sequence[RatedArm], look: Look, limits: _Limits) -> None:
     """The loss of each arm by rate, the loss at initialization, and above it what diverged."""
     axes.set_xscale("log")
     axes.set_ylim(*limits)
-    initial = [rated.initial for rated in arms if not math.isnan(rated.initial)]
     low, top = limits
     room = _PAD * (top - low)
-    if initial:
-        start = max(initial)
+    initial = [rated.initial for rated in arms if not math.isnan(rated.initial)]
+    start = max(initial, default=None)
+    if start is not None:
         above = ", above the axes" if start > top else ""
         panels.draw_level(axes, start, f"at initialization {start:.2f}{above}", (0, (4, 2)))
     # The loss of a model that ignores the context; not where it would hide the initial loss.
     unigrams = {run.record.unigram for rated in arms for run in rated.arm.runs}
     unigram = unigrams.pop() if len(unigrams) == 1 else None
-    is_apart = unigram is not None and (not initial or abs(max(initial) - unigram) >= room)
-    if unigram is not None and is_apart and low < unigram < top:
+    if (
+        unigram is not None
+        and low < unigram < top
+        and (start is None or abs(start - unigram) >= room)
+    ):
         panels.draw_level(axes, unigram, f"token frequencies only {unigram:.2f}", ":")
     lost = [rated for rated in arms if rated.diverged]
     for rated in arms:

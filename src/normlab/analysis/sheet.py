@@ -17,7 +17,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.font_manager import FontProperties
-from matplotlib.gridspec import GridSpec
+from matplotlib.gridspec import GridSpec, GridSpecBase
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
@@ -315,16 +315,16 @@ def grid_shape(count: int) -> tuple[int, int]:
     return math.ceil(count / columns), columns
 
 
-def create_panels(body: SubFigure, titles: Sequence[str]) -> list[Axes]:
+def create_panels(grid: GridSpecBase, titles: Sequence[str]) -> list[Axes]:
     """A panel for every title, sharing both axes; labels only at the outer ones."""
-    rows, columns = grid_shape(len(titles))
-    grid = body.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
-    for axes, title in zip(grid, titles, strict=False):
-        axes.set_title(panel_title(title, columns))
-    for axes in grid[len(titles) :]:
-        axes.remove()
-    label_outer_panels(body)
-    return list(grid[: len(titles)])
+    panels = list(grid.subplots(sharex=True, sharey=True, squeeze=False).ravel())
+    for unused in panels[len(titles) :]:
+        unused.remove()
+    panels = panels[: len(titles)]
+    for axes, title in zip(panels, titles, strict=True):
+        axes.set_title(panel_title(title, grid.ncols))
+    label_outer_panels(panels)
+    return panels
 
 
 def panel_title(title: str, columns: int) -> str:
@@ -333,12 +333,12 @@ def panel_title(title: str, columns: int) -> str:
     return wrap_text(title, width, _PANEL_TITLE_SIZE, bold=True, lines=_MOST_TITLE_LINES)
 
 
-def label_outer_panels(body: SubFigure) -> None:
+def label_outer_panels(panels: Sequence[Axes]) -> None:
     """Keep tick and axis labels at the lowest panel of every column and the first of every row."""
-    cells = [cast(Any, axes.get_subplotspec()) for axes in body.axes]
+    cells = [cast(Any, axes.get_subplotspec()) for axes in panels]
     # Panels come row by row, so the last one of each column stays.
     lowest = {cell.colspan.start: cell.rowspan.start for cell in cells}
-    for axes, cell in zip(body.axes, cells, strict=True):
+    for axes, cell in zip(panels, cells, strict=True):
         last = cell.rowspan.start == lowest[cell.colspan.start]
         first = cell.colspan.start == 0
         axes.tick_params(labelbottom=last, labelleft=first)
