@@ -120,9 +120,7 @@ def test_steps_to_the_target_are_those_of_the_first_validation_below_it(maker: A
         maker.run("rmsnorm", seed=seed, level=1.45)
         maker.run("layernorm", seed=seed, level=1.70)
     result = analyse(maker)  # 0.1 above the floor of 1.43
-    fast, slow = (result.convergence.of_arm(arm) for arm in reversed(result.arms))
-    assert fast is not None
-    assert slow is not None
+    slow, fast = result.convergence.arms
     assert (fast.reached, slow.reached) == (5, 0)
     series = read_study(maker.folder).runs[-1].events.scalars[tags.VALIDATION_LOSS]
     first = int(series.steps[np.flatnonzero(series.values <= 1.53)[0]])

@@ -165,11 +165,11 @@ _ASPECTS: dict[str, Callable[[Run], Any]] = {
 def _mixture_caveats(facets: Sequence[Facet]) -> Iterator[str]:
     arms = _distinct_arms(facets)
     modules = {name for arm in arms for run in arm.runs for name in run.record.sources}
-    sources: dict[str, Callable[[Run], Any]] = {
-        # `name` is bound here: looked up when it is called, it would be the last of the loop.
-        f"the source of {name}": lambda run, name=name: run.record.sources.get(name)
-        for name in sorted(modules)
-    }
+
+    def source_of(module: str) -> Callable[[Run], Any]:
+        return lambda run: run.record.sources.get(module)
+
+    sources = {f"the source of {module}": source_of(module) for module in sorted(modules)}
     for aspect, value_of in {**_ASPECTS, **sources}.items():
         # By id: an arm that lacks a setting is in several facets, and its runs count once.
         mixed: dict[Any, dict[int, Run]] = defaultdict(dict)

@@ -6,7 +6,7 @@ Curves and final losses, the losses over learning rates, and any scalar that the
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.gridspec import GridSpecBase
 from matplotlib.ticker import MaxNLocator, NullLocator
+from numpy.typing import NDArray
 
 from normlab.analysis import panels, probe_figures, sheet
 from normlab.analysis.arms import Arm, Facet, group_runs, split_facets
@@ -319,9 +320,17 @@ def _draw_rate_panel(axes: Axes, arms: Sequence[RatedArm], look: Look, limits: _
     # A height for each arm: where several diverged at one rate, their crosses would coincide.
     for line, rated in enumerate(lost):
         height = top - room * (0.5 + 2.2 * line / max(3, len(lost)))
+        colour = look.colour(rated.arm)
         for point in rated.points:
-            if point.diverged:
-                _draw_diverged_runs(axes, rated, point, look, height)
+            if not point.diverged:
+                continue
+            axes.plot([point.rate], [height], "x", color=colour, mew=1.8, ms=6, zorder=5)
+            if point.diverged < len(point.arm.runs):
+                axes.annotate(
+                    f"{point.diverged}/{len(point.arm.runs)}", xy=(point.rate, height),
+                    xytext=(5, 0), textcoords="offset points", va="center", fontsize=7,
+                    color=colour,
+                )  # fmt: skip
 
 
 def _draw_rate_curve(axes: Axes, rated: RatedArm, look: Look) -> None:
@@ -343,18 +352,6 @@ def _draw_rate_curve(axes: Axes, rated: RatedArm, look: Look) -> None:
 def capped_losses(point: RatePoint) -> list[float]:
     """The finished losses of a point, none above its initial loss: so the sensitivity counts."""
     return [min(loss, point.capped.get(seed, loss)) for seed, loss in point.losses.items()]
-
-
-def _draw_diverged_runs(
-    axes: Axes, rated: RatedArm, point: RatePoint, look: Look, height: float
-) -> None:
-    colour, total = look.colour(rated.arm), len(point.arm.runs)
-    axes.plot([point.rate], [height], "x", color=colour, mew=1.8, ms=6, zorder=5)
-    if point.diverged < total:
-        axes.annotate(
-            f"{point.diverged}/{total}", xy=(point.rate, height), xytext=(5, 0),
-            textcoords="offset points", va="center", fontsize=7, color=colour,
-        )  # fmt: skip
 
 
 def _set_rate_ticks(axes: Axes, arms: Sequence[RatedArm], *, sparse: bool) -> None:
@@ -517,15 +514,12 @@ def _metric_limits(arms: Sequence[Arm], tag: str) -> tuple[float, float, bool]:
     They are those of the runs that finished, if any did: what grows before a divergence is cut, so
     that it does not press the others flat.
     """
-    series_of = [
-        [series.values for run in runs if (series := finite_series(run, tag))]
-        for runs in (
-            [run for arm in arms for run in averaged_runs(arm)],
-            [run for arm in arms for run in arm.runs],
-        )
-    ]
-    # Of the runs in the means, or where there are none of all.
-    values = np.concatenate(next(filter(None, series_of)))
+
+    def finite_values(runs: Iterable[Run]) -> list[NDArray[np.float64]]:
+        return [series.values for run in runs if (series := finite_series(run, tag))]
+
+    in_means = finite_values(run for arm in arms for run in averaged_runs(arm))
+    values = np.concatenate(in_means or finite_values(run for arm in arms for run in arm.runs))
     low, high = float(values.min()), float(values.max())
     if low > 0 and high > _LOG_RANGE * low:
         pad = (high / low) ** _PAD

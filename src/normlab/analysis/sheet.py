@@ -45,12 +45,8 @@ _paths = TextToPath()
 def text_width(text: str, size: float, *, bold: bool = False) -> float:
     """Width in inches of a line of text, `size` in points, in the font of the figures."""
     # The fonts are part of the cache's key, because rcParams may change from call to call.
-    return (
-        _width_in_points(text, bold, tuple(rcParams["font.sans-serif"]))
-        * size
-        / _POINTS_AN_INCH
-        / _UNIT
-    )
+    points = _width_in_points(text, bold, tuple(rcParams["font.sans-serif"]))
+    return points * size / _POINTS_AN_INCH / _UNIT
 
 
 _UNIT = 100.0  # points at which widths are measured; a width is proportional to the size
@@ -283,11 +279,8 @@ def create_sheet(
     inside = WIDTH - 2 * _MARGIN
     title = wrap_text(title, inside, _TITLE_SIZE, bold=True, lines=_MOST_TITLE_LINES)
     note = wrap_text(note, inside, NOTE_SIZE)
-    labels = (
-        [shorten_text(label, inside - _HANDLE - _FRAME, _LEGEND_SIZE) for label in legend[1]]
-        if legend
-        else []
-    )
+    handles, names = legend or ([], [])
+    labels = [shorten_text(name, inside - _HANDLE - _FRAME, _LEGEND_SIZE) for name in names]
     columns, lines = _legend_shape(labels, inside - _FRAME)
     head = _TITLE_LINE * (title.count("\n") + 1) + _LEGEND_LINE * lines + 2 * _MARGIN
     foot = _FOOTNOTE_LINE * (note.count("\n") + 1) + _MARGIN
@@ -302,7 +295,7 @@ def create_sheet(
     if legend:
         at = (left - _FRAME / 4 / WIDTH, 0.06 / head)  # its frame, which is not drawn, stands out
         header.legend(
-            legend[0], labels, loc="lower left", bbox_to_anchor=at, ncols=columns, borderaxespad=0,
+            handles, labels, loc="lower left", bbox_to_anchor=at, ncols=columns, borderaxespad=0,
             handlelength=2.6, fontsize=_LEGEND_SIZE,
         )  # fmt: skip
     footer.text(left, 1.0, note, va="top", fontsize=NOTE_SIZE, color=GREY, linespacing=1.3)

@@ -162,7 +162,8 @@ def unpaired_difference(a: Sequence[float], b: Sequence[float]) -> Difference:
         return Difference(mean, math.nan, math.nan, 0, math.nan)
     from scipy.special import stdtrit
 
-    parts = [float(np.var(side, ddof=1)) / len(side) for side in sides]
+    variances = [float(np.var(side, ddof=1)) for side in sides]
+    parts = [variance / len(side) for variance, side in zip(variances, sides, strict=True)]
     error = math.sqrt(sum(parts))
     if error == 0:
         freedom = min(map(len, sides)) - 1.0  # the fewest that the formula below can give
@@ -171,9 +172,8 @@ def unpaired_difference(a: Sequence[float], b: Sequence[float]) -> Difference:
     # Welch and Satterthwaite's degrees of freedom.
     freedom = 1 / sum(s * s / (len(side) - 1) for s, side in zip(shares, sides, strict=True))
     half = float(stdtrit(freedom, 1 - LEVEL / 2)) * error
-    spread = math.sqrt(sum(float(np.var(side, ddof=1)) for side in sides))
     p = _two_sided_p(mean, error, freedom)
-    return Difference(mean, half, p, 0, spread, error, freedom)
+    return Difference(mean, half, p, 0, math.sqrt(sum(variances)), error, freedom)
 
 
 def _sample_deviation(values: Collection[float], mean: float) -> float:
