@@ -7,7 +7,6 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -59,9 +58,7 @@ from normlab.text import suggest_closest
 _CURVES_HEIGHT = 3.0  # inches, in the comparison
 
 
-def draw_figures(
-    result: StudyResult, folder: Path, left_out: list[str] | None = None
-) -> list[Path]:
+def draw_figures(result: StudyResult, folder: Path, left_out: list[str]) -> list[Path]:
     """Draw all figures of a study into `folder`; returns the files, PNG and SVG of each.
 
     A figure that fails is left out, and gives `left_out` a sentence.
@@ -72,11 +69,7 @@ def draw_figures(
     files: list[Path] = []
     with figure_style():
         for name, save in _figure_drawers(result, folder).items():
-            with (
-                nullcontext()
-                if left_out is None
-                else skip_failed_figure(f"The figure {name}", left_out)
-            ):
+            with skip_failed_figure(f"The figure {name}", left_out):
                 files += save()
     return files
 
