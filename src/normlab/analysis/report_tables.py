@@ -462,7 +462,7 @@ def arms_table(result: StudyResult) -> Table:
             interval_cell(summary.best_val),
             interval_cell(summary.final_val),
             *([number_cell(summary.gap)] if gap else []),
-            number_cell(len(summary.arm.with_state("diverged")), "d"),
+            _count_cell(len(summary.arm.with_state("diverged"))),
             speed_cell(summary.tokens_per_second, summary.speed_comparable),
             number_cell(summary.parameters, ",d"),
         )
@@ -496,7 +496,7 @@ def comparisons_table(result: StudyResult) -> Table | None:
             # The difference is best − other, and negative where the best is lower.
             interval_cell((-comparison.difference.mean, comparison.difference.half)),
             _probability_cell(comparison.difference.p),
-            number_cell(comparison.difference.pairs, "d"),
+            _count_cell(comparison.difference.pairs),
             Cell(comparison.outcome),
             number_cell(comparison.difference.detectable),
         )
@@ -528,7 +528,7 @@ def convergence_table(result: StudyResult) -> Table | None:
         (
             arm_cell(row.arm, result.look),
             *_target_cells(row, target, timed),
-            number_cell(row.spikes, "d"),
+            number_cell(None) if row.spikes is None else _count_cell(row.spikes),
         )
         for row in rows
     ]
@@ -557,8 +557,9 @@ def _target_cells(row: ArmConvergence, target: float | None, timed: bool) -> Ite
         yield Cell("not reached") if math.isinf(value) else number_cell(value, digits)
 
 
-def _count_cell(count: int, of: Sized) -> Cell:
-    return Cell(f"{count} of {len(of)}", count)
+def _count_cell(count: int, of: Sized | None = None) -> Cell:
+    """How many, alone or of how many, sorted by the count."""
+    return Cell(str(count) if of is None else f"{count} of {len(of)}", count)
 
 
 def _probability_cell(p: float) -> Cell:
