@@ -31,7 +31,7 @@ from normlab.analysis import figures, sheet
 from normlab.analysis.arms import group_runs
 from normlab.analysis.figures import learning_rate_figure
 from normlab.analysis.learning_rates import analyse_learning_rates
-from normlab.analysis.result import analyse_study
+from normlab.analysis.result import StudyResult, analyse_study
 from normlab.analysis.style import RC
 from normlab.apps.card import figure as card_figure
 from normlab.apps.claims import figure as claims_figure
@@ -299,6 +299,14 @@ def _measured(count: int, folder: Path) -> None:
         experiment_report.draw_figure(measurement_record(numbers), folder)
 
 
+def draw_all_figures(result: StudyResult, folder: Path) -> list[Path]:
+    """The files of a study's figures, none of which may fail."""
+    left_out: list[str] = []
+    files = figures.draw_figures(result, folder, left_out)
+    assert not left_out
+    return files
+
+
 def _rates(count: int, folder: Path) -> None:
     of = rated(count)
     rates = analyse_learning_rates(group_runs(of.runs))
@@ -321,8 +329,8 @@ def _metric(count: int, folder: Path) -> None:
 # By the module that saves them.
 FIGURES: dict[str, tuple[Callable[[int, Path], object], ...]] = {
     "analysis/figures.py": (
-        lambda count, folder: figures.draw_figures(analyse_study(study(count)), folder),
-        lambda count, folder: figures.draw_figures(analyse_study(faceted(count)), folder),
+        lambda count, folder: draw_all_figures(analyse_study(study(count)), folder),
+        lambda count, folder: draw_all_figures(analyse_study(faceted(count)), folder),
         _rates,
         lambda count, folder: _story(rated(count, "norm_comparison"), folder),
         lambda count, folder: _story(deepened(count), folder),

@@ -20,7 +20,7 @@ from normlab.analysis.convergence import (
     log_rank_p,
     steps_to_target,
 )
-from normlab.analysis.result import AnalysisSettings, StudyResult, analyse_study
+from normlab.analysis.result import StudyResult, analyse_study
 from normlab.analysis.runs_csv import write_runs_csv
 from normlab.archive import tags
 from normlab.archive.events import Events, Series
@@ -112,7 +112,7 @@ def test_a_falling_loss_has_no_spikes() -> None:
 
 
 def analyse(maker: Any, **settings: float | None) -> StudyResult:
-    return analyse_study(read_study(maker.folder), settings=AnalysisSettings(**settings))
+    return analyse_study(read_study(maker.folder), **settings)
 
 
 def test_steps_to_the_target_are_those_of_the_first_validation_below_it(maker: Any) -> None:
@@ -120,9 +120,7 @@ def test_steps_to_the_target_are_those_of_the_first_validation_below_it(maker: A
         maker.run("rmsnorm", seed=seed, level=1.45)
         maker.run("layernorm", seed=seed, level=1.70)
     result = analyse(maker)  # 0.1 above the floor of 1.43
-    fast, slow = (result.convergence.of_arm(arm) for arm in reversed(result.arms))
-    assert fast is not None
-    assert slow is not None
+    slow, fast = result.convergence.arms
     assert (fast.reached, slow.reached) == (5, 0)
     series = read_study(maker.folder).runs[-1].events.scalars[tags.VALIDATION_LOSS]
     first = int(series.steps[np.flatnonzero(series.values <= 1.53)[0]])
@@ -172,7 +170,7 @@ def test_seconds_to_a_target_are_its_share_of_the_steps(
     maker.run("rmsnorm", train_seconds=10.0)
     study = read_study(maker.folder)
     study.runs[0].events = validated_run(VALIDATED).events
-    (row,) = analyse_study(study, settings=AnalysisSettings(target=1.5)).convergence.arms
+    (row,) = analyse_study(study, target=1.5).convergence.arms
     assert (row.steps, row.seconds) == ((100,), (2.0,))
 
 
@@ -304,7 +302,7 @@ def test_the_arm_that_is_called_faster_has_reached_the_target_earlier(maker: Any
         at = reached[run.record.norm][run.record.seed]
         losses = np.array([2.0 if step < at else 1.0 for step in (0, 50, 100, 150)])
         run.events.scalars[tags.VALIDATION_LOSS] = Series(np.array([0, 50, 100, 150]), losses)
-    result = analyse_study(study, settings=AnalysisSettings(target=1.5))
+    result = analyse_study(study, target=1.5)
     first, second = (row.steps for row in sorted(result.convergence.arms, key=lambda r: r.arm.norm))
     assert log_rank_p(first, second) < 0.05
     sentences = " ".join(result.sentences)

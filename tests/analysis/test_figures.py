@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
+from every_figure import draw_all_figures
 from normlab.analysis import figures, panels, sheet
 from normlab.analysis.arms import group_runs
 from normlab.analysis.curves import loss_limits, mean_curve
@@ -66,7 +67,7 @@ def test_every_figure_is_written_wide_enough_and_the_same_every_time(
     maker.run(steps=100)
     study = read_study(maker.folder)
     first, second = tmp_path / "first", tmp_path / "second"
-    files = figures.draw_figures(analyse_study(study), first)
+    files = draw_all_figures(analyse_study(study), first)
     assert [path.name for path in files] == [
         f"{name}.{kind}" for name in NAMES for kind in ("png", "svg")
     ]
@@ -75,7 +76,7 @@ def test_every_figure_is_written_wide_enough_and_the_same_every_time(
         width, height = struct.unpack(">II", path.read_bytes()[16:24])
         assert width >= 1600
         assert height < 1.5 * width
-    figures.draw_figures(analyse_study(study), second)
+    draw_all_figures(analyse_study(study), second)
     for path in files:
         assert path.read_bytes() == (second / path.name).read_bytes(), path.name
     assert b"<dc:date>" not in (first / "comparison.svg").read_bytes()
@@ -152,7 +153,7 @@ def test_the_comparison_of_a_study_says_which_of_several_learning_rates_it_shows
         return []
 
     monkeypatch.setattr(sheet, "save_figure", save)
-    figures.draw_figures(analyse_study(read_study(maker.folder)), tmp_path)
+    draw_all_figures(analyse_study(read_study(maker.folder)), tmp_path)
     assert ("learning_rate" in drawn) == (len(rates) == 3)
     words = note(drawn["comparison"])
     assert ("is shown" in words) == bool(said)
@@ -371,7 +372,7 @@ def test_a_study_of_which_nothing_is_left_to_draw_is_still_drawn(
     for path in (maker.folder / record.name).glob("events*"):
         path.unlink()
     study = read_study(maker.folder)
-    assert len(figures.draw_figures(analyse_study(study), tmp_path / "figures")) == 8
+    assert len(draw_all_figures(analyse_study(study), tmp_path / "figures")) == 8
     assert legend(build(study, "training_loss")) == ["rmsnorm · pre (failed)"]
     note = build(study, "final_validation_loss").subfigs[2].texts[0].get_text()
     assert note == "Final losses: no run has finished."

@@ -15,6 +15,7 @@ from normlab.analysis.curves import averaged_runs, describe_ending, single_runs
 from normlab.analysis.plot import write_study_report
 from normlab.analysis.result import analyse_study
 from normlab.analysis.style import RC
+from normlab.archive import tags
 from normlab.archive.record import RunRecord
 from normlab.archive.study import read_study
 
@@ -41,10 +42,9 @@ def lines(drawn: Axes) -> list[list[float]]:
     return [one for one in steps if len(one) > 2]
 
 
-def axes(study: Path, name: str = "training_loss") -> Axes:
+def axes(study: Path, tag: str = tags.TRAIN_LOSS) -> Axes:
     with matplotlib.rc_context(RC):
-        draw = getattr(figures, f"{name}_figure")
-        return draw(analyse_study(read_study(study)).plan).axes[0]  # type: ignore[no-any-return]
+        return figures.loss_figure(analyse_study(read_study(study)).plan, "Loss", tag).axes[0]
 
 
 def circles(drawn: Axes) -> list[float]:
@@ -55,7 +55,8 @@ def circles(drawn: Axes) -> list[float]:
 
 def legend(study: Path) -> list[str]:
     with matplotlib.rc_context(RC):
-        figure = figures.training_loss_figure(analyse_study(read_study(study)).plan)
+        plan = analyse_study(read_study(study)).plan
+        figure = figures.loss_figure(plan, "Training loss", tags.TRAIN_LOSS)
     return [t.get_text() for part in figure.subfigs for l in part.legends for t in l.get_texts()]
 
 
@@ -69,8 +70,8 @@ def test_a_shortened_curve_is_in_no_mean_and_is_marked_everywhere(maker: Any) ->
     assert [run.record.seed for run in averaged_runs(arm)] == [0, 2]
     assert [run.record.seed for run in single_runs(arm)] == [1]
     assert legend(maker.folder) == ["rmsnorm · pre (1 of 3 curves incomplete)"]
-    for name in ("training_loss", "validation_loss"):
-        (end,) = circles(axes(maker.folder, name))
+    for tag in (tags.TRAIN_LOSS, tags.VALIDATION_LOSS):
+        (end,) = circles(axes(maker.folder, tag))
         assert end < 60
     done = write_study_report(maker.folder)
     told = " ".join(done.left_out)
@@ -78,7 +79,7 @@ def test_a_shortened_curve_is_in_no_mean_and_is_marked_everywhere(maker: Any) ->
     assert "of 100 training losses" in told
     assert records[1].name in told
     # What it reached is in its run.json, and counts.
-    assert done.result.summaries[0].finished == 3
+    assert len(done.result.summaries[0].arm.with_state("finished")) == 3
 
 
 def test_a_shortened_curve_alone_is_drawn_and_marked(maker: Any) -> None:
@@ -108,8 +109,8 @@ def test_a_hole_is_drawn_as_a_hole_with_the_mark_at_it(steps: int, maker: Any) -
     series = read_study(maker.folder).runs[0].events.scalars["train/loss"]
     assert end == series.values[series.steps == before[-1]][0]
 
-    validated, rest = lines(axes(maker.folder, "validation_loss"))
-    assert validated[-1] == circles(axes(maker.folder, "validation_loss"))[0]
+    validated, rest = lines(axes(maker.folder, tags.VALIDATION_LOSS))
+    assert validated[-1] == circles(axes(maker.folder, tags.VALIDATION_LOSS))[0]
     assert np.diff(validated + rest).max() > 50
     assert rest[-1] == steps
 
@@ -117,8 +118,8 @@ def test_a_hole_is_drawn_as_a_hole_with_the_mark_at_it(steps: int, maker: Any) -
 def test_a_hole_at_the_start_is_marked_where_the_curve_begins(maker: Any) -> None:
     record = maker.run(steps=500, config=EVERY_50)
     pierce(maker.folder / record.name, 0.0, 0.2)
-    for name in ("training_loss", "validation_loss"):
-        drawn = axes(maker.folder, name)
+    for tag in (tags.TRAIN_LOSS, tags.VALIDATION_LOSS):
+        drawn = axes(maker.folder, tag)
         (steps,) = lines(drawn)
         assert steps[0] > 0
         assert circles(drawn) == [steps[0]]
@@ -132,7 +133,7 @@ def test_a_curve_that_lacks_nothing_is_not_marked_for_what_another_lacks(maker: 
     path.write_bytes(bytes(data))
     assert circles(axes(maker.folder)) == []
     assert len(lines(axes(maker.folder))) == 1
-    (hole,) = circles(axes(maker.folder, "validation_loss"))
+    (hole,) = circles(axes(maker.folder, tags.VALIDATION_LOSS))
     assert 200 <= hole <= 300
 
 
@@ -140,8 +141,8 @@ def test_a_hole_and_a_lost_end_are_both_marked(maker: Any) -> None:
     record = maker.run(steps=500, config=EVERY_50)
     cut(maker.folder / record.name, 0.8)
     pierce(maker.folder / record.name, 0.4, 0.6)
-    for name in ("training_loss", "validation_loss"):
-        drawn = axes(maker.folder, name)
+    for tag in (tags.TRAIN_LOSS, tags.VALIDATION_LOSS):
+        drawn = axes(maker.folder, tag)
         assert circles(drawn) == [line[-1] for line in lines(drawn)]
         assert len(circles(drawn)) == 2
 
@@ -165,10 +166,9 @@ def test_an_interrupted_run_is_drawn_open_and_not_counted(seeds: int, maker: Any
     assert describe_ending(arm) == ("interrupted" if seeds == 1 else "1 of 2 interrupted")
     assert circles(axes(maker.folder)) == [60]
     done = write_study_report(maker.folder)
-    assert (done.result.summaries[0].finished, done.result.summaries[0].interrupted) == (
-        seeds - 1,
-        1,
-    )
+    (summarised,) = done.result.summaries
+    assert len(summarised.arm.with_state("finished")) == seeds - 1
+    assert len(summarised.arm.with_state("interrupted")) == 1
     (told,) = [sentence for sentence in done.result.warnings if "Interrupted" in sentence]
     assert f"{record.name} at step 60" in told
 

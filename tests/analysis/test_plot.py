@@ -83,11 +83,15 @@ def test_a_figure_that_fails_costs_a_sentence(
     draw_only("training_loss", "validation_loss")
     maker.run(steps=50)
 
-    def training_loss(planned: object) -> None:
-        raise RuntimeError("no such font")
+    every_loss = figures.loss_figure
+
+    def loss_figure(planned: Any, title: str, tag: str) -> Any:
+        if tag == tags.TRAIN_LOSS:
+            raise RuntimeError("no such font")
+        return every_loss(planned, title, tag)
 
     with monkeypatch.context() as failing:
-        failing.setattr(figures, "training_loss_figure", training_loss)
+        failing.setattr(figures, "loss_figure", loss_figure)
         done = write_study_report(maker.folder)
     assert {path.stem for path in done.figures} == {"validation_loss"}
     (sentence,) = done.left_out
@@ -200,7 +204,7 @@ def test_report_gives_what_the_end_of_a_sweep_shows(maker: Any, draw_only: Calla
     draw_only("comparison")
     maker.run(steps=100)
     done = write_study_report(maker.folder)
-    assert [arm.label for arm in done.result.summaries] == ["rmsnorm · pre"]
+    assert [summary.arm.label for summary in done.result.summaries] == ["rmsnorm · pre"]
     assert [path.name for path in done.figures] == ["comparison.png", "comparison.svg"]
     assert all(path.is_file() for path in [done.csv, *done.figures])
     assert done.left_out == []

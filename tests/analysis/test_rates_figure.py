@@ -9,6 +9,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from every_figure import draw_all_figures
 from learning_rate_runs import INITIAL, runs_by_rate, study_of_arms
 from normlab.analysis import figures, sheet
 from normlab.analysis.arms import group_runs
@@ -95,7 +96,7 @@ def test_a_study_over_three_rates_gets_the_figure(
     two = {rate: losses for rate, losses in PRE.items() if rate < 1e-1}
     studies = [study_of_arms(runs_by_rate(losses)) for losses in (PRE, two)]
     names = [
-        [path.name for path in figures.draw_figures(analyse_study(study), tmp_path)]
+        [path.name for path in draw_all_figures(analyse_study(study), tmp_path)]
         for study in studies
     ]
     assert [one.count("learning_rate") for one in names] == [1, 0]
@@ -117,10 +118,10 @@ def test_the_table_has_best_rate_tuned_loss_sensitivity_and_stability() -> None:
     from rich.console import Console
 
     study = study_of_arms(runs_by_rate(PRE), runs_by_rate(NONE, "none", "any"))
-    rates = analyse_study(study).rates
-    assert rates is not None
+    result = analyse_study(study)
+    assert result.rates is not None
     console = Console(width=80, record=True, file=StringIO())
-    console.print(rates_table(rates))
+    console.print(rates_table(result.rates, result.look))
     first, second = [line for line in console.export_text().splitlines() if "·" in line or
                      line.startswith(" none")]  # fmt: skip
     assert first.split()[3:5] == ["1e-2", "1.6000"]

@@ -61,7 +61,11 @@ def test_a_summary_counts_every_run_and_averages_the_finished(maker: Any) -> Non
     maker.run(seed=3, diverge_at=60)
     maker.run(seed=4, state="failed", steps=50)
     (arm,) = summarise_arms(group_runs(read_study(maker.folder).runs))
-    assert (arm.runs, arm.finished, arm.diverged, arm.failed) == (5, 3, 1, 1)
+    printed_rows = summary_table([arm])
+    assert [list(column.cells) for column in printed_rows.columns[1::3]] == [
+        ["3 of 5, 1 failed"],
+        ["1 of 5"],
+    ]
     best = [record.best.val_loss for record in finished]
     mean, half = arm.best_val
     assert mean == pytest.approx(np.mean(best))
@@ -77,7 +81,7 @@ def test_arms_are_ordered_by_loss_and_those_that_only_diverged_come_last(maker: 
     maker.run("rmsnorm", level=1.6, steps=300)
     maker.run("layernorm", level=1.5, steps=300)
     found = summarise_arms(group_runs(read_study(maker.folder).runs))
-    assert [arm.label for arm in found] == ["layernorm · pre", "rmsnorm · pre", "none"]
+    assert [summary.arm.label for summary in found] == ["layernorm · pre", "rmsnorm · pre", "none"]
     assert math.isnan(found[-1].best_val[0])
 
 
@@ -116,7 +120,7 @@ def test_every_name_and_number_is_whole_in_every_window(maker: Any, width: int) 
     for arm in summarise_arms(group_runs(read_study(maker.folder).runs)):
         speed = f"{arm.tokens_per_second:,.0f}"
         loss = f"{arm.best_val[0]:.4f} ± {arm.best_val[1]:.4f}"
-        for word in (*arm.label.split(), loss, speed, "801,234"):
+        for word in (*arm.arm.label.split(), loss, speed, "801,234"):
             assert word in text
 
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -51,14 +50,7 @@ class Arm:
     @property
     def label(self) -> str:
         """The name and what distinguishes the arm beside it: `rmsnorm · pre · lr=3e-3`."""
-        return SEPARATOR.join(filter(None, [self.name, self.setting]))
-
-    @property
-    def setting(self) -> str:
-        """The settings by which it is named."""
-        return SEPARATOR.join(
-            format_setting(setting) for setting in self.settings if setting[0] not in self.unnamed
-        )
+        return SEPARATOR.join([self.name, *_format_named(self.settings, self.unnamed)])
 
     @property
     def final_losses(self) -> list[float]:
@@ -87,36 +79,45 @@ class Facet:
     @property
     def title(self) -> str:
         """The shared settings, by as few as tell the facets apart; empty of a single facet."""
-        unnamed = self.arms[0].unnamed  # the same of all arms of a study
-        return SEPARATOR.join(format_setting(s) for s in self.settings if s[0] not in unnamed)
+        # The same settings are unnamed in all arms of a study.
+        return SEPARATOR.join(_format_named(self.settings, self.arms[0].unnamed))
 
 
 def group_runs(runs: Iterable[Run]) -> list[Arm]:
     """Group runs into arms, ordered by norm (`none` last), placement and settings."""
     runs = _drop_repeated_runs(runs)
-    keys = _varying_keys(runs)
+    naming = list(map(_naming_settings, runs))
+    keys = _varying_keys(runs, naming)
     last_parts = [key.split(".")[-1] for key in keys]
     names = {
         key: part if last_parts.count(part) == 1 else key
         for key, part in zip(keys, last_parts, strict=True)
     }
-    buckets: dict[str, list[Run]] = defaultdict(list)
-    settings_of: dict[str, Settings] = {}
-    for run in runs:
-        named = _naming_settings(run)
-        settings = tuple((names[key], named[key]) for key in keys if key in named)
-        # As text, because settings may be lists, which no dictionary takes as keys.
-        identity = _json_text([run.record.norm, run.record.placement, settings])
-        buckets[identity].append(run)
-        settings_of[identity] = settings
-    arms = [
-        Arm(members[0].record.norm, members[0].record.placement, settings_of[key], tuple(members))
-        for key, members in buckets.items()
+    single_runs = [
+        Arm(
+            run.record.norm,
+            run.record.placement,
+            tuple((names[key], named[key]) for key in keys if key in named),
+            (run,),
+        )
+        for run, named in zip(runs, naming, strict=True)
     ]
+    arms = merge_arms(single_runs)
     arms.sort(
         key=lambda arm: (arm.norm == "none", arm.norm, arm.placement, _settings_order(arm.settings))
     )
     return name_arms(arms)
+
+
+def merge_arms(arms: Iterable[Arm]) -> list[Arm]:
+    """Arms of equal norm, placement and settings as one, with the runs of all."""
+    merged: dict[str, Arm] = {}
+    for arm in arms:
+        # As text, because settings may be lists, which no dictionary takes as keys.
+        identity = _json_text([arm.norm, arm.placement, arm.settings])
+        runs = merged[identity].runs if identity in merged else ()
+        merged[identity] = replace(arm, runs=runs + arm.runs)
+    return list(merged.values())
 
 
 def name_arms(arms: Sequence[Arm]) -> list[Arm]:
@@ -156,12 +157,12 @@ def _drop_repeated_runs(runs: Iterable[Run]) -> list[Run]:
     def rank(run: Run) -> tuple[bool, bool]:
         return run.record.state in SETTLED_STATES, "probes" in run.record.config
 
-    by_identity: dict[str, Run] = {}
+    kept: dict[str, Run] = {}
     for run in runs:
-        other = by_identity.get(run_identity(run))
-        if other is None or rank(run) > rank(other):
-            by_identity[run_identity(run)] = run
-    return list(by_identity.values())
+        identity = run_identity(run)
+        if rank(run) > rank(kept.setdefault(identity, run)):
+            kept[identity] = run
+    return list(kept.values())
 
 
 def run_identity(run: Run) -> str:
@@ -192,6 +193,10 @@ def split_facets(arms: Sequence[Arm]) -> list[Facet]:
         )
         for settings in sorted(complete, key=_settings_order)
     ]
+
+
+def _format_named(settings: Settings, unnamed: frozenset[str]) -> list[str]:
+    return [format_setting(setting) for setting in settings if setting[0] not in unnamed]
 
 
 def format_setting(setting: tuple[str, Any]) -> str:
@@ -251,8 +256,8 @@ def _key_group(key: str) -> str:
     return re.split(r"[./@]", key)[0]
 
 
-def _varying_keys(runs: Sequence[Run]) -> list[str]:
-    """The settings that name an arm.
+def _varying_keys(runs: Sequence[Run], naming: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The settings that name an arm, of the `_naming_settings` of each run.
 
     A key of the configuration counts only if it differs between runs that took the same option in
     its group: another norm's other eps is part of that norm. One that nobody gave on a command
@@ -260,9 +265,7 @@ def _varying_keys(runs: Sequence[Run]) -> list[str]:
     follows from the first) and would only repeat them.
     """
     options = [chosen_options(run.record) for run in runs]
-    settings = [
-        {key: _json_text(item) for key, item in _naming_settings(run).items()} for run in runs
-    ]
+    settings = [{key: _json_text(item) for key, item in of_run.items()} for of_run in naming]
     keys = list(dict.fromkeys(key for of_run in settings for key in of_run))
 
     def column(key: str) -> list[str | None]:

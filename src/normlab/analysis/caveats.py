@@ -1,8 +1,7 @@
 """What weakens the comparison of a study's arms, in sentences: seeds, mixtures, missing runs."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
-from functools import partial
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Sized
 from itertools import pairwise
 from typing import Any
 
@@ -18,42 +17,43 @@ from normlab.analysis.formatting import join_first
 from normlab.analysis.statistics import mean_interval
 from normlab.archive import tags
 from normlab.archive.record import SETTLED_STATES
-from normlab.archive.study import Run, Study
+from normlab.archive.study import Run
+from normlab.text import count_noun
 
 
 def find_caveats(
-    study: Study, facets: Sequence[Facet], compared_facets: Sequence[Facet]
-) -> list[str]:
-    """Sentences about whatever weakens the comparison of the study's arms; none if nothing does.
+    runs: Sequence[Run], facets: Sequence[Facet], compared_facets: Sequence[Facet]
+) -> Iterator[str]:
+    """Sentences about whatever weakens the comparison of a study's arms; none if nothing does.
 
     The arms of `facets` have all runs; those of `compared_facets`, in a study over learning rates,
     the runs at the best rate alone.
     """
-    sentences = [
-        *_seed_caveats(compared_facets),
-        *_init_caveats(study.runs),
-        *_leak_caveats(facets),
-        *_floor_caveats(facets),
-        *_group_caveats(compared_facets),
-        *_mixture_caveats(facets),
-        *_budget_caveats(study.runs),
-        *_precision_caveats(facets),
-        *_data_caveats(facets),
-        *_run_caveats(study.runs),
-    ]
-    return list(dict.fromkeys(sentences))
+    yield from _seed_caveats(compared_facets)
+    yield from _init_caveats(runs)
+    yield from _impossible_caveats(_distinct_arms(facets))
+    yield from _group_caveats(_distinct_arms(compared_facets))
+    yield from _mixture_caveats(facets)
+    yield from _budget_caveats(runs)
+    yield from _precision_caveats(facets)
+    yield from _data_caveats(facets)
+    yield from _run_caveats(runs)
+
+
+def _distinct_arms(facets: Sequence[Facet]) -> list[Arm]:
+    """The arms of all facets; one that lacks a setting is in several."""
+    return list({arm.label: arm for facet in facets for arm in facet.arms}.values())
 
 
 def _seed_caveats(facets: Sequence[Facet]) -> Iterator[str]:
-    arms = _arms_by_label(facets)
-    finished = [len(_arm_seeds(arm, "finished")) for arm in arms.values()]
-    if max(finished, default=0) == 1:
+    finished = {arm.label: _arm_seeds(arm, "finished") for arm in _distinct_arms(facets)}
+    alone = [label for label, seeds in finished.items() if len(seeds) == 1]
+    if max(map(len, finished.values()), default=0) == 1:
         yield (
             "One seed: no number has an interval, and an effect cannot be separated from noise; "
             "add seed=0,1,2 to the command."
         )
-    elif 1 in finished:
-        alone = [arm.label for arm in arms.values() if len(_arm_seeds(arm, "finished")) == 1]
+    elif alone:
         yield f"Only one seed finished, and so no interval: {join_first(alone)}."
     lacking = {}
     for facet in facets:
@@ -89,24 +89,14 @@ def _init_caveats(runs: Sequence[Run]) -> Iterator[str]:
         )
 
 
-def _arms_by_label(facets: Sequence[Facet]) -> dict[str, Arm]:
-    return {arm.label: arm for facet in facets for arm in facet.arms}
-
-
-def _leak_caveats(facets: Sequence[Facet]) -> Iterator[str]:
-    """Arms that were trained without the check for leaks."""
-    invalid = [label for label, arm in _arms_by_label(facets).items() if is_invalid(arm)]
-    if invalid:
+def _impossible_caveats(arms: Sequence[Arm]) -> Iterator[str]:
+    """Arms that were trained without the check for leaks, or that see what they have to predict."""
+    if invalid := [arm.label for arm in arms if is_invalid(arm)]:
         yield (
             f"Trained with allow_leak=true, without the check that no token sees a later one, and "
             f"so compared with none: {join_first(invalid)}."
         )
-
-
-def _floor_caveats(facets: Sequence[Facet]) -> Iterator[str]:
-    """Arms below the lowest loss that is possible: they see what they have to predict."""
-    below = [label for label, arm in _arms_by_label(facets).items() if is_below_floor(arm)]
-    if below:
+    if below := [arm.label for arm in arms if is_below_floor(arm)]:
         yield (
             f"Below the floor, possible only for a model that sees the tokens it has to predict: "
             f"{join_first(below)}. Such losses mean nothing, and are compared with none."
@@ -120,12 +110,12 @@ _SMALLEST_GAP = 0.02  # nats per token
 _FEWEST_IN_TWO_GROUPS = 4
 
 
-def _group_caveats(facets: Sequence[Facet]) -> Iterator[str]:
+def _group_caveats(arms: Sequence[Arm]) -> Iterator[str]:
     """Arms whose seeds end in two groups: their mean is the loss of no run."""
     rows = []
-    for arm in _arms_by_label(facets).values():
-        if groups := split_in_two(list(losses_by_seed(arm).values())):
-            (low, high) = groups
+    for arm in arms:
+        if groups := split_in_two(losses_by_seed(arm).values()):
+            low, high = groups
             rows.append(
                 f"{arm.label} ({len(low)} at {mean_interval(low)[0]:.4f}, "
                 f"{len(high)} at {mean_interval(high)[0]:.4f})"
@@ -137,7 +127,7 @@ def _group_caveats(facets: Sequence[Facet]) -> Iterator[str]:
         )
 
 
-def split_in_two(losses: Sequence[float]) -> tuple[list[float], list[float]] | None:
+def split_in_two(losses: Collection[float]) -> tuple[list[float], list[float]] | None:
     """The losses in two groups with a wide gap between them; None where there is none.
 
     The gap must be `_WIDE_GAP` times the width of either group and `_SMALLEST_GAP`.
@@ -172,17 +162,15 @@ _ASPECTS: dict[str, Callable[[Run], Any]] = {
 }
 
 
-def _source_digest(module: str, run: Run) -> str | None:
-    return run.record.sources.get(module)
-
-
 def _mixture_caveats(facets: Sequence[Facet]) -> Iterator[str]:
-    arms = _arms_by_label(facets).values()
+    arms = _distinct_arms(facets)
     modules = {name for arm in arms for run in arm.runs for name in run.record.sources}
-    aspects = dict(_ASPECTS)
-    for name in sorted(modules):
-        aspects[f"the source of {name}"] = partial(_source_digest, name)
-    for aspect, value_of in aspects.items():
+
+    def source_of(module: str) -> Callable[[Run], Any]:
+        return lambda run: run.record.sources.get(module)
+
+    sources = {f"the source of {module}": source_of(module) for module in sorted(modules)}
+    for aspect, value_of in {**_ASPECTS, **sources}.items():
         # By id: an arm that lacks a setting is in several facets, and its runs count once.
         mixed: dict[Any, dict[int, Run]] = defaultdict(dict)
         for facet in facets:
@@ -212,9 +200,8 @@ def _name_differing_values(aspect: str, runs: Mapping[Any, Sized]) -> list[str]:
         ]
     else:
         words = [format_value(value) for value in values]
-    counts = [len(runs_of_value) for runs_of_value in runs.values()]
-    pairs = sorted(zip(counts, words, strict=True), reverse=True)
-    return [f"{word} in {count} run{'s' * (count > 1)}" for count, word in pairs]
+    pairs = sorted(zip(map(len, runs.values()), words, strict=True), reverse=True)
+    return [f"{word} in {count_noun(count, 'run')}" for count, word in pairs]
 
 
 def _budget_caveats(runs: Sequence[Run]) -> Iterator[str]:

@@ -44,13 +44,8 @@ class Comparison:
     best: Arm
     other: Arm
     difference: Difference
-    margin: float | None = None
-    loss: FinalLoss = "val_loss"
-
-    @property
-    def p(self) -> float:
-        """Of the test that the arms do not differ, right for all pairs of the study."""
-        return self.difference.p
+    margin: float | None
+    loss: FinalLoss
 
     @property
     def outcome(self) -> Outcome:
@@ -83,17 +78,18 @@ def compare_arms(
     return comparisons
 
 
-def comparable_arms(facet: Facet, loss: FinalLoss = "val_loss") -> list[list[Arm]]:
+def comparable_arms(facet: Facet, loss: FinalLoss) -> list[list[Arm]]:
     """The facet's arms that can be compared, lowest mean first, apart by what they learned."""
-    by_data: dict[str, list[tuple[float, Arm]]] = defaultdict(list)
+    by_data: dict[str, list[Arm]] = defaultdict(list)
     for arm in facet.arms:
-        losses = losses_by_seed(arm, loss)
         excluded = mostly_diverged(arm) or is_below_floor(arm) or is_invalid(arm)
-        if losses and not (excluded or learned_several(arm)):
-            by_data[learned_data(arm)].append((mean_or_infinity(list(losses.values())), arm))
-    return [
-        [arm for _, arm in sorted(ranked, key=lambda row: row[0])] for ranked in by_data.values()
-    ]
+        if losses_by_seed(arm, loss) and not (excluded or learned_several(arm)):
+            by_data[learned_data(arm)].append(arm)
+
+    def mean(arm: Arm) -> float:
+        return mean_or_infinity(losses_by_seed(arm, loss).values())
+
+    return [sorted(arms, key=mean) for arms in by_data.values()]
 
 
 def losses_by_seed(arm: Arm, loss: FinalLoss = "val_loss") -> dict[int, float]:

@@ -24,8 +24,9 @@ from normlab.analysis.formatting import (
     join_first,
 )
 from normlab.analysis.learning_rates import LearningRates
-from normlab.analysis.statistics import Outcome, mean_interval, mean_or_infinity
+from normlab.analysis.statistics import Difference, Outcome, mean_interval, mean_or_infinity
 from normlab.archive.record import short_number
+from normlab.text import count_noun
 
 MOST_SENTENCES = 5
 
@@ -38,17 +39,21 @@ def describe_comparisons(comparisons: Sequence[Comparison]) -> list[str]:
     for comparison in comparisons:
         of_facet[comparison.facet, comparison.best.label].append(comparison)
     groups = list(of_facet.values())
-    if all(math.isnan(comparison.p) for comparison in comparisons):  # too few seeds for a test
+    if all(
+        math.isnan(comparison.difference.p) for comparison in comparisons
+    ):  # too few seeds for a test
         # Of several budgets or settings, the one that trained best comes first.
         groups.sort(key=lambda together: mean_or_infinity(together[0].best.final_losses))
         words = [_describe_untested(together) for together in groups]
     elif len(comparisons) <= MOST_SENTENCES:
-        order = sorted(comparisons, key=lambda pair: (pair.outcome == "cannot tell", pair.p))
+        order = sorted(
+            comparisons, key=lambda pair: (pair.outcome == "cannot tell", pair.difference.p)
+        )
         words = [describe_comparison(comparison) for comparison in order]
     else:
 
         def rank(group: _Comparisons) -> tuple[bool, float]:
-            tested = [pair.p for pair in group if not math.isnan(pair.p)]
+            tested = [pair.difference.p for pair in group if not math.isnan(pair.difference.p)]
             return not _has_difference(group), min(tested, default=math.inf)
 
         words = [_summarise_facet(group) for group in sorted(groups, key=rank)]
@@ -67,13 +72,20 @@ def describe_comparison(comparison: Comparison) -> str:
         low, high = high, low
     at = f"At {comparison.facet}: " if comparison.facet else ""
     by = format_interval(abs(difference.mean), difference.half)
-    basis = f"{_describe_basis(comparison)}{_describe_excluded_runs(low, high)}"
+    basis = f"{_describe_basis(difference)}{_describe_excluded_runs(low, high)}"
     if difference.mean == 0 and difference.half == 0:
         return f"{at}{low.name} and {high.name} end at the same losses ({basis})."
     if comparison.outcome == "cannot tell":
+        # What the study could have shown, with its noise and its seeds.
+        sensitivity = (
+            "the same two seeds or more for both separate noise from effect, seed=0,1,2"
+            if math.isnan(difference.p)
+            else f"a true difference of {format_interval(difference.detectable, math.nan)} would "
+            f"be reported in 4 of 5 such studies"
+        )
         return (
             f"{at}{low.name} and {high.name}: cannot tell (difference {by}, {basis}; "
-            f"{_describe_sensitivity(comparison)})."
+            f"{sensitivity})."
         )
     if comparison.outcome == "the same":
         return (
@@ -90,7 +102,7 @@ def describe_divergence(arms: Sequence[Arm]) -> list[str]:
     """Which arms diverged and when, most often first; nothing where none did."""
     lost = {arm.label: arm.with_state("diverged") for arm in arms}
     diverged_arms = sorted(
-        (arm for arm in arms if lost[arm.label]), key=lambda a: -len(lost[a.label])
+        (arm for arm in arms if lost[arm.label]), key=lambda arm: -len(lost[arm.label])
     )
     if not diverged_arms:
         return []
@@ -140,8 +152,7 @@ def explain_no_comparison(arms: Sequence[Arm], study_arms: Sequence[Arm], loss: 
             "none are compared."
         )
     if len(ended) == 1:
-        losses = list(losses_by_seed(ended[0], loss).values())
-        seeds = "1 seed" if len(losses) == 1 else f"{len(losses)} seeds"
+        losses = losses_by_seed(ended[0], loss).values()
         others = (
             "no other arm has finished"
             if all(_is_part(arm, ended[0]) for arm in finished)
@@ -149,7 +160,8 @@ def explain_no_comparison(arms: Sequence[Arm], study_arms: Sequence[Arm], loss: 
         )
         return (
             f"{ended[0].label} ends at {format_interval(*mean_interval(losses))} nats per token "
-            f"({seeds}); {others}, so there is nothing to compare it with."
+            f"({count_noun(len(losses), 'seed')}); {others}, so there is nothing to compare it "
+            f"with."
         )
     for facet in split_facets(arms):
         by_data = Counter(learned_data(arm) for arm in facet.arms if losses_by_seed(arm, loss))
@@ -184,38 +196,21 @@ def _is_below_margin(comparison: Comparison) -> bool:
     )
 
 
-def _describe_basis(comparison: Comparison) -> str:
-    difference = comparison.difference
-    if difference.pairs:
-        seeds = f"{difference.pairs} paired seed{'s' * (difference.pairs > 1)}"
-    else:
-        seeds = (
-            "unequal seeds, Welch's test" if not math.isnan(difference.p) else "no seed in common"
-        )
+def _describe_basis(difference: Difference) -> str:
+    paired = count_noun(difference.pairs, "paired seed") if difference.pairs else ""
     if math.isnan(difference.p):
-        return seeds
+        return paired or "no seed in common"
+    seeds = paired or "unequal seeds, Welch's test"
     return f"{seeds}, p {format_probability(difference.p)}"
-
-
-def _describe_sensitivity(comparison: Comparison) -> str:
-    """What the study could have shown, with its noise and its seeds."""
-    difference = comparison.difference
-    if math.isnan(difference.p):
-        return "the same two seeds or more for both separate noise from effect, seed=0,1,2"
-    return (
-        f"a true difference of {format_interval(difference.detectable, math.nan)} would be "
-        f"reported in 4 of 5 such studies"
-    )
 
 
 def _describe_excluded_runs(*arms: Arm) -> str:
     """What is missing where an arm is compared by its runs that did not diverge."""
-    lost = [
+    return "".join(
         f"; {len(diverged)} of {len(arm.runs)} {arm.name} runs diverged and are not in it"
         for arm in arms
         if (diverged := arm.with_state("diverged"))
-    ]
-    return "".join(lost)
+    )
 
 
 def _facet_prefix(facet: str) -> str:
@@ -225,7 +220,7 @@ def _facet_prefix(facet: str) -> str:
 def _describe_untested(together: _Comparisons) -> str:
     """A facet in which no two arms have two seeds."""
     best, nearest = together[0].best, together[0]
-    loss = mean_interval(list(losses_by_seed(best, nearest.loss).values()))[0]
+    loss = mean_interval(losses_by_seed(best, nearest.loss).values())[0]
     difference = nearest.difference.mean
     gap = format_interval(abs(difference), math.nan)
     suffix = f", the nearest of {len(together)} others" if len(together) > 1 else ""
@@ -263,7 +258,7 @@ def _summarise_facet(together: _Comparisons) -> str:
         words.append(f"is the same within {first.margin:g} as {len(same)} ({join_first(same)})")
     if open_ := names["cannot tell"]:
         words.append(f"cannot be told from {len(open_)} ({join_first(open_)})")
-    loss = format_interval(*mean_interval(list(losses_by_seed(best, first.loss).values())))
+    loss = format_interval(*mean_interval(losses_by_seed(best, first.loss).values()))
     return (
         f"{_facet_prefix(first.facet)}{best.name} has the lowest mean, {loss} nats per token"
         f"{_describe_excluded_runs(best)}; it {' and '.join(words)}."
@@ -318,7 +313,7 @@ def describe_best_rates(rates: LearningRates) -> Iterator[str]:
 def describe_sensitivities(rates: LearningRates) -> Iterator[str]:
     """How much each arm suffers from other rates than its best, the least sensitive first."""
     rows = [
-        (*mean_interval(list(rated.sensitivity.values())), rated)
+        (*mean_interval(rated.sensitivity.values()), rated)
         for rated in rates.arms
         if rated.sensitivity and rated.best
     ]

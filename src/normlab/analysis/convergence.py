@@ -95,10 +95,6 @@ class Convergence:
     arms: tuple[ArmConvergence, ...]
     facets: tuple[Facet, ...]
 
-    def of_arm(self, arm: Arm) -> ArmConvergence | None:
-        """What is known of an arm, by its label."""
-        return next((item for item in self.arms if item.arm.label == arm.label), None)
-
 
 def analyse_convergence(
     arms: Sequence[Arm], facets: Sequence[Facet], target: float | None
@@ -127,9 +123,8 @@ def _measure_arm(arm: Arm, target: float | None) -> ArmConvergence:
             for run, step, time in zip(runs, steps, times, strict=True)
         ]
     counts = [count_spikes(training_losses(run)) for run in runs]
-    counts_known = [count for count in counts if count is not None]
-    is_complete = bool(counts) and len(counts_known) == len(counts)
-    spikes = sum(counts_known) if is_complete else None
+    known = [count for count in counts if count is not None]
+    spikes = sum(known) if counts and len(known) == len(counts) else None
     return ArmConvergence(arm, len(runs), tuple(steps), tuple(seconds), spikes)
 
 
@@ -288,9 +283,10 @@ def _compare_steps(convergence: Convergence) -> Iterator[str]:
 
 def _comparable_rows(convergence: Convergence, facet: Facet) -> Iterable[list[ArmConvergence]]:
     """The facet's arms with steps to the target, apart by what they learned."""
+    row_of = {row.arm.label: row for row in convergence.arms}
     by_data: dict[str, list[ArmConvergence]] = defaultdict(list)
     for arm in facet.arms:
-        row = convergence.of_arm(arm)
-        if row and row.steps and not (is_invalid(arm) or is_below_floor(arm)):
+        row = row_of[arm.label]
+        if row.steps and not (is_invalid(arm) or is_below_floor(arm)):
             by_data[learned_data(arm)].append(row)
     return by_data.values()

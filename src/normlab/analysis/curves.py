@@ -42,30 +42,17 @@ class Curve:
     runs: int
 
 
-@dataclass(frozen=True)
-class PiecewiseCurve:
-    """One run's loss over optimizer steps, broken where steps are missing.
-
-    Attributes:
-        pieces: steps and loss of each piece, arrays of one shape (n,), smoothed if asked for.
-        open: step and loss of the points beside which steps are missing.
-    """
-
-    pieces: list[tuple[NDArray[np.int64], _Floats]]
-    open: list[tuple[int, float]]
-
-
 def mean_curve(runs: Sequence[Run], tag: str, *, smooth: bool = False) -> Curve | None:
     """The curve over these runs' finite values; None where no run has any."""
     series = [finite for run in runs if (finite := finite_series(run, tag))]
     if not series:
         return None
     # Only the steps that all seeds have: a mean over fewer would jump where one ends.
-    steps = reduce(np.intersect1d, [run_series.steps for run_series in series])
+    steps = reduce(np.intersect1d, [of_run.steps for of_run in series])
     if not steps.size:
         return None
     # (runs, steps)
-    raw = np.stack([run_series.values[np.isin(run_series.steps, steps)] for run_series in series])
+    raw = np.stack([of_run.values[np.isin(of_run.steps, steps)] for of_run in series])
     window = smoothing_window(len(steps)) if smooth else 1
     smoothed = np.stack([running_mean(values, window) for values in raw])
     # The last windows are small and therefore noisy; only a divergence is worth seeing there.
@@ -79,15 +66,23 @@ def mean_curve(runs: Sequence[Run], tag: str, *, smooth: bool = False) -> Curve 
 
 def is_smoothed(runs: Sequence[Run], tag: str) -> bool:
     """Whether the running mean of some run's curve is over more than a point."""
-    series = [finite for run in runs if (finite := finite_series(run, tag))]
-    return any(smoothing_window(len(run_series.steps)) > 1 for run_series in series)
+    return any(
+        smoothing_window(len(series)) > 1 for run in runs if (series := finite_series(run, tag))
+    )
 
 
-def piecewise_curve(run: Run, tag: str, *, smooth: bool = False) -> PiecewiseCurve:
-    """The run's finite values; a running mean never reaches across a hole."""
+def piecewise_curve(
+    run: Run, tag: str, *, smooth: bool
+) -> tuple[list[tuple[NDArray[np.int64], _Floats]], list[tuple[int, float]]]:
+    """The run's finite values, broken where steps are missing.
+
+    Returns:
+        Steps and values of each piece, arrays of one shape (n,), where `smooth` with a running mean
+        that reaches across no hole; step and value of the points beside which steps are missing.
+    """
     series = finite_series(run, tag)
     if not series:
-        return PiecewiseCurve([], [])
+        return [], []
     window = smoothing_window(len(series)) if smooth else 1
     interval = _step_interval(run, tag)
     holes = np.empty(0, np.int64)  # the points before which steps are missing, as indices
@@ -107,7 +102,7 @@ def piecewise_curve(run: Run, tag: str, *, smooth: bool = False) -> PiecewiseCur
     marks = [(int(steps[-1]), float(values[-1])) for steps, values in ends]
     if not run.complete and series.steps[0] > 0:  # what is missing is the beginning
         marks.insert(0, (int(series.steps[0]), float(series.values[0])))
-    return PiecewiseCurve(pieces, marks)
+    return pieces, marks
 
 
 def _step_interval(run: Run, tag: str) -> int | None:
@@ -177,23 +172,27 @@ def loss_limits(arms: Sequence[Arm]) -> tuple[float, float]:
     it would press the others flat. Nor does the fall in the first tenth of the runs where it is
     more than MOST_FALL times the later range. The panels say what they cut.
     """
-    runs = [run for arm in arms for run in arm.runs]
-    logged = (tags.TRAIN_LOSS, tags.VALIDATION_LOSS)
-    both = [(run, finite_series(run, tag)) for run in runs for tag in logged]
-    series_of_runs = [(run, series) for run, series in both if series]
+    series_of_runs = [
+        (run, series)
+        for arm in arms
+        for run in arm.runs
+        for tag in (tags.TRAIN_LOSS, tags.VALIDATION_LOSS)
+        if (series := finite_series(run, tag))
+    ]
     if not series_of_runs:
         return 0.0, 1.0
     smoothed = [
         running_mean(losses.values, smoothing_window(len(losses))) for _, losses in series_of_runs
     ]
-    lowest = min([float(values.min()) for values in smoothed] + data_floors(arms))
+    floors = data_floors(arms)
+    lowest = min([float(values.min()) for values in smoothed] + floors)
     # Two values a run, its first training and its first validation loss.
     initial = np.array([series.values[0] for _, series in series_of_runs])
     most = 2 * np.median(initial)
     first = float(initial[initial <= most].max())
     last = max(int(series.steps[-1]) for _, series in series_of_runs)
     # The floor is shown also where losses lie below it, as those of a model that leaks.
-    peaks, later_peaks = [first, *data_floors(arms)], [lowest, *data_floors(arms)]
+    peaks, later_peaks = [first, *floors], [lowest, *floors]
     for (run, series), values in zip(series_of_runs, smoothed, strict=True):
         later = values[np.searchsorted(series.steps, last / 10) :]
         if run.record.state == "diverged":
@@ -211,17 +210,20 @@ def loss_limits(arms: Sequence[Arm]) -> tuple[float, float]:
 def describe_ending(arm: Arm) -> str:
     """How the arm's runs ended, where not all finished: `2 of 3 diverged, at steps 120–180`."""
     total = len(arm.runs)
-    parts = []
-    for state in ("diverged", "failed", "interrupted", "running"):
-        ended = arm.with_state(state)
-        if ended:
-            words = "still running" if state == "running" else state
-            if state == "diverged":
-                words += f" at {format_steps(run.record.end_step for run in ended)}"
-            parts.append(f"{_count_of(ended, total)}{words}")
+    runs_by_ending: dict[str, list[Run]] = {}
+    if diverged := arm.with_state("diverged"):
+        when = format_steps(run.record.end_step for run in diverged)
+        runs_by_ending[f"diverged at {when}"] = diverged
+    for state in ("failed", "interrupted"):
+        runs_by_ending[state] = arm.with_state(state)
+    runs_by_ending["still running"] = arm.with_state("running")
     incomplete = [run for run in arm.with_state(*SETTLED_STATES) if not run.complete]
-    if incomplete:
-        parts.append(f"{_count_of(incomplete, total)}curve{'s' * (total > 1)} incomplete")
+    runs_by_ending[f"curve{'s' * (total > 1)} incomplete"] = incomplete
+    parts = []
+    for ending, runs in runs_by_ending.items():
+        if runs:
+            count = "all" if len(runs) == total else f"{len(runs)} of {total}"
+            parts.append(ending if total == 1 else f"{count} {ending}")
     return "; ".join(parts)
 
 
@@ -237,9 +239,3 @@ def last_finite_loss(run: Run) -> tuple[int, float] | None:
     if run.record.state != "diverged" or not run.complete or series is None:
         return None
     return int(series.steps[-1]), float(series.values[-1])
-
-
-def _count_of(ended: Sequence[Run], total: int) -> str:
-    if total == 1:
-        return ""
-    return "all " if len(ended) == total else f"{len(ended)} of {total} "

@@ -6,8 +6,7 @@ Curves and final losses, the losses over learning rates, and any scalar that the
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.gridspec import GridSpecBase
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
+from numpy.typing import NDArray
 
 from normlab.analysis import panels, probe_figures, sheet
 from normlab.analysis.arms import Arm, Facet, group_runs, split_facets
@@ -56,12 +56,9 @@ from normlab.errors import NormlabError
 from normlab.text import suggest_closest
 
 _CURVES_HEIGHT = 3.0  # inches, in the comparison
-_Panel = Callable[[Axes, Sequence[Arm], Look, tuple[float, float]], None]
 
 
-def draw_figures(
-    result: StudyResult, folder: Path, left_out: list[str] | None = None
-) -> list[Path]:
+def draw_figures(result: StudyResult, folder: Path, left_out: list[str]) -> list[Path]:
     """Draw all figures of a study into `folder`; returns the files, PNG and SVG of each.
 
     A figure that fails is left out, and gives `left_out` a sentence.
@@ -72,11 +69,7 @@ def draw_figures(
     files: list[Path] = []
     with figure_style():
         for name, save in _figure_drawers(result, folder).items():
-            with (
-                nullcontext()
-                if left_out is None
-                else skip_failed_figure(f"The figure {name}", left_out)
-            ):
+            with skip_failed_figure(f"The figure {name}", left_out):
                 files += save()
     return files
 
@@ -86,8 +79,8 @@ def _figure_drawers(result: StudyResult, folder: Path) -> dict[str, Callable[[],
     planned, experiment = result.plan, result.experiment
     builds: dict[str, Callable[[], Figure]] = {
         "comparison": partial(comparison_figure, planned, own_rates=result.rates is not None),
-        "training_loss": partial(training_loss_figure, planned),
-        "validation_loss": partial(validation_loss_figure, planned),
+        "training_loss": partial(loss_figure, planned, "Training loss", tags.TRAIN_LOSS),
+        "validation_loss": partial(loss_figure, planned, "Validation loss", tags.VALIDATION_LOSS),
         "final_validation_loss": partial(final_validation_loss_figure, planned),
     }
     if result.rates is not None:
@@ -103,14 +96,14 @@ def _figure_drawers(result: StudyResult, folder: Path) -> dict[str, Callable[[],
     return {**drawings, "probes": partial(probe_figures.draw_probe_figures, planned, folder)}
 
 
-def training_loss_figure(planned: FigurePlan) -> Figure:
-    """Training loss over optimizer steps, one panel a facet."""
-    return _curves_figure(planned, "Training loss", panels.draw_training_loss)
-
-
-def validation_loss_figure(planned: FigurePlan) -> Figure:
-    """Validation loss over optimizer steps, one panel a facet."""
-    return _curves_figure(planned, "Validation loss", panels.draw_validation_loss)
+def loss_figure(planned: FigurePlan, title: str, tag: str) -> Figure:
+    """Training or validation loss over optimizer steps, one panel a facet."""
+    limits = loss_limits(planned.arms)
+    note = _curve_note(planned.arms) + _hidden_arms_note(planned, planned.arms)
+    figure, panel_axes = _facet_sheet(planned, title, note)
+    for axes, facet in zip(panel_axes, planned.facets, strict=True):
+        panels.draw_loss(axes, facet.arms, planned.look, limits, tag)
+    return figure
 
 
 def final_validation_loss_figure(planned: FigurePlan) -> Figure:
@@ -120,16 +113,14 @@ def final_validation_loss_figure(planned: FigurePlan) -> Figure:
     alone = len(titles) == 1
     # One order for all panels: a mean over facets would rank an arm by where it survived.
     rows = panels.row_names(arms) if alone else list(dict.fromkeys(arm.name for arm in arms))
-    height = sheet.grid_shape(len(titles))[0] * _rows_height(rows, 0.27 if alone else 0.2)
+    shape = sheet.grid_shape(len(titles))
+    height = shape[0] * _rows_height(rows, 0.27 if alone else 0.2)
     title = f"Final validation loss: {planned.study}"
     note = _dots_note(arms) + _hidden_arms_note(planned, arms)
     figure, body = sheet.create_sheet(title, note, None, height)
-    for axes, facet in zip(sheet.create_panels(body, titles), planned.ranked, strict=True):
-        panels.draw_final_losses(
-            axes, facet.arms, planned.look, rows, limits, numbers=alone,
-            names_width=2.6 if alone else 1.5,
-        )  # fmt: skip
-    sheet.label_outer_panels(body)
+    grid = body.add_gridspec(*shape)
+    for axes, facet in zip(sheet.create_panels(grid, titles), planned.ranked, strict=True):
+        panels.draw_final_losses(axes, facet.arms, planned.look, rows, limits, numbers=alone)
     return figure
 
 
@@ -162,8 +153,8 @@ def comparison_figure(planned: FigurePlan, *, own_rates: bool = False) -> Figure
     train = body.add_subplot(above[0], title="Training loss")
     validation = body.add_subplot(above[1], title="Validation loss", sharex=train, sharey=train)
     final = body.add_subplot(outer[1].subgridspec(1, 1)[0], title="Final validation loss")
-    panels.draw_training_loss(train, arms, look, limits)
-    panels.draw_validation_loss(validation, arms, look, limits)
+    panels.draw_loss(train, arms, look, limits, tags.TRAIN_LOSS)
+    panels.draw_loss(validation, arms, look, limits, tags.VALIDATION_LOSS)
     panels.draw_final_losses(final, arms, look, rows, panels.final_limits(arms))
     validation.set_ylabel("")
     validation.tick_params(labelleft=False)
@@ -186,26 +177,14 @@ def _shown_rate_note(facet: Facet, planned: FigurePlan, own_rates: bool) -> str:
     return f"\nOnly lr={' and '.join(map(short_number, sorted(shown)))} is shown; {others}."
 
 
-def _curves_figure(planned: FigurePlan, title: str, draw_panel: _Panel) -> Figure:
-    limits = loss_limits(planned.arms)
-    note = _curve_note(planned.arms) + _hidden_arms_note(planned, planned.arms)
-    figure, panel_axes = _facet_sheet(planned, title, note)
-    for axes, facet in panel_axes:
-        draw_panel(axes, facet.arms, planned.look, limits)
-    sheet.label_outer_panels(figure.subfigs[1])  # between heading and note
-    return figure
-
-
-def _facet_sheet(
-    planned: FigurePlan, title: str, note: str
-) -> tuple[Figure, list[tuple[Axes, Facet]]]:
+def _facet_sheet(planned: FigurePlan, title: str, note: str) -> tuple[Figure, list[Axes]]:
     """A sheet with a legend of the arms and a panel for every facet."""
     titles = [facet.title for facet in planned.facets]
     rows, columns = sheet.grid_shape(len(titles))
     legend = panels.legend_entries(planned.arms, planned.look, endings=len(titles) == 1)
     height = 4.0 if columns == 1 else rows * 2.1
     figure, body = sheet.create_sheet(f"{title}: {planned.study}", note, legend, height)
-    return figure, list(zip(sheet.create_panels(body, titles), planned.facets, strict=True))
+    return figure, sheet.create_panels(body.add_gridspec(rows, columns), titles)
 
 
 def _hidden_arms_note(planned: FigurePlan, arms: Sequence[Arm]) -> str:
@@ -257,9 +236,8 @@ _Limits = tuple[float, float]
 
 def learning_rate_figure(study: str, rates: LearningRates) -> Figure:
     """Final loss over the learning rate, a panel a facet; below it sensitivity and tuned loss."""
-    # By id: arms hold runs, which have no hash.
-    rated = {id(arm_rates.arm): arm_rates for arm_rates in rates.arms}
-    ranked = sorted(rates.arms, key=lambda arm_rates: arm_rates.tuned_mean)
+    rated = {arm_rates.arm.label: arm_rates for arm_rates in rates.arms}
+    ranked = rates.ranked
     all_facets = split_facets([arm_rates.arm for arm_rates in rates.arms])
     visible_facets = _best_facets(all_facets, ranked, rated)
     rows, curves = ranked[:MOST_RATE_ROWS], [arm for facet in visible_facets for arm in facet.arms]
@@ -278,17 +256,17 @@ def learning_rate_figure(study: str, rates: LearningRates) -> Figure:
     figure, body = sheet.create_sheet(title, note, legend, above + below)
     # Two grids: long names below must not press the curves together.
     outer = body.add_gridspec(2, 1, height_ratios=[above, below])
-    _draw_rate_facets(body, outer[0].subgridspec(lines, columns), visible_facets, rated, look)
+    _draw_rate_facets(outer[0].subgridspec(lines, columns), visible_facets, rated, look)
     _draw_arm_rows(body, outer[1].subgridspec(1, 2), rows, look)
     return figure
 
 
 def _best_facets(
-    facets: Sequence[Facet], ranked: Sequence[RatedArm], rated: Mapping[int, RatedArm]
+    facets: Sequence[Facet], ranked: Sequence[RatedArm], rated: Mapping[str, RatedArm]
 ) -> list[Facet]:
     """The best facets, in their order, each with the best arms."""
     names = list(dict.fromkeys(item.arm.name for item in ranked))[:MOST_RATE_CURVES]
-    best = sorted(facets, key=lambda item: min(rated[id(arm)].tuned_mean for arm in item.arms))
+    best = sorted(facets, key=lambda item: min(rated[arm.label].tuned_mean for arm in item.arms))
     limited = [
         (facet, tuple(arm for arm in facet.arms if arm.name in names))
         for facet in facets
@@ -298,69 +276,54 @@ def _best_facets(
 
 
 def _draw_rate_facets(
-    body: SubFigure,
-    grid: GridSpecBase,
-    facets: Sequence[Facet],
-    rated: Mapping[int, RatedArm],
-    look: Look,
+    grid: GridSpecBase, facets: Sequence[Facet], rated: Mapping[str, RatedArm], look: Look
 ) -> None:
-    arms = [rated[id(arm)] for facet in facets for arm in facet.arms]
-    limits, columns = _rate_limits(arms), grid.ncols
-    first: Axes | None = None
-    for at, facet in enumerate(facets):
-        # The last row may not be full: the lowest panel of a column has none below it.
-        cell, lowest = grid[at // columns, at % columns], at + columns >= len(facets)
-        title = sheet.panel_title(facet.title, columns)
-        axes = body.add_subplot(cell, title=title, sharex=first, sharey=first)
-        first = first or axes
-        _draw_rate_panel(axes, [rated[id(arm)] for arm in facet.arms], look, limits)
-        _set_rate_ticks(axes, arms, sparse=columns == 3)
-        axes.set_xlabel("learning rate" if lowest else "")
-        axes.set_ylabel(panels.LOSS_LABEL if at % columns == 0 else "")
-        axes.tick_params(labelleft=at % columns == 0, labelbottom=lowest)
+    arms = [rated[arm.label] for facet in facets for arm in facet.arms]
+    limits, titles = _rate_limits(arms), [facet.title for facet in facets]
+    for axes, facet in zip(sheet.create_panels(grid, titles), facets, strict=True):
+        _draw_rate_panel(axes, [rated[arm.label] for arm in facet.arms], look, limits)
+        _set_rate_ticks(axes, arms, sparse=grid.ncols == 3)
+        axes.set_xlabel("learning rate")
+        axes.set_ylabel(panels.LOSS_LABEL)
 
 
 def _draw_rate_panel(axes: Axes, arms: Sequence[RatedArm], look: Look, limits: _Limits) -> None:
     """The loss of each arm by rate, the loss at initialization, and above it what diverged."""
     axes.set_xscale("log")
     axes.set_ylim(*limits)
+    low, top = limits
+    room = _PAD * (top - low)
     initial = [rated.initial for rated in arms if not math.isnan(rated.initial)]
-    if initial:
-        start, above = max(initial), max(initial) > limits[1]
-        axes.axhline(start, color=GREY, lw=1.0, ls=(0, (4, 2)), zorder=1)
-        axes.annotate(
-            f"at initialization {start:.2f}{', above the axes' if above else ''}",
-            xy=(0.01, min(start, limits[1])), xycoords=axes.get_yaxis_transform(),
-            xytext=(0, -2.5), textcoords="offset points", va="top", fontsize=7.5, color=GREY,
-        )  # fmt: skip
-    _draw_unigram_loss(axes, arms, limits)
+    start = max(initial, default=None)
+    if start is not None:
+        above = ", above the axes" if start > top else ""
+        panels.draw_level(axes, start, f"at initialization {start:.2f}{above}", (0, (4, 2)))
+    # The loss of a model that ignores the context; not where it would hide the initial loss.
+    unigrams = {run.record.unigram for rated in arms for run in rated.arm.runs}
+    unigram = unigrams.pop() if len(unigrams) == 1 else None
+    if (
+        unigram is not None
+        and low < unigram < top
+        and (start is None or abs(start - unigram) >= room)
+    ):
+        panels.draw_level(axes, unigram, f"token frequencies only {unigram:.2f}", ":")
     lost = [rated for rated in arms if rated.diverged]
     for rated in arms:
         _draw_rate_curve(axes, rated, look)
-    top, room = limits[1], _PAD * (limits[1] - limits[0])
     # A height for each arm: where several diverged at one rate, their crosses would coincide.
     for line, rated in enumerate(lost):
         height = top - room * (0.5 + 2.2 * line / max(3, len(lost)))
+        colour = look.colour(rated.arm)
         for point in rated.points:
-            if point.diverged:
-                _draw_diverged_runs(axes, rated, point, look, height)
-
-
-def _draw_unigram_loss(axes: Axes, arms: Sequence[RatedArm], limits: _Limits) -> None:
-    """The loss of a model that ignores the context; not where it would hide the initial loss."""
-    losses = {run.record.unigram for rated in arms for run in rated.arm.runs}
-    unigram = losses.pop() if len(losses) == 1 else None
-    if unigram is None or not limits[0] < unigram < limits[1]:
-        return
-    initial = [rated.initial for rated in arms if not math.isnan(rated.initial)]
-    if initial and abs(max(initial) - unigram) < _PAD * (limits[1] - limits[0]):
-        return
-    axes.axhline(unigram, color=GREY, lw=1.0, ls=":", zorder=1)
-    axes.annotate(
-        f"token frequencies only {unigram:.2f}",
-        xy=(0.01, unigram), xycoords=axes.get_yaxis_transform(),
-        xytext=(0, -2.5), textcoords="offset points", va="top", fontsize=7.5, color=GREY,
-    )  # fmt: skip
+            if not point.diverged:
+                continue
+            axes.plot([point.rate], [height], "x", color=colour, mew=1.8, ms=6, zorder=5)
+            if point.diverged < len(point.arm.runs):
+                axes.annotate(
+                    f"{point.diverged}/{len(point.arm.runs)}", xy=(point.rate, height),
+                    xytext=(5, 0), textcoords="offset points", va="center", fontsize=7,
+                    color=colour,
+                )  # fmt: skip
 
 
 def _draw_rate_curve(axes: Axes, rated: RatedArm, look: Look) -> None:
@@ -384,22 +347,9 @@ def capped_losses(point: RatePoint) -> list[float]:
     return [min(loss, point.capped.get(seed, loss)) for seed, loss in point.losses.items()]
 
 
-def _draw_diverged_runs(
-    axes: Axes, rated: RatedArm, point: RatePoint, look: Look, height: float
-) -> None:
-    colour, total = look.colour(rated.arm), len(point.arm.runs)
-    axes.plot([point.rate], [height], "x", color=colour, mew=1.8, ms=6, zorder=5)
-    if point.diverged < total:
-        axes.annotate(
-            f"{point.diverged}/{total}", xy=(point.rate, height), xytext=(5, 0),
-            textcoords="offset points", va="center", fontsize=7, color=colour,
-        )  # fmt: skip
-
-
 def _set_rate_ticks(axes: Axes, arms: Sequence[RatedArm], *, sparse: bool) -> None:
     rates = sorted({point.rate for rated in arms for point in rated.points})
     stride = 2 if sparse and len(rates) > 4 else max(1, len(rates) // 10)
-    axes.xaxis.set_major_locator(FixedLocator(rates))
     axes.xaxis.set_minor_locator(NullLocator())
     words = [short_number(rate) if at % stride == 0 else "" for at, rate in enumerate(rates)]
     axes.set_xticks(rates, words)
@@ -522,7 +472,7 @@ def metric_figure(study: Study, tag: str) -> Figure:
     planned = plan_figures(study.name, logged)
     figure, panel_axes = _facet_sheet(planned, tag, _metric_note(planned, study.runs, tag))
     low, high, is_wide = _metric_limits(planned.arms, tag)
-    for axes, facet in panel_axes:
+    for axes, facet in zip(panel_axes, planned.facets, strict=True):
         if is_wide:
             axes.set_yscale("log")
         axes.set_ylim(low, high)
@@ -531,7 +481,6 @@ def metric_figure(study: Study, tag: str) -> Figure:
         axes.set_xlabel(panels.STEP_LABEL)
         axes.set_ylabel(tag)
         axes.margins(x=0.02)
-    sheet.label_outer_panels(figure.subfigs[1])
     return figure
 
 
@@ -541,7 +490,7 @@ def _draw_metric_arm(axes: Axes, arm: Arm, look: Look, tag: str) -> None:
     if together:
         panels.draw_mean_curve(axes, arm, look, together, look.marker(arm))
     for run in single_runs(arm):
-        pieces = piecewise_curve(run, tag, smooth=True).pieces
+        pieces, _ = piecewise_curve(run, tag, smooth=True)
         for piece in pieces:
             axes.plot(*piece, color=colour, ls=look.line(arm), lw=1.0, alpha=0.8, zorder=2.5)
         if pieces and run.record.state == "diverged":
@@ -558,15 +507,12 @@ def _metric_limits(arms: Sequence[Arm], tag: str) -> tuple[float, float, bool]:
     They are those of the runs that finished, if any did: what grows before a divergence is cut, so
     that it does not press the others flat.
     """
-    series_of = [
-        [series.values for run in runs if (series := finite_series(run, tag))]
-        for runs in (
-            [run for arm in arms for run in averaged_runs(arm)],
-            [run for arm in arms for run in arm.runs],
-        )
-    ]
-    # Of the runs in the means, or where there are none of all.
-    values = np.concatenate(next(filter(None, series_of)))
+
+    def finite_values(runs: Iterable[Run]) -> list[NDArray[np.float64]]:
+        return [series.values for run in runs if (series := finite_series(run, tag))]
+
+    in_means = finite_values(run for arm in arms for run in averaged_runs(arm))
+    values = np.concatenate(in_means or finite_values(run for arm in arms for run in arm.runs))
     low, high = float(values.min()), float(values.max())
     if low > 0 and high > _LOG_RANGE * low:
         pad = (high / low) ** _PAD

@@ -45,7 +45,12 @@ def join_first(names: Iterable[str]) -> str:
 
 
 def format_interval(value: float, half: float) -> str:
-    """`0.0207 ± 0.0064`, or without an interval `0.0207`; more digits where four are none."""
+    """`0.0207 ± 0.0064`, without an interval `0.0207`, without a value `–`.
+
+    More digits where four are none.
+    """
+    if math.isnan(value):
+        return "–"
     largest = max((abs(number) for number in (value, half) if math.isfinite(number)), default=0)
     # Four, or as many as leave two digits of the larger number.
     digits = 4 if largest == 0 else max(4, 1 - math.floor(math.log10(largest)))
@@ -63,11 +68,6 @@ def format_probability(p: float) -> str:
 def format_axis_value(value: float) -> str:
     """`3.14`, and three digits of a value of 100 or more."""
     return f"{value:.2f}" if abs(value) < 100 else short_number(float(f"{value:.3g}"))
-
-
-def format_loss(mean: float, half: float, unknown: str = "–") -> str:
-    """A loss in every table and figure: `2.0312 ± 0.0041`, without an interval `2.0312`."""
-    return unknown if math.isnan(mean) else format_interval(mean, half)
 
 
 def format_steps(steps: Iterable[int]) -> str:

@@ -14,8 +14,9 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
-from normlab.analysis.arms import Arm, name_arms
+from normlab.analysis.arms import Arm, merge_arms, name_arms
 from normlab.analysis.comparison import (
     FinalLoss,
     is_unlearned,
@@ -44,26 +45,27 @@ class RatePoint:
     Attributes:
         rate: the learning rate.
         arm: the runs at this rate.
-        losses: by seed, of the runs that finished.
         capped: by seed, min(loss, initial loss), the initial loss for a run that diverged; without
             the seeds whose initial loss is not known.
         ranking: as `capped`, by the losses that the best rate is chosen by.
         tested: by seed, the losses that arms are compared by.
-        diverged: how many runs diverged.
     """
 
     rate: float
     arm: Arm
-    losses: Mapping[int, float]
     capped: Mapping[int, float]
     ranking: Mapping[int, float]
     tested: Mapping[int, float]
-    diverged: int
+
+    @cached_property
+    def losses(self) -> Mapping[int, float]:
+        """By seed, of the runs that finished."""
+        return losses_by_seed(self.arm)
 
     @property
-    def mean(self) -> float:
-        """Mean over the finished seeds, or NaN."""
-        return mean_interval(list(self.losses.values()))[0]
+    def diverged(self) -> int:
+        """How many runs diverged."""
+        return len(self.arm.with_state("diverged"))
 
     @property
     def unlearned(self) -> int:
@@ -72,8 +74,8 @@ class RatePoint:
 
     @property
     def ranking_loss(self) -> float:
-        """What the best rate is chosen by: the mean of `ranking`, or `mean` without any."""
-        return mean_interval(list(self.ranking.values()))[0] if self.ranking else self.mean
+        """What the best rate is chosen by: the mean of `ranking`, or of `losses` without any."""
+        return mean_interval((self.ranking or self.losses).values())[0]
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ class RatedArm:
     @property
     def tuned_mean(self) -> float:
         """Mean of `tuned`; infinite without any, to stand last."""
-        return mean_or_infinity(list(self.tuned.values()))
+        return mean_or_infinity(self.tuned.values())
 
 
 @dataclass(frozen=True)
@@ -183,6 +185,11 @@ class LearningRates:
     grid: tuple[float, ...]
     halved: bool
     warnings: tuple[str, ...]
+
+    @property
+    def ranked(self) -> list[RatedArm]:
+        """The arms, lowest mean loss at its best rate first, those without a best rate last."""
+        return sorted(self.arms, key=lambda rated: rated.tuned_mean)
 
     @property
     def compared_loss(self) -> FinalLoss:
@@ -206,7 +213,7 @@ def analyse_learning_rates(study_arms: Sequence[Arm]) -> LearningRates | None:
             _rate_point(rate, replace(arm, runs=tuple(runs_at[rate])), initial, halved)
             for rate in sorted(runs_at)
         )
-        mean = mean_interval(list(initial.values()))[0]
+        mean = mean_interval(initial.values())[0]
         rated_arms.append(RatedArm(arm, points, grid, mean))
     few = [arm.label for arm, runs_at in by_rate if len(runs_at) < FEWEST_RATES]
     return LearningRates(tuple(rated_arms), grid, halved, tuple(_rate_warnings(rated_arms, few)))
@@ -223,14 +230,11 @@ def has_halves(runs: Iterable[Run]) -> bool:
 
 def _merge_rates(arms: Sequence[Arm]) -> list[Arm]:
     """The arms without their learning rate: those that differ in nothing else are one."""
-    runs: dict[str, list[Run]] = defaultdict(list)
-    first: dict[str, Arm] = {}
-    for arm in arms:
-        settings = tuple(setting for setting in arm.settings if setting[0] not in _RATE_NAMES)
-        together = Arm(arm.norm, arm.placement, settings, ())  # its label names every setting
-        first.setdefault(together.label, together)
-        runs[together.label] += arm.runs
-    return name_arms([replace(arm, runs=tuple(runs[label])) for label, arm in first.items()])
+    without_rate = [
+        replace(arm, settings=tuple(s for s in arm.settings if s[0] not in _RATE_NAMES))
+        for arm in arms
+    ]
+    return name_arms(merge_arms(without_rate))
 
 
 def _runs_by_rate(arm: Arm) -> dict[float, list[Run]]:
@@ -258,7 +262,7 @@ def _rate_point(rate: float, arm: Arm, initial: Mapping[int, float], halved: boo
 
     chosen_by = losses_by_seed(arm, "selection_loss") if halved else losses
     tested = losses_by_seed(arm, "test_loss") if halved else losses
-    return RatePoint(rate, arm, losses, cap(losses), cap(chosen_by), tested, len(lost))
+    return RatePoint(rate, arm, cap(losses), cap(chosen_by), tested)
 
 
 def _initial_losses(arm: Arm) -> dict[int, float]:

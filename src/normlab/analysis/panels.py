@@ -22,49 +22,59 @@ from normlab.analysis.curves import (
     piecewise_curve,
     single_runs,
 )
-from normlab.analysis.formatting import format_loss
+from normlab.analysis.formatting import format_interval
 from normlab.analysis.sheet import add_tooltip, name_rows
 from normlab.analysis.statistics import mean_interval, mean_or_infinity
-from normlab.analysis.style import GREY, INK, Look
+from normlab.analysis.style import DOTTED, GREY, INK, LineStyle, Look
 from normlab.archive import tags
 
 LOSS_LABEL = "loss (nats per token)"
 STEP_LABEL = "optimizer step"
 
-_FLOOR_DASHES = (0, (1.0, 1.6))
-
 _MARKERS_PER_CURVE = 15
 
 
-def draw_training_loss(
-    axes: Axes, arms: Sequence[Arm], look: Look, limits: tuple[float, float]
+def draw_loss(
+    axes: Axes, arms: Sequence[Arm], look: Look, limits: tuple[float, float], tag: str
 ) -> None:
-    """Training loss over steps, smoothed; the measured values stand faint behind a single seed.
+    """A loss over steps, the training loss or, by its `tag`, the validation loss.
 
-    `limits` are those of the loss axis, in nats per token.
+    Training loss is smoothed, and the measured values stand faint behind a single seed; validation
+    loss has a marker at every measurement. `limits` are those of the loss axis, in nats per token.
     """
+    is_training = tag == tags.TRAIN_LOSS
+    axes.set_xlabel(STEP_LABEL)
+    axes.set_ylabel(LOSS_LABEL)
+    axes.set_ylim(*limits)
+    axes.margins(x=0.02)
+    # A step is a whole number.
+    axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
     # The floor is that of the validation windows; by luck a training batch may be easier.
-    _prepare_axes(axes, arms, limits, "floor {:.2f} of the validation windows")
+    meaning = " of the validation windows" if is_training else ": no model can do better"
+    for floor in data_floors(arms):
+        # Below the floor no curve can be, so there is room for words.
+        draw_level(axes, floor, f"floor {floor:.2f}{meaning}", DOTTED, right=True)
     for arm in arms:
-        together = mean_curve(averaged_runs(arm), tags.TRAIN_LOSS, smooth=True)
+        together = mean_curve(averaged_runs(arm), tag, smooth=is_training)
         if together:
-            draw_mean_curve(axes, arm, look, together)
-            if together.runs == 1:
+            draw_mean_curve(axes, arm, look, together, "" if is_training else look.marker(arm))
+            if is_training and together.runs == 1:
                 colour = look.colour(arm)
                 axes.plot(together.steps, together.raw, color=colour, lw=0.7, alpha=0.16, zorder=1)
-        _draw_single_runs(axes, arm, look, tags.TRAIN_LOSS, limits, smooth=True)
+        _draw_single_runs(axes, arm, look, tag, limits)
 
 
-def draw_validation_loss(
-    axes: Axes, arms: Sequence[Arm], look: Look, limits: tuple[float, float]
+def draw_level(
+    axes: Axes, height: float, words: str, dashes: LineStyle, *, right: bool = False
 ) -> None:
-    """Validation loss over steps, a marker at every measurement."""
-    _prepare_axes(axes, arms, limits, "floor {:.2f}: no model can do better")
-    for arm in arms:
-        together = mean_curve(averaged_runs(arm), tags.VALIDATION_LOSS)
-        if together:
-            draw_mean_curve(axes, arm, look, together, look.marker(arm))
-        _draw_single_runs(axes, arm, look, tags.VALIDATION_LOSS, limits, smooth=False)
+    """A grey line across a panel at one loss, with words below its left or right end."""
+    axes.axhline(height, color=GREY, lw=1.0, ls=dashes, zorder=1)
+    at, side = (0.98, "right") if right else (0.01, "left")
+    # The panel may end below the line.
+    axes.annotate(
+        words, xy=(at, min(height, axes.get_ylim()[1])), xycoords=axes.get_yaxis_transform(),
+        xytext=(0, -2.5), textcoords="offset points", ha=side, va="top", fontsize=7.5, color=GREY,
+    )  # fmt: skip
 
 
 def draw_final_losses(
@@ -75,22 +85,32 @@ def draw_final_losses(
     limits: tuple[float, float] | None,
     *,
     numbers: bool = True,
-    names_width: float = 2.6,
 ) -> None:
     """Final validation loss of every arm: each seed a small dot, the mean, its 95 % t-interval.
 
     `rows` are the arms' names from top to bottom; an arm without a finished run says how it ended.
     `limits` are those of the loss axis, None where no run has finished. With `numbers`, mean and
-    interval stand beside the row. Names take at most `names_width` inches.
+    interval stand beside the row; without, names are shorter, as in one of several panels.
     """
     axes.set_ylim(len(rows) - 0.1, -0.6)  # downwards: the first row is the highest
-    name_rows(axes, rows, names_width)
+    name_rows(axes, rows, 2.6 if numbers else 1.5)  # inches
     if limits is None:
         omit_scale(axes, "no run has finished")
     else:
         axes.set_xlabel(LOSS_LABEL if numbers else "nats per token")
         axes.set_xlim(*limits)
-        _draw_final_floor(axes, arms, len(rows) - 0.3)
+        for floor in data_floors(arms):
+            axes.axvline(floor, color=GREY, lw=1.0, ls=DOTTED, zorder=1)
+            outside = floor < limits[0]
+            axes.annotate(
+                f"← floor {floor:.2f}" if outside else f"floor {floor:.2f}",
+                xy=(max(floor, limits[0]), len(rows) - 0.3),
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=7.5,
+                color=GREY,
+            )
     across = axes.get_yaxis_transform()
     for arm in arms:
         row = rows.index(arm.name)
@@ -103,15 +123,9 @@ def draw_final_losses(
                 0.025, row, describe_ending(arm), transform=across, va="center", fontsize=8
             )
             text.set(color=GREY, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5})
-        if numbers:
-            axes.text(
-                1.02,
-                row,
-                format_loss(*mean_interval(values), unknown=""),
-                transform=across,
-                va="center",
-                fontsize=8.5,
-            )
+        if numbers and values:
+            loss = format_interval(*mean_interval(values))
+            axes.text(1.02, row, loss, transform=across, va="center", fontsize=8.5)
 
 
 def _count_diverged(axes: Axes, arm: Arm, row: int) -> None:
@@ -196,45 +210,6 @@ def legend_entries(
     return handles, labels
 
 
-def _prepare_axes(axes: Axes, arms: Sequence[Arm], limits: tuple[float, float], named: str) -> None:
-    axes.set_xlabel(STEP_LABEL)
-    axes.set_ylabel(LOSS_LABEL)
-    axes.set_ylim(*limits)
-    axes.margins(x=0.02)
-    # A step is a whole number.
-    axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
-    for floor in data_floors(arms):
-        axes.axhline(floor, color=GREY, lw=1.0, ls=_FLOOR_DASHES, zorder=1)
-        # Below the floor no curve can be, so there is room for words.
-        axes.annotate(
-            named.format(floor),
-            xy=(0.98, floor),
-            xycoords=axes.get_yaxis_transform(),
-            xytext=(0, -2.5),
-            textcoords="offset points",
-            ha="right",
-            va="top",
-            fontsize=7.5,
-            color=GREY,
-        )
-
-
-def _draw_final_floor(axes: Axes, arms: Sequence[Arm], height: float) -> None:
-    left, _ = axes.get_xlim()
-    for floor in data_floors(arms):
-        axes.axvline(floor, color=GREY, lw=1.0, ls=_FLOOR_DASHES, zorder=1)
-        outside = floor < left
-        axes.annotate(
-            f"← floor {floor:.2f}" if outside else f"floor {floor:.2f}",
-            xy=(max(floor, left), height),
-            xytext=(4, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=7.5,
-            color=GREY,
-        )
-
-
 def draw_mean_curve(axes: Axes, arm: Arm, look: Look, curve: Curve, marker: str = "") -> None:
     """An arm's mean curve with the band of its seeds."""
     colour = look.colour(arm)
@@ -265,13 +240,13 @@ def _mark_open_end(axes: Axes, step: int, loss: float, colour: str) -> None:
 
 
 def _draw_single_runs(
-    axes: Axes, arm: Arm, look: Look, tag: str, limits: tuple[float, float], *, smooth: bool
+    axes: Axes, arm: Arm, look: Look, tag: str, limits: tuple[float, float]
 ) -> None:
     """The runs outside the mean, thin; a × where one diverged, a circle where steps are missing."""
     colour = look.colour(arm)
     for run in single_runs(arm):
-        alone = piecewise_curve(run, tag, smooth=smooth)
-        for piece in alone.pieces:
+        pieces, open_points = piecewise_curve(run, tag, smooth=tag == tags.TRAIN_LOSS)
+        for piece in pieces:
             # A single point is no line, and would not be seen.
             marker = look.marker(arm) if len(piece[0]) == 1 else ""
             (line,) = axes.plot(
@@ -279,7 +254,7 @@ def _draw_single_runs(
                 zorder=2.5,
             )  # fmt: skip
             add_tooltip(line, f"{run.record.name}, {run.record.state}")
-        for point in alone.open:
+        for point in open_points:
             _mark_open_end(axes, *point, colour)
         end = last_finite_loss(run)
         if end:
@@ -310,7 +285,7 @@ def draw_seed_values(axes: Axes, arm: Arm, look: Look, row: int, values: list[fl
     (middle,) = axes.plot(
         [mean], [row], marker, color=colour, ms=6.5, mec="white", mew=0.9, zorder=4
     )
-    add_tooltip(middle, f"{arm.label}: {format_loss(mean, half)}")
+    add_tooltip(middle, f"{arm.label}: {format_interval(mean, half)}")
 
 
 def draw_interval(axes: Axes, mean: float, half: float, row: float, colour: str) -> None:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from normlab.analysis.experiment import StudyExperiments
-from normlab.analysis.result import AnalysisSettings, StudyResult, analyse_study
+from normlab.analysis.result import StudyResult, analyse_study
 from normlab.analysis.runs_csv import write_runs_csv
 from normlab.analysis.style import skip_failed_figure
 from normlab.archive import tags
@@ -52,12 +52,14 @@ class StudyReport:
 def write_study_report(
     study_folder: Path,
     experiments: StudyExperiments = MappingProxyType({}),
-    settings: AnalysisSettings | None = None,
+    *,
+    margin: float | None = None,
+    target: float | None = None,
 ) -> StudyReport:
     """Read a study, and write its `runs.csv`, its figures and its report into its folder.
 
     `experiments` are those whose studies have a figure and sentences of their own, by name;
-    `settings` are those of `analyse_study`.
+    `margin` and `target` are those of `analyse_study`.
 
     Raises:
         NormlabError: the folder is no study, or cannot be written.
@@ -65,7 +67,7 @@ def write_study_report(
     from normlab.analysis.report import write_report  # jinja2 and pillow
 
     study = read_study(study_folder, REPORT_TAGS)
-    result = analyse_study(study, experiments, settings)
+    result = analyse_study(study, experiments, margin=margin, target=target)
     left_out = [*study.left_out, *result.plan.left_out]
     page = study_folder / REPORT_FILE
     files: list[Path] = []
@@ -134,8 +136,9 @@ def main(
         if redraw_measurement and redraw_measurement(arguments.study, arguments.metric):
             return
         if arguments.metric is None:
-            settings = AnalysisSettings(arguments.margin, arguments.target)
-            print_report(write_study_report(arguments.study, experiments, settings))
+            margin, target = arguments.margin, arguments.target
+            report = write_study_report(arguments.study, experiments, margin=margin, target=target)
+            print_report(report)
         else:
             from normlab.analysis.figures import draw_metric  # matplotlib takes half a second
 
@@ -169,7 +172,7 @@ def print_report(report: StudyReport) -> None:
     result, console = report.result, open_terminal()
     console.print(summary_table(result.summaries))
     if result.rates is not None:
-        console.print(rates_table(result.rates))
+        console.print(rates_table(result.rates, result.look))
     if (comparisons := comparisons_table(result)) is not None:
         console.print(comparisons)
     if result.story:

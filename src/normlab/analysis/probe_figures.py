@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any, cast
 
@@ -69,16 +70,11 @@ def probe_field(arm: Arm, quantity: str) -> ProbeField | None:
     series = [
         [run.events.scalars[tags.probe_tag(quantity, site)] for site in sites] for run in probed
     ]
-    steps = series[0][0].steps
-    for site_series in (site_series for of_run in series for site_series in of_run):
-        steps = np.intersect1d(steps, site_series.steps)
+    steps = reduce(np.intersect1d, [of_site.steps for of_run in series for of_site in of_run])
     if not steps.size:
         return None
     values = np.array(  # (runs, sites, steps)
-        [
-            [site_series.values[np.isin(site_series.steps, steps)] for site_series in of_run]
-            for of_run in series
-        ]
+        [[of_site.values[np.isin(of_site.steps, steps)] for of_site in of_run] for of_run in series]
     )
     end = max(int(steps[-1]), int(steps[0]) + 1, *(run.record.step for run in probed))
     with np.errstate(invalid="ignore"):  # infinities of both signs have no mean
@@ -160,12 +156,9 @@ def draw_probe_figures(planned: FigurePlan, folder: Path) -> list[Path]:
     parameters = [
         quantity
         for quantity in probed
-        if quantity not in tags.QUANTITIES and not quantity.startswith("stream_")
+        if quantity not in tags.QUANTITIES and not quantity.startswith(("stream_", "bias"))
     ]
-    norms = [
-        tags.SATURATION,
-        *(quantity for quantity in parameters if not quantity.startswith("bias")),
-    ][:_MOST_COLUMNS]
+    norms = [tags.SATURATION, *parameters][:_MOST_COLUMNS]
     files = []
     for name, title, quantities in (
         ("probes", "Through depth", _DEPTH_QUANTITIES),

@@ -255,17 +255,15 @@ def repeat_commands(study: Study) -> dict[str, list[str]]:
     """What to type, from the root of the repository, by what it does."""
     # As the runs were trained: where the study lies now is not named, as in the notes.
     output_dirs = [run.record.config.get("output_dir") for run in study.runs]
-    above = next(
-        (output_dir for output_dir in output_dirs if isinstance(output_dir, str)), "outputs"
-    )
+    above = next((parent for parent in output_dirs if isinstance(parent, str)), "outputs")
     folder = f"{above.rstrip('/')}/{study.name}"
     typed = dict.fromkeys(run.record.command for run in study.runs if run.record.command.strip())
-    repeats = [f"{folder}/{run.folder.name}" for run in study.runs]
     return {
         "The study": [typed_command(command) for command in typed],
         "Draw it again": [f"python scripts/plot.py {shlex.quote(folder)}"],
         "Browse every curve": [f"tensorboard --logdir {shlex.quote(above)}"],
         "One run again, to compare it bit by bit": [
-            f"python train.py --from {shlex.quote(run)}" for run in repeats
+            f"python train.py --from {shlex.quote(f'{folder}/{run.folder.name}')}"
+            for run in study.runs
         ],
     }

@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -32,12 +32,11 @@ from normlab.analysis.curves import (
     last_finite_loss,
     mean_curve,
 )
-from normlab.analysis.formatting import format_loss, format_probability
+from normlab.analysis.formatting import format_interval, format_probability
 from normlab.analysis.learning_rates import (
     OTHER_WINDOWS,
     STABLE_UP_TO,
     LearningRates,
-    RatedArm,
     RatePoint,
 )
 from normlab.analysis.result import StudyResult
@@ -48,6 +47,7 @@ from normlab.archive import tags
 from normlab.archive.record import NEUTRAL_KEYS, SETTLED_STATES, RunRecord, short_number
 from normlab.archive.steadiness import NOT_COMPARABLE
 from normlab.archive.study import Run, Study
+from normlab.text import count_noun
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,8 @@ class Table:
     """Rows under columns; the first cell of a row names it."""
 
     caption: str
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[Cell, ...], ...]
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Cell]]
 
 
 def number_columns(*titles: str) -> tuple[Column, ...]:
@@ -99,7 +99,17 @@ def number_cell(value: float | None, spec: str = ".4f") -> Cell:
 
 def interval_cell(pair: tuple[float, float]) -> Cell:
     """A mean and half the width of its interval, sorted by the mean."""
-    return Cell(format_loss(*pair), pair[0])
+    return Cell(format_interval(*pair), pair[0])
+
+
+def mean_cell(values: Collection[float]) -> Cell:
+    """The mean of single seeds with its interval."""
+    return interval_cell(mean_interval(values))
+
+
+def arm_cell(arm: Arm, look: Look) -> Cell:
+    """What distinguishes the arm, with its colour."""
+    return Cell(arm.label, colour=look.colour(arm))
 
 
 def speed_cell(tokens_per_second: float | None, is_comparable: bool) -> Cell:
@@ -154,12 +164,17 @@ def _circumstance_keys(record: RunRecord) -> dict[str, Any]:
 def _split_differences(runs_keys: Sequence[Mapping[str, Any]]) -> Differences:
     varying, fixed = [], []
     for key in dict.fromkeys(key for keys in runs_keys for key in keys):
-        values = [keys.get(key, _ABSENT) for keys in runs_keys]
+        values = sorted((keys.get(key, _ABSENT) for keys in runs_keys), key=_value_order)
         counts = Counter(map(_format_or_absent, values))  # as text: a list has no hash
         if len(counts) == 1:
             fixed.append((key, next(iter(counts))))
-        else:
-            varying.append((key, _count_values(_order_values(values), counts)))
+            continue
+        texts = [
+            f"{value} ({count_noun(count, 'run')})"
+            for value, count in list(counts.items())[:_MOST_VALUES]
+        ]
+        rest = len(counts) - len(texts)
+        varying.append((key, ", ".join(texts) + (f", and {rest} other values" if rest else "")))
     return Differences(tuple(varying), tuple(fixed))
 
 
@@ -170,23 +185,10 @@ def _format_or_absent(value: Any) -> str:
     return "not there" if value is _ABSENT else format_value(value)
 
 
-def _order_values(values: Iterable[Any]) -> list[str]:
-    """Each value once: numbers by size, then texts."""
-
-    def rank(value: Any) -> tuple[bool, float, str]:
-        is_number = isinstance(value, int | float)
-        return not is_number, value if is_number else 0.0, json.dumps(_format_or_absent(value))
-
-    return list(dict.fromkeys(map(_format_or_absent, sorted(values, key=rank))))
-
-
-def _count_values(values: Sequence[str], counts: Mapping[str, int]) -> str:
-    texts = [
-        f"{value} ({counts[value]} {'run' if counts[value] == 1 else 'runs'})"
-        for value in values[:_MOST_VALUES]
-    ]
-    rest = len(values) - len(texts)
-    return ", ".join(texts) + (f", and {rest} other values" if rest else "")
+def _value_order(value: Any) -> tuple[bool, float, str]:
+    """Numbers by size, before everything else by text."""
+    is_number = isinstance(value, int | float)
+    return not is_number, value if is_number else 0.0, json.dumps(_format_or_absent(value))
 
 
 def runs_table(result: StudyResult) -> Table:
@@ -199,34 +201,29 @@ def runs_table(result: StudyResult) -> Table:
         *(Column(key) for key in settings),
         *number_columns("seed", "step", "best val", "at step", "final val", "tokens/s", "time"),
     ]
-    rows = [
-        _run_row(run, arm_of[run_identity(run)], result.look, settings) for run in result.study.runs
-    ]
-    return Table(f"{len(rows)} runs, losses in nats per token.", tuple(columns), tuple(rows))
-
-
-def _run_row(run: Run, arm: Arm, look: Look, settings: Sequence[str]) -> tuple[Cell, ...]:
-    record, settings_of = run.record, dict(arm.settings)
-    varying = [
-        Cell(format_value(settings_of[key]), _sort_value(settings_of[key]))
-        if key in settings_of
-        else Cell("–")
-        for key in settings
-    ]
-    return (
-        Cell(record.name, colour=look.colour(arm)),
-        Cell(record.state, state=record.state),
-        Cell(record.norm),
-        Cell(record.placement),
-        *varying,
-        number_cell(record.seed, "d"),
-        number_cell(record.step, "d"),
-        number_cell(record.best.val_loss),
-        number_cell(record.best.step, "d"),
-        number_cell(record.final.val_loss),
-        speed_cell(record.tokens_per_second, are_speeds_comparable([run])),
-        _duration_cell(record.train_seconds),
-    )
+    rows = []
+    for run in result.study.runs:
+        record, arm = run.record, arm_of[run_identity(run)]
+        settings_of = dict(arm.settings)
+        row = (
+            Cell(record.name, colour=result.look.colour(arm)),
+            Cell(record.state, state=record.state),
+            Cell(record.norm),
+            Cell(record.placement),
+            *(
+                _setting_cell(settings_of[key]) if key in settings_of else Cell("–")
+                for key in settings
+            ),
+            number_cell(record.seed, "d"),
+            number_cell(record.step, "d"),
+            number_cell(record.best.val_loss),
+            number_cell(record.best.step, "d"),
+            number_cell(record.final.val_loss),
+            speed_cell(record.tokens_per_second, are_speeds_comparable([run])),
+            _duration_cell(record.train_seconds),
+        )
+        rows.append(row)
+    return Table(f"{len(rows)} runs, losses in nats per token.", columns, rows)
 
 
 def diverged_table(result: StudyResult) -> Table | None:
@@ -242,22 +239,21 @@ def diverged_table(result: StudyResult) -> Table | None:
     rows = []
     for run in sorted(runs, key=lambda run: run.record.end_step):
         record, end = run.record, last_finite_loss(run)
-        rows.append(
-            (
-                Cell(record.name, colour=result.look.colours[record.norm]),
-                number_cell(record.diverged_step, "d"),
-                number_cell(record.last_step, "d"),
-                number_cell(end[1] if end else None),
-                Cell(record.reason or "not recorded"),
-            )
+        row = (
+            Cell(record.name, colour=result.look.colours[record.norm]),
+            number_cell(record.diverged_step, "d"),
+            number_cell(record.last_step, "d"),
+            number_cell(end[1] if end else None),
+            Cell(record.reason or "not recorded"),
         )
-    return Table("Runs that diverged, the earliest first.", columns, tuple(rows))
+        rows.append(row)
+    return Table("Runs that diverged, the earliest first.", columns, rows)
 
 
 def unfinished_table(study: Study) -> Table | None:
     """What failed, was interrupted or still runs, and why; None where nothing did."""
-    runs = [run for run in study.runs if run.record.state not in SETTLED_STATES]
-    if not runs:
+    records = [run.record for run in study.runs if run.record.state not in SETTLED_STATES]
+    if not records:
         return None
     columns = (
         *map(Column, ("run", "state")),
@@ -272,15 +268,14 @@ def unfinished_table(study: Study) -> Table | None:
             number_cell(record.last_step, "d"),
             Cell(record.reason or "not recorded"),
         )
-        for record in (run.record for run in runs)
+        for record in records
     ]
-    return Table("Runs without a result; they are in no mean.", columns, tuple(rows))
+    return Table("Runs without a result; they are in no mean.", columns, rows)
 
 
-def _sort_value(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value)
+def _setting_cell(value: Any) -> Cell:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return Cell(format_value(value), float(value) if is_number else None)
 
 
 def _duration_cell(seconds: float | None) -> Cell:
@@ -311,13 +306,11 @@ def _parse_day(moment: str) -> str:
 
 _MOST_STEPS = 8  # columns of a curve
 
-_ARM_COLUMN, _OUTCOME_COLUMN = Column("arm"), Column("did not finish", wide=True)
+_OUTCOME_COLUMN = Column("did not finish", wide=True)
 
 
 def figure_tables(result: StudyResult) -> dict[str, tuple[Table, ...]]:
     """For the name of a figure the numbers that it shows, where they are known here."""
-    arms = result.arms
-    names = [Cell(arm.label, colour=result.look.colour(arm)) for arm in arms]
     smooth = is_smoothed(result.study.runs, tags.TRAIN_LOSS)
     curves = {
         "training_loss": (tags.TRAIN_LOSS, f"Training loss{', running mean' if smooth else ''}"),
@@ -325,39 +318,39 @@ def figure_tables(result: StudyResult) -> dict[str, tuple[Table, ...]]:
     }
     tables: dict[str, tuple[Table, ...]] = {}
     for name, (tag, title) in curves.items():
-        table = _curve_table(names, arms, tag, title)
+        table = _curve_table(result, tag, title)
         if table is not None:
             tables[name] = (table,)
-    tables["final_validation_loss"] = (_final_loss_table(names, arms),)
+    tables["final_validation_loss"] = (_final_loss_table(result),)
     if result.rates:
-        rated_arms = sorted(result.rates.arms, key=lambda rated: rated.tuned_mean)
-        rated_names = [
-            Cell(rated.name, colour=result.look.colour(rated.arm)) for rated in rated_arms
-        ]
         tables["learning_rate"] = (
-            _tuned_table(result.rates, rated_names, rated_arms),
-            _losses_by_rate_table(rated_names, rated_arms),
+            rates_table(result.rates, result.look),
+            _losses_by_rate_table(result.rates, result.look),
         )
     return tables
 
 
-def _curve_table(names: Sequence[Cell], arms: Sequence[Arm], tag: str, title: str) -> Table | None:
+def _curve_table(result: StudyResult, tag: str, title: str) -> Table | None:
     smooth = tag == tags.TRAIN_LOSS
-    curves = [mean_curve(averaged_runs(arm), tag, smooth=smooth) for arm in arms]
+    curves = [mean_curve(averaged_runs(arm), tag, smooth=smooth) for arm in result.arms]
     steps = _table_steps([curve for curve in curves if curve])
     if not steps:
         return None
     rows = [
-        (name, *(_curve_cell(curve, step) for step in steps), Cell(describe_ending(arm)))
-        for name, arm, curve in zip(names, arms, curves, strict=True)
+        (
+            arm_cell(arm, result.look),
+            *(_curve_cell(curve, step) for step in steps),
+            Cell(describe_ending(arm)),
+        )
+        for arm, curve in zip(result.arms, curves, strict=True)
     ]
     columns = (
-        _ARM_COLUMN,
+        Column("arm"),
         *number_columns(*(f"step {step}" for step in steps)),
         _OUTCOME_COLUMN,
     )
     caption = f"{title} in nats per token, mean over the seeds that reached the end."
-    return Table(caption, columns, tuple(rows))
+    return Table(caption, columns, rows)
 
 
 def _table_steps(curves: Sequence[Curve]) -> list[int]:
@@ -374,54 +367,60 @@ def _curve_cell(curve: Curve | None, step: int) -> Cell:
     return number_cell(float(curve.mean[np.searchsorted(curve.steps, step, side="right") - 1]))
 
 
-def _final_loss_table(names: Sequence[Cell], arms: Sequence[Arm]) -> Table:
+def _final_loss_table(result: StudyResult) -> Table:
     rows = []
-    for name, arm in zip(names, arms, strict=True):
+    for arm in result.arms:
         records = [run.record for run in arm.with_state("finished")]
         seed_losses = [(record.seed, record.final.val_loss) for record in records]
         losses = sorted((seed, loss) for seed, loss in seed_losses if loss is not None)
         seeds = ", ".join(f"{loss:.4f} (seed {seed})" for seed, loss in losses)
-        together = mean_interval([loss for _, loss in losses])
-        rows.append((name, interval_cell(together), Cell(seeds or "–"), Cell(describe_ending(arm))))
+        row = (
+            arm_cell(arm, result.look),
+            mean_cell(arm.final_losses),
+            Cell(seeds or "–"),
+            Cell(describe_ending(arm)),
+        )
+        rows.append(row)
     columns = (
-        _ARM_COLUMN,
+        Column("arm"),
         *number_columns("mean ± 95 %"),
         Column("each seed", wide=True),
         _OUTCOME_COLUMN,
     )
     caption = "Final validation loss in nats per token, over the finished runs."
-    return Table(caption, columns, tuple(rows))
+    return Table(caption, columns, rows)
 
 
-def _tuned_table(rates: LearningRates, names: Sequence[Cell], arms: Sequence[RatedArm]) -> Table:
+def rates_table(rates: LearningRates, look: Look) -> Table:
+    """A row an arm at its best rate, lowest mean loss first."""
     headings = ("best lr", "tuned loss", "LR sensitivity", "stable up to", "diverged")
     rows = [
         (
-            name,
+            arm_cell(rated.arm, look),
             _rate_cell(rated.best_rate),
-            interval_cell(mean_interval(list(rated.tuned.values()))),
-            interval_cell(mean_interval(list(rated.sensitivity.values()))),
+            mean_cell(rated.tuned.values()),
+            mean_cell(rated.sensitivity.values()),
             _rate_cell(rated.largest_stable),
-            Cell(f"{rated.diverged} of {len(rated.arm.runs)}", rated.diverged),
+            _count_cell(rated.diverged, rated.arm.runs),
         )
-        for name, rated in zip(names, arms, strict=True)
+        for rated in rates.ranked
     ]
     windows = f" ({OTHER_WINDOWS})" if rates.halved else ""
     caption = (
         f"Over the {len(rates.grid)} learning rates that all arms share: final validation loss at "
         f"the best of them{windows}; LR sensitivity (arXiv 2309.14322); {STABLE_UP_TO}."
     )
-    columns = (Column("arm"), *number_columns(*headings))
-    return Table(caption, columns, tuple(rows))
+    return Table(caption, (Column("arm"), *number_columns(*headings)), rows)
 
 
-def _losses_by_rate_table(names: Sequence[Cell], arms: Sequence[RatedArm]) -> Table:
+def _losses_by_rate_table(learning_rates: LearningRates, look: Look) -> Table:
+    arms = learning_rates.ranked
     rates = sorted({point.rate for rated in arms for point in rated.points})
-    at = [{point.rate: point for point in rated.points} for rated in arms]
-    rows = [
-        (name, *(_rate_point_cell(points.get(rate)) for rate in rates))
-        for name, points in zip(names, at, strict=True)
-    ]
+    rows = []
+    for rated in arms:
+        points = {point.rate: point for point in rated.points}
+        cells = [_rate_point_cell(points.get(rate)) for rate in rates]
+        rows.append([arm_cell(rated.arm, look), *cells])
     columns = (
         Column("arm"),
         *number_columns(*(f"lr={short_number(rate)}" for rate in rates)),
@@ -430,13 +429,13 @@ def _losses_by_rate_table(names: Sequence[Cell], arms: Sequence[RatedArm]) -> Ta
         "Final validation loss of the finished runs by learning rate, what diverged, and what "
         f"learned nothing: less than {LITTLE_LEARNED:g} nats per token below the unigram loss."
     )
-    return Table(caption, columns, tuple(rows))
+    return Table(caption, columns, rows)
 
 
 def _rate_point_cell(point: RatePoint | None) -> Cell:
     if point is None:
         return number_cell(None)
-    cell = interval_cell(mean_interval(list(point.losses.values())))
+    cell = mean_cell(point.losses.values())
     counts = ((point.diverged, "diverged"), (point.unlearned, "learned nothing"))
     lost = [f"{count} of {len(point.arm.runs)} {what}" for count, what in counts if count]
     return Cell(", ".join([cell.text] * bool(point.losses) + lost), cell.value)
@@ -449,7 +448,6 @@ def _rate_cell(rate: float | None) -> Cell:
 def arms_table(result: StudyResult) -> Table:
     """A row an arm, in the order of the summaries, which is that of the terminal's table."""
     summaries = result.summaries
-    colours = {arm.label: result.look.colour(arm) for arm in result.arms}
     gap = any(not math.isnan(summary.gap) for summary in summaries)
     columns = [
         Column("arm"),
@@ -459,12 +457,12 @@ def arms_table(result: StudyResult) -> Table:
     ]
     rows = [
         (
-            Cell(summary.label, colour=colours[summary.label]),
-            Cell(f"{summary.finished} of {summary.runs}", summary.finished),
+            arm_cell(summary.arm, result.look),
+            _count_cell(len(summary.arm.with_state("finished")), summary.arm.runs),
             interval_cell(summary.best_val),
             interval_cell(summary.final_val),
             *([number_cell(summary.gap)] if gap else []),
-            Cell(str(summary.diverged), summary.diverged),
+            _count_cell(len(summary.arm.with_state("diverged"))),
             speed_cell(summary.tokens_per_second, summary.speed_comparable),
             number_cell(summary.parameters, ",d"),
         )
@@ -474,7 +472,7 @@ def arms_table(result: StudyResult) -> Table:
         "Losses in nats per token: mean of the finished runs ± half the 95 % t-interval over "
         f"seeds. {SPEED_NOTE}"
     )
-    return Table(caption, tuple(columns), tuple(rows))
+    return Table(caption, columns, rows)
 
 
 def comparisons_table(result: StudyResult) -> Table | None:
@@ -497,8 +495,8 @@ def comparisons_table(result: StudyResult) -> Table | None:
             *([Cell(comparison.facet)] if at else []),
             # The difference is best − other, and negative where the best is lower.
             interval_cell((-comparison.difference.mean, comparison.difference.half)),
-            _probability_cell(comparison.p),
-            Cell(str(comparison.difference.pairs), comparison.difference.pairs),
+            _probability_cell(comparison.difference.p),
+            _count_cell(comparison.difference.pairs),
             Cell(comparison.outcome),
             number_cell(comparison.difference.detectable),
         )
@@ -509,7 +507,7 @@ def comparisons_table(result: StudyResult) -> Table | None:
         "pairs of arms together (docs/statistics.md). Detectable: the true difference that such a "
         "study reports in 4 of 5 cases. No seeds paired: Welch's test over unequal ones."
     )
-    return Table(caption, tuple(columns), tuple(rows))
+    return Table(caption, columns, rows)
 
 
 def convergence_table(result: StudyResult) -> Table | None:
@@ -528,34 +526,40 @@ def convergence_table(result: StudyResult) -> Table | None:
     ]
     cells = [
         (
-            Cell(row.arm.label, colour=result.look.colour(row.arm)),
+            arm_cell(row.arm, result.look),
             *_target_cells(row, target, timed),
-            number_cell(None) if row.spikes is None else Cell(str(row.spikes), row.spikes),
+            number_cell(None) if row.spikes is None else _count_cell(row.spikes),
         )
         for row in rows
     ]
-    to_target = ""
+    caption = ""
     if target is not None:
-        to_target = f"First validation at or below {target:.4f} nats per token"
-    if convergence.is_default and target is not None:
-        to_target += (
-            f", {ABOVE_FLOOR:g} above the floor (target=…, or plot.py --target, changes it)"
-        )
-    caption = (
-        f"{to_target}{'. ' if to_target else ''}Loss spike: a step whose training loss is more "
+        default = ""
+        if convergence.is_default:
+            default = (
+                f", {ABOVE_FLOOR:g} above the floor (target=…, or plot.py --target, changes it)"
+            )
+        caption = f"First validation at or below {target:.4f} nats per token{default}. "
+    caption += (
+        f"Loss spike: a step whose training loss is more "
         f"than {SPIKE_SIGMAS:g} robust standard deviations above the median of the {SPIKE_WINDOW} "
         f"before."
     )
-    return Table(caption, tuple(columns), tuple(cells))
+    return Table(caption, columns, cells)
 
 
 def _target_cells(row: ArmConvergence, target: float | None, timed: bool) -> Iterator[Cell]:
     if target is None:
         return
-    yield Cell(f"{row.reached} of {len(row.steps)}", row.reached)
+    yield _count_cell(row.reached, row.steps)
     medians = [(row.median_steps, ",.0f"), *([(row.median_seconds, ".1f")] if timed else [])]
     for value, digits in medians:
         yield Cell("not reached") if math.isinf(value) else number_cell(value, digits)
+
+
+def _count_cell(count: int, of: Sized | None = None) -> Cell:
+    """How many, alone or of how many, sorted by the count."""
+    return Cell(str(count) if of is None else f"{count} of {len(of)}", count)
 
 
 def _probability_cell(p: float) -> Cell:

@@ -69,19 +69,6 @@ class FigurePlan:
 
 
 @dataclass(frozen=True)
-class AnalysisSettings:
-    """What a user may ask of the analysis, in nats per token; None leaves it to the runs.
-
-    Attributes:
-        margin: arms whose difference lies within ± this count as the same.
-        target: the validation loss to which steps are counted.
-    """
-
-    margin: float | None = None
-    target: float | None = None
-
-
-@dataclass(frozen=True)
 class StudyResult:
     """What a study comes to. Losses are in nats per token.
 
@@ -122,17 +109,19 @@ class StudyResult:
 def analyse_study(
     study: Study,
     experiments: StudyExperiments = MappingProxyType({}),
-    settings: AnalysisSettings | None = None,
+    *,
+    margin: float | None = None,
+    target: float | None = None,
 ) -> StudyResult:
     """Compare a study's arms by their final validation losses, within every facet.
 
     In a study over learning rates each arm is compared at its own best rate; see `RatedArm.best`.
-    An experiment that has a figure of its own has its own words too. What the settings leave out
-    is taken from the runs' configurations, where they agree on it.
+    An experiment that has a figure of its own has its own words too. `margin` is the difference up
+    to which arms count as the same, `target` the validation loss to which steps are counted, both
+    in nats per token; without one it is that of the runs' configurations, where they agree on it.
     """
-    settings = settings or AnalysisSettings()
-    margin = settings.margin or _common_setting(study, "margin")
-    target = settings.target or _common_setting(study, "target")
+    margin = margin or _common_setting(study, "margin")
+    target = target or _common_setting(study, "target")
     arms = group_runs(study.runs)
     rates = analyse_learning_rates(arms)
     compared = arms if rates is None else [rated.best.arm for rated in rates.arms if rated.best]
@@ -143,7 +132,7 @@ def analyse_study(
     merged = arms if rates is None else [rated.arm for rated in rates.arms]
     # Groups of seeds are looked for at the best rates (`facets`): a mean over all rates depends on
     # which rates a seed survived, and once made two groups of one.
-    caveats = find_caveats(study, split_facets(merged), facets)
+    caveats = find_caveats(study.runs, split_facets(merged), facets)
     warnings = [*(rates.warnings if rates else ()), *caveats]
     result = StudyResult(
         study=study,

@@ -17,7 +17,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.font_manager import FontProperties
-from matplotlib.gridspec import GridSpec
+from matplotlib.gridspec import GridSpec, GridSpecBase
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
@@ -45,12 +45,8 @@ _paths = TextToPath()
 def text_width(text: str, size: float, *, bold: bool = False) -> float:
     """Width in inches of a line of text, `size` in points, in the font of the figures."""
     # The fonts are part of the cache's key, because rcParams may change from call to call.
-    return (
-        _width_in_points(text, bold, tuple(rcParams["font.sans-serif"]))
-        * size
-        / _POINTS_AN_INCH
-        / _UNIT
-    )
+    points = _width_in_points(text, bold, tuple(rcParams["font.sans-serif"]))
+    return points * size / _POINTS_AN_INCH / _UNIT
 
 
 _UNIT = 100.0  # points at which widths are measured; a width is proportional to the size
@@ -283,11 +279,8 @@ def create_sheet(
     inside = WIDTH - 2 * _MARGIN
     title = wrap_text(title, inside, _TITLE_SIZE, bold=True, lines=_MOST_TITLE_LINES)
     note = wrap_text(note, inside, NOTE_SIZE)
-    labels = (
-        [shorten_text(label, inside - _HANDLE - _FRAME, _LEGEND_SIZE) for label in legend[1]]
-        if legend
-        else []
-    )
+    handles, names = legend or ([], [])
+    labels = [shorten_text(name, inside - _HANDLE - _FRAME, _LEGEND_SIZE) for name in names]
     columns, lines = _legend_shape(labels, inside - _FRAME)
     head = _TITLE_LINE * (title.count("\n") + 1) + _LEGEND_LINE * lines + 2 * _MARGIN
     foot = _FOOTNOTE_LINE * (note.count("\n") + 1) + _MARGIN
@@ -302,7 +295,7 @@ def create_sheet(
     if legend:
         at = (left - _FRAME / 4 / WIDTH, 0.06 / head)  # its frame, which is not drawn, stands out
         header.legend(
-            legend[0], labels, loc="lower left", bbox_to_anchor=at, ncols=columns, borderaxespad=0,
+            handles, labels, loc="lower left", bbox_to_anchor=at, ncols=columns, borderaxespad=0,
             handlelength=2.6, fontsize=_LEGEND_SIZE,
         )  # fmt: skip
     footer.text(left, 1.0, note, va="top", fontsize=NOTE_SIZE, color=GREY, linespacing=1.3)
@@ -315,15 +308,16 @@ def grid_shape(count: int) -> tuple[int, int]:
     return math.ceil(count / columns), columns
 
 
-def create_panels(body: SubFigure, titles: Sequence[str]) -> Iterator[Axes]:
+def create_panels(grid: GridSpecBase, titles: Sequence[str]) -> list[Axes]:
     """A panel for every title, sharing both axes; labels only at the outer ones."""
-    rows, columns = grid_shape(len(titles))
-    grid = body.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
-    for axes in grid[len(titles) :]:
-        axes.remove()
-    for axes, title in zip(grid, titles, strict=False):
-        axes.set_title(panel_title(title, columns))
-        yield axes
+    panels = list(grid.subplots(sharex=True, sharey=True, squeeze=False).ravel())
+    for unused in panels[len(titles) :]:
+        unused.remove()
+    panels = panels[: len(titles)]
+    for axes, title in zip(panels, titles, strict=True):
+        axes.set_title(panel_title(title, grid.ncols))
+    label_outer_panels(panels)
+    return panels
 
 
 def panel_title(title: str, columns: int) -> str:
@@ -332,12 +326,12 @@ def panel_title(title: str, columns: int) -> str:
     return wrap_text(title, width, _PANEL_TITLE_SIZE, bold=True, lines=_MOST_TITLE_LINES)
 
 
-def label_outer_panels(body: SubFigure) -> None:
+def label_outer_panels(panels: Sequence[Axes]) -> None:
     """Keep tick and axis labels at the lowest panel of every column and the first of every row."""
-    cells = [cast(Any, axes.get_subplotspec()) for axes in body.axes]
+    cells = [cast(Any, axes.get_subplotspec()) for axes in panels]
     # Panels come row by row, so the last one of each column stays.
     lowest = {cell.colspan.start: cell.rowspan.start for cell in cells}
-    for axes, cell in zip(body.axes, cells, strict=True):
+    for axes, cell in zip(panels, cells, strict=True):
         last = cell.rowspan.start == lowest[cell.colspan.start]
         first = cell.colspan.start == 0
         axes.tick_params(labelbottom=last, labelleft=first)
@@ -367,8 +361,10 @@ def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
     fix_layout(figure)
     png, svg = folder / f"{name}.png", folder / f"{name}.svg"
     # Without matplotlib's version and the date, or the same figure would be another file.
-    _write_image(figure, png, {"Software": None})
-    _write_image(figure, svg, {"Date": None, "Creator": None})
+    with replace_atomically(png) as draft:
+        figure.savefig(draft, format="png", metadata={"Software": None})
+    with replace_atomically(svg) as draft:
+        figure.savefig(draft, format="svg", metadata={"Date": None, "Creator": None})
     write_text(svg, _TOOLTIP_GROUP.sub(r"<g><title>\1</title>", svg.read_text(encoding="utf-8")))
     return [png, svg]
 
@@ -397,24 +393,12 @@ def fix_layout(figure: Figure) -> None:
         engine.execute(figure)
     # Or saving would lay out once more; with "none" it would still draw for that, without a layout.
     figure.set_layout_engine(None)
-    for part in _nested_subfigures(figure):
+    # Of parts of parts too.
+    for part in cast("list[SubFigure]", figure.findobj(SubFigure)):
         part.bbox_relative.set_points(np.round(part.bbox_relative.get_points(), 4))
     for axes in figure.axes:
         left, bottom, width, height = np.round(axes.get_position().bounds, 4)
         axes.set_position((left, bottom, width, height))
-
-
-def _nested_subfigures(figure: Figure | SubFigure) -> Iterator[SubFigure]:
-    """The parts of a figure, and theirs."""
-    for part in figure.subfigs:
-        yield part
-        yield from _nested_subfigures(part)
-
-
-def _write_image(figure: Figure, path: Path, metadata: dict[str, str | None]) -> None:
-    kind = path.suffix[1:]  # the draft beside it has another suffix
-    with replace_atomically(path) as draft:
-        figure.savefig(draft, format=kind, metadata=metadata)
 
 
 def _legend_shape(labels: Sequence[str], width: float) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -106,7 +106,7 @@ class Difference:
         return self.half + float(stdtrit(self.freedom, 0.8)) * self.error
 
 
-def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+def mean_interval(values: Collection[float]) -> tuple[float, float]:
     """Mean of independent measurements and half the width of its 95 % Student-t interval.
 
     The half width is NaN for one value, where the spread is unknown; both are NaN for none.
@@ -126,7 +126,7 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float]:
     return mean, quantile * spread / math.sqrt(count)
 
 
-def mean_or_infinity(values: Sequence[float]) -> float:
+def mean_or_infinity(values: Collection[float]) -> float:
     """The mean, and infinity where there is none: that is the last of a ranking."""
     mean = math.fsum(values) / len(values) if values else math.nan
     return math.inf if math.isnan(mean) else mean
@@ -141,14 +141,14 @@ def paired_difference(a: Mapping[int, float], b: Mapping[int, float]) -> Differe
     """
     both = [a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())]
     differences = [difference for difference in both if math.isfinite(difference)]
+    pairs = len(differences)
     mean, half = mean_interval(differences)
-    if len(differences) < 2:
-        return Difference(mean, math.nan, math.nan, len(differences), math.nan)
+    if pairs < 2:
+        return Difference(mean, math.nan, math.nan, pairs, math.nan)
     spread = _sample_deviation(differences, mean)
-    error = spread / math.sqrt(len(differences))
-    p = _two_sided_p(mean, error, len(differences) - 1)
-    freedom = len(differences) - 1
-    return Difference(mean, half, p, len(differences), spread, error, freedom)
+    error = spread / math.sqrt(pairs)
+    p = _two_sided_p(mean, error, pairs - 1)
+    return Difference(mean, half, p, pairs, spread, error, pairs - 1)
 
 
 def unpaired_difference(a: Sequence[float], b: Sequence[float]) -> Difference:
@@ -162,7 +162,8 @@ def unpaired_difference(a: Sequence[float], b: Sequence[float]) -> Difference:
         return Difference(mean, math.nan, math.nan, 0, math.nan)
     from scipy.special import stdtrit
 
-    parts = [float(np.var(side, ddof=1)) / len(side) for side in sides]
+    variances = [float(np.var(side, ddof=1)) for side in sides]
+    parts = [variance / len(side) for variance, side in zip(variances, sides, strict=True)]
     error = math.sqrt(sum(parts))
     if error == 0:
         freedom = min(map(len, sides)) - 1.0  # the fewest that the formula below can give
@@ -171,12 +172,11 @@ def unpaired_difference(a: Sequence[float], b: Sequence[float]) -> Difference:
     # Welch and Satterthwaite's degrees of freedom.
     freedom = 1 / sum(s * s / (len(side) - 1) for s, side in zip(shares, sides, strict=True))
     half = float(stdtrit(freedom, 1 - LEVEL / 2)) * error
-    spread = math.sqrt(sum(float(np.var(side, ddof=1)) for side in sides))
     p = _two_sided_p(mean, error, freedom)
-    return Difference(mean, half, p, 0, spread, error, freedom)
+    return Difference(mean, half, p, 0, math.sqrt(sum(variances)), error, freedom)
 
 
-def _sample_deviation(values: Sequence[float], mean: float) -> float:
+def _sample_deviation(values: Collection[float], mean: float) -> float:
     """Standard deviation of a sample; of a few numbers, many times faster than numpy's."""
     return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
 

@@ -1,7 +1,7 @@
 """How every figure looks: one colour per norm, one line style and marker per placement."""
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -47,9 +47,7 @@ _PLACEMENT_STYLES: dict[str, tuple[LineStyle, str]] = {
 }
 # No x and no X among the markers: a cross means that a run diverged.
 _FREE_STYLES: tuple[tuple[LineStyle, str], ...] = (
-    ((0, (1.2, 1.4)), "^"),
-    ((0, (6.0, 1.6, 1.2, 1.6)), "D"),
-    ((0, (9.0, 2.0)), "v"),
+    *(_PLACEMENT_STYLES[name] for name in ("sandwich", "output", "layerscale")),
     ((0, (4.0, 1.4, 1.2, 1.4, 1.2, 1.4)), "P"),
     ((0, (2.5, 1.5)), "p"),
     ((0, (8.0, 2.0, 3.0, 2.0)), "<"),
@@ -136,10 +134,8 @@ class Look:
     @classmethod
     def of(cls, arms: Sequence[Arm]) -> "Look":
         """Looks for all norms and placements among the arms."""
-        norms, placements = {arm.norm for arm in arms}, {arm.placement for arm in arms}
         return cls(
-            norm_colours(sorted(norms)),
-            placement_styles(sorted(placements)),
+            norm_colours(arm.norm for arm in arms), placement_styles(arm.placement for arm in arms)
         )
 
     def colour(self, arm: Arm) -> str:
@@ -155,12 +151,12 @@ class Look:
         return self.styles[arm.placement][1]
 
 
-def norm_colours(norms: Sequence[str]) -> dict[str, str]:
+def norm_colours(norms: Iterable[str]) -> dict[str, str]:
     """A colour for each norm, that which it has in a study of the same norms."""
     return _assign_looks(set(norms), _NORM_COLOURS, _FREE_COLOURS, _MORE_COLOURS)
 
 
-def placement_styles(placements: Sequence[str]) -> dict[str, tuple[LineStyle, str]]:
+def placement_styles(placements: Iterable[str]) -> dict[str, tuple[LineStyle, str]]:
     """A line style and a marker for each placement, those which it has in a study of the same."""
     return _assign_looks(set(placements), _PLACEMENT_STYLES, _FREE_STYLES)
 
@@ -173,7 +169,7 @@ def _assign_looks(
     So a norm seldom changes colour between studies, and two share one only when all are taken.
     """
     looks = {name: fixed[name] for name in names if name in fixed}
-    for name in sorted(set(names) - set(fixed)):
+    for name in sorted(names - set(fixed)):
         # Not `hash`, which differs from process to process.
         first = zlib.crc32(name.encode()) % len(free)
         candidates = [*free[first:], *free[:first], *more]

@@ -52,8 +52,6 @@ class ArmSummary:
     """One arm over its seeds. Losses in nats per token, means over the finished runs.
 
     Attributes:
-        label: what distinguishes the arm: `rmsnorm · pre · lr=3e-3`.
-        runs, finished, diverged, failed, interrupted: how many runs there are, and how they ended.
         best_val, final_val: mean and half width of its 95 % t-interval; NaN where unknown.
         tokens_per_second: mean over all runs that measured it, or NaN.
         speed_comparable: whether that may be compared with other arms.
@@ -62,12 +60,7 @@ class ArmSummary:
         gap: mean best validation loss over the floor, or NaN.
     """
 
-    label: str
-    runs: int
-    finished: int
-    diverged: int
-    failed: int
-    interrupted: int
+    arm: Arm
     best_val: tuple[float, float]
     final_val: tuple[float, float]
     tokens_per_second: float
@@ -91,15 +84,10 @@ def _summarise_arm(arm: Arm) -> ArmSummary:
     best = mean_interval(arm.best_losses)
     floor = next(iter(data_floors([arm])), None)
     return ArmSummary(
-        label=arm.label,
-        runs=len(arm.runs),
-        finished=len(arm.with_state("finished")),
-        diverged=len(arm.with_state("diverged")),
-        failed=len(arm.with_state("failed")),
-        interrupted=len(arm.with_state("interrupted")),
+        arm=arm,
         best_val=best,
         final_val=mean_interval(arm.final_losses),
-        tokens_per_second=math.fsum(speeds) / len(speeds) if speeds else math.nan,
+        tokens_per_second=mean_interval(speeds)[0],
         speed_comparable=are_speeds_comparable(arm.runs),
         parameters=next((count for count in parameters if count is not None), None),
         floor=floor,

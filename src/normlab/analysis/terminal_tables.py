@@ -11,15 +11,14 @@ from rich.table import Table
 from rich.text import Text
 
 from normlab.analysis import report_tables
-from normlab.analysis.arms import SEPARATOR
+from normlab.analysis.arms import SEPARATOR, Arm
 from normlab.analysis.conclusions import MOST_SENTENCES
-from normlab.analysis.formatting import format_loss
+from normlab.analysis.formatting import format_interval
 from normlab.analysis.learning_rates import OTHER_WINDOWS, STABLE_UP_TO, LearningRates
 from normlab.analysis.result import StudyResult
 from normlab.analysis.runs_csv import RUNS_FILE
-from normlab.analysis.statistics import mean_interval
+from normlab.analysis.style import Look
 from normlab.analysis.summary import ArmSummary
-from normlab.archive.record import short_number
 from normlab.archive.steadiness import NOT_COMPARABLE
 
 _INDENT = 2
@@ -93,18 +92,18 @@ def summary_table(summaries: Sequence[ArmSummary]) -> Table:
         if math.isnan(summary.tokens_per_second):
             speed = ""
         table.add_row(
-            Text(summary.label),
-            _count_seeds(summary),
-            format_loss(*summary.best_val),
-            format_loss(*summary.final_val),
-            f"{summary.diverged} of {summary.runs}" if summary.diverged else "0",
+            Text(summary.arm.label),
+            _count_seeds(summary.arm),
+            format_interval(*summary.best_val),
+            format_interval(*summary.final_val),
+            _count_diverged(len(summary.arm.with_state("diverged")), summary.arm),
             *([speed] if speeds else []),
             "" if summary.parameters is None else f"{summary.parameters:,}",
         )
     return table
 
 
-def rates_table(rates: LearningRates) -> Table:
+def rates_table(rates: LearningRates, look: Look) -> Table:
     """The arms of a learning-rate study at their best rates, lowest mean loss first."""
     windows = f"\n({OTHER_WINDOWS}); " if rates.halved else ";\n"
     caption = (
@@ -114,15 +113,10 @@ def rates_table(rates: LearningRates) -> Table:
     table = _empty_table(
         ("best lr", "tuned loss", "sensitivity", "stable up to", "diverged"), caption
     )
-    for rated in sorted(rates.arms, key=lambda rated: rated.tuned_mean)[:MOST_ROWS]:
-        table.add_row(
-            Text(rated.name),
-            _format_rate(rated.best_rate),
-            format_loss(*mean_interval(list(rated.tuned.values()))),
-            format_loss(*mean_interval(list(rated.sensitivity.values()))),
-            _format_rate(rated.largest_stable),
-            f"{rated.diverged} of {len(rated.arm.runs)}" if rated.diverged else "0",
-        )
+    rows = report_tables.rates_table(rates, look).rows[:MOST_ROWS]
+    for rated, (name, *numbers, _) in zip(rates.ranked, rows, strict=False):
+        cells = [cell.text for cell in numbers]
+        table.add_row(Text(name.text), *cells, _count_diverged(rated.diverged, rated.arm))
     return table
 
 
@@ -162,20 +156,16 @@ def _empty_table(headings: Sequence[str], caption: str) -> Table:
     return table
 
 
-def _format_rate(rate: float | None) -> str:
-    return "–" if rate is None else short_number(rate)
-
-
-def _count_seeds(summary: ArmSummary) -> str:
+def _count_seeds(arm: Arm) -> str:
     """How many finished; the failed and interrupted are named, for nobody else would."""
-    failed = f", {summary.failed} failed" if summary.failed else ""
-    interrupted = f", {summary.interrupted} interrupted" if summary.interrupted else ""
-    count = (
-        f"{summary.runs}"
-        if summary.finished == summary.runs
-        else f"{summary.finished} of {summary.runs}"
-    )
-    return count + failed + interrupted
+    finished = len(arm.with_state("finished"))
+    count = f"{finished} of {len(arm.runs)}" if finished < len(arm.runs) else str(finished)
+    others = [(len(arm.with_state(state)), state) for state in ("failed", "interrupted")]
+    return ", ".join([count, *(f"{number} {state}" for number, state in others if number)])
+
+
+def _count_diverged(diverged: int, arm: Arm) -> str:
+    return f"{diverged} of {len(arm.runs)}" if diverged else "0"
 
 
 def _summary_caption(summaries: Sequence[ArmSummary], speeds: bool) -> str:

@@ -248,14 +248,14 @@ def draw_study(terminal: Console, plan: Plan, experiments: "StudyExperiments") -
     """
     # With matplotlib, which takes its time.
     from normlab.analysis.plot import print_report, write_study_report
-    from normlab.analysis.result import AnalysisSettings
 
     if not any(is_run_folder(spec.folder) for spec in plan.specs):
         return ""  # stopped before the first run began
     folder, config = plan.specs[0].study_folder, plan.specs[0].config
-    settings = AnalysisSettings(config.margin, config.target)
     try:
-        print_report(write_study_report(folder, experiments, settings))
+        print_report(
+            write_study_report(folder, experiments, margin=config.margin, target=config.target)
+        )
     except NormlabError as error:
         return str(error)
     except KeyboardInterrupt as interruption:

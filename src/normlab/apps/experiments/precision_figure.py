@@ -51,7 +51,7 @@ def draw_figure(record: MeasurementRecord) -> Figure:
         axes.set_title(NORM_NAMES[norm])
         _draw_errors(axes, numbers.scales, numbers.find_curves(norm=norm, eps=EPS[0]))
         _format_axes(axes, numbers.scales, "scale of the input")
-    sheet.label_outer_panels(top)
+    sheet.label_outer_panels(top.axes)
     by_eps, by_mean, output = bottom.subplots(1, 3)
     _draw_eps(by_eps, output, numbers)
     by_mean.set_title("LayerNorm, by mean (std 1)", fontsize=9)

@@ -52,7 +52,7 @@ def draw_figure(result: StudyResult) -> "Figure":
             panel = [t for t in trials if (t.depth, t.warmup) == (depth, warmup)]
             trial_panels.draw_losses_by_rate(axes, panel, trials, look)
             axes.set_ylabel(f"{share}\n{panels.LOSS_LABEL}")
-    sheet.label_outer_panels(body)
+    sheet.label_outer_panels(body.axes)
     return figure
 
 

@@ -20,6 +20,7 @@ from normlab.apps.experiments.trials import (
     format_rate,
     group_trials,
 )
+from normlab.archive import tags
 
 _MOST_ARMS = 12  # in a figure
 # Inches: the panels above the rows of the best rates, a row, and its name.
@@ -82,7 +83,7 @@ def draw_shared_rate(axes: Axes, trials: Sequence[Trial], look: Look) -> None:
         return
     axes.set_title(f"Training loss, all at {format_rate(rate)}")
     arms = [trial.arm for trial in trials if trial.rate == rate]
-    panels.draw_training_loss(axes, arms, look, loss_limits(arms))
+    panels.draw_loss(axes, arms, look, loss_limits(arms), tags.TRAIN_LOSS)
 
 
 def draw_best_rates(axes: Axes, arms: dict[str, list[Trial]], look: Look) -> None:

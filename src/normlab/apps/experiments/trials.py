@@ -57,7 +57,7 @@ class Trial:
     @property
     def mean(self) -> float:
         """Mean final loss of the runs that finished; NaN where none did."""
-        return mean_interval(list(self.losses.values()))[0]
+        return mean_interval(self.losses.values())[0]
 
     @property
     def ignores_context(self) -> bool:
@@ -72,7 +72,7 @@ class Trial:
     @property
     def loss(self) -> str:
         """`2.6989 ± 0.0120`, or without the interval of a single seed."""
-        return format_interval(*mean_interval(list(self.losses.values())))
+        return format_interval(*mean_interval(self.losses.values()))
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def best_trial(trials: Iterable[Trial]) -> Trial | None:
     complete = [trial for trial in trials if trial.complete]
     if not complete:
         return None
-    best = min(complete, key=lambda trial: mean_interval(list(trial.selection.values()))[0])
+    best = min(complete, key=lambda trial: mean_interval(trial.selection.values())[0])
     # From here on it is shown on the windows that did not choose it.
     return replace(best, losses=best.tested)
 
