@@ -26,6 +26,15 @@ def test_unknown_norms_get_distinct_colours_that_do_not_depend_on_the_order() ->
     assert len(set(forward.styles.values())) == 7
 
 
+def test_placements_of_one_norm_differ_in_colour() -> None:
+    arms = [Arm("rmsnorm", placement, (), ()) for placement in ("pre", "post", "sandwich")]
+    one = Look.of(arms)
+    assert one.colour(arms[0]) == Look.of(arms[:1]).colour(arms[0]) == "#0072B2"
+    assert len({one.colour(arm) for arm in arms}) == 3
+    other = Look.of([*arms, Arm("layernorm", "pre", (), ())])
+    assert {other.colour(arm) for arm in arms} == {"#0072B2"}
+
+
 def test_more_norms_than_colours_is_no_error() -> None:
     assert len(look(*((f"norm{k}", "pre") for k in range(40))).colours) == 40
 

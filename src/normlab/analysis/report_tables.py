@@ -240,7 +240,7 @@ def diverged_table(result: StudyResult) -> Table | None:
     for run in sorted(runs, key=lambda run: run.record.end_step):
         record, end = run.record, last_finite_loss(run)
         row = (
-            Cell(record.name, colour=result.look.colours[record.norm]),
+            Cell(record.name, colour=result.look.colour(record)),
             number_cell(record.diverged_step, "d"),
             number_cell(record.last_step, "d"),
             number_cell(end[1] if end else None),

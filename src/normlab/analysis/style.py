@@ -1,4 +1,4 @@
-"""How every figure looks: one colour per norm, one line style and marker per placement."""
+"""How every figure looks: a colour for each norm, a line style and marker for each placement."""
 
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from normlab.analysis.arms import Arm
+from normlab.archive.record import RunRecord
 from normlab.text import one_line
 
 # Okabe and Ito's palette: distinct with every kind of colour blindness.
@@ -126,21 +127,30 @@ def skip_failed_figure(what: str, left_out: list[str]) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Look:
-    """The looks of one study; the same norm looks the same in every panel of it."""
+    """The looks of one study; the same arm looks the same in every panel of it.
+
+    A colour stands for a norm, or in a study of one norm in several placements for a placement.
+    """
 
     colours: dict[str, str]
     styles: dict[str, tuple[LineStyle, str]]
+    by_placement: bool
 
     @classmethod
     def of(cls, arms: Sequence[Arm]) -> "Look":
         """Looks for all norms and placements among the arms."""
-        return cls(
-            norm_colours(arm.norm for arm in arms), placement_styles(arm.placement for arm in arms)
-        )
+        styles = placement_styles(arm.placement for arm in arms)
+        colours = norm_colours(arm.norm for arm in arms)
+        by_placement = len(colours) == 1 < len(styles)
+        if by_placement:
+            (own,) = colours.values()
+            # Pre-LN, which most studies have, keeps the norm's colour.
+            colours = _assign_looks(set(styles), {"pre": own}, _FREE_COLOURS, _MORE_COLOURS)
+        return cls(colours, styles, by_placement)
 
-    def colour(self, arm: Arm) -> str:
-        """The arm's colour, that of its norm."""
-        return self.colours[arm.norm]
+    def colour(self, arm: Arm | RunRecord) -> str:
+        """The colour of an arm, or of a run, which belongs to one."""
+        return self.colours[arm.placement if self.by_placement else arm.norm]
 
     def line(self, arm: Arm) -> LineStyle:
         """The arm's line style, that of its placement."""
