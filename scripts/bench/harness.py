@@ -20,6 +20,7 @@ from typing import Any
 from unittest.mock import patch
 
 from normlab.errors import ConfigError, NormlabError
+from normlab.text import one_line
 
 Block = dict[str, float]  # what a block cost, by quantity
 Samples = dict[str, list[Block]]  # by contender, a block for each round
@@ -192,7 +193,7 @@ class WorkerProcess(Contender):
             self._setting_up.result()
             return self._pool.submit(_run_worker_block).result()
         except Exception as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            reason = one_line(f"{type(error).__name__}: {error}")
             raise NormlabError(f"the contender {self.name} failed: {reason}") from error
 
     def stop(self) -> None:
