@@ -8,13 +8,10 @@ others stay.
 `--rows 2,5` measures some of them, and leaves the others as they were.
 """
 
-import argparse
 import gc
 import json
 import re
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -24,22 +21,30 @@ from functools import partial
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 from torch.utils.benchmark import Timer
 
-from harness import ROOT
-from normlab import config
+from command_suites import ARMS, TRAIN
+from harness import ROOT, TimedCommand
+from norm_suite import (
+    COPY,
+    COPY_PASSES,
+    MODULE,
+    PASSES,
+    RMS_NORM,
+    compose_norms,
+    list_calls,
+    list_norms,
+)
 from normlab.archive.files import write_text
 from normlab.archive.study import Run, read_study
 from normlab.config.run_spec import RunSpec
 from normlab.data import build_source
 from normlab.errors import CommandParser, ConfigError, NormlabError, report_user_errors
-from normlab.norms import norm_factory
-from normlab.norms.timing import build_gradient_call
+from normlab.text import one_line
 from normlab.training.hardware import resolve_hardware
 from normlab.training.stack import Stack, StackBatches
 from normlab.training.stack_groups import build_stack_model
+from report import split_page
 from training_loops import compose_run
 
 PAGE = ROOT / "docs" / "performance.md"
@@ -82,31 +87,17 @@ class Row:
     measure: Callable[[Size], str]
 
 
-def time_readme_command(size: Size) -> str:
-    """The README's command, from start to figures."""
-    seconds, _ = run_study("norm=rmsnorm,layernorm", "placement=pre,post", *size.overrides)
-    return f"{seconds:.0f} s"
-
-
 def time_many_runs(size: Size) -> str:
     """A learning-rate study with eight seeds."""
-    arms = ("norm=rmsnorm,layernorm", "placement=pre,post")
-    seconds, runs = run_study(*arms, *size.study, *size.overrides)
+    seconds, runs = run_study(*ARMS, *size.study, *size.overrides)
     return f"{seconds:.0f} s ({len(runs)} runs)"
 
 
 def run_study(*overrides: str) -> tuple[float, Sequence[Run]]:
     """Seconds of a study in a process of its own, and its runs with a result."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, str(ROOT / "train.py"), "-m", *overrides]
-        began = time.perf_counter()
-        ended = subprocess.run(
-            [*command, f"output_dir={folder}"], capture_output=True, text=True, cwd=ROOT
-        )
-        seconds = time.perf_counter() - began
-        if ended.returncode:
-            lines = ended.stderr.strip().splitlines() or [f"ended with code {ended.returncode}"]
-            raise NormlabError(lines[-1])
+        words = [TRAIN, "-m", *overrides, f"output_dir={folder}"]
+        seconds = TimedCommand("the study", words).run_block()["seconds"]
         (study,) = Path(folder).iterdir()
         return seconds, read_study(study).runs
 
@@ -154,65 +145,33 @@ def build_stack(size: Size, runs: int) -> tuple[Stack, StackBatches]:
 
 def compare_own_norms(size: Size) -> str:
     """Ratios of rmsnorm and layernorm to torch's own, forward and backward, bf16."""
+    # On a GPU torch's layer_norm takes parameters in the dtype of its input, as the module has.
+    references = {"rmsnorm": RMS_NORM, "layernorm": MODULE}
+    configs = compose_norms(references)
     parts = []
     for tokens, width in size.shapes:
-        for name in ("rmsnorm", "layernorm"):
-            x, above = random_tensor(size, tokens, width), random_tensor(size, tokens, width)
-            x.requires_grad_()
-            gain = torch.ones(width, device=size.device, dtype=x.dtype, requires_grad=True)
-            bias = torch.zeros_like(gain, requires_grad=True)
-            if name == "rmsnorm":
-                own = partial(F.rms_norm, normalized_shape=(width,), weight=gain, eps=1e-5)
-                leaves = [x, gain]
-            else:
-                own = partial(F.layer_norm, normalized_shape=(width,), weight=gain, bias=bias)
-                leaves = [x, gain, bias]
-            norm = build_norm(name, width, size)
-            reference = time_norm(own, leaves, x, above)
-            ours = time_norm(norm, [x, *norm.parameters()], x, above)
-            parts.append(f"{name} {tokens}×{width} {ours / reference:.2f}")
+        calls = list_calls(configs, tokens, width, torch.bfloat16, size.device)
+        for name, reference in references.items():
+            ratio = time_call(calls[name]) / time_call(calls[reference])
+            parts.append(f"{name} {tokens}×{width} {ratio:.2f}")
     return "; ".join(parts)
 
 
 def measure_bandwidth(size: Size) -> str:
     """The catalogue's norms, compiled, as a share of the time that copies alone would take."""
-    tokens, width = size.shapes[-1]
-    x, above = random_tensor(size, tokens, width), random_tensor(size, tokens, width)
-    target = torch.empty_like(x)
-    # Read x, write y; read x and the gradient, write a gradient: five passes, and a copy is two.
-    limit = 2.5 * time_call(lambda: target.copy_(x))
-    x.requires_grad_()
-    names = sorted(path.stem for path in (config.conf_folder() / "norm").glob("*.yaml"))
+    configs = compose_norms(list_norms()[: size.norms])
+    calls = list_calls(configs, *size.shapes[-1], torch.bfloat16, size.device, size.compiles)
+    limit = PASSES / COPY_PASSES * time_call(calls[COPY])
     shares = {}
-    for name in [name for name in names if name != "none"][: size.norms]:
-        norm = build_norm(name, width, size)
+    for name in configs:
         # All norms that are formulas share the code of one `forward`, and torch stops compiling it
         # anew after 8 times.
         torch.compiler.reset()
-        function = torch.compile(norm) if size.compiles else norm
-        shares[name] = limit / time_norm(function, [x, *norm.parameters()], x, above)
+        shares[name] = limit / time_call(calls[name])
     least, most = (choose(shares, key=lambda name: shares[name]) for choose in (min, max))
     return f"{least} {shares[least]:.2f} to {most} {shares[most]:.2f} of the copy limit"
 
 
-def build_norm(name: str, width: int, size: Size) -> nn.Module:
-    """A norm of conf/norm on the device."""
-    return norm_factory(compose_run([f"norm={name}"]).plain["norm"])(width).to(size.device)
-
-
-def random_tensor(size: Size, tokens: int, width: int) -> Tensor:
-    """(tokens, width) in bf16."""
-    return torch.randn(tokens, width, device=size.device, dtype=torch.bfloat16)
-
-
-def time_norm(
-    function: Callable[[Tensor], Tensor], leaves: list[Tensor], x: Tensor, above: Tensor
-) -> float:
-    """Seconds of a forward and a backward pass, with the gradients of `leaves`."""
-    return time_call(build_gradient_call(function, leaves, x, above))
-
-
-@torch.enable_grad()
 def time_call(call: Callable[[], object]) -> float:
     """Seconds of a call, the median of several measurements."""
     # torch's Timer waits for the device whenever it reads the clock.
@@ -232,7 +191,11 @@ def train_published_recipe(size: Size) -> str:
 
 
 ROWS = (
-    Row("the README's command, from start to figures", "≤ 25 s", time_readme_command),
+    Row(
+        "the README's command, from start to figures",
+        "≤ 25 s",
+        lambda size: f"{run_study(*ARMS, *size.overrides)[0]:.0f} s",
+    ),
     Row(
         "run-steps a second at nano shape, stack, not compiled",
         "≥ 5,000",
@@ -279,7 +242,7 @@ def measure_rows(
         try:
             results[number] = row.measure(size)
         except (RuntimeError, ValueError, OSError, NormlabError) as error:
-            reason = " ".join(str(error).split())[:150].replace("|", "/")
+            reason = one_line(error, 150).replace("|", "/")
             results[number] = f"{OPEN}: failed ({type(error).__name__}: {reason})"
         # The next row has all of the card's memory.
         gc.collect()
@@ -296,32 +259,23 @@ def write_table(page: Path, card: str, results: dict[int, str]) -> None:
     Raises:
         NormlabError: the page has no such table, or cannot be written.
     """
-    try:
-        text = page.read_text(encoding="utf-8")
-    except OSError as error:
-        raise NormlabError(f"{page} cannot be read ({error.strerror}).") from error
-    part = re.search(r"<!-- gpu table -->\n(?P<table>.*?)<!-- end -->", text, re.DOTALL)
-    if part is None:
-        raise NormlabError(f"{page} has no part that begins with <!-- gpu table -->.")
+    before, table, after = split_page(page, "<!-- gpu table -->\n", "<!-- end -->")
     # A row that is not measured now keeps its result, and the card and the day of that result.
-    before = dict(re.findall(r"^\| (\d+) \|.*\| ([^|]*) \| [^|]* \|$", part["table"], re.MULTILINE))
-    circumstances = dict(re.findall(r"^\| (\d+) \|.*\| ([^|]*) \|$", part["table"], re.MULTILINE))
+    rows = re.findall(r"^\| (\d+) \|.*\| ([^|]*) \| ([^|]*) \|$", table, re.MULTILINE)
+    measured = {int(number): (result, where) for number, result, where in rows}
     today = f"{card}, torch {torch.__version__}, {datetime.now(UTC):%Y-%m-%d}"
+    measured |= {number: (result, today) for number, result in results.items()}
     lines = ["| row | what | aim | measured | on |", "|---:|---|---:|---|---|"]
     for number, row in enumerate(ROWS, 1):
-        result = results.get(number, before.get(str(number), OPEN))
-        where = today if number in results else circumstances.get(str(number), "–")
+        result, where = measured.get(number, (OPEN, "–"))
         lines.append(f"| {number} | {row.what} | {row.aim} | {result} | {where} |")
-    table = "\n".join(lines)
-    start, end = part.span("table")
-    write_text(page, f"{text[:start]}{table}\n{text[end:]}")
+    write_text(page, before + "\n".join(lines) + "\n" + after)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = CommandParser(prog="gpu.py", description="Measure all rows of docs/performance.md.")
     parser.add_argument("--rows", default="", help="numbers of rows, 1,2,5; all without it")
-    parser.add_argument("--page", type=Path, default=PAGE, help=argparse.SUPPRESS)
     with report_user_errors():
         options = parser.parse_args(arguments)
         numbers = read_rows(options.rows)
@@ -331,9 +285,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 "machine that has one, with a CUDA build of torch."
             )
         card = torch.cuda.get_device_name()
-        results = measure_rows(
-            FULL, numbers, BUDGET_SECONDS, lambda row: write_table(options.page, card, row)
-        )
+        results = measure_rows(FULL, numbers, BUDGET_SECONDS, partial(write_table, PAGE, card))
         print(json.dumps(results, indent=1))
 
 

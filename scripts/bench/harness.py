@@ -20,10 +20,11 @@ from typing import Any
 from unittest.mock import patch
 
 from normlab.errors import ConfigError, NormlabError
+from normlab.text import one_line
 
 Block = dict[str, float]  # what a block cost, by quantity
 Samples = dict[str, list[Block]]  # by contender, a block for each round
-RunBlock = Callable[..., Block]
+RunBlock = Callable[[], Block]
 
 ROOT = Path(__file__).resolve().parents[2]
 # The threads of a parallel region that ended go on spinning for some milliseconds.
@@ -81,7 +82,6 @@ def interleave(
     rounds: int,
     progress: Callable[[str], None] = lambda sentence: None,
     warmup: int = 1,
-    pause: float = PAUSE_SECONDS,
 ) -> Samples:
     """Time A B C A B C …; the blocks of `warmup` rounds before are thrown away.
 
@@ -99,7 +99,7 @@ def interleave(
             for contender in contenders:
                 title = f"round {number + 1} of {rounds}" if number >= 0 else "warm-up"
                 progress(f"{title}: {contender.name}")
-                time.sleep(pause)
+                time.sleep(PAUSE_SECONDS)
                 block = contender.run_block()
                 if number >= 0:
                     samples[contender.name].append(block)
@@ -164,14 +164,12 @@ class WorkerProcess(Contender):
     Attributes:
         set_up: a module's function that is called in the process; it returns what does a block.
         arguments: of `set_up`.
-        request: the arguments of a block.
         environment: variables of the process beside those of this one.
     """
 
     name: str
     set_up: Callable[..., RunBlock]
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    request: Mapping[str, Any] = field(default_factory=dict)
     threads: int | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     _pool: ProcessPoolExecutor | None = None
@@ -184,8 +182,8 @@ class WorkerProcess(Contender):
         with patch.dict(os.environ, {**thread_variables(self.threads), **self.environment}):
             self._setting_up = self._pool.submit(_set_up_worker, self.set_up, dict(self.arguments))
 
-    def run_block(self, **request: Any) -> Block:
-        """The cost of one block, with these arguments in place of the usual ones.
+    def run_block(self) -> Block:
+        """The cost of one block.
 
         Raises:
             NormlabError: the process failed.
@@ -193,9 +191,9 @@ class WorkerProcess(Contender):
         assert self._pool is not None
         try:
             self._setting_up.result()
-            return self._pool.submit(_run_worker_block, request or dict(self.request)).result()
+            return self._pool.submit(_run_worker_block).result()
         except Exception as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            reason = one_line(f"{type(error).__name__}: {error}")
             raise NormlabError(f"the contender {self.name} failed: {reason}") from error
 
     def stop(self) -> None:
@@ -214,8 +212,8 @@ def _set_up_worker(set_up: Callable[..., RunBlock], arguments: dict[str, Any]) -
     _worker["run_block"] = set_up(**arguments)
 
 
-def _run_worker_block(request: dict[str, Any]) -> Block:
-    return _worker["run_block"](**request)
+def _run_worker_block() -> Block:
+    return _worker["run_block"]()
 
 
 def thread_variables(threads: int | None) -> dict[str, str]:

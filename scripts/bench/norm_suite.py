@@ -1,7 +1,7 @@
 """`norms`: forward and backward of every norm of conf/norm, against torch's and a copy."""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -41,9 +41,7 @@ ALLOCATORS: dict[str, dict[str, str]] = {
 
 def time_norms(shapes: Sequence[str]) -> RunBlock:
     """In a worker: a block is every norm at every shape and dtype, in turn, in milliseconds."""
-    files = (config.conf_folder() / "norm").glob("*.yaml")
-    names = sorted({file.stem for file in files} - {"none"})
-    configs = {name: compose_run([f"norm={name}"]).plain["norm"] for name in names}
+    configs = compose_norms(list_norms())
     threads = torch.get_num_threads()
     timers = {
         f"{shape} {dtype}: {name}": Timer("call()", globals={"call": call}, num_threads=threads)
@@ -61,30 +59,51 @@ def time_norms(shapes: Sequence[str]) -> RunBlock:
     return run_block
 
 
-def list_calls(
-    configs: Mapping[str, Mapping[str, Any]], tokens: int, width: int, dtype: torch.dtype
-) -> dict[str, Callable[[], object]]:
-    """Forward and backward by name of the norm, and a copy of the input."""
-    torch.manual_seed(0)
-    x = torch.randn(tokens, width, dtype=dtype, requires_grad=True)
-    dy = torch.randn(tokens, width, dtype=dtype)
-    copied = torch.empty_like(dy)
-    gain, bias = (torch.ones(width, requires_grad=True) for _ in range(2))
-    # torch's layer_norm takes a gain of fp32 beside x in bf16, its rms_norm does not.
-    half_gain = torch.ones(width, dtype=dtype, requires_grad=True)
-    modules: dict[str, nn.Module] = {MODULE: nn.LayerNorm(width, dtype=dtype)}
-    modules |= {name: norm_factory(settings)(width) for name, settings in configs.items()}
-    functions: dict[str, tuple[Callable[[Tensor], Tensor], list[Tensor]]] = {
-        LAYER_NORM: (lambda x: F.layer_norm(x, (width,), gain, bias), [gain, bias]),
-        RMS_NORM: (lambda x: F.rms_norm(x, (width,), half_gain), [half_gain]),
-        **{name: (module, list(module.parameters())) for name, module in modules.items()},
-    }
+def list_norms() -> list[str]:
+    """The names of conf/norm, without that of no norm."""
+    files = (config.conf_folder() / "norm").glob("*.yaml")
+    return sorted({file.stem for file in files} - {"none"})
 
-    calls = {
-        name: build_gradient_call(function, [x, *parameters], x, dy)
-        for name, (function, parameters) in functions.items()
-    }
-    return {COPY: lambda: copied.copy_(dy), **calls}
+
+def compose_norms(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """The configurations of these norms, by name."""
+    return {name: compose_run([f"norm={name}"]).plain["norm"] for name in names}
+
+
+def list_calls(
+    configs: Mapping[str, Mapping[str, Any]],
+    tokens: int,
+    width: int,
+    dtype: torch.dtype,
+    device: str = "cpu",
+    compiles: bool = False,
+) -> dict[str, Callable[[], object]]:
+    """Forward and backward by name of the norm, and a copy of the input.
+
+    `compiles`: the norms of the configurations are compiled, at their first call.
+    """
+    torch.manual_seed(0)
+    x = torch.randn(tokens, width, dtype=dtype, device=device, requires_grad=True)
+    dy = torch.randn(tokens, width, dtype=dtype, device=device)
+    copied = torch.empty_like(dy)
+    gain, bias = (torch.ones(width, device=device, requires_grad=True) for _ in range(2))
+    # torch's layer_norm takes a gain of fp32 beside x in bf16, on a CPU; its rms_norm does not.
+    half_gain = torch.ones(width, dtype=dtype, device=device, requires_grad=True)
+    calls: dict[str, Callable[[], object]] = {COPY: lambda: copied.copy_(dy)}
+
+    def add_call(
+        name: str, function: Callable[[Tensor], Tensor], parameters: Iterable[Tensor]
+    ) -> None:
+        calls[name] = build_gradient_call(function, [x, *parameters], x, dy)
+
+    add_call(LAYER_NORM, lambda x: F.layer_norm(x, (width,), gain, bias), [gain, bias])
+    add_call(RMS_NORM, lambda x: F.rms_norm(x, (width,), half_gain), [half_gain])
+    module = nn.LayerNorm(width, dtype=dtype, device=device)
+    add_call(MODULE, module, module.parameters())
+    for name, settings in configs.items():
+        norm = norm_factory(settings)(width).to(device)
+        add_call(name, torch.compile(norm) if compiles else norm, norm.parameters())
+    return calls
 
 
 def measure_norms(settings: Settings) -> Json:

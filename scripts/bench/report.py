@@ -21,7 +21,7 @@ from typing import Any
 from harness import ROOT, Block, Samples
 from normlab.analysis.statistics import Spread, quartile_spread
 from normlab.archive.files import write_text
-from normlab.errors import NormlabError
+from normlab.errors import ConfigError, NormlabError
 
 SCHEMA_VERSION = 1
 
@@ -152,6 +152,22 @@ def format_rows(heads: list[str], rows: list[list[str]]) -> list[str]:
     """A table in Markdown."""
     lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
     return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+
+
+def split_page(page: Path, start: str, end: str) -> tuple[str, str, str]:
+    """What the page has up to the mark `start`, between the marks, and from the mark `end` on.
+
+    Raises:
+        ConfigError: it cannot be read, or has no such part.
+    """
+    try:
+        before, start_mark, rest = page.read_text(encoding="utf-8").partition(start)
+    except OSError as error:
+        raise ConfigError(f"{page} cannot be read ({error.strerror}).") from error
+    part, end_mark, after = rest.partition(end)
+    if not end_mark:
+        raise ConfigError(f"{page} has no part between {start.strip()} and {end}.")
+    return before + start_mark, part, end_mark + after
 
 
 def refresh_page(results: Path, docs: Path = ROOT / "docs") -> Path:

@@ -9,10 +9,8 @@ equal means each such report is false. The decision is that of `normlab.analysis
 its functions, over arrays of studies.
 """
 
-import argparse
 import datetime
 import platform
-import sys
 import time
 from collections.abc import Callable
 from functools import cache
@@ -34,6 +32,8 @@ from normlab.analysis.family import (
 )
 from normlab.analysis.statistics import LEVEL
 from normlab.archive.files import write_text
+from normlab.errors import CommandParser, report_user_errors
+from report import split_page
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -176,28 +176,18 @@ def format_table(table: Array) -> str:
     return "\n".join(lines)
 
 
-def split_page(page: Path, parser: argparse.ArgumentParser) -> tuple[str, str]:
-    """The text before and after the marked part; the parser's error where there is no such part."""
-    try:
-        text = page.read_text(encoding="utf-8")
-    except OSError as error:
-        parser.error(f"{page} cannot be read ({error.strerror})")
-    before, start, rest = text.partition(START)
-    _, end, after = rest.partition(END)
-    if not start or not end:
-        parser.error(f"{page} has no part between {START} and {END}")
-    return before, after
-
-
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = CommandParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--studies", type=int, default=10_000, help="simulated studies a cell")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--page", type=Path, help="write the tables into this page, between marks")
-    options = parser.parse_args()
-    # First, because a page without the part is better refused before the simulation than after.
-    before, after = ("", "") if options.page is None else split_page(options.page, parser)
+    with report_user_errors():
+        options = parser.parse_args()
+        before = after = ""
+        # Before the simulation, which takes minutes.
+        if options.page is not None:
+            before, _, after = split_page(options.page, START, END)
     random, start = np.random.default_rng(options.seed), time.perf_counter()
     parts = []
     for name, noise in WITHOUT_DIFFERENCE.items():
@@ -225,9 +215,9 @@ def main() -> None:
     )
     text = "\n\n".join(parts)
     if options.page is None:
-        sys.stdout.write(text + "\n")
+        print(text)
         return
-    write_text(options.page, f"{before}{START}\n\n{text}\n\n{END}{after}")
+    write_text(options.page, f"{before}\n\n{text}\n\n{after}")
 
 
 if __name__ == "__main__":

@@ -90,10 +90,10 @@ def make_plain_loop(
     return train_steps
 
 
-def time_steps(do_steps: TrainSteps, **constants: float) -> RunBlock:
-    """A block of steps, with milliseconds a step and the memory's peak."""
+def time_steps(do_steps: TrainSteps, steps: int, **constants: float) -> RunBlock:
+    """A block of so many steps, with milliseconds a step and the memory's peak."""
 
-    def run_block(steps: int) -> Block:
+    def run_block() -> Block:
         began = time.perf_counter()
         do_steps(steps)
         seconds = time.perf_counter() - began
@@ -102,12 +102,12 @@ def time_steps(do_steps: TrainSteps, **constants: float) -> RunBlock:
     return run_block
 
 
-def train_peer(shape: Shape, peer: str, precision: str) -> RunBlock:
+def train_peer(shape: Shape, peer: str, precision: str, steps: int) -> RunBlock:
     """A plain loop around another package's model, with the tokens that normlab's runs get."""
     torch.manual_seed(0)
     spec = compose_run(shape.overrides)
     source = build_source(spec.plain["data"], shape.context)
-    return time_steps(make_plain_loop(PEERS[peer][1](shape), source, precision))
+    return time_steps(make_plain_loop(PEERS[peer][1](shape), source, precision), steps)
 
 
 def build_configured_model(overrides: Sequence[str]) -> tuple[nn.Module, TrainSteps]:
@@ -120,13 +120,13 @@ def build_configured_model(overrides: Sequence[str]) -> tuple[nn.Module, TrainSt
     return model, make_plain_loop(model, source, hardware.precision, accumulate)
 
 
-def train_plain(overrides: Sequence[str]) -> RunBlock:
+def train_plain(overrides: Sequence[str], steps: int) -> RunBlock:
     """Normlab's model without Lightning, logging and records."""
     model, train_steps = build_configured_model(overrides)
-    return time_steps(train_steps, parameters=count_parameters(model))
+    return time_steps(train_steps, steps, parameters=count_parameters(model))
 
 
-def train_run(overrides: Sequence[str], log_interval: int) -> RunBlock:
+def train_run(overrides: Sequence[str], log_interval: int, steps: int) -> RunBlock:
     """A run as train.py makes it, timed from its first line in the display to its last but one."""
     # Here, because Lightning's memory is not that of the other contenders.
     from normlab.training.run import train
@@ -141,7 +141,7 @@ def train_run(overrides: Sequence[str], log_interval: int) -> RunBlock:
         def say(self, sentence: str) -> None:
             """Nobody reads it."""
 
-    def run_block(steps: int) -> Block:
+    def run_block() -> Block:
         # Without the first interval, which warms up, and the last, which ends in a validation.
         display, end = TimingDisplay(), steps + 2 * log_interval
         length = [
@@ -162,13 +162,13 @@ def train_run(overrides: Sequence[str], log_interval: int) -> RunBlock:
     return run_block
 
 
-def profile_plain(overrides: Sequence[str]) -> RunBlock:
+def profile_plain(overrides: Sequence[str], steps: int) -> RunBlock:
     """The plain loop: each kind of operator's share of the thread that calls them."""
     _, train_steps = build_configured_model(overrides)
-    time_block = time_steps(train_steps)
+    time_block = time_steps(train_steps, steps)
 
-    def run_block(steps: int) -> Block:
-        ms = time_block(steps)["ms"]
+    def run_block() -> Block:
+        ms = time_block()["ms"]
         with profile(activities=[ProfilerActivity.CPU]) as profiler:
             train_steps(steps)
         spent = dict.fromkeys(OPERATORS, 0.0)
@@ -186,7 +186,7 @@ def classify_operator(operator: str) -> str:
     return next(kind for kind, pattern in OPERATORS.items() if re.search(pattern, operator))
 
 
-def multiply_matrices(shape: Shape, precision: str) -> RunBlock:
+def multiply_matrices(shape: Shape, precision: str, steps: int) -> RunBlock:
     """All matrix products of a training step, forward and backward, and nothing else."""
     # Operands and results are there before the clock starts: only torch's kernels are timed.
     work = [
@@ -200,7 +200,7 @@ def multiply_matrices(shape: Shape, precision: str) -> RunBlock:
             for left, right, out in work:
                 torch.matmul(left, right, out=out)
 
-    return time_steps(do_steps)
+    return time_steps(do_steps, steps)
 
 
 def make_operands(product: MatrixProduct, dtype: torch.dtype) -> list[tuple[Tensor, ...]]:
@@ -213,7 +213,7 @@ def make_operands(product: MatrixProduct, dtype: torch.dtype) -> list[tuple[Tens
     return [(x, w, y), (dy, w.mT, dx), (x.mT, dy, dw)]
 
 
-def copy_memory() -> RunBlock:
+def copy_memory(steps: int) -> RunBlock:
     """Copies of a tensor of `COPY_BYTES`."""
     source = torch.zeros(COPY_BYTES // 4)
     target = torch.ones_like(source)
@@ -222,4 +222,4 @@ def copy_memory() -> RunBlock:
         for _ in range(number):
             target.copy_(source)
 
-    return time_steps(do_steps)
+    return time_steps(do_steps, steps)

@@ -63,7 +63,8 @@ def step_contenders(shape: Shape, settings: Settings) -> list[Contender]:
     def add_worker(
         name: str, set_up: Callable[..., RunBlock], steps: int = shape.steps, **arguments: object
     ) -> None:
-        contenders.append(step_worker(name, set_up, steps, settings, **arguments))
+        arguments["steps"] = steps
+        contenders.append(WorkerProcess(name, set_up, arguments, settings.threads))
 
     for label, precision in PRECISIONS.items():
         ours = [*shape.overrides, f"trainer.precision={precision}", *settings.overrides]
@@ -71,13 +72,8 @@ def step_contenders(shape: Shape, settings: Settings) -> list[Contender]:
         add_worker(f"{RUN}, {label}", loops.train_run, overrides=ours, log_interval=log_interval)
         if shape.steps > 1:  # so many steps of a large model would take minutes
             probed = [*ours, "probes=on"]
-            add_worker(
-                f"{PROBED}, {label}",
-                loops.train_run,
-                PROBED_STEPS,
-                overrides=probed,
-                log_interval=10,
-            )
+            name = f"{PROBED}, {label}"
+            add_worker(name, loops.train_run, PROBED_STEPS, overrides=probed, log_interval=10)
         add_worker(f"{LOOP}, {label}", loops.train_plain, overrides=ours)
         add_worker(f"{LAYERNORM}, {label}", loops.train_plain, overrides=[*ours, "norm=layernorm"])
         for peer, (package, _) in PEERS.items():
@@ -87,13 +83,6 @@ def step_contenders(shape: Shape, settings: Settings) -> list[Contender]:
         add_worker(f"{MATMULS}, {label}", loops.multiply_matrices, shape=shape, precision=precision)
     add_worker(COPY, loops.copy_memory, 2)
     return contenders
-
-
-def step_worker(
-    name: str, set_up: Callable[..., RunBlock], steps: int, settings: Settings, **arguments: object
-) -> WorkerProcess:
-    """A process whose blocks are so many steps."""
-    return WorkerProcess(name, set_up, arguments, {"steps": steps}, settings.threads)
 
 
 def evaluate_step(result: Json, shape: Shape, samples: Samples) -> None:
@@ -166,9 +155,9 @@ def measure_profile(settings: Settings) -> Json:
         for label, precision in PRECISIONS.items():
             shape = SHAPES[name]
             ours = [*shape.overrides, f"trainer.precision={precision}", *settings.overrides]
-            title, steps = f"{name} {label}", shape.steps
+            arguments = {"overrides": ours, "steps": shape.steps}
             contenders.append(
-                step_worker(title, loops.profile_plain, steps, settings, overrides=ours)
+                WorkerProcess(f"{name} {label}", loops.profile_plain, arguments, settings.threads)
             )
     samples = interleave(contenders, settings.choose_rounds(5, 2), settings.progress)
     shares = {
@@ -201,12 +190,11 @@ def measure_scaling(settings: Settings) -> Json:
     shapes = {axis: vary_shape(axis, AXES[axis][settings.quick]) for axis in axes}
     different = {shape.name: shape for varied in shapes.values() for shape in varied}
     contenders = [
-        step_worker(
+        WorkerProcess(
             shape.name,
             loops.train_plain,
-            5,
-            settings,
-            overrides=[*shape.overrides, *settings.overrides],
+            {"overrides": [*shape.overrides, *settings.overrides], "steps": 5},
+            settings.threads,
         )
         for shape in (*different.values(), TINY)
     ]

@@ -8,8 +8,8 @@ from harness import Block, RunBlock
 from normlab.errors import NormlabError
 
 
-def multiply_steps(factor: float) -> RunBlock:
-    def run_block(steps: int) -> Block:
+def multiply_steps(factor: float, steps: int) -> RunBlock:
+    def run_block() -> Block:
         return {"product": steps * factor, "pid": os.getpid()}
 
     return run_block

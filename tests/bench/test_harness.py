@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 
-from harness import Block, Contender, Settings, TimedCommand, WorkerProcess, interleave
+from harness import (
+    PAUSE_SECONDS,
+    Block,
+    Contender,
+    Settings,
+    TimedCommand,
+    WorkerProcess,
+    interleave,
+)
 from normlab.errors import ConfigError, NormlabError
 
 sys.path.append(str(Path(__file__).parent))
@@ -40,21 +48,21 @@ class LoggedContender(Contender):
 
 def test_contenders_take_turns_between_start_and_stop() -> None:
     events: list[str] = []
-    interleave([LoggedContender(name, events) for name in "AB"], rounds=2, warmup=1, pause=0)
+    interleave([LoggedContender(name, events) for name in "AB"], rounds=2, warmup=1)
     assert events == ["start A", "start B", *"ABABAB", "stop B", "stop A"]
 
 
 def test_warmup_is_run_and_thrown_away() -> None:
     contender = LoggedContender("A", [])
-    samples = interleave([contender], rounds=3, warmup=2, pause=0)
+    samples = interleave([contender], rounds=3, warmup=2)
     assert samples == {"A": [{"ms": 3.0}, {"ms": 4.0}, {"ms": 5.0}]}
 
 
 def test_nothing_runs_before_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[str] = []
     monkeypatch.setattr("time.sleep", lambda seconds: events.append(f"pause {seconds}"))
-    interleave([LoggedContender(name, events) for name in "AB"], rounds=1, warmup=0, pause=0.05)
-    assert events[2:6] == ["pause 0.05", "A", "pause 0.05", "B"]
+    interleave([LoggedContender(name, events) for name in "AB"], rounds=1, warmup=0)
+    assert events[2:6] == [f"pause {PAUSE_SECONDS}", "A", f"pause {PAUSE_SECONDS}", "B"]
 
 
 def test_when_a_contender_fails_all_are_stopped() -> None:
@@ -66,14 +74,14 @@ def test_when_a_contender_fails_all_are_stopped() -> None:
     events: list[str] = []
     contenders = [LoggedContender("A", events, cost), LoggedContender("B", events)]
     with pytest.raises(NormlabError, match="failed"):
-        interleave(contenders, rounds=3, warmup=0, pause=0)
+        interleave(contenders, rounds=3, warmup=0)
     assert events[-2:] == ["stop B", "stop A"]
 
 
 def test_the_progress_names_the_round_and_the_contender() -> None:
     titles: list[str] = []
     contenders = [LoggedContender(name, []) for name in "AB"]
-    interleave(contenders, 1, titles.append, warmup=1, pause=0)
+    interleave(contenders, 1, titles.append, warmup=1)
     assert titles == ["warm-up: A", "warm-up: B", "round 1 of 1: A", "round 1 of 1: B"]
 
 
@@ -107,7 +115,7 @@ def start_worker() -> Iterator[StartWorker]:
 
 def test_a_worker_answers_from_one_other_process(start_worker: StartWorker) -> None:
     set_up = bench_workers.multiply_steps
-    worker = start_worker(set_up, arguments={"factor": 3.0}, request={"steps": 4})
+    worker = start_worker(set_up, arguments={"factor": 3.0, "steps": 4})
     first, second = worker.run_block(), worker.run_block()
     assert first == second
     assert first["product"] == 12.0
@@ -166,6 +174,11 @@ def test_a_command_is_killed_when_what_it_waits_for_exists(tmp_path: Path) -> No
     TimedCommand("waits", ["-c", code], until=has_pid).run_block()
     with pytest.raises(ProcessLookupError):
         os.kill(pids[0], 0)
+
+
+def test_a_command_that_dies_without_a_word_has_its_code() -> None:
+    with pytest.raises(NormlabError, match="dies ended with code 9: no output"):
+        TimedCommand("dies", ["-c", "import os; os._exit(9)"]).run_block()
 
 
 def test_a_command_that_ends_before_has_no_time() -> None:

@@ -60,14 +60,16 @@ def copy_to_float64(norm: nn.Module) -> nn.Module:
     return copy.deepcopy(norm).double()
 
 
-def move_parameters(norm: nn.Module) -> nn.Module:
+def move_parameters(norm: nn.Module, *, by_name: bool = False) -> nn.Module:
     """A copy in float64 with every parameter moved off its start, as training would.
 
-    What holds only for zeros and ones must not pass for a property of the norm.
+    What holds only for zeros and ones must not pass for a property of the norm. `by_name`: in the
+    order of their names, for another class may register the same parameters in another order.
     """
     moved = copy_to_float64(norm)
+    parameters = list(moved.named_parameters())
     with torch.no_grad():
-        for index, parameter in enumerate(moved.parameters()):
+        for index, (_, parameter) in enumerate(sorted(parameters) if by_name else parameters):
             parameter.add_(0.2 * normal_input(*parameter.shape, seed=1000 + index))
     return moved
 

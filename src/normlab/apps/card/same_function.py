@@ -7,8 +7,9 @@ shapes differ, both stay as they start.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,6 +21,7 @@ from normlab.apps.card.invariances import (
     TOKENS,
     computing_dtype,
     copy_to_float64,
+    move_parameters,
     normal_input,
     rounding_of,
 )
@@ -81,7 +83,9 @@ def compare_functions(
     shapes = [{name: p.shape for name, p in norm.named_parameters()} for norm in (first, second)]
     has_moved = shapes[0] == shapes[1]
     has_parameters = bool(shapes[0] or shapes[1])
-    prepare = _move_alike if has_moved else copy_to_float64
+    prepare: Callable[[nn.Module], nn.Module] = copy_to_float64
+    if has_moved:
+        prepare = partial(move_parameters, by_name=True)
     weights = normal_input(BATCH, TOKENS, width, seed=1)
     # A norm that computes in fp32 inside is not held to the rounding of float64.
     rounding = max(rounding_of(computing_dtype(norm, width)) for norm in (first, second))
@@ -92,16 +96,6 @@ def compare_functions(
         outputs[name] = _largest_deviation(output, other_output)
         gradients[name] = _largest_deviation(gradient, other_gradient)
     return FunctionComparison(*names, has_moved, has_parameters, rounding, outputs, gradients)
-
-
-def _move_alike(norm: nn.Module) -> nn.Module:
-    """A copy in float64 whose parameters are moved off their start, by the order of their names."""
-    moved = copy_to_float64(norm)
-    with torch.no_grad():
-        # By name: another class may register the same parameters in another order.
-        for index, (_, parameter) in enumerate(sorted(moved.named_parameters())):
-            parameter.add_(0.2 * normal_input(*parameter.shape, seed=1000 + index))
-    return moved
 
 
 def _inputs(width: int) -> Iterator[tuple[str, Tensor]]:

@@ -111,14 +111,22 @@ def first_gradients(trials: Sequence[Trial]) -> NDArray[np.float64] | None:
 def write_sentences(result: StudyResult) -> list[str]:
     """What each part changes, what diverges, what learns nothing, and the gradient by depth."""
     trials = read_trials(result.arms)
-    norms: dict[str, list[Trial]] = {}
-    for trial in trials:
-        norms.setdefault(trial.arm.norm, []).append(trial)
+    norms = group_trials(trials, "arm.norm")
     sentences: list[str] = []
     is_compared = False
     for same_norm in norms.values():
-        pairs = _pair_with_complete(same_norm, len(norms))
-        sentences += _compare_with_complete(same_norm, pairs)
+        complete = best_trial(trial for trial in same_norm if trial.arm.placement == COMPLETE)
+        if complete is None:
+            sentences.append(
+                f"The complete block (placement={COMPLETE}) finishes at no rate, or was not "
+                "trained: nothing is compared with it."
+            )
+            continue
+        arms = group_trials(same_norm, "name").values()
+        tuned = [best for arm in arms if (best := best_trial(arm))]
+        others = [(complete, trial) for trial in tuned if trial.name != complete.name]
+        pairs = compare_pairs(others, len(norms))
+        sentences += _describe_variants(complete, pairs, has_single_seed(same_norm))
         is_compared |= bool(pairs)
     sentences += describe_divergence(trials)
     sentences += describe_ignored_context(trials)
@@ -132,36 +140,16 @@ def write_sentences(result: StudyResult) -> list[str]:
     return sentences
 
 
-def _best_complete(trials: Sequence[Trial]) -> Trial | None:
-    """The block with all its parts at its best rate; None where it finishes at none."""
-    return best_trial(trial for trial in trials if trial.arm.placement == COMPLETE)
-
-
-def _pair_with_complete(trials: Sequence[Trial], norms: int) -> list[TrialPair]:
-    """The complete block with every variant of its norm, each at its own best rate."""
-    complete = _best_complete(trials)
-    if complete is None:
-        return []
-    tuned = [best for arm in group_trials(trials, "name").values() if (best := best_trial(arm))]
-    others = [trial for trial in tuned if trial.name != complete.name]
-    return compare_pairs([(complete, other) for other in others], norms)
-
-
-def _compare_with_complete(trials: Sequence[Trial], pairs: Sequence[TrialPair]) -> Iterator[str]:
-    """What the complete block ends at, and the variants against it."""
-    complete = _best_complete(trials)
-    if complete is None:
-        yield (
-            f"The complete block (placement={COMPLETE}) finishes at no rate, or was not trained: "
-            f"nothing is compared with it."
-        )
-        return
+def _describe_variants(
+    complete: Trial, pairs: Sequence[TrialPair], is_single_seed: bool
+) -> Iterator[str]:
+    """What the complete block ends at, and the variants of its norm against it."""
     rate = format_rate(complete.rate)
     yield (
         f"After {format_steps([complete])}, {complete.name}, with all its parts, ends at "
         f"{complete.loss} ({rate}{complete.windows})."
     )
-    if has_single_seed(trials):
+    if is_single_seed:
         losses = [f"{pair.b.name} {pair.gap} ({format_rate(pair.b.rate)})" for pair in pairs]
         if losses:
             yield f"Others, each at its own best rate, less that: {join_words(losses)}."

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from normlab.analysis.report_tables import Table
 from normlab.apps.experiments.formatting import (
@@ -133,6 +133,8 @@ class GradientVanishing:
 
     `deep` is the first stack with many times the layers, forward only.
     """
+
+    SETTINGS: ClassVar = GradientVanishingSettings
 
     stacks: tuple[DepthProfile, ...]
     deep: DepthProfile

@@ -139,6 +139,8 @@ class LayerNormVsRmsNorm:
     `not_timed` says of an implementation why it has no times.
     """
 
+    SETTINGS: ClassVar = LayerNormVsRmsNormSettings
+
     inputs: tuple[NormalizedInput, ...]
     invariances: dict[str, tuple[Invariance, ...]]
     width: int

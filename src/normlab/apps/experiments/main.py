@@ -16,10 +16,13 @@ from hydra.core.config_loader import ConfigLoader
 from omegaconf import DictConfig
 
 from normlab.apps.experiments.arguments import MeasurementArguments
-from normlab.apps.experiments.gradient_vanishing import GradientVanishingSettings
-from normlab.apps.experiments.layernorm_vs_rmsnorm import LayerNormVsRmsNormSettings
-from normlab.apps.experiments.precision import PrecisionSettings
-from normlab.apps.experiments.record import MeasurementRecord, Origin, read_record, record_path
+from normlab.apps.experiments.record import (
+    NUMBERS,
+    MeasurementRecord,
+    Origin,
+    read_record,
+    record_path,
+)
 from normlab.apps.experiments.report import write_report
 from normlab.archive.record import check_output_dir
 from normlab.errors import NormlabError
@@ -27,19 +30,13 @@ from normlab.study.plan import check_writable, make_study_folder
 from normlab.study.progress import Countdown, format_duration
 from normlab.terminal import open_terminal
 
-SETTINGS: dict[str, Any] = {
-    "gradient_vanishing": GradientVanishingSettings,
-    "layernorm_vs_rmsnorm": LayerNormVsRmsNormSettings,
-    "precision": PrecisionSettings,
-}
-
 
 def run_experiment(
     loader: ConfigLoader, master: DictConfig, overrides: Sequence[str], study: str
 ) -> None:
     """See `normlab.apps.experiments.run_measured_experiment`."""
     name = str(master.measure.name)
-    settings_class = SETTINGS[name]
+    settings_class = NUMBERS[name].SETTINGS
     arguments = MeasurementArguments.parse(loader, master, overrides, settings_class.ALLOWED_KEYS)
     settings = settings_class(arguments)
     check_output_dir(str(master.output_dir))

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     # Hydra, which drawing stored numbers does not need.
     from normlab.apps.experiments.arguments import MeasurementArguments
 
-NORMS = ("rmsnorm", "layernorm", "scalenorm", "dyt")
 NORM_NAMES = {
     "rmsnorm": "RMSNorm",
     "layernorm": "LayerNorm",
     "scalenorm": "ScaleNorm",
     "dyt": "DyT",
 }
+NORMS = tuple(NORM_NAMES)
 DTYPES = ("fp32", "bf16", "fp16")
 # The first is the default of normlab's norms; the last is 0 in fp16, whose smallest number is 6e-8.
 EPS = (1e-5, 1e-6, 1e-8)
@@ -116,6 +116,8 @@ class Precision:
         mean_curves: over MEANS, for inputs of standard deviation 1, at the first eps and width.
         output_rms: that of RMSNorm in fp64 over `scales`, by eps as a text.
     """
+
+    SETTINGS: ClassVar = PrecisionSettings
 
     tokens: int
     scales: tuple[float, ...]

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any
 
 from normlab.analysis.arms import Arm, format_value
@@ -135,10 +136,10 @@ def read_trials(arms: Sequence[Arm]) -> list[Trial]:
 
 
 def group_trials(trials: Iterable[Trial], attribute: str) -> dict[Any, list[Trial]]:
-    """Trials by an attribute, in the order in which its values come first."""
+    """Trials by an attribute, as `arm.norm`, in the order in which its values come first."""
     groups: dict[Any, list[Trial]] = {}
     for trial in trials:
-        groups.setdefault(getattr(trial, attribute), []).append(trial)
+        groups.setdefault(attrgetter(attribute)(trial), []).append(trial)
     return groups
 
 
