@@ -31,6 +31,7 @@ from matplotlib.ticker import (
 )
 from numpy.typing import NDArray
 
+from normlab.analysis.arms import SEPARATOR
 from normlab.analysis.formatting import format_axis_value
 from normlab.analysis.style import DPI, GREY, WIDTH
 from normlab.archive.files import replace_atomically, write_text
@@ -340,10 +341,23 @@ def label_outer_panels(panels: Sequence[Axes]) -> None:
 
 
 def name_rows(axes: Axes, names: Sequence[str], width: float) -> None:
-    """Write the names of rows beside a panel, the first at the top; at most `width` inches each."""
+    """Write the names of rows beside a panel, the first at the top; at most `width` inches each.
+
+    Where one is wider, all go without the parts that they have in common: they tell rows apart
+    by nothing, and where a name is cut something has to go.
+    """
+    if any(text_width(name, _ROW_SIZE) > width for name in names):
+        names = _drop_common_parts(names)
     axes.set_yticks(range(len(names)), [shorten_text(name, width, _ROW_SIZE) for name in names])
     axes.tick_params(axis="y", length=0, labelsize=_ROW_SIZE)
     axes.grid(visible=False, axis="y")
+
+
+def _drop_common_parts(names: Sequence[str]) -> list[str]:
+    parts = [name.split(SEPARATOR) for name in names]
+    common = set(parts[0]).intersection(*parts) if len(names) > 1 else set()
+    # A name of common parts alone, beside others that have more, stays as it is.
+    return [SEPARATOR.join([part for part in own if part not in common] or own) for own in parts]
 
 
 def add_tooltip(artist: Artist, words: str) -> None:

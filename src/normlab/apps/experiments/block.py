@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from normlab.analysis.arms import Arm
 from normlab.analysis.result import StudyResult
-from normlab.analysis.style import Look, norm_colours, placement_styles
+from normlab.analysis.style import Look
 from normlab.apps.experiments.formatting import format_factor
 from normlab.apps.experiments.trials import (
     SINGLE_SEED,
@@ -36,14 +35,6 @@ COMPLETE = "pre"  # the placement of the block with all its parts
 _MOST_TICKS = 12
 
 
-class VariantLook(Look):
-    """A colour for every norm and placement: here most arms have the same norm."""
-
-    def colour(self, arm: Arm) -> str:
-        """The arm's colour, by its name."""
-        return self.colours[arm.name]
-
-
 def draw_figure(result: StudyResult) -> "Figure":
     """Final loss at every rate, the gradient by depth at the start, each arm at its own best."""
     # Matplotlib, which the sentences do not need.
@@ -52,8 +43,7 @@ def draw_figure(result: StudyResult) -> "Figure":
 
     trials, hidden_note = trial_panels.lowest_arms(read_trials(result.arms))
     arms = group_trials(trials, "name")
-    placements = sorted({trial.arm.placement for trial in trials})
-    look = VariantLook(norm_colours(sorted(arms)), placement_styles(placements))
+    look = Look.of([trial.arm for trial in trials])
     legend = panels.legend_entries([arm[0].arm for arm in arms.values()], look, endings=False)
     spread = "Every seed a small dot, the line their mean; below the 95 % t-interval."
     note = trial_panels.write_note(trials, spread, "One seed: no interval.") + hidden_note

@@ -41,7 +41,7 @@ def draw_figure(result: StudyResult) -> "Figure":
     arms = [arm[0].arm for arm in group_trials(trials, "name").values()]
     legend = panels.legend_entries(arms, look, endings=False)
     spread = "Every seed a small dot, the line their mean."
-    note = trial_panels.write_note(trials, spread, "One seed.") + hidden_note
+    note = trial_panels.write_note(trials, spread, "One seed.", best_rates=False) + hidden_note
     title = f"Pre-LN or Post-LN, by depth: {result.study.name}"
     figure, body = sheet.create_sheet(title, note, legend, _PANEL_HEIGHT * len(warmups))
     grid = body.subplots(len(warmups), len(depths), sharex=True, sharey=True, squeeze=False)

@@ -44,16 +44,25 @@ def _best_mean(arm: Sequence[Trial]) -> float:
     return best.mean if best else math.inf
 
 
-def write_note(trials: Sequence[Trial], several_seeds: str, single_seed: str) -> str:
-    """What crosses, hollow points, small dots and the dotted line are, where there are any."""
-    crosses = "× diverged: a gradient or loss that is not finite, or a loss far above a guess."
-    if any(trial.diverged and trial.losses for trial in trials):
-        crosses += " Hollow: the mean of those that did not, where others did."
+def write_note(
+    trials: Sequence[Trial], several_seeds: str, single_seed: str, best_rates: bool = True
+) -> str:
+    """What crosses, hollow points, small dots and the dotted line are, where there are any.
+
+    `best_rates` tells that the figure has the panel of `draw_best_rates`.
+    """
+    crosses = ""
+    if any(trial.diverged for trial in trials):
+        crosses = "× diverged: a gradient or loss that is not finite, or a loss far above a guess."
+        if any(trial.diverged and trial.losses for trial in trials):
+            crosses += " Hollow: the mean of those that did not, where others did."
+        crosses += "\n"
     spread = several_seeds if max(len(trial.losses) for trial in trials) > 1 else single_seed
     unigrams = " or ".join(f"{unigram:.2f}" for unigram in _unigram_losses(trials))
     dotted = f" Dotted: token frequencies alone, {unigrams}." if unigrams else ""
-    best = f" Each at its own best rate{trials[0].windows}." if trials[0].windows else ""
-    return f"{crosses}\n{spread}{best}{dotted}"
+    windows = trials[0].windows if best_rates else ""
+    best = f" Each at its own best rate{windows}." if windows else ""
+    return f"{crosses}{spread}{best}{dotted}"
 
 
 def _unigram_losses(trials: Iterable[Trial]) -> list[float]:
