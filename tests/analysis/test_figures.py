@@ -1,4 +1,5 @@
 import struct
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,19 @@ def plan_of(study: Study) -> FigurePlan:
     return plan_figures(study.name, group_runs(study.runs))
 
 
+BUILDS = {
+    "comparison": figures.comparison_figure,
+    "training_loss": partial(figures.loss_figure, title="Training loss", tag=tags.TRAIN_LOSS),
+    "validation_loss": partial(
+        figures.loss_figure, title="Validation loss", tag=tags.VALIDATION_LOSS
+    ),
+    "final_validation_loss": figures.final_validation_loss_figure,
+}
+
+
 def build(study: Study, name: str) -> Figure:
     with matplotlib.rc_context(RC):
-        figure: Figure = getattr(figures, f"{name}_figure")(plan_of(study))
+        figure = BUILDS[name](plan_of(study))
         figure.draw_without_rendering()
         return figure
 
