@@ -19,7 +19,12 @@ from normlab.study.plan import check_repeated_keys
             "norm is given twice, norm=rmsnorm and norm=layernorm; give it once, or "
             "norm=rmsnorm,layernorm with -m to compare both.",
         ),
-        (["-m", "seed=0,1", "seed=2"], "or seed=0,1,2 with -m to compare both."),
+        (["-m", "seed=0,1", "seed=2"], "or seed=0,1,2 to compare both."),
+        (["-m", "seed=1", "seed=1,2"], "or seed=1,2 to compare both."),
+        (
+            ["optimizer.betas=[0.9,0.95]", "optimizer.betas=[0.9,0.99]"],
+            "or optimizer.betas=[0.9,0.95],[0.9,0.99] with -m",
+        ),
         (["optimizer.lr=1", "++optimizer.lr=2"], "optimizer.lr is given twice"),
         (["norm=dyt", "norm=dyt"], "norm=dyt and norm=dyt; give it once."),
         (["study=a", "study=b"], "study=a and study=b; give it once."),

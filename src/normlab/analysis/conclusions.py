@@ -340,7 +340,7 @@ def describe_stable_rates(rates: LearningRates) -> Iterator[str]:
     for rate in sorted(names, reverse=True):
         end = " (the end of the grid)" if rate == rates.grid[-1] else ""
         whose = join_first(names[rate]) if len(names) > 1 else "every arm"
-        words.append(f"{short_number(rate) if rate else 'no rate'}{end} for {whose}")
+        words.append(f"{short_number(rate) if rate else 'none of the grid'}{end} for {whose}")
     yield (
         f"Largest stable learning rate (no run diverged there or below, and every run ended "
         f"{LITTLE_LEARNED:g} nats or more below the unigram loss): {'; '.join(words)}."

@@ -73,7 +73,7 @@ def read_command(arguments: Sequence[str]) -> list[str]:
         check_config_dir(folder)
         check_folder(folder, options.config_name, overrides)
     check_overrides(overrides, folders)
-    check_repeated_keys(overrides, " with -m")
+    check_repeated_keys(overrides, "" if options.multirun else " with -m")
     for word in overrides:
         group = re.match(r"[+~]*hydra\.(launcher|sweeper|help|hydra_logging|job_logging)=\w", word)
         if group:

@@ -222,7 +222,10 @@ def check_repeated_keys(
         if not sign or key.startswith("~"):
             continue
         if key in first:
-            both = f"{key}={first[key]},{value}"
+            values = [first[key], value]
+            if not any("[" in value for value in values):  # none of them is a list itself
+                values = list(dict.fromkeys(",".join(values).split(",")))
+            both = f"{key}={','.join(values)}"
             several = f", or {excerpt(both)}{flag} to compare both"
             if key in single or key.startswith("hydra") or first[key] == value:
                 several = ""

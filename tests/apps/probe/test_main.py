@@ -8,7 +8,7 @@ import pytest
 
 from command_calls import Call, make_command_caller, read_refusal
 from normlab.apps.probe.main import main, probe_models
-from normlab.apps.probe.record import ProbedModel, ProbeResult, feedforward_site
+from normlab.apps.probe.record import ModelSlope, ProbedModel, ProbeResult, feedforward_site
 from normlab.apps.probe.slopes import GRADIENT_DECAY, LAST_GRADIENT, STREAM_GROWTH, fit_slopes
 from normlab.archive.versioned_json import restore_value
 
@@ -201,3 +201,8 @@ def test_a_figure_that_fails_costs_a_sentence_and_not_the_table(
     assert (code, err) == (0, "")
     assert "note: The figure could not be drawn (ValueError: no font); all else is there." in out
     assert [path.name for path in Path("here").iterdir()] == ["probe.json"]
+
+
+def test_a_slope_of_nearly_zero_has_no_sign() -> None:
+    slope = ModelSlope("none", "x on y", None, mean=-0.0003, half=0.001, seeds=(-0.0003,))
+    assert str(slope) == "0.000 ± 0.001"

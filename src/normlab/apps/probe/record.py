@@ -72,7 +72,7 @@ class ModelSlope:
 
     def __str__(self) -> str:
         half = "" if self.half is None else f" ± {self.half:.3f}"
-        return "–" if self.mean is None else f"{self.mean:.3f}{half}"
+        return "–" if self.mean is None else f"{self.mean:z.3f}{half}"
 
 
 @dataclass(frozen=True)
