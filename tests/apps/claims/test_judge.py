@@ -533,6 +533,22 @@ def test_sensitivity(a: float, b: float, said: str) -> None:
     assert one.basis == "3 pairs of seeds, 3 learning rates, best losses 1.990 and 1.990"
 
 
+@pytest.mark.parametrize("arms", [("rmsnorm", "layernorm"), ("layernorm", "rmsnorm")])
+def test_an_arm_that_learns_less_is_not_called_less_sensitive(arms: tuple[str, str]) -> None:
+    """The same losses but at the best rate: there one is lower, and so the more sensitive."""
+    higher, lower = arms
+    runs = [
+        *rates(higher, {1e-3: [2.0] * 3, 1e-2: [1.9] * 3, 1e-1: [2.0] * 3}),
+        *rates(lower, {1e-3: [2.0] * 3, 1e-2: [1.6] * 3, 1e-1: [2.0] * 3}),
+    ]
+    one = judge_claim(Sensitivity(A, B, 0.05), ClaimData(tuple(runs)))
+    assert abs(one.value) == pytest.approx(0.2)
+    assert one.word == UNKNOWN
+    assert f"norm={higher} is less sensitive, but at its best rate its loss is 1.9000" in one.reason
+    # Below the margin there is nothing to explain.
+    assert judge_claim(Sensitivity(A, B, 0.25), ClaimData(tuple(runs))).word == ABSENT
+
+
 def test_a_diverged_run_counts_as_the_loss_at_initialization() -> None:
     runs = over("rmsnorm", 2.0, 0.0) + rates(
         "layernorm", {1e-3: [2.0] * 3, 1e-2: [1.99] * 3, 1e-1: [None] * 3}

@@ -8,7 +8,6 @@ import pytest
 from claim_evidence import judge_claim, make_claim
 from normlab.apps.claims import registry
 from normlab.apps.claims.claim import Lower, Quantity, Regime, Value
-from normlab.apps.claims.judge import RULES_VERSION
 from normlab.apps.claims.registry import (
     Register,
     Registration,
@@ -57,7 +56,7 @@ def test_what_only_describes_is_not_in_the_hash() -> None:
 def test_the_rules_are_in_the_hash_where_runs_are_judged(monkeypatch: pytest.MonkeyPatch) -> None:
     measured = make_claim(Value("std", low=0.5), measurement="linear_stack")
     before = hash_claim(CLAIM, BUDGETS), hash_claim(measured, BUDGETS)
-    monkeypatch.setattr(registry, "RULES_VERSION", RULES_VERSION + 1)
+    monkeypatch.setitem(registry.RULES_VERSIONS, CLAIM.kind, 9)
     assert hash_claim(CLAIM, BUDGETS) != before[0]
     assert hash_claim(measured, BUDGETS) == before[1]
 

@@ -49,8 +49,9 @@ from normlab.archive.study import Run
 from normlab.archive.versioned_json import finite_or_none
 from normlab.text import join_words
 
-# Goes up whenever `estimates` or this module would judge the same runs otherwise.
-RULES_VERSION = 2
+# By kind of test, where not 2. Goes up whenever `estimates` or this module would judge the same
+# runs otherwise.
+RULES_VERSIONS = {"sensitivity": 3}
 # An arm has learned if it has come this share of the way from the unigram loss to the floor, or
 # where the floor is not known, so many nats per token below the unigram loss.
 # Before this rule claims were judged where all arms had ended at 1.98 to 2.00, with a unigram loss
@@ -149,7 +150,25 @@ def find_objection(
                 f"{arm.name} is best at the {end} learning rate of its grid, "
                 f"{short_number(arm.rate)}, so it may not be at its best"
             )
+    # An arm whose runs diverge at every rate has a sensitivity, and no best loss.
+    if isinstance(test, Sensitivity) and len(arms) == 2 and abs(estimate.value) > test.margin:
+        return _find_lower_best_loss(test, estimate)
     return None
+
+
+def _find_lower_best_loss(test: Sensitivity, estimate: Estimate) -> tuple[Verdict, str] | None:
+    """Whether the arm that is less sensitive is so because it learns less.
+
+    Sensitivity is the mean loss over the rates less the loss at the best: of two arms with the same
+    losses at all rates but one, the arm that is lower at that one is the more sensitive.
+    """
+    less, more = estimate.arms if estimate.value < 0 else reversed(estimate.arms)
+    if less.loss - more.loss <= test.margin:
+        return None
+    return "cannot tell", (
+        f"{less.name} is less sensitive, but at its best rate its loss is {less.loss:.4f}, above "
+        f"{more.loss:.4f} of {more.name}, and what learns less has less to lose at other rates"
+    )
 
 
 def _describe_largest(test: Test, largest: float) -> str:

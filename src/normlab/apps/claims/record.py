@@ -30,8 +30,8 @@ MEANINGS: dict[Verdict, str] = {
     "refuted": "the interval lies beyond the margin on the other side, or for a claim of a value "
     "or of equality wholly outside",
     "cannot tell": "the interval reaches over a border; or it is not judged, because of one seed, "
-    "some runs that are missing, runs that failed or diverged, or a best learning rate at the end "
-    "of the grid",
+    "some runs that are missing, runs that failed or diverged, a best learning rate at the end of "
+    "the grid, or an arm that is less sensitive to the learning rate and learns less",
     "vacuous": "no arm has learned, so the losses say nothing about trained models; what was "
     "measured is printed, not judged",
     "out of regime": "the runs are shorter or smaller than those that the claim is about, an arm "
