@@ -134,7 +134,7 @@ def _build_parser() -> argparse.ArgumentParser:
         epilog="example: python scripts/card.py norm=rmsnorm,layernorm norm.eps=1e-6 --width 512",
     )
     parser.add_argument("overrides", nargs="+", help="norm=a,b as for train.py, and norm.key=value")
-    parser.add_argument("--width", type=int, default=512, help="features (default: 512)")
+    parser.add_argument("--width", type=int, default=512, help="features (default: %(default)s)")
     parser.add_argument("--config-dir", type=Path, help="folder that holds norm/<name>.yaml")
     parser.add_argument("--threads", type=int, help=f"for the timing (default: {_THREADS})")
     parser.add_argument(
