@@ -60,7 +60,9 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument("run", help="folder of a run: outputs/<study>/<run>")
     parser.add_argument("--checkpoint", help="another checkpoint of this run's model")
     parser.add_argument("--prompt", default="", help="text to continue (default: none)")
-    parser.add_argument("--length", type=int, default=500, help="tokens to write (default: %(default)s)")
+    parser.add_argument(
+        "--length", type=int, default=500, help="tokens to write (default: %(default)s)"
+    )
     parser.add_argument("--temperature", type=float, default=0.8, help="default: %(default)s")
     parser.add_argument("--top-k", type=int, help="draw from the k likeliest tokens only")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
