@@ -10,7 +10,7 @@ from rich.table import Table
 
 from normlab.errors import NormlabError, report_user_errors
 from normlab.terminal import Terminal, has_fixed_width, open_terminal
-from normlab.text import printable, printable_line
+from normlab.text import count_noun, printable, printable_line
 from normlab.training.run import log, log_to
 
 ACTING = "\x1b[31m\x1b]0;title\x07\x9b2J\r\x08\x00\x7f\u202e\u2066\u200b\u2028\ufeff\ufffe\ud800"
@@ -71,3 +71,8 @@ def test_columns_sets_the_width_where_nobody_watches(
     table.add_row("word " * 12, "word " * 12)
     terminal.print(table)
     assert max(map(len, capsys.readouterr().out.splitlines())) <= width
+
+
+def test_counts_have_the_plural_of_their_noun() -> None:
+    counted = [count_noun(1, "process"), count_noun(2, "process"), count_noun(1000, "run")]
+    assert counted == ["1 process", "2 processes", "1,000 runs"]

@@ -57,8 +57,9 @@ def join_words(words: Sequence[str]) -> str:
 
 
 def count_noun(count: int, noun: str) -> str:
-    """`1 seed`, `2 seeds`, `1,000 seeds`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    """`1 seed`, `2 seeds`, `1,000 processes`."""
+    plural = "es" if noun.endswith("s") else "s"
+    return f"{count:,} {noun}{'' if count == 1 else plural}"
 
 
 def closest_name(name: str, names: Iterable[str]) -> str | None:

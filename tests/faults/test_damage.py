@@ -78,7 +78,8 @@ def assert_told_or_same(run: Path, whole: Path, beside: bool) -> None:
     ours, theirs = RunRecord.read(run), RunRecord.read(whole)
     assert (ours.state, ours.step) == (theirs.state, theirs.step)
     assert (ours.final, ours.best) == (theirs.final, theirs.best)
-    told = read_run(run).left_out
+    read = read_run(run)
+    told = read.left_out or read.changed_files
     try:
         assert_same_run(run, whole)
     except NormlabError as unreadable:
