@@ -148,6 +148,13 @@ def test_one_seed_has_no_interval(maker: Any) -> None:
     assert "Floor" not in text
 
 
+def test_a_finished_run_whose_losses_are_lost_is_named_in_the_table(maker: Any) -> None:
+    records = [maker.run(seed=seed, steps=50) for seed in range(3)]
+    for path in (maker.folder / records[0].name).glob("events.out.tfevents.*"):
+        path.unlink()
+    assert "3, 1 without a loss" in printed(maker, width=120)
+
+
 def test_failed_runs_are_named_in_the_table(maker: Any) -> None:
     maker.run(steps=50)
     maker.run(seed=1, state="failed", steps=50)

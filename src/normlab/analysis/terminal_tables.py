@@ -157,10 +157,11 @@ def _empty_table(headings: Sequence[str], caption: str) -> Table:
 
 
 def _count_seeds(arm: Arm) -> str:
-    """How many finished; the failed and interrupted are named, for nobody else would."""
+    """How many finished; those that the mean is without are named, for nobody else would."""
     finished = len(arm.with_state("finished"))
     count = f"{finished} of {len(arm.runs)}" if finished < len(arm.runs) else str(finished)
     others = [(len(arm.with_state(state)), state) for state in ("failed", "interrupted")]
+    others.append((finished - len(arm.final_losses), "without a loss"))
     return ", ".join([count, *(f"{number} {state}" for number, state in others if number)])
 
 
