@@ -101,7 +101,7 @@ def test_a_rate_at_which_nothing_is_learned_is_not_stable(
     for run in runs:
         run.record.unigram = UNIGRAM
     assert only(runs).largest_stable == largest
-    words = "no rate" if largest is None else short_number(largest)
+    words = "none of the grid" if largest is None else short_number(largest)
     result = analyse_study(study_of_arms(runs))
     (sentence,) = [line for line in result.sentences if line.startswith("Largest stable")]
     assert sentence.endswith(f"below the unigram loss): {words} for every arm.")
