@@ -382,7 +382,9 @@ def check_output_dir(path: str) -> None:
     """
     # From a variable of the shell that is not set, more often than meant.
     if not path:
-        raise ConfigError("output_dir= is empty; give the folder for studies, . for this one.")
+        raise ConfigError(
+            "output_dir= is empty; give a folder for the studies, . for the current one."
+        )
     size = max(len(name.encode()) for name in path.split("/"))
     if not path.isprintable() or size > _LONGEST_NAME or len(path.encode()) > _LONGEST_PATH:
         raise ConfigError(

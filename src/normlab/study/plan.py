@@ -223,7 +223,7 @@ def check_repeated_keys(
             continue
         if key in first:
             values = [first[key], value]
-            if not any("[" in value for value in values):  # none of them is a list itself
+            if "[" not in first[key] + value:  # none of the values is a list itself
                 values = list(dict.fromkeys(",".join(values).split(",")))
             both = f"{key}={','.join(values)}"
             several = f", or {excerpt(both)}{flag} to compare both"

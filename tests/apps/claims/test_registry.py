@@ -56,7 +56,7 @@ def test_what_only_describes_is_not_in_the_hash() -> None:
 def test_the_rules_are_in_the_hash_where_runs_are_judged(monkeypatch: pytest.MonkeyPatch) -> None:
     measured = make_claim(Value("std", low=0.5), measurement="linear_stack")
     before = hash_claim(CLAIM, BUDGETS), hash_claim(measured, BUDGETS)
-    monkeypatch.setitem(registry.RULES_VERSIONS, CLAIM.kind, 9)
+    monkeypatch.setitem(registry.RULES_VERSION_OF_KIND, CLAIM.kind, 9)
     assert hash_claim(CLAIM, BUDGETS) != before[0]
     assert hash_claim(measured, BUDGETS) == before[1]
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from normlab.analysis.plot import print_report, write_study_report
 from normlab.analysis.result import analyse_study
 from normlab.analysis.style import Look
 from normlab.apps.experiments import TRAINED_EXPERIMENTS
-from normlab.apps.experiments.trial_panels import draw_best_rates
+from normlab.apps.experiments.trial_panels import draw_best_rates, write_note
 from normlab.apps.experiments.trials import best_trial_of_arms, group_trials, read_trials
 from normlab.archive.study import Study, read_study
 from normlab.data import build_source, unigram_loss
@@ -129,6 +130,19 @@ def test_best_losses_have_a_scale_where_an_arm_finishes(maker: Any, finishes: bo
     assert "finishes at no rate" in [text.get_text() for text in axes.texts]
     assert (axes.get_xlabel() == "no arm finishes at any rate") == (not finishes)
     assert bool(len(axes.get_xticks())) == finishes
+
+
+def test_a_figure_explains_what_it_shows_and_nothing_else(maker: Any) -> None:
+    norms(maker, 1, pre=(2.4, 2.2))
+    trials = read_trials(group_runs(read_study(maker.folder).runs))
+    assert write_note(trials, "Dots.", "One seed.").startswith("One seed.")
+    halved = [replace(trial, selection={0: 2.5}) for trial in trials]
+    best = "Each at its own best rate"
+    assert best in write_note(halved, "Dots.", "One seed.")
+    assert best not in write_note(halved, "Dots.", "One seed.", best_rates=False)
+    norms(maker, 2, post=(2.4, None))
+    trials = read_trials(group_runs(read_study(maker.folder).runs))
+    assert write_note(trials, "Dots.", "One seed.").startswith("× diverged")
 
 
 def test_who_is_no_better_than_frequencies_is_named(maker: Any) -> None:

@@ -49,9 +49,10 @@ from normlab.archive.study import Run
 from normlab.archive.versioned_json import finite_or_none
 from normlab.text import join_words
 
-# By kind of test, where not 2. Goes up whenever `estimates` or this module would judge the same
-# runs otherwise.
-RULES_VERSIONS = {"sensitivity": 3}
+# Go up whenever `estimates` or this module would judge the same runs otherwise: the first for all
+# tests, the others for tests of one kind.
+RULES_VERSION = 2
+RULES_VERSION_OF_KIND = {"sensitivity": 3}
 # An arm has learned if it has come this share of the way from the unigram loss to the floor, or
 # where the floor is not known, so many nats per token below the unigram loss.
 # Before this rule claims were judged where all arms had ended at 1.98 to 2.00, with a unigram loss
@@ -152,12 +153,12 @@ def find_objection(
             )
     # An arm whose runs diverge at every rate has a sensitivity, and no best loss.
     if isinstance(test, Sensitivity) and len(arms) == 2 and abs(estimate.value) > test.margin:
-        return _find_lower_best_loss(test, estimate)
+        return _object_to_learning_less(test, estimate)
     return None
 
 
-def _find_lower_best_loss(test: Sensitivity, estimate: Estimate) -> tuple[Verdict, str] | None:
-    """Whether the arm that is less sensitive is so because it learns less.
+def _object_to_learning_less(test: Sensitivity, estimate: Estimate) -> tuple[Verdict, str] | None:
+    """The objection that the less sensitive arm is so because it learns less; None if it does not.
 
     Sensitivity is the mean loss over the rates less the loss at the best: of two arms with the same
     losses at all rates but one, the arm that is lower at that one is the more sensitive.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from normlab.apps.claims.claim import Claim, Regime, Test
-from normlab.apps.claims.judge import RULES_VERSIONS
+from normlab.apps.claims.judge import RULES_VERSION, RULES_VERSION_OF_KIND
 from normlab.apps.claims.record import ClaimVerdict, read_record, write_record
 from normlab.archive.record import short_commit
 
@@ -57,7 +57,8 @@ def hash_claim(claim: Claim, definitions: Mapping[str, Any]) -> dict[str, str]:
     """
     test = {"kind": claim.kind, **_changed_fields(claim.test)}
     regime = None if claim.regime is None else _changed_fields(claim.regime)
-    rules = [] if claim.experiment is None else [RULES_VERSIONS.get(claim.kind, 2)]
+    version = RULES_VERSION_OF_KIND.get(claim.kind, RULES_VERSION)
+    rules = [] if claim.experiment is None else [version]
     hashes = {}
     for budget, definition in definitions.items():
         source = claim.experiment or claim.measurement
