@@ -86,7 +86,7 @@ def test_of_one_seed_no_part_is_judged() -> None:
 
 def test_what_diverges_and_what_learns_nothing_is_said() -> None:
     words = said(studied({"pre": (1.5, 1.6), "pre/no_skip": (2.59, None)}))
-    assert "Diverged: rmsnorm · pre/no_skip at lr=1e-2 (3 of 3)." in words
+    assert "Runs of the arm rmsnorm · pre/no_skip diverge at lr=1e-2 (3 of 3)." in words
     assert (
         "(2.60), and so with hardly any use of context: rmsnorm · pre/no_skip at lr=3e-3" in words
     )

@@ -84,7 +84,7 @@ def norms(maker: Any, seeds: int, **levels: tuple[float | None, float | None]) -
 def test_it_says_where_an_arm_diverges_and_who_ends_where(maker: Any) -> None:
     norms(maker, 1, none=(2.6, None), post=(2.5, 2.4), pre=(2.2, 2.3))
     words = told(maker)
-    assert "Diverged: none at lr=1e-2 (1 of 1)." in words
+    assert "Runs of the arm none diverge at lr=1e-2 (1 of 1)." in words
     assert "At lr=1e-2 these finish: layernorm · post at 2.4" in words
     # 1e-3 is the one rate at which all finish; post is better at the other.
     shared = "At one shared rate, lr=1e-3, the losses after 100 steps are layernorm · pre at 2."
@@ -97,8 +97,8 @@ def test_it_says_where_an_arm_diverges_and_who_ends_where(maker: Any) -> None:
 def test_the_same_words_are_not_said_of_other_numbers(maker: Any) -> None:
     norms(maker, 3, none=(2.0, 2.05), post=(2.5, 2.4), pre=(2.21, None))
     words = told(maker)
-    assert "Diverged: layernorm · pre at lr=1e-2 (3 of 3)" in words
-    assert "Diverged: none" not in words
+    assert "Runs of the arm layernorm · pre diverge at lr=1e-2 (3 of 3)" in words
+    assert "the arm none" not in words
     assert "So none ends lower than layernorm · pre by 0.2" in words
     assert "layernorm · post by 0.4" in words
     assert "One seed" not in words

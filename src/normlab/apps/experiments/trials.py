@@ -215,7 +215,8 @@ def describe_divergence(trials: Sequence[Trial]) -> Iterator[str]:
         diverged = sorted((t for t in arm if t.diverged), key=lambda trial: trial.rate)
         if diverged:
             rates = [f"{format_rate(t.rate)} ({t.diverged} of {t.runs})" for t in diverged]
-            yield f"Diverged: {name} at {join_words(rates)}."
+            # Not "Diverged: none at …": one arm is named `none`, and this is the first sentence.
+            yield f"Runs of the arm {name} diverge at {join_words(rates)}."
             highest.append(diverged[-1].rate)
     # Once for a rate, also where several arms diverge at it.
     for rate in dict.fromkeys(highest):
